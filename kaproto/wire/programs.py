@@ -1,0 +1,134 @@
+"""
+The numbers of libvirt's RPC: programs, procedures, features, error codes.
+
+The names are libvirt's own without their common prefixes, from C{remote_protocol.x},
+C{virnetprotocol.x}, C{virkeepaliveprotocol.x} and C{virterror.h}.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+__all__ = [
+    "KEEPALIVE_PROGRAM",
+    "LXC_PROGRAM",
+    "PROGRAM_VERSION",
+    "QEMU_PROGRAM",
+    "REMOTE_PROGRAM",
+    "AuthType",
+    "CloseReason",
+    "ErrorCode",
+    "ErrorDomain",
+    "Feature",
+    "KeepAliveProcedure",
+    "Procedure",
+]
+
+REMOTE_PROGRAM = 0x20008086
+QEMU_PROGRAM = 0x20008087
+LXC_PROGRAM = 0x00068000
+KEEPALIVE_PROGRAM = 0x6B656570
+PROGRAM_VERSION = 1
+"""
+The version of every one of these programs.
+"""
+
+
+class KeepAliveProcedure(IntEnum):
+    """
+    The procedures of L{KEEPALIVE_PROGRAM}.
+    """
+
+    PING = 1
+    PONG = 2
+
+
+class Procedure(IntEnum):
+    """
+    The procedures of L{REMOTE_PROGRAM} that kaproto itself calls, answers or refuses.
+    """
+
+    CONNECT_OPEN = 1
+    CONNECT_CLOSE = 2
+    CONNECT_GET_TYPE = 3
+    CONNECT_GET_VERSION = 4
+    NODE_GET_INFO = 6
+    CONNECT_GET_CAPABILITIES = 7
+    CONNECT_GET_HOSTNAME = 59
+    CONNECT_SUPPORTS_FEATURE = 60
+    AUTH_LIST = 66
+    AUTH_SASL_INIT = 67
+    AUTH_SASL_START = 68
+    AUTH_SASL_STEP = 69
+    AUTH_POLKIT = 70
+    CONNECT_GET_URI = 110
+    CONNECT_IS_SECURE = 149
+    CONNECT_GET_LIB_VERSION = 157
+    DOMAIN_OPEN_GRAPHICS = 249
+    CONNECT_LIST_ALL_DOMAINS = 273
+    DOMAIN_CREATE_XML_WITH_FILES = 309
+    DOMAIN_CREATE_WITH_FILES = 310
+    DOMAIN_OPEN_GRAPHICS_FD = 343
+    CONNECT_REGISTER_CLOSE_CALLBACK = 360
+    CONNECT_UNREGISTER_CLOSE_CALLBACK = 361
+    CONNECT_EVENT_CONNECTION_CLOSED = 362
+    CONNECT_SET_IDENTITY = 419
+    DOMAIN_FD_ASSOCIATE = 443
+
+
+class Feature(IntEnum):
+    """
+    What C{CONNECT_SUPPORTS_FEATURE} can ask about (libvirt's C{virDrvFeature}).
+    """
+
+    FD_PASSING = 8
+    PROGRAM_KEEPALIVE = 10
+    REMOTE_EVENT_CALLBACK = 14
+    REMOTE_CLOSE_CALLBACK = 15
+
+
+class AuthType(IntEnum):
+    """
+    Ways to authenticate (C{remote_auth_type}).
+    """
+
+    NONE = 0
+    SASL = 1
+    POLKIT = 2
+
+
+class CloseReason(IntEnum):
+    """
+    Why a connection was closed (C{virConnectCloseReason}); virsh prints it.
+    """
+
+    ERROR = 0
+    EOF = 1
+    KEEPALIVE = 2
+    CLIENT = 3
+
+
+class ErrorCode(IntEnum):
+    """
+    The C{virErrorNumber}s that kaproto sends or looks for.
+    """
+
+    INTERNAL_ERROR = 1
+    NO_CONNECT = 5
+    OPERATION_FAILED = 9
+    OPERATION_DENIED = 29
+    SYSTEM_ERROR = 38
+    RPC = 39
+    AUTH_FAILED = 45
+    OPERATION_TIMEOUT = 68
+    OPERATION_UNSUPPORTED = 84
+
+
+class ErrorDomain(IntEnum):
+    """
+    The C{virErrorDomain}s that kaproto sends.
+    """
+
+    NONE = 0
+    RPC = 7
+    REMOTE = 13

@@ -1,0 +1,86 @@
+"""
+What the tests draw: numbers, strings, messages, streams of bytes, whole and in pieces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from hypothesis import strategies as st
+
+from kaproto.errors import RemoteError
+from kaproto.liveness import INTERVAL_MAX, KeepAlive
+from kaproto.wire.message import HEADER_SIZE, Message
+
+__all__ = [
+    "INT32",
+    "UINT32",
+    "UINT64",
+    "errors",
+    "garbage",
+    "keepAlives",
+    "messages",
+    "pieces",
+    "texts",
+]
+
+INT32 = st.integers(-(2**31), 2**31 - 1)
+UINT32 = st.integers(0, 2**32 - 1)
+UINT64 = st.integers(0, 2**64 - 1)
+
+
+def _decoded(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
+
+
+def texts() -> st.SearchStrategy[str]:
+    """
+    Strings as peers send them: UTF-8, and bytes that are not.
+    """
+    return st.text(max_size=40) | st.binary(max_size=40).map(_decoded)
+
+
+def messages() -> st.SearchStrategy[Message]:
+    """
+    Messages with any numbers in their headers.
+    """
+    return st.builds(
+        Message, UINT32, UINT32, INT32, UINT32, UINT32, INT32, st.binary(max_size=60)
+    )
+
+
+def errors() -> st.SearchStrategy[RemoteError]:
+    """
+    Errors with any numbers and any text but the empty one, which is no text at all.
+    """
+    return st.builds(RemoteError, INT32, INT32, texts().filter(bool), INT32)
+
+
+def keepAlives() -> st.SearchStrategy[KeepAlive]:
+    """
+    All intervals and counts that there may be, zeros included.
+    """
+    interval = st.integers(0, INTERVAL_MAX) | st.floats(0, INTERVAL_MAX)
+    return st.builds(KeepAlive, interval, st.integers(0, 1000))
+
+
+def _framed(data: bytes) -> bytes:
+    return (len(data) + 4).to_bytes(4, "big") + data
+
+
+def garbage() -> st.SearchStrategy[bytes]:
+    """
+    Streams of bytes that may be messages, nearly are, or are not at all.
+    """
+    frame = st.binary(max_size=2 * HEADER_SIZE).map(_framed)
+    return st.lists(frame | st.binary(max_size=2 * HEADER_SIZE), max_size=6).map(b"".join)
+
+
+@st.composite
+def pieces(draw: st.DrawFn, data: bytes) -> Sequence[bytes]:
+    """
+    The same bytes, cut anywhere; some of the pieces may be empty.
+    """
+    cuts = draw(st.lists(st.integers(0, len(data)), max_size=12))
+    return [data[start:end] for start, end in pairwise([0, *sorted(cuts), len(data)])]

@@ -1,0 +1,110 @@
+"""
+Tests for L{kaproto.errors}.
+"""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from kaproto import errors
+from kaproto.errors import (
+    ConnectionClosed,
+    DeadlineMissed,
+    KaprotoError,
+    KeepAliveTimeout,
+    LocalProtocolError,
+    PeerFlooded,
+    ProtocolError,
+    RemoteError,
+    RemoteProtocolError,
+)
+
+
+class ErrorsTests(SynchronousTestCase):
+    """
+    The errors, whose fault they are, and what they say.
+    """
+
+    def test_oneRoot(self) -> None:
+        """
+        Catching L{KaprotoError} catches them all, and all are exported.
+        """
+        classes = {
+            name
+            for name, value in vars(errors).items()
+            if isinstance(value, type) and issubclass(value, Exception)
+        }
+        self.assertEqual(classes, set(errors.__all__))
+        for name in classes:
+            self.assertTrue(issubclass(getattr(errors, name), KaprotoError), name)
+
+    def test_faults(self) -> None:
+        """
+        An error in the protocol is ours or the peer's and never both; floods and missed deadlines
+        are the peer's.
+        """
+        self.assertFalse(issubclass(LocalProtocolError, RemoteProtocolError))
+        self.assertFalse(issubclass(RemoteProtocolError, LocalProtocolError))
+        for fault in (LocalProtocolError, RemoteProtocolError):
+            self.assertTrue(issubclass(fault, ProtocolError))
+        for theirs in (PeerFlooded, DeadlineMissed):
+            self.assertTrue(issubclass(theirs, RemoteProtocolError))
+
+    def test_answersAreNoFaults(self) -> None:
+        """
+        Neither a call that the far end refused, nor a dead peer, nor the end of a connection is a
+        breach of the protocol.
+        """
+        for each in (RemoteError, KeepAliveTimeout, ConnectionClosed):
+            self.assertFalse(issubclass(each, ProtocolError), each)
+
+    def test_somebodyIsAtFault(self) -> None:
+        """
+        An error in the protocol cannot be raised without saying whose it is.
+        """
+        error = self.assertRaises(TypeError, ProtocolError, "something")
+        self.assertIn("LocalProtocolError or RemoteProtocolError", str(error))
+        self.assertEqual(str(LocalProtocolError("ours")), "ours")
+        self.assertEqual(str(RemoteProtocolError("theirs")), "theirs")
+
+    def test_keepAliveTimeout(self) -> None:
+        """
+        The error about a dead peer says what happened in the words that libvirt's users look for,
+        and with which figures.
+        """
+        error = KeepAliveTimeout(1.5, 2, 4.516)
+        self.assertEqual(
+            str(error),
+            "connection closed due to keepalive timeout: nothing heard for 4.52 s and 2 pings "
+            "unanswered (interval 1.5 s, count 2)",
+        )
+        self.assertEqual((error.interval, error.count, error.silence), (1.5, 2, 4.516))
+
+    def test_deadlineMissed(self) -> None:
+        """
+        A missed deadline says what was expected, and within how many seconds.
+        """
+        error = DeadlineMissed("it did not open the connection", 10.0)
+        self.assertEqual(str(error), "it did not open the connection within 10 s")
+        self.assertEqual(error.seconds, 10.0)
+
+    def test_connectionClosed(self) -> None:
+        """
+        The end of a connection has libvirt's number for its reason where there is one.
+        """
+        self.assertIsNone(ConnectionClosed("over").reason)
+        error = ConnectionClosed("over", 2)
+        self.assertEqual((str(error), error.reason), ("over", 2))
+
+    def test_remoteError(self) -> None:
+        """
+        An error from the far end has all four of libvirt's fields and shows them; unless said
+        otherwise it is a real error and no warning.
+        """
+        error = RemoteError(9, 7, "operation failed: no", 1)
+        self.assertEqual(
+            (error.code, error.domain, error.message, error.level),
+            (9, 7, "operation failed: no", 1),
+        )
+        self.assertEqual(str(error), "operation failed: no (code 9, domain 7, level 1)")
+        self.assertEqual(RemoteError(9, 7, "no").level, 2)

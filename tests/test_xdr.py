@@ -1,0 +1,291 @@
+"""
+Tests for L{kaproto.wire.xdr}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from kaproto.wire.xdr import STRING_MAX, Packer, Unpacker, XDRError
+from tests.strategies import INT32, UINT32, UINT64, texts
+
+
+class WireTests(SynchronousTestCase):
+    """
+    Values and the exact bytes they are on the wire.
+    """
+
+    def test_numbers(self) -> None:
+        """
+        Numbers are big-endian, of four or eight bytes, and negative ones are in two's complement.
+        """
+        packer = Packer().int32(-2).uint32(0x20008086).uint64(1_002_003)
+        self.assertEqual(
+            packer.packed(), bytes.fromhex("fffffffe 20008086 00000000 000f4a13")
+        )
+
+    def test_nothing(self) -> None:
+        """
+        Nothing packed is no bytes.
+        """
+        self.assertEqual(Packer().packed(), b"")
+
+    def test_strings(self) -> None:
+        """
+        A string is its length in bytes, its bytes in UTF-8, and zeros to a multiple of four.
+        """
+        for text, expected in [
+            ("", "00000000"),
+            ("a", "00000001 61000000"),
+            ("ab", "00000002 61620000"),
+            ("abc", "00000003 61626300"),
+            ("abcd", "00000004 61626364"),
+            ("é", "00000002 c3a90000"),
+        ]:
+            self.assertEqual(Packer().string(text).packed(), bytes.fromhex(expected), text)
+
+    def test_optionalStrings(self) -> None:
+        """
+        A string that may be absent has a 0 in its place if it is, and a 1 before it if not.
+        """
+        packer = Packer().optionalString(None).optionalString("").optionalString("a")
+        self.assertEqual(
+            packer.packed(), bytes.fromhex("00000000 00000001 00000000 00000001 00000001 61000000")
+        )
+
+    def test_fixed(self) -> None:
+        """
+        Opaque data of known length is its bytes, without a length, padded.
+        """
+        uuid = bytes(range(16))
+        self.assertEqual(Packer().fixed(uuid).packed(), uuid)
+        self.assertEqual(Packer().fixed(b"12345").packed(), b"12345\0\0\0")
+
+    def test_chars(self) -> None:
+        """
+        Each element of a C char array has four bytes to itself.
+        """
+        self.assertEqual(
+            Packer().chars(b"a\xc3").packed()[:7], bytes.fromhex("00000061 000000")
+        )
+        self.assertEqual(len(Packer().chars(bytes(32)).packed()), 128)
+
+    def test_signExtendedChars(self) -> None:
+        """
+        Elements above 127 are read as they were meant, whether or not the client extended their
+        sign, as those on x86 do.
+        """
+        data = bytes.fromhex("ffffffc3 000000c3 00000061")
+        self.assertEqual(Unpacker(data).chars(3), b"\xc3\xc3a")
+
+    def test_paddingIsNotChecked(self) -> None:
+        """
+        Whatever is in the padding, the value after it is read.
+        """
+        unpacker = Unpacker(bytes.fromhex("00000001 61ffffff 00000007"))
+        self.assertEqual(unpacker.string(), "a")
+        self.assertEqual(unpacker.int32(), 7)
+
+    def test_bytesAfterTheLastValue(self) -> None:
+        """
+        Bytes that nobody asks for do no harm.
+        """
+        self.assertEqual(Unpacker(b"\0\0\0\5 and so on").uint32(), 5)
+
+    def test_embeddedNUL(self) -> None:
+        """
+        A NUL inside a string is a character like others.
+        """
+        self.assertEqual(Unpacker(bytes.fromhex("00000003 61006200")).string(), "a\0b")
+
+    def test_anyNonzeroMeansPresent(self) -> None:
+        """
+        A string is there if the word before it is not 0, as libvirt's decoder has it for bools.
+        """
+        self.assertEqual(Unpacker(bytes.fromhex("00000002 00000001 61000000")).optionalString(), "a")
+
+
+class RoundTripTests(SynchronousTestCase):
+    """
+    What one end packs the other unpacks.
+    """
+
+    @given(INT32, UINT32, UINT64)
+    def test_numbers(self, signed: int, unsigned: int, long: int) -> None:
+        """
+        Every number that fits comes back, and no bytes are left.
+        """
+        data = Packer().int32(signed).uint32(unsigned).uint64(long).packed()
+        unpacker = Unpacker(data)
+        self.assertEqual(
+            (unpacker.int32(), unpacker.uint32(), unpacker.uint64()), (signed, unsigned, long)
+        )
+        self.assertRaises(XDRError, unpacker.fixed, 1)
+
+    @given(texts(), st.none() | texts())
+    def test_strings(self, text: str, maybe: str | None) -> None:
+        """
+        Every string comes back, also those made of bytes that are not UTF-8.
+        """
+        unpacker = Unpacker(Packer().string(text).optionalString(maybe).packed())
+        self.assertEqual(unpacker.string(), text)
+        self.assertEqual(unpacker.optionalString(), maybe)
+
+    @given(st.binary(max_size=40))
+    def test_bytesInStrings(self, data: bytes) -> None:
+        """
+        The bytes of a string are the same when it is packed again, whatever they were.
+        """
+        packed = Packer().opaque(data).packed()
+        self.assertEqual(Packer().string(Unpacker(packed).string()).packed(), packed)
+
+    @given(st.binary(max_size=40), st.binary(max_size=40), st.binary(max_size=40))
+    def test_opaqueData(self, first: bytes, second: bytes, third: bytes) -> None:
+        """
+        Opaque data and char arrays come back, and each value takes a multiple of four bytes.
+        """
+        data = Packer().opaque(first).fixed(second).chars(third).packed()
+        self.assertEqual(len(data) % 4, 0)
+        unpacker = Unpacker(data)
+        self.assertEqual(unpacker.opaque(), first)
+        self.assertEqual(unpacker.fixed(len(second)), second)
+        self.assertEqual(unpacker.chars(len(third)), third)
+        self.assertRaises(XDRError, unpacker.fixed, 1)
+
+    @given(st.lists(INT32, max_size=20))
+    def test_arrays(self, numbers: list[int]) -> None:
+        """
+        An array is its count and its elements.
+        """
+        packer = Packer().uint32(len(numbers))
+        for number in numbers:
+            packer.int32(number)
+        unpacker = Unpacker(packer.packed())
+        self.assertEqual(unpacker.array(unpacker.int32, 20), numbers)
+
+
+class LimitTests(SynchronousTestCase):
+    """
+    Values that are too large or not all there.
+    """
+
+    def test_numbersThatDoNotFit(self) -> None:
+        """
+        Numbers just outside their range, and things that are no whole numbers, are refused.
+        """
+        packer = Packer()
+        for pack, value in [
+            (packer.int32, 2**31),
+            (packer.int32, -(2**31) - 1),
+            (packer.uint32, 2**32),
+            (packer.uint32, -1),
+            (packer.uint64, 2**64),
+            (packer.uint64, -1),
+            (packer.int32, 1.5),
+        ]:
+            error = self.assertRaises(XDRError, pack, value)
+            self.assertIn(repr(value), str(error))
+        self.assertEqual(packer.packed(), b"")
+
+    def test_packingLongStrings(self) -> None:
+        """
+        A string may have as many bytes as libvirt allows, and characters count for all of theirs.
+        """
+        self.assertEqual(len(Packer().string("x" * STRING_MAX).packed()), 4 + 4194304)
+        self.assertRaises(XDRError, Packer().string, "x" * (STRING_MAX + 1))
+        self.assertRaises(XDRError, Packer().string, "é" * (STRING_MAX // 2 + 1))
+
+    def test_unpackingLongStrings(self) -> None:
+        """
+        The same holds for strings that come, and one that is too long is refused although all of
+        it is there.
+        """
+        longest = Packer().uint32(STRING_MAX).packed() + b"x" * STRING_MAX
+        self.assertEqual(len(Unpacker(longest).string()), STRING_MAX)
+        tooLong = Packer().uint32(STRING_MAX + 1).packed() + b"x" * (STRING_MAX + 4)
+        for read in (Unpacker(tooLong).string, Unpacker(tooLong).opaque):
+            error = self.assertRaises(XDRError, read)
+            self.assertIn("4194305", str(error))
+
+    def test_opaqueLimit(self) -> None:
+        """
+        A field's own limit is the most that it takes.
+        """
+        data = Packer().opaque(b"12345").packed()
+        self.assertEqual(Unpacker(data).opaque(5), b"12345")
+        self.assertRaises(XDRError, Unpacker(data).opaque, 4)
+
+    def test_arrayLimit(self) -> None:
+        """
+        An array of more elements than allowed is refused before any is read.
+        """
+        unpacker = Unpacker(Packer().uint32(3).int32(1).int32(2).int32(3).packed())
+        read: list[int] = []
+
+        def element() -> int:
+            read.append(unpacker.int32())
+            return read[-1]
+
+        self.assertRaises(XDRError, unpacker.array, element, 2)
+        self.assertEqual(read, [])
+
+    def test_fieldsThatAreNotAllThere(self) -> None:
+        """
+        Data that ends too soon, if only by its padding, is refused and says how much was wanted.
+        """
+        for size, read in [
+            (3, Unpacker(bytes(3)).int32),
+            (0, Unpacker(b"").uint32),
+            (7, Unpacker(bytes(7)).uint64),
+            (5, Unpacker(b"\0\0\0\1a").opaque),
+            (7, Unpacker(b"\0\0\0\1a\0\0").string),
+            (4, Unpacker(b"\0\0\0\1").optionalString),
+        ]:
+            error = self.assertRaises(XDRError, read)
+            self.assertIn(f"of {size}", str(error))
+        self.assertRaises(XDRError, Unpacker(bytes(7)).chars, 2)
+        self.assertRaises(XDRError, Unpacker(bytes(15)).fixed, 16)
+
+    def test_nothingIsReadInVain(self) -> None:
+        """
+        A value that is not all there takes nothing: a shorter one can still be read.
+        """
+        unpacker = Unpacker(b"\0\0\0\7")
+        self.assertRaises(XDRError, unpacker.uint64)
+        self.assertEqual(unpacker.int32(), 7)
+
+
+class GarbageTests(SynchronousTestCase):
+    """
+    Bytes that mean nothing.
+    """
+
+    @given(st.data())
+    def test_anyBytes(self, data: st.DataObject) -> None:
+        """
+        Whatever the bytes and whatever is read from them, there is a value or an L{XDRError}.
+        """
+        size = data.draw(st.integers(0, 12))
+        word = st.sampled_from([0, 1, 2, 5]) | UINT32
+        words = data.draw(st.lists(word.map(lambda number: number.to_bytes(4, "big")), max_size=4))
+        unpacker = Unpacker(b"".join(words) + data.draw(st.binary(max_size=9)))
+        reads: list[Callable[[], object]] = [
+            unpacker.int32,
+            unpacker.uint32,
+            unpacker.uint64,
+            unpacker.opaque,
+            unpacker.string,
+            unpacker.optionalString,
+            lambda: unpacker.fixed(size),
+            lambda: unpacker.chars(size),
+            lambda: unpacker.array(unpacker.optionalString, 20),
+        ]
+        for read in data.draw(st.lists(st.sampled_from(reads), max_size=8)):
+            try:
+                read()
+            except XDRError as error:
+                self.assertIsInstance(error, ValueError)
