@@ -1,0 +1,174 @@
+"""
+Who is alive: the arithmetic of pings and silence for one peer.
+
+No clock is read here and nothing is sent.  The caller says what time it is, on any monotonic
+scale in seconds, and does what it is told.
+"""
+
+from __future__ import annotations
+
+import math
+from enum import Enum
+from typing import Final
+
+import attrs
+
+from kaproto.errors import KeepAliveTimeout
+
+__all__ = ["INTERVAL_MAX", "KeepAlive", "Liveness", "Verdict"]
+
+INTERVAL_MAX: Final = 2147483
+"""
+The longest interval, in seconds: libvirt refuses longer ones, whose milliseconds overflow an int.
+"""
+
+
+class Verdict(Enum):
+    """
+    What L{Liveness.check} found.
+    """
+
+    WAIT = "nothing is due yet"
+    PING = "send a ping now"
+    DEAD = "the peer is dead"
+
+
+def _checkInterval(_instance: object, _attribute: object, value: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"interval is a number of seconds, not {value!r}")
+    if not (math.isfinite(value) and 0 <= value <= INTERVAL_MAX):
+        raise ValueError(f"interval is from 0 to {INTERVAL_MAX} seconds, not {value!r}")
+
+
+def _checkCount(_instance: object, _attribute: object, value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"count is a whole number of pings, not {value!r}")
+    if value < 0:
+        raise ValueError(f"count is 0 or more pings, not {value!r}")
+
+
+@attrs.frozen
+class KeepAlive:
+    """
+    How closely to watch a peer: C{virConnectSetKeepAlive}'s two arguments.
+
+    @ivar interval: seconds of silence before a ping.
+    @ivar count: pings sent in a row without hearing anything before the peer is dead, which it
+        then is C{interval * (count + 1)} seconds after the last byte.
+    @raise TypeError: when interval is no number or count no whole number.
+    @raise ValueError: when one is negative, infinite, not a number or above L{INTERVAL_MAX}.
+    """
+
+    interval: float = attrs.field(default=5, validator=_checkInterval)
+    count: int = attrs.field(default=5, validator=_checkCount)
+
+    @property
+    def enabled(self) -> bool:
+        """
+        Whether there is anything to do: a zero in either means no keepalive.
+        """
+        return bool(self.interval and self.count)
+
+
+class Liveness:
+    """
+    Whether one peer is alive.
+
+    Any byte heard is a sign of life and acknowledges every ping sent before it.  What this side
+    sends never counts.
+
+    @ivar interval: seconds of silence before a ping, 0 while nobody is watching.
+    @ivar count: the most pings that may be unanswered.
+    @ivar heard: when the last byte came.  It is public, and so is C{unanswered}, because the
+        receive path of thousands of peers sets the two without the cost of a call.
+    @ivar unanswered: pings sent since then.
+    """
+
+    __slots__ = ("_due", "_pausedAt", "count", "heard", "interval", "unanswered")
+
+    def __init__(self, now: float) -> None:
+        """
+        @param now: the time at which the peer appeared, which counts as hearing it.
+        """
+        self.interval: float = 0
+        self.count = 0
+        self.heard = now
+        self.unanswered = 0
+        self._due = now
+        self._pausedAt: float | None = None
+
+    def start(self, keepAlive: KeepAlive) -> None:
+        """
+        Watch the peer from now on, in place of any earlier interval and count.  Silence so far
+        counts towards the first ping.
+
+        @raise ValueError: when C{keepAlive} has a zero and so is not enabled.
+        """
+        if not keepAlive.enabled:
+            raise ValueError(f"{keepAlive} has nothing to start; use stop()")
+        self.interval, self.count = keepAlive.interval, keepAlive.count
+        self.unanswered = 0
+
+    def stop(self) -> None:
+        """
+        Stop watching.
+        """
+        self.interval = 0
+
+    def hear(self, now: float) -> None:
+        """
+        Bytes came from the peer: any number of them, of whatever kind.
+        """
+        self.heard = now
+        self.unanswered = 0
+
+    def due(self) -> float:
+        """
+        @return: when L{check} will next have something to do, if nothing is heard until then.
+        """
+        return self._due if self.unanswered else self.heard + self.interval
+
+    def check(self, now: float) -> Verdict:
+        """
+        Decide what to do about the peer.
+
+        A ping that is sent late does not bring the next one, or death, nearer than half an
+        interval, so that a late check never counts two intervals at once.
+
+        @param now: the time.  If it is earlier than when the peer was last heard, because time
+            that nobody was looking has been taken back, the peer counts as heard just now.
+        @return: L{Verdict.PING} counts as a ping sent.
+        """
+        if self.heard > now:
+            self.heard = now
+        due = self._due if self.unanswered else self.heard + self.interval
+        if now < due or self._pausedAt is not None or not self.interval:
+            return Verdict.WAIT
+        if self.unanswered >= self.count:
+            return Verdict.DEAD
+        self.unanswered += 1
+        self._due = max(due, now - self.interval / 2) + self.interval
+        return Verdict.PING
+
+    def pause(self, now: float) -> None:
+        """
+        This side stops reading from the peer.  Silence does not count until L{resume}, because
+        it proves nothing.
+        """
+        if self._pausedAt is None:
+            self._pausedAt = now
+
+    def resume(self, now: float) -> None:
+        """
+        This side reads again.  The silence before the pause still counts.
+        """
+        if self._pausedAt is not None:
+            self.heard += max(0, now - max(self._pausedAt, self.heard))
+            self._due += now - self._pausedAt
+            self._pausedAt = None
+
+    def timeout(self, now: float) -> KeepAliveTimeout:
+        """
+        @return: the error that tells of the peer's death.
+        """
+        return KeepAliveTimeout(self.interval, self.count, now - self.heard)
