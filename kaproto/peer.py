@@ -1,0 +1,88 @@
+"""
+What is known of the other end of a connection: all that a policy can go by.
+"""
+
+from __future__ import annotations
+
+import attrs
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.interfaces import IAddress
+
+__all__ = ["Peer", "UnixCredentials"]
+
+
+@attrs.frozen
+class UnixCredentials:
+    """
+    Who connected to a UNIX socket, by the kernel's word (C{SO_PEERCRED}).
+
+    @ivar pid: the process that connected; it may have ended since.
+    @ivar uid: its user.
+    @ivar gid: its group.
+    """
+
+    pid: int
+    uid: int
+    gid: int
+
+
+@attrs.define
+class Peer:
+    """
+    The other end of a connection.
+
+    @ivar address: where it connected from.
+    @ivar transport: C{"tcp"}, C{"tls"} or C{"unix"}.
+    @ivar asked: whether it has asked for the keepalive feature, by which it says that it answers
+        pings.
+    @ivar tlsDN: the distinguished name in its TLS certificate, in libvirt's form.
+    @ivar tlsFingerprint: the SHA-256 of its TLS certificate, in hexadecimal.
+    @ivar user: the name it authenticated as through SASL.
+    @ivar unixCredentials: who it is on a UNIX socket.
+    """
+
+    address: IAddress | None = None
+    transport: str = "tcp"
+    asked: bool = False
+    tlsDN: str | None = None
+    tlsFingerprint: str | None = None
+    user: str | None = None
+    unixCredentials: UnixCredentials | None = None
+
+    @property
+    def host(self) -> str | None:
+        """
+        The peer's IP address, where it has one.
+        """
+        if isinstance(self.address, IPv4Address | IPv6Address):
+            return self.address.host
+        return None
+
+    @property
+    def secure(self) -> bool:
+        """
+        Whether nobody but the peer and this machine can read what they say to each other.
+        """
+        return self.transport in ("tls", "unix")
+
+    def __str__(self) -> str:
+        """
+        The peer as log lines name it.
+        """
+        match self.address:
+            case IPv4Address(host=host, port=port):
+                where = f"{host}:{port}"
+            case IPv6Address(host=host, port=port):
+                where = f"[{host}]:{port}"
+            case UNIXAddress():
+                where = "socket"
+            case _:
+                where = str(self.address)
+        parts = [self.transport, where]
+        if self.unixCredentials is not None:
+            parts.append(f"pid={self.unixCredentials.pid} uid={self.unixCredentials.uid}")
+        if self.tlsDN is not None:
+            parts.append(f"dn={self.tlsDN!r}")
+        if self.user is not None:
+            parts.append(f"user={self.user!r}")
+        return " ".join(parts)

@@ -1,0 +1,102 @@
+"""
+What kaproto needs of a transport, and who is at its other end.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from twisted.internet.address import UNIXAddress
+from twisted.internet.interfaces import IAddress, IPushProducer, ISSLTransport
+from twisted.internet.tcp import Connection
+
+from kaproto.peer import Peer
+
+__all__ = ["StreamTransport", "identify", "writeSoon"]
+
+
+class StreamTransport(Protocol):
+    """
+    The slice of Twisted's TCP, TLS and UNIX transports that a connection uses: see
+    L{twisted.internet.interfaces.ITCPTransport}, L{twisted.internet.interfaces.IConsumer} and
+    L{twisted.internet.interfaces.IPushProducer}.
+    """
+
+    def write(self, data: bytes, /) -> None:
+        """
+        Send, as soon as the peer takes it.
+        """
+
+    def loseConnection(self) -> None:
+        """
+        Close once everything has been sent.
+        """
+
+    def abortConnection(self) -> None:
+        """
+        Close at once.
+        """
+
+    def pauseProducing(self) -> None:
+        """
+        Stop reading.
+        """
+
+    def resumeProducing(self) -> None:
+        """
+        Read on.
+        """
+
+    def registerProducer(self, producer: IPushProducer, streaming: bool, /) -> None:
+        """
+        Say whom to tell when the buffer is full, or empty again.
+        """
+
+    def unregisterProducer(self) -> None:
+        """
+        Tell nobody any more.
+        """
+
+    def getPeer(self) -> IAddress:
+        """
+        Say where the peer connected from.
+        """
+
+
+def identify(transport: StreamTransport) -> Peer:
+    """
+    @return: what the transport tells of the peer.
+    """
+    address = transport.getPeer()
+    if ISSLTransport.providedBy(transport):
+        return Peer(address, "tls")
+    if isinstance(address, UNIXAddress):
+        return Peer(address, "unix")
+    return Peer(address, "tcp")
+
+
+def writeSoon(transport: StreamTransport, data: bytes) -> None:
+    """
+    Write a few bytes, past the reactor where that is safe.
+
+    C{transport.write} on an idle connection has the reactor wait for the socket to be writable,
+    which costs three more system calls than the C{send} itself.  On a plain connection of
+    Twisted's own with nothing waiting to be sent, the bytes can be sent at once.  With anything
+    else, TLS first of all, whose plain text must never get to the socket, this is
+    C{transport.write}.
+    """
+    if (
+        isinstance(transport, Connection)
+        and not transport.TLS
+        and transport.connected
+        and not transport.dataBuffer
+        and getattr(transport, "_tempDataBuffer", None) == []
+    ):
+        try:
+            sent = transport.socket.send(data)
+        except OSError:
+            sent = 0
+        if sent == len(data):
+            return
+        data = data[sent:]
+    transport.write(data)

@@ -1,0 +1,254 @@
+"""
+Tests for L{kaproto.transport}.
+"""
+
+from __future__ import annotations
+
+import socket
+
+from twisted.internet import tcp, unix
+from twisted.internet.address import IPv4Address, UNIXAddress
+from twisted.internet.interfaces import IAddress, ISSLTransport
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.ssl import CertificateOptions
+from twisted.internet.testing import MemoryReactor, StringTransport
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import directlyProvides
+
+from kaproto.peer import Peer
+from kaproto.testing import MemoryTransport
+from kaproto.transport import StreamTransport, identify, writeSoon
+
+ADDRESS = IPv4Address("TCP", "192.0.2.1", 4040)
+
+
+class IdentifyTests(SynchronousTestCase):
+    """
+    What a transport tells of the peer.
+    """
+
+    def identify(self, address: IAddress, *, tls: bool = False) -> Peer:
+        """
+        Identify the peer of a transport that has this address.
+        """
+        transport = StringTransport(peerAddress=address)
+        if tls:
+            directlyProvides(transport, ISSLTransport)
+        return identify(transport)
+
+    def test_tcp(self) -> None:
+        """
+        A TCP connection tells the address.
+        """
+        self.assertEqual(self.identify(ADDRESS), Peer(ADDRESS, "tcp"))
+
+    def test_tls(self) -> None:
+        """
+        A TLS connection is told from a TCP connection.
+        """
+        self.assertEqual(self.identify(ADDRESS, tls=True), Peer(ADDRESS, "tls"))
+
+    def test_unix(self) -> None:
+        """
+        A connection to a UNIX socket is known by its address.
+        """
+        address = UNIXAddress("")
+        self.assertEqual(self.identify(address), Peer(address, "unix"))
+
+
+class StreamTransportTests(SynchronousTestCase):
+    """
+    The slice of a transport that connections use.
+    """
+
+    def test_everyTransportHasIt(self) -> None:
+        """
+        Twisted's TCP and UNIX transports have all the methods, and so has the one in memory.
+        """
+        methods = {name for name in vars(StreamTransport) if not name.startswith("_")}
+        self.assertIn("abortConnection", methods)
+        for transport in (tcp.Server, tcp.Client, unix.Server, unix.Client, MemoryTransport):
+            self.assertEqual(methods - set(dir(transport)), set(), transport)
+
+
+class WithoutPrivateBuffer(tcp.Connection):
+    """
+    A connection whose Twisted keeps waiting bytes somewhere else.
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)  # type: ignore[arg-type]
+        del self._tempDataBuffer
+        self.written: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        """
+        Keep what is written.
+        """
+        self.written.append(data)
+
+
+class WriteSoonTests(SynchronousTestCase):
+    """
+    A few bytes on their way past the reactor.
+    """
+
+    def setUp(self) -> None:
+        """
+        Connect a transport to a socket.
+        """
+        ours, self.peer = socket.socketpair()
+        self.addCleanup(self.peer.close)
+        self.addCleanup(ours.close)
+        self.peer.setblocking(False)
+        self.reactor = MemoryReactor()
+        self.transport = self.connect(tcp.Connection, ours)
+
+    def connect(self, kind: type[tcp.Connection], ours: socket.socket) -> tcp.Connection:
+        """
+        Make a connection of that kind.
+        """
+        transport = kind(ours, Protocol(), self.reactor)
+        transport.connected = True
+        return transport
+
+    def received(self) -> bytes:
+        """
+        What has come to the peer since it last looked.
+        """
+        data = b""
+        try:
+            while piece := self.peer.recv(65536):
+                data += piece
+        except BlockingIOError:
+            pass
+        return data
+
+    def writeOut(self) -> bytes:
+        """
+        Do what the reactor does, for as long as the transport wants to write.
+
+        @return: what comes to the peer thereby.
+        """
+        data = b""
+        while self.transport in self.reactor.getWriters():
+            self.transport.doWrite()
+            data += self.received()
+        return data
+
+    def test_idle(self) -> None:
+        """
+        On an idle connection the bytes are with the peer at once, and the reactor is not asked to
+        write anything.
+        """
+        writeSoon(self.transport, b"ping")
+        self.assertEqual(self.received(), b"ping")
+        self.assertEqual(self.reactor.getWriters(), [])
+
+    def test_bytesWaitingForTheReactor(self) -> None:
+        """
+        Bytes do not overtake those written before them in the same turn.
+        """
+        self.transport.write(b"first ")
+        writeSoon(self.transport, b"second")
+        self.assertEqual(self.received(), b"")
+        self.assertEqual(self.writeOut(), b"first second")
+
+    def test_bytesThatDidNotFit(self) -> None:
+        """
+        Bytes do not overtake those that the socket would not take before.
+        """
+        large = bytes(range(256)) * 16384
+        self.transport.write(large)
+        self.transport.doWrite()
+        data = self.received()
+        self.assertLess(len(data), len(large))
+        writeSoon(self.transport, b"ping")
+        self.assertEqual(data + self.received() + self.writeOut(), large + b"ping")
+
+    def test_partlySent(self) -> None:
+        """
+        What the socket does not take of the bytes themselves is sent when it does.
+        """
+        large = bytes(range(256)) * 16384
+        writeSoon(self.transport, large)
+        data = self.received()
+        self.assertTrue(0 < len(data) < len(large), len(data))
+        self.assertEqual(data + self.writeOut(), large)
+
+    def test_fullSocket(self) -> None:
+        """
+        When the socket takes nothing, the bytes wait for it.
+        """
+        filler = b""
+        try:
+            while True:
+                filler += b"x" * self.transport.socket.send(b"x" * 65536)
+        except BlockingIOError:
+            pass
+        writeSoon(self.transport, b"ping")
+        self.assertEqual(self.received(), filler)
+        self.assertEqual(self.writeOut(), b"ping")
+
+    def test_peerGone(self) -> None:
+        """
+        A broken connection is found by the reactor as it always is, and no error is raised here.
+        """
+        self.peer.close()
+        writeSoon(self.transport, b"ping")
+        self.assertEqual(self.reactor.getWriters(), [self.transport])
+
+    def test_notConnected(self) -> None:
+        """
+        Once the connection is gone, bytes go nowhere, as with any other write.
+        """
+        self.transport.connected = False
+        writeSoon(self.transport, b"ping")
+        self.assertEqual(self.received(), b"")
+        self.assertEqual(self.reactor.getWriters(), [])
+
+    def test_tls(self) -> None:
+        """
+        On a connection that has become a TLS connection, no plain text gets to the socket.
+        """
+
+        class Server(tcp.Connection):
+            _tlsClientDefault = False
+
+        self.transport = self.connect(Server, self.transport.socket)
+        self.transport.protocol.makeConnection(self.transport)
+        self.transport.startTLS(CertificateOptions(), normal=False)
+        handshake = self.writeOut()
+        self.assertTrue(handshake.startswith(b"\x16\x03"), handshake)
+        writeSoon(self.transport, b"secret")
+        self.assertNotIn(b"secret", self.received() + self.writeOut())
+
+    def test_wrapped(self) -> None:
+        """
+        A transport that is wrapped, as one with TLS from the start is, is written to and not its
+        socket, which the wrapper would hand out.
+        """
+        written = []
+
+        class Wrapper(ProtocolWrapper):
+            def write(self, data: bytes) -> None:
+                written.append(data)
+
+        wrapper = Wrapper(WrappingFactory(Factory()), Protocol())
+        wrapper.makeConnection(self.transport)
+        self.assertIs(wrapper.socket, self.transport.socket)
+        writeSoon(wrapper, b"ping")
+        self.assertEqual(written, [b"ping"])
+        self.assertEqual(self.received(), b"")
+
+    def test_anotherTwisted(self) -> None:
+        """
+        Where it cannot be told whether anything waits to be sent, the transport is left to do
+        what is right.
+        """
+        transport = self.connect(WithoutPrivateBuffer, self.transport.socket)
+        assert isinstance(transport, WithoutPrivateBuffer)
+        writeSoon(transport, b"ping")
+        self.assertEqual(transport.written, [b"ping"])
+        self.assertEqual(self.received(), b"")
