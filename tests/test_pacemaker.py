@@ -1,0 +1,708 @@
+"""
+Tests for L{kaproto.pacemaker}.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet import reactor
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from kaproto.liveness import KeepAlive, Liveness, Verdict
+from kaproto.pacemaker import BUDGET, STALL, TICK, Pacemaker, monotonicSeconds
+
+LATEST = 3 * TICK
+"""
+How late a peer may be called upon.
+"""
+
+
+class BusyClock(Clock):
+    """
+    A clock that does, whenever somebody lets the reactor have a turn, what a reactor would do in
+    it.
+
+    @ivar turns: the times at which the reactor had a turn in the middle of something.
+    @ivar read: what it does then.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turns: list[float] = []
+        self.read: Callable[[], object] = lambda: None
+
+    def callLater(
+        self, delay: float, callable: Callable[..., object], *args: object, **kw: object
+    ) -> IDelayedCall:
+        """
+        See L{Clock.callLater}.
+        """
+        if delay == 0:
+            super().callLater(0, self._turn)
+        return super().callLater(delay, callable, *args, **kw)
+
+    def _turn(self) -> None:
+        self.turns.append(self.seconds())
+        self.read()
+
+
+class Peer:
+    """
+    Somebody to call upon.
+
+    @ivar beats: the times at which it was called upon, by the clock.
+    """
+
+    slot = -1
+
+    def __init__(self, clock: Clock, answer: Callable[[float], float | None]) -> None:
+        """
+        @param answer: what to do then.
+        """
+        self.beats: list[float] = []
+        self._clock = clock
+        self._answer = answer
+
+    def beat(self, now: float, /) -> float | None:
+        """
+        See L{kaproto.pacemaker.Watched.beat}.
+        """
+        self.beats.append(self._clock.seconds())
+        return self._answer(now)
+
+
+class Patient(Peer):
+    """
+    A peer whose L{Liveness} is checked.
+
+    @ivar verdicts: the time and verdict of each check at which there was something to do.
+    """
+
+    def __init__(self, clock: Clock, pacemaker: Pacemaker, keepAlive: KeepAlive) -> None:
+        super().__init__(clock, self.check)
+        self.liveness = Liveness(pacemaker.now)
+        self.liveness.start(keepAlive)
+        self.verdicts: list[tuple[float, Verdict]] = []
+        pacemaker.watch(self, self.liveness.due())
+
+    def check(self, now: float) -> float | None:
+        """
+        Check whether it is alive.
+        """
+        verdict = self.liveness.check(now)
+        if verdict is not Verdict.WAIT:
+            self.verdicts.append((self._clock.seconds(), verdict))
+        return None if verdict is Verdict.DEAD else self.liveness.due()
+
+
+class PacemakerTestCase(SynchronousTestCase):
+    """
+    A test with a clock and a pacemaker, which leaves no timers behind.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make a pacemaker.
+        """
+        self.restart()
+
+    def restart(self) -> None:
+        """
+        Make another clock and pacemaker.
+        """
+        self.clock = BusyClock()
+        self.pacemaker = Pacemaker(self.clock, self.clock.seconds)
+
+    def tearDown(self) -> None:
+        """
+        Everybody has been called upon for the last time, and no timer is left.
+        """
+        self.assertEqual(len(self.pacemaker), 0)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def peer(self, answer: Callable[[float], float | None] = lambda _: None) -> Peer:
+        """
+        Make a peer.
+
+        @param answer: what it does when it is called upon; by default it wants no more of that.
+        """
+        return Peer(self.clock, answer)
+
+    def advance(self, seconds: float) -> None:
+        """
+        Let time pass in steps that are shorter than a tick.
+        """
+        self.clock.pump([TICK / 4] * round(seconds / (TICK / 4)))
+
+    def assertOnTime(self, beat: float, due: float) -> None:
+        """
+        Fail if somebody was called upon too early or too late.
+        """
+        self.assertTrue(due <= beat <= due + LATEST, f"due {due}, called upon {beat}")
+
+
+class TimingTests(PacemakerTestCase):
+    """
+    When peers are called upon.
+    """
+
+    @given(
+        st.integers(0, 4096),
+        st.lists(st.integers(0, 3000), min_size=1, max_size=20),
+    )
+    def test_everyoneWhenDue(self, begin: int, milliseconds: list[int]) -> None:
+        """
+        Each peer is called upon once, not before it is due and within three ticks after.
+        """
+        self.restart()
+        self.clock.advance(begin / 1024)
+        start = self.clock.seconds()
+        dues = [each / 1000 for each in milliseconds]
+        peers = [self.peer() for _ in dues]
+        for peer, due in zip(peers, dues, strict=True):
+            self.pacemaker.watch(peer, due)
+        self.advance(max(dues) + LATEST)
+        for peer, due in zip(peers, dues, strict=True):
+            (beat,) = peer.beats
+            self.assertOnTime(beat - start, due)
+        self.assertEqual(len(self.pacemaker), 0)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_timeThatIsJudgedBy(self) -> None:
+        """
+        The time that a peer is given is not before it was due, and never that of the present
+        turn, for which nothing has been read yet.
+        """
+        times: list[float] = []
+
+        def beat(now: float) -> None:
+            times.append(now)
+            self.assertLess(now, self.pacemaker.now)
+
+        for due in (0.0, 0.1, 0.5, 0.6):
+            self.pacemaker.watch(self.peer(beat), due)
+        self.advance(1)
+        self.assertEqual(len(times), 4)
+        for due, now in zip((0.0, 0.1, 0.5, 0.6), times, strict=True):
+            self.assertOnTime(now, due)
+
+    def test_manyIntervals(self) -> None:
+        """
+        Hundreds of peers, each with an interval of its own, are all called upon each time that
+        they are due, and there is one timer for all of them.
+        """
+        peers: dict[float, Peer] = {}
+        for number in range(300):
+            interval = 0.1 + number / 256
+
+            def answer(now: float, interval: float = interval) -> float:
+                return len(peers[interval].beats) * interval + interval
+
+            peers[interval] = self.peer(answer)
+            self.pacemaker.watch(peers[interval], interval)
+        for _ in range(32):
+            self.advance(0.125)
+            self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        for interval, peer in peers.items():
+            self.assertTrue(int((4 - LATEST) / interval) <= len(peer.beats) <= int(4 / interval))
+            for number, beat in enumerate(peer.beats, start=1):
+                self.assertOnTime(beat, number * interval)
+            self.pacemaker.forget(peer)
+
+    def test_overdue(self) -> None:
+        """
+        A peer that is always overdue is called upon once in each tick and keeps nobody from being
+        called upon in turn, also after a stall.
+        """
+        eager = self.peer(lambda _: 0.0)
+        other = self.peer()
+        self.pacemaker.watch(eager, 0)
+        self.pacemaker.watch(other, 1)
+        self.clock.advance(0.25)
+        self.advance(0.75)
+        self.assertTrue(40 <= len(eager.beats) <= 64, len(eager.beats))
+        self.advance(LATEST)
+        self.assertEqual(len(other.beats), 1)
+        self.pacemaker.forget(eager)
+
+    @given(st.data())
+    def test_anyOrderOfEvents(self, data: st.DataObject) -> None:
+        """
+        However peers come and go and are moved, those and only those are called upon that are
+        watched and due.
+        """
+        self.restart()
+        dues: dict[Peer, float] = {}
+
+        def make() -> Peer:
+            def answer(now: float) -> None:
+                self.assertGreaterEqual(now, dues.pop(peer))
+
+            peer = self.peer(answer)
+            return peer
+
+        peers = [make() for _ in range(4)]
+        which = st.sampled_from(peers)
+        events = st.lists(
+            st.tuples(st.just("watch"), which, st.integers(0, 40))
+            | st.tuples(st.just("forget"), which, st.just(0))
+            | st.tuples(st.just("elapse"), which, st.integers(1, 30)),
+            max_size=30,
+        )
+        for event, peer, ticks in data.draw(events):
+            if event == "watch":
+                dues[peer] = self.pacemaker.now + ticks * TICK / 2
+                self.pacemaker.watch(peer, dues[peer])
+            elif event == "forget":
+                dues.pop(peer, None)
+                self.pacemaker.forget(peer)
+            else:
+                self.advance(ticks * TICK / 2)
+            self.assertEqual(len(self.pacemaker), len(dues))
+            self.assertEqual(len(self.clock.getDelayedCalls()), bool(dues))
+            for due in dues.values():
+                self.assertGreater(due + LATEST, self.pacemaker.now)
+        for peer in peers:
+            self.pacemaker.forget(peer)
+
+
+class LoopTests(PacemakerTestCase):
+    """
+    When the loop runs.
+    """
+
+    def test_restsWithoutPeers(self) -> None:
+        """
+        There is a timer only while there is somebody to watch.
+        """
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        first, second = self.peer(), self.peer()
+        self.pacemaker.watch(first, 10)
+        self.pacemaker.watch(second, 10)
+        self.assertEqual(len(self.pacemaker), 2)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        self.pacemaker.forget(first)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        self.pacemaker.forget(second)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_restsAfterTheLastOne(self) -> None:
+        """
+        Once the last peer wants to be called upon no more, the timer is gone.
+        """
+        self.pacemaker.watch(self.peer(), 0.1)
+        self.advance(0.5)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_timeSpentResting(self) -> None:
+        """
+        While there is nobody to watch, no silence is counted, and whoever is watched next is
+        called upon when due on the pacemaker's own scale.
+        """
+        self.pacemaker.watch(self.peer(), 0.1)
+        self.advance(1)
+        now = self.pacemaker.now
+        self.clock.advance(5000)
+        self.assertEqual(self.pacemaker.now, now)
+        peer = self.peer()
+        start = self.clock.seconds()
+        self.pacemaker.watch(peer, now + 2)
+        self.advance(3)
+        (beat,) = peer.beats
+        self.assertOnTime(beat, start + 2)
+
+    def test_watchedTwice(self) -> None:
+        """
+        Watching a peer again moves it, sooner or later.
+        """
+        sooner, later = self.peer(), self.peer()
+        self.pacemaker.watch(sooner, 10)
+        self.pacemaker.watch(later, 1)
+        self.pacemaker.watch(sooner, 2)
+        self.pacemaker.watch(later, 3)
+        self.assertEqual(len(self.pacemaker), 2)
+        self.advance(12)
+        for peer, due in ((sooner, 2), (later, 3)):
+            (beat,) = peer.beats
+            self.assertOnTime(beat, due)
+
+    def test_forgotten(self) -> None:
+        """
+        A peer that has been forgotten is not called upon; forgetting one that is not watched, or
+        not watched any more, is nothing.
+        """
+        peer, other = self.peer(), self.peer()
+        self.pacemaker.forget(peer)
+        self.pacemaker.watch(other, 2)
+        self.pacemaker.watch(peer, 1)
+        self.pacemaker.forget(peer)
+        self.pacemaker.forget(peer)
+        self.assertEqual(len(self.pacemaker), 1)
+        self.advance(3)
+        self.assertEqual(peer.beats, [])
+        self.assertEqual(len(other.beats), 1)
+
+    def test_thousandsForgottenAtOnce(self) -> None:
+        """
+        After thousands of connections have been lost, no timer is left of them.
+        """
+        peers = [self.peer() for _ in range(5000)]
+        for number, peer in enumerate(peers):
+            self.pacemaker.watch(peer, number / 100)
+        self.advance(0.5)
+        for peer in peers:
+            self.pacemaker.forget(peer)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class StallTests(PacemakerTestCase):
+    """
+    Times at which nobody was looking.
+    """
+
+    def test_hourInOneStep(self) -> None:
+        """
+        When the process has been suspended for an hour, nobody is dead of it: of all that time a
+        quarter of a second is counted at most.
+        """
+        patients = [
+            Patient(self.clock, self.pacemaker, KeepAlive(interval, 1))
+            for interval in (0.125, 0.25, 1, 5)
+        ]
+        self.advance(0.0625)
+        before = self.pacemaker.now
+        self.clock.advance(3600)
+        self.assertEqual(self.pacemaker.now - before, STALL)
+        self.assertEqual([patient.verdicts for patient in patients], [[]] * 4)
+        for patient in patients:
+            self.pacemaker.forget(patient)
+
+    def test_oneStallAfterAnother(self) -> None:
+        """
+        However long the stalls are, each counts for a quarter of a second at most, so that a peer
+        is dead only after it was looked at for as long as ever.
+        """
+        patient = Patient(self.clock, self.pacemaker, KeepAlive(1, 2))
+        stalls = 0
+        while len(self.pacemaker):
+            self.clock.advance(600)
+            stalls += 1
+        self.assertGreaterEqual(stalls * STALL, 3)
+        self.assertEqual(
+            [verdict for _, verdict in patient.verdicts],
+            [Verdict.PING, Verdict.PING, Verdict.DEAD],
+        )
+
+    def test_readBeforeItIsJudged(self) -> None:
+        """
+        What a peer sent during a stall is read after the turn that ends the stall, and the peer
+        is alive, though it was due to be dead by then.
+        """
+        patient = Patient(self.clock, self.pacemaker, KeepAlive(0.25, 1))
+        self.advance(0.25 + LATEST)
+        self.assertEqual([verdict for _, verdict in patient.verdicts], [Verdict.PING])
+        self.advance(0.1875 - LATEST)
+        self.clock.advance(10)
+        self.assertGreater(self.pacemaker.now, 0.5)
+        self.assertEqual(len(patient.verdicts), 1)
+        patient.liveness.hear(self.pacemaker.now)
+        self.advance(0.25 - TICK)
+        self.assertEqual(len(patient.verdicts), 1)
+        self.pacemaker.forget(patient)
+
+    def test_nothingToRead(self) -> None:
+        """
+        One who sent nothing during the stall is dead with the turn after it.
+        """
+        patient = Patient(self.clock, self.pacemaker, KeepAlive(0.25, 1))
+        self.advance(0.4375)
+        self.clock.advance(10)
+        self.clock.advance(TICK)
+        self.assertEqual(patient.verdicts[-1], (self.clock.seconds(), Verdict.DEAD))
+
+    def test_wallClock(self) -> None:
+        """
+        When the wall clock, by which the reactor may schedule, is set forward by an hour, the
+        time looked for is still that of the monotonic clock.
+        """
+        monotonic = [100.0]
+        pacemaker = Pacemaker(self.clock, lambda: monotonic[0])
+        patient = Patient(self.clock, pacemaker, KeepAlive(0.25, 1))
+        for _ in range(10):
+            monotonic[0] += TICK
+            self.clock.advance(3600)
+        self.assertEqual(pacemaker.now, 10 * TICK)
+        self.assertEqual(patient.verdicts, [])
+        pacemaker.forget(patient)
+
+    def test_timeOfDeath(self) -> None:
+        """
+        Without stalls a silent peer is pinged and found dead within three ticks of when that is
+        due, and delays do not add up.
+        """
+        patient = Patient(self.clock, self.pacemaker, KeepAlive(0.3, 5))
+        self.advance(2)
+        self.assertEqual(
+            [verdict for _, verdict in patient.verdicts], [Verdict.PING] * 5 + [Verdict.DEAD]
+        )
+        for number, (moment, _) in enumerate(patient.verdicts, start=1):
+            self.assertOnTime(moment, number * 0.3)
+
+
+class BudgetTests(PacemakerTestCase):
+    """
+    Turns with much to do.
+    """
+
+    def busy(self, number: int, cost: float) -> list[Peer]:
+        """
+        Watch peers that are all due in a second.
+
+        @param cost: seconds that calling upon one of them takes.
+        """
+
+        def answer(now: float) -> None:
+            self.clock.rightNow += cost
+
+        peers = [self.peer(answer) for _ in range(number)]
+        for peer in peers:
+            self.pacemaker.watch(peer, 1)
+        return peers
+
+    def test_slices(self) -> None:
+        """
+        When thousands are due at once, the reactor has its turn every 5 ms, or a little later,
+        for the clock is looked at only after each 16 peers.  Everybody is called upon once.
+        """
+        cost = 0.0001
+        peers = self.busy(5000, cost)
+        self.advance(2)
+        self.assertEqual([len(peer.beats) for peer in peers], [1] * 5000)
+        beats = sorted(peer.beats[0] for peer in peers)
+        for begin, end in pairwise([beats[0], *self.clock.turns, beats[-1]]):
+            self.assertLessEqual(end - begin, BUDGET + 16 * cost)
+        self.assertLessEqual(len(self.clock.turns), 5000 * cost / BUDGET)
+
+    def test_littleToDo(self) -> None:
+        """
+        What fits into the budget is done in one go.
+        """
+        peers = self.busy(1000, BUDGET / 2000)
+        self.advance(2)
+        self.assertEqual([len(peer.beats) for peer in peers], [1] * 1000)
+        self.assertEqual(self.clock.yields, [])
+
+    def test_timeGoesOn(self) -> None:
+        """
+        The time looked for goes on while there is much to do, and those who become due meanwhile
+        have their turn after it, in the order in which they were due.
+        """
+        order: list[float] = []
+
+        def note(due: float) -> Callable[[float], None]:
+            return lambda _: order.append(due)
+
+        peers = self.busy(1000, 0.001)
+        for due in (1.5, 1.25, 2.5):
+            self.pacemaker.watch(self.peer(note(due)), due)
+        start = self.clock.seconds()
+        while not all(peer.beats for peer in peers):
+            self.clock.advance(TICK)
+        self.assertEqual(order, [])
+        self.assertGreater(self.clock.seconds() - start, 2)
+        self.assertLess(self.clock.seconds() - start - self.pacemaker.now, 2 * TICK)
+        self.advance(1)
+        self.assertEqual(order, [1.25, 1.5, 2.5])
+
+    def test_lostBetweenSlices(self) -> None:
+        """
+        Those whose connections are lost while the others are called upon are not called upon any
+        more, and when all are lost, nothing is left to be done.
+        """
+        peers = self.busy(1000, 0.001)
+
+        def loseEverybody() -> None:
+            for peer in peers:
+                self.pacemaker.forget(peer)
+            self.assertEqual(len(self.pacemaker), 0)
+
+        self.clock.read = loseEverybody
+        self.advance(2)
+        self.assertEqual(len(self.clock.turns), 1)
+        self.assertEqual(sum(len(peer.beats) for peer in peers), 16)
+
+    def test_afterTheLastOneWasLost(self) -> None:
+        """
+        A peer that comes when all others were lost in the midst of a turn is called upon as if
+        they had never been there.
+        """
+        peers = self.busy(1000, 0.001)
+        newcomer = self.peer()
+        begin = 0.0
+
+        def loseEverybody() -> None:
+            nonlocal begin
+            for peer in peers:
+                self.pacemaker.forget(peer)
+            self.pacemaker.watch(newcomer, self.pacemaker.now + 1)
+            begin = self.clock.seconds()
+
+        self.clock.read = loseEverybody
+        self.advance(3)
+        (beat,) = newcomer.beats
+        self.assertOnTime(beat, begin + 1)
+
+    def test_heardBetweenSlices(self) -> None:
+        """
+        What peers send while others are called upon is read before it is their turn.
+        """
+        patients = [Patient(self.clock, self.pacemaker, KeepAlive(0.5, 1)) for _ in range(100)]
+        self.advance(0.75)
+        self.assertEqual([len(each.verdicts) for each in patients], [1] * 100)
+        self.busy(1000, 0.001)
+        for each in patients:
+            self.pacemaker.watch(each, 1)
+
+        def hear() -> None:
+            for each in patients:
+                each.liveness.hear(self.pacemaker.now)
+
+        self.clock.read = hear
+        self.advance(0.5)
+        self.assertGreater(len(self.clock.turns), 0)
+        dead = [each for each in patients if each.verdicts[-1][1] is Verdict.DEAD]
+        self.assertLessEqual(len(dead), 16)
+        for each in patients:
+            self.pacemaker.forget(each)
+
+
+class BeatTests(PacemakerTestCase):
+    """
+    What peers do when they are called upon.
+    """
+
+    def test_error(self) -> None:
+        """
+        A peer that fails is logged and not called upon again; the others are none the worse.
+        """
+
+        def fail(now: float) -> float:
+            raise ValueError("not today")
+
+        failing, other = self.peer(fail), self.peer(lambda now: now + 1)
+        self.pacemaker.watch(failing, 1)
+        self.pacemaker.watch(other, 1)
+        self.advance(5.25)
+        (failure,) = self.flushLoggedErrors(ValueError)
+        self.assertEqual(failure.getErrorMessage(), "not today")
+        self.assertEqual(len(failing.beats), 1)
+        self.assertGreaterEqual(len(other.beats), 4)
+        self.assertEqual(len(self.pacemaker), 1)
+        self.pacemaker.forget(other)
+
+    def test_lastOneFails(self) -> None:
+        """
+        When the only peer fails, the timer is gone.
+        """
+        self.pacemaker.watch(self.peer(lambda _: 1 / 0), 1)
+        self.advance(2)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_watchesItself(self) -> None:
+        """
+        A peer may have itself watched while it is called upon: that decides when it is next,
+        whatever it returns.
+        """
+        for returned in (None, 1.5):
+
+            def answer(now: float, returned: float | None = returned) -> float | None:
+                if len(peer.beats) == 1:
+                    self.pacemaker.watch(peer, 3)
+                    self.assertEqual(len(self.pacemaker), 2)
+                    return returned
+                return None
+
+            self.restart()
+            peer = self.peer(answer)
+            self.pacemaker.watch(peer, 1)
+            self.advance(5)
+            first, second = peer.beats
+            self.assertOnTime(first, 1)
+            self.assertOnTime(second, 3)
+            self.assertEqual(len(self.pacemaker), 0)
+
+    def test_forgetsItself(self) -> None:
+        """
+        A peer may have itself forgotten while it is called upon, as one does that closes its
+        connection, and nothing is left.
+        """
+
+        def answer(now: float) -> None:
+            self.pacemaker.forget(peer)
+
+        peer = self.peer(answer)
+        self.pacemaker.watch(peer, 1)
+        self.advance(5)
+        self.assertEqual(len(peer.beats), 1)
+
+    def test_forgetsAnother(self) -> None:
+        """
+        A peer may have another forgotten that is due at the same time: only one of the two is
+        called upon then.
+        """
+
+        def make(number: int) -> Peer:
+            return self.peer(lambda _: self.pacemaker.forget(peers[1 - number]))
+
+        peers = [make(0), make(1)]
+        for peer in peers:
+            self.pacemaker.watch(peer, 1)
+        self.advance(5)
+        self.assertEqual(sorted(len(peer.beats) for peer in peers), [0, 1])
+
+    def test_watchesAnother(self) -> None:
+        """
+        A peer may have others watched, which are called upon when they are due, and if that is
+        now, soon; the last to be called upon may be the first of a new lot.
+        """
+        soon, later = self.peer(), self.peer()
+
+        def answer(now: float) -> None:
+            self.pacemaker.watch(soon, 0)
+            self.pacemaker.watch(later, 3)
+
+        self.pacemaker.watch(self.peer(answer), 1)
+        self.advance(5)
+        (beat,) = soon.beats
+        self.assertTrue(1 <= beat <= 1 + 2 * LATEST, beat)
+        (beat,) = later.beats
+        self.assertOnTime(beat, 3)
+
+
+class MonotonicSecondsTests(SynchronousTestCase):
+    """
+    Where monotonic time comes from.
+    """
+
+    def test_reactor(self) -> None:
+        """
+        Beside a reactor, whose clock hangs on the wall, it is the system's monotonic clock.
+        """
+        self.assertIs(monotonicSeconds(IReactorTime(reactor)), time.monotonic)
+
+    def test_clock(self) -> None:
+        """
+        In tests it is the tests' own clock.
+        """
+        clock = Clock()
+        seconds = monotonicSeconds(clock)
+        clock.advance(5)
+        self.assertEqual(seconds(), 5)
