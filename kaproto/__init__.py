@@ -1,0 +1,9 @@
+"""
+Negotiated keepalive for Twisted, wire-compatible with libvirt's RPC.
+"""
+
+from __future__ import annotations
+
+__all__ = ["__version__"]
+
+__version__ = "0.1.0"

@@ -1,0 +1,447 @@
+"""
+The client's end of a connection: L{connect}, and a Protocol and a Factory to subclass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import ClassVar, Final
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    UNIXClientEndpoint,
+    clientFromString,
+)
+from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from kaproto.errors import (
+    ConnectionClosed,
+    KeepAliveUnsupported,
+    LocalProtocolError,
+    RemoteError,
+    RemoteProtocolError,
+)
+from kaproto.liveness import KeepAlive
+from kaproto.negotiation import negotiate
+from kaproto.protocol import KeepAliveFactory, KeepAliveProtocol
+from kaproto.uri import isURI, parseURI
+from kaproto.wire.message import Message, MessageType, Status, packMessage, unpackError
+from kaproto.wire.programs import (
+    PROGRAM_VERSION,
+    REMOTE_PROGRAM,
+    CloseReason,
+    Feature,
+    Procedure,
+)
+from kaproto.wire.xdr import Packer, Unpacker, XDRError
+
+__all__ = ["KeepAliveClientFactory", "KeepAliveClientProtocol", "connect", "endpointFor"]
+
+_SERIALS: Final = 2**32
+
+_WHY: Final = {
+    CloseReason.ERROR: "an error",
+    CloseReason.EOF: "end of file",
+    CloseReason.KEEPALIVE: "a keepalive timeout",
+    CloseReason.CLIENT: "the client's own request",
+}
+
+
+class _Call:
+    """
+    A call that has not been answered.  One whose caller has given up stays on the books, since
+    its answer still comes.
+    """
+
+    __slots__ = ("procedure", "program", "result")
+
+    def __init__(self, program: int, procedure: int) -> None:
+        self.program = program
+        self.procedure = procedure
+        self.result: Deferred[bytes] | None = Deferred(self._cancelled)
+
+    def _cancelled(self, _result: Deferred[bytes]) -> None:
+        self.result = None
+
+
+class KeepAliveClientProtocol(KeepAliveProtocol):
+    """
+    A connection to a server.
+
+    @ivar keepAliveSupported: whether the server answered 1 to the feature check, so that it may
+        be pinged.
+    """
+
+    factory: KeepAliveClientFactory
+    measuresLatency = True
+    keepAliveSupported = False
+
+    _log: ClassVar[Logger] = Logger()
+    _open = False
+    _ended = False
+    _serverSays: ConnectionClosed | None = None
+
+    def connectionMade(self) -> None:
+        """
+        Authenticate, ask for keepalive and open.
+        """
+        self._serial = 0
+        self._calls: dict[int, _Call] = {}
+        self._listeners: dict[int, Callable[[int, bytes], None]] = {}
+        self._waitingOpen: list[Deferred[KeepAliveClientProtocol]] = []
+        self._waitingClosed: list[Deferred[Exception]] = []
+        factory = self.factory
+        self.setDeadline(factory.openTimeout, "the server did not let this client open")
+        Deferred.fromCoroutine(self._negotiate()).addErrback(self._openFailed)
+
+    async def _negotiate(self) -> None:
+        factory = self.factory
+        try:
+            self.keepAliveSupported = await negotiate(
+                self._callRemote, factory.name, factory.flags
+            )
+            if factory.wantsFarewell:
+                await self._askForFarewell()
+        except XDRError as error:
+            raise RemoteProtocolError(
+                f"the server's answer during open cannot be decoded: {error}"
+            ) from error
+        self.clearDeadline()
+        self._open = True
+        if self.keepAliveSupported:
+            self.startKeepAlive(factory.keepAlive)
+        if factory.onOpen is not None:
+            later = factory.onOpen(self)
+            if later is not None:
+                await later
+        waiting, self._waitingOpen = self._waitingOpen, []
+        for each in waiting:
+            each.callback(self)
+
+    async def _askForFarewell(self) -> None:
+        try:
+            feature = Packer().int32(Feature.REMOTE_CLOSE_CALLBACK).packed()
+            answer = await self._callRemote(Procedure.CONNECT_SUPPORTS_FEATURE, feature)
+            if Unpacker(answer).int32():
+                await self._callRemote(Procedure.CONNECT_REGISTER_CLOSE_CALLBACK, b"")
+        except RemoteError:
+            pass
+
+    def _openFailed(self, failure: Failure) -> None:
+        error = failure.value
+        if not isinstance(error, Exception):
+            failure.raiseException()
+        self._open = False
+        waiting, self._waitingOpen = self._waitingOpen, []
+        if not waiting:
+            self._log.warn("{name} could not be opened: {error}", name=self.factory.name, error=error)
+        self.disconnect(error)
+        for each in waiting:
+            each.errback(error)
+
+    def _callRemote(self, procedure: int, payload: bytes) -> Deferred[bytes]:
+        return self._call(REMOTE_PROGRAM, procedure, payload, PROGRAM_VERSION)
+
+    def _call(self, program: int, procedure: int, payload: bytes, version: int) -> Deferred[bytes]:
+        if self._reason is not None:
+            return fail(self._reason)
+        serial = self._serial
+        self._serial = (serial + 1) % _SERIALS
+        try:
+            packed = packMessage(
+                Message(
+                    program, version, procedure, MessageType.CALL, serial, Status.OK, payload
+                )
+            )
+        except LocalProtocolError as error:
+            return fail(error)
+        call = self._calls[serial] = _Call(program, procedure)
+        result = call.result
+        self.send(packed)
+        assert result is not None, "it has had no time to be cancelled"
+        return result
+
+    def call(
+        self, program: int, procedure: int, payload: bytes = b"", version: int = PROGRAM_VERSION
+    ) -> Deferred[bytes]:
+        """
+        Call a procedure of the server's.
+
+        @param program: the number of the program, such as
+            L{kaproto.wire.programs.REMOTE_PROGRAM}.
+        @param procedure: the number of the procedure.
+        @param payload: the arguments in XDR, see L{kaproto.wire.xdr.Packer}.
+        @param version: the version of the program.
+        @return: fires with the results in XDR; fails with L{RemoteError} when the server answers
+            with an error, with L{LocalProtocolError} before the connection is open or when the
+            payload is too large, and with the reason when the connection closes first.
+        """
+        if not self._open and self._reason is None:
+            return fail(LocalProtocolError("the connection is not open yet: await whenOpen() first"))
+        return self._call(program, procedure, payload, version)
+
+    async def _hostname(self) -> str:
+        payload = await self.call(REMOTE_PROGRAM, Procedure.CONNECT_GET_HOSTNAME)
+        try:
+            return Unpacker(payload).string()
+        except XDRError as error:
+            reason = RemoteProtocolError(f"a host name that cannot be decoded: {error}")
+            self.abort(reason)
+            raise reason from error
+
+    def hostname(self) -> Deferred[str]:
+        """
+        @return: fires with the name of the server's host, fails as L{call} does.
+        """
+        return Deferred.fromCoroutine(self._hostname())
+
+    def setKeepAlive(self, interval: float, count: int) -> None:
+        """
+        Ping the server from now on, in place of any earlier interval and count
+        (C{virConnectSetKeepAlive}).  When it is dead, the connection closes with
+        L{kaproto.errors.KeepAliveTimeout}.
+
+        @param interval: seconds of silence before a ping; 0 stops keepalive.
+        @param count: pings sent in a row without hearing anything; 0 stops keepalive.
+        @raise TypeError: when one is not a number, or count not a whole one.
+        @raise ValueError: when one is negative or not finite.
+        @raise KeepAliveUnsupported: when the server answered 0, or an error, to the feature
+            check, or has not been asked yet.
+        @raise ConnectionClosed: when the connection has been closed; other reasons are raised
+            as they are.
+        """
+        keepAlive = KeepAlive(interval, count)
+        if self._reason is not None:
+            raise self._reason
+        if not self.keepAliveSupported:
+            raise KeepAliveUnsupported(
+                "the server did not say that it supports keepalive, so it may not be pinged"
+            )
+        self.startKeepAlive(keepAlive)
+
+    def isAlive(self) -> bool:
+        """
+        @return: whether the connection is open and, as far as is known, works
+            (C{virConnectIsAlive}).
+        """
+        return self._open and self._reason is None
+
+    def listen(self, program: int, listener: Callable[[int, bytes], None]) -> None:
+        """
+        Have the server's messages that answer no call, such as events, brought to a function.
+        Those of programs that nobody listens to are passed over.
+
+        @param program: the number of the program; a second listener replaces the first.
+        @param listener: is called with the number of the procedure and the payload in XDR.
+        """
+        self._listeners[program] = listener
+
+    def whenOpen(self) -> Deferred[KeepAliveClientProtocol]:
+        """
+        @return: fires with this connection once it is open and the factory's C{onOpen} has
+            ended; fails when that does not come about.  Pass it to
+            L{twisted.application.internet.ClientService} as C{prepareConnection}, so that a
+            server that refuses counts as a failed attempt.
+        """
+        if self.isAlive():
+            return succeed(self)
+        if self._reason is not None:
+            return fail(self._reason)
+        waiting: Deferred[KeepAliveClientProtocol] = Deferred()
+        self._waitingOpen.append(waiting)
+        return waiting
+
+    def whenClosed(self) -> Deferred[Exception]:
+        """
+        @return: fires, never fails, with the reason once the connection is gone:
+            L{kaproto.errors.KeepAliveTimeout}, L{ConnectionClosed}, L{RemoteProtocolError} or
+            what the transport reported.
+        """
+        if self._ended and self._reason is not None:
+            return succeed(self._reason)
+        waiting: Deferred[Exception] = Deferred()
+        self._waitingClosed.append(waiting)
+        return waiting
+
+    def close(self) -> Deferred[Exception]:
+        """
+        Say goodbye and close; a server that does not answer that is not waited for any longer
+        than C{closeTimeout}.
+
+        @return: fires as L{whenClosed} does.
+        """
+        if self._reason is None:
+            reason = ConnectionClosed("this client closed the connection", CloseReason.CLIENT)
+            if self._open:
+                self._open = False
+                self._callRemote(Procedure.CONNECT_CLOSE, b"").addTimeout(
+                    self.closeTimeout, self.factory.clock
+                ).addBoth(lambda _: self.disconnect(reason))
+            else:
+                self.disconnect(reason)
+        return self.whenClosed()
+
+    def messageReceived(self, message: Message) -> None:
+        """
+        A reply or an event came.
+
+        @raise RemoteProtocolError: for what no server may send.
+        """
+        if message.type == MessageType.REPLY:
+            self._replyReceived(message)
+        elif message.type == MessageType.MESSAGE:
+            self._eventReceived(message)
+        else:
+            raise RemoteProtocolError(
+                f"a message of type {message.type} for procedure {message.procedure} of program "
+                f"{message.program:#x}, which a client has no use for"
+            )
+
+    def _replyReceived(self, message: Message) -> None:
+        call = self._calls.get(message.serial)
+        if call is None:
+            raise RemoteProtocolError(
+                f"a reply with serial {message.serial} from procedure {message.procedure}, which "
+                "answers no call"
+            )
+        if (message.program, message.procedure) != (call.program, call.procedure):
+            raise RemoteProtocolError(
+                f"a reply with serial {message.serial} from procedure {message.procedure} of "
+                f"program {message.program:#x} to a call of procedure {call.procedure} of program "
+                f"{call.program:#x}"
+            )
+        if message.status not in (Status.OK, Status.ERROR):
+            raise RemoteProtocolError(f"a reply with status {message.status}")
+        error = unpackError(message.payload) if message.status == Status.ERROR else None
+        del self._calls[message.serial]
+        if call.result is None:
+            return
+        if error is not None:
+            call.result.errback(error)
+        else:
+            call.result.callback(message.payload)
+
+    def _eventReceived(self, message: Message) -> None:
+        if (
+            message.program == REMOTE_PROGRAM
+            and message.procedure == Procedure.CONNECT_EVENT_CONNECTION_CLOSED
+        ):
+            reason = Unpacker(message.payload).int32()
+            why = _WHY.get(CloseReason(reason)) if reason in list(CloseReason) else f"reason {reason}"
+            self._serverSays = ConnectionClosed(
+                f"the server closed the connection because of {why}", reason
+            )
+        listener = self._listeners.get(message.program)
+        if listener is not None:
+            listener(message.procedure, message.payload)
+
+    def closed(self, reason: Exception) -> None:
+        """
+        Tell everybody who waits for something.
+        """
+        if self._serverSays is not None and isinstance(reason, ConnectionClosed):
+            reason = self._reason = self._serverSays
+        self._open = False
+        self._ended = True
+        calls, self._calls = self._calls, {}
+        for call in calls.values():
+            if call.result is not None:
+                call.result.errback(reason)
+        waiting, self._waitingClosed = self._waitingClosed, []
+        for each in waiting:
+            each.callback(reason)
+
+
+class KeepAliveClientFactory(KeepAliveFactory):
+    """
+    Builds connections that open one name.
+
+    @ivar name: what to open, such as C{"qemu:///system"}; C{""} for the server's default.
+    @ivar flags: 1 for a read-only connection.
+    @ivar keepAlive: what L{KeepAliveClientProtocol.setKeepAlive} is called with after each open
+        if the server supports it; by default zeros, so that nothing is pinged.
+    @ivar onOpen: is called with each connection once it is open; the connection counts as open
+        when what it returns has fired.
+    @ivar wantsFarewell: whether to ask the server to say why, when it closes.
+    @ivar openTimeout: seconds from connecting until open.
+    """
+
+    protocol = KeepAliveClientProtocol
+    openTimeout: float = 30.0
+    wantsFarewell = True
+
+    def __init__(
+        self,
+        name: str = "",
+        flags: int = 0,
+        keepAlive: KeepAlive | None = None,
+        onOpen: Callable[[KeepAliveClientProtocol], Awaitable[object] | None] | None = None,
+        clock: IReactorTime | None = None,
+    ) -> None:
+        super().__init__(clock)
+        self.name = name
+        self.flags = flags
+        self.keepAlive = KeepAlive(0, 0) if keepAlive is None else keepAlive
+        self.onOpen = onOpen
+
+
+def connect(
+    reactor: IReactorTime,
+    uri: str,
+    *,
+    name: str | None = None,
+    readOnly: bool = False,
+    keepAlive: KeepAlive | None = None,
+) -> Deferred[KeepAliveClientProtocol]:
+    """
+    Connect to a libvirtd or a kaserver, and open.
+
+    @param reactor: the reactor.
+    @param uri: a libvirt URI (C{test+tcp://host/default}, C{qemu+unix:///system?socket=PATH},
+        C{qemu:///system}), or a Twisted client endpoint string (C{tcp:host:16509}).
+    @param name: what to open, if not what the URI says; with an endpoint string by default the
+        server's default.
+    @param readOnly: whether to ask for a connection that must not change anything.
+    @param keepAlive: the interval and count to start with, see
+        L{KeepAliveClientProtocol.setKeepAlive}.
+    @return: fires with the open connection; fails with L{ValueError} when the URI cannot be used,
+        with L{RemoteError} when the server refuses, or as connecting fails.
+    """
+    return Deferred.fromCoroutine(_connect(reactor, uri, name, readOnly, keepAlive))
+
+
+async def _connect(
+    reactor: IReactorTime,
+    uri: str,
+    name: str | None,
+    readOnly: bool,
+    keepAlive: KeepAlive | None,
+) -> KeepAliveClientProtocol:
+    endpoint, uriName = endpointFor(reactor, uri, readOnly=readOnly)
+    factory = KeepAliveClientFactory(
+        uriName if name is None else name, int(readOnly), keepAlive, clock=reactor
+    )
+    connection = await endpoint.connect(factory)
+    assert isinstance(connection, KeepAliveClientProtocol)
+    return await connection.whenOpen()
+
+
+def endpointFor(
+    reactor: object, uri: str, *, readOnly: bool = False
+) -> tuple[IStreamClientEndpoint, str]:
+    """
+    @param uri: as for L{connect}.
+    @return: where to connect, and the name to open there.
+    @raise ValueError: when it cannot be used.
+    """
+    if not isURI(uri):
+        return clientFromString(reactor, uri), ""
+    parsed = parseURI(uri, readOnly=readOnly)
+    if parsed.transport == "unix":
+        return UNIXClientEndpoint(reactor, parsed.socket), parsed.name
+    if parsed.transport == "tls":
+        raise ValueError(f"{uri!r}: TLS is not supported")
+    return HostnameEndpoint(reactor, parsed.host.encode(), parsed.port), parsed.name

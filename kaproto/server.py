@@ -1,0 +1,395 @@
+"""
+The server's end of a connection: a Protocol and a Factory to subclass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar, Final
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from kaproto.calls import Calls
+from kaproto.errors import (
+    ConnectionClosed,
+    DeadlineMissed,
+    KeepAliveTimeout,
+    PeerFlooded,
+    RemoteError,
+    RemoteProtocolError,
+)
+from kaproto.interfaces import IBackend, IKeepAlivePolicy, IProgram, ISession, OpenRequest
+from kaproto.negotiation import MESSAGE_LIMITS, Event, Phase, ServerNegotiation, rpcError
+from kaproto.policies import Disable
+from kaproto.program import ApplicationBackend
+from kaproto.protocol import KeepAliveFactory, KeepAliveProtocol, PauseReason
+from kaproto.remote import RemoteProgram
+from kaproto.transport import identify
+from kaproto.wire.message import Message, MessageType, Status, packMessage
+from kaproto.wire.programs import (
+    PROGRAM_VERSION,
+    REMOTE_PROGRAM,
+    CloseReason,
+    ErrorCode,
+    Procedure,
+)
+from kaproto.wire.xdr import Packer, Unpacker
+
+__all__ = ["Counters", "KeepAliveServerFactory", "KeepAliveServerProtocol"]
+
+_EVENT_SERIAL: Final = 1
+_FAREWELL_SECONDS: Final = 0.1
+
+
+@attrs.define
+class Counters:
+    """
+    What a server has seen since it started.
+
+    @ivar accepted: connections accepted.
+    @ivar opened: connections opened.
+    @ivar refused: clients that the policy refused.
+    @ivar remarked: clients that the policy admitted with a remark, such as that mode 2 would
+        have refused them.
+    @ivar dead: clients that keepalive found dead.
+    @ivar flooded: clients that went over a budget.
+    @ivar late: clients that missed a deadline.
+    @ivar garbled: clients that broke the protocol in another way.
+    """
+
+    accepted: int = 0
+    opened: int = 0
+    refused: int = 0
+    remarked: int = 0
+    dead: int = 0
+    flooded: int = 0
+    late: int = 0
+    garbled: int = 0
+
+
+class KeepAliveServerProtocol(KeepAliveProtocol):
+    """
+    A connection from a client.
+
+    @ivar peer: what is known of the client.
+    @ivar negotiation: how far it has come.
+    @ivar session: what the backend opened for it, once it is open.
+    @ivar wantsFarewell: whether it wants to be told why, when this end closes.
+    @ivar unreadTimeout: seconds that a client may call on without reading its replies.
+    """
+
+    factory: KeepAliveServerFactory
+    _log: ClassVar[Logger] = Logger()
+    session: ISession | None = None
+    wantsFarewell = False
+    unreadTimeout: ClassVar[float] = 60.0
+    _openAnswered = False
+    _draining = False
+    _farewell: Exception
+
+    def connectionMade(self) -> None:
+        """
+        Give the client its time to authenticate and open.
+        """
+        factory = self.factory
+        factory.counters.accepted += 1
+        factory.connections.add(self)
+        self.peer = identify(self.transport)
+        self.negotiation = ServerNegotiation(self.peer, factory.policy, authenticate=False)
+        self._calls = Calls(self, factory.programs)
+        self._reader.limit = MESSAGE_LIMITS[self.negotiation.phase]
+        self._setOpenDeadline()
+
+    def _setOpenDeadline(self) -> None:
+        self.setDeadline(self.factory.openTimeout, "it did not open the connection")
+
+    def _advance(self, event: Event) -> None:
+        self.negotiation.advance(event)
+        self._reader.limit = MESSAGE_LIMITS[self.negotiation.phase]
+
+    def sendEvent(
+        self, program: int, procedure: int, payload: bytes, version: int = PROGRAM_VERSION
+    ) -> None:
+        """
+        Send the client a message that answers no call.
+
+        @param program: the number of the program.
+        @param procedure: the number of the procedure.
+        @param payload: what it carries, in XDR.
+        @param version: the version of the program.
+        """
+        self.send(
+            packMessage(
+                Message(
+                    program,
+                    version,
+                    procedure,
+                    MessageType.MESSAGE,
+                    _EVENT_SERIAL,
+                    Status.OK,
+                    payload,
+                )
+            )
+        )
+
+    def messageReceived(self, message: Message) -> None:
+        """
+        A call came, or something that is of no use and is passed over, as libvirtd does.
+        """
+        if message.type == MessageType.CALL_WITH_FDS:
+            if Unpacker(message.payload).uint32():
+                raise RemoteProtocolError("a call that comes with file descriptors")
+            message = message._replace(type=MessageType.CALL, payload=message.payload[4:])
+        elif message.type != MessageType.CALL:
+            return
+        if self._draining:
+            error = "internal error: the server is shutting down"
+            self._calls.fail(message, rpcError(error, ErrorCode.INTERNAL_ERROR))
+            return
+        self._calls.received(message)
+        if self._calls.full and not self.readingPaused:
+            self.pauseReading(PauseReason.CALLS)
+            if self.congested:
+                self.setDeadline(self.unreadTimeout, "it did not read the replies to its calls")
+
+    def callAnswered(self) -> None:
+        """
+        A reply was written: see what it makes possible.
+        """
+        if self._reason is not None:
+            return
+        if self.session is not None and not self._openAnswered:
+            self._openAnswered = True
+            self.session.opened(self)
+        if self.negotiation.phase is Phase.CLOSING:
+            self.disconnect(self._farewell)
+        elif self._draining and self._idle:
+            self.disconnect(ConnectionClosed("the server is shutting down", CloseReason.EOF))
+        elif not self._calls.full:
+            self.resumeReading(PauseReason.CALLS)
+
+    def relayedCallAnswered(self) -> None:
+        """
+        A reply is about to be relayed to the client; see afterwards what that makes possible.
+        """
+        if self._draining:
+            self.factory.clock.callLater(0, self.callAnswered)
+
+    def pauseProducing(self) -> None:
+        """
+        The client does not read as fast as it calls: let its calls wait.
+        """
+        super().pauseProducing()
+        self._calls.hold()
+
+    def resumeProducing(self) -> None:
+        """
+        The client has read what was written: answer more of its calls.
+        """
+        super().resumeProducing()
+        if PauseReason.CALLS in self._pauses:
+            self.clearDeadline()
+        self._calls.proceed()
+        self.callAnswered()
+
+    def keepAliveAsked(self) -> None:
+        """
+        The client answers pings: ping it, if the policy says so.
+        """
+        keepAlive = self.factory.policy.keepAlive(self.peer)
+        if keepAlive is not None and not self.keepAlive.enabled:
+            self.startKeepAlive(keepAlive)
+
+    def openAsked(self, payload: bytes) -> OpenRequest:
+        """
+        The client wants to open.
+
+        @raise RemoteError: when the policy refuses it, or it asks at the wrong time.
+        """
+        try:
+            request, admission = self.negotiation.open(payload)
+        except RemoteError as error:
+            if self.negotiation.phase is Phase.CLOSING:
+                self.factory.counters.refused += 1
+                self._log.warn(
+                    "refused {peer} by policy {policy}: {reason}",
+                    peer=self.peer,
+                    policy=self.factory.policy.name,
+                    reason=error.message,
+                )
+                self._farewell = error
+            raise
+        if admission.remark is not None:
+            self.factory.counters.remarked += 1
+            self._log.info("{peer}: {remark}", peer=self.peer, remark=admission.remark)
+        self.clearDeadline()
+        return request
+
+    def opened(self, session: ISession) -> None:
+        """
+        The backend has opened; the client may have gone meanwhile.
+        """
+        if self._reason is not None:
+            session.closed(self._reason)
+            return
+        self.session = session
+        self._advance(Event.OPENED)
+        self.factory.counters.opened += 1
+
+    def openFailed(self) -> None:
+        """
+        The backend could not open, and the client may try again.
+        """
+        if self._reason is None:
+            self._advance(Event.OPEN_FAILED)
+            self._setOpenDeadline()
+
+    def endAsked(self) -> None:
+        """
+        The client wants to close.
+        """
+        self._advance(Event.ENDING)
+        self._farewell = ConnectionClosed("the client closed the connection", CloseReason.CLIENT)
+
+    def drain(self) -> None:
+        """
+        Tell the client that the server is going, finish the calls that were accepted, close.
+        """
+        if not self._draining and self._reason is None:
+            self._draining = True
+            self.sayWhy(CloseReason.EOF)
+            self.callAnswered()
+
+    @property
+    def _idle(self) -> bool:
+        return self._calls.idle and (self.session is None or self.session.idle)
+
+    def sayWhy(self, reason: CloseReason) -> None:
+        """
+        Tell a client that wants to know why this end is about to close; C{virsh} prints it.
+        """
+        if self.wantsFarewell:
+            self.sendEvent(
+                REMOTE_PROGRAM,
+                Procedure.CONNECT_EVENT_CONNECTION_CLOSED,
+                Packer().int32(reason).packed(),
+            )
+
+    def died(self, reason: KeepAliveTimeout) -> None:
+        """
+        Tell a client that is dead why, in case it is not quite, and do not wait for it.
+        """
+        if not self.wantsFarewell or self.congested:
+            super().died(reason)
+            return
+        self.sayWhy(CloseReason.KEEPALIVE)
+        self.disconnect(reason, _FAREWELL_SECONDS)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        The client is gone.
+        """
+        super().connectionLost(reason)
+        self.factory.connectionGone(self)
+
+    def closed(self, reason: Exception) -> None:
+        """
+        Count and log what was not in order, and let go of what was open.
+        """
+        self._calls.clear()
+        counters = self.factory.counters
+        match reason:
+            case KeepAliveTimeout():
+                counters.dead += 1
+                self._log.warn("{peer} is dead: {reason}", peer=self.peer, reason=reason)
+            case PeerFlooded():
+                counters.flooded += 1
+                self._log.warn("dropped {peer}: {reason}", peer=self.peer, reason=reason)
+            case DeadlineMissed():
+                counters.late += 1
+                self._log.warn("dropped {peer}: {reason}", peer=self.peer, reason=reason)
+            case RemoteProtocolError():
+                counters.garbled += 1
+                self._log.warn("dropped {peer}: it sent {reason}", peer=self.peer, reason=reason)
+        session, self.session = self.session, None
+        if session is not None:
+            session.closed(reason)
+
+
+class KeepAliveServerFactory(KeepAliveFactory):
+    """
+    Serves the remote program, with negotiated keepalive, and programs of an application's own.
+
+    @ivar policy: how far keepalive goes with each client.
+    @ivar programs: what can be called, by number.
+    @ivar openTimeout: seconds a client has from connecting until it has opened.
+    @ivar connections: those that are there.
+    @ivar counters: what has been seen.
+    """
+
+    protocol = KeepAliveServerProtocol
+    openTimeout: float = 10.0
+
+    def __init__(
+        self,
+        policy: IKeepAlivePolicy | None = None,
+        backend: IBackend | None = None,
+        programs: Iterable[IProgram] = (),
+        clock: IReactorTime | None = None,
+    ) -> None:
+        """
+        @param policy: by default mode 0, L{Disable}.
+        @param backend: what there is to open, by default an L{ApplicationBackend}.
+        @param programs: the application's own.
+        @param clock: see L{KeepAliveFactory}.
+        @raise ValueError: when two programs have one number.
+        """
+        super().__init__(clock)
+        self.policy = Disable() if policy is None else policy
+        self.programs: dict[int, IProgram] = {}
+        for program in (RemoteProgram(backend or ApplicationBackend()), *programs):
+            if program.number in self.programs:
+                raise ValueError(f"two programs have the number {program.number:#x}")
+            self.programs[program.number] = program
+        self.connections: set[KeepAliveServerProtocol] = set()
+        self.counters = Counters()
+        self._waitingEmpty: list[Deferred[None]] = []
+
+    def drain(self) -> Deferred[None]:
+        """
+        Let every connection finish the calls that were accepted, and close.
+
+        @return: fires when no connection is left.
+        """
+        empty: Deferred[None] = Deferred()
+        self._waitingEmpty.append(empty)
+        for connection in list(self.connections):
+            connection.drain()
+        self._checkEmpty()
+        return empty
+
+    def connectionGone(self, connection: KeepAliveServerProtocol) -> None:
+        """
+        A connection is gone.
+        """
+        self.connections.discard(connection)
+        self._checkEmpty()
+
+    def _checkEmpty(self) -> None:
+        if not self.connections:
+            waiting, self._waitingEmpty = self._waitingEmpty, []
+            for each in waiting:
+                each.callback(None)
+
+    def abort(self) -> None:
+        """
+        Close every connection at once.
+        """
+        reason = ConnectionClosed("the server is shutting down", CloseReason.EOF)
+        for connection in list(self.connections):
+            connection.abort(reason)
