@@ -1,0 +1,3 @@
+"""
+What answers once a connection is open.
+"""
