@@ -1,0 +1,192 @@
+"""
+A gateway to a real libvirtd: every client's connection is relayed, message by message as it is,
+over a connection of its own.
+
+Authentication, the feature check, keepalive and the end of a connection belong to each hop and
+are not relayed; everything else is, streams and programs unknown here included.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectError
+from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol
+from kaproto.errors import ConnectionClosed, DeadlineMissed, KaprotoError, RemoteError
+from kaproto.interfaces import IBackend, ISession, OpenRequest
+from kaproto.liveness import KeepAlive
+from kaproto.negotiation import rpcError
+from kaproto.pacemaker import Pacemaker, monotonicSeconds
+from kaproto.peer import Peer
+from kaproto.relay import Relay
+from kaproto.server import KeepAliveServerProtocol
+from kaproto.wire.programs import CloseReason, ErrorCode
+
+__all__ = ["Gateway", "UpstreamLost"]
+
+
+class UpstreamLost(KaprotoError):
+    """
+    The connection to libvirtd is gone, and with it the client's.
+    """
+
+
+@implementer(IBackend)
+class Gateway:
+    """
+    Opens by connecting to libvirtd.
+
+    @ivar openTimeout: seconds libvirtd has to accept and open.
+    """
+
+    _log = Logger()
+    openTimeout: float = 10.0
+
+    def __init__(
+        self,
+        endpoint: IStreamClientEndpoint,
+        description: str,
+        keepAlive: KeepAlive,
+        clock: IReactorTime,
+    ) -> None:
+        """
+        @param endpoint: where libvirtd listens.
+        @param description: what to call it in messages and log lines.
+        @param keepAlive: how closely to watch libvirtd itself.
+        """
+        self.description = description
+        self._endpoint = endpoint
+        self._keepAlive = keepAlive
+        self._clock = clock
+        self._pacemaker = Pacemaker(clock, monotonicSeconds(clock))
+
+    def __str__(self) -> str:
+        """
+        The backend as log lines name it.
+        """
+        return f"gateway to {self.description}"
+
+    def knows(self, procedure: int) -> bool:
+        """
+        @return: C{True}, as only libvirtd can tell.
+        """
+        return True
+
+    def open(self, peer: Peer, request: OpenRequest) -> Deferred[ISession]:
+        """
+        See L{IBackend.open}.
+
+        @raise RemoteError: libvirtd's own, or one that says what is wrong with it.
+        """
+        return Deferred.fromCoroutine(self._open(peer, request))
+
+    async def _open(self, peer: Peer, request: OpenRequest) -> ISession:
+        try:
+            opening = Deferred.fromCoroutine(self._connect(request))
+            opening.addTimeout(self.openTimeout, self._clock)
+            upstream = await opening
+        except RemoteError:
+            raise
+        except Exception as error:
+            self._log.warn(
+                "{upstream} cannot be opened for {peer}: {error}",
+                upstream=self.description,
+                peer=peer,
+                error=str(error) or type(error).__name__,
+            )
+            raise self._explain(error) from error
+        return _GatewaySession(self, upstream)
+
+    async def _connect(self, request: OpenRequest) -> KeepAliveClientProtocol:
+        factory = KeepAliveClientFactory(
+            request.name or "", request.flags, self._keepAlive, clock=self._clock
+        )
+        factory.wantsFarewell = False
+        factory.pacemaker = self._pacemaker
+        upstream = await self._endpoint.connect(factory)
+        assert isinstance(upstream, KeepAliveClientProtocol)
+        try:
+            return await upstream.whenOpen()
+        except BaseException:
+            upstream.abort(ConnectionClosed("the client has gone"))
+            raise
+
+    def _explain(self, error: Exception) -> RemoteError:
+        where = f"libvirtd behind this gateway ({self.description})"
+        if isinstance(error, TimeoutError | DeadlineMissed):
+            return rpcError(
+                f"{where} did not open within {self.openTimeout:g} s; it may hang, or be starting",
+                ErrorCode.OPERATION_TIMEOUT,
+            )
+        if isinstance(error, ConnectError):
+            return rpcError(f"unable to connect to {where}: {error}", ErrorCode.SYSTEM_ERROR)
+        return rpcError(
+            f"internal error: {where} could not be opened: {error}", ErrorCode.INTERNAL_ERROR
+        )
+
+
+@implementer(ISession)
+class _GatewaySession:
+    """
+    One client's connection to libvirtd.
+    """
+
+    __slots__ = ("_client", "_gateway", "_relay", "_upstream")
+    _log = Logger()
+
+    def __init__(self, gateway: Gateway, upstream: KeepAliveClientProtocol) -> None:
+        self._gateway = gateway
+        self._upstream = upstream
+        self._client: KeepAliveServerProtocol | None = None
+        self._relay: Relay | None = None
+
+    @property
+    def idle(self) -> bool:
+        """
+        Whether libvirtd owes the client nothing.
+        """
+        return self._relay is None or self._relay.idle
+
+    def opened(self, connection: KeepAliveServerProtocol) -> None:
+        """
+        Start relaying.
+        """
+        self._client = connection
+        self._relay = Relay(connection, self._upstream)
+        self._relay.start()
+        self._upstream.whenClosed().addCallback(self._upstreamClosed)
+
+    def callReceived(self, procedure: int, payload: bytes) -> bytes:
+        """
+        @raise RemoteError: always; calls are relayed, so none comes here.
+        """
+        raise rpcError(f"unknown procedure: {procedure}")
+
+    def closed(self, reason: Exception) -> None:
+        """
+        The client is gone: let go of its connection to libvirtd, which is first given what a
+        client that closed in good order had sent.
+        """
+        self._client = None
+        if isinstance(reason, ConnectionClosed):
+            self._upstream.disconnect(reason)
+        else:
+            self._upstream.abort(reason)
+
+    def _upstreamClosed(self, reason: Exception) -> None:
+        client, relay = self._client, self._relay
+        if client is None or relay is None:
+            return
+        if relay.closing:
+            client.disconnect(ConnectionClosed("the client closed the connection"))
+            return
+        lost = UpstreamLost(f"libvirtd behind this gateway ({self._gateway.description}): {reason}")
+        self._log.warn("closing {peer}: {reason}", peer=client.peer, reason=lost)
+        relay.failOutstanding(rpcError(f"internal error: {lost}", ErrorCode.INTERNAL_ERROR))
+        client.sayWhy(CloseReason.EOF)
+        client.disconnect(lost)

@@ -1,0 +1,347 @@
+"""
+A client, the gateway and a libvirtd, three parties connected in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import ConnectingCancelledError
+from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.task import Clock
+from zope.interface import implementer
+
+from kaproto.backends.gateway import Gateway
+from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol
+from kaproto.interfaces import IKeepAlivePolicy
+from kaproto.liveness import KeepAlive
+from kaproto.pacemaker import TICK
+from kaproto.policies import Disable
+from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
+from kaproto.testing import ConnectedPair, connectedPair
+from kaproto.wire.message import Message, MessageType, Status, packMessage
+from kaproto.wire.programs import (
+    KEEPALIVE_PROGRAM,
+    REMOTE_PROGRAM,
+    Feature,
+    KeepAliveProcedure,
+    Procedure,
+)
+from kaproto.wire.xdr import Packer
+
+__all__ = [
+    "DESCRIPTION",
+    "FarEnd",
+    "NearEnd",
+    "Party",
+    "ThreeParties",
+    "Upstream",
+    "call",
+    "feature",
+    "stream",
+]
+
+DESCRIPTION = "unix:/run/libvirt/libvirt-sock"
+"""
+What the gateway calls its libvirtd.
+"""
+
+Pair = ConnectedPair[KeepAliveServerProtocol, KeepAliveClientProtocol]
+
+
+def call(
+    procedure: int,
+    payload: bytes = b"",
+    serial: int = 77,
+    program: int = REMOTE_PROGRAM,
+    kind: int = MessageType.CALL,
+) -> Message:
+    """
+    A call as a client makes it.
+    """
+    return Message(program, 1, procedure, kind, serial, Status.OK, payload)
+
+
+def feature(number: int, serial: int = 77) -> Message:
+    """
+    The question whether the server has a feature.
+    """
+    return call(Procedure.CONNECT_SUPPORTS_FEATURE, Packer().int32(number).packed(), serial)
+
+
+def stream(serial: int, status: int = Status.CONTINUE, payload: bytes = b"") -> Message:
+    """
+    A piece of a stream, or its end.
+    """
+    return Message(REMOTE_PROGRAM, 1, 208, MessageType.STREAM, serial, status, payload)
+
+
+class Party:
+    """
+    One of the outer two of the three: it notes whatever comes once the connection is open.
+
+    @ivar messages: what came after open but keepalive.
+    @ivar pings: how many pings came.
+    @ivar pongs: how many answers to pings came.
+    @ivar answering: whether pings are answered.
+    @ivar closedBecause: why the connection was closed, C{None} while it is not.
+    """
+
+    transport: Any
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self.pings = 0
+        self.pongs = 0
+        self.answering = True
+        self.closedBecause: Exception | None = None
+
+    def write(self, *data: Message | bytes) -> None:
+        """
+        Write messages, or bytes that need not be any.
+        """
+        for each in data:
+            self.transport.write(packMessage(each) if isinstance(each, Message) else each)
+
+    def notes(self, message: Message) -> bool:
+        """
+        Note keepalive.
+
+        @return: whether it is to be handled as usual.
+        """
+        if message.type == MessageType.MESSAGE:
+            self.pings += message.procedure == KeepAliveProcedure.PING
+            self.pongs += message.procedure == KeepAliveProcedure.PONG
+        return self.answering
+
+
+class NearEnd(Party, KeepAliveClientProtocol):
+    """
+    The client, which opens as any client does and then lets the test make its calls.
+    """
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Take it in in two pieces, since an answer to a ping that comes by itself is passed over
+        before anybody sees it.
+        """
+        super().dataReceived(data[:1])
+        super().dataReceived(data[1:])
+
+    def messageReceived(self, message: Message) -> None:
+        """
+        Note what came, but for the answers to the calls by which it opens.
+        """
+        if message.type == MessageType.REPLY and message.serial in self._calls:
+            super().messageReceived(message)
+        else:
+            self.messages.append(message)
+
+    def keepAliveReceived(self, message: Message) -> None:
+        """
+        Note it, and answer as usual unless told not to.
+        """
+        if self.notes(message):
+            super().keepAliveReceived(message)
+
+    def closed(self, reason: Exception) -> None:
+        """
+        Note why.
+        """
+        super().closed(reason)
+        self.closedBecause = reason
+
+
+class FarEnd(Party, KeepAliveServerProtocol):
+    """
+    libvirtd's end: it lets itself be opened, and then does nothing but what the test says.
+
+    @ivar scripted: whether that time has come.
+    @ivar before: what came until then.
+    @ivar raw: every byte that came after that.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scripted = False
+        self.before: list[Message] = []
+        self.raw = bytearray()
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Note what came, byte for byte; in two pieces as at the other end.
+        """
+        if self.scripted:
+            self.raw += data
+        super().dataReceived(data[:1])
+        super().dataReceived(data[1:])
+
+    def messageReceived(self, message: Message) -> None:
+        """
+        Note what came, and let the server do what brings the connection to be open.
+        """
+        if self.scripted:
+            self.messages.append(message)
+        else:
+            self.before.append(message)
+            super().messageReceived(message)
+
+    def keepAliveReceived(self, message: Message) -> None:
+        """
+        Note it, and answer as usual unless told not to.
+        """
+        if self.notes(message):
+            super().keepAliveReceived(message)
+
+    def closed(self, reason: Exception) -> None:
+        """
+        Note why.
+        """
+        super().closed(reason)
+        self.closedBecause = reason
+
+
+@implementer(IStreamClientEndpoint)
+class Upstream:
+    """
+    Where libvirtd listens.
+
+    @ivar factory: what answers there; put in a policy or a backend of the test's own.
+    @ivar error: what connecting fails with.
+    @ivar deaf: whether connecting takes for ever.
+    @ivar mute: whether it is connected, and then nothing that is written arrives.
+    @ivar pairs: the connections made so far.
+    @ivar cancelled: how many times connecting was given up.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.factory = KeepAliveServerFactory(clock=clock)
+        self.factory.protocol = FarEnd
+        self.error: Exception | None = None
+        self.deaf = False
+        self.mute = False
+        self.pairs: list[Pair] = []
+        self.cancelled = 0
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """
+        See L{IStreamClientEndpoint.connect}.
+        """
+        if self.error is not None:
+            return fail(self.error)
+        if self.deaf:
+            return Deferred(self._cancel)
+        assert isinstance(protocolFactory, KeepAliveClientFactory)
+        pair = connectedPair(self.factory, protocolFactory, flush=False)
+        self.pairs.append(pair)
+        if self.mute:
+            pair.serverTransport.pauseProducing()
+        return succeed(pair.client)
+
+    def _cancel(self, connecting: Deferred[IProtocol]) -> None:
+        self.cancelled += 1
+        connecting.errback(ConnectingCancelledError(None))
+
+
+class ThreeParties:
+    """
+    A gateway, its libvirtd, and clients.
+
+    @ivar clock: the time of all three.
+    @ivar upstream: where the gateway connects to.
+    @ivar gateway: the backend.
+    @ivar factory: the gateway's server.
+    """
+
+    def __init__(
+        self,
+        policy: IKeepAlivePolicy | None = None,
+        upstreamKeepAlive: KeepAlive = KeepAlive(5, 5),
+    ) -> None:
+        """
+        @param policy: the gateway's, by default mode 0.
+        @param upstreamKeepAlive: how closely the gateway watches libvirtd.
+        """
+        self.clock = Clock()
+        self.upstream = Upstream(self.clock)
+        self.gateway = Gateway(self.upstream, DESCRIPTION, upstreamKeepAlive, self.clock)
+        self.factory = KeepAliveServerFactory(policy or Disable(), self.gateway, clock=self.clock)
+        self._pairs: list[Pair] = []
+
+    def connect(
+        self, *, farewell: bool = False, name: str = "test:///default", flags: int = 0
+    ) -> NearEnd:
+        """
+        Connect another client, and let everything happen that happens at once.
+
+        @param farewell: whether it asks to be told why, when it is disconnected.
+        """
+        clientFactory = KeepAliveClientFactory(name, flags, clock=self.clock)
+        clientFactory.protocol = NearEnd
+        clientFactory.wantsFarewell = farewell
+        pair = connectedPair(self.factory, clientFactory, flush=False)
+        self._pairs.append(pair)
+        self.flush()
+        assert isinstance(pair.client, NearEnd)
+        return pair.client
+
+    def opened(self, *, farewell: bool = False) -> tuple[NearEnd, FarEnd]:
+        """
+        Connect a client, which opens.
+
+        @return: the client's end, and libvirtd's.
+        """
+        near = self.connect(farewell=farewell)
+        assert near.isAlive(), "it should be open"
+        far = self.upstream.pairs[-1].server
+        assert isinstance(far, FarEnd)
+        far.scripted = True
+        return near, far
+
+    @property
+    def toClient(self) -> Pair:
+        """
+        The newest connection between a client and the gateway.
+        """
+        return self._pairs[-1]
+
+    @property
+    def toUpstream(self) -> Pair:
+        """
+        The newest connection between the gateway and libvirtd.
+        """
+        return self.upstream.pairs[-1]
+
+    def forget(self) -> None:
+        """
+        Keep no reference to the connections made so far.
+        """
+        self._pairs.clear()
+        self.upstream.pairs.clear()
+
+    def flush(self) -> None:
+        """
+        Deliver everything that was written, and what is written in answer, until all is quiet.
+        """
+        moving = True
+        while moving:
+            self.clock.advance(0)
+            moving = False
+            for pair in self._pairs + self.upstream.pairs:
+                for transport in (pair.clientTransport, pair.serverTransport):
+                    moving |= transport.deliver()
+
+    def advance(self, seconds: float, each: Callable[[], object] = lambda: None) -> None:
+        """
+        Let time pass in small steps.
+
+        @param each: what to do in every step.
+        """
+        end = self.clock.seconds() + seconds
+        while (left := end - self.clock.seconds()) > 0:
+            self.clock.advance(min(TICK, left))
+            each()
+            self.flush()
+
