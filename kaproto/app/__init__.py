@@ -1,0 +1,3 @@
+"""
+C{twistd kaserver}: from the command line to a running service.
+"""

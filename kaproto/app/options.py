@@ -1,0 +1,224 @@
+"""
+The command line of C{twistd kaserver}.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from typing import Final
+
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndpoint
+from twisted.python.usage import Options as BaseOptions
+from twisted.python.usage import UsageError
+
+from kaproto import __version__
+from kaproto.app.policies import describePolicies, findPolicy
+from kaproto.client import endpointFor
+from kaproto.interfaces import IKeepAlivePolicy
+from kaproto.liveness import INTERVAL_MAX, KeepAlive
+from kaproto.policies import Disable
+
+__all__ = ["DEFAULT_LISTEN", "Options"]
+
+_BACKLOG: Final = 1024
+
+DEFAULT_LISTEN: Final = f"tcp:16509:interface=127.0.0.1:backlog={_BACKLOG}"
+"""
+Where to listen unless told: libvirt's TCP port, on this machine only.
+"""
+
+_Coerce = Callable[[str], object]
+
+
+def _seconds(flag: str, least: float) -> _Coerce:
+    def coerce(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value <= INTERVAL_MAX:
+            raise ValueError(
+                f"--{flag} takes a number of seconds from {least:g} to {INTERVAL_MAX}, not {text!r}"
+            )
+        return value
+
+    coerce.coerceDoc = "Seconds."  # type: ignore[attr-defined]
+    return coerce
+
+
+def _whole(flag: str, least: int) -> _Coerce:
+    def coerce(text: str) -> int:
+        if not (text.isascii() and text.isdecimal() and int(text) >= least):
+            raise ValueError(f"--{flag} takes a whole number from {least} up, not {text!r}")
+        return int(text)
+
+    return coerce
+
+
+_SHORTEST: Final = 0.05
+
+
+class Options(BaseOptions):
+    """
+    What the command line says, checked: C{policy}, C{endpoints} and the numbers.
+    """
+
+    synopsis = "[--mode=0|1|2|NAME[:ARGUMENT]] [--listen=ENDPOINT]... [--upstream=ENDPOINT]"
+    longdesc = (
+        "Serve libvirt's RPC with negotiated keepalive. With mode 2 a client that does not ask "
+        "for keepalive is refused when it opens. Try it: virsh -c "
+        "test+tcp://127.0.0.1/default hostname"
+    )
+
+    optParameters = [
+        [
+            "mode",
+            "m",
+            "0",
+            "How far keepalive goes: 0 or disable, 1 or optional, 2 or mandatory, or the name of "
+            "another policy, see --help-policies.",
+        ],
+        [
+            "interval",
+            "i",
+            5.0,
+            "Seconds of silence from a client before it is pinged.",
+            _seconds("interval", _SHORTEST),
+        ],
+        [
+            "count",
+            "c",
+            5,
+            "Pings left unanswered before a client is dead, interval * (count + 1) seconds after "
+            "it was last heard.",
+            _whole("count", 1),
+        ],
+        [
+            "open-timeout",
+            None,
+            10.0,
+            "Seconds a client has from connecting until it has opened.",
+            _seconds("open-timeout", 0.1),
+        ],
+        [
+            "upstream",
+            "u",
+            None,
+            "Be a gateway to the libvirtd that listens there: a Twisted client endpoint such as "
+            "unix:/run/libvirt/libvirt-sock, or a libvirt URI such as qemu:///system.",
+        ],
+        [
+            "upstream-interval",
+            None,
+            5.0,
+            "Seconds of silence from libvirtd before it is pinged; 0 for never.",
+            _seconds("upstream-interval", 0),
+        ],
+        [
+            "upstream-count",
+            None,
+            5,
+            "Pings left unanswered before libvirtd is dead; 0 for never pinging it.",
+            _whole("upstream-count", 0),
+        ],
+        [
+            "grace",
+            None,
+            5.0,
+            "Seconds that calls being answered have to finish when the server is stopped.",
+            _seconds("grace", 0),
+        ],
+    ]
+    optFlags = [
+        [
+            "insecure",
+            None,
+            "Allow plain TCP without authentication on addresses other than loopback.",
+        ],
+    ]
+
+    policy: IKeepAlivePolicy
+    upstream: IStreamClientEndpoint | None = None
+    endpoints: list[tuple[str, IStreamServerEndpoint]]
+
+    def __init__(self, reactor: object | None = None) -> None:
+        """
+        @param reactor: where the endpoints will listen, by default the reactor.
+        """
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._reactor = reactor
+        self["listen"] = []
+
+    def opt_listen(self, description: str) -> None:
+        """
+        Listen on this Twisted server endpoint, by default
+        tcp:16509:interface=127.0.0.1:backlog=1024. May be given several times.
+        """
+        self["listen"].append(description)
+
+    opt_l = opt_listen
+
+    def opt_help_policies(self) -> None:
+        """
+        Describe the policies that --mode can choose, and exit.
+        """
+        sys.stdout.write(describePolicies() + "\n")
+        raise SystemExit(0)
+
+    def opt_version(self) -> None:
+        """
+        Print kaproto's version and exit.
+        """
+        sys.stdout.write(f"kaserver (kaproto) {__version__}\n")
+        raise SystemExit(0)
+
+    def postOptions(self) -> None:
+        """
+        Check what the parts mean together.
+
+        @raise UsageError: naming the flag, and what it takes.
+        """
+        keepAlive = KeepAlive(self["interval"], self["count"])
+        try:
+            self.policy = findPolicy(self["mode"], keepAlive)
+        except ValueError as error:
+            raise UsageError(f"--mode={self['mode']}: {error}") from error
+        self.keepAlive = keepAlive
+        self.endpoints = [
+            (description, self._endpoint(description))
+            for description in self["listen"] or [DEFAULT_LISTEN]
+        ]
+
+        if self["upstream"] is not None:
+            self.upstream = self._upstreamEndpoint(self["upstream"])
+
+    def _theReactor(self) -> object:
+        if self._reactor is None:
+            from twisted.internet import reactor
+
+            return reactor
+        return self._reactor
+
+    def _upstreamEndpoint(self, description: str) -> IStreamClientEndpoint:
+        try:
+            return endpointFor(self._theReactor(), description)[0]
+        except Exception as error:
+            raise UsageError(
+                f"--upstream={description}: {type(error).__name__}: {error}; it takes a Twisted "
+                "client endpoint, such as unix:/run/libvirt/libvirt-sock, or a libvirt URI, such "
+                "as qemu:///system"
+            ) from error
+
+    def _endpoint(self, description: str) -> IStreamServerEndpoint:
+        if description.startswith(("tcp:", "tcp6:", "unix:")) and ":backlog=" not in description:
+            description += f":backlog={_BACKLOG}"
+        try:
+            return IStreamServerEndpoint(serverFromString(self._theReactor(), description))
+        except Exception as error:
+            raise UsageError(
+                f"--listen={description}: {type(error).__name__}: {error}; it takes a Twisted "
+                f"server endpoint, such as {DEFAULT_LISTEN} or unix:/run/kaserver.sock"
+            ) from error
