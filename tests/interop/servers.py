@@ -1,0 +1,239 @@
+"""
+The two servers under comparison, each a process of its own: C{twistd kaserver} and libvirtd.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+
+from tests.interop.programs import Program
+from tests.interop.support import (
+    LIBVIRTD,
+    InteropTestCase,
+    privateEnvironment,
+    waitUntil,
+)
+
+__all__ = ["KaServer", "LibvirtDaemon", "twistdCommand"]
+
+_LISTENING = re.compile(r"127\.0\.0\.1:(\d+)")
+_UNPRIVILEGED = 65534
+"""
+C{nobody}, for a libvirtd that root starts.
+"""
+
+_DAEMON_SETTINGS = """
+listen_tls = 0
+listen_tcp = 1
+listen_addr = "127.0.0.1"
+tcp_port = "{port}"
+auth_tcp = "none"
+auth_unix_rw = "none"
+auth_unix_ro = "none"
+unix_sock_dir = "{directory}"
+keepalive_interval = {interval}
+keepalive_count = {count}
+log_outputs = "3:stderr"
+"""
+
+
+def twistdCommand() -> list[str]:
+    """
+    @return: how to run the twistd that belongs to the Python which runs the tests.
+    """
+    script = os.path.join(os.path.dirname(sys.executable), "twistd")
+    if os.access(script, os.X_OK):
+        return [script]
+    return [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
+
+
+class KaServer:
+    """
+    A kaserver on a loopback port of its own.
+
+    @ivar program: the process; its output is the log.
+    @ivar port: the port that it listens on.
+    """
+
+    def __init__(self, program: Program, port: int) -> None:
+        self.program = program
+        self.port = port
+
+    @classmethod
+    async def start(
+        cls, case: InteropTestCase, *arguments: str, twistd: Sequence[str] | None = None
+    ) -> KaServer:
+        """
+        Start it, and wait until its log says that it listens.
+
+        @param arguments: the arguments of C{kaserver}; the endpoint is added to them.
+        @param twistd: another way to run twistd than L{twistdCommand}.
+        """
+        directory = case.privateDirectory()
+        command = [*(twistdCommand() if twistd is None else twistd), "-n", "--pidfile="]
+        command += ["kaserver", "--listen=tcp:0:interface=127.0.0.1", *arguments]
+        program = Program.start(case, command, os.environ, directory)
+        match = await program.waitOutput(_LISTENING.pattern, timeout=20)
+        return cls(program, int(match[1]))
+
+    @property
+    def uri(self) -> str:
+        """
+        What virsh is to connect to.
+        """
+        return f"test+tcp://127.0.0.1:{self.port}/default"
+
+    @property
+    def log(self) -> str:
+        """
+        What it has logged so far.
+        """
+        return self.program.output + self.program.errors
+
+
+class LibvirtDaemon:
+    """
+    A real libvirtd with the test driver, which shares nothing with any other on this machine.
+
+    Only an unprivileged libvirtd keeps all its sockets, locks and state below folders that the
+    environment names, so root runs it as C{nobody}.  (It listens on TCP all the same.)
+
+    @ivar port: the TCP port that it listens on, without authentication.
+    @ivar socketPath: the path of its UNIX socket.
+    @ivar program: the process of the present run.
+    """
+
+    program: Program
+
+    def __init__(self, case: InteropTestCase, directory: str, interval: int, count: int) -> None:
+        self._case = case
+        self._directory = directory
+        self._interval = interval
+        self._count = count
+        self.port = 0
+        self.socketPath = os.path.join(directory, "libvirt-sock")
+
+    @classmethod
+    async def start(
+        cls, case: InteropTestCase, interval: int = -1, count: int = 5
+    ) -> LibvirtDaemon:
+        """
+        Start it, and wait until it can be connected to.
+
+        @param interval: its own C{keepalive_interval} in seconds; -1 has it never ping.
+        @param count: its own C{keepalive_count}.
+        """
+        daemon = cls(case, case.privateDirectory(), interval, count)
+        failure: AssertionError | None = None
+        # Somebody may take the free port before libvirtd does, though hardly three times.
+        for _attempt in range(3):
+            daemon.port = _freePort()
+            try:
+                await daemon.restart()
+            except AssertionError as error:
+                failure = error
+            else:
+                return daemon
+        raise AssertionError("libvirtd did not start") from failure
+
+    async def restart(self) -> None:
+        """
+        Start it on the same paths and the same port as before; the run before has ended.
+        """
+        environment = privateEnvironment(self._directory)
+        settings = os.path.join(self._directory, "libvirtd.conf")
+        with open(settings, "w", encoding="ascii") as file:
+            file.write(
+                _DAEMON_SETTINGS.format(
+                    port=self.port,
+                    directory=self._directory,
+                    interval=self._interval,
+                    count=self._count,
+                )
+            )
+        os.makedirs(environment["XDG_RUNTIME_DIR"], mode=0o700, exist_ok=True)
+        user = None
+        if os.geteuid() == 0:
+            user = _UNPRIVILEGED
+            for path in (self._directory, environment["XDG_RUNTIME_DIR"]):
+                os.chown(path, user, user)
+        pidFile = os.path.join(self._directory, "libvirtd.pid")
+        self.program = Program.start(
+            self._case,
+            [LIBVIRTD, "--listen", "--config", settings, "--pid-file", pidFile],
+            environment,
+            self._directory,
+            uid=user,
+            gid=user,
+        )
+        await waitUntil(self._accepts, self.program.describe, timeout=20)
+
+    def _accepts(self) -> bool:
+        """
+        @return: whether both sockets take connections.
+        @raise AssertionError: when libvirtd has ended, so that they never will.
+        """
+        if not self.program.running:
+            raise AssertionError(f"no libvirtd: {self.program.describe()}")
+        return _takesConnections(socket.AF_UNIX, self.socketPath) and _takesConnections(
+            socket.AF_INET, ("127.0.0.1", self.port)
+        )
+
+    @property
+    def uri(self) -> str:
+        """
+        What a client is to connect to over TCP.
+        """
+        return f"test+tcp://127.0.0.1:{self.port}/default"
+
+    @property
+    def unixURI(self) -> str:
+        """
+        What a client is to connect to over the UNIX socket.
+        """
+        return f"test+unix:///default?socket={self.socketPath}"
+
+    def freeze(self) -> None:
+        """
+        Stop the process (C{SIGSTOP}): its sockets stay open and nobody answers.
+        """
+        self.program.signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """
+        Let a stopped process go on (C{SIGCONT}).
+        """
+        self.program.signal(signal.SIGCONT)
+
+    async def kill(self) -> None:
+        """
+        Kill the process (C{SIGKILL}); L{restart} starts another.
+        """
+        await self.program.kill()
+
+
+def _takesConnections(family: socket.AddressFamily, address: str | tuple[str, int]) -> bool:
+    """
+    @return: whether somebody listens there.
+    """
+    with socket.socket(family) as probe:
+        try:
+            probe.connect(address)
+        except OSError:
+            return False
+    return True
+
+
+def _freePort() -> int:
+    """
+    @return: a loopback TCP port that nobody listens on at present.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

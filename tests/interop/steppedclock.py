@@ -1,0 +1,56 @@
+"""
+Runs twistd with a wall clock that the test can step, while the monotonic clock is left alone.
+
+A step of the machine's own clock would be felt by everybody on it.  So the functions that tell
+the wall clock's time are replaced before anything else is imported, and add an offset which
+another process can change at any time.
+
+Usage: C{python steppedclock.py OFFSETFILE TWISTD-ARGUMENTS...}
+"""
+
+import mmap
+import struct
+import sys
+import time
+from collections.abc import Callable
+
+__all__ = ["SIZE", "main", "pack"]
+
+_OFFSET = struct.Struct("=q")
+
+SIZE = _OFFSET.size
+"""
+Bytes in the file that holds the offset.
+"""
+
+
+def pack(seconds: int) -> bytes:
+    """
+    @return: what is to be in the file for a wall clock that is this much fast.
+    """
+    return _OFFSET.pack(seconds)
+
+
+def main() -> None:
+    """
+    Replace the clock, then be twistd.
+    """
+    with open(sys.argv.pop(1), "rb") as file:
+        shared = mmap.mmap(file.fileno(), SIZE, prot=mmap.PROT_READ)
+    trueTime: Callable[[], float] = time.time
+    trueNanoseconds: Callable[[], int] = time.time_ns
+
+    def offset() -> int:
+        seconds: int = _OFFSET.unpack_from(shared)[0]
+        return seconds
+
+    time.time = lambda: trueTime() + offset()
+    time.time_ns = lambda: trueNanoseconds() + offset() * 10**9
+
+    from twisted.scripts.twistd import run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

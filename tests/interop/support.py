@@ -1,0 +1,202 @@
+"""
+What every interop test stands on: the tools it needs, waiting with a deadline, private folders.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from functools import cache
+from typing import Any, TypeVar, cast
+
+from twisted.internet import reactor as _globalReactor
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import (
+    IReactorCore,
+    IReactorProcess,
+    IReactorTCP,
+    IReactorTime,
+    IReactorUNIX,
+)
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import SkipTest, TestCase
+
+__all__ = [
+    "LIBVIRTD",
+    "PYTHON",
+    "REQUIRE_VARIABLE",
+    "VIRSH",
+    "InteropTestCase",
+    "missingTools",
+    "pause",
+    "privateEnvironment",
+    "reactor",
+    "requireInterop",
+    "together",
+    "waitUntil",
+]
+
+REQUIRE_VARIABLE = "KAPROTO_REQUIRE_INTEROP"
+"""
+The environment variable that turns a missing tool from a skip into a failure.
+"""
+
+_SEARCH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/bin", "/sbin"])
+
+VIRSH = shutil.which("virsh", path=_SEARCH) or "virsh"
+LIBVIRTD = shutil.which("libvirtd", path=_SEARCH) or "libvirtd"
+PYTHON = "/usr/bin/python3"
+"""
+The system's own Python: the one that the distribution's libvirt bindings are installed for.
+"""
+
+_FREE_OF = ("LIBVIRT", "VIRSH", "PYTHON", "XDG_", "LC_", "LANG", "VIRTUAL_ENV", "DISPLAY", "DBUS_")
+
+_T = TypeVar("_T")
+
+
+class _Reactor(IReactorCore, IReactorProcess, IReactorTCP, IReactorTime, IReactorUNIX):
+    """
+    The slice of a reactor that these tests use.
+    """
+
+
+reactor = cast(_Reactor, _globalReactor)
+
+
+@cache
+def _works(*command: str) -> bool:
+    """
+    @return: whether C{command} can be run and ends with 0.
+    """
+    try:
+        finished = subprocess.run(command, capture_output=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return finished.returncode == 0
+
+
+_CHECKS = {
+    "virsh": (VIRSH, "--version"),
+    "libvirtd": (LIBVIRTD, "--version"),
+    "python3-libvirt": (PYTHON, "-c", "import libvirt"),
+}
+
+
+def missingTools(tools: Sequence[str]) -> list[str]:
+    """
+    @param tools: names out of C{virsh}, C{libvirtd} and C{python3-libvirt}.
+    @return: those which this machine does not have.
+    """
+    return [tool for tool in tools if not _works(*_CHECKS[tool])]
+
+
+def requireInterop(*tools: str) -> None:
+    """
+    Let the running test go on only where the tools are there.
+
+    @param tools: as for L{missingTools}.
+    @raise SkipTest: when one is missing.
+    @raise AssertionError: instead of the skip, where L{REQUIRE_VARIABLE} is set to 1.
+    """
+    missing = missingTools(tools)
+    if not missing:
+        return
+    reason = f"not installed or not working here: {', '.join(missing)}"
+    if os.environ.get(REQUIRE_VARIABLE) == "1":
+        raise AssertionError(f"{reason}, and {REQUIRE_VARIABLE}=1 demands it")
+    raise SkipTest(reason)
+
+
+def privateEnvironment(directory: str) -> dict[str, str]:
+    """
+    @param directory: a folder of this test alone; it becomes the program's home.
+    @return: an environment in which libvirt's programs neither see the user's settings nor
+        leave anything behind in the user's folders, and speak untranslated English.
+    """
+    kept = {
+        name: value for name, value in os.environ.items() if not name.upper().startswith(_FREE_OF)
+    }
+    return kept | {
+        "PATH": _SEARCH,
+        "LC_ALL": "C",
+        "HOME": directory,
+        "XDG_CACHE_HOME": os.path.join(directory, "cache"),
+        "XDG_CONFIG_HOME": os.path.join(directory, "config"),
+        "XDG_DATA_HOME": os.path.join(directory, "data"),
+        "XDG_RUNTIME_DIR": os.path.join(directory, "run"),
+    }
+
+
+async def together(*coroutines: Coroutine[Deferred[Any], Any, _T]) -> list[_T]:
+    """
+    Let several things go on at the same time.
+
+    @return: their results, when all have ended.
+    @raise Exception: the first failure among them, but not before all have ended.
+    """
+    running = [Deferred.fromCoroutine(coroutine) for coroutine in coroutines]
+    ended: list[tuple[bool, Any]] = await DeferredList(running, consumeErrors=True)
+    for succeeded, result in ended:
+        if not succeeded:
+            result.raiseException()
+    return [result for _succeeded, result in ended]
+
+
+async def pause(seconds: float) -> None:
+    """
+    Let C{seconds} go by.  For watching that something does not happen, never for waiting until
+    something has.
+    """
+    await deferLater(reactor, seconds)
+
+
+async def waitUntil(
+    condition: Callable[[], _T | None], what: str | Callable[[], str], timeout: float = 10.0
+) -> _T:
+    """
+    Wait for something to come true.
+
+    @param condition: called every few milliseconds until its result is true.
+    @param what: what is being waited for, to be named in the failure.
+    @param timeout: seconds to wait at most.
+    @return: the true result of C{condition}.
+    @raise AssertionError: when C{timeout} seconds went by first.
+    """
+    deadline = time.monotonic() + timeout
+    while not (result := condition()):
+        if time.monotonic() > deadline:
+            explanation = what if isinstance(what, str) else what()
+            raise AssertionError(f"not within {timeout:g} s: {explanation}")
+        await deferLater(reactor, 0.005)
+    return result
+
+
+class InteropTestCase(TestCase):
+    """
+    A test with real programs.
+
+    @cvar tools: which programs must be there, as for L{missingTools}.
+    """
+
+    timeout = 60
+    tools: tuple[str, ...] = ("virsh",)
+
+    def setUp(self) -> None:
+        """
+        Skip, or fail, where a tool is missing.
+        """
+        requireInterop(*self.tools)
+
+    def privateDirectory(self) -> str:
+        """
+        @return: a new folder which goes away with the test.  Its path is short enough for the
+            names of UNIX sockets.
+        """
+        directory = tempfile.mkdtemp(prefix="kaproto-")
+        self.addCleanup(shutil.rmtree, directory, ignore_errors=True)
+        return directory

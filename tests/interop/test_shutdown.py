@@ -1,0 +1,118 @@
+"""
+kaserver is told to end: what its clients see, and how it ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import signal
+import socket
+import struct
+import termios
+import time
+
+from tests.interop import wire
+from tests.interop.forwarder import Forwarder
+from tests.interop.programs import startVirsh
+from tests.interop.rawclient import RawClient
+from tests.interop.servers import KaServer
+from tests.interop.support import InteropTestCase, pause, waitUntil
+
+
+class ShutdownTests(InteropTestCase):
+    """
+    C{SIGTERM}, once and twice, to a C{twistd kaserver} with clients.
+    """
+
+    async def test_idle(self) -> None:
+        """
+        Without clients C{SIGTERM} ends kaserver at once, however long the grace, by that signal.
+        """
+        server = await KaServer.start(self, "--grace=30")
+        server.program.signal(signal.SIGTERM)
+        result = await server.program.finish(3)
+        self.assertEqual((result.exitCode, result.signal), (None, signal.SIGTERM))
+        self.assertNotIn("Traceback", server.log)
+
+    async def test_clientTold(self) -> None:
+        """
+        An idle virsh is told by its close callback that the connection was closed, and kaserver
+        ends without waiting for the grace to be over.
+        """
+        server = await KaServer.start(self, "--mode=2", "--grace=30")
+        forwarder = Forwarder(self, server.port)
+        virsh = startVirsh(self, "-c", forwarder.uri)
+        await virsh.ask("hostname", r"hostname\n\S+\n")
+        server.program.signal(signal.SIGTERM)
+        result = await server.program.finish(3)
+        self.assertEqual((result.exitCode, result.signal), (None, signal.SIGTERM))
+        await virsh.waitOutput("Disconnected from ")
+        (link,) = forwarder.links
+        told = [frame for frame in link.server.frames if frame.procedure == wire.CONNECTION_CLOSED]
+        self.assertEqual([(frame.kind, frame.serial) for frame in told], [(wire.MESSAGE, 1)])
+        self.assertNotIn("Traceback", server.log)
+
+    async def test_stopsListening(self) -> None:
+        """
+        While a client holds kaserver up, newcomers are refused by the kernel.
+        """
+        server, _client = await self._heldUp(grace=30)
+        server.program.signal(signal.SIGTERM)
+
+        def refused() -> bool:
+            with socket.socket() as probe:
+                return probe.connect_ex(("127.0.0.1", server.port)) != 0
+
+        await waitUntil(refused, "the port to be closed")
+        self.assertTrue(server.program.running)
+
+    async def test_graceEnds(self) -> None:
+        """
+        A client that does not read what it has asked for holds kaserver up for the grace and no
+        longer.
+        """
+        server, _client = await self._heldUp(grace=1.5)
+        told = time.monotonic()
+        server.program.signal(signal.SIGTERM)
+        result = await server.program.finish()
+        self.assertEqual((result.exitCode, result.signal), (None, signal.SIGTERM))
+        assert server.program.endedAt is not None
+        lasted = server.program.endedAt - told
+        self.assertGreater(lasted, 1.3)
+        self.assertLess(lasted, 3.0)
+
+    async def test_twice(self) -> None:
+        """
+        A second C{SIGTERM} ends kaserver at once, though a client holds it up.
+        """
+        server, _client = await self._heldUp(grace=30)
+        server.program.signal(signal.SIGTERM)
+        await pause(0.5)
+        self.assertTrue(server.program.running, "the client did not hold it up")
+        server.program.signal(signal.SIGTERM)
+        result = await server.program.finish(2)
+        self.assertEqual((result.exitCode, result.signal), (None, signal.SIGTERM))
+
+    async def _heldUp(self, grace: float) -> tuple[KaServer, RawClient]:
+        """
+        @return: a kaserver, and a client which has asked for more than the kernel will buffer
+            and reads none of it.
+        """
+        server = await KaServer.start(self, f"--grace={grace:g}")
+        client = await RawClient.connect(self, server.port)
+        await client.open()
+        client.transport.pauseProducing()
+        client.write(wire.encode(wire.GET_CAPABILITIES, serial=77) * 20000)
+        waiting = -1
+        while waiting != (waiting := _unread(client)) or not waiting:
+            await pause(0.2)
+        return server, client
+
+
+def _unread(client: RawClient) -> int:
+    """
+    @return: how many bytes the kernel holds for a client that does not read them.
+    """
+    answer = fcntl.ioctl(client.transport.fileno(), termios.FIONREAD, b"\0\0\0\0")
+    unread: int = struct.unpack("=i", answer)[0]
+    return unread

@@ -1,0 +1,104 @@
+"""
+The wall clock is stepped while connections are up: it kills nobody and saves nobody.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+from datetime import datetime
+
+from tests.interop import steppedclock, wire
+from tests.interop.programs import startVirsh
+from tests.interop.rawclient import RawClient
+from tests.interop.servers import KaServer
+from tests.interop.support import InteropTestCase, pause, together, waitUntil
+
+_INTERVAL = 0.5
+_COUNT = 2
+_DEATH = _INTERVAL * (_COUNT + 1)
+_OPEN_TIMEOUT = 2
+_HOUR = 3600
+
+
+class WallClockTests(InteropTestCase):
+    """
+    A C{twistd kaserver} in a process whose wall clock, and that alone, can be stepped.
+    """
+
+    async def _checkStep(self, seconds: int) -> None:
+        """
+        Step the clock with a living virsh, a client that answers pings, one that will fall
+        silent, and one that has connected and says nothing.
+        """
+        offset = os.path.join(self.privateDirectory(), "offset")
+        _write(offset, 0)
+        server = await KaServer.start(
+            self,
+            "--mode=2",
+            f"--interval={_INTERVAL}",
+            f"--count={_COUNT}",
+            f"--open-timeout={_OPEN_TIMEOUT}",
+            twistd=[sys.executable, steppedclock.__file__, offset],
+        )
+        virsh = startVirsh(self, "-k", "1", "-K", "2", "-c", server.uri)
+        await virsh.waitOutput("virsh # ")
+        alive, silent = [await RawClient.connect(self, server.port) for _client in range(2)]
+        for client in (alive, silent):
+            await client.open()
+        await waitUntil(lambda: alive.pings and silent.pings, "both clients to be pinged")
+        mute = await RawClient.connect(self, server.port)
+        connected = time.monotonic()
+
+        _write(offset, seconds)
+        stepped = time.monotonic()
+        await pause(_DEATH + _INTERVAL)
+        self.assertIsNone(silent.lostAt, "the step killed a client that answers")
+        # As many pings as ever: neither a burst, nor none until the wall clock catches up.
+        pings = [frame.at for frame in alive.pings if frame.at > stepped]
+        self.assertIn(len(pings), range(3, 6))
+        self.assertApproximates(await mute.waitLost() - connected, _OPEN_TIMEOUT, 0.5)
+
+        silent.answering = False
+        assert silent.wroteAt is not None
+        self.assertApproximates(await silent.waitLost() - silent.wroteAt, _DEATH, 0.3)
+
+        self.assertIsNone(alive.lostAt)
+        await alive.succeed(wire.GET_HOSTNAME)
+        match = await virsh.ask("hostname", r"hostname\n(.*)\n")
+        self.assertEqual(match[1], socket.gethostname())
+        self.assertNotIn("isconnected", virsh.output)
+        await waitUntil(lambda: "keepalive timeout" in server.log, "the death in the log")
+        self.assertApproximates(_fast(server.log, "keepalive timeout"), seconds, 60)
+        server.program.signal(signal.SIGTERM)
+        self.assertEqual((await server.program.finish(3)).signal, signal.SIGTERM)
+
+    async def test_steps(self) -> None:
+        """
+        When the wall clock is set forward or back by an hour, connections that answer stay up,
+        pings go on at their pace, one that falls silent is found as fast as ever, and so is one
+        that never opens.
+        """
+        await together(self._checkStep(_HOUR), self._checkStep(-_HOUR))
+
+
+def _write(path: str, seconds: int) -> None:
+    """
+    Set the server's wall clock fast by C{seconds}, or slow if that is negative.
+    """
+    # Not truncated: the server has the file mapped.
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+    os.write(descriptor, steppedclock.pack(seconds))
+    os.close(descriptor)
+
+
+def _fast(log: str, text: str) -> float:
+    """
+    @return: by how many seconds the server's wall clock was fast when it logged C{text}.
+    """
+    (line,) = [line for line in log.splitlines() if text in line]
+    stamp = datetime.strptime(line.split(" ", 1)[0], "%Y-%m-%dT%H:%M:%S%z")
+    return stamp.timestamp() - time.time()
