@@ -100,9 +100,7 @@ class KeepAliveClientProtocol(KeepAliveProtocol):
     async def _negotiate(self) -> None:
         factory = self.factory
         try:
-            self.keepAliveSupported = await negotiate(
-                self._callRemote, factory.name, factory.flags
-            )
+            self.keepAliveSupported = await negotiate(self._callRemote, factory.name, factory.flags)
             if factory.wantsFarewell:
                 await self._askForFarewell()
         except XDRError as error:
@@ -137,7 +135,9 @@ class KeepAliveClientProtocol(KeepAliveProtocol):
         self._open = False
         waiting, self._waitingOpen = self._waitingOpen, []
         if not waiting:
-            self._log.warn("{name} could not be opened: {error}", name=self.factory.name, error=error)
+            self._log.warn(
+                "{name} could not be opened: {error}", name=self.factory.name, error=error
+            )
         self.disconnect(error)
         for each in waiting:
             each.errback(error)
@@ -152,9 +152,7 @@ class KeepAliveClientProtocol(KeepAliveProtocol):
         self._serial = (serial + 1) % _SERIALS
         try:
             packed = packMessage(
-                Message(
-                    program, version, procedure, MessageType.CALL, serial, Status.OK, payload
-                )
+                Message(program, version, procedure, MessageType.CALL, serial, Status.OK, payload)
             )
         except LocalProtocolError as error:
             return fail(error)
@@ -180,7 +178,9 @@ class KeepAliveClientProtocol(KeepAliveProtocol):
             payload is too large, and with the reason when the connection closes first.
         """
         if not self._open and self._reason is None:
-            return fail(LocalProtocolError("the connection is not open yet: await whenOpen() first"))
+            return fail(
+                LocalProtocolError("the connection is not open yet: await whenOpen() first")
+            )
         return self._call(program, procedure, payload, version)
 
     async def _hostname(self) -> str:
@@ -330,7 +330,9 @@ class KeepAliveClientProtocol(KeepAliveProtocol):
             and message.procedure == Procedure.CONNECT_EVENT_CONNECTION_CLOSED
         ):
             reason = Unpacker(message.payload).int32()
-            why = _WHY.get(CloseReason(reason)) if reason in list(CloseReason) else f"reason {reason}"
+            why = (
+                _WHY.get(CloseReason(reason)) if reason in list(CloseReason) else f"reason {reason}"
+            )
             self._serverSays = ConnectionClosed(
                 f"the server closed the connection because of {why}", reason
             )

@@ -11,9 +11,9 @@ __all__ = [
     "AuthenticationFailed",
     "ConnectionClosed",
     "DeadlineMissed",
+    "KaprotoError",
     "KeepAliveTimeout",
     "KeepAliveUnsupported",
-    "KaprotoError",
     "LocalProtocolError",
     "PeerFlooded",
     "ProtocolError",
@@ -35,7 +35,9 @@ class ProtocolError(KaprotoError):
 
     def __init__(self, message: str) -> None:
         if type(self) is ProtocolError:
-            raise TypeError("raise LocalProtocolError or RemoteProtocolError: say whose fault it is")
+            raise TypeError(
+                "raise LocalProtocolError or RemoteProtocolError: say whose fault it is"
+            )
         super().__init__(message)
 
 

@@ -189,9 +189,7 @@ class IProgram(Interface):
         @return: whether the program has this procedure.
         """
 
-    def callReceived(
-        connection: Any, procedure: int, payload: bytes
-    ) -> bytes | Awaitable[bytes]:
+    def callReceived(connection: Any, procedure: int, payload: bytes) -> bytes | Awaitable[bytes]:
         """
         A call, from a connection that is open, to a procedure that the program L{knows}.
 

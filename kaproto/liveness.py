@@ -139,8 +139,7 @@ class Liveness:
             that nobody was looking has been taken back, the peer counts as heard just now.
         @return: L{Verdict.PING} counts as a ping sent.
         """
-        if self.heard > now:
-            self.heard = now
+        self.heard = min(self.heard, now)
         due = self._due if self.unanswered else self.heard + self.interval
         if now < due or self._pausedAt is not None or not self.interval:
             return Verdict.WAIT

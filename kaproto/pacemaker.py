@@ -55,7 +55,7 @@ class Watched(Protocol):
     """
     What a L{Pacemaker} watches over.
 
-    @ivar slot: where on the wheel it is; belongs to the pacemaker.
+    @ivar slot: where on the wheel it is, negative if it is not; belongs to the pacemaker.
     """
 
     slot: int

@@ -5,7 +5,6 @@ peer's life.
 
 from __future__ import annotations
 
-from enum import Flag, auto
 from typing import ClassVar, Final
 
 from twisted.internet.error import ConnectionDone
@@ -31,18 +30,19 @@ from kaproto.wire.programs import KEEPALIVE_PROGRAM, PROGRAM_VERSION, KeepAliveP
 from kaproto.wire.sieve import MessageSieve
 from kaproto.wire.xdr import XDRError
 
-__all__ = ["KeepAliveFactory", "KeepAliveProtocol", "PauseReason"]
+__all__ = ["CALLS", "CONGESTION", "KeepAliveFactory", "KeepAliveProtocol"]
 
 _PONGS_UNREAD_MAX: Final = 64
 
+CALLS: Final = 1
+"""
+A reason for not reading from a peer: it has too many calls waiting.
+"""
 
-class PauseReason(Flag):
-    """
-    Why a peer is not read.
-    """
-
-    CALLS = auto()
-    CONGESTION = auto()
+CONGESTION: Final = 2
+"""
+A reason for not reading from a peer: the other side of a relay does not read what it sends.
+"""
 
 
 class KeepAliveFactory(Factory):
@@ -105,7 +105,7 @@ class KeepAliveProtocol(Protocol):
     _incoming: MessageSieve | None = None
     _outgoing: MessageSieve | None = None
     _source: KeepAliveProtocol | None = None
-    _pauses = PauseReason(0)
+    _pauses = 0
     _condemned = False
     _congested = False
 
@@ -168,7 +168,7 @@ class KeepAliveProtocol(Protocol):
         self._outgoing = outgoing
         self._source = source
         if self._congested:
-            source.pauseReading(PauseReason.CONGESTION)
+            source.pauseReading(CONGESTION)
         rest = self._reader.takeRest()
         if rest:
             self.dataReceived(rest)
@@ -293,26 +293,29 @@ class KeepAliveProtocol(Protocol):
                 raise PeerFlooded(f"it pings and has not read {_PONGS_UNREAD_MAX} answers")
         self._write(PONG)
 
-    def pauseReading(self, reason: PauseReason) -> None:
+    def pauseReading(self, reason: int) -> None:
         """
         Read nothing from the peer until L{resumeReading}; its silence proves nothing meanwhile
         and does not count.
+
+        @param reason: L{CALLS} or L{CONGESTION}.
         """
         if not self._pauses:
             self._liveness.pause(self._pacemaker.now)
             self.transport.pauseProducing()
         self._pauses |= reason
 
-    def resumeReading(self, reason: PauseReason) -> None:
+    def resumeReading(self, reason: int) -> None:
         """
         A reason for not reading has gone; read on if it was the last.
         """
-        if reason in self._pauses:
-            self._pauses &= ~reason
+        if self._pauses & reason:
+            self._pauses -= reason
             if not self._pauses:
-                self._liveness.resume(self._pacemaker.now)
-                if self._liveness.interval:
-                    self._pacemaker.watch(self, self._liveness.due())
+                liveness = self._liveness
+                liveness.resume(self._pacemaker.now)
+                if liveness.interval and self.slot < 0:
+                    self._pacemaker.watch(self, liveness.due())
                 self.transport.resumeProducing()
 
     @property
@@ -335,7 +338,7 @@ class KeepAliveProtocol(Protocol):
         """
         self._congested = True
         if self._source is not None:
-            self._source.pauseReading(PauseReason.CONGESTION)
+            self._source.pauseReading(CONGESTION)
             if self.readingPaused:
                 self.setDeadline(
                     self.stuckTimeout, "it and the other side of the relay did not read on"
@@ -353,7 +356,7 @@ class KeepAliveProtocol(Protocol):
         if self._source is not None:
             self.clearDeadline()
             self._source.clearDeadline()
-            self._source.resumeReading(PauseReason.CONGESTION)
+            self._source.resumeReading(CONGESTION)
 
     def stopProducing(self) -> None:
         """

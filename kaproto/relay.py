@@ -10,7 +10,7 @@ from typing import Final
 from kaproto.client import KeepAliveClientProtocol
 from kaproto.errors import PeerFlooded, RemoteError, RemoteProtocolError
 from kaproto.negotiation import rpcError
-from kaproto.protocol import PauseReason
+from kaproto.protocol import CALLS
 from kaproto.server import KeepAliveServerProtocol
 from kaproto.wire.message import Message, MessageType, Status, packError
 from kaproto.wire.programs import (
@@ -41,8 +41,6 @@ STREAMS_MAX: Final = 256
 """
 How many streams under way are kept in mind, for them to end before kaserver does.
 """
-
-_CALLS: Final = (MessageType.CALL, MessageType.CALL_WITH_FDS)
 
 _OWN: Final = frozenset(
     {
@@ -79,6 +77,15 @@ _REGISTER: Final = (REMOTE_PROGRAM, Procedure.CONNECT_REGISTER_CLOSE_CALLBACK)
 _UNREGISTER: Final = (REMOTE_PROGRAM, Procedure.CONNECT_UNREGISTER_CLOSE_CALLBACK)
 
 _KEPT: Final = _OWN | _PASSES_FDS | {_SET_IDENTITY, _FEATURE, _REGISTER, _UNREGISTER}
+_PROGRAMS: Final = frozenset(program for program, _ in _KEPT)
+_SPECIAL: Final = frozenset(int(procedure) for _, procedure in _KEPT | {_CLOSE})
+
+# An enum's members are looked up at every use, which every relayed message would pay for.
+_CALL: Final = int(MessageType.CALL)
+_REPLY: Final = int(MessageType.REPLY)
+_STREAM: Final = int(MessageType.STREAM)
+_CALL_WITH_FDS: Final = int(MessageType.CALL_WITH_FDS)
+_REPLY_WITH_FDS: Final = int(MessageType.REPLY_WITH_FDS)
 
 
 class Relay:
@@ -98,9 +105,7 @@ class Relay:
         "closing",
     )
 
-    def __init__(
-        self, client: KeepAliveServerProtocol, upstream: KeepAliveClientProtocol
-    ) -> None:
+    def __init__(self, client: KeepAliveServerProtocol, upstream: KeepAliveClientProtocol) -> None:
         """
         @param client: the connection from a client.
         @param upstream: the connection to the server.
@@ -142,20 +147,22 @@ class Relay:
                 self._client.send(Message._make((*header[1:], b"")).reply(payload, Status.ERROR))
 
     def _keepFromClient(self, header: Header) -> bool:
-        _length, program, _version, procedure, kind, serial, status = header
+        program = header[1]
         if program == KEEPALIVE_PROGRAM:
             return True
-        if kind not in _CALLS:
-            if kind == MessageType.STREAM:
-                self._noteStream(serial, going=status != Status.ERROR)
-            return False
-        which = (program, procedure)
-        if which in _KEPT or kind == MessageType.CALL_WITH_FDS:
-            return True
-        if which == _CLOSE:
-            self.closing = True
-        self._note(header)
-        return False
+        kind = header[4]
+        if kind == _CALL:
+            procedure = header[3]
+            if procedure in _SPECIAL and program in _PROGRAMS:
+                which = (program, procedure)
+                if which in _KEPT:
+                    return True
+                if which == _CLOSE:
+                    self.closing = True
+            self._note(header)
+        elif kind == _STREAM:
+            self._noteStream(header[5], going=header[6] != Status.ERROR)
+        return kind == _CALL_WITH_FDS
 
     def _note(self, header: Header) -> None:
         if len(self._outstanding) < OUTSTANDING_MAX:
@@ -167,7 +174,8 @@ class Relay:
                 self._streams.add(serial)
         elif serial in self._streams:
             self._streams.remove(serial)
-            self._client.relayedCallAnswered()
+            if self._client.draining:
+                self._client.relayedCallAnswered()
 
     def _takeFromClient(self, message: Message, raw: bytes) -> None:
         client = self._client
@@ -182,7 +190,7 @@ class Relay:
             )
         if message.type == MessageType.CALL_WITH_FDS and Unpacker(message.payload).uint32():
             raise RemoteProtocolError("a call that comes with file descriptors")
-        elif which in _OWN or (which == _FEATURE and self._isOwnFeature(message)):
+        if which in _OWN or (which == _FEATURE and self._isOwnFeature(message)):
             client.messageReceived(message)
         elif which == _SET_IDENTITY:
             self._refuse(
@@ -217,19 +225,20 @@ class Relay:
         client = self._client
         client.send(message.reply(packError(error), Status.ERROR))
         if client.congested and not client.readingPaused:
-            client.pauseReading(PauseReason.CALLS)
+            client.pauseReading(CALLS)
             client.setDeadline(client.unreadTimeout, "it did not read the replies to its calls")
 
     def _keepFromServer(self, header: Header) -> bool:
-        _length, program, _version, _procedure, kind, serial, status = header
-        if program == KEEPALIVE_PROGRAM:
+        if header[1] == KEEPALIVE_PROGRAM:
             return True
-        if kind == MessageType.REPLY:
-            self._outstanding.pop(serial, None)
-            self._client.relayedCallAnswered()
-        elif kind == MessageType.STREAM:
-            self._noteStream(serial, going=status == Status.CONTINUE)
-        elif kind == MessageType.REPLY_WITH_FDS:
+        kind = header[4]
+        if kind == _REPLY:
+            self._outstanding.pop(header[5], None)
+            if self._client.draining:
+                self._client.relayedCallAnswered()
+        elif kind == _STREAM:
+            self._noteStream(header[5], going=header[6] == Status.CONTINUE)
+        elif kind == _REPLY_WITH_FDS:
             raise RemoteProtocolError("a reply that comes with file descriptors")
         return False
 

@@ -138,9 +138,7 @@ class RemoteProgram(Program):
             return b""
         return self._openLater(connection, session)
 
-    async def _openLater(
-        self, connection: RemoteConnection, session: Awaitable[ISession]
-    ) -> bytes:
+    async def _openLater(self, connection: RemoteConnection, session: Awaitable[ISession]) -> bytes:
         try:
             connection.opened(await session)
         except BaseException:

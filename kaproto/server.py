@@ -27,7 +27,7 @@ from kaproto.interfaces import IBackend, IKeepAlivePolicy, IProgram, ISession, O
 from kaproto.negotiation import MESSAGE_LIMITS, Event, Phase, ServerNegotiation, rpcError
 from kaproto.policies import Disable
 from kaproto.program import ApplicationBackend
-from kaproto.protocol import KeepAliveFactory, KeepAliveProtocol, PauseReason
+from kaproto.protocol import CALLS, KeepAliveFactory, KeepAliveProtocol
 from kaproto.remote import RemoteProgram
 from kaproto.transport import identify
 from kaproto.wire.message import Message, MessageType, Status, packMessage
@@ -80,6 +80,7 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
     @ivar negotiation: how far it has come.
     @ivar session: what the backend opened for it, once it is open.
     @ivar wantsFarewell: whether it wants to be told why, when this end closes.
+    @ivar draining: whether it is to be closed as soon as nothing is left to be done for it.
     @ivar unreadTimeout: seconds that a client may call on without reading its replies.
     """
 
@@ -89,7 +90,7 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
     wantsFarewell = False
     unreadTimeout: ClassVar[float] = 60.0
     _openAnswered = False
-    _draining = False
+    draining = False
     _farewell: Exception
 
     def connectionMade(self) -> None:
@@ -147,13 +148,13 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
             message = message._replace(type=MessageType.CALL, payload=message.payload[4:])
         elif message.type != MessageType.CALL:
             return
-        if self._draining:
+        if self.draining:
             error = "internal error: the server is shutting down"
             self._calls.fail(message, rpcError(error, ErrorCode.INTERNAL_ERROR))
             return
         self._calls.received(message)
         if self._calls.full and not self.readingPaused:
-            self.pauseReading(PauseReason.CALLS)
+            self.pauseReading(CALLS)
             if self.congested:
                 self.setDeadline(self.unreadTimeout, "it did not read the replies to its calls")
 
@@ -168,17 +169,17 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
             self.session.opened(self)
         if self.negotiation.phase is Phase.CLOSING:
             self.disconnect(self._farewell)
-        elif self._draining and self._idle:
+        elif self.draining and self._idle:
             self.disconnect(ConnectionClosed("the server is shutting down", CloseReason.EOF))
         elif not self._calls.full:
-            self.resumeReading(PauseReason.CALLS)
+            self.resumeReading(CALLS)
 
     def relayedCallAnswered(self) -> None:
         """
-        A reply is about to be relayed to the client; see afterwards what that makes possible.
+        A reply is about to be relayed to a client that is L{draining}; see afterwards what that
+        makes possible.
         """
-        if self._draining:
-            self.factory.clock.callLater(0, self.callAnswered)
+        self.factory.clock.callLater(0, self.callAnswered)
 
     def pauseProducing(self) -> None:
         """
@@ -192,7 +193,7 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
         The client has read what was written: answer more of its calls.
         """
         super().resumeProducing()
-        if PauseReason.CALLS in self._pauses:
+        if self._pauses & CALLS:
             self.clearDeadline()
         self._calls.proceed()
         self.callAnswered()
@@ -260,8 +261,8 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
         """
         Tell the client that the server is going, finish the calls that were accepted, close.
         """
-        if not self._draining and self._reason is None:
-            self._draining = True
+        if not self.draining and self._reason is None:
+            self.draining = True
             self.sayWhy(CloseReason.EOF)
             self.callAnswered()
 

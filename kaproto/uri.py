@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
@@ -104,6 +105,6 @@ def parseURI(text: str, *, readOnly: bool = False) -> ConnectionURI:
 
 def _defaultSocket(path: str, *, readOnly: bool) -> str:
     if path == "/session" and os.geteuid() != 0:
-        runtime = os.environ.get("XDG_RUNTIME_DIR") or os.path.expanduser("~/.cache")
+        runtime = os.environ.get("XDG_RUNTIME_DIR") or Path("~/.cache").expanduser()
         return f"{runtime}/libvirt/libvirt-sock"
     return "/run/libvirt/libvirt-sock" + ("-ro" if readOnly else "")

@@ -23,9 +23,7 @@ from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
 from kaproto.testing import ConnectedPair, connectedPair
 from kaproto.wire.message import Message, MessageType, Status, packMessage
 from kaproto.wire.programs import (
-    KEEPALIVE_PROGRAM,
     REMOTE_PROGRAM,
-    Feature,
     KeepAliveProcedure,
     Procedure,
 )
@@ -219,6 +217,7 @@ class Upstream:
     def __init__(self, clock: Clock) -> None:
         self.factory = KeepAliveServerFactory(clock=clock)
         self.factory.protocol = FarEnd
+        self.factory.openTimeout = 1000
         self.error: Exception | None = None
         self.deaf = False
         self.mute = False
@@ -344,4 +343,3 @@ class ThreeParties:
             self.clock.advance(min(TICK, left))
             each()
             self.flush()
-

@@ -19,7 +19,6 @@ from kaproto.app.policies import describePolicies, findPolicy
 from kaproto.client import endpointFor
 from kaproto.interfaces import IKeepAlivePolicy
 from kaproto.liveness import INTERVAL_MAX, KeepAlive
-from kaproto.policies import Disable
 
 __all__ = ["DEFAULT_LISTEN", "Options"]
 
@@ -134,6 +133,12 @@ class Options(BaseOptions):
     ]
     optFlags = [
         [
+            "forward-identity",
+            None,
+            "Tell the libvirtd behind --upstream who each client is: its SASL user, TLS name or "
+            "UNIX user.",
+        ],
+        [
             "insecure",
             None,
             "Allow plain TCP without authentication on addresses other than loopback.",
@@ -194,6 +199,8 @@ class Options(BaseOptions):
 
         if self["upstream"] is not None:
             self.upstream = self._upstreamEndpoint(self["upstream"])
+        elif self["forward-identity"]:
+            raise UsageError("--forward-identity needs --upstream=ENDPOINT to forward it to")
 
     def _theReactor(self) -> object:
         if self._reactor is None:

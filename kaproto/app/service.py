@@ -152,7 +152,13 @@ def makeService(options: Options, reactor: IReactorTime | None = None) -> KaServ
         backend = EmbeddedHost()
     else:
         upstreamKeepAlive = KeepAlive(options["upstream-interval"], options["upstream-count"])
-        backend = Gateway(options.upstream, options["upstream"], upstreamKeepAlive, reactor)
+        backend = Gateway(
+            options.upstream,
+            options["upstream"],
+            upstreamKeepAlive,
+            reactor,
+            forwardIdentity=bool(options["forward-identity"]),
+        )
     factory = KeepAliveServerFactory(options.policy, backend, clock=reactor)
     factory.openTimeout = options["open-timeout"]
     description = (

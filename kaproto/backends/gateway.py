@@ -8,16 +8,15 @@ are not relayed; everything else is, streams and programs unknown here included.
 
 from __future__ import annotations
 
-from typing import Final
-
-from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectError
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectError, ConnectingCancelledError
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from kaproto.backends.identity import packIdentity
 from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol
-from kaproto.errors import ConnectionClosed, DeadlineMissed, KaprotoError, RemoteError
+from kaproto.errors import ConnectionClosed, KaprotoError, RemoteError
 from kaproto.interfaces import IBackend, ISession, OpenRequest
 from kaproto.liveness import KeepAlive
 from kaproto.negotiation import rpcError
@@ -25,7 +24,7 @@ from kaproto.pacemaker import Pacemaker, monotonicSeconds
 from kaproto.peer import Peer
 from kaproto.relay import Relay
 from kaproto.server import KeepAliveServerProtocol
-from kaproto.wire.programs import CloseReason, ErrorCode
+from kaproto.wire.programs import REMOTE_PROGRAM, CloseReason, ErrorCode, Procedure
 
 __all__ = ["Gateway", "UpstreamLost"]
 
@@ -42,6 +41,7 @@ class Gateway:
     Opens by connecting to libvirtd.
 
     @ivar openTimeout: seconds libvirtd has to accept and open.
+    @ivar libvirtd: what messages to clients call it.
     """
 
     _log = Logger()
@@ -53,16 +53,22 @@ class Gateway:
         description: str,
         keepAlive: KeepAlive,
         clock: IReactorTime,
+        *,
+        forwardIdentity: bool = False,
     ) -> None:
         """
         @param endpoint: where libvirtd listens.
         @param description: what to call it in messages and log lines.
         @param keepAlive: how closely to watch libvirtd itself.
+        @param forwardIdentity: whether to tell libvirtd who each client is, in place of this
+            process, once it has authenticated.
         """
         self.description = description
+        self.libvirtd = f"libvirtd behind this gateway ({description})"
         self._endpoint = endpoint
         self._keepAlive = keepAlive
         self._clock = clock
+        self._forwardIdentity = forwardIdentity
         self._pacemaker = Pacemaker(clock, monotonicSeconds(clock))
 
     def __str__(self) -> str:
@@ -86,23 +92,37 @@ class Gateway:
         return Deferred.fromCoroutine(self._open(peer, request))
 
     async def _open(self, peer: Peer, request: OpenRequest) -> ISession:
+        opening = Deferred.fromCoroutine(self._connect(peer, request))
+        expiry = self._clock.callLater(self.openTimeout, opening.cancel)
         try:
-            opening = Deferred.fromCoroutine(self._connect(request))
-            opening.addTimeout(self.openTimeout, self._clock)
-            upstream = await opening
+            return _GatewaySession(self, await opening)
         except RemoteError:
             raise
-        except Exception as error:
-            self._log.warn(
-                "{upstream} cannot be opened for {peer}: {error}",
-                upstream=self.description,
-                peer=peer,
-                error=str(error) or type(error).__name__,
+        except (CancelledError, ConnectingCancelledError) as problem:
+            if expiry.active():
+                # It is the client that did not wait.
+                raise
+            message = (
+                f"{self.libvirtd} did not open within {self.openTimeout:g} s; it may hang, or be "
+                "starting"
             )
-            raise self._explain(error) from error
-        return _GatewaySession(self, upstream)
+            raise self._failed(peer, message, ErrorCode.OPERATION_TIMEOUT) from problem
+        except ConnectError as problem:
+            message = f"unable to connect to {self.libvirtd}: {problem}"
+            raise self._failed(peer, message, ErrorCode.SYSTEM_ERROR) from problem
+        except Exception as problem:
+            reason = str(problem) or type(problem).__name__
+            message = f"internal error: {self.libvirtd} could not be opened: {reason}"
+            raise self._failed(peer, message, ErrorCode.INTERNAL_ERROR) from problem
+        finally:
+            if expiry.active():
+                expiry.cancel()
 
-    async def _connect(self, request: OpenRequest) -> KeepAliveClientProtocol:
+    def _failed(self, peer: Peer, message: str, code: ErrorCode) -> RemoteError:
+        self._log.warn("{peer} could not open: {reason}", peer=peer, reason=message)
+        return rpcError(message, code)
+
+    async def _connect(self, peer: Peer, request: OpenRequest) -> KeepAliveClientProtocol:
         factory = KeepAliveClientFactory(
             request.name or "", request.flags, self._keepAlive, clock=self._clock
         )
@@ -111,23 +131,14 @@ class Gateway:
         upstream = await self._endpoint.connect(factory)
         assert isinstance(upstream, KeepAliveClientProtocol)
         try:
-            return await upstream.whenOpen()
+            await upstream.whenOpen()
+            identity = packIdentity(peer) if self._forwardIdentity else None
+            if identity is not None:
+                await upstream.call(REMOTE_PROGRAM, Procedure.CONNECT_SET_IDENTITY, identity)
         except BaseException:
             upstream.abort(ConnectionClosed("the client has gone"))
             raise
-
-    def _explain(self, error: Exception) -> RemoteError:
-        where = f"libvirtd behind this gateway ({self.description})"
-        if isinstance(error, TimeoutError | DeadlineMissed):
-            return rpcError(
-                f"{where} did not open within {self.openTimeout:g} s; it may hang, or be starting",
-                ErrorCode.OPERATION_TIMEOUT,
-            )
-        if isinstance(error, ConnectError):
-            return rpcError(f"unable to connect to {where}: {error}", ErrorCode.SYSTEM_ERROR)
-        return rpcError(
-            f"internal error: {where} could not be opened: {error}", ErrorCode.INTERNAL_ERROR
-        )
+        return upstream
 
 
 @implementer(ISession)
@@ -185,7 +196,7 @@ class _GatewaySession:
         if relay.closing:
             client.disconnect(ConnectionClosed("the client closed the connection"))
             return
-        lost = UpstreamLost(f"libvirtd behind this gateway ({self._gateway.description}): {reason}")
+        lost = UpstreamLost(f"{self._gateway.libvirtd}: {reason}")
         self._log.warn("closing {peer}: {reason}", peer=client.peer, reason=lost)
         relay.failOutstanding(rpcError(f"internal error: {lost}", ErrorCode.INTERNAL_ERROR))
         client.sayWhy(CloseReason.EOF)

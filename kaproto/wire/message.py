@@ -122,9 +122,7 @@ def packMessage(message: Message) -> bytes:
 
 def _packKeepAlive(procedure: KeepAliveProcedure) -> bytes:
     return packMessage(
-        Message(
-            KEEPALIVE_PROGRAM, PROGRAM_VERSION, procedure, MessageType.MESSAGE, 0, Status.OK
-        )
+        Message(KEEPALIVE_PROGRAM, PROGRAM_VERSION, procedure, MessageType.MESSAGE, 0, Status.OK)
     )
 
 
