@@ -143,9 +143,14 @@ class Calls:
 
     def answer(self, message: Message, payload: bytes) -> None:
         """
-        Reply that a call succeeded.
+        Reply that a call succeeded, or failed if the result cannot be sent.
         """
-        self._connection.send(message.reply(payload))
+        try:
+            reply = message.reply(payload)
+        except Exception:
+            self._failed(Failure(), message)
+            return
+        self._connection.send(reply)
         self._connection.callAnswered()
 
     def fail(self, message: Message, error: RemoteError) -> None:
@@ -211,7 +216,7 @@ class Calls:
         error = failure.value
         if isinstance(error, XDRError):
             error = rpcError("Unable to decode message payload")
-        elif not isinstance(error, RemoteError):
+        elif not isinstance(error, RemoteError) or not _canBeSent(error):
             self._log.failure(
                 "procedure {message.procedure} of program {message.program} failed",
                 failure,
@@ -222,6 +227,14 @@ class Calls:
                 ErrorCode.INTERNAL_ERROR,
             )
         self.fail(message, error)
+
+
+def _canBeSent(error: RemoteError) -> bool:
+    try:
+        packError(error)
+    except XDRError:
+        return False
+    return True
 
 
 async def _awaited(result: Awaitable[bytes]) -> bytes:

@@ -31,12 +31,21 @@ from kaproto.interfaces import IBackend
 from kaproto.liveness import KeepAlive
 from kaproto.server import KeepAliveServerFactory
 
-__all__ = ["Exposed", "KaServer", "Options", "makeService"]
+__all__ = ["CannotListen", "Exposed", "KaServer", "Options", "makeService"]
 
 
 class Exposed(Exception):
     """
     Other machines could connect without authentication.
+    """
+
+
+class CannotListen(SystemExit, Exception):
+    """
+    The server cannot start; the message names the flag.
+
+    As a L{SystemExit} it ends C{twistd -n} with its message and no traceback; as an L{Exception}
+    it is what a C{twistd} that becomes a daemon tells the process that waits for it.
     """
 
 
@@ -78,7 +87,7 @@ class KaServer(Service):
         """
         Listen.
 
-        @raise SystemExit: when that cannot be done, with a message that names the flag.
+        @raise CannotListen: when that cannot be done, with a message that names the flag.
         """
         super().privilegedStartService()  # type: ignore[no-untyped-call]
         useMonotonicClock(self._reactor)
@@ -87,7 +96,7 @@ class KaServer(Service):
             problems: list[Failure] = []
             endpoint.listen(self.factory).addCallback(self._listening).addErrback(problems.append)
             for problem in problems:
-                raise SystemExit(
+                raise CannotListen(
                     f"kaserver: --listen={description}: {_explain(problem.value)}"
                 ) from problem.value
 

@@ -108,7 +108,11 @@ class Gateway:
             )
             raise self._failed(peer, message, ErrorCode.OPERATION_TIMEOUT) from problem
         except ConnectError as problem:
-            message = f"unable to connect to {self.libvirtd}: {problem}"
+            reason = str(problem)
+            if type(problem) is ConnectError and problem.osError is None:
+                # This is how Twisted fares with a UNIX socket whose queue is full.
+                reason = "it accepts no connections at present; it may hang, or have too many"
+            message = f"unable to connect to {self.libvirtd}: {reason}"
             raise self._failed(peer, message, ErrorCode.SYSTEM_ERROR) from problem
         except Exception as problem:
             reason = str(problem) or type(problem).__name__
