@@ -1,0 +1,74 @@
+"""
+Tests for the feed, without a socket and without waiting.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from feed import FEED, LATEST, SUBSCRIBE, FeedFactory, Reading
+from kaproto.client import KeepAliveClientFactory
+from kaproto.errors import RemoteError
+from kaproto.testing import connectedPair
+from kaproto.wire.xdr import Packer
+
+
+class FeedTests(SynchronousTestCase):
+    """
+    A server and a client of the feed.
+    """
+
+    def setUp(self) -> None:
+        """
+        Connect the two.
+        """
+        clock = Clock()
+        self.factory = FeedFactory(clock)
+        self.pair = connectedPair(self.factory, KeepAliveClientFactory(clock=clock))
+        self.client = self.pair.client
+
+    def test_latest(self) -> None:
+        """
+        The latest reading of a sensor can be asked for.
+        """
+        self.factory.publish(Reading("door", 1))
+        answer = self.client.call(FEED, LATEST, Packer().string("door").packed())
+        self.pair.flush()
+        self.assertEqual(Reading.unpacked(self.successResultOf(answer)), ("door", 1))
+
+    def test_unknownSensor(self) -> None:
+        """
+        To ask for a sensor that there is not is an error, which the connection survives.
+        """
+        answer = self.client.call(FEED, LATEST, Packer().string("window").packed())
+        self.pair.flush()
+        error = self.failureResultOf(answer, RemoteError).value
+        self.assertEqual(error.message, "no sensor window")
+        self.assertTrue(self.client.isAlive())
+
+    def test_subscribe(self) -> None:
+        """
+        Readings come to a client once it has subscribed.
+        """
+        heard = []
+        self.client.listen(FEED, lambda _, payload: heard.append(Reading.unpacked(payload)))
+        self.factory.publish(Reading("door", 0))
+        self.client.call(FEED, SUBSCRIBE)
+        self.pair.flush()
+        self.factory.publish(Reading("door", 1))
+        self.pair.flush()
+        self.assertEqual(heard, [("door", 1)])
+
+    def test_death(self) -> None:
+        """
+        Of a client whose cable is pulled nothing is left after interval * (count + 1) seconds.
+        """
+        self.client.call(FEED, SUBSCRIBE)
+        self.pair.flush()
+        self.pair.blackhole()
+        self.pair.advance(7.9)
+        self.assertEqual(len(self.factory.connections), 1)
+        self.pair.advance(0.2)
+        self.assertEqual(len(self.factory.connections), 0)
+        self.assertEqual(self.factory.counters.dead, 1)

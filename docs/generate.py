@@ -1,0 +1,113 @@
+"""
+Write the parts of the documentation that are made from the code, so that they are always true.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import inspect
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from twisted.python.reflect import namedAny
+
+from drawing import draw
+from kaproto.app.options import Options
+from kaproto.app.policies import describePolicies
+from kaproto.negotiation import TRANSITIONS
+
+__all__ = ["ELSEWHERE", "drawHandshake", "writeAll"]
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+
+ELSEWHERE: Final = {
+    "python": "https://docs.python.org/3/",
+    "twisted": "https://docs.twisted.org/en/stable/api/",
+}
+"""
+Where the documentation of other projects is, by the names that their inventories get here.
+"""
+
+_MENTION: Final = re.compile(r"[{`<](twisted\.[\w.]+)[}`>]")
+
+
+def writeAll(folder: Path) -> None:
+    """
+    Write everything there is.
+
+    @param folder: where to; it is made if need be.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "handshake.txt").write_text(drawHandshake())
+    (folder / "help.txt").write_text("twistd kaserver " + Options().getUsage(width=79))
+    (folder / "policies.txt").write_text(describePolicies() + "\n")
+    (folder / "python.inv").write_bytes(_inventory("python", _builtins()))
+    (folder / "twisted.inv").write_bytes(_inventory("twisted", _twisted()))
+
+
+def drawHandshake() -> str:
+    """
+    Draw the phases of a connection.
+    """
+    return draw(
+        {
+            phase.value: {event.value: after.value for event, after in events.items()}
+            for phase, events in TRANSITIONS.items()
+        }
+    )
+
+
+def _builtins() -> Iterator[tuple[str, str, str]]:
+    for name, value in vars(builtins).items():
+        if isinstance(value, type) and issubclass(value, Exception):
+            yield name, "exception", f"library/exceptions.html#{name}"
+
+
+def _twisted() -> Iterator[tuple[str, str, str]]:
+    """
+    Find out what Twisted's documentation has.  A name that is not there is left out, so that the
+    link to it is reported as broken.
+    """
+    for name in sorted(_mentioned()):
+        try:
+            value = namedAny(name)
+        except (AttributeError, ImportError):
+            continue
+        owner, _, last = name.rpartition(".")
+        if inspect.ismodule(value) or inspect.isclass(value) or hasattr(value, "providedBy"):
+            yield name, "module" if inspect.ismodule(value) else "class", f"{name}.html"
+        else:
+            kind = "method" if inspect.isclass(namedAny(owner)) else "function"
+            yield name, kind, f"{owner}.html#{last}"
+
+
+def _mentioned() -> set[str]:
+    """
+    @return: the names in Twisted that the code imports, or the code or the pages here mention.
+    """
+    names = set()
+    for path in [*ROOT.glob("kaproto/**/*.py"), *ROOT.glob("docs/**/*.rst")]:
+        text = path.read_text()
+        names.update(_MENTION.findall(text))
+        for node in ast.walk(ast.parse(text)) if path.suffix == ".py" else ():
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("twisted."):
+                names.update(f"{node.module}.{each.name}" for each in node.names)
+    return names
+
+
+def _inventory(project: str, entries: Iterator[tuple[str, str, str]]) -> bytes:
+    """
+    @return: a list of link targets in Sphinx's format, version 2.
+    """
+    header = (
+        "# Sphinx inventory version 2\n"
+        f"# Project: {project}\n"
+        "# Version: \n"
+        "# The remainder of this file is compressed using zlib.\n"
+    )
+    lines = [f"{name} py:{kind} 1 {uri} -\n" for name, kind, uri in entries]
+    return header.encode() + zlib.compress("".join(lines).encode())
