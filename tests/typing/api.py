@@ -1,0 +1,311 @@
+"""
+How programs use kaproto, for the type checker to look at.  It is not executed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import assert_type
+
+import attrs
+from twisted.application.internet import ClientService, StreamServerEndpointService
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IReactorTime,
+    IStreamClientEndpoint,
+    IStreamServerEndpoint,
+)
+from twisted.internet.task import Clock
+from twisted.plugin import IPlugin
+from zope.interface import implementer
+
+from kaproto.app.clock import useMonotonicClock
+from kaproto.client import (
+    KeepAliveClientFactory,
+    KeepAliveClientProtocol,
+    connect,
+    endpointFor,
+)
+from kaproto.errors import KeepAliveTimeout, ProtocolError, RemoteError, RemoteProtocolError
+from kaproto.interfaces import (
+    ADMITTED,
+    Admission,
+    IBackend,
+    IKeepAlivePolicy,
+    IProgram,
+    ISession,
+    OpenRequest,
+    Refused,
+)
+from kaproto.liveness import KeepAlive
+from kaproto.peer import Peer
+from kaproto.policies import MODES, Mandatory, Policy
+from kaproto.program import Program, procedure
+from kaproto.server import Counters, KeepAliveServerFactory, KeepAliveServerProtocol
+from kaproto.testing import ConnectedPair, connectedPair
+from kaproto.wire.programs import REMOTE_PROGRAM, ErrorCode, ErrorDomain, Procedure
+from kaproto.wire.xdr import Packer, Unpacker
+
+
+async def useClient(reactor: IReactorTime) -> None:
+    """
+    Everything that a client can do.
+    """
+    useMonotonicClock(reactor)
+    connection = await connect(
+        reactor, "qemu:///system", name="", readOnly=True, keepAlive=KeepAlive(0.5, 3)
+    )
+    assert_type(connection, KeepAliveClientProtocol)
+    connection.setKeepAlive(5, 5)
+    connection.setKeepAlive(interval=0.5, count=2)
+    assert_type(connection.keepAlive, KeepAlive)
+    assert_type(connection.keepAliveSupported, bool)
+    assert_type(connection.latency, float | None)
+    assert_type(connection.silence, float)
+    assert_type(connection.isAlive(), bool)
+    assert_type(connection.hostname(), Deferred[str])
+    assert_type(await connection.hostname(), str)
+    assert_type(await connection.call(REMOTE_PROGRAM, Procedure.CONNECT_GET_TYPE), bytes)
+    assert_type(await connection.call(0x66656564, 1, b"", version=2), bytes)
+    connection.listen(0x66656564, lambda number, payload: print(number + 1, payload.hex()))
+    assert_type(connection.whenOpen(), Deferred[KeepAliveClientProtocol])
+    assert_type(await connection.whenClosed(), Exception)
+    assert_type(await connection.close(), Exception)
+
+
+def explain(reason: Exception) -> str:
+    """
+    The data that errors carry.
+    """
+    match reason:
+        case KeepAliveTimeout():
+            assert_type(reason.interval, float)
+            assert_type(reason.count, int)
+            return f"{reason.silence:.1f}"
+        case RemoteError():
+            assert_type(reason.message, str)
+            return f"{reason.code + reason.domain + reason.level}"
+        case RemoteProtocolError():
+            error: ProtocolError = reason
+            return str(error)
+        case _:
+            return ""
+
+
+def useClientService(reactor: IReactorTime) -> ClientService:
+    """
+    A client that reconnects.
+    """
+
+    async def subscribe(connection: KeepAliveClientProtocol) -> None:
+        await connection.call(0x66656564, 2)
+
+    endpoint, name = endpointFor(reactor, "test+tcp://127.0.0.1/default")
+    assert_type(endpoint, IStreamClientEndpoint)
+    factory = KeepAliveClientFactory(
+        name, flags=1, keepAlive=KeepAlive(), onOpen=subscribe, clock=reactor
+    )
+    return ClientService(endpoint, factory)
+
+
+class Link(KeepAliveServerProtocol):
+    """
+    A subclass with a state of its own.
+    """
+
+    color = "red"
+
+    def closed(self, reason: Exception) -> None:
+        """
+        Hear of the end.
+        """
+        assert_type(self.peer, Peer)
+        super().closed(reason)
+
+
+@implementer(IProgram)
+class ByHand:
+    """
+    A program that is not a subclass.
+    """
+
+    number = 0x66656564
+    version = 1
+
+    def knows(self, procedure: int) -> bool:
+        """
+        Know everything.
+        """
+        return procedure > 0
+
+    def callReceived(self, connection: Link, procedure: int, payload: bytes) -> Awaitable[bytes]:
+        """
+        Answer later.
+        """
+        later: Deferred[bytes] = Deferred()
+        connection.sendEvent(self.number, procedure, payload)
+        return later
+
+
+class Painter(Program):
+    """
+    A program with procedures that answer now and later.
+    """
+
+    number = 0x7061696E
+
+    @procedure(1, 2)
+    def paint(self, connection: Link, payload: bytes) -> bytes:
+        """
+        Answer now.
+        """
+        connection.color = Unpacker(payload).string()
+        return Packer().string(connection.color).uint64(2**40).packed()
+
+    @procedure(3)
+    async def dry(self, connection: Link, payload: bytes) -> bytes:
+        """
+        Answer later, with an error.
+        """
+        raise RemoteError(ErrorCode.OPERATION_FAILED, ErrorDomain.NONE, "still wet")
+
+
+@implementer(ISession)
+class Session:
+    """
+    A session of a backend.
+    """
+
+    idle = True
+
+    def opened(self, connection: Link) -> None:
+        """
+        Hear of the beginning.
+        """
+
+    def callReceived(self, procedure: int, payload: bytes) -> bytes:
+        """
+        Echo.
+        """
+        return payload
+
+    def closed(self, reason: Exception) -> None:
+        """
+        Hear of the end.
+        """
+
+
+@implementer(IBackend)
+class Backend:
+    """
+    A backend that opens later.
+    """
+
+    def knows(self, procedure: int) -> bool:
+        """
+        Know everything.
+        """
+        return True
+
+    async def open(self, peer: Peer, request: OpenRequest) -> Session:
+        """
+        Open what is to be only read.
+        """
+        if not request.readOnly:
+            raise RemoteError(ErrorCode.OPERATION_DENIED, ErrorDomain.NONE, f"{peer} writes")
+        return Session()
+
+
+@attrs.frozen
+class Polite(Policy):
+    """
+    A policy that is a subclass, with a setting of its own.
+    """
+
+    name = "polite"
+    greeting: str = "hello"
+
+    def keepAlive(self, peer: Peer) -> KeepAlive | None:
+        """
+        Ping other machines.
+        """
+        return self.terms if peer.host else None
+
+    def admit(self, peer: Peer) -> Admission | Refused:
+        """
+        Admit who asked.
+        """
+        return ADMITTED if peer.asked else Refused(self.greeting)
+
+
+@implementer(IPlugin, IKeepAlivePolicy)
+class Strict:
+    """
+    A policy that is not a subclass.
+    """
+
+    name = "strict"
+    description = "admit nobody"
+    argumentFormat = ""
+
+    def configured(self, argument: str | None, keepAlive: KeepAlive) -> Strict:
+        """
+        Take no settings.
+        """
+        return self
+
+    def advertises(self, peer: Peer) -> bool:
+        """
+        Keep it secret.
+        """
+        return False
+
+    def keepAlive(self, peer: Peer) -> KeepAlive | None:
+        """
+        Ping nobody.
+        """
+        return None
+
+    def admit(self, peer: Peer) -> Admission | Refused:
+        """
+        Admit nobody.
+        """
+        return Refused("not today")
+
+
+def useServer(reactor: IReactorTime, endpoint: IStreamServerEndpoint) -> KeepAliveServerFactory:
+    """
+    Servers of all kinds.
+    """
+
+    class LinkFactory(KeepAliveServerFactory):
+        protocol = Link
+        openTimeout = 2.5
+
+    KeepAliveServerFactory()
+    KeepAliveServerFactory(Strict(), programs=[ByHand()])
+    assert_type(MODES, tuple[Policy, ...])
+    factory = LinkFactory(Mandatory(KeepAlive(2, 3)), Backend(), [Painter()], clock=reactor)
+    factory.policy = Polite()
+    StreamServerEndpointService(endpoint, factory)
+    assert_type(factory.counters, Counters)
+    assert_type(factory.connections, set[KeepAliveServerProtocol])
+    assert_type(factory.drain(), Deferred[None])
+    factory.abort()
+    return factory
+
+
+def useTesting() -> bytes:
+    """
+    The two ends in memory.
+    """
+    clock = Clock()
+    pair = connectedPair(
+        KeepAliveServerFactory(clock=clock), KeepAliveClientFactory(clock=clock), flush=False
+    )
+    assert_type(pair, ConnectedPair[KeepAliveServerProtocol, KeepAliveClientProtocol])
+    pair.flush()
+    pair.blackhole()
+    pair.advance(1.5)
+    ((_at, data),) = pair.writtenBy("server")
+    return data
