@@ -1,0 +1,3 @@
+"""
+Keepalive servers side by side: what a ping and its pong cost each, from one run.
+"""

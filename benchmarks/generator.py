@@ -1,0 +1,198 @@
+"""
+The load generator's process, and what it reports.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from benchmarks.build import build, missingCompiler
+from benchmarks.processes import processorTime
+
+__all__ = ["Calls", "Generator", "Load"]
+
+
+@dataclass(frozen=True)
+class Load:
+    """
+    What to put on a server.
+
+    @ivar port: where the server listens, on the loopback address.
+    @ivar clients: how many connections.
+    @ivar interval: seconds after which the server pings a silent client.
+    @ivar count: pings unanswered after which the server gives a client up.
+    @ivar protocol: C{libvirt} or C{websocket}.
+    @ivar rate: connections to begin per second, or 0 for as fast as the server opens them.
+    @ivar inflight: connections that may be under way at once.
+    @ivar timeout: seconds that one connection may take to open.
+    @ivar deadline: seconds that all may take.
+    @ivar tls: whether to speak TLS.
+    @ivar credentials: the client's certificate and key, as files.
+    @ivar spread: whether every client has an interval of its own, as the plugin
+        C{benchmark-spread} gives them.
+    """
+
+    port: int
+    clients: int
+    interval: float = 2.0
+    count: int = 5
+    protocol: str = "libvirt"
+    rate: float = 0.0
+    inflight: int = 256
+    timeout: float = 30.0
+    deadline: float = 120.0
+    tls: bool = False
+    credentials: tuple[str, str] | None = None
+    spread: bool = False
+
+    def command(self) -> list[str]:
+        """
+        The load generator, in Python where nothing can be compiled.
+
+        @return: the program and its arguments.
+        @raise BuildError: if it cannot be compiled.
+        """
+        if missingCompiler() is None:
+            return [str(build("load", tls=self.tls)), *self._options()]
+        return [sys.executable, "-m", "benchmarks.load", *self._options()]
+
+    def _options(self) -> list[str]:
+        names = ("port", "clients", "interval", "count", "rate", "inflight", "timeout", "deadline")
+        options = [f"--{name}={getattr(self, name)}" for name in names]
+        if self.protocol == "websocket":
+            options.append("--websocket")
+        if self.tls:
+            options.append("--tls")
+        if self.credentials is not None:
+            options += [f"--certificate={self.credentials[0]}", f"--key={self.credentials[1]}"]
+        if self.spread:
+            options.append("--spread")
+        return options
+
+
+@dataclass(frozen=True)
+class Calls:
+    """
+    What to put on a relay.
+
+    @ivar port: where it listens, on the loopback address.
+    @ivar work: C{calls}, C{download} or C{upload}.
+    @ivar connections: how many connections work at once.
+    @ivar depth: how many calls each has under way.
+    """
+
+    port: int
+    work: str = "calls"
+    connections: int = 1
+    depth: int = 1
+
+    def command(self) -> list[str]:
+        """
+        The generator of calls.
+
+        @return: the program and its arguments.
+        @raise BuildError: if it cannot be compiled.
+        """
+        numbers = [str(self.connections), str(self.depth)]
+        return [str(build("calls")), str(self.port), self.work, *numbers]
+
+
+class Generator:
+    """
+    A running generator.  Its clients live until the end of the C{with} block.
+    """
+
+    def __init__(self, load: Load | Calls) -> None:
+        """
+        Start it, and with it the opening of connections.
+
+        @param load: what it is to do.
+        @raise BuildError: if it cannot be compiled.
+        """
+        self._process = subprocess.Popen(
+            load.command(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+        )
+
+    def __enter__(self) -> Self:
+        """
+        @return: this object.
+        """
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
+        """
+        Reset all connections and end the process.
+
+        @param kind: not used.
+        @param error: not used.
+        @param where: not used.
+        """
+        self._process.kill()
+        self._process.communicate()
+
+    def _event(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the load generator ended with status {self._process.wait()}")
+        event: dict[str, Any] = json.loads(line)
+        return event
+
+    def _tell(self, command: str) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{command}\n")
+        return self._event()
+
+    def cpu(self) -> float:
+        """
+        Processor time it used so far.
+
+        @return: seconds.
+        """
+        return processorTime(self._process.pid)
+
+    def opened(self) -> dict[str, Any]:
+        """
+        Wait until the fate of every connection is known.
+
+        @return: C{opened}, and for a L{Load} C{refused}, C{timedOut}, C{notTried}, C{seconds},
+            C{opensPerSecond} and C{firstError}.
+        """
+        return self._event()
+
+    def mark(self) -> None:
+        """
+        Begin a window.
+        """
+        self._tell("mark")
+
+    def report(self) -> dict[str, Any]:
+        """
+        What happened since the last mark.
+
+        @return: C{seconds}, C{generatorCpu} (the part of one processor it used) and, for a
+            L{Load}, C{roundTrips}, C{held}, C{lost} and, if there were any, C{ping}, C{pong} and
+            C{death}: how late they were, in seconds; for L{Calls}, C{calls}, C{bytes} and the
+            latencies C{p50} and C{p99} in seconds.
+        """
+        return self._tell("report")
+
+    def mute(self) -> None:
+        """
+        Let a L{Load} answer no more pings, and begin a window.
+        """
+        self._tell("mute")

@@ -1,0 +1,291 @@
+"""
+What one server costs with one number of clients, and how fast it opens them.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.generator import Generator, Load
+from benchmarks.processes import Measured, Others
+from benchmarks.servers import Running, Server
+
+__all__ = ["Held", "Opened", "hold", "openMany"]
+
+WARM_UP = 20
+"""
+Connections opened and dropped before anything is measured, so that what a server loads or
+allocates once is not charged to its clients.
+"""
+
+
+DISTURBED = 0.1
+"""
+The part of one processor that others may use before figures count as disturbed.
+"""
+
+OPENINGS = 3
+"""
+How often the opening of clients is measured, the median counting, unless it takes long.
+"""
+
+LONG_OPENING = 10.0
+"""
+Seconds from which on it is not repeated.
+"""
+
+
+@dataclass
+class Held:
+    """
+    A server in steady state.
+
+    @ivar server: its name.
+    @ivar clients: how many clients it was to hold.
+    @ivar held: how many it held at the end.
+    @ivar lost: how many it dropped after they had opened.
+    @ivar problem: why there are no figures, or they are not of this many clients.
+    @ivar microseconds: of its processor time per round trip, the median of the windows.
+    @ivar windows: the same of each window.
+    @ivar bytesPerClient: resident memory it gained, per client.
+    @ivar processor: the part of one processor it used.
+    @ivar generatorProcessor: the part of one processor the generator used.
+    @ivar others: the part of one processor that was used by what has no part in this.
+    @ivar pingLate: seconds by which pings came late: C{p50} and C{p99}, the medians of those of
+        the windows, and C{min} and C{max} of all.
+    @ivar pongLate: seconds from when a ping was due until its pong was sent.
+    """
+
+    server: str
+    clients: int
+    held: int = 0
+    lost: int = 0
+    problem: str = ""
+    microseconds: float | None = None
+    windows: list[float] = field(default_factory=list)
+    bytesPerClient: float | None = None
+    processor: float | None = None
+    generatorProcessor: float | None = None
+    others: float | None = None
+    pingLate: dict[str, float] = field(default_factory=dict)
+    pongLate: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def disturbed(self) -> bool:
+        """
+        Whether so much else went on that the figures cannot be trusted.
+        """
+        return self.others is not None and self.others > DISTURBED
+
+    def asJson(self) -> dict[str, Any]:
+        """
+        @return: the same for C{json.dumps}.
+        """
+        return {**asdict(self), "disturbed": self.disturbed}
+
+
+@dataclass
+class Opened:
+    """
+    A server as its clients arrive.
+
+    @ivar server: its name.
+    @ivar perSecond: connections opened per second with a bounded number under way.
+    @ivar microseconds: of its processor time for each of these.
+    @ivar storm: what became of clients that all came at once: C{clients}, C{opened}, C{refused},
+        C{timedOut}, C{seconds}, C{firstError}.
+    @ivar others: the part of one processor that was used by what has no part in this.
+    @ivar problem: why there are no figures.
+    """
+
+    server: str
+    perSecond: float | None = None
+    microseconds: float | None = None
+    others: float | None = None
+    storm: dict[str, Any] = field(default_factory=dict)
+    problem: str = ""
+
+    @property
+    def disturbed(self) -> bool:
+        """
+        Whether so much else went on that the figures cannot be trusted.
+        """
+        return self.others is not None and self.others > DISTURBED
+
+    def asJson(self) -> dict[str, Any]:
+        """
+        @return: the same for C{json.dumps}.
+        """
+        return {**asdict(self), "disturbed": self.disturbed}
+
+
+def hold(
+    server: Server,
+    clients: int,
+    interval: float,
+    count: int,
+    seconds: float,
+    logs: Path,
+    windows: int = 4,
+) -> Held:
+    """
+    Hold clients, and measure a server in steady state.
+
+    They are opened at a rate that spreads their pings evenly over the interval.
+
+    @param server: the server.
+    @param clients: how many clients.
+    @param interval: seconds between pings.
+    @param count: pings unanswered before a client is dead.
+    @param seconds: how long to measure.
+    @param logs: where to keep what the server prints.
+    @param windows: how many parts to measure in.
+    @return: the figures.
+    """
+    held = Held(server.name, clients)
+    with server.running(interval, count, logs) as running:
+        process = running.process
+        _warmUp(server, running, interval)
+        before = process.memory()
+        load = _load(server, running, clients, interval, count, rate=clients / interval)
+        with Generator(load) as generator:
+            opened = generator.opened()
+            if opened["opened"] < clients:
+                held.problem = _shortfall(opened)
+            if not opened["opened"]:
+                return held
+            time.sleep(2 * interval)
+            reports = [_window(process, generator, seconds / windows, held) for _ in range(windows)]
+            held.held = reports[-1]["held"]
+            held.lost = reports[-1]["lost"]
+            if held.lost and not held.problem:
+                held.problem = f"lost {held.lost} clients"
+            held.bytesPerClient = (process.memory() - before) / max(1, held.held)
+    if held.windows:
+        held.microseconds = median(held.windows)
+    held.generatorProcessor = median(report["generatorCpu"] for report in reports)
+    held.others = median(report["others"] for report in reports)
+    held.pingLate = _together(reports, "ping")
+    held.pongLate = _together(reports, "pong")
+    return held
+
+
+def openMany(
+    server: Server, clients: int, storm: int, interval: float, count: int, logs: Path
+) -> Opened:
+    """
+    Open clients as fast as a server can, first with 256 under way, then all at once.
+
+    @param server: the server.
+    @param clients: how many for the first measurement.
+    @param storm: how many come at once.
+    @param interval: seconds between pings.
+    @param count: pings unanswered before a client is dead.
+    @param logs: where to keep what the server prints.
+    @return: the figures.
+    """
+    result = Opened(server.name)
+    rates, costs, others = [], [], []
+    for _ in range(OPENINGS):
+        with server.running(interval, count, logs) as running:
+            process = running.process
+            _warmUp(server, running, interval)
+            before, other = process.cpu(), Others()
+            with Generator(_load(server, running, clients, interval, count)) as generator:
+                opened = generator.opened()
+                used = process.cpu() - before
+                others.append(other.processor(used + generator.cpu()))
+        if opened["opened"] < clients:
+            result.problem = _shortfall(opened)
+        if not opened["opened"]:
+            break
+        rates.append(opened["opensPerSecond"])
+        costs.append(used / opened["opened"] * 1e6)
+        if opened["seconds"] > LONG_OPENING:
+            break
+    if rates:
+        result.perSecond, result.microseconds = median(rates), median(costs)
+        result.others = median(others)
+    with server.running(interval, count, logs) as running:
+        _warmUp(server, running, interval)
+        load = _load(server, running, storm, interval, count, inflight=storm)
+        with Generator(load) as generator:
+            result.storm = generator.opened()
+    return result
+
+
+def _load(
+    server: Server,
+    running: Running,
+    clients: int,
+    interval: float,
+    count: int,
+    *,
+    rate: float = 0,
+    inflight: int = 256,
+) -> Load:
+    return Load(
+        running.port,
+        clients,
+        interval,
+        count,
+        server.protocol,
+        rate,
+        inflight,
+        tls=server.tls,
+        credentials=running.credentials,
+        spread=server.spread,
+    )
+
+
+def _warmUp(server: Server, running: Running, interval: float) -> None:
+    with Generator(_load(server, running, WARM_UP, interval, 5)) as generator:
+        opened = generator.opened()
+        if not opened["opened"]:
+            raise RuntimeError(f"opens no client: {opened['firstError']}{running.process.tail()}")
+    time.sleep(0.5)
+
+
+def _window(process: Measured, generator: Generator, seconds: float, held: Held) -> dict[str, Any]:
+    generator.mark()
+    cpu, begun, others = process.cpu(), time.monotonic(), Others()
+    time.sleep(seconds)
+    used, elapsed = process.cpu() - cpu, time.monotonic() - begun
+    report = generator.report()
+    report["others"] = others.processor(used + report["generatorCpu"] * elapsed)
+    held.processor = used / elapsed
+    if report["roundTrips"]:
+        held.windows.append(used / report["roundTrips"] * 1e6)
+    return report
+
+
+def _together(reports: list[dict[str, Any]], name: str) -> dict[str, float]:
+    parts = [report[name] for report in reports if name in report]
+    if not parts:
+        return {}
+    return {
+        "min": min(part["min"] for part in parts),
+        "p50": median(part["p50"] for part in parts),
+        "p99": median(part["p99"] for part in parts),
+        "max": max(part["max"] for part in parts),
+    }
+
+
+def _shortfall(opened: dict[str, Any]) -> str:
+    parts = [
+        f"{opened[key]:,} {text}"
+        for key, text in (
+            ("refused", "refused"),
+            ("timedOut", "timed out"),
+            ("notTried", "not tried in time"),
+        )
+        if opened[key]
+    ]
+    return (
+        f"opened {opened['opened']:,} of {opened['clients']:,} in {opened['seconds']:.0f} s: "
+        f"{', '.join(parts)} ({opened['firstError']})"
+    )

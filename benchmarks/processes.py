@@ -1,0 +1,221 @@
+"""
+A process under measurement: start it, wait until it listens, read what it costs, stop it.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+import subprocess
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+__all__ = ["Measured", "Others", "freePort", "processorTime", "raiseFileLimit"]
+
+START_DEADLINE = 30.0
+STOP_DEADLINE = 5.0
+
+
+class Measured:
+    """
+    A server's process, all its threads included.
+
+    @ivar pid: its process id.
+    """
+
+    def __init__(
+        self,
+        command: list[str],
+        log: Path,
+        environment: dict[str, str] | None = None,
+        user: str | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        """
+        Start it.
+
+        @param command: the program and its arguments.
+        @param log: the file that gets its output.
+        @param environment: variables to set, besides those of this process.
+        @param user: whom to run as, if not as this process.
+        @param folder: the directory to run in.
+        """
+        self.log = log
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **(environment or {})},
+                user=user,
+                extra_groups=[] if user else None,
+                cwd=folder,
+            )
+        self.pid = self._process.pid
+
+    def __enter__(self) -> Self:
+        """
+        @return: this object, whose process is stopped at the end of the block.
+        """
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
+        """
+        Stop the process.
+
+        @param kind: not used.
+        @param error: not used.
+        @param where: not used.
+        """
+        self.stop()
+
+    def waitListening(self, port: int) -> None:
+        """
+        Return when it accepts connections.
+
+        @param port: the port it is to listen on, on the loopback address.
+        @raise RuntimeError: if it ends, or does not listen within L{START_DEADLINE} seconds.
+        """
+        deadline = time.monotonic() + START_DEADLINE
+        while True:
+            if self._process.poll() is not None:
+                raise RuntimeError(f"it ended with status {self._process.returncode}{self.tail()}")
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise RuntimeError(
+                        f"it does not listen after {START_DEADLINE:g} s{self.tail()}"
+                    ) from None
+                time.sleep(0.05)
+            else:
+                return
+
+    def tail(self) -> str:
+        """
+        The end of its output, to be added to an error.
+
+        @return: a few lines, or nothing.
+        """
+        lines = self.log.read_text(errors="replace").splitlines()[-5:]
+        return "".join(f"\n    {line}" for line in lines)
+
+    def alive(self) -> bool:
+        """
+        Whether it still runs.
+
+        @return: L{True} if so.
+        """
+        return self._process.poll() is None
+
+    def cpu(self) -> float:
+        """
+        Processor time it used so far.
+
+        @return: seconds, see L{processorTime}.
+        """
+        return processorTime(self.pid)
+
+    def memory(self) -> int:
+        """
+        Resident memory.
+
+        @return: bytes.
+        """
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def stop(self) -> None:
+        """
+        End it, with force if it takes more than L{STOP_DEADLINE} seconds.
+        """
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_DEADLINE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def processorTime(pid: int) -> float:
+    """
+    Processor time of a process, in user and in system mode, of all threads it has or had.
+
+    The process's CPU clock has nanoseconds; C{/proc/PID/stat}, the fallback, has hundredths of a
+    second of the same account.
+
+    @param pid: the process.
+    @return: seconds.
+    """
+    try:
+        return time.clock_gettime(~pid << 3 | 2)
+    except OSError:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class Others:
+    """
+    What the machine does besides the measurement, from when this is made.
+    """
+
+    def __init__(self) -> None:
+        """
+        Begin.
+        """
+        self._busy, self._begun = self._now(), time.monotonic()
+
+    def processor(self, accounted: float) -> float:
+        """
+        The processor time that others used, or that the hypervisor took.
+
+        @param accounted: seconds that the processes of the measurement used meanwhile.
+        @return: the part of one processor.  C{/proc/stat} has hundredths of a second, and the
+            network's own work may be in it, so a few hundredths are nobody's.
+        """
+        elapsed = time.monotonic() - self._begun
+        return max(0.0, self._now() - self._busy - accounted) / elapsed
+
+    @staticmethod
+    def _now() -> float:
+        line = Path("/proc/stat").read_text().partition("\n")[0]
+        user, nice, system, _idle, _wait, hard, soft, stolen = map(int, line.split()[1:9])
+        ticks = user + nice + system + hard + soft + stolen
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def freePort() -> int:
+    """
+    A port of the loopback address that nobody listens on.
+
+    @return: its number.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def raiseFileLimit(wanted: int) -> int:
+    """
+    Allow this process, and those it starts, more open files.
+
+    @param wanted: how many are needed.
+    @return: how many are allowed now.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < wanted:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(hard, wanted)))
+        except (ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]

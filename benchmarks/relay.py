@@ -1,0 +1,374 @@
+"""
+C{python -m benchmarks.relay}: what the gateway's relaying costs, next to relays that do not look.
+
+The same calls and streams go straight to an upstream in C, through C{kaserver --upstream}, through
+C{twisted.protocols.portforward} and through haproxy in TCP mode.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+from benchmarks.build import BuildError, build
+from benchmarks.checkout import ROOT
+from benchmarks.generator import Calls, Generator
+from benchmarks.measure import DISTURBED
+from benchmarks.processes import Measured, Others, freePort, raiseFileLimit
+from benchmarks.report import machine, table
+from benchmarks.servers import SERVERS, Recipe, twistd
+
+LOADS = {
+    "1 connection, 1 call at a time": ("calls", 1, 1),
+    "50 connections, 1 call at a time": ("calls", 50, 1),
+    "50 connections, 16 calls at a time": ("calls", 50, 16),
+    "download": ("download", 1, 1),
+    "upload": ("upload", 1, 1),
+}
+CALL_LIMIT = 1.5
+BULK_LIMIT = 0.8
+
+
+@dataclass(frozen=True)
+class Relay:
+    """
+    A way to the upstream.
+
+    @ivar name: what the table calls it.
+    @ivar recipe: makes the command from its port, the upstream's and a folder; L{None} for none.
+    @ivar missing: why it cannot run here, or L{None}.
+    """
+
+    name: str
+    recipe: Callable[[int, int, Path], Recipe] | None
+    missing: Callable[[], str | None] = lambda: None
+
+    @contextmanager
+    def running(self, logs: Path) -> Iterator[tuple[list[Measured], int]]:
+        """
+        An upstream, and this relay before it.
+
+        @param logs: where to keep what they print.
+        @return: the processes, of which the last is the one to measure, and the port to call.
+        """
+        upstream = freePort()
+        program = [str(build("upstream")), str(upstream)]
+        with (
+            TemporaryDirectory(prefix="kaproto-benchmark-") as folder,
+            Measured(program, logs / "upstream.log") as behind,
+        ):
+            behind.waitListening(upstream)
+            if self.recipe is None:
+                yield [behind], upstream
+                return
+            port = freePort()
+            recipe = self.recipe(port, upstream, Path(folder))
+            with recipe.start(logs / f"relay-{self.name}.log") as relay:
+                relay.waitListening(port)
+                yield [behind, relay], port
+
+
+def _gateway(port: int, upstream: int, _folder: Path) -> Recipe:
+    return twistd(
+        "kaserver",
+        "--mode=2",
+        f"--upstream=tcp:127.0.0.1:{upstream}",
+        f"--listen=tcp:{port}:interface=127.0.0.1",
+    )
+
+
+def _portforward(port: int, upstream: int, _folder: Path) -> Recipe:
+    command = [sys.executable, "-m", "benchmarks.peers.portforward", str(port), str(upstream)]
+    return Recipe(command, {"PYTHONPATH": str(ROOT)})
+
+
+def _haproxyPath() -> str | None:
+    return shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+
+
+def _haproxy(port: int, upstream: int, folder: Path) -> Recipe:
+    configuration = folder / "haproxy.cfg"
+    configuration.write_text(
+        f"""
+global
+    nbthread 1
+    maxconn 2000
+defaults
+    mode tcp
+    timeout connect 5s
+    timeout client 1h
+    timeout server 1h
+frontend front
+    bind 127.0.0.1:{port}
+    default_backend back
+backend back
+    server upstream 127.0.0.1:{upstream}
+"""
+    )
+    haproxy = _haproxyPath()
+    assert haproxy is not None
+    return Recipe([haproxy, "-db", "-f", str(configuration)])
+
+
+RELAYS = {
+    relay.name: relay
+    for relay in (
+        Relay("direct", None),
+        Relay("kaserver", _gateway, SERVERS["kaserver"].missing),
+        Relay("portforward", _portforward),
+        Relay(
+            "haproxy",
+            _haproxy,
+            lambda: None if _haproxyPath() else "haproxy is not installed",
+        ),
+    )
+}
+
+
+@dataclass
+class Found:
+    """
+    One relay under one load.
+
+    @ivar relay: its name.
+    @ivar load: the load's name.
+    @ivar rate: calls, or MB, per second.
+    @ivar cost: microseconds of the relay's processor time per call, or per MB.
+    @ivar p50: seconds from a call to its reply, of the median.
+    @ivar p99: the same of the hundredth slowest.
+    @ivar generatorProcessor: the part of one processor the generator used.
+    @ivar others: the part of one processor that was used by what has no part in this.
+    """
+
+    relay: str
+    load: str
+    rate: float
+    cost: float
+    p50: float | None
+    p99: float | None
+    generatorProcessor: float
+    others: float
+
+
+def measure(relay: Relay, load: str, seconds: float, logs: Path) -> Found:
+    """
+    Put one load on one relay.
+
+    @param relay: the relay.
+    @param load: a name from L{LOADS}.
+    @param seconds: for how long.
+    @param logs: where to keep what the processes print.
+    @return: the figures.
+    """
+    work, connections, depth = LOADS[load]
+    with (
+        relay.running(logs) as (processes, port),
+        Generator(Calls(port, work, connections, depth)) as generator,
+    ):
+        process = processes[-1]
+        generator.opened()
+        time.sleep(0.5)
+        generator.mark()
+        cpu, others = process.cpu(), Others()
+        measured = [generator.cpu, *(one.cpu for one in processes)]
+        before = sum(one() for one in measured)
+        time.sleep(seconds)
+        used = process.cpu() - cpu
+        other = others.processor(sum(one() for one in measured) - before)
+        report = generator.report()
+    amount = report["calls"] if work == "calls" else report["bytes"] / 1e6
+    if not amount:
+        raise RuntimeError(f"nothing came through{process.tail()}")
+    return Found(
+        relay.name,
+        load,
+        amount / report["seconds"],
+        used / amount * 1e6,
+        report.get("p50"),
+        report.get("p99"),
+        report["generatorCpu"],
+        other,
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """
+    Run the benchmark.
+
+    @param arguments: the command line, if not this process's.
+    @return: the exit status, 1 if a target was missed.
+    """
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.relay", description=__doc__)
+    parser.add_argument(
+        "--seconds", type=float, default=4.0, help="seconds for each measurement (default 4)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="rounds, whose medians are reported (default 3)"
+    )
+    parser.add_argument(
+        "--relays",
+        type=lambda text: text.split(","),
+        default=list(RELAYS),
+        help=f"which relays, of: {', '.join(RELAYS)}",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("benchmark-results"),
+        help="the folder for the results (default benchmark-results)",
+    )
+    parser.add_argument("--quick", action="store_true", help="one round of half a second each")
+    options = parser.parse_args(arguments)
+    unknown = [name for name in options.relays if name not in RELAYS]
+    if unknown:
+        parser.error(f"no relay {', '.join(unknown)}; there are {', '.join(RELAYS)}")
+    if options.quick:
+        options.seconds, options.rounds = 0.5, 1
+    options.out.mkdir(parents=True, exist_ok=True)
+    raiseFileLimit(4096)
+    found, skipped = _measureAll(options)
+    report = _report(found, skipped, _targets(found))
+    (options.out / "relay.md").write_text(report)
+    (options.out / "relay.json").write_text(
+        json.dumps(
+            {
+                "machine": machine(),
+                "skipped": skipped,
+                "found": [vars(one) for one in found],
+                "targets": [{"target": text, "met": met} for text, met in _targets(found)],
+            },
+            indent=1,
+        )
+        + "\n"
+    )
+    print(report)
+    return 0 if all(met for _, met in _targets(found)) else 1
+
+
+def _measureAll(options: argparse.Namespace) -> tuple[list[Found], dict[str, str]]:
+    """
+    Measure round by round, so that what disturbs the machine disturbs all relays alike.
+    """
+    skipped: dict[str, str] = {}
+    rounds: dict[tuple[str, str], list[Found]] = {}
+    for name in options.relays:
+        reason = RELAYS[name].missing()
+        if reason is not None:
+            skipped[name] = reason
+    for number in range(options.rounds):
+        for load in LOADS:
+            for name in options.relays:
+                if name in skipped:
+                    continue
+                print(f"round {number + 1}: {load}: {name}", file=sys.stderr, flush=True)
+                try:
+                    one = measure(RELAYS[name], load, options.seconds, options.out)
+                except BuildError:
+                    raise
+                except RuntimeError as error:
+                    skipped[name] = f"{load}: {error}"
+                    print(f"{name}: {skipped[name]}", file=sys.stderr, flush=True)
+                else:
+                    rounds.setdefault((load, name), []).append(one)
+    return [_median(several) for several in rounds.values()], skipped
+
+
+def _median(several: list[Found]) -> Found:
+    def middle(name: str) -> float | None:
+        values = [getattr(one, name) for one in several]
+        return None if None in values else median(values)
+
+    return Found(
+        several[0].relay,
+        several[0].load,
+        median(one.rate for one in several),
+        median(one.cost for one in several),
+        middle("p50"),
+        middle("p99"),
+        median(one.generatorProcessor for one in several),
+        median(one.others for one in several),
+    )
+
+
+def _report(found: list[Found], skipped: dict[str, str], targets: list[tuple[str, bool]]) -> str:
+    where = ", ".join(f"{key} {value}" for key, value in machine().items())
+    parts = ["# Relays side by side", f"{where}. All figures are of one run; compare ratios."]
+    for load in LOADS:
+        ones = [one for one in found if one.load == load]
+        if not ones:
+            continue
+        what = "calls" if LOADS[load][0] == "calls" else "MB"
+        forward = next((one for one in ones if one.relay == "portforward"), None)
+        rows = [
+            [
+                one.relay,
+                f"{one.rate:,.0f}",
+                f"{one.cost:.1f}",
+                f"{one.rate / forward.rate:.2f}" if forward else "",
+                f"{one.cost / forward.cost:.2f}" if forward else "",
+                "" if one.p50 is None else f"{one.p50 * 1e6:.0f}",
+                "" if one.p99 is None else f"{one.p99 * 1e6:.0f}",
+                f"{100 * one.generatorProcessor:.0f}",
+                f"{100 * one.others:.0f}",
+                "disturbed" if one.others > DISTURBED else "",
+            ]
+            for one in ones
+        ]
+        heading = [
+            "relay",
+            f"{what} per second",
+            f"CPU us per {what.rstrip('s')}",
+            "rate over portforward",
+            "CPU over portforward",
+            "p50 us",
+            "p99 us",
+            "generator CPU %",
+            "others CPU %",
+            "remarks",
+        ]
+        parts += [f"## {load.capitalize()}", table(heading, rows)]
+    parts.append("The processor time of `direct` is the upstream's own.")
+    if targets:
+        lines = [f"- {'met' if met else 'MISSED'}: {text}" for text, met in targets]
+        parts += ["## Targets", "\n".join(lines)]
+    if skipped:
+        lines = [f"- {name}: {reason}" for name, reason in skipped.items()]
+        parts += ["## Left out", "\n".join(lines)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _targets(found: list[Found]) -> list[tuple[str, bool]]:
+    by = {(one.relay, one.load): one for one in found}
+    targets = []
+    for load, (work, _, _) in LOADS.items():
+        ours, theirs = by.get(("kaserver", load)), by.get(("portforward", load))
+        if ours is None or theirs is None:
+            continue
+        disturbed = " (disturbed)" if max(ours.others, theirs.others) > DISTURBED else ""
+        if work == "calls":
+            ratio = ours.cost / theirs.cost
+            text = (
+                f"{load}: CPU per call at most {CALL_LIMIT} of portforward: {ratio:.2f}{disturbed}"
+            )
+            targets.append((text, ratio <= CALL_LIMIT))
+        else:
+            ratio = ours.rate / theirs.rate
+            text = (
+                f"{load}: throughput at least {BULK_LIMIT} of portforward: {ratio:.2f}{disturbed}"
+            )
+            targets.append((text, ratio >= BULK_LIMIT))
+    return targets
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,364 @@
+"""
+The servers that are compared: how each is started, and why it may be missing.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from twisted.internet.interfaces import IStreamServerEndpointStringParser
+from twisted.plugin import getPlugins
+
+from benchmarks.build import BuildError, build, missingCompiler
+from benchmarks.certificates import issue
+from benchmarks.checkout import ROOT, snapshot
+from benchmarks.processes import Measured, freePort
+
+__all__ = ["SERVERS", "Recipe", "Running", "Server", "Setting", "twistd"]
+
+PLUGINS = Path(__file__).parent / "plugins"
+BACKLOG = 4096
+TLS_ENDPOINT = "libvirttls"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """
+    What a server is started with.
+
+    @ivar port: where to listen, on the loopback address.
+    @ivar interval: seconds of silence before a ping.
+    @ivar count: pings unanswered before a peer is dead.
+    @ivar folder: a directory of its own.
+    """
+
+    port: int
+    interval: float
+    count: int
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """
+    How to start a process.
+
+    @ivar command: the program and its arguments.
+    @ivar environment: variables to add.
+    @ivar user: whom to run as, if not as we are.
+    @ivar folder: the directory to run in, if not ours.
+    """
+
+    command: list[str]
+    environment: dict[str, str] = field(default_factory=dict)
+    user: str | None = None
+    folder: Path | None = None
+
+    def start(self, log: Path) -> Measured:
+        """
+        Start the process.
+
+        @param log: the file that gets what it prints.
+        @return: it.
+        """
+        return Measured(self.command, log, self.environment, self.user, self.folder)
+
+
+@dataclass(frozen=True)
+class Running:
+    """
+    A server that listens.
+
+    @ivar process: its process.
+    @ivar port: its port, on the loopback address.
+    @ivar credentials: the certificate and the key of a client, where it speaks TLS.
+    """
+
+    process: Measured
+    port: int
+    credentials: tuple[str, str] | None = None
+
+
+def _present() -> str | None:
+    return None
+
+
+@dataclass(frozen=True)
+class Server:
+    """
+    One of the servers.
+
+    @ivar name: what the table calls it.
+    @ivar about: the same in a sentence.
+    @ivar recipe: makes the command for a setting.
+    @ivar missing: tells why it cannot run here, or L{None}.
+    @ivar protocol: what its clients speak, C{libvirt} or C{websocket}.
+    @ivar tls: whether they speak it over TLS.
+    @ivar spread: whether each client has its own interval.
+    @ivar pings: whether it pings at all.
+    @ivar usual: whether it runs unless servers are chosen by name.
+    """
+
+    name: str
+    about: str
+    recipe: Callable[[Setting], Recipe]
+    missing: Callable[[], str | None] = _present
+    protocol: str = "libvirt"
+    tls: bool = False
+    spread: bool = False
+    pings: bool = True
+    usual: bool = True
+
+    @contextmanager
+    def running(self, interval: float, count: int, logs: Path) -> Iterator[Running]:
+        """
+        A process of this server, which listens.
+
+        @param interval: seconds of silence before a ping.
+        @param count: pings unanswered before a peer is dead.
+        @param logs: where to keep what it prints.
+        @return: it.
+        """
+        with TemporaryDirectory(prefix="kaproto-benchmark-") as folder:
+            setting = Setting(freePort(), interval, count, Path(folder))
+            credentials = None
+            if self.tls:
+                issue(setting.folder)
+                credentials = (f"{folder}/clientcert.pem", f"{folder}/clientkey.pem")
+            recipe = self.recipe(setting)
+            if recipe.user:
+                for path in (setting.folder, *setting.folder.rglob("*")):
+                    shutil.chown(path, recipe.user)
+            with recipe.start(logs / f"{self.name}.log") as process:
+                process.waitListening(setting.port)
+                yield Running(process, setting.port, credentials)
+
+
+def twistd(*arguments: str, reactor: str | None = None, plugins: bool = False) -> Recipe:
+    """
+    A plugin of the checkout, as it was when the run began, in the foreground.
+
+    @param arguments: the plugin's name and its options.
+    @param reactor: the reactor's short name, if not Twisted's choice.
+    @param plugins: whether to add the plugins of the benchmark.
+    @return: how to start it.
+    """
+    paths = [
+        str(snapshot()),
+        *([str(PLUGINS)] if plugins else []),
+        os.environ.get("PYTHONPATH", ""),
+    ]
+    start = "from twisted.scripts.twistd import run; run()"
+    command = [sys.executable, "-c", start, "--nodaemon", "--pidfile="]
+    if reactor is not None:
+        command.append(f"--reactor={reactor}")
+    environment = {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    # The directory a program runs in goes before PYTHONPATH with -c.
+    return Recipe([*command, *arguments], environment, folder=snapshot())
+
+
+def _kaserver(
+    listen: str = "tcp:{port}:interface=127.0.0.1:backlog={backlog}",
+    reactor: str | None = None,
+    mode: str = "2",
+    *,
+    plugins: bool = False,
+) -> Callable[[Setting], Recipe]:
+    def recipe(setting: Setting) -> Recipe:
+        where = listen.format(port=setting.port, backlog=BACKLOG, folder=setting.folder)
+        return twistd(
+            "kaserver",
+            f"--mode={mode}",
+            f"--interval={setting.interval:g}",
+            f"--count={setting.count}",
+            f"--listen={where}",
+            reactor=reactor,
+            plugins=plugins,
+        )
+
+    return recipe
+
+
+def _needs(module: str, cure: str) -> Callable[[], str | None]:
+    def missing() -> str | None:
+        try:
+            found = find_spec(module)
+        except ImportError:
+            found = None
+        return None if found else cure
+
+    return missing
+
+
+def _peer(name: str, *more: str, counted: bool = True) -> Callable[[Setting], Recipe]:
+    def recipe(setting: Setting) -> Recipe:
+        command = [sys.executable, "-m", f"benchmarks.peers.{name}", str(setting.port)]
+        command.append(f"{setting.interval:g}")
+        if counted:
+            command.append(str(setting.count))
+        return Recipe([*command, *more], {"PYTHONPATH": str(ROOT)})
+
+    return recipe
+
+
+def _tlsMissing() -> str | None:
+    if _needsKaserver() is not None:
+        return _needsKaserver()
+    if missingCompiler() is not None:
+        return f"the load generator over TLS {missingCompiler()}"
+    parsers = getPlugins(IStreamServerEndpointStringParser)
+    if not any(parser.prefix == TLS_ENDPOINT for parser in parsers):
+        return f"there is no endpoint {TLS_ENDPOINT}"
+    try:
+        build("load", tls=True)
+    except BuildError as error:
+        return str(error)
+    return None
+
+
+def _floor(setting: Setting) -> Recipe:
+    if missingCompiler() is not None:
+        return _peer("floor")(setting)
+    arguments = [str(setting.port), f"{setting.interval:g}", str(setting.count)]
+    return Recipe([str(build("floor")), *arguments])
+
+
+def _libvirtdPath() -> str | None:
+    return shutil.which("libvirtd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+
+
+def _libvirtdMissing() -> str | None:
+    if _libvirtdPath() is None:
+        return "libvirtd is not installed (Debian: libvirt-daemon)"
+    return None
+
+
+def _libvirtd(setting: Setting) -> Recipe:
+    """
+    libvirtd in session mode, so that all it owns is under one folder, and never as root.
+
+    Its keepalive interval is in whole seconds.
+    """
+    folder = setting.folder
+    run = folder / "run"
+    run.mkdir(mode=0o700)
+    configuration = folder / "libvirtd.conf"
+    configuration.write_text(
+        f"""
+listen_tls = 0
+listen_tcp = 1
+listen_addr = "127.0.0.1"
+tcp_port = "{setting.port}"
+auth_tcp = "none"
+unix_sock_dir = "{run}"
+keepalive_interval = {max(1, round(setting.interval))}
+keepalive_count = {setting.count}
+max_clients = 100000
+max_queued_clients = {BACKLOG}
+log_level = 4
+log_outputs = "4:stderr"
+"""
+    )
+    homes = {"HOME": str(folder), "XDG_RUNTIME_DIR": str(run)}
+    for kind in ("CONFIG", "CACHE", "DATA", "STATE"):
+        homes[f"XDG_{kind}_HOME"] = str(folder / kind.lower())
+    libvirtd = _libvirtdPath()
+    assert libvirtd is not None
+    pidFile = folder / "libvirtd.pid"
+    return Recipe(
+        [libvirtd, "--listen", "--config", str(configuration), "--pid-file", str(pidFile)],
+        homes,
+        _nobody(),
+    )
+
+
+def _nobody() -> str | None:
+    return pwd.getpwnam("nobody").pw_name if os.geteuid() == 0 else None
+
+
+_needsKaserver = _needs("kaproto.app.service", "kaproto cannot be imported")
+_needsTwisted = _needs("twisted", "Twisted is not installed")
+_fromRequirements = "is not installed: pip install -r benchmarks/requirements.txt"
+
+_ALL = [
+    Server("floor", "one epoll loop and a timer wheel, in C if there is a compiler", _floor),
+    Server("kaserver", "this project, mode 2", _kaserver(), _needsKaserver),
+    Server(
+        "kaserver-intervals",
+        "the same, 1,000 different intervals",
+        _kaserver(mode="benchmark-spread", plugins=True),
+        _needsKaserver,
+        spread=True,
+    ),
+    Server(
+        "kaserver-tls",
+        "the same over TLS",
+        _kaserver(
+            TLS_ENDPOINT + ":{port}:interface=127.0.0.1:backlog={backlog}:pki={folder}",
+        ),
+        _tlsMissing,
+        tls=True,
+    ),
+    Server(
+        "kaserver-asyncio",
+        "the same on asyncio's loop",
+        _kaserver(reactor="asyncio"),
+        _needsKaserver,
+        usual=False,
+    ),
+    Server(
+        "kaserver-poll",
+        "the same on poll(2)",
+        _kaserver(reactor="poll"),
+        _needsKaserver,
+        usual=False,
+    ),
+    Server(
+        "wheel",
+        "bare Twisted, one wheel for all, judges nobody",
+        _peer("bare", "wheel", counted=False),
+        _needsTwisted,
+    ),
+    Server(
+        "loopingcall",
+        "bare Twisted, a LoopingCall for each, judges nobody",
+        _peer("bare", "loopingcall", counted=False),
+        _needsTwisted,
+    ),
+    Server(
+        "autobahn",
+        "Autobahn's WebSocket on Twisted, autoPing",
+        _peer("autobahn"),
+        _needs("autobahn", f"autobahn {_fromRequirements}"),
+        "websocket",
+    ),
+    Server(
+        "websockets",
+        "websockets on asyncio, ping_interval",
+        _peer("websockets"),
+        _needs("websockets", f"websockets {_fromRequirements}"),
+        "websocket",
+    ),
+    Server("libvirtd", "libvirtd, test driver", _libvirtd, _libvirtdMissing),
+    Server(
+        "bare",
+        "bare Twisted Protocol, never pings: what a connection weighs",
+        _peer("bare", "none", counted=False),
+        _needsTwisted,
+        pings=False,
+    ),
+]
+
+SERVERS = {server.name: server for server in _ALL}
+"""
+Every server by its name, in the table's order.
+"""
