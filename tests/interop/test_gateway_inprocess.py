@@ -1,0 +1,97 @@
+"""
+A gateway in the process of the tests, so that it can be looked into and set as no flag sets it.
+"""
+
+from __future__ import annotations
+
+import gc
+from typing import cast
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import maybeDeferred
+from twisted.internet.endpoints import UNIXClientEndpoint
+from twisted.internet.protocol import ServerFactory
+
+from kaproto.backends.gateway import Gateway
+from kaproto.client import KeepAliveClientProtocol
+from kaproto.liveness import KeepAlive
+from kaproto.policies import Mandatory
+from kaproto.relay import Relay
+from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
+from tests.interop.gateway import GatewayTestCase
+from tests.interop.programs import runVirsh
+from tests.interop.servers import LibvirtDaemon
+from tests.interop.support import reactor, together, waitUntil
+
+
+class InProcessTests(GatewayTestCase):
+    """
+    libvirtd is a process of its own as usual, and so is virsh.
+    """
+
+    def listen(self, daemon: LibvirtDaemon, openTimeout: float = 10) -> int:
+        """
+        Start a gateway.
+
+        @return: its port.
+        """
+        endpoint = UNIXClientEndpoint(reactor, daemon.socketPath)
+        gateway = Gateway(endpoint, "socket", KeepAlive(0.5, 2), reactor)
+        gateway.openTimeout = openTimeout
+        factory = KeepAliveServerFactory(Mandatory(KeepAlive(0.5, 2)), gateway, clock=reactor)
+        port = reactor.listenTCP(0, cast(ServerFactory, factory), interface="127.0.0.1")
+        self.addCleanup(factory.drain)
+        self.addCleanup(factory.abort)
+        self.addCleanup(maybeDeferred, port.stopListening)
+        return cast(IPv4Address, port.getHost()).port
+
+    async def test_hangsInOpen(self) -> None:
+        """
+        A libvirtd that hangs while it is being opened is given so many seconds, and then virsh
+        says what is the matter. The next virsh can open as soon as libvirtd goes on.
+        """
+        daemon = await LibvirtDaemon.start(self)
+        uri = f"test+tcp://127.0.0.1:{self.listen(daemon, 0.7)}/default"
+        daemon.freeze()
+        result = await runVirsh(self, "-c", uri, "hostname", timeout=3)
+        self.assertEqual(result.exitCode, 1)
+        self.assertIn(
+            "libvirtd behind this gateway (socket) did not open within 0.7 s", result.errors
+        )
+        daemon.thaw()
+        result = await runVirsh(self, "-c", uri, "hostname")
+        self.assertEqual((result.exitCode, result.errors), (0, ""))
+
+    def left(self) -> list[object]:
+        """
+        @return: the objects that there are for connections.
+        """
+        gc.collect()
+        kinds = (KeepAliveServerProtocol, KeepAliveClientProtocol, Relay)
+        return [each for each in gc.get_objects() if isinstance(each, kinds)]
+
+    async def test_nothingLeft(self) -> None:
+        """
+        Whether clients go by themselves, hang, or lose their libvirtd because that hangs or dies,
+        no object is left of them.
+        """
+        daemon = await LibvirtDaemon.start(self)
+        port = self.listen(daemon)
+        before = len(self.left())
+        groups = [await self.clients(port, 10) for _group in range(3)]
+        self.assertEqual(len(self.left()) - before, 3 * 30)
+        for client in groups[0]:
+            client.transport.abortConnection()
+        for client in groups[1]:
+            client.answering = False
+        await together(*(client.waitLost(3) for client in groups[0] + groups[1]))
+        self.assertEqual(len(self.left()) - before, 30)
+        daemon.freeze()
+        await together(*(client.waitLost(3) for client in groups[2]))
+        daemon.thaw()
+        clients = await self.clients(port, 10)
+        await daemon.kill()
+        await together(*(client.waitLost(3) for client in clients))
+        await waitUntil(
+            lambda: len(self.left()) == before, lambda: f"no objects instead of {self.left()}", 2
+        )
