@@ -7,12 +7,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import ClassVar, Final
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.endpoints import (
     HostnameEndpoint,
     UNIXClientEndpoint,
     clientFromString,
 )
+from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -81,7 +82,9 @@ class KeepAliveClientProtocol(KeepAliveProtocol):
 
     _log: ClassVar[Logger] = Logger()
     _open = False
+    _ready = False
     _ended = False
+    _goodbye: ConnectionClosed | None = None
     _serverSays: ConnectionClosed | None = None
 
     def connectionMade(self) -> None:
@@ -115,9 +118,11 @@ class KeepAliveClientProtocol(KeepAliveProtocol):
             later = factory.onOpen(self)
             if later is not None:
                 await later
-        waiting, self._waitingOpen = self._waitingOpen, []
-        for each in waiting:
-            each.callback(self)
+        if self.isAlive():
+            self._ready = True
+            waiting, self._waitingOpen = self._waitingOpen, []
+            for each in waiting:
+                each.callback(self)
 
     async def _askForFarewell(self) -> None:
         try:
@@ -133,14 +138,11 @@ class KeepAliveClientProtocol(KeepAliveProtocol):
         if not isinstance(error, Exception):
             failure.raiseException()
         self._open = False
-        waiting, self._waitingOpen = self._waitingOpen, []
-        if not waiting:
+        if self._reason is None and not self._waitingOpen:
             self._log.warn(
                 "{name} could not be opened: {error}", name=self.factory.name, error=error
             )
         self.disconnect(error)
-        for each in waiting:
-            each.errback(error)
 
     def _callRemote(self, procedure: int, payload: bytes) -> Deferred[bytes]:
         return self._call(REMOTE_PROGRAM, procedure, payload, PROGRAM_VERSION)
@@ -178,6 +180,8 @@ class KeepAliveClientProtocol(KeepAliveProtocol):
             payload is too large, and with the reason when the connection closes first.
         """
         if not self._open and self._reason is None:
+            if self._goodbye is not None:
+                return fail(self._goodbye)
             return fail(
                 LocalProtocolError("the connection is not open yet: await whenOpen() first")
             )
@@ -246,7 +250,7 @@ class KeepAliveClientProtocol(KeepAliveProtocol):
             L{twisted.application.internet.ClientService} as C{prepareConnection}, so that a
             server that refuses counts as a failed attempt.
         """
-        if self.isAlive():
+        if self._ready and self.isAlive():
             return succeed(self)
         if self._reason is not None:
             return fail(self._reason)
@@ -273,8 +277,9 @@ class KeepAliveClientProtocol(KeepAliveProtocol):
 
         @return: fires as L{whenClosed} does.
         """
-        if self._reason is None:
+        if self._reason is None and self._goodbye is None:
             reason = ConnectionClosed("this client closed the connection", CloseReason.CLIENT)
+            self._goodbye = reason
             if self._open:
                 self._open = False
                 self._callRemote(Procedure.CONNECT_CLOSE, b"").addTimeout(
@@ -344,7 +349,7 @@ class KeepAliveClientProtocol(KeepAliveProtocol):
         """
         Tell everybody who waits for something.
         """
-        if self._serverSays is not None and isinstance(reason, ConnectionClosed):
+        if self._serverSays is not None and isinstance(reason, ConnectionClosed | ConnectionLost):
             reason = self._reason = self._serverSays
         self._open = False
         self._ended = True
@@ -352,6 +357,9 @@ class KeepAliveClientProtocol(KeepAliveProtocol):
         for call in calls.values():
             if call.result is not None:
                 call.result.errback(reason)
+        opening, self._waitingOpen = self._waitingOpen, []
+        for opened in opening:
+            opened.errback(reason)
         waiting, self._waitingClosed = self._waitingClosed, []
         for each in waiting:
             each.callback(reason)
@@ -428,7 +436,11 @@ async def _connect(
     )
     connection = await endpoint.connect(factory)
     assert isinstance(connection, KeepAliveClientProtocol)
-    return await connection.whenOpen()
+    try:
+        return await connection.whenOpen()
+    except CancelledError:
+        connection.abort(ConnectionClosed("nobody waits for it any more", CloseReason.CLIENT))
+        raise
 
 
 def endpointFor(
@@ -446,4 +458,4 @@ def endpointFor(
         return UNIXClientEndpoint(reactor, parsed.socket), parsed.name
     if parsed.transport == "tls":
         raise ValueError(f"{uri!r}: TLS is not supported")
-    return HostnameEndpoint(reactor, parsed.host.encode(), parsed.port), parsed.name
+    return HostnameEndpoint(reactor, parsed.host, parsed.port), parsed.name

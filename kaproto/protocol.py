@@ -239,12 +239,19 @@ class KeepAliveProtocol(Protocol):
         liveness = self._liveness
         verdict = liveness.check(now)
         if verdict is Verdict.PING:
-            if self.measuresLatency:
-                self._pingedAt = self.factory.seconds()
-            if self._outgoing is None:
-                writeSoon(self.transport, PING)
+            outgoing = self._outgoing
+            if outgoing is not None and outgoing.midMessage and not self._congested:
+                # The ping would have to wait for the other side of the relay to end the message
+                # that it is sending, and this peer has read all of it that there is. Its silence,
+                # to which it has every right, proves nothing then.
+                liveness.hear(now)
             else:
-                self._outgoing.inject(PING)
+                if self.measuresLatency:
+                    self._pingedAt = self.factory.seconds()
+                if outgoing is None:
+                    writeSoon(self.transport, PING)
+                else:
+                    outgoing.inject(PING)
         elif verdict is Verdict.DEAD:
             if self._condemned:
                 self.died(liveness.timeout(now))

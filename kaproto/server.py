@@ -155,8 +155,7 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
         self._calls.received(message)
         if self._calls.full and not self.readingPaused:
             self.pauseReading(CALLS)
-            if self.congested:
-                self.setDeadline(self.unreadTimeout, "it did not read the replies to its calls")
+            self._limitUnread()
 
     def callAnswered(self) -> None:
         """
@@ -181,19 +180,29 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
         """
         self.factory.clock.callLater(0, self.callAnswered)
 
+    def _limitUnread(self) -> None:
+        # A client that has yet to open has less time for that, whatever it reads.
+        if self.congested and self._pauses & CALLS and not self._hasYetToOpen:
+            self.setDeadline(self.unreadTimeout, "it did not read the replies to its calls")
+
+    @property
+    def _hasYetToOpen(self) -> bool:
+        return self.negotiation.phase in (Phase.AUTHENTICATING, Phase.READY)
+
     def pauseProducing(self) -> None:
         """
         The client does not read as fast as it calls: let its calls wait.
         """
         super().pauseProducing()
         self._calls.hold()
+        self._limitUnread()
 
     def resumeProducing(self) -> None:
         """
         The client has read what was written: answer more of its calls.
         """
         super().resumeProducing()
-        if self._pauses & CALLS:
+        if self._pauses & CALLS and not self._hasYetToOpen:
             self.clearDeadline()
         self._calls.proceed()
         self.callAnswered()
@@ -290,6 +299,10 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
             return
         self.sayWhy(CloseReason.KEEPALIVE)
         self.disconnect(reason, _FAREWELL_SECONDS)
+
+    def _end(self, reason: Exception) -> None:
+        super()._end(reason)
+        self._calls.hold()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """

@@ -8,5 +8,7 @@ from __future__ import annotations
 
 from hypothesis import settings
 
-settings.register_profile("kaproto", deadline=None, derandomize=True, database=None, max_examples=60)
+settings.register_profile(
+    "kaproto", deadline=None, derandomize=True, database=None, max_examples=60
+)
 settings.load_profile("kaproto")

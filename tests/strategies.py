@@ -45,9 +45,7 @@ def messages() -> st.SearchStrategy[Message]:
     """
     Messages with any numbers in their headers.
     """
-    return st.builds(
-        Message, UINT32, UINT32, INT32, UINT32, UINT32, INT32, st.binary(max_size=60)
-    )
+    return st.builds(Message, UINT32, UINT32, INT32, UINT32, UINT32, INT32, st.binary(max_size=60))
 
 
 def errors() -> st.SearchStrategy[RemoteError]:

@@ -17,11 +17,14 @@ from twisted.internet.testing import StringTransport
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol
 from kaproto.errors import RemoteError
-from kaproto.interfaces import IBackend, IKeepAlivePolicy, IProgram
+from kaproto.interfaces import IBackend, IKeepAlivePolicy, IProgram, ISession, OpenRequest
 from kaproto.liveness import KeepAlive
+from kaproto.pacemaker import TICK
+from kaproto.peer import Peer
 from kaproto.program import Program, procedure
 from kaproto.protocol import KeepAliveProtocol
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
@@ -43,6 +46,8 @@ __all__ = [
     "KEEPALIVE",
     "OPEN",
     "ClockTestCase",
+    "FakeBackend",
+    "FakeSession",
     "Probe",
     "Wire",
     "call",
@@ -176,6 +181,76 @@ class Probe(Program):
         return call(procedure, payload, serial, program=cls.number)
 
 
+@implementer(ISession)
+class FakeSession:
+    """
+    What a L{FakeBackend} opens.  It answers each call with what came.
+
+    @ivar idle: see L{ISession}.
+    @ivar connections: whom it was told to be open for.
+    @ivar reasons: why it was closed.
+    """
+
+    idle = True
+
+    def __init__(self) -> None:
+        self.connections: list[object] = []
+        self.reasons: list[Exception] = []
+
+    def opened(self, connection: object) -> None:
+        """
+        Remember the connection.
+        """
+        self.connections.append(connection)
+
+    def callReceived(self, procedure: int, payload: bytes) -> bytes:
+        """
+        Answer with what came.
+        """
+        return payload
+
+    def closed(self, reason: Exception) -> None:
+        """
+        Remember the reason.
+        """
+        self.reasons.append(reason)
+
+
+@implementer(IBackend)
+class FakeBackend:
+    """
+    A backend that opens as the test says.
+
+    @ivar session: what it opens, at once unless L{later} is set.
+    @ivar later: what to give instead, if anything.
+    @ivar error: what to raise instead, if anything.
+    @ivar requests: what it was asked to open.
+    """
+
+    PROCEDURE: ClassVar[int] = 300
+
+    def __init__(self) -> None:
+        self.session = FakeSession()
+        self.later: Deferred[ISession] | None = None
+        self.error: Exception | None = None
+        self.requests: list[OpenRequest] = []
+
+    def knows(self, procedure: int) -> bool:
+        """
+        There is one procedure.
+        """
+        return procedure == self.PROCEDURE
+
+    def open(self, peer: Peer, request: OpenRequest) -> ISession | Deferred[ISession]:
+        """
+        Open.
+        """
+        self.requests.append(request)
+        if self.error is not None:
+            raise self.error
+        return ISession(self.session) if self.later is None else self.later
+
+
 class Wire(Generic[_P]):
     """
     One end of a connection, with the test in the place of the network.
@@ -285,6 +360,12 @@ class ClockTestCase(SynchronousTestCase):
                 transport.abortConnection()
             pair.flush()
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def advance(self, seconds: float) -> None:
+        """
+        Let time pass in steps as small as those of a reactor that has nothing else to do.
+        """
+        self.clock.pump([TICK] * round(seconds / TICK))
 
     def wire(self, protocol: _P, address: IAddress = ADDRESS) -> Wire[_P]:
         """

@@ -252,6 +252,21 @@ class LivenessTests(SynchronousTestCase):
         liveness.hear(51)
         self.assertEqual(liveness.check(51), Verdict.WAIT)
 
+    def test_heardInTimeTakenBack(self) -> None:
+        """
+        A peer that was heard at a time that has been taken back since, because nobody was
+        looking, counts as heard when that is found: silence begins then.
+        """
+        liveness = self.started(1, 1)
+        liveness.hear(3600)
+        self.assertEqual(liveness.check(2), Verdict.WAIT)
+        self.assertEqual(liveness.heard, 2)
+        self.assertEqual(liveness.due(), 3)
+        self.assertEqual(
+            [liveness.check(now) for now in (2.75, 3, 3.75, 4)],
+            [Verdict.WAIT, Verdict.PING, Verdict.WAIT, Verdict.DEAD],
+        )
+
     def test_timeout(self) -> None:
         """
         The error about a dead peer has the interval, the count and the silence.
@@ -401,6 +416,16 @@ class Model(RuleBasedStateMachine):
         Hear something.
         """
         self.liveness.hear(self.seconds())
+        self.heardAt = self.looked
+        self.pings, self.dues = [], []
+
+    @rule(ticks=st.integers(1, 5000))
+    def hearInTimeTakenBack(self, ticks: int) -> None:
+        """
+        Hear something during a stall, before that time is taken back.
+        """
+        self.liveness.hear((self.now + ticks) / TICKS)
+        assert self.liveness.check(self.seconds()) is Verdict.WAIT
         self.heardAt = self.looked
         self.pings, self.dues = [], []
 

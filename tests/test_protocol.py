@@ -23,7 +23,7 @@ from kaproto.errors import (
     RemoteProtocolError,
 )
 from kaproto.liveness import KeepAlive
-from kaproto.protocol import KeepAliveFactory, KeepAliveProtocol, PauseReason
+from kaproto.protocol import CALLS, CONGESTION, KeepAliveFactory, KeepAliveProtocol
 from kaproto.wire.message import (
     HEADER_SIZE,
     MESSAGE_MAX,
@@ -83,12 +83,6 @@ class ProtocolTestCase(ClockTestCase):
         factory = KeepAliveFactory(cast(IReactorTime, self.clock))
         factory.protocol = protocol
         return self.wire(cast(Plain, factory.buildProtocol(None)))
-
-    def advance(self, seconds: float) -> None:
-        """
-        Let time pass in steps as small as those of a reactor that has nothing else to do.
-        """
-        self.clock.pump([1 / 64] * int(seconds * 64))
 
     def untilPinged(self, wire: Wire[Plain]) -> None:
         """
@@ -473,12 +467,12 @@ class ReadingTests(ProtocolTestCase):
         wire = self.plain()
         wire.protocol.startKeepAlive(KEEPALIVE)
         self.advance(0.5)
-        wire.protocol.pauseReading(PauseReason.CALLS)
+        wire.protocol.pauseReading(CALLS)
         self.assertFalse(wire.reading)
         self.assertTrue(wire.protocol.readingPaused)
         self.advance(100)
         self.assertEqual(wire.taken(), b"")
-        wire.protocol.resumeReading(PauseReason.CALLS)
+        wire.protocol.resumeReading(CALLS)
         self.assertTrue(wire.reading)
         self.assertFalse(wire.protocol.readingPaused)
         self.advance(0.25)
@@ -491,13 +485,13 @@ class ReadingTests(ProtocolTestCase):
         An end reads again when the last reason for not reading has gone.
         """
         wire = self.plain()
-        wire.protocol.resumeReading(PauseReason.CALLS)
-        wire.protocol.pauseReading(PauseReason.CALLS)
-        wire.protocol.pauseReading(PauseReason.CALLS)
-        wire.protocol.pauseReading(PauseReason.CONGESTION)
-        wire.protocol.resumeReading(PauseReason.CALLS)
+        wire.protocol.resumeReading(CALLS)
+        wire.protocol.pauseReading(CALLS)
+        wire.protocol.pauseReading(CALLS)
+        wire.protocol.pauseReading(CONGESTION)
+        wire.protocol.resumeReading(CALLS)
         self.assertFalse(wire.reading)
-        wire.protocol.resumeReading(PauseReason.CONGESTION)
+        wire.protocol.resumeReading(CONGESTION)
         self.assertTrue(wire.reading)
 
     def test_congested(self) -> None:
@@ -741,9 +735,12 @@ class RelayTests(ProtocolTestCase):
         self.right.protocol.startKeepAlive(KEEPALIVE)
         self.left.feed(packed[:30])
         self.advance(1.1)
+        self.right.feed(PING)
         self.assertEqual(self.right.taken(), packed[:30])
         self.left.feed(packed[30:])
-        self.assertEqual(self.right.taken(), packed[30:] + PING)
+        self.assertEqual(self.right.taken(), packed[30:] + PONG)
+        self.advance(1.1)
+        self.assertEqual(self.right.taken(), PING)
         self.right.feed(PONG)
         self.assertEqual(self.left.taken(), b"")
 

@@ -110,9 +110,7 @@ class TransportTests(SynchronousTestCase):
         """
         self.patch(os, "geteuid", lambda: 1000)
         self.patch(os, "environ", {"XDG_RUNTIME_DIR": "/run/user/1000", "HOME": "/home/alice"})
-        self.assertEqual(
-            parseURI("qemu:///session").socket, "/run/user/1000/libvirt/libvirt-sock"
-        )
+        self.assertEqual(parseURI("qemu:///session").socket, "/run/user/1000/libvirt/libvirt-sock")
         self.assertEqual(parseURI("qemu:///system").socket, SYSTEM_SOCKET)
         del os.environ["XDG_RUNTIME_DIR"]
         self.assertEqual(

@@ -24,9 +24,7 @@ class WireTests(SynchronousTestCase):
         Numbers are big-endian, of four or eight bytes, and negative ones are in two's complement.
         """
         packer = Packer().int32(-2).uint32(0x20008086).uint64(1_002_003)
-        self.assertEqual(
-            packer.packed(), bytes.fromhex("fffffffe 20008086 00000000 000f4a13")
-        )
+        self.assertEqual(packer.packed(), bytes.fromhex("fffffffe 20008086 00000000 000f4a13"))
 
     def test_nothing(self) -> None:
         """
@@ -69,9 +67,7 @@ class WireTests(SynchronousTestCase):
         """
         Each element of a C char array has four bytes to itself.
         """
-        self.assertEqual(
-            Packer().chars(b"a\xc3").packed()[:7], bytes.fromhex("00000061 000000")
-        )
+        self.assertEqual(Packer().chars(b"a\xc3").packed()[:7], bytes.fromhex("00000061 000000"))
         self.assertEqual(len(Packer().chars(bytes(32)).packed()), 128)
 
     def test_signExtendedChars(self) -> None:
@@ -106,7 +102,9 @@ class WireTests(SynchronousTestCase):
         """
         A string is there if the word before it is not 0, as libvirt's decoder has it for bools.
         """
-        self.assertEqual(Unpacker(bytes.fromhex("00000002 00000001 61000000")).optionalString(), "a")
+        self.assertEqual(
+            Unpacker(bytes.fromhex("00000002 00000001 61000000")).optionalString(), "a"
+        )
 
 
 class RoundTripTests(SynchronousTestCase):

@@ -220,10 +220,13 @@ class Options(BaseOptions):
             ) from error
 
     def _endpoint(self, description: str) -> IStreamServerEndpoint:
+        backlog = ""
         if description.startswith(("tcp:", "tcp6:", "unix:")) and ":backlog=" not in description:
-            description += f":backlog={_BACKLOG}"
+            backlog = f":backlog={_BACKLOG}"
         try:
-            return IStreamServerEndpoint(serverFromString(self._theReactor(), description))
+            return IStreamServerEndpoint(
+                serverFromString(self._theReactor(), description + backlog)
+            )
         except Exception as error:
             raise UsageError(
                 f"--listen={description}: {type(error).__name__}: {error}; it takes a Twisted "

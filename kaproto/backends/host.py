@@ -4,6 +4,7 @@ The embedded host: answers for the machine it runs on, so that no libvirtd is ne
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -17,7 +18,7 @@ from kaproto.peer import Peer
 from kaproto.wire.programs import ErrorCode, ErrorDomain, Procedure
 from kaproto.wire.xdr import Packer, Unpacker
 
-__all__ = ["HOST_NAME", "EmbeddedHost"]
+__all__ = ["HOST_NAME", "EmbeddedHost", "versionNumber"]
 
 HOST_NAME: Final = "test:///default"
 """
@@ -30,10 +31,10 @@ _MODEL_SIZE: Final = 32
 
 def versionNumber(version: str) -> int:
     """
-    @param version: such as C{"1.2.3"}.
+    @param version: such as C{"1.2.3"} or C{"1.2.3rc1"}.
     @return: the number libvirt makes of that: major * 1,000,000 + minor * 1,000 + release.
     """
-    major, minor, release = (int(part) for part in version.split(".")[:3])
+    major, minor, release = (int(part) for part in re.findall(r"\d+", version)[:3])
     return major * 1_000_000 + minor * 1_000 + release
 
 

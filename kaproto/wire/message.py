@@ -110,14 +110,19 @@ class Message(NamedTuple):
 def packMessage(message: Message) -> bytes:
     """
     @return: the message as it goes on the wire.
-    @raise LocalProtocolError: when it would be larger than L{MESSAGE_MAX}.
+    @raise LocalProtocolError: when it would be larger than L{MESSAGE_MAX}, or one of its numbers
+        has more than 32 bits.
     """
     length = HEADER_SIZE + len(message.payload)
     if length > MESSAGE_MAX:
         raise LocalProtocolError(
             f"a message of {length} bytes is larger than the {MESSAGE_MAX} that the protocol allows"
         )
-    return HEADER.pack(length, *message[:6]) + message.payload
+    try:
+        header = HEADER.pack(length, *message[:6])
+    except struct.error as error:
+        raise LocalProtocolError(f"{message[:6]} is no header: {error}") from error
+    return header + message.payload
 
 
 def _packKeepAlive(procedure: KeepAliveProcedure) -> bytes:

@@ -1,0 +1,275 @@
+"""
+Tests for the examples that the documentation and the README show: they run, and do what is said.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from importlib import import_module
+from ipaddress import ip_network
+from pathlib import Path
+from types import ModuleType
+from unittest.mock import patch
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.trial.unittest import SynchronousTestCase
+
+from kaproto.backends.host import EmbeddedHost
+from kaproto.interfaces import ADMITTED, Admission, Refused
+from kaproto.liveness import KeepAlive
+from kaproto.negotiation import TRANSITIONS
+from kaproto.peer import Peer
+from kaproto.policies import Mandatory
+from kaproto.server import KeepAliveServerFactory
+from tests.interop.programs import Program
+from tests.interop.servers import KaServer, twistdCommand
+from tests.interop.support import InteropTestCase, reactor, waitUntil
+
+PROJECT = Path(__file__).resolve().parent.parent
+DOCS = PROJECT / "docs"
+EXAMPLES = DOCS / "examples"
+POLICY = EXAMPLES / "exceptpolicy"
+
+
+class ReadmeTests(SynchronousTestCase):
+    """
+    What the README shows.
+    """
+
+    def test_client(self) -> None:
+        """
+        The client in the README is the example of that name, which is tested below.
+        """
+        readme = (PROJECT / "README.md").read_text()
+        self.assertIn(f"```python\n{(EXAMPLES / 'client.py').read_text()}```", readme)
+
+
+class ScriptTests(InteropTestCase):
+    """
+    The scripts, each run as a process of its own, over loopback sockets.
+    """
+
+    tools = ()
+
+    def runExample(self, script: str, *arguments: str) -> Program:
+        """
+        Start an example.
+        """
+        return self.runPython(str(EXAMPLES / script), *arguments)
+
+    def runPython(self, *arguments: str, path: str = "") -> Program:
+        """
+        Start a Python that finds kaproto where this one does.
+        """
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(filter(None, [path, str(PROJECT)])),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        command = [sys.executable, *arguments]
+        return Program.start(self, command, environment, self.privateDirectory())
+
+    async def serve(self) -> tuple[KeepAliveServerFactory, str]:
+        """
+        Serve an embedded host from this process.
+
+        @return: the factory, and the URI that clients are to connect to.
+        """
+        factory = KeepAliveServerFactory(Mandatory(), EmbeddedHost())
+        port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(factory)
+        self.addCleanup(factory.drain)
+        self.addCleanup(factory.abort)
+        self.addCleanup(port.stopListening)
+        address = port.getHost()
+        assert isinstance(address, IPv4Address)
+        return factory, f"test+tcp://127.0.0.1:{address.port}/default"
+
+    async def test_feed(self) -> None:
+        """
+        The feed's client prints the server's readings, and says so when the server has gone.
+        """
+        server = self.runExample("feed_server.py", "tcp:0:interface=127.0.0.1")
+        port = (await server.waitOutput(r"port=(\d+)"))[1]
+        client = self.runExample("feed_client.py", f"tcp:127.0.0.1:{port}")
+        await client.waitOutput(r"(load: \d+\n){2}")
+        await server.kill()
+        result = await client.finish()
+        self.assertRegex(result.output, "the feed ended: ")
+        self.assertEqual(result.exitCode, 0, result)
+
+    async def test_client(self) -> None:
+        """
+        The client of ten lines is let in where keepalive is mandatory, and prints the host name.
+        """
+        factory, uri = await self.serve()
+        client = self.runExample("client.py", uri)
+        result = await client.finish()
+        self.assertEqual(result.output, f"{EmbeddedHost().hostname}\n", result)
+        self.assertEqual(result.exitCode, 0, result)
+        self.assertEqual(factory.counters.opened, 1)
+
+    async def test_reconnecting(self) -> None:
+        """
+        The reconnecting client comes back after its connection was broken.
+        """
+        factory, uri = await self.serve()
+        client = self.runExample("reconnecting.py", uri)
+        await client.waitOutput("connected to .*\n$")
+        factory.abort()
+        await client.waitOutput("connected to .*\nlost it: .*\nconnected to ")
+        await waitUntil(lambda: factory.connections, "the second connection")
+
+    async def test_testing(self) -> None:
+        """
+        The example of how to test an application passes.
+        """
+        command = ["-m", "twisted.trial", "--temp-directory=trial", "test_feed"]
+        trial = self.runPython(*command, path=str(EXAMPLES))
+        result = await trial.finish(timeout=30)
+        self.assertRegex(result.output, r"PASSED \(successes=4\)")
+
+    async def test_policy(self) -> None:
+        """
+        The example policy, built and installed, is chosen by its name on the command line.
+        """
+        target = self.privateDirectory()
+        flags = ["--quiet", "--no-build-isolation", "--no-deps", "--no-index"]
+        pip = self.runPython("-m", "pip", "install", *flags, f"--target={target}", str(POLICY))
+        self.assertEqual((await pip.finish(timeout=60)).exitCode, 0, pip.describe())
+        twistd = ["/usr/bin/env", f"PYTHONPATH={target}", *twistdCommand()]
+        server = await KaServer.start(self, "--mode=except:127.0.0.0/8,::1", twistd=twistd)
+        self.assertRegex(server.log, "mode except")
+
+
+def load(folder: Path, name: str) -> ModuleType:
+    """
+    @return: a module from a folder that is not among those that Python looks in.
+    """
+    with patch.object(sys, "path", [str(folder), *sys.path]):
+        return import_module(name)
+
+
+class PolicyTests(SynchronousTestCase):
+    """
+    The decisions of the example policy.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make the policy that the command line would make.
+        """
+        self.policy = (
+            load(POLICY, "exceptpolicy").Except().configured("192.0.2.0/24", KeepAlive(7, 3))
+        )
+
+    def admit(self, host: str, *, asked: bool) -> Admission | Refused:
+        """
+        @return: the policy's word on a client.
+        """
+        answer: Admission | Refused = self.policy.admit(
+            Peer(IPv4Address("TCP", host, 4040), asked=asked)
+        )
+        return answer
+
+    def test_asked(self) -> None:
+        """
+        Whoever asked for keepalive is admitted, wherever it is, and watched.
+        """
+        self.assertEqual(self.admit("203.0.113.9", asked=True), ADMITTED)
+        self.assertEqual(self.policy.keepAlive(Peer()), KeepAlive(7, 3))
+
+    def test_excepted(self) -> None:
+        """
+        Whoever did not ask is admitted from the network that is excepted, with a remark.
+        """
+        answer = self.admit("192.0.2.9", asked=False)
+        assert isinstance(answer, Admission)
+        self.assertIn("excepted", str(answer.remark))
+
+    def test_refused(self) -> None:
+        """
+        Whoever did not ask is refused from anywhere else.
+        """
+        self.assertIsInstance(self.admit("203.0.113.9", asked=False), Refused)
+
+    def test_argument(self) -> None:
+        """
+        Networks are taken from the argument; without one, or with a bad one, it says so.
+        """
+        policy = load(POLICY, "exceptpolicy").Except()
+        configured = policy.configured("192.0.2.0/24,::/0", KeepAlive())
+        self.assertEqual(configured.networks, (ip_network("192.0.2.0/24"), ip_network("::/0")))
+        self.assertRaises(ValueError, policy.configured, None, KeepAlive())
+        self.assertRaises(ValueError, policy.configured, "here", KeepAlive())
+
+
+def follow(lines: list[str], row: int, column: int) -> int:
+    """
+    Follow the line of a drawing that goes right from a place, and then up or down.
+
+    @return: the row where the line arrives at a box.
+    """
+    while lines[row][column] in "-|":
+        column += 1
+    ends = [row]
+    for step in (-1, 1):
+        each = row + step
+        while 0 <= each < len(lines) and lines[each][column : column + 1] in ("|", "+"):
+            if lines[each][column] == "+":
+                ends.append(each)
+            each += step
+    (arrival,) = (each for each in ends if "|<-" in lines[each])
+    return arrival
+
+
+def readDrawing(drawing: str) -> dict[str, dict[str, str]]:
+    """
+    @return: the table that was drawn.
+    """
+    lines = drawing.splitlines()
+    boxes: dict[int, str] = {}
+    for row, line in enumerate(lines):
+        if (box := re.match(r"\|( +(\w+) +| +)\|", line)) is not None:
+            boxes[row] = box[2] or boxes[row - 1]
+    table: dict[str, dict[str, str]] = {state: {} for state in boxes.values()}
+    for row, state in boxes.items():
+        if (side := re.search(r"\|-- (.*?) -", lines[row])) is not None:
+            after = boxes[follow(lines, row, side.end() - 1)]
+            table[state].update(dict.fromkeys(side[1].split(", "), after))
+    for row, line in enumerate(lines):
+        if (down := re.match(r" +\| ([a-z][a-z, ]*?)(  |$)", line)) is not None:
+            before = boxes[max(each for each in boxes if each < row)]
+            after = boxes[min(each for each in boxes if each > row)]
+            table[before].update(dict.fromkeys(down[1].split(", "), after))
+    return table
+
+
+class DrawingTests(SynchronousTestCase):
+    """
+    The drawing of a connection's phases, which is made when the documentation is built.
+    """
+
+    def setUp(self) -> None:
+        """
+        Draw it.
+        """
+        self.drawing: str = load(DOCS, "generate").drawHandshake()
+
+    def test_tellsTheTable(self) -> None:
+        """
+        Whoever follows the lines of the drawing gets the table that the server goes by.
+        """
+        table = {
+            phase.value: {event.value: after.value for event, after in events.items()}
+            for phase, events in TRANSITIONS.items()
+        }
+        self.assertEqual(readDrawing(self.drawing), table)
+
+    def test_narrow(self) -> None:
+        """
+        It fits on a page.
+        """
+        self.assertLess(max(map(len, self.drawing.splitlines())), 80)

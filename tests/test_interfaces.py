@@ -1,0 +1,226 @@
+"""
+Tests for L{kaproto.interfaces}, and that all who say they provide them do.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+from twisted.application.service import IServiceMaker
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import (
+    IProtocol,
+    IProtocolFactory,
+    IPushProducer,
+    IStreamClientEndpoint,
+)
+from twisted.internet.task import Clock
+from twisted.plugin import IPlugin, getPlugins
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import Interface, implementer
+from zope.interface.exceptions import Invalid
+from zope.interface.verify import verifyObject
+
+import kaproto
+from kaproto.backends import machine
+from kaproto.backends.gateway import Gateway
+from kaproto.backends.host import HOST_NAME, EmbeddedHost
+from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol
+from kaproto.interfaces import (
+    ADMITTED,
+    Admission,
+    IBackend,
+    IKeepAlivePolicy,
+    IProgram,
+    ISession,
+    OpenRequest,
+    Refused,
+)
+from kaproto.liveness import KeepAlive
+from kaproto.peer import Peer
+from kaproto.policies import MODES, Policy
+from kaproto.program import ApplicationBackend, Program
+from kaproto.protocol import KeepAliveProtocol
+from kaproto.remote import RemoteProgram
+from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
+from kaproto.testing import connectedPair
+
+VERIFIED = {
+    "ApplicationBackend",
+    "EmbeddedHost",
+    "Gateway",
+    "KeepAliveProtocol",
+    "Policy",
+    "Program",
+    "_GatewaySession",
+    "_HostSession",
+    "_Nothing",
+}
+"""
+The classes whose instances are verified below.
+"""
+
+
+@implementer(IStreamClientEndpoint)
+class ServerInMemory:
+    """
+    An endpoint at which a server listens that opens anything.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
+        """
+        Connect to it.
+        """
+        assert isinstance(factory, KeepAliveClientFactory)
+        return succeed(connectedPair(KeepAliveServerFactory(clock=self._clock), factory).client)
+
+
+class ProvidersTests(SynchronousTestCase):
+    """
+    Those who say that they provide an interface.
+    """
+
+    def test_nobodyIsLeftOut(self) -> None:
+        """
+        Every class of kaproto's that says so is verified here.
+        """
+        implementers = set()
+        for path in Path(kaproto.__file__).parent.rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_bytes())):
+                if isinstance(node, ast.ClassDef) and any(
+                    ast.unparse(decorator).startswith("implementer(")
+                    for decorator in node.decorator_list
+                ):
+                    implementers.add(node.name)
+        self.assertEqual(implementers, VERIFIED)
+
+    def test_policies(self) -> None:
+        """
+        The three modes are policies and plugins, as they are and as they are configured, and so
+        is the policy to subclass.
+        """
+        for policy in (Policy(), *MODES):
+            for each in (policy, policy.configured(None, KeepAlive(1, 1))):
+                self.assertTrue(verifyObject(IKeepAlivePolicy, each))
+                self.assertTrue(verifyObject(IPlugin, each))
+
+    def test_installedPolicies(self) -> None:
+        """
+        Twisted finds the three modes where it looks for plugins.
+        """
+        installed = list(getPlugins(IKeepAlivePolicy))
+        for mode in MODES:
+            self.assertIn(mode, installed)
+
+    def test_installedService(self) -> None:
+        """
+        Twisted finds kaserver where it looks for services.
+        """
+        (maker,) = (each for each in getPlugins(IServiceMaker) if each.tapname == "kaserver")
+        self.assertTrue(verifyObject(IServiceMaker, maker))
+
+    def test_backends(self) -> None:
+        """
+        The embedded host and the application's backend are backends, and what they open are
+        sessions.
+        """
+        self.patch(machine, "hostname", lambda: "host.example.com")
+        for backend in (EmbeddedHost(), ApplicationBackend()):
+            self.assertTrue(verifyObject(IBackend, backend))
+            session = backend.open(Peer(), OpenRequest(HOST_NAME, 0))
+            self.assertTrue(verifyObject(ISession, session))
+
+    def test_gateway(self) -> None:
+        """
+        So is the gateway, and what it opens.
+        """
+        clock = Clock()
+        gateway = Gateway(ServerInMemory(clock), "memory", KeepAlive(0, 0), clock)
+        self.assertTrue(verifyObject(IBackend, gateway))
+        session = self.successResultOf(gateway.open(Peer(), OpenRequest(HOST_NAME, 0)))
+        self.assertTrue(verifyObject(ISession, session))
+        session.closed(Exception("over"))
+        clock.advance(0)
+        self.assertEqual(clock.getDelayedCalls(), [])
+
+    def test_programs(self) -> None:
+        """
+        A program to subclass is one, and so is the remote program.
+        """
+        for program in (Program(), RemoteProgram(ApplicationBackend())):
+            self.assertTrue(verifyObject(IProgram, program))
+
+    def test_protocols(self) -> None:
+        """
+        Connections can be told by their transports to stop writing, and factories build them.
+        """
+        for protocol in (KeepAliveProtocol(), KeepAliveServerProtocol(), KeepAliveClientProtocol()):
+            self.assertTrue(verifyObject(IPushProducer, protocol))
+        clock = Clock()
+        for factory in (KeepAliveServerFactory(clock=clock), KeepAliveClientFactory(clock=clock)):
+            self.assertTrue(verifyObject(IProtocolFactory, factory))
+
+    def test_notEverythingPasses(self) -> None:
+        """
+        Something that only says that it is a policy, a backend, a session or a program is found
+        out.
+        """
+        for interface in (IKeepAlivePolicy, IBackend, ISession, IProgram):
+            self.assertRaises(Invalid, verifyObject, interface, self.pretender(interface))
+
+    def pretender(self, interface: type[Interface]) -> object:
+        """
+        Make something that only says that it provides the interface.
+        """
+
+        @implementer(interface)
+        class Pretender:
+            pass
+
+        return Pretender()
+
+
+class OpenRequestTests(SynchronousTestCase):
+    """
+    The arguments of C{CONNECT_OPEN}.
+    """
+
+    def test_readOnly(self) -> None:
+        """
+        Bit 0 of the flags asks for a read-only connection, and the other bits, which clients set
+        for themselves, do not.
+        """
+        for flags, readOnly in [(0, False), (1, True), (2, False), (3, True), (4, False)]:
+            self.assertIs(OpenRequest("", flags).readOnly, readOnly)
+
+
+class AnswersTests(SynchronousTestCase):
+    """
+    What a policy says to a peer that wants to open.
+    """
+
+    def test_admission(self) -> None:
+        """
+        An admission has no remark unless there is one.
+        """
+        self.assertIsNone(ADMITTED.remark)
+        self.assertEqual(ADMITTED, Admission())
+        self.assertNotEqual(ADMITTED, Admission("but"))
+
+    def test_refusal(self) -> None:
+        """
+        A refusal has to say why.
+        """
+        self.assertEqual(Refused("why").message, "why")
+        self.assertRaises(TypeError, Refused)
+
+    def test_answersAreFinal(self) -> None:
+        """
+        Neither can be changed afterwards, for policies may share them among peers.
+        """
+        self.assertRaises(AttributeError, setattr, ADMITTED, "remark", "changed")
+        self.assertRaises(AttributeError, setattr, Refused("why"), "message", "changed")

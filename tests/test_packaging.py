@@ -1,0 +1,194 @@
+"""
+Tests for the wheel and for the commands that the README tells people to type.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import tomllib
+import venv
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+from zipfile import ZipFile
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from kaproto import __version__
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+def run(*command: str | Path, directory: str | Path = PROJECT) -> str:
+    """
+    Run a command to its end.
+
+    @return: all that it wrote.
+    @raise AssertionError: when it fails.
+    """
+    result = subprocess.run(
+        command,
+        cwd=directory,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=120,
+        check=False,
+    )
+    if result.returncode:
+        raise AssertionError(f"{command} ended with {result.returncode}:\n{result.stdout}")
+    return result.stdout
+
+
+class Installed(NamedTuple):
+    """
+    The wheel, and a virtual environment that it is installed in.
+
+    @ivar wheel: the file.
+    @ivar python: the environment's interpreter.
+    @ivar packages: where the wheel was unpacked to.
+    @ivar elsewhere: a folder that has nothing to do with the checkout.
+    """
+
+    wheel: Path
+    python: Path
+    packages: Path
+    elsewhere: Path
+
+
+@cache
+def install() -> Installed:
+    """
+    Build and install the wheel, once for all tests.  The dependencies can be imported from the
+    environment that runs the tests.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="wheel-", dir=Path.cwd()))
+    run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder)
+    (wheel,) = folder.glob("*.whl")
+    environment = folder / "venv"
+    venv.create(environment, symlinks=True)
+    python = environment / "bin" / "python"
+    flags = ["--quiet", "--no-deps", "--no-index", "--disable-pip-version-check"]
+    run(sys.executable, "-m", "pip", f"--python={python}", "install", *flags, wheel)
+    (packages,) = environment.glob("lib/python*/site-packages")
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    elsewhere = folder / "elsewhere"
+    elsewhere.mkdir()
+    return Installed(wheel, python, packages, elsewhere)
+
+
+class WheelTests(SynchronousTestCase):
+    """
+    The wheel, and twistd where it is installed.
+    """
+
+    def setUp(self) -> None:
+        """
+        Build and install it, unless that is done.
+        """
+        self.installed = install()
+
+    def runPython(self, *arguments: str) -> str:
+        """
+        Run the new environment's Python away from the checkout.
+
+        @return: what it printed.
+        """
+        return run(self.installed.python, "-I", *arguments, directory=self.installed.elsewhere)
+
+    def twistd(self, *arguments: str) -> str:
+        """
+        Run the new environment's twistd.
+
+        @return: what it printed.
+        """
+        start = "import sys; from twisted.scripts.twistd import run; sys.argv[0] = 'twistd'; run()"
+        return self.runPython("-c", start, *arguments)
+
+    def test_contents(self) -> None:
+        """
+        The wheel has the plugin, says that it is typed, and has nothing that belongs to the
+        checkout: no cache of plugins, tests or documentation.
+        """
+        names = ZipFile(self.installed.wheel).namelist()
+        self.assertIn("kaproto/py.typed", names)
+        plugins = [name for name in names if name.startswith("twisted/")]
+        self.assertEqual(plugins, ["twisted/plugins/kaproto_plugins.py"])
+        top = {name.partition("/")[0] for name in names}
+        self.assertEqual(top, {"kaproto", "twisted", f"kaproto-{__version__}.dist-info"})
+
+    def test_everyModule(self) -> None:
+        """
+        Every module of the checkout is in the wheel.
+        """
+        modules = {str(path.relative_to(PROJECT)) for path in PROJECT.glob("kaproto/**/*.py")}
+        self.assertEqual(modules - set(ZipFile(self.installed.wheel).namelist()), set())
+
+    def test_importedFromWheel(self) -> None:
+        """
+        In the new environment it is the wheel's code that runs, not the checkout's.
+        """
+        output = self.runPython("-c", "import kaproto; print(kaproto.__file__)")
+        self.assertEqual(output.strip(), str(self.installed.packages / "kaproto" / "__init__.py"))
+
+    def test_help(self) -> None:
+        """
+        C{twistd --help} lists kaserver.
+        """
+        self.assertRegex(self.twistd("--help"), r"(?m)^ +kaserver +\S")
+
+    def test_version(self) -> None:
+        """
+        C{twistd kaserver --version} prints the version of the package.
+        """
+        self.assertIn(__version__, self.twistd("kaserver", "--version"))
+
+    def test_policies(self) -> None:
+        """
+        The three modes are found in the new environment.
+        """
+        self.assertRegex(
+            self.twistd("kaserver", "--help-policies"), r"(?s)disable .*optional .*mandatory "
+        )
+
+
+def readmeCommands() -> list[str]:
+    """
+    @return: the one-line shell commands of the README that begin by making a virtual environment.
+    """
+    return re.findall(r"(?m)^python3 -m venv .*$", (PROJECT / "README.md").read_text())
+
+
+class CommandTests(SynchronousTestCase):
+    """
+    The two commands of the README, and continuous integration, which is to run the same ones.
+    """
+
+    def test_readme(self) -> None:
+        """
+        There are two: the first runs kaserver in mode 2, the second runs all tests.
+        """
+        first, second = readmeCommands()
+        self.assertRegex(first, r"pip install \. && \.venv/bin/twistd -n kaserver --mode=2$")
+        self.assertRegex(second, r"pip install .*\[test\].* && .*-m twisted\.trial tests$")
+
+    def test_continuousIntegration(self) -> None:
+        """
+        C{.ci/run} takes both from the README instead of having its own.
+        """
+        script = (PROJECT / ".ci" / "run").read_text()
+        self.assertIn("README.md", script)
+        self.assertNotIn("-m twisted.trial tests", script)
+
+    def test_version(self) -> None:
+        """
+        There is one place for the version: the build reads it from the package.
+        """
+        with (PROJECT / "pyproject.toml").open("rb") as file:
+            settings = tomllib.load(file)
+        self.assertNotIn("version", settings["project"])
+        self.assertEqual(settings["tool"]["hatch"]["version"]["path"], "kaproto/__init__.py")

@@ -1,0 +1,113 @@
+"""
+A policy from somebody else's package, installed for real and chosen on the command line.
+
+The package is the one that the documentation shows, C{docs/examples/exceptpolicy}.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from kaproto.policies import REFUSAL
+from tests.interop import wire
+from tests.interop.programs import Program
+from tests.interop.rawclient import RawClient
+from tests.interop.servers import KaServer, twistdCommand
+from tests.interop.support import InteropTestCase
+
+PROJECT = Path(__file__).resolve().parent.parent
+PACKAGE = PROJECT / "docs" / "examples" / "exceptpolicy"
+
+
+class ThirdPartyTests(InteropTestCase):
+    """
+    The package's policy C{except} is like mandatory, but lets in clients from the networks that
+    are its argument.
+    """
+
+    tools = ()
+
+    async def install(self) -> None:
+        """
+        Install the package, from its source and without the network, into a folder of its own.
+        """
+        self.target = self.privateDirectory()
+        pip = Program.start(
+            self,
+            [
+                *(sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"),
+                *("--no-build-isolation", f"--target={self.target}", str(PACKAGE)),
+            ],
+            os.environ,
+            self.target,
+        )
+        result = await pip.finish(timeout=60)
+        self.assertEqual(result.exitCode, 0, result)
+
+    def path(self) -> str:
+        """
+        @return: where Python is to look for packages.
+        """
+        return os.pathsep.join([self.target, str(PROJECT)])
+
+    async def kaserver(self, *arguments: str) -> Program:
+        """
+        Run C{twistd kaserver} to its end.
+        """
+        command = [*twistdCommand(), "-n", "--pidfile=", "kaserver", *arguments]
+        environment = {**os.environ, "PYTHONPATH": self.path()}
+        program = Program.start(self, command, environment, self.target)
+        await program.finish(timeout=30)
+        return program
+
+    async def start(self, mode: str) -> KaServer:
+        """
+        Start C{twistd kaserver} with a mode.
+        """
+        twistd = ["/usr/bin/env", f"PYTHONPATH={self.path()}", *twistdCommand()]
+        return await KaServer.start(self, f"--mode={mode}", twistd=twistd)
+
+    async def test_described(self) -> None:
+        """
+        C{--help-policies} names the policy and what may follow its name, after kaproto's own.
+        """
+        await self.install()
+        program = await self.kaserver("--help-policies")
+        self.assertRegex(
+            program.output,
+            r"(?s)disable.*optional.*mandatory.*\n"
+            r"  except:NETWORK\[,NETWORK\]\.\.\. +like mandatory, but let clients",
+        )
+
+    async def test_wrongArgument(self) -> None:
+        """
+        A wrong argument is a usage error in the policy's own words, and so is none.
+        """
+        await self.install()
+        for argument, words in (
+            (":here", "--mode=except:here: policy except: 'here' does not appear to be an IPv4"),
+            ("", "--mode=except: policy except: which networks? for example except:192.0.2.0/24"),
+        ):
+            program = await self.kaserver(f"--mode=except{argument}")
+            result = await program.finish()
+            self.assertEqual(result.exitCode, 1, result)
+            self.assertIn(words, result.output + result.errors)
+
+    async def test_argument(self) -> None:
+        """
+        The server goes by the policy and its argument: a client that does not ask for keepalive
+        is let in from the networks that are excepted, and refused from others.
+        """
+        await self.install()
+        server = await self.start("except:192.0.2.0/24,127.0.0.0/8")
+        self.assertIn("mode except", server.log)
+        client = await RawClient.connect(self, server.port)
+        await client.open(ask=False)
+        server = await self.start("except:192.0.2.0/24")
+        client = await RawClient.connect(self, server.port)
+        reply = await client.call(wire.OPEN, wire.OPEN_ARGUMENTS)
+        assert reply.error is not None
+        self.assertEqual(reply.error.message, REFUSAL)
+        await client.waitLost()
