@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks.checkout import fingerprint
 from benchmarks.measure import DISTURBED, Held, Opened
 
-__all__ = ["Run", "machine", "table"]
+__all__ = ["VERDICTS", "Run", "machine", "table"]
 
 PEERS_TO_BEAT = (
     # name, times its cost that is allowed, at how many clients
@@ -27,6 +27,11 @@ PEERS_TO_BEAT = (
 MEMORY_OVER_BARE = 2500
 OPENS_OVER_LIBVIRTD = 3
 GROWTH = 1.15
+
+VERDICTS = {True: "met", False: "MISSED", None: "undecided, disturbed"}
+"""
+What the reports say of a target.
+"""
 
 
 @dataclass
@@ -74,7 +79,7 @@ class Run:
         if self.opened:
             parts.append(self._arriving())
         parts += [self._matrices(clients) for clients in self._counts()]
-        targets = [f"- {'met' if met else 'MISSED'}: {text}" for text, met in self.targets()]
+        targets = [f"- {VERDICTS[met]}: {text}" for text, met in self.targets()]
         if targets:
             parts += ["## Targets", "\n".join(targets)]
         everything: list[Held | Opened] = [*self.held, *self.opened]
@@ -84,7 +89,7 @@ class Run:
                 f"**{disturbed} of {len(everything)} measurements were "
                 f"disturbed**: other processes used more than {100 * DISTURBED:.0f} % of a "
                 "processor meanwhile. Their rates and delays say little, and their cost may be "
-                "too high. Targets that rest on them are not decided by this run."
+                "too high. Targets on cost and rates that rest on them are undecided."
             )
         if self.skipped:
             lines = [f"- {name}: {reason}" for name, reason in self.skipped.items()]
@@ -196,25 +201,26 @@ class Run:
                 parts.append(table([name, *(server for server, _ in known)], rows))
         return "\n\n".join(parts)
 
-    def targets(self) -> list[tuple[str, bool]]:
+    def targets(self) -> list[tuple[str, bool | None]]:
         """
         The project's own targets, as far as this run can tell.
 
-        @return: what was asked and found, and whether it was met.
+        @return: what was asked and found, and whether it was met, or L{None} where a measurement
+            was disturbed.
         """
-        found: list[tuple[str, bool]] = []
+        found: list[tuple[str, bool | None]] = []
         for peer, limit, counts in PEERS_TO_BEAT:
             for clients in counts:
                 ours, theirs = self.find("kaserver", clients), self.find(peer, clients)
                 if ours and theirs and ours.microseconds and theirs.microseconds:
                     ratio = ours.microseconds / theirs.microseconds
                     text = f"cost at {clients:,} clients at most {limit:.3g} of {peer}: {ratio:.3g}"
-                    found.append((_marked(text, ours, theirs), ratio <= limit))
+                    found.append((text, _decided(ratio <= limit, ours, theirs)))
         few, many = self.find("kaserver", 2000), self.find("kaserver", 10000)
         if few and many and few.microseconds and many.microseconds:
             growth = many.microseconds / few.microseconds
             text = f"cost at 10,000 clients within 15 % of that at 2,000: {growth:.3g}"
-            found.append((_marked(text, few, many), 2 - GROWTH <= growth <= GROWTH))
+            found.append((text, _decided(2 - GROWTH <= growth <= GROWTH, few, many)))
         for clients in self._counts():
             over = _difference(self.find("kaserver", clients), self.find("bare", clients))
             if over is not None:
@@ -227,15 +233,15 @@ class Run:
             ratio = arriving.perSecond / libvirtd.perSecond
             text = f"opens per second at least {OPENS_OVER_LIBVIRTD} times libvirtd's: {ratio:.3g}"
             met = ratio >= OPENS_OVER_LIBVIRTD
-            found.append((_marked(text, arriving, libvirtd), met))
+            found.append((text, _decided(met, arriving, libvirtd)))
         if arriving and arriving.storm:
             clients, came = arriving.storm["clients"], arriving.storm["opened"]
             found.append((f"a storm all opened: {came:,} of {clients:,}", came == clients))
         return found
 
 
-def _marked(text: str, *figures: Held | Opened) -> str:
-    return f"{text} (disturbed)" if any(one.disturbed for one in figures) else text
+def _decided(met: bool, *figures: Held | Opened) -> bool | None:
+    return None if any(one.disturbed for one in figures) else met
 
 
 def _remarks(figures: Held | Opened, more: str = "") -> list[str]:

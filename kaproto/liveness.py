@@ -7,7 +7,6 @@ scale in seconds, and does what it is told.
 
 from __future__ import annotations
 
-import math
 from enum import Enum
 from typing import Final
 
@@ -36,7 +35,7 @@ class Verdict(Enum):
 def _checkInterval(_instance: object, _attribute: object, value: float) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"interval is a number of seconds, not {value!r}")
-    if not (math.isfinite(value) and 0 <= value <= INTERVAL_MAX):
+    if not 0 <= value <= INTERVAL_MAX:
         raise ValueError(f"interval is from 0 to {INTERVAL_MAX} seconds, not {value!r}")
 
 
@@ -135,8 +134,8 @@ class Liveness:
         A ping that is sent late does not bring the next one, or death, nearer than half an
         interval, so that a late check never counts two intervals at once.
 
-        @param now: the time.  If it is earlier than when the peer was last heard, because time
-            that nobody was looking has been taken back, the peer counts as heard just now.
+        @param now: the time.  If it is earlier than when the peer was last heard, because the
+            caller has taken time back, the peer counts as heard just now.
         @return: L{Verdict.PING} counts as a ping sent.
         """
         self.heard = min(self.heard, now)
@@ -163,7 +162,7 @@ class Liveness:
         """
         if self._pausedAt is not None:
             self.heard += max(0, now - max(self._pausedAt, self.heard))
-            self._due += now - self._pausedAt
+            self._due += max(0, now - self._pausedAt)
             self._pausedAt = None
 
     def timeout(self, now: float) -> KeepAliveTimeout:

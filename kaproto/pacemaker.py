@@ -103,10 +103,12 @@ class Pacemaker:
     @property
     def now(self) -> float:
         """
-        The time to stamp signs of life with.  It goes back by what a stall has taken, once that
-        is known.
+        The time to stamp signs of life with.  It stands still once a turn is L{STALL} seconds
+        late, and while nobody is watched.
         """
-        return self._seconds() - self._offset
+        seconds = self._seconds()
+        limit = self._turned + STALL
+        return min(seconds, limit) - self._offset
 
     def watch(self, peer: Watched, due: float) -> None:
         """
@@ -120,7 +122,7 @@ class Pacemaker:
         self._place(peer, due)
 
     def _start(self) -> None:
-        self._turned = self._seconds()
+        self._look()
         self._hand = int((self._turned - self._offset) / TICK + _ROUNDING)
         self._offset = self._turned - self._hand * TICK
         self._loop.start(TICK, now=False)
@@ -133,6 +135,9 @@ class Pacemaker:
         if slot is None or peer not in slot:
             return
         slot.remove(peer)
+        if not slot:
+            del self._slots[peer.slot]
+        peer.slot = _NOWHERE
         self._watching -= 1
         self._rest()
 
@@ -156,12 +161,15 @@ class Pacemaker:
             self._continuation.cancel()
             self._continuation = None
 
-    def _turn(self) -> None:
+    def _look(self) -> None:
         seconds = self._seconds()
         stalled = seconds - self._turned - STALL
         self._turned = seconds
         if stalled > 0:
             self._offset += int(stalled / TICK) * TICK
+
+    def _turn(self) -> None:
+        self._look()
         if self._continuation is None:
             self._callUpon()
 

@@ -50,16 +50,22 @@ class Program:
         @raise TypeError: when two methods claim one number.
         """
         super().__init_subclass__()
-        methods = dict(cls._methods)
-        claimed: dict[int, str] = {}
-        for name, value in vars(cls).items():
-            for number in getattr(value, "kaprotoProcedures", ()):
-                if number in claimed:
-                    raise TypeError(
-                        f"{cls.__name__}: procedure {number} is both {claimed[number]} and {name}"
-                    )
-                claimed[number] = name
-        cls._methods = methods | claimed
+        methods: dict[int, str] = {}
+        for base in reversed(cls.__mro__):
+            own: dict[int, str] = {}
+            for name, value in vars(base).items():
+                numbers = getattr(value, "kaprotoProcedures", None)
+                if numbers is None:
+                    continue
+                methods = {number: each for number, each in methods.items() if each != name}
+                for number in numbers:
+                    if number in own:
+                        raise TypeError(
+                            f"{base.__name__}: procedure {number} is both {own[number]} and {name}"
+                        )
+                    own[number] = name
+            methods |= own
+        cls._methods = methods
 
     def knows(self, procedure: int) -> bool:
         """

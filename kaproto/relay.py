@@ -142,9 +142,8 @@ class Relay:
         """
         payload = packError(error)
         outstanding, self._outstanding = self._outstanding, {}
-        if not self._toClient.midMessage:
-            for header in outstanding.values():
-                self._client.send(Message._make((*header[1:], b"")).reply(payload, Status.ERROR))
+        for header in outstanding.values():
+            self._client.send(Message._make((*header[1:], b"")).reply(payload, Status.ERROR))
 
     def _keepFromClient(self, header: Header) -> bool:
         program = header[1]

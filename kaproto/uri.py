@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
 import attrs
 
@@ -73,15 +73,15 @@ def parseURI(text: str, *, readOnly: bool = False) -> ConnectionURI:
     """
     if not isURI(text):
         raise ValueError(f"{text!r} is not a URI like qemu+tcp://host/system or qemu:///system")
-    parts = urlsplit(text)
+    parts, port = _split(text)
     driver, plus, transport = parts.scheme.partition("+")
     if not plus:
         transport = "tls" if parts.hostname else "unix"
     if transport not in ("tcp", "tls", "unix"):
         raise ValueError(f"{text!r}: transport {transport!r} is not one of tcp, tls, unix")
-    given = parse_qsl(parts.query, keep_blank_values=True)
+    given = parse_qsl(parts.query.replace("+", "%2B"), keep_blank_values=True)
     own = {key: value for key, value in given if key in _OWN_PARAMETERS}
-    host, port, socket = parts.hostname or "", 0, ""
+    host, socket = parts.hostname or "", ""
     if transport == "unix":
         if host:
             raise ValueError(f"{text!r}: a UNIX socket has no host; use socket= for its path")
@@ -89,10 +89,7 @@ def parseURI(text: str, *, readOnly: bool = False) -> ConnectionURI:
     else:
         if not host:
             raise ValueError(f"{text!r}: there is no host in it to connect to")
-        try:
-            port = parts.port or (TLS_PORT if transport == "tls" else TCP_PORT)
-        except ValueError as error:
-            raise ValueError(f"{text!r}: {error}") from error
+        port = port or (TLS_PORT if transport == "tls" else TCP_PORT)
     if "name" in own:
         name = own["name"]
     elif driver == "remote":
@@ -100,7 +97,17 @@ def parseURI(text: str, *, readOnly: bool = False) -> ConnectionURI:
     else:
         rest = [pair for pair in given if pair[0] not in _OWN_PARAMETERS]
         name = f"{driver}://{parts.path}" + (f"?{urlencode(rest, quote_via=quote)}" if rest else "")
-    return ConnectionURI(transport, host, port, socket, name, parts.username, own)
+    user = None if parts.username is None else unquote(parts.username)
+    return ConnectionURI(transport, host, port, socket, name, user, own)
+
+
+def _split(text: str) -> tuple[SplitResult, int]:
+    try:
+        parts = urlsplit(text)
+        port = parts.port or 0
+    except ValueError as error:
+        raise ValueError(f"{text!r}: {error}") from error
+    return parts, port
 
 
 def _defaultSocket(path: str, *, readOnly: bool) -> str:

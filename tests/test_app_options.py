@@ -7,7 +7,7 @@ from __future__ import annotations
 import sys
 from io import StringIO
 
-from twisted.internet.endpoints import UNIXClientEndpoint
+from twisted.internet.endpoints import StandardIOEndpoint, UNIXClientEndpoint
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
@@ -40,7 +40,7 @@ class OptionsTestCase(SynchronousTestCase):
         Parse a command line.
         """
         options = Options(self.reactor)
-        options.parseOptions(list(arguments))
+        options.parseOptions(list(arguments))  # type: ignore[no-untyped-call]
         return options
 
     def refuse(self, *arguments: str) -> str:
@@ -95,7 +95,7 @@ class GoodTests(OptionsTestCase):
         By default the endpoints are the reactor's.
         """
         options = Options()
-        options.parseOptions(["--upstream=unix:/x/y"])
+        options.parseOptions(["--upstream=unix:/x/y"])  # type: ignore[no-untyped-call]
         ((description, _endpoint),) = options.endpoints
         self.assertEqual(description, DEFAULT_LISTEN)
         self.assertIsInstance(options.upstream, UNIXClientEndpoint)
@@ -147,6 +147,14 @@ class GoodTests(OptionsTestCase):
         )
         path, _factory, backlog, mode, _pid = self.reactor.unixServers[0]
         self.assertEqual((path, backlog, mode), ("/x/y", 1024, 0o600))
+
+    def test_listenWithoutBacklog(self) -> None:
+        """
+        Endpoints that have no backlog are left as they are.
+        """
+        ((description, endpoint),) = self.parse("--listen=stdio:").endpoints
+        self.assertEqual(description, "stdio:")
+        self.assertIsInstance(endpoint, StandardIOEndpoint)
 
     def test_upstream(self) -> None:
         """
@@ -238,6 +246,8 @@ class BadTests(OptionsTestCase):
             "",
         )
         self.assertRefused("listen", bad, "a Twisted server endpoint, such as tcp:16509")
+        for value in bad:
+            self.assertIn(f"--listen={value}: ", self.refuse(f"--listen={value}"))
 
     def test_upstream(self) -> None:
         """

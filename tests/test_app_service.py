@@ -27,7 +27,7 @@ from zope.interface import implementer
 
 from kaproto.app import service as serviceModule
 from kaproto.app.options import Options
-from kaproto.app.service import KaServer, makeService
+from kaproto.app.service import CannotListen, KaServer, makeService
 from kaproto.backends.gateway import Gateway
 from kaproto.liveness import KeepAlive
 from kaproto.policies import Mandatory
@@ -219,7 +219,8 @@ class StartTests(ServiceTestCase):
         problem = OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
         busy = FakeEndpoint(error=CannotListenError("127.0.0.1", 16509, problem))
         service = self.make([FakeEndpoint(), busy])
-        ended = self.assertRaises(SystemExit, service.privilegedStartService)
+        ended = self.assertRaises(CannotListen, service.privilegedStartService)
+        self.assertIsInstance(ended, SystemExit)
         self.assertEqual(
             ended.code,
             "kaserver: --listen=fake:1: Address already in use; choose another port or stop what "
@@ -236,7 +237,7 @@ class StartTests(ServiceTestCase):
             (FileNotFoundError("no such directory"), "no such directory"),
         ):
             service = self.make([FakeEndpoint(error=problem)])
-            ended = self.assertRaises(SystemExit, service.privilegedStartService)
+            ended = self.assertRaises(CannotListen, service.privilegedStartService)
             self.assertEqual(ended.code, f"kaserver: --listen=fake:0: {message}")
 
 
@@ -256,7 +257,7 @@ class ExposedTests(ServiceTestCase):
             (IPv6Address("TCP", "fe80::1%eth0", 2), "tcp [fe80::1%eth0]:2"),
         ):
             service = self.make([FakeEndpoint(address)])
-            ended = self.assertRaises(SystemExit, service.privilegedStartService)
+            ended = self.assertRaises(CannotListen, service.privilegedStartService)
             self.assertEqual(
                 ended.code,
                 "kaserver: --listen=fake:0: plain TCP without authentication lets in whoever can "
@@ -387,7 +388,7 @@ class MakeServiceTests(ServiceTestCase):
         Make a service from a command line.
         """
         options = Options(self.clock)
-        options.parseOptions(list(arguments))
+        options.parseOptions(list(arguments))  # type: ignore[no-untyped-call]
         return makeService(options, cast(IReactorTime, self.clock))
 
     def test_embeddedHost(self) -> None:
@@ -410,7 +411,7 @@ class MakeServiceTests(ServiceTestCase):
         """
         Without C{--insecure} others are kept out.
         """
-        self.assertRaises(SystemExit, self.makeFrom("--listen=tcp:0").privilegedStartService)
+        self.assertRaises(CannotListen, self.makeFrom("--listen=tcp:0").privilegedStartService)
 
     def test_gateway(self) -> None:
         """
@@ -453,5 +454,7 @@ class MakeServiceTests(ServiceTestCase):
         from twisted.internet import reactor
 
         options = Options(self.clock)
-        options.parseOptions([])
-        self.assertIs(makeService(options).factory.clock, reactor)
+        options.parseOptions([])  # type: ignore[no-untyped-call]
+        service = makeService(options)
+        self.assertIs(service.factory.clock, reactor)
+        self.successResultOf(service.stopService())

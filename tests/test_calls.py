@@ -167,6 +167,7 @@ class AnswerTests(CallsTestCase):
         An error that a program raises is sent as it is, now or later, and not logged.
         """
         self.assertEqual(errorOf(self.ask(Probe.message(Probe.FAIL))), (88, 55, 1, "no entry"))
+        self.assertEqual(self.connection.answered, 1)
         self.receiveLater(1)
         self.probe.waiting[0].errback(RemoteError(9, 7, "too late"))
         self.assertEqual(errorOf(self.connection.replies[0]), (9, 7, 2, "too late"))
@@ -391,6 +392,21 @@ class OrderTests(CallsTestCase):
         self.assertTrue(self.calls.full)
         self.calls.proceed()
         self.assertFalse(self.calls.full)
+        self.calls.hold()
+        self.calls.received(Probe.message(Probe.ECHO, half))
+        self.assertFalse(self.calls.full)
+
+    def test_toldWhenIdle(self) -> None:
+        """
+        The connection is told of an answer when nothing is left to be done, so that it can close.
+        """
+        idle: list[bool] = []
+        self.connection.callAnswered = (  # type: ignore[method-assign]
+            lambda: idle.append(self.calls.idle)
+        )
+        self.receiveLater(1)
+        self.probe.waiting[0].callback(b"")
+        self.assertTrue(idle[-1])
 
 
 class ClearTests(CallsTestCase):

@@ -584,6 +584,17 @@ class CallTests(ClientTestCase):
         self.assertEqual(wire.taken(), b"")
         self.assertTrue(wire.protocol.isAlive())
 
+    def test_badNumbers(self) -> None:
+        """
+        Numbers that do not fit into a message fail the call, and nothing else.
+        """
+        wire = self.connectOpen()
+        for program, procedure, version in ((-1, 1, 1), (1, 2**31, 1), (1, 1, 2**32)):
+            result = wire.protocol.call(program, procedure, version=version)
+            self.failureResultOf(result, LocalProtocolError)
+        self.assertEqual(wire.taken(), b"")
+        self.assertTrue(wire.protocol.isAlive())
+
     def test_serialsWrap(self) -> None:
         """
         After 2^32 calls the serials begin again.
@@ -1043,6 +1054,18 @@ class CloseTests(ClientTestCase):
         wire.feed(event(Procedure.CONNECT_EVENT_CONNECTION_CLOSED, b"\0"))
         self.assertRemoteProtocolError(wire, "cannot be decoded")
 
+    def test_serverSaysAndBreaks(self) -> None:
+        """
+        What the server said is the reason also when the connection then breaks, as it does when
+        the server had not read everything.
+        """
+        wire = self.connectOpen()
+        wire.feed(closing(CloseReason.KEEPALIVE))
+        wire.lose(ConnectionLost())
+        reason = self.successResultOf(wire.protocol.whenClosed())
+        assert isinstance(reason, ConnectionClosed)
+        self.assertEqual(reason.reason, CloseReason.KEEPALIVE)
+
     def test_ownReasonStays(self) -> None:
         """
         What this side closes for, such as the server's death, is not covered up by what the
@@ -1078,7 +1101,7 @@ class ListenTests(ClientTestCase):
         What nobody listens to is passed over.
         """
         wire = self.connectOpen()
-        wire.feed(event(9, b"abcd", Probe.number), event(318))
+        wire.feed(event(9, b"abcd", Probe.number), event(318), event(362, b"", Probe.number))
         self.assertTrue(wire.protocol.isAlive())
         self.assertEqual(self.logged(), [])
 

@@ -280,19 +280,18 @@ class OpenTests(OpenTestCase):
 
     def test_identity(self) -> None:
         """
-        Where that is asked for, libvirtd is told who an authenticated client is before anything
-        is relayed, and nothing of one of whom nothing is known.
+        Only where that is asked for, libvirtd is told who an authenticated client is, before
+        anything is relayed; it is told nothing of one of whom nothing is known.
         """
         self.upstream.factory.protocol = Listening
-        self.parties.gateway._forwardIdentity = True
-        for user in (None, "fred"):
+        for forward, user, told in ((False, "fred", 0), (True, None, 0), (True, "fred", 1)):
+            self.parties.gateway._forwardIdentity = forward
             self.connect()
             self.wire.protocol.peer.user = user
             self.assertEqual(len(self.ask(OPEN)), 1)
             far = self.parties.toUpstream.server
             assert isinstance(far, Listening)
-            wanted = [] if user is None else [packIdentity(self.wire.protocol.peer)]
-            self.assertEqual(far.asked, wanted)
+            self.assertEqual(far.asked, [packIdentity(self.wire.protocol.peer)] * told)
 
     def test_early(self) -> None:
         """

@@ -29,6 +29,7 @@ class VersionTests(SynchronousTestCase):
         self.assertEqual(versionNumber("1.2.3"), 1002003)
         self.assertEqual(versionNumber("0.1.0"), 1000)
         self.assertEqual(versionNumber("12.34.56.dev7"), 12034056)
+        self.assertEqual(versionNumber("1.2.3rc1"), 1002003)
 
     def test_ours(self) -> None:
         """

@@ -509,3 +509,26 @@ class ModelTests(SynchronousTestCase):
         run_state_machine_as_test(
             Model, settings=settings(max_examples=150, stateful_step_count=40)
         )
+
+
+class TimeTakenBackTests(SynchronousTestCase):
+    """
+    The caller's clock may go back.
+    """
+
+    def test_paused(self) -> None:
+        """
+        A pause that ends before it began takes nothing from the time a peer has to answer.
+        """
+        liveness = Liveness(0)
+        liveness.start(KeepAlive(2, 1))
+        self.assertEqual(liveness.check(2), Verdict.PING)
+        liveness.pause(103)
+        liveness.resume(3.5)
+        self.assertEqual(liveness.check(3.5), Verdict.WAIT)
+
+    def test_hugeInterval(self) -> None:
+        """
+        An interval that is no float is too long like any other.
+        """
+        self.assertRaises(ValueError, KeepAlive, 10**400, 5)

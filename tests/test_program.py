@@ -146,3 +146,47 @@ class ApplicationBackendTests(SynchronousTestCase):
         It adds no procedures to the remote program.
         """
         self.assertFalse(any(ApplicationBackend().knows(number) for number in range(500)))
+
+
+class InheritanceTests(SynchronousTestCase):
+    """
+    Programs made of other programs.
+    """
+
+    def test_twoPrograms(self) -> None:
+        """
+        A program that inherits from two has the procedures of both.
+        """
+
+        class First(Program):
+            @procedure(1)
+            def one(self, connection: object, payload: bytes) -> bytes:
+                return b"1"
+
+        class Second(Program):
+            @procedure(2)
+            def two(self, connection: object, payload: bytes) -> bytes:
+                return b"2"
+
+        class Both(First, Second):
+            number = 7
+
+        answers = [Both().callReceived(None, number, b"") for number in (1, 2)]
+        self.assertEqual(answers, [b"1", b"2"])
+
+    def test_renumbered(self) -> None:
+        """
+        A method that a subclass gives another number has lost its old one.
+        """
+
+        class First(Program):
+            @procedure(1)
+            def answer(self, connection: object, payload: bytes) -> bytes:
+                return b"1"
+
+        class Renumbered(First):
+            @procedure(2)
+            def answer(self, connection: object, payload: bytes) -> bytes:
+                return b"2"
+
+        self.assertEqual([Renumbered().knows(1), Renumbered().knows(2)], [False, True])

@@ -7,9 +7,11 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Sequence
+from typing import cast
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.logger import LogEvent, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from kaproto.errors import ConnectionClosed
@@ -74,7 +76,15 @@ def number(value: int) -> bytes:
 class RelayTestCase(SynchronousTestCase):
     """
     Connects the three parties, and looks afterwards whether a timer was left behind.
+
+    @ivar log: what was logged.
     """
+
+    def setUp(self) -> None:
+        """
+        Keep the log.
+        """
+        self.log = cast(list[LogEvent], self.enterContext(capturedLogs()))
 
     def opened(
         self,
@@ -513,7 +523,7 @@ class EndTests(RelayTestCase):
         A client's goodbye comes to libvirtd, its answer to the client, and then all is closed
         without anything to log or count.
         """
-        parties, near, far = self.opened()
+        parties, near, far = self.opened(farewell=True)
         goodbye = call(Procedure.CONNECT_CLOSE)
         near.write(goodbye)
         parties.flush()
@@ -525,6 +535,7 @@ class EndTests(RelayTestCase):
         counters = parties.factory.counters
         self.assertEqual((counters.accepted, counters.opened), (1, 1))
         self.assertEqual((counters.dead, counters.garbled), (0, 0))
+        self.assertEqual(self.log, [])
         self.assertAllGone(parties)
 
     def test_clientVanishes(self) -> None:
@@ -538,6 +549,7 @@ class EndTests(RelayTestCase):
         parties.flush()
         self.assertEqual(far.messages, [last])
         self.assertIsInstance(far.closedBecause, ConnectionClosed)
+        self.assertEqual(self.log, [])
         self.assertAllGone(parties)
 
     def test_serverGone(self) -> None:
@@ -546,7 +558,8 @@ class EndTests(RelayTestCase):
         error that says so; the client, which wants to know, is told before it is disconnected.
         """
         parties, near, far = self.opened(farewell=True)
-        calls = [call(59, serial=serial) for serial in range(10, 15)]
+        calls = [call(59, serial=serial) for serial in range(10, 14)]
+        calls.append(feature(Feature.REMOTE_EVENT_CALLBACK, serial=14))
         near.write(*calls)
         parties.flush()
         far.write(reply(calls[1]), reply(calls[3]))
@@ -667,6 +680,8 @@ class EndTests(RelayTestCase):
             "client hangs",
         ):
             end(how)
+        # A log line has the reason with it, which has a traceback.
+        self.log.clear()
         gc.collect()
         self.assertEqual([how for how, end in ends.items() if end() is not None], [])
         self.assertEqual(len(ends), 10)
@@ -854,6 +869,39 @@ class PressureTests(RelayTestCase):
         self.assertIn("keepalive timeout", unpackError(answer.payload).message)
         self.assertEqual(told.procedure, Procedure.CONNECT_EVENT_CONNECTION_CLOSED)
         self.assertAllGone(parties)
+
+    def test_serverDiesMidMessage(self) -> None:
+        """
+        The same in the middle of a message, of which the client would send the rest.
+        """
+        parties, near, far = self.opened()
+        far.transport.pauseProducing()
+        packed = packMessage(stream(9, payload=bytes(BIG)))
+        for begin in range(0, BIG, 50_000):
+            near.write(packed[begin : begin + 50_000])
+            parties.flush()
+        parties.advance(6.2)
+        self.assertAllGone(parties)
+
+    def test_unstuck(self) -> None:
+        """
+        When neither side reads, and one does again within the minute, all goes on.
+        """
+        for first in (0, 1):
+            parties, near, far = self.opened(KeepAlive(600, 1), KeepAlive(600, 1))
+            both: list[NearEnd | FarEnd] = [near, far]
+            for party in both:
+                party.transport.pauseProducing()
+            for _count in range(10):
+                for party in both:
+                    party.write(stream(9, payload=bytes(50_000)))
+                parties.flush()
+            parties.advance(30)
+            both[first].transport.resumeProducing()
+            parties.advance(60)
+            both[1 - first].transport.resumeProducing()
+            parties.flush()
+            self.assertEqual([len(party.messages) for party in both], [10, 10])
 
     def test_stuck(self) -> None:
         """

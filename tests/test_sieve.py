@@ -336,6 +336,21 @@ class InjectTests(SynchronousTestCase):
         self.assertEqual(out.forwarded, packed + PING + PONG + packed)
         self.assertEqual(out.sieve.waiting, 0)
 
+    def test_whileTaking(self) -> None:
+        """
+        Whoever takes a message can put one's own in its place, after all that came before.
+        """
+        forwarded: list[bytes] = []
+        sieve = MessageSieve(
+            lambda header: header[1] == KEPT,
+            lambda _message, _raw: sieve.inject(PONG),
+            forwarded.append,
+        )
+        packed = packMessage(PASSING)
+        sieve.feed(packed[:50])
+        sieve.feed(packed[50:] + packMessage(KEEPING) + packed)
+        self.assertEqual(b"".join(forwarded), packed + PONG + packed)
+
     def test_exactEnd(self) -> None:
         """
         One's own goes out when the last byte of a message has, and not with the next message.
@@ -357,10 +372,12 @@ class StopTests(SynchronousTestCase):
         """
         Nothing is let through or taken any more, and nothing is an error.
         """
-        out = Sieve()
-        out.sieve.stopped = True
-        out.feed(packMessage(PASSING), packMessage(KEEPING), b"\0" * 100)
-        self.assertEqual((out.forwarded, out.taken), (b"", []))
+        for sent in (b"", packMessage(PASSING)[:50]):
+            out = Sieve()
+            out.feed(sent)
+            out.sieve.stopped = True
+            out.feed(b"\0" * 10, packMessage(PASSING), packMessage(KEEPING), b"\0" * 100)
+            self.assertEqual((out.forwarded, out.taken), (sent, []))
 
     def test_stoppedMeanwhile(self) -> None:
         """

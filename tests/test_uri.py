@@ -220,3 +220,30 @@ class MistakesTests(SynchronousTestCase):
         network = bool(uri.host and uri.port and not uri.socket)
         local = bool(uri.socket and not uri.host and not uri.port)
         self.assertEqual((network, local), (uri.transport != "unix", uri.transport == "unix"))
+
+
+class EscapeTests(SynchronousTestCase):
+    """
+    Characters that mean something else elsewhere.
+    """
+
+    def test_plus(self) -> None:
+        """
+        A plus sign stands for itself in parameters, as it does for virsh.
+        """
+        self.assertEqual(parseURI("test:///default?socket=/run/a+b").socket, "/run/a+b")
+        self.assertEqual(parseURI("test+tcp://h/default?foo=a+b").name, "test:///default?foo=a%2Bb")
+
+    def test_brackets(self) -> None:
+        """
+        An address that is none is a mistake in the URI that is named.
+        """
+        for uri in ("qemu+tcp://[::1/system", "qemu+tcp://[x]/system"):
+            self.assertIn(repr(uri), str(self.assertRaises(ValueError, parseURI, uri)))
+
+    def test_user(self) -> None:
+        """
+        A user's name may have an at sign in it.
+        """
+        uri = "qemu+tls://alice%40example.com@h/system"
+        self.assertEqual(parseURI(uri).user, "alice@example.com")

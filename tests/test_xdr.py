@@ -287,3 +287,15 @@ class GarbageTests(SynchronousTestCase):
                 read()
             except XDRError as error:
                 self.assertIsInstance(error, ValueError)
+
+
+class SurrogateTests(SynchronousTestCase):
+    """
+    Text that is none.
+    """
+
+    def test_loneSurrogate(self) -> None:
+        """
+        Half a character that did not come from undecodable bytes cannot be packed.
+        """
+        self.assertRaises(XDRError, Packer().string, "\ud800")

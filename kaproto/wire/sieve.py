@@ -143,8 +143,6 @@ class MessageSieve:
             raw = data[end - length : end]
             self._left = 0
             self._take(Message._make((*header[1:], raw[HEADER_SIZE:])), raw)
-        if self.stopped:
-            return
         self._left = max(0, end - size)
         if end < size:
             self._partial = bytearray(data[end:])

@@ -94,7 +94,10 @@ class Packer:
 
         @raise XDRError: when it is longer than L{STRING_MAX}.
         """
-        data = value.encode("utf-8", "surrogateescape")
+        try:
+            data = value.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError as error:
+            raise XDRError(f"{value!r} is no text: {error}") from error
         if len(data) > STRING_MAX:
             raise XDRError(f"a string of {len(data)} bytes is longer than {STRING_MAX}")
         return self.opaque(data)
