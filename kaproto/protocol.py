@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import ClassVar, Final
 
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime, ITCPTransport
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -116,6 +116,8 @@ class KeepAliveProtocol(Protocol):
         self._pacemaker = self.factory.pacemaker
         self._liveness = Liveness(self._pacemaker.now)
         self._reader = MessageReader(MESSAGE_MAX)
+        if ITCPTransport.providedBy(transport):
+            transport.setTcpNoDelay(True)
         transport.registerProducer(self, True)
         super().makeConnection(transport)  # type: ignore[no-untyped-call]
 
@@ -129,7 +131,7 @@ class KeepAliveProtocol(Protocol):
         try:
             if self._incoming is not None:
                 self._incoming.feed(data)
-            elif data == PONG and not self._reader:
+            elif data == PONG and self._reader.partial is None:
                 if self._pingedAt is not None:
                     self._measure()
             elif self._reason is None:
@@ -445,3 +447,4 @@ class KeepAliveProtocol(Protocol):
             else:
                 self._reason = ConnectionClosed("the peer closed the connection")
         self.closed(self._reason)
+        self._incoming = self._outgoing = self._source = None

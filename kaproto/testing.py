@@ -63,6 +63,7 @@ class MemoryTransport:
         self._producer: IPushProducer | None = None
         self._full = False
         self._losing = False
+        self._aborting = False
         self._lost = False
         self._protocol: KeepAliveProtocol | None = None
         self._other: MemoryTransport | None = None
@@ -110,7 +111,7 @@ class MemoryTransport:
         Close at once; the other end is told unless the network is a black hole.
         """
         if not self._lost:
-            self._losing = True
+            self._losing = self._aborting = True
             self._buffer.clear()
             self._clock.callLater(0, self._lose, ConnectionAborted(), ConnectionLost())
 
@@ -164,7 +165,7 @@ class MemoryTransport:
             moved = True
             if self._producer is not None:
                 self._producer.resumeProducing()
-        if self._losing and not self._buffer and not self._lost:
+        if self._losing and not self._aborting and not self._buffer and not self._lost:
             self._lose(ConnectionDone(), ConnectionDone())
             moved = True
         return moved

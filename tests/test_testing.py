@@ -200,13 +200,18 @@ class MemoryTransportTests(TestingTestCase):
         An end whose peer does not read is told when much is waiting, and when it has gone.
         """
         pair = self.connect()
+        paused: list[None] = []
+        hold = pair.server.pauseProducing
+        self.patch(pair.server, "pauseProducing", lambda: paused.append(hold()))
         pair.clientTransport.pauseProducing()
         self.assertFalse(pair.clientTransport.reading)
         chunk = packMessage(Probe.message(1, bytes(BUFFER_SIZE - 28))._replace(type=2))
         pair.server.send(chunk)
         self.assertFalse(pair.server.congested)
         pair.server.send(chunk)
+        pair.server.send(chunk)
         self.assertTrue(pair.server.congested)
+        self.assertEqual(len(paused), 1)
         pair.flush()
         self.assertTrue(pair.server.congested)
         pair.clientTransport.resumeProducing()
@@ -271,6 +276,9 @@ class MemoryTransportTests(TestingTestCase):
         pair.server.sendEvent(Probe.number, 1, b"")
         pair.serverTransport.abortConnection()
         self.assertFalse(pair.serverTransport.disconnected)
+        before = len(pair.sent)
+        pair.serverTransport.write(PING)
+        self.assertEqual(len(pair.sent), before)
         pair.flush()
         self.assertEqual(heard, [])
         self.assertTrue(pair.serverTransport.disconnected)
@@ -300,6 +308,21 @@ class MemoryTransportTests(TestingTestCase):
         pair.flush()
         self.assertTrue(pair.serverTransport.disconnected)
         self.assertFalse(pair.clientTransport.disconnected)
+
+    def test_writeToTheDead(self) -> None:
+        """
+        What is written to an end that is gone does not arrive, also when the network is back.
+        """
+        pair = self.connect()
+        pair.blackhole()
+        pair.serverTransport.abortConnection()
+        pair.flush()
+        pair.blackhole(on=False)
+        received: list[bytes] = []
+        self.patch(pair.server, "dataReceived", received.append)
+        pair.clientTransport.write(PING)
+        pair.flush()
+        self.assertEqual(received, [])
 
     def test_writeAfterTheEnd(self) -> None:
         """

@@ -150,25 +150,27 @@ class MessageReader:
     in; what is held is what has arrived, never what a length word promises.
 
     @ivar limit: the longest message accepted at present, in bytes.
+    @ivar partial: what has come of messages not taken yet, C{None} for nothing; to be looked at
+        only.
     """
 
-    __slots__ = ("_buffer", "limit")
+    __slots__ = ("limit", "partial")
 
     def __init__(self, limit: int = MESSAGE_MAX) -> None:
         self.limit = limit
-        self._buffer: bytearray | None = None
+        self.partial: bytearray | None = None
 
     def __len__(self) -> int:
-        return 0 if self._buffer is None else len(self._buffer)
+        return 0 if self.partial is None else len(self.partial)
 
     def feed(self, data: bytes) -> None:
         """
         Take in bytes as they came from the transport.
         """
-        if self._buffer is None:
-            self._buffer = bytearray(data)
+        if self.partial is None:
+            self.partial = bytearray(data)
         else:
-            self._buffer += data
+            self.partial += data
 
     def next(self) -> Message | None:
         """
@@ -176,7 +178,7 @@ class MessageReader:
         @raise RemoteProtocolError: when the length word is out of bounds.  The stream cannot be
             read any further then.
         """
-        buffer = self._buffer
+        buffer = self.partial
         if buffer is None or len(buffer) < _LENGTH.size:
             return None
         (length,) = _LENGTH.unpack_from(buffer)
@@ -189,7 +191,7 @@ class MessageReader:
         words = HEADER.unpack_from(buffer)
         message = Message._make((*words[1:], bytes(memoryview(buffer)[HEADER_SIZE:length])))
         if len(buffer) == length:
-            self._buffer = None
+            self.partial = None
         else:
             del buffer[:length]
         return message
@@ -200,8 +202,8 @@ class MessageReader:
 
         @return: the bytes that have come and belong to no message taken so far.
         """
-        rest = b"" if self._buffer is None else bytes(self._buffer)
-        self._buffer = None
+        rest = b"" if self.partial is None else bytes(self.partial)
+        self.partial = None
         return rest
 
 

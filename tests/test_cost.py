@@ -1,0 +1,178 @@
+"""
+What a keepalive round trip costs, counted instead of timed, so that a slower machine does not
+matter and a costlier round trip is noticed.
+
+A server does nothing else all day for a client that is idle, so each bound here is the number
+found when it was written, and a little room for other versions of Python.
+"""
+
+from __future__ import annotations
+
+import gc
+import socket
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import cast
+
+from twisted.internet.interfaces import IReactorFDSet
+from twisted.internet.task import Clock
+from twisted.internet.tcp import Connection
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
+
+from kaproto.client import KeepAliveClientFactory
+from kaproto.liveness import KeepAlive
+from kaproto.pacemaker import TICK
+from kaproto.policies import Mandatory
+from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
+from kaproto.testing import connectedPair
+from kaproto.wire.message import PING, PONG
+
+PONG_CALLS = 2
+"""
+Python functions that a pong runs through: C{dataReceived}, and C{now} to stamp it with.
+"""
+
+PING_CALLS = 9
+"""
+Python functions that a ping runs through, from the wheel's slot to the socket and back into a
+slot.
+"""
+
+BLOCKS_LEFT = 50
+"""
+Memory blocks by which a thousand round trips may change what the process holds.
+"""
+
+
+class IdleReactor:
+    """
+    A reactor that counts how often it is asked to wait for a socket to be writable.
+    """
+
+    def __init__(self) -> None:
+        self.waits = 0
+
+    def addWriter(self, writer: object) -> None:
+        """
+        A transport has something that it could not, or would not, send at once.
+        """
+        self.waits += 1
+
+
+class CountingSocket:
+    """
+    A socket that counts its system calls.
+    """
+
+    def __init__(self, wrapped: socket.socket) -> None:
+        self.sends = 0
+        self._wrapped = wrapped
+        self.fileno = wrapped.fileno
+
+    def send(self, data: bytes) -> int:
+        """
+        Send.
+        """
+        self.sends += 1
+        return self._wrapped.send(data)
+
+
+class RoundTripTests(SynchronousTestCase):
+    """
+    A ping out, a pong in.
+    """
+
+    def setUp(self) -> None:
+        """
+        Have an idle client that is pinged every second, over a real socket.
+        """
+        self.clock = Clock()
+        server = KeepAliveServerFactory(Mandatory(KeepAlive(1, 3)), clock=self.clock)
+        pair = connectedPair(server, KeepAliveClientFactory(clock=self.clock))
+        self.server: KeepAliveServerProtocol = pair.server
+        near, self.far = socket.socketpair()
+        self.addCleanup(near.close)
+        self.addCleanup(self.far.close)
+        self.socket = CountingSocket(near)
+        self.reactor = IdleReactor()
+        transport = Connection(near, self.server, cast(IReactorFDSet, self.reactor))
+        transport.socket = cast(socket.socket, self.socket)
+        transport.connected = True
+        self.server.transport = transport
+
+    def roundTrip(self) -> None:
+        """
+        Wait until the client is pinged, and have it answer.
+        """
+        for _ in range(round(1 / TICK) + 1):
+            self.clock.advance(TICK)
+        self.assertEqual(self.far.recv(100), PING)
+        self.server.dataReceived(PONG)
+
+    def calls(self, run: Callable[[], object]) -> list[str]:
+        """
+        @return: the Python functions of kaproto that are called.
+        """
+        names: list[str] = []
+
+        def note(frame: FrameType, event: str, _argument: object) -> None:
+            if event == "call" and frame.f_globals["__name__"].startswith("kaproto."):
+                names.append(frame.f_code.co_qualname)
+
+        sys.setprofile(note)
+        try:
+            run()
+        finally:
+            sys.setprofile(None)
+        return names
+
+    def test_systemCalls(self) -> None:
+        """
+        A ping is one system call, and the reactor does not have to wait for the socket.
+        """
+        for _ in range(10):
+            self.roundTrip()
+        self.assertEqual(self.socket.sends, 10)
+        self.assertEqual(self.reactor.waits, 0)
+
+    def test_pong(self) -> None:
+        """
+        A pong only stamps life.
+        """
+        self.roundTrip()
+        names = self.calls(lambda: self.server.dataReceived(PONG))
+        self.assertLessEqual(len(names), PONG_CALLS, names)
+
+    def test_ping(self) -> None:
+        """
+        A ping goes straight from the wheel to the socket.
+        """
+        self.roundTrip()
+        due = self.server.factory.pacemaker.now + 1
+        names = self.calls(lambda: self.server.factory.pacemaker._callOne(self.server, due))
+        self.assertEqual(self.far.recv(100), PING)
+        self.assertLessEqual(len(names), PING_CALLS, names)
+
+    def test_memory(self) -> None:
+        """
+        Round trips leave nothing behind.
+        """
+        for _ in range(10):
+            self.roundTrip()
+        gc.collect()
+        before = sys.getallocatedblocks()
+        for _ in range(1000):
+            self.roundTrip()
+        gc.collect()
+        self.assertLessEqual(abs(sys.getallocatedblocks() - before), BLOCKS_LEFT)
+
+    def test_log(self) -> None:
+        """
+        Nothing is logged.
+        """
+        with capturedLogs() as events:
+            for _ in range(10):
+                self.roundTrip()
+        self.assertEqual(events, [])
