@@ -63,7 +63,7 @@ def drawHandshake() -> str:
 
 def _builtins() -> Iterator[tuple[str, str, str]]:
     for name, value in vars(builtins).items():
-        if isinstance(value, type) and issubclass(value, Exception):
+        if isinstance(value, type) and issubclass(value, BaseException):
             yield name, "exception", f"library/exceptions.html#{name}"
 
 
