@@ -5,21 +5,34 @@ The client's end of a connection: L{connect}, and a Protocol and a Factory to su
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
 from typing import ClassVar, Final
 
+from OpenSSL.SSL import Error as SSLError
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.endpoints import (
     HostnameEndpoint,
     UNIXClientEndpoint,
     clientFromString,
+    wrapClientTLS,
 )
 from twisted.internet.error import ConnectionLost
-from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
+from twisted.internet.interfaces import (
+    IHandshakeListener,
+    IReactorTime,
+    ISSLTransport,
+    IStreamClientEndpoint,
+)
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
+from kaproto.authfile import loginFor
 from kaproto.errors import (
+    AuthenticationFailed,
     ConnectionClosed,
+    KaprotoError,
     KeepAliveUnsupported,
     LocalProtocolError,
     RemoteError,
@@ -27,7 +40,11 @@ from kaproto.errors import (
 )
 from kaproto.liveness import KeepAlive
 from kaproto.negotiation import negotiate
+from kaproto.pki import clientFiles
 from kaproto.protocol import KeepAliveFactory, KeepAliveProtocol
+from kaproto.saslclient import Login, authenticate
+from kaproto.tls import CONFIRMATION, ClientContextFactory, explainTLS
+from kaproto.transport import identify
 from kaproto.uri import isURI, parseURI
 from kaproto.wire.message import Message, MessageType, Status, packMessage, unpackError
 from kaproto.wire.programs import (
@@ -68,6 +85,7 @@ class _Call:
         self.result = None
 
 
+@implementer(IHandshakeListener)
 class KeepAliveClientProtocol(KeepAliveProtocol):
     """
     A connection to a server.
@@ -84,6 +102,7 @@ class KeepAliveClientProtocol(KeepAliveProtocol):
     _open = False
     _ready = False
     _ended = False
+    _handshakeDone = False
     _goodbye: ConnectionClosed | None = None
     _serverSays: ConnectionClosed | None = None
 
@@ -98,12 +117,48 @@ class KeepAliveClientProtocol(KeepAliveProtocol):
         self._waitingClosed: list[Deferred[Exception]] = []
         factory = self.factory
         self.setDeadline(factory.openTimeout, "the server did not let this client open")
+        if ISSLTransport.providedBy(self.transport):
+            self.dataReceived = self._confirmationReceived  # type: ignore[method-assign]
+        else:
+            self._begin()
+
+    def _begin(self) -> None:
         Deferred.fromCoroutine(self._negotiate()).addErrback(self._openFailed)
+
+    def handshakeCompleted(self) -> None:
+        """
+        The TLS handshake is done; whether the server accepts this client, it has yet to say.
+        """
+        self._handshakeDone = True
+
+    def _confirmationReceived(self, data: bytes) -> None:
+        """
+        The first that a server says over TLS is that it accepts the client.
+        """
+        del self.dataReceived
+        self._handshakeDone = False
+        if not data.startswith(CONFIRMATION):
+            self.abort(
+                RemoteProtocolError(
+                    f"{data[:1]!r} over TLS where libvirt's servers first send {CONFIRMATION!r}"
+                )
+            )
+            return
+        self._begin()
+        if len(data) > len(CONFIRMATION):
+            self.dataReceived(data[len(CONFIRMATION) :])
+
+    async def _logIn(self, login: Login, types: list[int]) -> None:
+        secure = identify(self.transport).secure
+        await authenticate(self._callRemote, types, login, secure=secure)
 
     async def _negotiate(self) -> None:
         factory = self.factory
         try:
-            self.keepAliveSupported = await negotiate(self._callRemote, factory.name, factory.flags)
+            logIn = None if factory.login is None else partial(self._logIn, factory.login)
+            self.keepAliveSupported = await negotiate(
+                self._callRemote, factory.name, factory.flags, logIn
+            )
             if factory.wantsFarewell:
                 await self._askForFarewell()
         except XDRError as error:
@@ -351,6 +406,13 @@ class KeepAliveClientProtocol(KeepAliveProtocol):
         """
         if self._serverSays is not None and isinstance(reason, ConnectionClosed | ConnectionLost):
             reason = self._reason = self._serverSays
+        elif self._handshakeDone and isinstance(reason, ConnectionClosed | ConnectionLost):
+            reason = self._reason = AuthenticationFailed(
+                "the server closed the connection instead of accepting this client: it wants "
+                "another certificate, or one at all (pkipath= in a URI says where it is)"
+            )
+        elif isinstance(reason, SSLError) and not isinstance(reason, KaprotoError):
+            reason = self._reason = RemoteProtocolError(f"TLS failed: {explainTLS(reason)}")
         self._open = False
         self._ended = True
         calls, self._calls = self._calls, {}
@@ -373,6 +435,7 @@ class KeepAliveClientFactory(KeepAliveFactory):
     @ivar flags: 1 for a read-only connection.
     @ivar keepAlive: what L{KeepAliveClientProtocol.setKeepAlive} is called with after each open
         if the server supports it; by default zeros, so that nothing is pinged.
+    @ivar login: the name and the password, for servers that want them.
     @ivar onOpen: is called with each connection once it is open; the connection counts as open
         when what it returns has fired.
     @ivar wantsFarewell: whether to ask the server to say why, when it closes.
@@ -390,8 +453,10 @@ class KeepAliveClientFactory(KeepAliveFactory):
         keepAlive: KeepAlive | None = None,
         onOpen: Callable[[KeepAliveClientProtocol], Awaitable[object] | None] | None = None,
         clock: IReactorTime | None = None,
+        login: Login | None = None,
     ) -> None:
         super().__init__(clock)
+        self.login = login
         self.name = name
         self.flags = flags
         self.keepAlive = KeepAlive(0, 0) if keepAlive is None else keepAlive
@@ -405,6 +470,7 @@ def connect(
     name: str | None = None,
     readOnly: bool = False,
     keepAlive: KeepAlive | None = None,
+    login: Login | None = None,
 ) -> Deferred[KeepAliveClientProtocol]:
     """
     Connect to a libvirtd or a kaserver, and open.
@@ -417,10 +483,13 @@ def connect(
     @param readOnly: whether to ask for a connection that must not change anything.
     @param keepAlive: the interval and count to start with, see
         L{KeepAliveClientProtocol.setKeepAlive}.
-    @return: fires with the open connection; fails with L{ValueError} when the URI cannot be used,
-        with L{RemoteError} when the server refuses, or as connecting fails.
+    @param login: the name and the password, for servers that want them; by default from the file
+        that the URI names in C{authfile=}.
+    @return: fires with the open connection; fails with L{ValueError} when the URI, or a file that
+        it names, cannot be used, with L{AuthenticationFailed} when one end does not let the other
+        in, with L{RemoteError} when the server refuses, or as connecting fails.
     """
-    return Deferred.fromCoroutine(_connect(reactor, uri, name, readOnly, keepAlive))
+    return Deferred.fromCoroutine(_connect(reactor, uri, name, readOnly, keepAlive, login))
 
 
 async def _connect(
@@ -429,10 +498,15 @@ async def _connect(
     name: str | None,
     readOnly: bool,
     keepAlive: KeepAlive | None,
+    login: Login | None,
 ) -> KeepAliveClientProtocol:
     endpoint, uriName = endpointFor(reactor, uri, readOnly=readOnly)
     factory = KeepAliveClientFactory(
-        uriName if name is None else name, int(readOnly), keepAlive, clock=reactor
+        uriName if name is None else name,
+        int(readOnly),
+        keepAlive,
+        clock=reactor,
+        login=login or loginFor(uri),
     )
     connection = await endpoint.connect(factory)
     assert isinstance(connection, KeepAliveClientProtocol)
@@ -456,6 +530,11 @@ def endpointFor(
     parsed = parseURI(uri, readOnly=readOnly)
     if parsed.transport == "unix":
         return UNIXClientEndpoint(reactor, parsed.socket), parsed.name
+    endpoint = HostnameEndpoint(reactor, parsed.host, parsed.port)
     if parsed.transport == "tls":
-        raise ValueError(f"{uri!r}: TLS is not supported")
-    return HostnameEndpoint(reactor, parsed.host, parsed.port), parsed.name
+        pkipath = parsed.parameters.get("pkipath")
+        files = clientFiles(None if pkipath is None else Path(pkipath))
+        verify = parsed.parameters.get("no_verify", "0") == "0"
+        context = ClientContextFactory(files, parsed.host, verify=verify)
+        return wrapClientTLS(context, endpoint), parsed.name
+    return endpoint, parsed.name

@@ -11,6 +11,7 @@ __all__ = [
     "AuthenticationFailed",
     "ConnectionClosed",
     "DeadlineMissed",
+    "Displaced",
     "KaprotoError",
     "KeepAliveTimeout",
     "KeepAliveUnsupported",
@@ -137,3 +138,9 @@ class RemoteError(KaprotoError):
 
     def __str__(self) -> str:
         return f"{self.message} (code {self.code}, domain {self.domain}, level {self.level})"
+
+
+class Displaced(KaprotoError):
+    """
+    The server had too many clients, and this one was not open yet, or not even known.
+    """

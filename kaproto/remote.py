@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import ClassVar, Protocol
 
+from kaproto.auth import REFUSED, Authentication
 from kaproto.interfaces import IBackend, ISession, OpenRequest
 from kaproto.negotiation import ServerNegotiation, rpcError
 from kaproto.peer import Peer
@@ -26,12 +27,14 @@ class RemoteConnection(Protocol):
     @ivar negotiation: how far it has come.
     @ivar session: what is open.
     @ivar wantsFarewell: whether the client wants to be told why, when the server closes.
+    @ivar authentication: its login, while it has that before it.
     """
 
     peer: Peer
     negotiation: ServerNegotiation
     session: ISession | None
     wantsFarewell: bool
+    authentication: Authentication | None
 
     def keepAliveAsked(self) -> None:
         """
@@ -97,19 +100,41 @@ class RemoteProgram(Program):
         """
         Say how to authenticate.
         """
-        return Packer().uint32(1).int32(AuthType.NONE).packed()
+        kind = AuthType.NONE if connection.authentication is None else AuthType.SASL
+        return Packer().uint32(1).int32(kind).packed()
 
-    @procedure(
-        Procedure.AUTH_SASL_INIT,
-        Procedure.AUTH_SASL_START,
-        Procedure.AUTH_SASL_STEP,
-        Procedure.AUTH_POLKIT,
-    )
-    def authenticate(self, connection: RemoteConnection, payload: bytes) -> bytes:
+    @procedure(Procedure.AUTH_SASL_INIT)
+    def authSASLInit(self, connection: RemoteConnection, payload: bytes) -> Awaitable[bytes]:
         """
-        Refuse a way to authenticate that was not offered, without saying more, as libvirtd does.
+        Say which SASL mechanisms there are.
         """
-        raise rpcError("authentication failed: authentication failed", ErrorCode.AUTH_FAILED)
+        return self._authentication(connection).init(payload)
+
+    @procedure(Procedure.AUTH_SASL_START)
+    def authSASLStart(self, connection: RemoteConnection, payload: bytes) -> Awaitable[bytes]:
+        """
+        Begin a login.
+        """
+        return self._authentication(connection).start(payload)
+
+    @procedure(Procedure.AUTH_SASL_STEP)
+    def authSASLStep(self, connection: RemoteConnection, payload: bytes) -> Awaitable[bytes]:
+        """
+        Go on with a login.
+        """
+        return self._authentication(connection).step(payload)
+
+    @procedure(Procedure.AUTH_POLKIT)
+    def authPolkit(self, connection: RemoteConnection, payload: bytes) -> bytes:
+        """
+        Refuse a way to authenticate that is not offered.
+        """
+        raise rpcError(REFUSED, ErrorCode.AUTH_FAILED)
+
+    def _authentication(self, connection: RemoteConnection) -> Authentication:
+        if connection.authentication is None:
+            raise rpcError(REFUSED, ErrorCode.AUTH_FAILED)
+        return connection.authentication
 
     @procedure(Procedure.CONNECT_SUPPORTS_FEATURE)
     def supportsFeature(self, connection: RemoteConnection, payload: bytes) -> bytes:

@@ -5,19 +5,24 @@ The server's end of a connection: a Protocol and a Factory to subclass.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar, Final
+from typing import ClassVar, Final, cast
 
 import attrs
+from OpenSSL.SSL import Error as SSLError
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IHandshakeListener, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
+from kaproto.auth import Admittance, Arrivals, Authentication
 from kaproto.calls import Calls
 from kaproto.errors import (
+    AuthenticationFailed,
     ConnectionClosed,
     DeadlineMissed,
+    Displaced,
     KeepAliveTimeout,
     PeerFlooded,
     RemoteError,
@@ -29,6 +34,7 @@ from kaproto.policies import Disable
 from kaproto.program import ApplicationBackend
 from kaproto.protocol import CALLS, KeepAliveFactory, KeepAliveProtocol
 from kaproto.remote import RemoteProgram
+from kaproto.tls import CONFIRMATION, ICertificateChecker, TLSTransport, examine, explainTLS
 from kaproto.transport import identify
 from kaproto.wire.message import Message, MessageType, Status, packMessage
 from kaproto.wire.programs import (
@@ -60,6 +66,8 @@ class Counters:
     @ivar flooded: clients that went over a budget.
     @ivar late: clients that missed a deadline.
     @ivar garbled: clients that broke the protocol in another way.
+    @ivar unauthenticated: TLS clients that were not let in, and failures to log in.
+    @ivar displaced: clients that had to go because there were too many.
     """
 
     accepted: int = 0
@@ -70,8 +78,11 @@ class Counters:
     flooded: int = 0
     late: int = 0
     garbled: int = 0
+    unauthenticated: int = 0
+    displaced: int = 0
 
 
+@implementer(IHandshakeListener, ICertificateChecker)
 class KeepAliveServerProtocol(KeepAliveProtocol):
     """
     A connection from a client.
@@ -80,6 +91,7 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
     @ivar negotiation: how far it has come.
     @ivar session: what the backend opened for it, once it is open.
     @ivar wantsFarewell: whether it wants to be told why, when this end closes.
+    @ivar authentication: its login, while it has that before it.
     @ivar draining: whether it is to be closed as soon as nothing is left to be done for it.
     @ivar unreadTimeout: seconds that a client may call on without reading its replies.
     """
@@ -88,9 +100,11 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
     _log: ClassVar[Logger] = Logger()
     session: ISession | None = None
     wantsFarewell = False
+    authentication: Authentication | None = None
     unreadTimeout: ClassVar[float] = 60.0
     _openAnswered = False
     draining = False
+    _surplus = False
     _farewell: Exception
 
     def connectionMade(self) -> None:
@@ -101,10 +115,73 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
         factory.counters.accepted += 1
         factory.connections.add(self)
         self.peer = identify(self.transport)
-        self.negotiation = ServerNegotiation(self.peer, factory.policy, authenticate=False)
+        portal = factory.admittance.portal
+        self.negotiation = ServerNegotiation(
+            self.peer, factory.policy, authenticate=portal is not None
+        )
         self._calls = Calls(self, factory.programs)
         self._reader.limit = MESSAGE_LIMITS[self.negotiation.phase]
+        handshaking = self.peer.transport == "tls"
+        if portal is not None:
+            self.authentication = Authentication(self, portal, factory.admittance, factory.clock)
+        if factory.makeRoom(self, unknown=handshaking or portal is not None):
+            self._surplus = True
+        if handshaking:
+            timeout = factory.admittance.timeout
+            self.setDeadline(timeout, "it did not complete the TLS handshake")
+        else:
+            self._accepted()
+
+    def handshakeCompleted(self) -> None:
+        """
+        The TLS handshake is done: look at the certificate, and say that it is accepted.
+        """
+        if self._reason is not None:
+            return
+        identity = examine(cast(TLSTransport, self.transport))
+        self.peer.tlsDN = identity.dn
+        self.peer.tlsFingerprint = identity.fingerprint
+        problem = self.factory.admittance.judge(identity)
+        if problem is not None:
+            self.factory.counters.unauthenticated += 1
+            self.disconnect(AuthenticationFailed(problem))
+            return
+        self.send(CONFIRMATION)
+        self._accepted()
+
+    def _accepted(self) -> None:
+        """
+        The transport is as it should be; what is left to be shown is shown in messages.
+        """
+        if self.authentication is not None:
+            self.setDeadline(self.factory.admittance.timeout, "it did not log in")
+        else:
+            self.factory.arrivals.known(self)
+            self._setOpenDeadline()
+
+    def authenticated(self, user: str) -> None:
+        """
+        The client has logged in.
+        """
+        self.authentication = None
+        self.peer.user = user
+        self._advance(Event.AUTHENTICATED)
+        self.factory.arrivals.known(self)
         self._setOpenDeadline()
+
+    def authenticationFailed(self) -> None:
+        """
+        The client has failed to log in, and may have more tries.
+        """
+        self.factory.counters.unauthenticated += 1
+
+    def endSoon(self, reason: Exception) -> None:
+        """
+        Close the connection when the call that is being answered has been.
+        """
+        if self._reason is None and self.negotiation.phase is not Phase.CLOSING:
+            self._advance(Event.ENDING)
+            self._farewell = reason
 
     def _setOpenDeadline(self) -> None:
         self.setDeadline(self.factory.openTimeout, "it did not open the connection")
@@ -152,10 +229,19 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
             error = "internal error: the server is shutting down"
             self._calls.fail(message, rpcError(error, ErrorCode.INTERNAL_ERROR))
             return
+        if self._surplus:
+            self._turnAway(message)
+            return
         self._calls.received(message)
         if self._calls.full and not self.readingPaused:
             self.pauseReading(CALLS)
             self._limitUnread()
+
+    def _turnAway(self, message: Message) -> None:
+        limit = self.factory.admittance.maxClients
+        error = f"operation failed: the server has its {limit} clients (--max-clients); try later"
+        self.endSoon(AuthenticationFailed(f"one more than {limit} clients (--max-clients)"))
+        self._calls.fail(message, rpcError(error, ErrorCode.OPERATION_FAILED))
 
     def callAnswered(self) -> None:
         """
@@ -249,6 +335,7 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
             return
         self.session = session
         self._advance(Event.OPENED)
+        self.factory.arrivals.opened(self)
         self.factory.counters.opened += 1
 
     def openFailed(self) -> None:
@@ -316,8 +403,22 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
         Count and log what was not in order, and let go of what was open.
         """
         self._calls.clear()
+        if self.authentication is not None:
+            self.authentication.abandon()
         counters = self.factory.counters
         match reason:
+            case Displaced():
+                counters.displaced += 1
+                self._log.warn("dropped {peer}: {reason}", peer=self.peer, reason=reason)
+            case AuthenticationFailed():
+                self._log.warn("refused {peer}: {reason}", peer=self.peer, reason=reason)
+            case SSLError():
+                counters.unauthenticated += 1
+                self._log.warn(
+                    "refused {peer}: TLS failed: {reason}",
+                    peer=self.peer,
+                    reason=explainTLS(reason),
+                )
             case KeepAliveTimeout():
                 counters.dead += 1
                 self._log.warn("{peer} is dead: {reason}", peer=self.peer, reason=reason)
@@ -344,6 +445,8 @@ class KeepAliveServerFactory(KeepAliveFactory):
     @ivar openTimeout: seconds a client has from connecting until it has opened.
     @ivar connections: those that are there.
     @ivar counters: what has been seen.
+    @ivar admittance: what is asked of clients before they are let in.
+    @ivar arrivals: those that are not open yet.
     """
 
     protocol = KeepAliveServerProtocol
@@ -355,12 +458,14 @@ class KeepAliveServerFactory(KeepAliveFactory):
         backend: IBackend | None = None,
         programs: Iterable[IProgram] = (),
         clock: IReactorTime | None = None,
+        admittance: Admittance | None = None,
     ) -> None:
         """
         @param policy: by default mode 0, L{Disable}.
         @param backend: what there is to open, by default an L{ApplicationBackend}.
         @param programs: the application's own.
         @param clock: see L{KeepAliveFactory}.
+        @param admittance: by default everybody is let in whom the transport lets in.
         @raise ValueError: when two programs have one number.
         """
         super().__init__(clock)
@@ -372,6 +477,8 @@ class KeepAliveServerFactory(KeepAliveFactory):
             self.programs[program.number] = program
         self.connections: set[KeepAliveServerProtocol] = set()
         self.counters = Counters()
+        self.admittance = Admittance() if admittance is None else admittance
+        self.arrivals: Arrivals[KeepAliveServerProtocol] = Arrivals()
         self._waitingEmpty: list[Deferred[None]] = []
 
     def drain(self) -> Deferred[None]:
@@ -387,10 +494,26 @@ class KeepAliveServerFactory(KeepAliveFactory):
         self._checkEmpty()
         return empty
 
+    def makeRoom(self, connection: KeepAliveServerProtocol, *, unknown: bool) -> bool:
+        """
+        A client has connected: if there are too many now, drop the one that is not known, or not
+        open, for the longest time.
+
+        @param unknown: whether it has a handshake or a login before it.
+        @return: whether there is no such other, so that this one is to be turned away.
+        """
+        oldest = self.arrivals.came(
+            connection, len(self.connections), self.admittance, unknown=unknown
+        )
+        if oldest is not None and oldest is not connection:
+            oldest.abort(Displaced("too many clients, and it was the one to wait longest"))
+        return oldest is connection
+
     def connectionGone(self, connection: KeepAliveServerProtocol) -> None:
         """
         A connection is gone.
         """
+        self.arrivals.gone(connection)
         self.connections.discard(connection)
         self._checkEmpty()
 

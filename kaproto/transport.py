@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IAddress, IPushProducer, ISSLTransport
 from twisted.internet.tcp import Connection
 
 from kaproto.peer import Peer
+from kaproto.unixpeer import unixCredentials
 
 __all__ = ["StreamTransport", "identify", "writeSoon"]
 
@@ -71,7 +72,7 @@ def identify(transport: StreamTransport) -> Peer:
     if ISSLTransport.providedBy(transport):
         return Peer(address, "tls")
     if isinstance(address, UNIXAddress):
-        return Peer(address, "unix")
+        return Peer(address, "unix", unixCredentials=unixCredentials(transport))
     return Peer(address, "tcp")
 
 

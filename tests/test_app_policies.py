@@ -75,10 +75,10 @@ class InstalledTests(PoliciesTestCase):
 
     def test_installed(self) -> None:
         """
-        There are the three modes first, and whatever is installed.
+        There are the three modes and the rules first, and whatever is installed.
         """
         installed = installedPolicies()
-        self.assertEqual(list(installed), ["disable", "optional", "mandatory", "moody"])
+        self.assertEqual(list(installed), ["disable", "optional", "mandatory", "rules", "moody"])
         self.assertIsInstance(installed["moody"], Moody)
         self.assertEqual(self.asked, [IKeepAlivePolicy])
 
@@ -94,9 +94,10 @@ class InstalledTests(PoliciesTestCase):
         """
         lines = describePolicies().splitlines()
         self.assertEqual(lines[0], "Policies for --mode:")
-        self.assertEqual(len(lines), 5)
+        self.assertEqual(len(lines), 6)
         self.assertRegex(lines[1], r"^  disable +mode 0: ")
-        self.assertRegex(lines[4], r"^  moody:DAY\[,DAY\]\.\.\. +refuse on bad days$")
+        self.assertRegex(lines[4], r"^  rules:FILE +a mode for each peer, ")
+        self.assertRegex(lines[5], r"^  moody:DAY\[,DAY\]\.\.\. +refuse on bad days$")
 
 
 class FindTests(PoliciesTestCase):
@@ -144,5 +145,5 @@ class FindTests(PoliciesTestCase):
             self.assertEqual(
                 str(error),
                 f"there is no policy {name!r}: it is one of 0, 1, 2, disable, mandatory, moody, "
-                "optional; --help-policies describes them",
+                "optional, rules; --help-policies describes them",
             )

@@ -1484,8 +1484,8 @@ class EndpointTests(SynchronousTestCase):
         What cannot be used is a L{ValueError}, now and from C{connect}, which says why.
         """
         for uri, why in (
-            ("test+tls://host/default", "TLS"),
-            ("test://host/default", "TLS"),
+            ("test+tls://host/default?pkipath=/nothere", "/nothere/cacert.pem: there is no such"),
+            ("test://host/default?pkipath=/nothere", "/nothere/cacert.pem: there is no such"),
             ("test+ssh://host/default", "ssh"),
             ("nonsense", "nonsense"),
         ):

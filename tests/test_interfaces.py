@@ -8,14 +8,24 @@ import ast
 from pathlib import Path
 
 from twisted.application.service import IServiceMaker
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword
+from twisted.cred.portal import IRealm
+from twisted.cred.strcred import ICheckerFactory
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import (
+    IHandshakeListener,
+    IOpenSSLClientConnectionCreator,
+    IOpenSSLServerConnectionCreator,
     IProtocol,
     IProtocolFactory,
     IPushProducer,
     IStreamClientEndpoint,
+    IStreamServerEndpoint,
+    IStreamServerEndpointStringParser,
 )
 from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactor
 from twisted.plugin import IPlugin, getPlugins
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import Interface, implementer
@@ -23,10 +33,12 @@ from zope.interface.exceptions import Invalid
 from zope.interface.verify import verifyObject
 
 import kaproto
+from kaproto.authplugin import ScramFileFactory
 from kaproto.backends import machine
 from kaproto.backends.gateway import Gateway
 from kaproto.backends.host import HOST_NAME, EmbeddedHost
 from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol
+from kaproto.endpoints import LibvirtTLSParser
 from kaproto.interfaces import (
     ADMITTED,
     Admission,
@@ -39,23 +51,43 @@ from kaproto.interfaces import (
 )
 from kaproto.liveness import KeepAlive
 from kaproto.peer import Peer
+from kaproto.pki import clientFiles, serverFiles
 from kaproto.policies import MODES, Policy
 from kaproto.program import ApplicationBackend, Program
 from kaproto.protocol import KeepAliveProtocol
 from kaproto.remote import RemoteProgram
+from kaproto.rules import RulesPolicy
+from kaproto.sasl import IUser, Realm, User, _Password
+from kaproto.scram import IScramCredentials, ScramKeys, _Proof
+from kaproto.scramfile import ScramFile
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
 from kaproto.testing import connectedPair
+from kaproto.tls import ClientContextFactory, ICertificateChecker, ServerContextFactory
+from tests.pki import Authority, distinguished
 
 VERIFIED = {
     "ApplicationBackend",
+    "ClientContextFactory",
     "EmbeddedHost",
     "Gateway",
+    "KeepAliveClientProtocol",
     "KeepAliveProtocol",
+    "KeepAliveServerProtocol",
+    "LibvirtTLSParser",
     "Policy",
     "Program",
+    "Realm",
+    "RulesPolicy",
+    "ScramFile",
+    "ScramFileFactory",
+    "ServerContextFactory",
+    "TLSServerEndpoint",
+    "User",
     "_GatewaySession",
     "_HostSession",
     "_Nothing",
+    "_Password",
+    "_Proof",
 }
 """
 The classes whose instances are verified below.
@@ -103,6 +135,7 @@ class ProvidersTests(SynchronousTestCase):
         The three modes are policies and plugins, as they are and as they are configured, and so
         is the policy to subclass.
         """
+        self.assertTrue(verifyObject(IKeepAlivePolicy, RulesPolicy()))
         for policy in (Policy(), *MODES):
             for each in (policy, policy.configured(None, KeepAlive(1, 1))):
                 self.assertTrue(verifyObject(IKeepAlivePolicy, each))
@@ -160,9 +193,42 @@ class ProvidersTests(SynchronousTestCase):
         """
         for protocol in (KeepAliveProtocol(), KeepAliveServerProtocol(), KeepAliveClientProtocol()):
             self.assertTrue(verifyObject(IPushProducer, protocol))
+        for protocol in (KeepAliveServerProtocol(), KeepAliveClientProtocol()):
+            self.assertTrue(verifyObject(IHandshakeListener, protocol))
+        self.assertTrue(verifyObject(ICertificateChecker, KeepAliveServerProtocol()))
         clock = Clock()
         for factory in (KeepAliveServerFactory(clock=clock), KeepAliveClientFactory(clock=clock)):
             self.assertTrue(verifyObject(IProtocolFactory, factory))
+
+    def test_tls(self) -> None:
+        """
+        What makes TLS connections, and what listens with them, are what Twisted takes them for.
+        """
+        authority = Authority()
+        directory = Path(self.mktemp())
+        authority.write(str(directory), authority.issue(distinguished("server")))
+        server = ServerContextFactory(lambda: serverFiles(directory))
+        client = ClientContextFactory(clientFiles(directory=directory, home=directory), "host")
+        self.assertTrue(verifyObject(IOpenSSLServerConnectionCreator, server))
+        self.assertTrue(verifyObject(IOpenSSLClientConnectionCreator, client))
+        parser = LibvirtTLSParser()
+        self.assertTrue(verifyObject(IStreamServerEndpointStringParser, parser))
+        endpoint = parser.parseStreamServer(MemoryReactor(), pki=str(directory))
+        self.assertTrue(verifyObject(IStreamServerEndpoint, endpoint))
+
+    def test_credentials(self) -> None:
+        """
+        Those who let users in, and what they are given, are what cred takes them for.
+        """
+        path = Path(self.mktemp())
+        path.write_text(f"alice:{ScramKeys.fromPassword('sesame').toText()}\n")
+        self.assertTrue(verifyObject(IRealm, Realm()))
+        self.assertTrue(verifyObject(IUser, User("alice")))
+        self.assertTrue(verifyObject(ICredentialsChecker, ScramFile(path)))
+        self.assertTrue(verifyObject(ICheckerFactory, ScramFileFactory()))
+        self.assertTrue(verifyObject(IUsernamePassword, _Password(b"alice", b"sesame")))
+        for interface in (IScramCredentials, IUsernameHashedPassword):
+            self.assertTrue(verifyObject(interface, _Proof(b"alice")))
 
     def test_notEverythingPasses(self) -> None:
         """

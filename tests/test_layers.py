@@ -19,11 +19,13 @@ import kaproto
 ROOT = Path(kaproto.__file__).parent
 
 FLOORS = (
-    {"kaproto", "kaproto.errors", "kaproto.uri", "kaproto.wire"},
-    {"kaproto.liveness", "kaproto.peer"},
-    {"kaproto.interfaces", "kaproto.policies"},
+    {"kaproto", "kaproto.dn", "kaproto.errors", "kaproto.pki", "kaproto.uri", "kaproto.wire"},
+    {"kaproto.certificates", "kaproto.liveness", "kaproto.peer", "kaproto.unixpeer"},
+    {"kaproto.interfaces", "kaproto.policies", "kaproto.sasl", "kaproto.saslclient", "kaproto.tls"},
+    {"kaproto.authfile", "kaproto.endpoints", "kaproto.rules", "kaproto.scram"},
     {"kaproto.negotiation", "kaproto.pacemaker", "kaproto.program", "kaproto.transport"},
-    {"kaproto.calls", "kaproto.protocol", "kaproto.remote"},
+    {"kaproto.auth", "kaproto.scramfile"},
+    {"kaproto.authplugin", "kaproto.calls", "kaproto.protocol", "kaproto.remote"},
     {"kaproto.client", "kaproto.server"},
     {"kaproto.backends", "kaproto.relay", "kaproto.testing"},
     {"kaproto.app"},
@@ -33,14 +35,17 @@ The floors from the ground up: modules, and packages with all that is in them.
 """
 
 CORE = {
+    "kaproto.dn",
     "kaproto.errors",
     "kaproto.interfaces",
     "kaproto.liveness",
     "kaproto.negotiation",
     "kaproto.peer",
     "kaproto.policies",
+    "kaproto.saslclient",
     "kaproto.wire.message",
     "kaproto.wire.programs",
+    "kaproto.wire.sasl",
     "kaproto.wire.sieve",
     "kaproto.wire.xdr",
 }

@@ -10,10 +10,11 @@ from typing import cast
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.error import ConnectionLost
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IReactorTime, ITCPTransport
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import alsoProvides
 
 from kaproto.errors import (
     ConnectionClosed,
@@ -133,6 +134,28 @@ class FactoryTests(SynchronousTestCase):
         self.assertEqual(factory.seconds(), 7)
 
 
+class TransportTests(ProtocolTestCase):
+    """
+    What an end does to its transport.
+    """
+
+    def test_noDelay(self) -> None:
+        """
+        Small messages are not held back on TCP; other transports have nothing to hold them.
+        """
+        asked: list[bool] = []
+
+        class TCPTransport(StringTransport):
+            def setTcpNoDelay(self, enabled: bool) -> None:
+                asked.append(enabled)
+
+        transport = TCPTransport()
+        alsoProvides(transport, ITCPTransport)
+        factory = self.plain().protocol.factory
+        cast(Plain, factory.buildProtocol(None)).makeConnection(transport)
+        self.assertEqual(asked, [True])
+
+
 class FramingTests(ProtocolTestCase):
     """
     Bytes become messages.
@@ -180,6 +203,16 @@ class FramingTests(ProtocolTestCase):
             reason = self.reasonOf(wire)
             self.assertIsInstance(reason, RemoteProtocolError)
             self.assertIn(f"a message of {length} bytes", str(reason))
+
+    def test_pongInsideMessage(self) -> None:
+        """
+        Bytes that look like a pong in the middle of a message belong to that message.
+        """
+        wire = self.plain()
+        message = call(1, PONG)
+        wire.feed(packMessage(message)[:HEADER_SIZE])
+        wire.feed(PONG)
+        self.assertEqual(wire.protocol.messages, [message])
 
     def test_nothingIsReadWhenClosing(self) -> None:
         """
@@ -292,6 +325,36 @@ class KeepAliveTests(ProtocolTestCase):
         self.assertEqual((reason.interval, reason.count), (1, 2))
         self.assertApproximates(reason.silence, 3, 0.05)
 
+    def test_acknowledged(self) -> None:
+        """
+        A pong acknowledges all pings before it: as many may go unanswered again as at first.
+        """
+        wire = self.plain()
+        wire.protocol.startKeepAlive(KEEPALIVE)
+        self.advance(2.5)
+        wire.feed(PONG)
+        self.advance(2.9)
+        self.assertEqual(wire.taken(), PING * 4)
+        self.assertFalse(wire.closing)
+        self.advance(0.2)
+        self.assertTrue(wire.aborted)
+
+    def test_lastChance(self) -> None:
+        """
+        A peer that seems dead is looked at once more, when what it sent has been read; so it is
+        each time.
+        """
+        wire = self.plain()
+        wire.protocol.startKeepAlive(KEEPALIVE)
+        for now in (1, 2, 3):
+            self.assertIsNotNone(wire.protocol.beat(now))
+        wire.feed(PONG)
+        for now in (4, 5, 6):
+            self.assertIsNotNone(wire.protocol.beat(now))
+        self.assertFalse(wire.closing)
+        self.assertIsNone(wire.protocol.beat(6))
+        self.assertTrue(wire.aborted)
+
     def test_anythingIsLife(self) -> None:
         """
         A pong, a message or a part of one puts off the next ping by an interval.
@@ -364,6 +427,9 @@ class KeepAliveTests(ProtocolTestCase):
             self.clock.advance(latency)
             wire.feed(before + PONG)
             self.assertEqual(wire.protocol.latency, latency)
+            self.clock.advance(0.25)
+            wire.feed(before + PONG)
+            self.assertEqual(wire.protocol.latency, latency)
 
     def test_unaskedPong(self) -> None:
         """
@@ -416,6 +482,7 @@ class KeepAliveTests(ProtocolTestCase):
         More pings in a second than the budget allows close the connection.
         """
         wire = self.plain()
+        self.clock.advance(10)
         wire.feed(PING * wire.protocol.pingBudget)
         self.assertFalse(wire.closing)
         wire.feed(PING)
@@ -506,6 +573,20 @@ class ReadingTests(ProtocolTestCase):
         wire.protocol.resumeProducing()
         self.assertFalse(wire.protocol.congested)
 
+    def test_readingIsLife(self) -> None:
+        """
+        A peer that takes what had filled the buffer is alive, even if it says nothing.
+        """
+        wire = self.plain()
+        wire.protocol.startKeepAlive(KEEPALIVE)
+        self.advance(2.5)
+        wire.protocol.pauseProducing()
+        wire.protocol.resumeProducing()
+        self.advance(2.5)
+        self.assertFalse(wire.closing)
+        self.advance(0.7)
+        self.assertTrue(wire.aborted)
+
     def test_stopProducing(self) -> None:
         """
         The transport may say that it takes no more; that it is lost, it says as well.
@@ -570,6 +651,7 @@ class ClosingTests(ProtocolTestCase):
         """
         wire = self.plain()
         wire.protocol.startKeepAlive(KEEPALIVE)
+        wire.protocol.setDeadline(3, "it did not sing")
         wire.protocol.send(b"before")
         reason = ConnectionClosed("enough")
         wire.protocol.disconnect(reason)
@@ -578,6 +660,7 @@ class ClosingTests(ProtocolTestCase):
         self.assertTrue(wire.closing)
         self.assertFalse(wire.aborted)
         self.assertEqual(wire.protocol.keepAlive, KeepAlive(0, 0))
+        self.assertEqual(len(wire.protocol.factory.pacemaker), 0)
         self.assertIs(self.reasonOf(wire), reason)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
@@ -755,6 +838,21 @@ class RelayTests(ProtocolTestCase):
         self.left.feed(HELLO)
         self.assertEqual(self.right.taken(), b"")
         self.assertIsInstance(self.reasonOf(self.left), RemoteProtocolError)
+
+    def test_quietInTheMiddle(self) -> None:
+        """
+        While the other side is slow to end a message, of which a peer has read all there is, the
+        peer can neither be pinged nor blamed for its silence; when it does not read what there
+        is, it can.
+        """
+        self.start()
+        self.right.protocol.startKeepAlive(KEEPALIVE)
+        self.left.feed(packMessage(HELLO)[:30])
+        self.advance(10)
+        self.assertFalse(self.right.closing)
+        self.right.protocol.pauseProducing()
+        self.advance(4.1)
+        self.assertTrue(self.right.aborted)
 
     def test_backpressure(self) -> None:
         """

@@ -9,6 +9,7 @@ from collections.abc import Awaitable
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from kaproto.auth import Authentication
 from kaproto.errors import RemoteError
 from kaproto.interfaces import ISession, OpenRequest
 from kaproto.negotiation import Event, ServerNegotiation
@@ -44,6 +45,7 @@ class FakeConnection:
 
     session: ISession | None = None
     wantsFarewell = False
+    authentication: Authentication | None = None
     refusal: RemoteError | None = None
 
     def __init__(self, policy: Policy) -> None:

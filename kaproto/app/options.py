@@ -7,8 +7,16 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
+from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword
+from twisted.cred.strcred import (
+    AuthOptionMixin,
+    InvalidAuthType,
+    UnsupportedInterfaces,
+    makeChecker,
+)
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndpoint
 from twisted.python.usage import Options as BaseOptions
@@ -16,9 +24,15 @@ from twisted.python.usage import UsageError
 
 from kaproto import __version__
 from kaproto.app.policies import describePolicies, findPolicy
+from kaproto.auth import Admittance
+from kaproto.authfile import loginFor
+from kaproto.certificates import PKIError
 from kaproto.client import endpointFor
+from kaproto.endpoints import TLSServerEndpoint, transportOf
 from kaproto.interfaces import IKeepAlivePolicy
 from kaproto.liveness import INTERVAL_MAX, KeepAlive
+from kaproto.sasl import makePortal
+from kaproto.saslclient import Login
 
 __all__ = ["DEFAULT_LISTEN", "Options"]
 
@@ -60,10 +74,12 @@ def _whole(flag: str, least: int) -> _Coerce:
 _SHORTEST: Final = 0.05
 
 
-class Options(BaseOptions):
+class Options(BaseOptions, AuthOptionMixin):
     """
     What the command line says, checked: C{policy}, C{endpoints} and the numbers.
     """
+
+    supportedInterfaces = (IUsernamePassword, IUsernameHashedPassword)
 
     synopsis = "[--mode=0|1|2|NAME[:ARGUMENT]] [--listen=ENDPOINT]... [--upstream=ENDPOINT]"
     longdesc = (
@@ -101,6 +117,43 @@ class Options(BaseOptions):
             10.0,
             "Seconds a client has from connecting until it has opened.",
             _seconds("open-timeout", 0.1),
+        ],
+        [
+            "auth-timeout",
+            None,
+            10.0,
+            "Seconds a client has from connecting until it is known: for its TLS handshake, and "
+            "until it has logged in.",
+            _seconds("auth-timeout", 0.1),
+        ],
+        [
+            "auth-tries",
+            None,
+            3,
+            "How often a connection may fail to log in.",
+            _whole("auth-tries", 1),
+        ],
+        [
+            "auth-delay",
+            None,
+            1.0,
+            "Seconds after which a failure to log in is answered.",
+            _seconds("auth-delay", 0),
+        ],
+        [
+            "max-clients",
+            None,
+            0,
+            "How many clients there may be; 0 for as many as there may be open files.",
+            _whole("max-clients", 0),
+        ],
+        [
+            "max-anonymous-clients",
+            None,
+            1024,
+            "How many clients there may be that are not known yet. The one that has been at it "
+            "longest goes when there is one too many; 0 for any number.",
+            _whole("max-anonymous-clients", 0),
         ],
         [
             "upstream",
@@ -146,7 +199,9 @@ class Options(BaseOptions):
     ]
 
     policy: IKeepAlivePolicy
+    admittance: Admittance
     upstream: IStreamClientEndpoint | None = None
+    upstreamLogin: Login | None = None
     endpoints: list[tuple[str, IStreamServerEndpoint]]
 
     def __init__(self, reactor: object | None = None) -> None:
@@ -156,6 +211,7 @@ class Options(BaseOptions):
         super().__init__()  # type: ignore[no-untyped-call]
         self._reactor = reactor
         self["listen"] = []
+        self["tls-allowed-dn"] = []
 
     def opt_listen(self, description: str) -> None:
         """
@@ -165,6 +221,34 @@ class Options(BaseOptions):
         self["listen"].append(description)
 
     opt_l = opt_listen
+
+    def opt_auth(self, description: str) -> None:
+        """
+        Have clients log in (SASL): file:PATH for a file of NAME:PASSWORD lines, scram:PATH for
+        one of salted keys, or another that --help-auth lists. Over TLS and UNIX sockets only.
+        """
+        kind = description.partition(":")[0]
+        try:
+            checker = makeChecker(description)
+            path = getattr(checker, "filename", None)
+            if path is not None:
+                Path(path).read_bytes()
+            self.addChecker(checker)  # type: ignore[no-untyped-call]
+        except InvalidAuthType as error:
+            raise UsageError(
+                f"--auth={kind}: there is no such checker; --help-auth lists them"
+            ) from error
+        except UnsupportedInterfaces as error:
+            raise UsageError(f"--auth={kind}: it does not check passwords") from error
+        except Exception as error:
+            raise UsageError(f"--auth={kind}: {error}") from error
+
+    def opt_tls_allowed_dn(self, pattern: str) -> None:
+        """
+        Let in only those TLS clients whose certificate has a name like this, such as
+        "C=GB,O=Example,CN=*". May be given several times.
+        """
+        self["tls-allowed-dn"].append(pattern)
 
     def opt_help_policies(self) -> None:
         """
@@ -197,10 +281,47 @@ class Options(BaseOptions):
             for description in self["listen"] or [DEFAULT_LISTEN]
         ]
 
+        self.admittance = self._admittance()
         if self["upstream"] is not None:
             self.upstream = self._upstreamEndpoint(self["upstream"])
+            self.upstreamLogin = self._upstreamLogin(self["upstream"])
         elif self["forward-identity"]:
             raise UsageError("--forward-identity needs --upstream=ENDPOINT to forward it to")
+
+    def _admittance(self) -> Admittance:
+        portal = None
+        if self.get("credCheckers"):
+            try:
+                portal = makePortal(self["credCheckers"])
+            except ValueError as error:
+                raise UsageError(f"--auth: {error}") from error
+            for description, _endpoint in self.endpoints:
+                if transportOf(description) == "tcp":
+                    raise UsageError(
+                        f"--auth with --listen={description}: libvirt's clients give no password "
+                        "over plain TCP; listen with TLS, --listen=libvirttls:16514, or on a UNIX "
+                        "socket"
+                    )
+        patterns = self["tls-allowed-dn"] or None
+        verifying = [
+            endpoint
+            for _description, endpoint in self.endpoints
+            if isinstance(endpoint, TLSServerEndpoint) and endpoint.contextFactory.verify
+        ]
+        if patterns and not verifying:
+            raise UsageError(
+                "--tls-allowed-dn without a listener that wants certificates; there is one with "
+                "--listen=libvirttls:16514"
+            )
+        return Admittance(
+            portal,
+            patterns,
+            self["auth-timeout"],
+            self["auth-tries"],
+            self["auth-delay"],
+            self["max-clients"],
+            self["max-anonymous-clients"],
+        )
 
     def _theReactor(self) -> object:
         if self._reactor is None:
@@ -212,12 +333,20 @@ class Options(BaseOptions):
     def _upstreamEndpoint(self, description: str) -> IStreamClientEndpoint:
         try:
             return endpointFor(self._theReactor(), description)[0]
+        except PKIError as error:
+            raise UsageError(f"--upstream={description}: {error}") from error
         except Exception as error:
             raise UsageError(
                 f"--upstream={description}: {type(error).__name__}: {error}; it takes a Twisted "
                 "client endpoint, such as unix:/run/libvirt/libvirt-sock, or a libvirt URI, such "
                 "as qemu:///system"
             ) from error
+
+    def _upstreamLogin(self, description: str) -> Login | None:
+        try:
+            return loginFor(description)
+        except ValueError as error:
+            raise UsageError(f"--upstream={description}: {error}") from error
 
     def _endpoint(self, description: str) -> IStreamServerEndpoint:
         backlog = ""
@@ -227,6 +356,8 @@ class Options(BaseOptions):
             return IStreamServerEndpoint(
                 serverFromString(self._theReactor(), description + backlog)
             )
+        except PKIError as error:
+            raise UsageError(f"--listen={description}: {error}") from error
         except Exception as error:
             raise UsageError(
                 f"--listen={description}: {type(error).__name__}: {error}; it takes a Twisted "

@@ -9,6 +9,7 @@ from twisted.plugin import getPlugins
 from kaproto.interfaces import IKeepAlivePolicy
 from kaproto.liveness import KeepAlive
 from kaproto.policies import MODES
+from kaproto.rules import RulesPolicy
 
 __all__ = ["describePolicies", "findPolicy", "installedPolicies"]
 
@@ -18,7 +19,8 @@ def installedPolicies() -> dict[str, IKeepAlivePolicy]:
     @return: every policy that an installed package brings as a plugin, by name; kaproto's own
         come first and cannot be replaced.
     """
-    policies: dict[str, IKeepAlivePolicy] = {mode.name: mode for mode in MODES}
+    own: list[IKeepAlivePolicy] = [*MODES, RulesPolicy()]
+    policies = {policy.name: policy for policy in own}
     for policy in getPlugins(IKeepAlivePolicy):
         policies.setdefault(policy.name, policy)
     return policies

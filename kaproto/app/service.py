@@ -8,6 +8,8 @@ import resource
 import signal
 from collections.abc import Sequence
 from ipaddress import ip_address
+from types import FrameType
+from typing import Final, Protocol, cast
 
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -17,6 +19,7 @@ from twisted.internet.interfaces import (
     IAddress,
     IListeningPort,
     IReactorCore,
+    IReactorFromThreads,
     IReactorTime,
     IStreamServerEndpoint,
 )
@@ -27,17 +30,31 @@ from kaproto.app.clock import useMonotonicClock
 from kaproto.app.options import Options
 from kaproto.backends.gateway import Gateway
 from kaproto.backends.host import EmbeddedHost
+from kaproto.endpoints import TLSServerEndpoint, transportOf
 from kaproto.interfaces import IBackend
 from kaproto.liveness import KeepAlive
 from kaproto.server import KeepAliveServerFactory
 
-__all__ = ["CannotListen", "Exposed", "KaServer", "Options", "makeService"]
+__all__ = ["CannotListen", "Exposed", "KaServer", "Options", "Reloadable", "makeService"]
 
 
 class Exposed(Exception):
     """
     Other machines could connect without authentication.
     """
+
+
+class Reloadable(Protocol):
+    """
+    Something that was read from a file.
+    """
+
+    def reload(self) -> None:
+        """
+        Read it again.
+
+        @raise ValueError: when it cannot be used; what was there stays in use.
+        """
 
 
 class CannotListen(SystemExit, Exception):
@@ -68,12 +85,14 @@ class KaServer(Service):
         *,
         insecure: bool,
         reactor: IReactorTime,
+        reloadables: Sequence[Reloadable] = (),
     ) -> None:
         """
         @param endpoints: with the strings that describe them.
         @param description: what the log is to say of the server.
         @param grace: seconds that calls have to finish when the service stops.
         @param insecure: whether plain TCP may be served to other machines.
+        @param reloadables: what has files to read again when the process gets SIGHUP.
         """
         self.factory = factory
         self.ports: list[IListeningPort] = []
@@ -82,35 +101,49 @@ class KaServer(Service):
         self._grace = grace
         self._insecure = insecure
         self._reactor = reactor
+        self._reloadables = reloadables
 
     def privilegedStartService(self) -> None:
         """
-        Listen.
+        Listen, and from now on read files again on SIGHUP, if there are any.
 
         @raise CannotListen: when that cannot be done, with a message that names the flag.
         """
         super().privilegedStartService()  # type: ignore[no-untyped-call]
+        if self._reloadables:
+            signal.signal(signal.SIGHUP, self._hangUp)
         useMonotonicClock(self._reactor)
         _raiseFileLimit()
         for description, endpoint in self._endpoints:
             problems: list[Failure] = []
-            endpoint.listen(self.factory).addCallback(self._listening).addErrback(problems.append)
+            listening = endpoint.listen(self.factory)
+            listening.addCallback(self._listening, description, endpoint)
+            listening.addErrback(problems.append)
             for problem in problems:
                 raise CannotListen(
                     f"kaserver: --listen={description}: {_explain(problem.value)}"
                 ) from problem.value
 
-    def _listening(self, port: IListeningPort) -> None:
+    def _listening(
+        self, port: IListeningPort, description: str, endpoint: IStreamServerEndpoint
+    ) -> None:
         self.ports.append(port)
         address = port.getHost()
-        if not self._insecure and _isExposed(address):
+        tls = endpoint.contextFactory if isinstance(endpoint, TLSServerEndpoint) else None
+        knows = self.factory.admittance.portal is not None or (tls is not None and tls.verify)
+        transport = transportOf(description)
+        if not self._insecure and not knows and _isExposed(address):
+            kind = "plain TCP" if transport == "tcp" else "TLS without client certificates"
             raise Exposed(
-                f"plain TCP without authentication lets in whoever can reach {_show(address)}; add "
+                f"{kind} without authentication lets in whoever can reach {_show(address)}; add "
                 ":interface=127.0.0.1 to serve this machine only, or pass --insecure"
             )
+        shown = _show(address)
+        if transport == "tls":
+            shown = shown.replace("tcp", "tls" if tls is None else f"tls (up to {tls.version})", 1)
         self._log.info(
             "listening on {address} ({description})",
-            address=_show(address),
+            address=shown,
             description=self._description,
         )
 
@@ -121,6 +154,22 @@ class KaServer(Service):
         super().startService()  # type: ignore[no-untyped-call]
         IReactorCore(self._reactor).addSystemEventTrigger("before", "shutdown", _dieOfNextSignal)
 
+    def _hangUp(self, number: int, frame: FrameType | None) -> None:
+        cast(IReactorFromThreads, self._reactor).callFromThread(self.reload)
+
+    def reload(self) -> None:
+        """
+        Read again what comes from files: certificates, rules, the list of those who may log in.
+        What cannot be used does not replace what was read before.
+        """
+        for each in self._reloadables:
+            try:
+                each.reload()
+            except ValueError as error:
+                self._log.error("not reloaded, and as it was before: {error}", error=error)
+            else:
+                self._log.info("reloaded {what}", what=type(each).__name__)
+
     def stopService(self) -> Deferred[None]:
         """
         Stop listening, tell the clients, let their calls finish for as long as the grace lasts,
@@ -129,6 +178,8 @@ class KaServer(Service):
         @return: fires when no connection is left.
         """
         super().stopService()  # type: ignore[no-untyped-call]
+        if self._reloadables:
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
@@ -167,8 +218,12 @@ def makeService(options: Options, reactor: IReactorTime | None = None) -> KaServ
             upstreamKeepAlive,
             reactor,
             forwardIdentity=bool(options["forward-identity"]),
+            login=options.upstreamLogin,
         )
-    factory = KeepAliveServerFactory(options.policy, backend, clock=reactor)
+    admittance = options.admittance
+    if not admittance.maxClients:
+        admittance.maxClients = _clientsFor(2 if isinstance(backend, Gateway) else 1)
+    factory = KeepAliveServerFactory(options.policy, backend, clock=reactor, admittance=admittance)
     factory.openTimeout = options["open-timeout"]
     description = (
         f"mode {options.policy.name}, interval {options.keepAlive.interval:g} s, "
@@ -181,7 +236,38 @@ def makeService(options: Options, reactor: IReactorTime | None = None) -> KaServ
         options["grace"],
         insecure=bool(options["insecure"]),
         reactor=reactor,
+        reloadables=_reloadables(options),
     )
+
+
+def _reloadables(options: Options) -> list[Reloadable]:
+    """
+    @return: all that the command line has named that has files.
+    """
+    endpoints = [endpoint for _description, endpoint in options.endpoints]
+    candidates = [
+        options.policy,
+        *(each.contextFactory for each in endpoints if isinstance(each, TLSServerEndpoint)),
+        *options.get("credCheckers", []),
+    ]
+    return [each for each in candidates if hasattr(each, "reload")]
+
+
+def _clientsFor(files: int) -> int:
+    """
+    @param files: how many open files a client needs.
+    @return: how many clients there can be; 0 for any number.
+    """
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY:
+        return 0
+    return max(1, (hard - _OTHER_FILES) // files)
+
+
+_OTHER_FILES: Final = 64
+"""
+Open files that are not clients', generously counted.
+"""
 
 
 def _explain(problem: BaseException | None) -> str:

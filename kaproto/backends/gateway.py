@@ -23,6 +23,7 @@ from kaproto.negotiation import rpcError
 from kaproto.pacemaker import Pacemaker, monotonicSeconds
 from kaproto.peer import Peer
 from kaproto.relay import Relay
+from kaproto.saslclient import Login
 from kaproto.server import KeepAliveServerProtocol
 from kaproto.wire.programs import REMOTE_PROGRAM, CloseReason, ErrorCode, Procedure
 
@@ -55,6 +56,7 @@ class Gateway:
         clock: IReactorTime,
         *,
         forwardIdentity: bool = False,
+        login: Login | None = None,
     ) -> None:
         """
         @param endpoint: where libvirtd listens.
@@ -62,7 +64,9 @@ class Gateway:
         @param keepAlive: how closely to watch libvirtd itself.
         @param forwardIdentity: whether to tell libvirtd who each client is, in place of this
             process, once it has authenticated.
+        @param login: this process's own name and password at libvirtd, if it wants them.
         """
+        self._login = login
         self.description = description
         self.libvirtd = f"libvirtd behind this gateway ({description})"
         self._endpoint = endpoint
@@ -132,6 +136,7 @@ class Gateway:
         )
         factory.wantsFarewell = False
         factory.pacemaker = self._pacemaker
+        factory.login = self._login
         upstream = await self._endpoint.connect(factory)
         assert isinstance(upstream, KeepAliveClientProtocol)
         try:

@@ -1,10 +1,11 @@
 """
-What kaproto plugs into Twisted: C{twistd kaserver}, and the three modes as policies.
+What kaproto plugs into Twisted: C{twistd kaserver}, the three modes and C{rules} as policies.
 """
 
 from twisted.application.service import ServiceMaker
 
 from kaproto.policies import MODES
+from kaproto.rules import RulesPolicy
 
 kaserver = ServiceMaker(
     "kaserver",
@@ -13,3 +14,4 @@ kaserver = ServiceMaker(
     "kaserver",
 )
 disable, optional, mandatory = MODES
+rules = RulesPolicy()

@@ -1,0 +1,260 @@
+"""
+Names and passwords between kaproto and libvirt's own programs.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+import statistics
+import time
+
+from kaproto.client import connect
+from kaproto.errors import AuthenticationFailed
+from kaproto.saslclient import Login
+from kaproto.scram import ScramKeys
+from kaproto.wire.programs import Procedure
+from kaproto.wire.sasl import packStart
+from tests.interop import wire
+from tests.interop.programs import startPythonLibvirt
+from tests.interop.secure import NAME, PASSWORD, SecureDaemon, SecureServer, SecureTestCase
+from tests.interop.support import pause, reactor
+from tests.interop.wire import FrameReader
+
+REFUSED = "authentication failed: authentication failed"
+MECHANISMS = ("PLAIN", "SCRAM-SHA-256")
+
+
+def keyFile(case: SecureTestCase) -> str:
+    """
+    @return: a file that has the salted keys of those who may log in.
+    """
+    path = os.path.join(case.privateDirectory(), "keys")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(f"{NAME}:{ScramKeys.fromPassword(PASSWORD).toText()}\n")
+    return path
+
+
+class VirshTests(SecureTestCase):
+    """
+    virsh logs in to kaserver.
+    """
+
+    async def checkAll(self, uri: str) -> None:
+        """
+        Check that the right password gets in, and that a wrong one and an unknown name do not, by
+        every mechanism.
+        """
+        for mechanism in MECHANISMS:
+            chosen = f"&auth=sasl.{mechanism}"
+            await self.letIn(uri + self.authFile() + chosen)
+            for name, password in ((NAME, "wrong"), ("nobody", PASSWORD)):
+                await self.refused(uri + self.authFile(name, password) + chosen, REFUSED)
+
+    async def test_modes(self) -> None:
+        """
+        Over TLS, in every mode, by every mechanism.
+        """
+        for mode in range(3):
+            server = await SecureServer.start(
+                self,
+                self.listener(),
+                f"--auth=file:{self.passwordFile()}",
+                f"--mode={mode}",
+                "--auth-delay=0.1",
+            )
+            await self.checkAll(server.tls(self.alice))
+            self.assertIn(f"was not let in as {NAME!r} by PLAIN", server.log)
+            self.assertIn("was not let in as 'nobody' by SCRAM-SHA-256", server.log)
+
+    async def test_keys(self) -> None:
+        """
+        From a file of salted keys as well, and without certificates of clients.
+        """
+        server = await SecureServer.start(
+            self, self.listener(":verify=no"), f"--auth=scram:{keyFile(self)}", "--auth-delay=0.1"
+        )
+        await self.checkAll(server.tls(self.nobody))
+
+    async def test_unix(self) -> None:
+        """
+        On a UNIX socket too.
+        """
+        path = os.path.join(self.privateDirectory(), "sock")
+        server = await SecureServer.start(
+            self,
+            f"--listen=unix:{path}",
+            f"--auth=file:{self.passwordFile()}",
+            "--auth-delay=0.1",
+        )
+        await self.checkAll(f"test+unix:///default?socket={path}")
+        self.assertIn(f"uid={os.getuid()}", server.log)
+
+    async def test_strongest(self) -> None:
+        """
+        Left to itself virsh takes the mechanism that does not give the password away.
+        """
+        server = await SecureServer.start(
+            self, self.listener(), f"--auth=file:{self.passwordFile()}", "--auth-delay=0"
+        )
+        await self.letIn(server.tls(self.alice, self.authFile()))
+        await self.refused(server.tls(self.alice, self.authFile(password="wrong")), REFUSED)
+        self.assertIn("by SCRAM-SHA-256", server.log)
+
+    async def test_nothingIsLeaked(self) -> None:
+        """
+        Passwords are in no log line, whatever happens.
+        """
+        server = await SecureServer.start(
+            self, self.listener(), f"--auth=file:{self.passwordFile()}", "--auth-delay=0"
+        )
+        for password in (PASSWORD, "another secret"):
+            for mechanism in MECHANISMS:
+                rest = f"{self.authFile(password=password)}&auth=sasl.{mechanism}"
+                await self.hostname(server.tls(self.alice, rest))
+        self.assertIn("was not let in", server.log)
+        for secret in (PASSWORD, "another secret", "not for alice"):
+            self.assertNotIn(secret, server.log)
+
+    async def test_python(self) -> None:
+        """
+        A Python program with libvirt's bindings logs in too.
+        """
+        server = await SecureServer.start(
+            self, self.listener(), f"--auth=file:{self.passwordFile()}"
+        )
+        script = """
+def answer(credentials, data):
+    for credential in credentials:
+        name = credential[0] == libvirt.VIR_CRED_AUTHNAME
+        credential[4] = sys.argv[2] if name else sys.argv[3]
+    return 0
+
+kinds = [libvirt.VIR_CRED_AUTHNAME, libvirt.VIR_CRED_PASSPHRASE]
+connection = libvirt.openAuth(sys.argv[1], [kinds, answer, None], 0)
+print(connection.getHostname())
+"""
+        program = startPythonLibvirt(self, script, server.tls(self.alice), NAME, PASSWORD)
+        result = await program.finish()
+        self.assertEqual(result.output.strip(), os.uname().nodename, result)
+
+
+class ClientTests(SecureTestCase):
+    """
+    kaproto's client logs in to libvirtd.
+    """
+
+    tools = ("libvirtd", "python3-libvirt")
+
+    async def test_all(self) -> None:
+        """
+        Over TLS and a UNIX socket the right password gets in, and a wrong one and an unknown name
+        do not, by every mechanism.
+        """
+        daemon = await SecureDaemon.start(self)
+        for uri in (
+            f"test+tls://127.0.0.1:{daemon.port}/default?pkipath={self.alice}",
+            f"test+unix:///default?socket={daemon.socketPath}",
+        ):
+            for mechanism in (None, *MECHANISMS):
+                login = Login(NAME, PASSWORD, mechanism)
+                connection = await connect(reactor, uri, login=login)
+                self.assertEqual(await connection.hostname(), os.uname().nodename)
+                await connection.close()
+                for name, password in ((NAME, "wrong"), ("nobody", PASSWORD)):
+                    with self.assertRaisesRegex(AuthenticationFailed, f"does not let '{name}' in"):
+                        await connect(reactor, uri, login=Login(name, password, mechanism))
+
+    async def test_file(self) -> None:
+        """
+        The name and the password may come from the file that libvirt's own clients read.
+        """
+        daemon = await SecureDaemon.start(self)
+        uri = f"test+unix:///default?socket={daemon.socketPath}{self.authFile()}"
+        connection = await connect(reactor, uri)
+        self.assertEqual(await connection.hostname(), os.uname().nodename)
+        await connection.close()
+
+    async def test_none(self) -> None:
+        """
+        Without either it says that they are wanted.
+        """
+        daemon = await SecureDaemon.start(self)
+        uri = f"test+unix:///default?socket={daemon.socketPath}"
+        with self.assertRaisesRegex(AuthenticationFailed, "authentication by sasl"):
+            await connect(reactor, uri)
+
+
+class TimingTests(SecureTestCase):
+    """
+    Whether somebody exists cannot be told by the time that an answer takes.
+    """
+
+    timeout = 120
+    tools = ()
+
+    def ask(self, path: str, mechanism: str, data: bytes) -> float:
+        """
+        Begin to log in.
+
+        @return: seconds that the answer has taken.
+        """
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(path)
+            reader = FrameReader()
+
+            def call(procedure: int, payload: bytes) -> float:
+                begun = time.perf_counter()
+                connection.sendall(wire.encode(procedure, payload))
+                while not reader.feed(connection.recv(65536), 0):
+                    pass
+                return time.perf_counter() - begun
+
+            call(Procedure.AUTH_SASL_INIT, b"")
+            return call(Procedure.AUTH_SASL_START, packStart(mechanism, data))
+
+    async def compare(
+        self, auth: str, mechanism: str, known: bytes, unknown: bytes, count: int
+    ) -> None:
+        """
+        Check that the two take the same time but for noise: that their medians are no further
+        apart than they would be by chance.
+        """
+        path = os.path.join(self.privateDirectory(), "sock")
+        await SecureServer.start(
+            self, f"--listen=unix:{path}", f"--auth={auth}", "--auth-delay=0.02"
+        )
+        times: tuple[list[float], list[float]] = ([], [])
+        for number in range(2 * count):
+            # In an order in which nothing that changes with time hits one more than the other.
+            which = (number ^ number >> 1) & 1
+            times[which].append(self.ask(path, mechanism, (known, unknown)[which]))
+            await pause(0)
+        medians = [statistics.median(each) for each in times]
+        errors = [
+            1.48 * statistics.median(abs(one - median) for one in each) * 1.25 / math.sqrt(count)
+            for each, median in zip(times, medians, strict=True)
+        ]
+        # One in some ten thousand such tests would go wrong by chance.
+        self.assertLess(abs(medians[0] - medians[1]), 4 * math.hypot(*errors) + 2e-5, medians)
+
+    async def test_plain(self) -> None:
+        """
+        A wrong password and an unknown name are refused after the same time by PLAIN.
+        """
+        for auth in (f"file:{self.passwordFile()}", f"scram:{keyFile(self)}"):
+            await self.compare(auth, "PLAIN", f"\0{NAME}\0wrong".encode(), b"\0nobody\0wrong", 60)
+
+    async def test_scram(self) -> None:
+        """
+        By SCRAM both are challenged after the same time.
+        """
+        for auth in (f"file:{self.passwordFile()}", f"scram:{keyFile(self)}"):
+            await self.compare(
+                auth,
+                "SCRAM-SHA-256",
+                f"n,,n={NAME},r=abcdefgh".encode(),
+                b"n,,n=carol,r=abcdefgh",
+                200,
+            )

@@ -1,0 +1,240 @@
+"""
+TLS between kaproto and libvirt's own programs.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import re
+import signal
+
+from cryptography.x509.oid import NameOID
+
+from kaproto.client import connect
+from kaproto.dn import distinguishedName
+from kaproto.errors import AuthenticationFailed
+from kaproto.tls import CertificateRefused
+from tests.interop.programs import startVirsh
+from tests.interop.secure import SecureDaemon, SecureServer, SecureTestCase
+from tests.interop.support import reactor
+from tests.pki import Authority, distinguished
+
+DAYS = dt.timedelta(days=1)
+NOT_ACCEPTED = "server verification (of our certificate or IP address) failed"
+
+NO_TICKETS = """
+openssl_conf = openssl
+[openssl]
+ssl_conf = ssl
+[ssl]
+system_default = tls
+[tls]
+NumTickets = 0
+"""
+
+
+class VirshTests(SecureTestCase):
+    """
+    virsh connects to kaserver.
+    """
+
+    async def test_accepted(self) -> None:
+        """
+        With a certificate that the authority has signed it gets in, by name or by address.
+        """
+        server = await SecureServer.start(self, self.listener(), "--mode=2")
+        for host in ("127.0.0.1", "localhost"):
+            await self.letIn(server.tls(self.alice, host=host))
+
+    async def test_refused(self) -> None:
+        """
+        It does not get in without a certificate, with one of another authority, with one that
+        has expired, and with one that has been revoked, and the log says why each time.
+        """
+        revoked = self.authority.issue(distinguished("mallory"))
+        self.authority.write(self.pki, crl=self.authority.revoke(revoked))
+        other = Authority("Other CA").issue(distinguished("alice"))
+        expired = self.authority.issue(distinguished("alice"), start=-3 * DAYS, end=-DAYS)
+        server = await SecureServer.start(self, self.listener())
+        await self.letIn(server.tls(self.alice))
+        for identity, words in [
+            (None, "it has no certificate"),
+            (other, "its certificate is not signed by an authority (CA) that is trusted here"),
+            (expired, "its certificate has expired"),
+            (revoked, "its certificate has been revoked"),
+        ]:
+            # Without no_sanity virsh itself would not try with some of these.
+            uri = server.tls(self.clientFiles(identity), "&no_sanity=1")
+            await self.refused(uri, NOT_ACCEPTED)
+            await server.program.waitOutput(re.escape(words))
+        self.assertEqual(server.log.count("refused tls 127.0.0.1:"), 4)
+
+    async def test_allowedDNs(self) -> None:
+        """
+        Where only certain names are let in, it gets in with one of these.
+        """
+        server = await SecureServer.start(
+            self, self.listener(), "--tls-allowed-dn=*,O=Red Hat,CN=alice", "--tls-allowed-dn=CN=x"
+        )
+        await self.letIn(server.tls(self.alice))
+        bob = self.clientFiles(self.authority.issue(distinguished("bob")))
+        await self.refused(server.tls(bob), NOT_ACCEPTED)
+        await server.program.waitOutput("CN=bob', is not one of those that are let in")
+
+    async def test_withoutCertificates(self) -> None:
+        """
+        A server can do without certificates of clients.
+        """
+        server = await SecureServer.start(self, self.listener(":verify=no"))
+        await self.letIn(server.tls(self.nobody))
+
+    async def test_newestVersion(self) -> None:
+        """
+        TLS 1.2 is the newest that is spoken, because of the tickets of 1.3, and 1.3 where OpenSSL
+        is configured to send none.
+        """
+        path = os.path.join(self.privateDirectory(), "openssl.cnf")
+        with open(path, "w", encoding="ascii") as file:
+            file.write(NO_TICKETS)
+        for environment, version in (({}, "1.2"), ({"OPENSSL_CONF": path}, "1.3")):
+            server = await SecureServer.start(self, self.listener(), environment=environment)
+            self.assertIn(f"listening on tls (up to {version}) 127.0.0.1:", server.log)
+            await self.letIn(server.tls(self.alice))
+            await self.refused(server.tls(self.nobody), NOT_ACCEPTED)
+
+    async def test_reload(self) -> None:
+        """
+        After SIGHUP another certificate is shown, and somebody who was revoked does not get in any
+        more; who is connected stays so.
+        """
+        server = await SecureServer.start(self, self.listener())
+        carol = self.authority.issue(distinguished("carol"))
+        folder = self.clientFiles(carol)
+        virsh = startVirsh(self, "-c", server.tls(folder))
+        await virsh.ask("hostname", os.uname().nodename)
+        renewed = self.authority.issue(distinguished("renewed"), hosts=["localhost"])
+        self.authority.write(self.pki, renewed, crl=self.authority.revoke(carol))
+        server.program.signal(signal.SIGHUP)
+        await server.program.waitOutput("reloaded ServerContextFactory")
+        await self.refused(server.tls(folder, host="localhost"), NOT_ACCEPTED)
+        await self.letIn(server.tls(self.alice, host="localhost"))
+        await self.refused(server.tls(self.alice), "Failed to verify peer's certificate")
+        await virsh.ask("uri", "test\\+tls://")
+        await virsh.ask("hostname", os.uname().nodename)
+
+    async def test_reloadFails(self) -> None:
+        """
+        A bad file changes nothing, and the log says what is wrong with it.
+        """
+        server = await SecureServer.start(self, self.listener())
+        with open(os.path.join(self.pki, "libvirt/private/serverkey.pem"), "w") as file:
+            file.write("rubbish")
+        server.program.signal(signal.SIGHUP)
+        await server.program.waitOutput(
+            "not reloaded, and as it was before: .*/serverkey.pem: this is not the server's "
+            "private key in PEM"
+        )
+        await self.letIn(server.tls(self.alice))
+
+    async def test_keepAlive(self) -> None:
+        """
+        Keepalive works over TLS: a client that is stopped is dropped.
+        """
+        server = await SecureServer.start(
+            self, self.listener(), "--mode=2", "--interval=0.5", "--count=1"
+        )
+        virsh = startVirsh(self, "-c", server.tls(self.alice))
+        await virsh.ask("hostname", os.uname().nodename)
+        virsh.signal(signal.SIGSTOP)
+        await server.program.waitOutput("is dead: connection closed due to keepalive timeout")
+        self.assertIn("CN=alice' is dead", server.log)
+
+
+class ClientTests(SecureTestCase):
+    """
+    kaproto's client connects to libvirtd.
+    """
+
+    tools = ("libvirtd", "python3-libvirt")
+
+    async def refusal(self, uri: str, kind: type[Exception]) -> str:
+        """
+        Connect in vain.
+
+        @return: why.
+        """
+        try:
+            connection = await connect(reactor, uri)
+        except kind as error:
+            return str(error)
+        await connection.close()
+        raise AssertionError(f"it got in: {uri}")
+
+    async def test_accepted(self) -> None:
+        """
+        With a good certificate it gets in, by name or by address.
+        """
+        daemon = await SecureDaemon.start(self, auth="none")
+        for host in ("127.0.0.1", "localhost"):
+            uri = f"test+tls://{host}:{daemon.port}/default?pkipath={self.alice}"
+            connection = await connect(reactor, uri)
+            self.assertEqual(await connection.hostname(), os.uname().nodename)
+            await connection.close()
+
+    async def test_notAccepted(self) -> None:
+        """
+        Without one it does not, and says why.
+        """
+        daemon = await SecureDaemon.start(self, auth="none")
+        uri = f"test+tls://127.0.0.1:{daemon.port}/default?pkipath={self.nobody}"
+        self.assertIn(
+            "instead of accepting this client", await self.refusal(uri, AuthenticationFailed)
+        )
+
+    async def test_otherAuthority(self) -> None:
+        """
+        It does not take a server whose certificate another authority has signed, unless told to.
+        """
+        daemon = await SecureDaemon.start(self, auth="none")
+        folder = Authority("Other CA").writeFlat(
+            self.privateDirectory(), self.authority.issue(distinguished("alice"))
+        )
+        # Its own certificate must not be looked at, which is not of its authority either.
+        for name in ("clientcert.pem", "clientkey.pem"):
+            os.unlink(os.path.join(folder, name))
+        uri = f"test+tls://127.0.0.1:{daemon.port}/default?pkipath={folder}"
+        message = await self.refusal(uri, CertificateRefused)
+        self.assertIn("the server's certificate is not signed by", message)
+        message = await self.refusal(f"{uri}&no_verify=1", AuthenticationFailed)
+        self.assertIn("instead of accepting this client", message)
+
+    async def test_otherName(self) -> None:
+        """
+        It does not take a server whose certificate is for another name, unless told to.
+        """
+        self.serverIdentity = self.authority.issue(distinguished("x"), hosts=["elsewhere.test"])
+        daemon = await SecureDaemon.start(self, auth="none")
+        uri = f"test+tls://127.0.0.1:{daemon.port}/default?pkipath={self.alice}"
+        message = await self.refusal(uri, CertificateRefused)
+        self.assertIn("is for elsewhere.test, not for 127.0.0.1", message)
+        connection = await connect(reactor, f"{uri}&no_verify=1")
+        await connection.close()
+
+    async def test_distinguishedName(self) -> None:
+        """
+        The name in a certificate is written as libvirtd writes it.
+        """
+        daemon = await SecureDaemon.start(self, auth="none")
+        identity = self.authority.issue(
+            [
+                *distinguished('alice, the #1 + <x>; "y"'),
+                (NameOID.EMAIL_ADDRESS, "a@b.c"),
+                (NameOID.USER_ID, " \u00e9=\\ "),
+            ]
+        )
+        uri = f"test+tls://127.0.0.1:{daemon.port}/default?pkipath={self.clientFiles(identity)}"
+        connection = await connect(reactor, uri)
+        await connection.close()
+        match = await daemon.program.waitOutput("Peer DN is (.*)")
+        self.assertEqual(match[1], distinguishedName(identity.der))
