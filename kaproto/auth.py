@@ -69,8 +69,7 @@ class Admittance:
     @ivar portal: whom clients have to log in with, by SASL; C{None} to have them not log in.
     @ivar tlsAllowedDNs: patterns for the names in the certificates of TLS clients, one of which
         has to fit, see L{matchesGlob}; C{None} to take every name.
-    @ivar timeout: seconds a client has from connecting until it is known: for its TLS handshake,
-        and until it has logged in.
+    @ivar timeout: seconds a client has for its TLS handshake, and as many again to log in.
     @ivar tries: how often a connection may fail to log in.
     @ivar failureDelay: seconds after which a failure to log in is answered.  All failures take
         that long, so that the time does not tell one from another.

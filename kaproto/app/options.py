@@ -122,8 +122,7 @@ class Options(BaseOptions, AuthOptionMixin):
             "auth-timeout",
             None,
             10.0,
-            "Seconds a client has from connecting until it is known: for its TLS handshake, and "
-            "until it has logged in.",
+            "Seconds a client has for its TLS handshake, and as many again to log in.",
             _seconds("auth-timeout", 0.1),
         ],
         [
