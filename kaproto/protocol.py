@@ -74,7 +74,7 @@ class KeepAliveFactory(Factory):
 class KeepAliveProtocol(Protocol):
     """
     One end of a connection.  Subclass L{kaproto.server.KeepAliveServerProtocol} or
-    L{kaproto.client.KeepAliveConnection}, which say what the messages mean.
+    L{kaproto.client.KeepAliveClientProtocol}, which say what the messages mean.
 
     @ivar factory: the L{KeepAliveFactory} that built it.
     @ivar pingBudget: how many pings the peer may send in a second.

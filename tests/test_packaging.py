@@ -117,7 +117,8 @@ class WheelTests(SynchronousTestCase):
         names = ZipFile(self.installed.wheel).namelist()
         self.assertIn("kaproto/py.typed", names)
         plugins = [name for name in names if name.startswith("twisted/")]
-        self.assertEqual(plugins, ["twisted/plugins/kaproto_plugins.py"])
+        modules = ("kaproto_auth.py", "kaproto_endpoints.py", "kaproto_plugins.py")
+        self.assertEqual(plugins, [f"twisted/plugins/{name}" for name in modules])
         top = {name.partition("/")[0] for name in names}
         self.assertEqual(top, {"kaproto", "twisted", f"kaproto-{__version__}.dist-info"})
 
@@ -174,7 +175,7 @@ class CommandTests(SynchronousTestCase):
         """
         first, second = readmeCommands()
         self.assertRegex(first, r"pip install \. && \.venv/bin/twistd -n kaserver --mode=2$")
-        self.assertRegex(second, r"pip install .*\[test\].* && .*-m twisted\.trial tests$")
+        self.assertRegex(second, r"pip install .*\[test\].* && .*-m twisted\.trial -j4 tests$")
 
     def test_continuousIntegration(self) -> None:
         """
@@ -182,7 +183,7 @@ class CommandTests(SynchronousTestCase):
         """
         script = (PROJECT / ".ci" / "run").read_text()
         self.assertIn("README.md", script)
-        self.assertNotIn("-m twisted.trial tests", script)
+        self.assertNotIn("-m twisted.trial -j4 tests", script)
 
     def test_version(self) -> None:
         """
