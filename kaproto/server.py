@@ -10,7 +10,7 @@ from typing import ClassVar, Final, cast
 import attrs
 from OpenSSL.SSL import Error as SSLError
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IHandshakeListener, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IHandshakeListener, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -105,6 +105,7 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
     _openAnswered = False
     draining = False
     _surplus = False
+    _afterReply: IDelayedCall | None = None
     _farewell: Exception
 
     def connectionMade(self) -> None:
@@ -226,8 +227,9 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
         elif message.type != MessageType.CALL:
             return
         if self.draining:
-            error = "internal error: the server is shutting down"
-            self._calls.fail(message, rpcError(error, ErrorCode.INTERNAL_ERROR))
+            if not self.congested:
+                error = "internal error: the server is shutting down"
+                self._calls.fail(message, rpcError(error, ErrorCode.INTERNAL_ERROR))
             return
         if self._surplus:
             self._turnAway(message)
@@ -264,7 +266,12 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
         A reply is about to be relayed to a client that is L{draining}; see afterwards what that
         makes possible.
         """
-        self.factory.clock.callLater(0, self.callAnswered)
+        if self._afterReply is None:
+            self._afterReply = self.factory.clock.callLater(0, self._replyRelayed)
+
+    def _replyRelayed(self) -> None:
+        self._afterReply = None
+        self.callAnswered()
 
     def _limitUnread(self) -> None:
         # A client that has yet to open has less time for that, whatever it reads.
@@ -395,6 +402,9 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
         """
         The client is gone.
         """
+        if self._afterReply is not None:
+            self._afterReply.cancel()
+            self._afterReply = None
         super().connectionLost(reason)
         self.factory.connectionGone(self)
 

@@ -227,6 +227,30 @@ class StartTests(ServiceTestCase):
             "is listening there",
         )
 
+    def test_firstProblem(self) -> None:
+        """
+        When several cannot listen, the first is told of.
+        """
+        service = self.make([FakeEndpoint(error=OSError(each)) for each in ("first", "second")])
+        ended = self.assertRaises(CannotListen, service.privilegedStartService)
+        self.assertEqual(ended.code, "kaserver: --listen=fake:0: first")
+
+    def test_later(self) -> None:
+        """
+        An endpoint that takes its time and then cannot listen stops the server, which would
+        otherwise run and not be there.
+        """
+        stopped: list[None] = []
+        self.patch(self.clock, "stop", lambda: stopped.append(None))
+        listening: Deferred[IListeningPort] = Deferred()
+        endpoint = FakeEndpoint()
+        self.patch(endpoint, "listen", lambda _factory: listening)
+        self.start([endpoint])
+        self.assertEqual(stopped, [])
+        listening.errback(OSError("no more"))
+        self.assertEqual(stopped, [None])
+        self.assertEqual(self.logged(), ["kaserver: --listen=fake:0: no more"])
+
     def test_otherProblems(self) -> None:
         """
         Other problems are told as they are.

@@ -1134,6 +1134,31 @@ class DrainTests(ServerTestCase):
         wire.protocol.factory.drain()
         self.assertEqual(wire.take(), [farewell(CloseReason.EOF)])
 
+    def test_refusalsNobodyReads(self) -> None:
+        """
+        A client that calls on and does not read is not told each time, without end, that it is
+        too late.
+        """
+        wire = self.connectOpen()
+        self.callLater(wire, 1)
+        wire.protocol.factory.drain()
+        wire.protocol.pauseProducing()
+        wire.feed(Probe.message(Probe.ECHO))
+        self.assertEqual(wire.take(), [])
+
+    def test_lostAfterRelayedReply(self) -> None:
+        """
+        However many replies have been relayed, one look is taken at what they make possible, and
+        none once the connection is lost.
+        """
+        wire = self.connectOpen()
+        before = len(self.clock.getDelayedCalls())
+        wire.protocol.relayedCallAnswered()
+        wire.protocol.relayedCallAnswered()
+        self.assertEqual(len(self.clock.getDelayedCalls()), before + 1)
+        wire.lose()
+        self.assertEqual(len(self.clock.getDelayedCalls()), before)
+
     def test_acceptedCallsFinish(self) -> None:
         """
         Calls that came before are finished, waiting ones included; those that come later are

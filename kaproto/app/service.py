@@ -102,6 +102,8 @@ class KaServer(Service):
         self._insecure = insecure
         self._reactor = reactor
         self._reloadables = reloadables
+        self._problem: str | None = None
+        self._started = False
 
     def privilegedStartService(self) -> None:
         """
@@ -115,14 +117,20 @@ class KaServer(Service):
         useMonotonicClock(self._reactor)
         _raiseFileLimit()
         for description, endpoint in self._endpoints:
-            problems: list[Failure] = []
             listening = endpoint.listen(self.factory)
             listening.addCallback(self._listening, description, endpoint)
-            listening.addErrback(problems.append)
-            for problem in problems:
-                raise CannotListen(
-                    f"kaserver: --listen={description}: {_explain(problem.value)}"
-                ) from problem.value
+            listening.addErrback(self._cannotListen, description)
+        if self._problem is not None:
+            raise CannotListen(self._problem)
+        self._started = True
+
+    def _cannotListen(self, failure: Failure, description: str) -> None:
+        problem = f"kaserver: --listen={description}: {_explain(failure.value)}"
+        if self._started:
+            self._log.critical("{problem}", problem=problem)
+            IReactorCore(self._reactor).stop()
+        elif self._problem is None:
+            self._problem = problem
 
     def _listening(
         self, port: IListeningPort, description: str, endpoint: IStreamServerEndpoint
