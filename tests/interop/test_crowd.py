@@ -53,11 +53,17 @@ class CrowdTests(SecureTestCase):
 
     async def quickly(self, uri: str, seconds: float = 2.0) -> None:
         """
-        Check that virsh gets in, and in time.
+        Check that virsh gets in, and in time: the best of three tries, since other tests may have
+        the processor during one of them, and a server that is deaf lets in nobody at any.
         """
-        begun = time.monotonic()
-        await self.letIn(uri)
-        self.assertLess(time.monotonic() - begun, seconds)
+        taken = []
+        for _ in range(3):
+            begun = time.monotonic()
+            await self.letIn(uri)
+            taken.append(time.monotonic() - begun)
+            if taken[-1] < seconds:
+                return
+        self.fail(f"virsh took {taken} seconds, each more than {seconds}")
 
     def left(self, sockets: Iterable[socket.socket]) -> int:
         """
