@@ -19,7 +19,7 @@ from tests.interop.support import (
     waitUntil,
 )
 
-__all__ = ["KaServer", "LibvirtDaemon", "twistdCommand"]
+__all__ = ["KaServer", "LibvirtDaemon", "freePort", "twistdCommand"]
 
 _LISTENING = re.compile(r"127\.0\.0\.1:(\d+)")
 _UNPRIVILEGED = 65534
@@ -132,7 +132,7 @@ class LibvirtDaemon:
         failure: AssertionError | None = None
         # Somebody may take the free port before libvirtd does, though hardly three times.
         for _attempt in range(3):
-            daemon.port = _freePort()
+            daemon.port = freePort()
             try:
                 await daemon.restart()
             except AssertionError as error:
@@ -229,7 +229,7 @@ def _takesConnections(family: socket.AddressFamily, address: str | tuple[str, in
     return True
 
 
-def _freePort() -> int:
+def freePort() -> int:
     """
     @return: a loopback TCP port that nobody listens on at present.
     """
