@@ -13,7 +13,15 @@ from typing import Final, Protocol
 
 import attrs
 from OpenSSL import SSL
-from OpenSSL.crypto import FILETYPE_ASN1, X509, X509StoreFlags, dump_certificate
+from OpenSSL.crypto import (
+    FILETYPE_ASN1,
+    FILETYPE_PEM,
+    X509,
+    X509StoreFlags,
+    dump_certificate,
+    load_certificate,
+)
+from OpenSSL.crypto import Error as CryptoError
 from service_identity import CertificateError, VerificationError
 from service_identity.pyopenssl import extract_patterns, verify_hostname, verify_ip_address
 from twisted.internet.interfaces import (
@@ -130,8 +138,20 @@ class _Connection(SSL.Connection):
             if self.problem is not None:
                 raise CertificateRefused(f"the {self.other}'s certificate {self.problem}") from None
             raise
+        if self.problem is not None:
+            _forgetErrors()
         if self.demanded and not self.lenient and self.get_peer_certificate() is None:
             raise CertificateRefused("the client has no certificate")
+
+
+def _forgetErrors() -> None:
+    """
+    OpenSSL 3 keeps on its list of errors what was wrong with a certificate that was let through
+    all the same, and takes it for an error of the next call.  pyOpenSSL empties the list whenever
+    it raises an error.
+    """
+    with suppress(CryptoError):
+        load_certificate(FILETYPE_PEM, b"")
 
 
 class _ClientConnection(_Connection):

@@ -609,12 +609,18 @@ class EndpointTests(ClockTestCase):
         """
         Without a port libvirt's is connected to.
         """
-        endpoint, name = endpointFor(
-            self.reactor, f"qemu+tls://192.0.2.1/system?pkipath={self.flat}"
-        )
-        self.assertEqual(name, "qemu:///system")
-        self.assertNoResult(endpoint.connect(KeepAliveClientFactory(clock=self.reactor)))
-        self.assertEqual(self.reactor.tcpClients[0][1], 16514)
+        places: list[tuple[object, ...]] = []
+
+        def endpoint(reactor: object, *place: object) -> None:
+            places.append(place)
+
+        self.patch(client, "HostnameEndpoint", endpoint)
+        for port in ("", ":1234"):
+            _endpoint, name = endpointFor(
+                self.reactor, f"qemu+tls://192.0.2.1{port}/system?pkipath={self.flat}"
+            )
+            self.assertEqual(name, "qemu:///system")
+        self.assertEqual(places, [("192.0.2.1", 16514), ("192.0.2.1", 1234)])
 
     def test_default(self) -> None:
         """
