@@ -175,7 +175,7 @@ class CommandTests(SynchronousTestCase):
         """
         first, second = readmeCommands()
         self.assertRegex(first, r"pip install \. && \.venv/bin/twistd -n kaserver --mode=2$")
-        self.assertRegex(second, r"pip install .*\[test\].* && .*-m twisted\.trial -j2 tests$")
+        self.assertRegex(second, r"pip install .*\[test\].* && .*-m twisted\.trial tests$")
 
     def test_continuousIntegration(self) -> None:
         """
@@ -183,7 +183,7 @@ class CommandTests(SynchronousTestCase):
         """
         script = (PROJECT / ".ci" / "run").read_text()
         self.assertIn("README.md", script)
-        self.assertNotIn("-m twisted.trial -j2 tests", script)
+        self.assertNotIn("-m twisted.trial tests", script)
 
     def test_version(self) -> None:
         """
