@@ -68,7 +68,6 @@ class Calls:
 
     __slots__ = (
         "_bytes",
-        "_closed",
         "_connection",
         "_held",
         "_programs",
@@ -81,13 +80,12 @@ class Calls:
         """
         @param programs: what can be called, by number.
         """
-        self._connection = connection
+        self._connection: Connection | None = connection
         self._programs = programs
         self._running: set[Deferred[None]] | None = None
         self._waiting: deque[Message] | None = None
         self._bytes = 0
         self._held = False
-        self._closed = False
 
     @property
     def idle(self) -> bool:
@@ -132,11 +130,11 @@ class Calls:
 
     def clear(self) -> None:
         """
-        The connection is gone: forget what is waiting and cancel what is running.
+        The connection is gone: forget it and what is waiting, and cancel what is running.
         """
-        self._closed = True
+        # Without this cycle it takes no garbage collector to free a connection.
+        self._connection = None
         self._waiting = None
-        self._bytes = 0
         running, self._running = self._running, None
         for call in running or ():
             call.cancel()
@@ -150,15 +148,18 @@ class Calls:
         except Exception:
             self._failed(Failure(), message)
             return
-        self._connection.send(reply)
-        self._connection.callAnswered()
+        self._reply(reply)
 
     def fail(self, message: Message, error: RemoteError) -> None:
         """
         Reply that a call failed.
         """
-        self._connection.send(message.reply(packError(error), Status.ERROR))
-        self._connection.callAnswered()
+        self._reply(message.reply(packError(error), Status.ERROR))
+
+    def _reply(self, reply: bytes) -> None:
+        if self._connection is not None:
+            self._connection.send(reply)
+            self._connection.callAnswered()
 
     def _mayStart(self) -> bool:
         return not self._held and (self._running is None or len(self._running) < RUNNING_MAX)
@@ -193,7 +194,7 @@ class Calls:
             call.addCallback(lambda _: self._finished(call))
 
     def _finished(self, call: Deferred[None]) -> None:
-        if self._running is not None:
+        if self._running is not None and self._connection is not None:
             self._running.discard(call)
             self._startWaiting()
             self._connection.callAnswered()
@@ -207,11 +208,12 @@ class Calls:
             raise rpcError(f"Unexpected message status {message.status & 0xFFFFFFFF}")
         if not program.knows(procedure):
             raise rpcError(f"unknown procedure: {procedure}")
+        assert self._connection is not None
         self._connection.negotiation.check(number, procedure)
         return program.callReceived(self._connection, procedure, message.payload)
 
     def _failed(self, failure: Failure, message: Message) -> None:
-        if self._closed:
+        if self._connection is None:
             return
         error = failure.value
         if isinstance(error, XDRError):

@@ -4,22 +4,26 @@ Tests for L{kaproto.calls}.
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Awaitable
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from kaproto.calls import RUNNING_MAX, WAITING_BYTES_MAX, WAITING_MAX, Calls
 from kaproto.errors import RemoteError
-from kaproto.negotiation import Event, ServerNegotiation
+from kaproto.negotiation import Event, ServerNegotiation, rpcError
 from kaproto.peer import Peer
-from kaproto.policies import Disable
+from kaproto.policies import Disable, Optional
 from kaproto.program import Program, procedure
+from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
 from kaproto.wire.message import MESSAGE_MAX, Message, MessageReader, MessageType, Status
 from kaproto.wire.programs import REMOTE_PROGRAM, Procedure
 from kaproto.wire.xdr import STRING_MAX
-from tests.support import Probe, call, errorOf
+from tests.support import KEEPALIVE, Probe, Wire, call, errorOf
 
 
 class FakeConnection:
@@ -407,6 +411,40 @@ class OrderTests(CallsTestCase):
         self.receiveLater(1)
         self.probe.waiting[0].callback(b"")
         self.assertTrue(idle[-1])
+
+
+class FreedTests(SynchronousTestCase):
+    """
+    A connection that has ended is freed at once, as a collector would hold others up.
+    """
+
+    def test_freed(self) -> None:
+        """
+        Once it has ended, the factory and the transport have let go of it, and so has all that
+        belongs to it.
+        """
+        gc.disable()
+        self.addCleanup(gc.enable)
+        clock = Clock()
+        factory = KeepAliveServerFactory(Optional(KEEPALIVE), clock=clock)
+        wire = Wire(cast(KeepAliveServerProtocol, factory.buildProtocol(None)))
+        wire.feed(call(Procedure.AUTH_LIST))
+        freed = weakref.ref(wire.protocol)
+        wire.lose()
+        wire.transport.unregisterProducer()
+        del wire
+        self.assertIsNone(freed())
+
+    def test_lateAnswer(self) -> None:
+        """
+        An answer that comes after the end of its connection goes nowhere.
+        """
+        connection = FakeConnection()
+        calls = Calls(connection, {})
+        calls.clear()
+        calls.answer(call(1), b"late")
+        calls.fail(call(1), rpcError("late"))
+        self.assertEqual(connection.replies, [])
 
 
 class ClearTests(CallsTestCase):
