@@ -46,6 +46,7 @@ __all__ = [
     "KEEPALIVE",
     "OPEN",
     "ClockTestCase",
+    "Cycle",
     "FakeBackend",
     "FakeSession",
     "Probe",
@@ -249,6 +250,15 @@ class FakeBackend:
         if self.error is not None:
             raise self.error
         return ISession(self.session) if self.later is None else self.later
+
+
+class Cycle:
+    """
+    An object that only a collector can free.
+    """
+
+    def __init__(self) -> None:
+        self.itself = self
 
 
 class Wire(Generic[_P]):

@@ -5,9 +5,11 @@ Tests for L{kaproto.app.service}.
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import resource
 import signal
+import weakref
 from collections.abc import Sequence
 from typing import cast
 
@@ -26,13 +28,14 @@ from twisted.logger import LogLevel
 from zope.interface import implementer
 
 from kaproto.app import service as serviceModule
+from kaproto.app.collector import THRESHOLDS
 from kaproto.app.options import Options
 from kaproto.app.service import CannotListen, KaServer, makeService
 from kaproto.backends.gateway import Gateway
 from kaproto.liveness import KeepAlive
 from kaproto.policies import Mandatory
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
-from tests.support import OPEN, ClockTestCase, Probe, Wire
+from tests.support import OPEN, ClockTestCase, Cycle, Probe, Wire
 
 LOOPBACK = IPv4Address("TCP", "127.0.0.1", 16509)
 
@@ -121,6 +124,7 @@ class ServiceTestCase(ClockTestCase):
         *,
         insecure: bool = False,
         grace: float = 5,
+        alone: bool = False,
     ) -> KaServer:
         """
         Make a service.
@@ -132,6 +136,7 @@ class ServiceTestCase(ClockTestCase):
             grace,
             insecure=insecure,
             reactor=cast(IReactorTime, self.clock),
+            alone=alone,
         )
 
     def start(self, endpoints: Sequence[FakeEndpoint] = (), *, grace: float = 5) -> KaServer:
@@ -210,6 +215,31 @@ class StartTests(ServiceTestCase):
         self.make().privilegedStartService()
         self.assertEqual(self.monotonic, [self.clock])
         self.assertEqual(self.limits, [(resource.RLIMIT_NOFILE, (4096, 4096))])
+
+    def test_collector(self) -> None:
+        """
+        Python's garbage collector is set for the server, if the process does nothing else, and
+        only while it runs.
+        """
+        before = gc.get_threshold()
+        self.start()
+        self.assertEqual(gc.get_threshold(), before)
+        service = self.make(alone=True)
+        service.startService()
+        self.addCleanup(gc.unfreeze)
+        self.assertEqual(gc.get_threshold(), THRESHOLDS)
+        aged = Cycle()
+        gc.collect()
+        reference = weakref.ref(aged)
+        del aged
+        wire = self.connectOpen()
+        self.clock.advance(60)
+        self.assertIsNotNone(reference())
+        wire.lose()
+        self.clock.advance(60)
+        self.assertIsNone(reference())
+        self.successResultOf(service.stopService())
+        self.assertEqual(gc.get_threshold(), before)
 
     def test_busy(self) -> None:
         """
@@ -481,4 +511,5 @@ class MakeServiceTests(ServiceTestCase):
         options.parseOptions([])  # type: ignore[no-untyped-call]
         service = makeService(options)
         self.assertIs(service.factory.clock, reactor)
+        self.assertTrue(service._alone)
         self.successResultOf(service.stopService())

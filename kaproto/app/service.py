@@ -27,6 +27,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kaproto.app.clock import useMonotonicClock
+from kaproto.app.collector import CalmCollector
 from kaproto.app.options import Options
 from kaproto.backends.gateway import Gateway
 from kaproto.backends.host import EmbeddedHost
@@ -86,6 +87,7 @@ class KaServer(Service):
         insecure: bool,
         reactor: IReactorTime,
         reloadables: Sequence[Reloadable] = (),
+        alone: bool = False,
     ) -> None:
         """
         @param endpoints: with the strings that describe them.
@@ -93,6 +95,8 @@ class KaServer(Service):
         @param grace: seconds that calls have to finish when the service stops.
         @param insecure: whether plain TCP may be served to other machines.
         @param reloadables: what has files to read again when the process gets SIGHUP.
+        @param alone: whether this is all that the process does, so that its garbage collector can
+            be set for it: see L{CalmCollector}.
         """
         self.factory = factory
         self.ports: list[IListeningPort] = []
@@ -104,6 +108,8 @@ class KaServer(Service):
         self._reloadables = reloadables
         self._problem: str | None = None
         self._started = False
+        self._collector = CalmCollector(reactor, lambda: bool(factory.connections))
+        self._alone = alone
 
     def privilegedStartService(self) -> None:
         """
@@ -160,6 +166,8 @@ class KaServer(Service):
         From now on the signal after the one that stops the process ends it at once.
         """
         super().startService()  # type: ignore[no-untyped-call]
+        if self._alone:
+            self._collector.start()
         IReactorCore(self._reactor).addSystemEventTrigger("before", "shutdown", _dieOfNextSignal)
 
     def _hangUp(self, number: int, frame: FrameType | None) -> None:
@@ -186,6 +194,8 @@ class KaServer(Service):
         @return: fires when no connection is left.
         """
         super().stopService()  # type: ignore[no-untyped-call]
+        if self._collector.running:
+            self._collector.stop()
         if self._reloadables:
             signal.signal(signal.SIGHUP, signal.SIG_DFL)
         return Deferred.fromCoroutine(self._stop())
@@ -208,9 +218,10 @@ class KaServer(Service):
 def makeService(options: Options, reactor: IReactorTime | None = None) -> KaServer:
     """
     @param options: the command line, parsed.
-    @param reactor: what to run on, by default the reactor.
+    @param reactor: what to run on, by default the reactor, in a process that does nothing else.
     @return: the service.
     """
+    alone = reactor is None
     if reactor is None:
         from twisted.internet import reactor as installed
 
@@ -245,6 +256,7 @@ def makeService(options: Options, reactor: IReactorTime | None = None) -> KaServ
         insecure=bool(options["insecure"]),
         reactor=reactor,
         reloadables=_reloadables(options),
+        alone=alone,
     )
 
 
