@@ -608,15 +608,17 @@ class BudgetTests(PacemakerTestCase):
     Turns with much to do.
     """
 
-    def busy(self, number: int, cost: float) -> list[Peer]:
+    def busy(self, number: int, cost: float, again: float | None = None) -> list[Peer]:
         """
         Watch peers that are all due in a second.
 
         @param cost: seconds that calling upon one of them takes.
+        @param again: when they are due after that.
         """
 
-        def answer(now: float) -> None:
+        def answer(now: float) -> float | None:
             self.clock.rightNow += cost
+            return again
 
         peers = [self.peer(answer) for _ in range(number)]
         for peer in peers:
@@ -628,14 +630,29 @@ class BudgetTests(PacemakerTestCase):
         When thousands are due at once, the reactor has its turn every 5 ms, or a little later,
         for the clock is looked at only after each 16 peers.  Everybody is called upon once.
         """
-        cost = 0.0001
-        peers = self.busy(5000, cost)
-        self.advance(2)
+        self.slices(0.0001, 16, again=100)
+
+    def test_slicesOfEnds(self) -> None:
+        """
+        The end of a peer may take much longer, and the clock is looked at after each.
+        """
+        self.slices(0.0004, 1, again=None)
+
+    def slices(self, cost: float, between: int, again: float | None) -> None:
+        """
+        Have thousands of peers called upon at once.
+
+        @param between: how many are called upon between two looks at the clock.
+        """
+        peers = self.busy(5000, cost, again)
+        self.advance(5)
         self.assertEqual([len(peer.beats) for peer in peers], [1] * 5000)
         beats = sorted(peer.beats[0] for peer in peers)
         for begin, end in pairwise([beats[0], *self.clock.turns, beats[-1]]):
-            self.assertLessEqual(end - begin, BUDGET + 16 * cost)
+            self.assertLessEqual(end - begin, BUDGET + between * cost + 1e-9)
         self.assertLessEqual(len(self.clock.turns), 5000 * cost / BUDGET)
+        for peer in peers:
+            self.pacemaker.forget(peer)
 
     def test_littleToDo(self) -> None:
         """
@@ -696,7 +713,7 @@ class BudgetTests(PacemakerTestCase):
         self.clock.read = loseEverybody
         self.advance(2)
         self.assertEqual(len(self.clock.turns), 1)
-        self.assertEqual(sum(len(peer.beats) for peer in peers), 16)
+        self.assertEqual(sum(len(peer.beats) for peer in peers), round(BUDGET / 0.001) + 1)
 
     def test_afterTheLastOneWasLost(self) -> None:
         """
