@@ -35,7 +35,7 @@ from kaproto.program import ApplicationBackend
 from kaproto.protocol import CALLS, KeepAliveFactory, KeepAliveProtocol
 from kaproto.remote import RemoteProgram
 from kaproto.tls import CONFIRMATION, ICertificateChecker, TLSTransport, examine, explainTLS
-from kaproto.transport import identify
+from kaproto.transport import identify, paceAccepts
 from kaproto.wire.message import Message, MessageType, Status, packMessage
 from kaproto.wire.programs import (
     PROGRAM_VERSION,
@@ -115,6 +115,7 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
         factory = self.factory
         factory.counters.accepted += 1
         factory.connections.add(self)
+        paceAccepts(self.transport)
         self.peer = identify(self.transport)
         portal = factory.admittance.portal
         self.negotiation = ServerNegotiation(

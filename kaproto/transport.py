@@ -4,16 +4,21 @@ What kaproto needs of a transport, and who is at its other end.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from twisted.internet.address import UNIXAddress
 from twisted.internet.interfaces import IAddress, IPushProducer, ISSLTransport
-from twisted.internet.tcp import Connection
+from twisted.internet.tcp import Connection, Port
 
 from kaproto.peer import Peer
 from kaproto.unixpeer import unixCredentials
 
-__all__ = ["StreamTransport", "identify", "writeSoon"]
+__all__ = ["ACCEPTS", "StreamTransport", "identify", "paceAccepts", "writeSoon"]
+
+ACCEPTS: Final = 12
+"""
+How many connections a port is held to accept in one turn of the reactor; it may be 20 more.
+"""
 
 
 class StreamTransport(Protocol):
@@ -74,6 +79,20 @@ def identify(transport: StreamTransport) -> Peer:
     if isinstance(address, UNIXAddress):
         return Peer(address, "unix", unixCredentials=unixCredentials(transport))
     return Peer(address, "tcp")
+
+
+def paceAccepts(transport: StreamTransport) -> None:
+    """
+    See to it that those who are there already do not have to wait for a crowd that comes.
+
+    A port of Twisted's accepts 20 more connections per turn of the reactor for as long as more are
+    waiting, and each turn lasts as long as it takes to serve all of them.
+
+    @param transport: one that has just been accepted.
+    """
+    port = getattr(transport, "server", None)
+    if isinstance(port, Port) and port.numberAccepts > ACCEPTS:
+        port.numberAccepts = ACCEPTS
 
 
 def writeSoon(transport: StreamTransport, data: bytes) -> None:

@@ -5,6 +5,8 @@ Tests for L{kaproto.transport}.
 from __future__ import annotations
 
 import socket
+from types import SimpleNamespace
+from typing import cast
 
 from twisted.internet import tcp, unix
 from twisted.internet.address import IPv4Address, UNIXAddress
@@ -18,7 +20,7 @@ from zope.interface import directlyProvides
 
 from kaproto.peer import Peer
 from kaproto.testing import MemoryTransport
-from kaproto.transport import StreamTransport, identify, writeSoon
+from kaproto.transport import ACCEPTS, StreamTransport, identify, paceAccepts, writeSoon
 
 ADDRESS = IPv4Address("TCP", "192.0.2.1", 4040)
 
@@ -70,6 +72,94 @@ class StreamTransportTests(SynchronousTestCase):
         self.assertIn("abortConnection", methods)
         for transport in (tcp.Server, tcp.Client, unix.Server, unix.Client, MemoryTransport):
             self.assertEqual(methods - set(dir(transport)), set(), transport)
+
+
+class Accepted(StringTransport):
+    """
+    A transport that a port has made.
+    """
+
+    def __init__(self, server: object) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.server = server
+
+
+class PaceAcceptsTests(SynchronousTestCase):
+    """
+    How many connections are accepted at a time.
+    """
+
+    def test_crowd(self) -> None:
+        """
+        A port that has come to accept many at a time goes back to few.
+        """
+        port = tcp.Port(0, Factory(), reactor=MemoryReactor())
+        port.numberAccepts = 500
+        paceAccepts(Accepted(port))
+        self.assertEqual(port.numberAccepts, ACCEPTS)
+
+    def test_few(self) -> None:
+        """
+        A port that accepts few at a time is left alone.
+        """
+        port = tcp.Port(0, Factory(), reactor=MemoryReactor())
+        port.numberAccepts = 1
+        paceAccepts(Accepted(port))
+        self.assertEqual(port.numberAccepts, 1)
+
+    def test_noPort(self) -> None:
+        """
+        Not every connection comes from one of Twisted's ports.
+        """
+        paceAccepts(StringTransport())
+        other = SimpleNamespace(numberAccepts=500)
+        paceAccepts(Accepted(other))
+        self.assertEqual(other.numberAccepts, 500)
+
+    def test_realPort(self) -> None:
+        """
+        A port of Twisted's, with more connections waiting than it is to accept in one turn,
+        accepts no more than it was told, and 20 that it adds by itself.
+        """
+        factory = PacedFactory()
+        port = tcp.Port(0, factory, 200, "127.0.0.1", MemoryReactor())
+        port.startListening()
+        self.addCleanup(port.socket.close)
+        port.numberAccepts = ACCEPTS
+        accepted = factory.accepted
+        for _ in range(100):
+            peer = socket.create_connection(port.socket.getsockname())
+            self.addCleanup(peer.close)
+        for _ in range(3):
+            before = len(accepted)
+            port.doRead()
+            self.assertLessEqual(len(accepted) - before, ACCEPTS + 20)
+            self.assertGreater(len(accepted), before)
+        for transport in accepted:
+            transport.socket.close()
+
+
+class PacedFactory(Factory):
+    """
+    Holds its port to a few connections at a time.
+    """
+
+    def __init__(self) -> None:
+        self.accepted: list[tcp.Server] = []
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+        """
+        Make a connection that is noted.
+        """
+        accepted = self.accepted
+
+        class Paced(Protocol):
+            def connectionMade(self) -> None:
+                transport = cast(tcp.Server, self.transport)
+                paceAccepts(transport)
+                accepted.append(transport)
+
+        return Paced()
 
 
 class WithoutPrivateBuffer(tcp.Connection):
