@@ -22,6 +22,7 @@ from kaproto.errors import (
     ProtocolError,
     RemoteProtocolError,
 )
+from kaproto.idle import IdleReader
 from kaproto.liveness import KeepAlive, Liveness, Verdict
 from kaproto.pacemaker import Pacemaker, monotonicSeconds
 from kaproto.transport import StreamTransport, writeSoon
@@ -33,6 +34,10 @@ from kaproto.wire.xdr import XDRError
 __all__ = ["CALLS", "CONGESTION", "KeepAliveFactory", "KeepAliveProtocol"]
 
 _PONGS_UNREAD_MAX: Final = 64
+
+# An enum's members are looked up at every use, which every ping would pay for.
+_PING_DUE: Final = Verdict.PING
+_DEAD: Final = Verdict.DEAD
 
 CALLS: Final = 1
 """
@@ -52,6 +57,7 @@ class KeepAliveFactory(Factory):
     @ivar clock: where timeouts are scheduled.
     @ivar seconds: a monotonic clock.
     @ivar pacemaker: drives the pings of all connections.
+    @ivar idle: reads the connections that only answer pings, C{None} where that cannot be done.
     """
 
     protocol: type[KeepAliveProtocol]  # type: ignore[assignment]
@@ -67,7 +73,8 @@ class KeepAliveFactory(Factory):
             clock = IReactorTime(reactor)
         self.clock = clock
         self.seconds = monotonicSeconds(clock)
-        self.pacemaker = Pacemaker(clock, self.seconds)
+        self.pacemaker = pacemaker = Pacemaker(clock, self.seconds)
+        self.idle = IdleReader.orNone(clock, lambda: pacemaker.now)
 
 
 @implementer(IPushProducer)
@@ -94,6 +101,7 @@ class KeepAliveProtocol(Protocol):
     measuresLatency: ClassVar[bool] = False
     latency: float | None = None
     slot = -1
+    idle = -1
 
     _log: ClassVar[Logger] = Logger()
     _reason: Exception | None = None
@@ -240,28 +248,56 @@ class KeepAliveProtocol(Protocol):
         """
         liveness = self._liveness
         verdict = liveness.check(now)
-        if verdict is Verdict.PING:
+        if verdict is _PING_DUE:
+            self._condemned = False
             outgoing = self._outgoing
-            if outgoing is not None and outgoing.midMessage and not self._congested:
+            if self.measuresLatency:
+                self._pingedAt = self.factory.seconds()
+            if outgoing is None or not outgoing.midMessage:
+                writeSoon(self.transport, PING)
+                if self.idle < 0:
+                    self._goIdle()
+            elif self._congested:
+                outgoing.inject(PING)
+            else:
                 # The ping would have to wait for the other side of the relay to end the message
                 # that it is sending, and this peer has read all of it that there is. Its silence,
                 # to which it has every right, proves nothing then.
+                self._pingedAt = None
                 liveness.hear(now)
-            else:
-                if self.measuresLatency:
-                    self._pingedAt = self.factory.seconds()
-                if outgoing is None:
-                    writeSoon(self.transport, PING)
-                else:
-                    outgoing.inject(PING)
-        elif verdict is Verdict.DEAD:
+        elif verdict is _DEAD:
             if self._condemned:
                 self.died(liveness.timeout(now))
                 return None
             self._condemned = True
+            self._leaveIdle()
             return now
-        self._condemned = False
-        return None if self._pauses else liveness.due()
+        else:
+            self._condemned = False
+            if self._pauses:
+                return None
+        return liveness.due()
+
+    def _goIdle(self) -> None:
+        """
+        The peer has been silent long enough to be pinged: expect nothing but pongs from it.
+        """
+        reader, incoming = self.factory.idle, self._incoming
+        between = self._reader.partial is None if incoming is None else incoming.between
+        if reader is not None and between and not self.measuresLatency:
+            reader.take(self, self._liveness)
+
+    def _leaveIdle(self) -> None:
+        """
+        Have the reactor read this connection again, which reads all it has in each of its rounds.
+        """
+        if self.idle >= 0:
+            self._stopIdling()
+            self.transport.resumeProducing()
+
+    def _stopIdling(self) -> None:
+        if self.idle >= 0 and self.factory.idle is not None:
+            self.factory.idle.release(self)
 
     def died(self, reason: KeepAliveTimeout) -> None:
         """
@@ -311,6 +347,7 @@ class KeepAliveProtocol(Protocol):
         """
         if not self._pauses:
             self._liveness.pause(self._pacemaker.now)
+            self._stopIdling()
             self.transport.pauseProducing()
         self._pauses |= reason
 
@@ -427,6 +464,7 @@ class KeepAliveProtocol(Protocol):
         self.clearDeadline()
         self._liveness.stop()
         self._pacemaker.forget(self)
+        self._stopIdling()
         self.transport.unregisterProducer()
 
     def _closeNow(self) -> None:
@@ -438,8 +476,8 @@ class KeepAliveProtocol(Protocol):
         The transport is gone: leave no timer behind.
         """
         self.clearDeadline()
-        self._liveness.stop()
         self._pacemaker.forget(self)
+        self._stopIdling()
         if self._reason is None:
             cause = reason.value
             if isinstance(cause, Exception) and not isinstance(cause, ConnectionDone):

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
+from typing import cast
 
 from twisted.application.service import IServiceMaker
 from twisted.cred.checkers import ICredentialsChecker
@@ -20,6 +21,8 @@ from twisted.internet.interfaces import (
     IProtocol,
     IProtocolFactory,
     IPushProducer,
+    IReactorFDSet,
+    IReadDescriptor,
     IStreamClientEndpoint,
     IStreamServerEndpoint,
     IStreamServerEndpointStringParser,
@@ -39,6 +42,7 @@ from kaproto.backends.gateway import Gateway
 from kaproto.backends.host import HOST_NAME, EmbeddedHost
 from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol
 from kaproto.endpoints import LibvirtTLSParser
+from kaproto.idle import IdleReader
 from kaproto.interfaces import (
     ADMITTED,
     Admission,
@@ -70,6 +74,7 @@ VERIFIED = {
     "ClientContextFactory",
     "EmbeddedHost",
     "Gateway",
+    "IdleReader",
     "KeepAliveClientProtocol",
     "KeepAliveProtocol",
     "KeepAliveServerProtocol",
@@ -179,6 +184,13 @@ class ProvidersTests(SynchronousTestCase):
         session.closed(Exception("over"))
         clock.advance(0)
         self.assertEqual(clock.getDelayedCalls(), [])
+
+    def test_idleReader(self) -> None:
+        """
+        What reads idle connections is something that a reactor can wait for.
+        """
+        reader = IdleReader(cast(IReactorFDSet, MemoryReactor()), float)
+        self.assertTrue(verifyObject(IReadDescriptor, reader))
 
     def test_programs(self) -> None:
         """

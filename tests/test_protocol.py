@@ -5,6 +5,7 @@ Tests for L{kaproto.protocol}.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import cast
 
 from hypothesis import given
@@ -23,7 +24,8 @@ from kaproto.errors import (
     PeerFlooded,
     RemoteProtocolError,
 )
-from kaproto.liveness import KeepAlive
+from kaproto.idle import Idler, IdleReader
+from kaproto.liveness import KeepAlive, Liveness
 from kaproto.protocol import CALLS, CONGESTION, KeepAliveFactory, KeepAliveProtocol
 from kaproto.wire.message import (
     HEADER_SIZE,
@@ -594,6 +596,145 @@ class ReadingTests(ProtocolTestCase):
         wire = self.plain()
         wire.protocol.stopProducing()
         self.assertFalse(wire.closing)
+
+
+class WaitingRoom:
+    """
+    Takes the place of an L{IdleReader}.
+    """
+
+    def __init__(self) -> None:
+        self.idlers: list[Idler] = []
+
+    def take(self, idler: Idler, liveness: Liveness) -> None:
+        """
+        Somebody has become idle.
+        """
+        idler.idle = 5
+        idler.transport.pauseProducing()
+        self.idlers.append(idler)
+
+    def release(self, idler: Idler) -> None:
+        """
+        Somebody is idle no more.
+        """
+        idler.idle = -1
+        self.idlers.remove(idler)
+
+
+class IdleTests(ProtocolTestCase):
+    """
+    A peer from which nothing but pongs is expected is read by the factory's L{IdleReader}.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make an end that is about to ping.
+        """
+        super().setUp()
+        self.room = WaitingRoom()
+        self.end = self.plain()
+        self.prepare(self.end)
+
+    def prepare(self, wire: Wire[Plain]) -> None:
+        """
+        Have an end ping, and be idle in the room.
+        """
+        wire.protocol.factory.idle = cast(IdleReader, self.room)
+        wire.protocol.startKeepAlive(KEEPALIVE)
+
+    def test_idle(self) -> None:
+        """
+        A peer that was pinged is idle.
+        """
+        self.assertEqual(self.room.idlers, [])
+        self.untilPinged(self.end)
+        self.assertEqual(self.room.idlers, [self.end.protocol])
+        self.end.feed(PONG)
+        self.untilPinged(self.end)
+        self.assertEqual(self.room.idlers, [self.end.protocol])
+
+    def test_notWithinMessage(self) -> None:
+        """
+        A peer that has begun a message is expected to go on.
+        """
+        self.end.feed(packMessage(HELLO)[:20])
+        self.untilPinged(self.end)
+        self.assertEqual(self.room.idlers, [])
+        self.end.feed(packMessage(HELLO)[20:])
+        self.untilPinged(self.end)
+        self.assertEqual(self.room.idlers, [self.end.protocol])
+
+    def test_notWithLatency(self) -> None:
+        """
+        To measure how long a pong takes, it has to be seen.
+        """
+
+        class Measuring(Plain):
+            measuresLatency = True
+
+        measuring = self.plain(Measuring)
+        self.prepare(measuring)
+        self.untilPinged(measuring)
+        self.assertNotIn(measuring.protocol, self.room.idlers)
+
+    def test_pausedReading(self) -> None:
+        """
+        Who does not read from a peer does not read from it in the room either.
+        """
+        self.untilPinged(self.end)
+        self.end.protocol.pauseReading(CALLS)
+        self.assertEqual(self.room.idlers, [])
+        self.assertFalse(self.end.reading)
+
+    def test_lastChance(self) -> None:
+        """
+        A peer whose time is up is read by the reactor before it is taken for dead.
+        """
+        self.untilPinged(self.end)
+        seen: list[tuple[bool, bool]] = []
+        resume = self.end.transport.resumeProducing
+
+        def resumeProducing() -> None:
+            resume()  # type: ignore[no-untyped-call]
+            seen.append((self.end.aborted, self.room.idlers == []))
+
+        self.end.transport.resumeProducing = resumeProducing  # type: ignore[method-assign]
+        self.advance(20)
+        self.assertEqual(seen, [(False, True)])
+        self.assertTrue(self.end.aborted)
+
+    def test_ends(self) -> None:
+        """
+        However a connection ends, it leaves the room.
+        """
+        ends: tuple[Callable[[Wire[Plain]], None], ...] = (
+            lambda wire: wire.protocol.disconnect(ConnectionClosed("bye")),
+            lambda wire: wire.protocol.abort(ConnectionClosed("bye")),
+            lambda wire: wire.lose(),
+        )
+        for end in ends:
+            wire = self.plain()
+            self.prepare(wire)
+            self.untilPinged(wire)
+            self.assertIn(wire.protocol, self.room.idlers)
+            end(wire)
+            self.assertNotIn(wire.protocol, self.room.idlers)
+
+    def test_relay(self) -> None:
+        """
+        In a relay a peer is idle between messages.
+        """
+        sieve = MessageSieve(keepsKeepAlive, lambda _message, _raw: None, lambda _data: None)
+        other = self.plain()
+        self.end.protocol.startRelay(sieve, sieve, other.protocol)
+        packed = packMessage(HELLO)
+        self.end.feed(packed[:20])
+        self.untilPinged(self.end)
+        self.assertEqual(self.room.idlers, [])
+        self.end.feed(packed[20:])
+        self.untilPinged(self.end)
+        self.assertEqual(self.room.idlers, [self.end.protocol])
 
 
 class DeadlineTests(ProtocolTestCase):

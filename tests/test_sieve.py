@@ -270,6 +270,20 @@ class LengthTests(SynchronousTestCase):
         self.assertFalse(out.sieve.midMessage)
         self.assertEqual(len(out.forwarded), MESSAGE_MAX)
 
+    def test_between(self) -> None:
+        """
+        It can be told whether a message is under way, let through or not.
+        """
+        for message in (PASSING, KEEPING):
+            out = Sieve()
+            self.assertTrue(out.sieve.between)
+            packed = packMessage(message)
+            for size in (10, HEADER_SIZE + 1):
+                out.feed(packed[:size])
+                self.assertFalse(out.sieve.between)
+                out.feed(packed[size:])
+                self.assertTrue(out.sieve.between)
+
     def test_errorAfterGood(self) -> None:
         """
         What came before the error has been let through.

@@ -17,6 +17,7 @@ from zope.interface import implementer
 from kaproto.backends.identity import packIdentity
 from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol
 from kaproto.errors import ConnectionClosed, KaprotoError, RemoteError
+from kaproto.idle import IdleReader
 from kaproto.interfaces import IBackend, ISession, OpenRequest
 from kaproto.liveness import KeepAlive
 from kaproto.negotiation import rpcError
@@ -73,7 +74,8 @@ class Gateway:
         self._keepAlive = keepAlive
         self._clock = clock
         self._forwardIdentity = forwardIdentity
-        self._pacemaker = Pacemaker(clock, monotonicSeconds(clock))
+        self._pacemaker = pacemaker = Pacemaker(clock, monotonicSeconds(clock))
+        self._idle = IdleReader.orNone(clock, lambda: pacemaker.now)
 
     def __str__(self) -> str:
         """
@@ -135,7 +137,7 @@ class Gateway:
             request.name or "", request.flags, self._keepAlive, clock=self._clock
         )
         factory.wantsFarewell = False
-        factory.pacemaker = self._pacemaker
+        factory.pacemaker, factory.idle = self._pacemaker, self._idle
         factory.login = self._login
         upstream = await self._endpoint.connect(factory)
         assert isinstance(upstream, KeepAliveClientProtocol)

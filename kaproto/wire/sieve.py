@@ -63,6 +63,13 @@ class MessageSieve:
         return self._left > 0
 
     @property
+    def between(self) -> bool:
+        """
+        Whether all that came was whole messages.
+        """
+        return not self._left and self._partial is None
+
+    @property
     def waiting(self) -> int:
         """
         How many injected messages wait for the end of the one that is under way.

@@ -211,8 +211,8 @@ class KeepAliveTests(ClientTestCase):
         daemon, connection, link = await self.watched()
         closing = _Closing(connection)
         connection.setKeepAlive(1, 2)
-        await waitUntil(lambda: link.server.pongs, "libvirtd to answer a ping")
-        self.assertIsNotNone(connection.latency)
+        await waitUntil(lambda: connection.latency is not None, "libvirtd to answer a ping")
+        self.assertEqual(len(link.server.pongs), 1)
         daemon.freeze()
         hostname = connection.hostname()
         with self.assertRaises(KeepAliveTimeout):
