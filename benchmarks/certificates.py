@@ -18,8 +18,9 @@ __all__ = ["issue"]
 
 def issue(folder: Path) -> None:
     """
-    Write C{cacert.pem}, and C{servercert.pem}, C{serverkey.pem}, C{clientcert.pem} and
-    C{clientkey.pem}, which are valid for an hour.
+    Write C{CA/cacert.pem}, and below C{libvirt} C{servercert.pem}, C{clientcert.pem},
+    C{private/serverkey.pem} and C{private/clientkey.pem}, which is how libvirt lays them out.
+    They are valid for an hour.
 
     @param folder: where to.
     """
@@ -27,7 +28,7 @@ def issue(folder: Path) -> None:
     name = _name("benchmark authority")
     basic = x509.BasicConstraints(ca=True, path_length=0)
     certificate = _signed(name, name, authority, authority, basic)
-    _write(folder / "cacert.pem", certificate.public_bytes(serialization.Encoding.PEM))
+    _write(folder / "CA/cacert.pem", certificate.public_bytes(serialization.Encoding.PEM))
     for role, use in (
         ("server", ExtendedKeyUsageOID.SERVER_AUTH),
         ("client", ExtendedKeyUsageOID.CLIENT_AUTH),
@@ -37,9 +38,10 @@ def issue(folder: Path) -> None:
         addresses = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
         usage = x509.ExtendedKeyUsage([use])
         certificate = _signed(subject, name, key, authority, addresses, usage)
-        _write(folder / f"{role}cert.pem", certificate.public_bytes(serialization.Encoding.PEM))
+        public = certificate.public_bytes(serialization.Encoding.PEM)
+        _write(folder / f"libvirt/{role}cert.pem", public)
         _write(
-            folder / f"{role}key.pem",
+            folder / f"libvirt/private/{role}key.pem",
             key.private_bytes(
                 serialization.Encoding.PEM,
                 serialization.PrivateFormat.PKCS8,
@@ -75,5 +77,6 @@ def _signed(
 
 
 def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.touch(mode=0o600)
     path.write_bytes(content)

@@ -133,7 +133,8 @@ class Server:
             credentials = None
             if self.tls:
                 issue(setting.folder)
-                credentials = (f"{folder}/clientcert.pem", f"{folder}/clientkey.pem")
+                own = f"{folder}/libvirt"
+                credentials = (f"{own}/clientcert.pem", f"{own}/private/clientkey.pem")
             recipe = self.recipe(setting)
             if recipe.user:
                 for path in (setting.folder, *setting.folder.rglob("*")):
@@ -242,7 +243,35 @@ def _libvirtdMissing() -> str | None:
     return None
 
 
+def _libvirtdTlsMissing() -> str | None:
+    return _libvirtdMissing() or _tlsMissing()
+
+
 def _libvirtd(setting: Setting) -> Recipe:
+    listen = f"""
+listen_tls = 0
+listen_tcp = 1
+tcp_port = "{setting.port}"
+auth_tcp = "none"
+"""
+    return _libvirtdListening(setting, listen)
+
+
+def _libvirtdTls(setting: Setting) -> Recipe:
+    own = setting.folder / "libvirt"
+    listen = f"""
+listen_tls = 1
+listen_tcp = 0
+tls_port = "{setting.port}"
+auth_tls = "none"
+ca_file = "{setting.folder}/CA/cacert.pem"
+cert_file = "{own}/servercert.pem"
+key_file = "{own}/private/serverkey.pem"
+"""
+    return _libvirtdListening(setting, listen)
+
+
+def _libvirtdListening(setting: Setting, listen: str) -> Recipe:
     """
     libvirtd in session mode, so that all it owns is under one folder, and never as root.
 
@@ -253,12 +282,8 @@ def _libvirtd(setting: Setting) -> Recipe:
     run.mkdir(mode=0o700)
     configuration = folder / "libvirtd.conf"
     configuration.write_text(
-        f"""
-listen_tls = 0
-listen_tcp = 1
+        f"""{listen}
 listen_addr = "127.0.0.1"
-tcp_port = "{setting.port}"
-auth_tcp = "none"
 unix_sock_dir = "{run}"
 keepalive_interval = {max(1, round(setting.interval))}
 keepalive_count = {setting.count}
@@ -349,6 +374,13 @@ _ALL = [
         "websocket",
     ),
     Server("libvirtd", "libvirtd, test driver", _libvirtd, _libvirtdMissing),
+    Server(
+        "libvirtd-tls",
+        "the same over TLS",
+        _libvirtdTls,
+        _libvirtdTlsMissing,
+        tls=True,
+    ),
     Server(
         "bare",
         "bare Twisted Protocol, never pings: what a connection weighs",
