@@ -475,6 +475,15 @@ class OtherServerTests(TLSTestCase):
         self.assertIsInstance(client.lost, CertificateRefused)
 
 
+    def test_idleMemory(self) -> None:
+        """
+        The buffers of a connection are given back while nothing is sent, at both ends: they are
+        most of what one weighs that is idle.
+        """
+        for factory in (self.serverContext(), self.clientContext(self.client)):
+            self.assertTrue(factory._context.set_mode(0) & SSL.MODE_RELEASE_BUFFERS)
+
+
 class ClientTests(TLSTestCase):
     """
     Tests for L{ClientContextFactory}.
