@@ -2,8 +2,9 @@
 Keeps Python's garbage collector from holding up a server with many clients.
 
 A full collection looks at every object that there is: with ten thousand clients it takes a tenth of
-a second and more, during which nobody is served.  It finds next to nothing, because a connection
-that has ended is freed at once, without a collector.
+a second and more, during which nobody is served.  It finds next to nothing, because a client's
+connection that has ended is freed at once, without a collector, and of a gateway's to libvirtd only
+what Twisted knows of it remains for the collector.
 """
 
 from __future__ import annotations
@@ -15,16 +16,11 @@ from typing import Final
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
-__all__ = ["SWEEP", "THRESHOLDS", "CalmCollector"]
+__all__ = ["THRESHOLDS", "CalmCollector"]
 
 THRESHOLDS: Final = (700, 10, 2)
 """
 What C{gc.set_threshold} gets: full collections come often, so that each has little to look at.
-"""
-
-SWEEP: Final = 86400.0
-"""
-Seconds after which everything is looked at all the same.
 """
 
 _LOOK_EVERY: Final = 60.0
@@ -35,7 +31,7 @@ class CalmCollector:
     """
     Has each object looked at by one full collection only: what survives it is set aside
     (C{gc.freeze}).  What is set aside is looked at again when no client is there to be held up,
-    or else after L{SWEEP} seconds.
+    or else when it has doubled, so that what nobody refers to never is the larger part of it.
     """
 
     def __init__(self, clock: IReactorTime, isBusy: Callable[[], bool]) -> None:
@@ -44,8 +40,7 @@ class CalmCollector:
         @param isBusy: whether there are clients.
         """
         self._isBusy = isBusy
-        self._seconds = clock.seconds
-        self._swept = clock.seconds()
+        self._frozen = 0
         self._loop = LoopingCall(self._look)
         self._loop.clock = clock
         self._thresholds = gc.get_threshold()
@@ -82,11 +77,11 @@ class CalmCollector:
             self._setAside = True
 
     def _look(self) -> None:
-        if self._setAside and (not self._isBusy() or self._seconds() - self._swept >= SWEEP):
+        if self._setAside and (not self._isBusy() or gc.get_freeze_count() > 2 * self._frozen):
             self._sweep()
 
     def _sweep(self) -> None:
         gc.unfreeze()
         gc.collect()
-        self._swept = self._seconds()
+        self._frozen = gc.get_freeze_count()
         self._setAside = False
