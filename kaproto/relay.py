@@ -129,6 +129,14 @@ class Relay:
         self._upstream.startRelay(self._toClient, self._toServer, self._client)
         self._client.startRelay(self._toServer, self._toClient, self._upstream)
 
+    def end(self) -> None:
+        """
+        The client has gone: nothing is relayed any more.
+        """
+        # The sieves hold this object's methods. Without this cycle it takes no garbage collector
+        # to free the connections.
+        del self._toServer, self._toClient
+
     @property
     def idle(self) -> bool:
         """

@@ -4,6 +4,7 @@ Tests for L{kaproto.backends.gateway}: opening, with all that can go wrong behin
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 
 from twisted.internet.error import ConnectError, ConnectionDone, DNSLookupError
@@ -18,6 +19,7 @@ from kaproto.interfaces import IKeepAlivePolicy, ISession, OpenRequest
 from kaproto.liveness import KeepAlive
 from kaproto.peer import Peer
 from kaproto.policies import Mandatory, Optional
+from kaproto.relay import Relay
 from kaproto.server import KeepAliveServerProtocol
 from kaproto.wire.message import Message, MessageType, Status, packError, packMessage
 from kaproto.wire.programs import AuthType, Feature, Procedure
@@ -502,6 +504,33 @@ class FailureTests(OpenTestCase):
         self.assertTrue(self.wire.closing)
         self.wire.lose()
         self.assertNobodyUpstream()
+
+
+class FreedTests(SynchronousTestCase):
+    """
+    What is left of a relay.
+    """
+
+    def test_freed(self) -> None:
+        """
+        When both ends have gone, nothing of it waits for the garbage collector.
+        """
+        gc.collect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        parties = ThreeParties(None, KeepAlive(5, 5))
+        near, _far = parties.opened()
+        self.assertEqual(self.relays(), 1)
+        near.disconnect(ConnectionClosed("enough"))
+        parties.flush()
+        self.assertEqual(parties.factory.connections, set())
+        self.assertEqual(self.relays(), 0)
+
+    def relays(self) -> int:
+        """
+        @return: how many relays there are in this process.
+        """
+        return sum(isinstance(each, Relay) for each in gc.get_objects())
 
 
 class ClientGoneTests(OpenTestCase):

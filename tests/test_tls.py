@@ -474,7 +474,6 @@ class OtherServerTests(TLSTestCase):
         )
         self.assertIsInstance(client.lost, CertificateRefused)
 
-
     def test_idleMemory(self) -> None:
         """
         The buffers of a connection are given back while nothing is sent, at both ends: they are

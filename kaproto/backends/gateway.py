@@ -136,6 +136,7 @@ class Gateway:
         factory = KeepAliveClientFactory(
             request.name or "", request.flags, self._keepAlive, clock=self._clock
         )
+        factory.protocol = _Upstream
         factory.wantsFarewell = False
         factory.pacemaker, factory.idle = self._pacemaker, self._idle
         factory.login = self._login
@@ -150,6 +151,14 @@ class Gateway:
             upstream.abort(ConnectionClosed("the client has gone"))
             raise
         return upstream
+
+
+class _Upstream(KeepAliveClientProtocol):
+    """
+    A connection to libvirtd, of which nobody asks how long it takes to answer pings.
+    """
+
+    measuresLatency = False
 
 
 @implementer(ISession)
@@ -195,6 +204,9 @@ class _GatewaySession:
         client that closed in good order had sent.
         """
         self._client = None
+        if self._relay is not None:
+            self._relay.end()
+            self._relay = None
         if isinstance(reason, ConnectionClosed):
             self._upstream.disconnect(reason)
         else:
