@@ -5,6 +5,7 @@ peer's life.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar, Final
 
 from twisted.internet.error import ConnectionDone
@@ -14,6 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from kaproto.deadline import Deadline
 from kaproto.errors import (
     ConnectionClosed,
     DeadlineMissed,
@@ -105,7 +107,7 @@ class KeepAliveProtocol(Protocol):
 
     _log: ClassVar[Logger] = Logger()
     _reason: Exception | None = None
-    _deadline: IDelayedCall | None = None
+    _deadline: Deadline | IDelayedCall | None = None
     _pingedAt: float | None = None
     _pings = 0
     _pingsSince = 0.0
@@ -412,12 +414,15 @@ class KeepAliveProtocol(Protocol):
     def setDeadline(self, seconds: float, expected: str) -> None:
         """
         Close the connection with L{DeadlineMissed} unless L{clearDeadline} is called in time.
-        There is one deadline at a time.
+        There is one deadline at a time.  See L{Deadline} for what a stall of this process means.
 
         @param expected: what the peer has to do, said as what did not happen.
         """
         self.clearDeadline()
-        self._deadline = self.factory.clock.callLater(seconds, self._missed, seconds, expected)
+        factory = self.factory
+        self._deadline = Deadline(
+            factory.clock, factory.seconds, seconds, partial(self._missed, seconds, expected)
+        )
 
     def clearDeadline(self) -> None:
         """

@@ -256,9 +256,9 @@ class TLSTests(AdmissionTestCase):
             clock=self.clock,
         ).buildProtocol(None)
         wrapper.makeConnection(FakeTransport(wrapper, isServer=True))
-        self.clock.advance(9.9)
+        self.advance(9.9)
         self.assertEqual(len(self.factory.connections), 1)
-        self.clock.advance(0.1)
+        self.advance(0.1)
         wrapper.connectionLost(DONE)
         (line,) = self.logged(LogLevel.warn)
         self.assertIn("it did not complete the TLS handshake within 10 s", line)

@@ -334,10 +334,10 @@ class OpenTests(ClientTestCase):
         wire = self.connect()
         opened = wire.protocol.whenOpen()
         wire.take()
-        self.clock.advance(29)
+        self.advance(29)
         wire.feed(PING)
         self.assertFalse(wire.closing)
-        self.clock.advance(2)
+        self.advance(2)
         self.assertTrue(wire.aborted)
         wire.lose()
         error = self.failureResultOf(opened, DeadlineMissed).value

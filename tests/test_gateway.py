@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from kaproto.backends.identity import packIdentity
+from kaproto.deadline import Deadline
 from kaproto.errors import ConnectionClosed, RemoteError
 from kaproto.interfaces import IKeepAlivePolicy, ISession, OpenRequest
 from kaproto.liveness import KeepAlive
@@ -190,7 +191,8 @@ class OpenTestCase(SynchronousTestCase):
         """
         The timer that runs for a client which has not opened.
         """
-        return self.wire.protocol._deadline
+        deadline = self.wire.protocol._deadline
+        return deadline._call if isinstance(deadline, Deadline) else deadline
 
     @property
     def warnings(self) -> list[str]:

@@ -24,7 +24,7 @@ FLOORS = (
     {"kaproto.interfaces", "kaproto.policies", "kaproto.sasl", "kaproto.saslclient", "kaproto.tls"},
     {"kaproto.authfile", "kaproto.endpoints", "kaproto.rules", "kaproto.scram"},
     {"kaproto.negotiation", "kaproto.pacemaker", "kaproto.program", "kaproto.transport"},
-    {"kaproto.auth", "kaproto.idle", "kaproto.scramfile"},
+    {"kaproto.auth", "kaproto.deadline", "kaproto.idle", "kaproto.scramfile"},
     {"kaproto.authplugin", "kaproto.calls", "kaproto.protocol", "kaproto.remote"},
     {"kaproto.client", "kaproto.server"},
     {"kaproto.backends", "kaproto.relay", "kaproto.testing"},

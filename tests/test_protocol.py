@@ -749,13 +749,28 @@ class DeadlineTests(ProtocolTestCase):
         """
         wire = self.plain()
         wire.protocol.setDeadline(2.5, "it did not sing")
-        self.clock.advance(2.4)
+        self.advance(2.4)
         self.assertFalse(wire.closing)
-        self.clock.advance(0.2)
+        self.advance(0.2)
         self.assertTrue(wire.aborted)
         reason = self.reasonOf(wire)
         assert isinstance(reason, DeadlineMissed)
         self.assertEqual((reason.seconds, str(reason)), (2.5, "it did not sing within 2.5 s"))
+
+    def test_stall(self) -> None:
+        """
+        A stall of this process, however long, takes only a part of the deadline, and the peer has
+        the rest of it.
+        """
+        wire = self.plain()
+        wire.protocol.setDeadline(10, "it did not sing")
+        self.advance(5)
+        self.clock.advance(3600)
+        self.assertFalse(wire.closing)
+        self.advance(3)
+        self.assertFalse(wire.closing)
+        self.advance(2)
+        self.assertTrue(wire.aborted)
 
     def test_met(self) -> None:
         """
@@ -774,9 +789,9 @@ class DeadlineTests(ProtocolTestCase):
         wire = self.plain()
         wire.protocol.setDeadline(1, "it did not sing")
         wire.protocol.setDeadline(5, "it did not dance")
-        self.clock.advance(2)
+        self.advance(2)
         self.assertFalse(wire.closing)
-        self.clock.advance(3)
+        self.advance(3)
         self.assertIn("dance", str(self.reasonOf(wire)))
 
 
@@ -1027,7 +1042,7 @@ class RelayTests(ProtocolTestCase):
         self.left.protocol.pauseProducing()
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.right.protocol.pauseProducing()
-        self.clock.advance(60)
+        self.advance(60)
         self.assertTrue(self.right.aborted)
         self.assertIn("did not read on within 60 s", str(self.reasonOf(self.right)))
 

@@ -614,7 +614,7 @@ class BrokenPolicyTests(ServerTestCase):
         self.assertInternalError(wire.ask(OPEN), "admit")
         self.assertIs(wire.protocol.negotiation.phase, Phase.READY)
         self.assertEqual(errorOf(wire.ask(REGISTER)), NOT_OPEN)
-        self.clock.advance(10)
+        self.advance(10)
         self.assertTrue(wire.aborted)
         wire.lose()
         self.counted(wire, late=1)
@@ -634,7 +634,7 @@ class OpenTests(ServerTestCase):
         for _second in range(10):
             self.assertFalse(wire.closing)
             wire.feed(PONG, AUTH_LIST)
-            self.clock.advance(1)
+            self.advance(1)
         self.assertTrue(wire.aborted)
         wire.lose()
         self.counted(wire, late=1)
@@ -650,7 +650,7 @@ class OpenTests(ServerTestCase):
         factory = KeepAliveServerFactory(clock=self.clock)
         factory.openTimeout = 0.5
         wire = self.accept(factory)
-        self.clock.advance(0.6)
+        self.advance(0.6)
         self.assertTrue(wire.aborted)
 
     def test_inTime(self) -> None:
@@ -710,7 +710,7 @@ class OpenTests(ServerTestCase):
         wire = self.connect()
         self.assertEqual(errorOf(wire.ask(OPEN))[0], 1)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
-        self.clock.advance(10)
+        self.advance(10)
         self.assertTrue(wire.aborted)
 
     def test_later(self) -> None:
@@ -893,9 +893,9 @@ class CallTests(ServerTestCase):
         wire.protocol.pauseProducing()
         self.callLater(wire, WAITING_MAX)
         self.assertFalse(wire.reading)
-        self.clock.advance(59)
+        self.advance(59)
         self.assertFalse(wire.closing)
-        self.clock.advance(2)
+        self.advance(2)
         self.assertTrue(wire.aborted)
         wire.lose()
         self.counted(wire, opened=1, late=1)
@@ -909,7 +909,7 @@ class CallTests(ServerTestCase):
         wire = self.connectOpen()
         wire.protocol.pauseProducing()
         self.callLater(wire, WAITING_MAX)
-        self.clock.advance(59)
+        self.advance(59)
         wire.protocol.resumeProducing()
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertTrue(wire.reading)
@@ -934,9 +934,9 @@ class CallTests(ServerTestCase):
         wire = self.connect()
         wire.protocol.pauseProducing()
         wire.feed(*[AUTH_LIST] * WAITING_MAX)
-        self.clock.advance(5)
+        self.advance(5)
         wire.protocol.resumeProducing()
-        self.clock.advance(6)
+        self.advance(6)
         self.assertTrue(wire.aborted)
         wire.lose()
         self.counted(wire, late=1)

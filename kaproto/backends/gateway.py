@@ -16,6 +16,7 @@ from zope.interface import implementer
 
 from kaproto.backends.identity import packIdentity
 from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol
+from kaproto.deadline import Deadline
 from kaproto.errors import ConnectionClosed, KaprotoError, RemoteError
 from kaproto.idle import IdleReader
 from kaproto.interfaces import IBackend, ISession, OpenRequest
@@ -99,7 +100,9 @@ class Gateway:
 
     async def _open(self, peer: Peer, request: OpenRequest) -> ISession:
         opening = Deferred.fromCoroutine(self._connect(peer, request))
-        expiry = self._clock.callLater(self.openTimeout, opening.cancel)
+        expiry = Deadline(
+            self._clock, monotonicSeconds(self._clock), self.openTimeout, opening.cancel
+        )
         try:
             return _GatewaySession(self, await opening)
         except RemoteError:
@@ -125,8 +128,7 @@ class Gateway:
             message = f"internal error: {self.libvirtd} could not be opened: {reason}"
             raise self._failed(peer, message, ErrorCode.INTERNAL_ERROR) from problem
         finally:
-            if expiry.active():
-                expiry.cancel()
+            expiry.cancel()
 
     def _failed(self, peer: Peer, message: str, code: ErrorCode) -> RemoteError:
         self._log.warn("{peer} could not open: {reason}", peer=peer, reason=message)
