@@ -36,6 +36,10 @@ from kaproto.wire.xdr import XDRError
 __all__ = ["CALLS", "CONGESTION", "KeepAliveFactory", "KeepAliveProtocol"]
 
 _PONGS_UNREAD_MAX: Final = 64
+_SAVED_MAX: Final = 10
+"""
+The most seconds for which the ping budget can be saved up.
+"""
 
 # An enum's members are looked up at every use, which every ping would pay for.
 _PING_DUE: Final = Verdict.PING
@@ -86,7 +90,8 @@ class KeepAliveProtocol(Protocol):
     L{kaproto.client.KeepAliveClientProtocol}, which say what the messages mean.
 
     @ivar factory: the L{KeepAliveFactory} that built it.
-    @ivar pingBudget: how many pings the peer may send in a second.
+    @ivar pingBudget: how many pings the peer may send in a second.  What it does not use for
+        some seconds, up to ten, it may use later.
     @ivar closeTimeout: seconds the peer has to read what was written, once this end closes.
     @ivar stuckTimeout: seconds for which both sides of a relay may leave unread what comes from
         the other, which neither can be judged by keepalive for.
@@ -125,6 +130,7 @@ class KeepAliveProtocol(Protocol):
         """
         self._pacemaker = self.factory.pacemaker
         self._liveness = Liveness(self._pacemaker.now)
+        self._pingsSince = self.factory.seconds()
         self._reader = MessageReader(MESSAGE_MAX)
         if ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
@@ -328,9 +334,12 @@ class KeepAliveProtocol(Protocol):
 
     def _pingReceived(self) -> None:
         now = self.factory.seconds()
-        if now - self._pingsSince >= 1:
+        elapsed = now - self._pingsSince
+        if elapsed >= 1:
+            # Pings sent while this side did not read, because it stalled or had a reason not to,
+            # come all at once.
             self._pingsSince = now
-            self._pings = 0
+            self._pings = -self.pingBudget * min(int(elapsed) - 1, _SAVED_MAX)
         self._pings += 1
         if self._pings > self.pingBudget:
             raise PeerFlooded(f"more than {self.pingBudget} pings in a second")

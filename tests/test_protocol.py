@@ -483,8 +483,8 @@ class KeepAliveTests(ProtocolTestCase):
         """
         More pings in a second than the budget allows close the connection.
         """
-        wire = self.plain()
         self.clock.advance(10)
+        wire = self.plain()
         wire.feed(PING * wire.protocol.pingBudget)
         self.assertFalse(wire.closing)
         wire.feed(PING)
@@ -502,6 +502,32 @@ class KeepAliveTests(ProtocolTestCase):
             wire.feed(PING * wire.protocol.pingBudget)
             self.clock.advance(1)
         self.assertFalse(wire.closing)
+
+    def test_pingsPiledUp(self) -> None:
+        """
+        Pings that have piled up while nothing was read, for as many seconds, may come all at once,
+        and count as those of ten seconds at most beside those of the present one.
+        """
+        for seconds, allowed in ((1, 1), (2, 2), (3.5, 3), (11, 11), (1000, 11)):
+            wire = self.plain()
+            self.clock.advance(seconds)
+            wire.feed(PING * (allowed * wire.protocol.pingBudget))
+            self.assertFalse(wire.closing)
+            wire.feed(PING)
+            self.assertIsInstance(self.reasonOf(wire), PeerFlooded)
+
+    def test_pingsSavedUpOnce(self) -> None:
+        """
+        What was saved up of the budget is gone when it has been used.
+        """
+        wire = self.plain()
+        self.clock.advance(5)
+        wire.feed(PING * (5 * wire.protocol.pingBudget))
+        self.clock.advance(1)
+        wire.feed(PING * wire.protocol.pingBudget)
+        self.assertFalse(wire.closing)
+        wire.feed(PING)
+        self.assertIsInstance(self.reasonOf(wire), PeerFlooded)
 
     def test_unreadPongs(self) -> None:
         """
