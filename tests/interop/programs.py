@@ -9,7 +9,7 @@ import re
 import signal
 import time
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from twisted.internet.error import ProcessDone, ProcessTerminated
 from twisted.internet.interfaces import IProcessTransport
@@ -70,7 +70,7 @@ class Program(ProcessProtocol):
         directory: str | None = None,
         uid: int | None = None,
         gid: int | None = None,
-    ) -> Program:
+    ) -> Self:
         """
         Start a program, which the end of the test will kill if need be.
 

@@ -9,7 +9,7 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tests.interop.programs import Program
 from tests.interop.support import (
@@ -30,7 +30,7 @@ C{nobody}, for a libvirtd that root starts.
 _DAEMON_SETTINGS = """
 listen_tls = 0
 listen_tcp = 1
-listen_addr = "127.0.0.1"
+listen_addr = "{address}"
 tcp_port = "{port}"
 auth_tcp = "none"
 auth_unix_rw = "none"
@@ -103,11 +103,13 @@ class LibvirtDaemon:
     Only an unprivileged libvirtd keeps all its sockets, locks and state below folders that the
     environment names, so root runs it as C{nobody}.  (It listens on TCP all the same.)
 
+    @cvar address: the address that it listens on.
     @ivar port: the TCP port that it listens on, without authentication.
     @ivar socketPath: the path of its UNIX socket.
     @ivar program: the process of the present run.
     """
 
+    address = "127.0.0.1"
     program: Program
 
     def __init__(self, case: InteropTestCase, directory: str, interval: int, count: int) -> None:
@@ -150,6 +152,7 @@ class LibvirtDaemon:
         with open(settings, "w", encoding="ascii") as file:
             file.write(
                 _DAEMON_SETTINGS.format(
+                    address=self.address,
                     port=self.port,
                     directory=self._directory,
                     interval=self._interval,
@@ -157,21 +160,30 @@ class LibvirtDaemon:
                 )
             )
         os.makedirs(environment["XDG_RUNTIME_DIR"], mode=0o700, exist_ok=True)
-        user = None
-        if os.geteuid() == 0:
-            user = _UNPRIVILEGED
+        user = _UNPRIVILEGED if os.geteuid() == 0 else None
+        if user is not None:
             for path in (self._directory, environment["XDG_RUNTIME_DIR"]):
                 os.chown(path, user, user)
         pidFile = os.path.join(self._directory, "libvirtd.pid")
-        self.program = Program.start(
-            self._case,
-            [LIBVIRTD, "--listen", "--config", settings, "--pid-file", pidFile],
-            environment,
-            self._directory,
-            uid=user,
-            gid=user,
-        )
+        command = [LIBVIRTD, "--listen", "--config", settings, "--pid-file", pidFile]
+        self.program = self.launch(command, environment, user)
         await waitUntil(self._accepts, self.program.describe, timeout=20)
+
+    def launch(
+        self, command: Sequence[str], environment: Mapping[str, str], user: int | None
+    ) -> Program:
+        """
+        Start the process.
+
+        @param user: run as this user and its group.
+        """
+        return Program.start(self._case, command, environment, self._directory, uid=user, gid=user)
+
+    def listens(self) -> bool:
+        """
+        @return: whether the TCP socket takes connections.
+        """
+        return _takesConnections(socket.AF_INET, (self.address, self.port))
 
     def _accepts(self) -> bool:
         """
@@ -180,9 +192,7 @@ class LibvirtDaemon:
         """
         if not self.program.running:
             raise AssertionError(f"no libvirtd: {self.program.describe()}")
-        return _takesConnections(socket.AF_UNIX, self.socketPath) and _takesConnections(
-            socket.AF_INET, ("127.0.0.1", self.port)
-        )
+        return _takesConnections(socket.AF_UNIX, self.socketPath) and self.listens()
 
     @property
     def uri(self) -> str:

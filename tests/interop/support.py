@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from functools import cache
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 from twisted.internet import reactor as _globalReactor
 from twisted.internet.defer import Deferred, DeferredList
@@ -37,6 +37,7 @@ __all__ = [
     "reactor",
     "requireInterop",
     "together",
+    "unavailable",
     "waitUntil",
 ]
 
@@ -84,12 +85,13 @@ _CHECKS = {
     "virsh": (VIRSH, "--version"),
     "libvirtd": (LIBVIRTD, "--version"),
     "python3-libvirt": (PYTHON, "-c", "import libvirt"),
+    "nsenter": ("nsenter", "--version"),
 }
 
 
 def missingTools(tools: Sequence[str]) -> list[str]:
     """
-    @param tools: names out of C{virsh}, C{libvirtd} and C{python3-libvirt}.
+    @param tools: names out of C{virsh}, C{libvirtd}, C{python3-libvirt} and C{nsenter}.
     @return: those which this machine does not have.
     """
     return [tool for tool in tools if not _works(*_CHECKS[tool])]
@@ -104,9 +106,17 @@ def requireInterop(*tools: str) -> None:
     @raise AssertionError: instead of the skip, where L{REQUIRE_VARIABLE} is set to 1.
     """
     missing = missingTools(tools)
-    if not missing:
-        return
-    reason = f"not installed or not working here: {', '.join(missing)}"
+    if missing:
+        unavailable(f"not installed or not working here: {', '.join(missing)}")
+
+
+def unavailable(reason: str) -> NoReturn:
+    """
+    End the running test for lack of something that it needs.
+
+    @raise SkipTest: with the reason.
+    @raise AssertionError: instead, where L{REQUIRE_VARIABLE} is set to 1.
+    """
     if os.environ.get(REQUIRE_VARIABLE) == "1":
         raise AssertionError(f"{reason}, and {REQUIRE_VARIABLE}=1 demands it")
     raise SkipTest(reason)
