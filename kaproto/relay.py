@@ -223,7 +223,9 @@ class Relay:
             self._upstream.transport.write(raw)
 
     def _isOwnFeature(self, message: Message) -> bool:
-        return Unpacker(message.payload + bytes(4)).int32() in (
+        withFds = message.type == MessageType.CALL_WITH_FDS
+        arguments = message.payload[4:] if withFds else message.payload
+        return Unpacker(arguments + bytes(4)).int32() in (
             Feature.PROGRAM_KEEPALIVE,
             Feature.FD_PASSING,
         )

@@ -336,6 +336,43 @@ class OwnHopTests(RelayTestCase):
         )
         self.assertAllGone(parties)
 
+    def test_featureWithFds(self) -> None:
+        """
+        A feature that belongs to one hop is answered there, also where the question comes in the
+        form of a call with file descriptors, of which there are none.
+        """
+        for asked, answer in ((10, 1), (8, 0)):
+            parties, near, far = self.opened()
+            payload = number(0) + number(asked)
+            near.write(call(60, payload, kind=MessageType.CALL_WITH_FDS))
+            parties.flush()
+            self.assertEqual(far.messages, [])
+            self.assertEqual([each.payload for each in near.messages], [number(answer)])
+
+    def test_lastWords(self) -> None:
+        """
+        What libvirtd said before it broke the protocol arrives, also when it came in the same
+        read, and whatever was not answered by then is answered by the gateway.
+        """
+        first, second = call(59, serial=5), call(3, serial=6)
+        answer = packMessage(first._replace(type=MessageType.REPLY, payload=bytes(100)))
+        fds = packMessage(call(343, number(1), kind=MessageType.REPLY_WITH_FDS))
+        garbled = bytes(4) + packMessage(second._replace(type=MessageType.REPLY))[4:]
+        for bad in (fds, garbled):
+            for cut in (0, 60):
+                parties, near, far = self.opened()
+                near.write(first, second)
+                parties.flush()
+                far.write(answer[:cut])
+                parties.flush()
+                far.write(answer[cut:] + bad)
+                parties.flush()
+                self.assertEqual(
+                    [(each.serial, each.status) for each in near.messages],
+                    [(5, Status.OK), (6, Status.ERROR)],
+                )
+                self.assertAllGone(parties)
+
     def test_pings(self) -> None:
         """
         Each side's pings are answered by the gateway, and the other side sees nothing of them,

@@ -250,7 +250,7 @@ class LengthTests(SynchronousTestCase):
         its header is there, also when that comes in pieces: nothing of it is collected.
         """
         for cut in (0, 1, 27):
-            for length in (0, 27, KEPT_MAX + 1, MESSAGE_MAX, 2**32 - 1):
+            for length in (KEPT_MAX + 1, MESSAGE_MAX):
                 error = self.refused(length, KEPT, cut)
                 self.assertIn(f"a message of {length} bytes", error)
                 self.assertIn(f"28 to {KEPT_MAX} are allowed", error)

@@ -117,7 +117,9 @@ class MessageSieve:
         header = HEADER.unpack_from(partial)
         length = int(header[0])
         # One that is too long is not collected, and refused by what its header alone tells.
-        return length if length <= KEPT_MAX and self._keep(header) else HEADER_SIZE
+        if HEADER_SIZE <= length <= KEPT_MAX and self._keep(header):
+            return length
+        return HEADER_SIZE
 
     def _sift(self, data: bytes) -> None:
         size = len(data)
@@ -130,9 +132,15 @@ class MessageSieve:
         while size - end >= HEADER_SIZE and not self.stopped:
             header = HEADER.unpack_from(data, end)
             length = header[0]
-            kept = self._keep(header)
-            if not HEADER_SIZE <= length <= (KEPT_MAX if kept else MESSAGE_MAX):
-                self._forward(data[begin:end])
+            # Nobody is shown a header that is none, and what came before it is let through.
+            legal = HEADER_SIZE <= length <= MESSAGE_MAX
+            try:
+                kept = legal and self._keep(header)
+            except RemoteProtocolError:
+                self._endWith(data[begin:end])
+                raise
+            if not legal or (kept and length > KEPT_MAX):
+                self._endWith(data[begin:end])
                 raise RemoteProtocolError(
                     f"a message of {length} bytes for procedure {header[3]} of program "
                     f"{header[1]:#x}, where {HEADER_SIZE} to {KEPT_MAX if kept else MESSAGE_MAX} "
@@ -158,6 +166,14 @@ class MessageSieve:
             data = data[begin:]
         if data:
             self._forward(data)
+
+    def _endWith(self, data: bytes) -> None:
+        """
+        Let through the last that is let through: the end of a message, so that others of one's
+        own can follow.
+        """
+        self._left = 0
+        self._forward(data)
 
     def _flushInjected(self) -> None:
         injected, self._injected = self._injected, None
