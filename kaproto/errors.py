@@ -23,10 +23,28 @@ __all__ = [
 ]
 
 
+def _printable(text: str) -> str:
+    """
+    @return: the text with everything escaped that no log file takes, or no terminal should be
+        given: bytes that are not UTF-8, and control characters but for line ends and tabs.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() or each in "\n\t" else each.encode("unicode_escape").decode()
+        for each in text
+    )
+
+
 class KaprotoError(Exception):
     """
     The root of every error that kaproto raises on its own account.
+
+    What C{str} makes of it can be logged and shown, even where it quotes the peer.
     """
+
+    def __str__(self) -> str:
+        return _printable(super().__str__())
 
 
 class ProtocolError(KaprotoError):
@@ -137,7 +155,9 @@ class RemoteError(KaprotoError):
         self.level = level
 
     def __str__(self) -> str:
-        return f"{self.message} (code {self.code}, domain {self.domain}, level {self.level})"
+        return _printable(
+            f"{self.message} (code {self.code}, domain {self.domain}, level {self.level})"
+        )
 
 
 class Displaced(KaprotoError):

@@ -50,6 +50,20 @@ class ErrorsTests(SynchronousTestCase):
         for theirs in (PeerFlooded, DeadlineMissed):
             self.assertTrue(issubclass(theirs, RemoteProtocolError))
 
+    def test_printable(self) -> None:
+        """
+        What an error says can be written to any log and shown on any terminal, even where it
+        quotes bytes from the peer that are neither text nor harmless.
+        """
+        quoted = "k\u00f6nnte\nno\udcff\x1b[31m\x00"
+        for error in (
+            RemoteProtocolError(quoted),
+            RemoteError(1, 7, quoted),
+            ConnectionClosed(quoted),
+        ):
+            self.assertIn("k\u00f6nnte\nno\\udcff\\x1b[31m\\x00", str(error))
+        self.assertEqual(RemoteError(1, 7, quoted).message, quoted)
+
     def test_answersAreNoFaults(self) -> None:
         """
         Neither a call that the far end refused, nor a dead peer, nor the end of a connection is a
