@@ -122,7 +122,7 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
             self.peer, factory.policy, authenticate=portal is not None
         )
         self._calls = Calls(self, factory.programs)
-        self._reader.limit = MESSAGE_LIMITS[self.negotiation.phase]
+        self._limitMessages()
         handshaking = self.peer.transport == "tls"
         if portal is not None:
             self.authentication = Authentication(self, portal, factory.admittance, factory.clock)
@@ -190,6 +190,9 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
 
     def _advance(self, event: Event) -> None:
         self.negotiation.advance(event)
+        self._limitMessages()
+
+    def _limitMessages(self) -> None:
         self._reader.limit = MESSAGE_LIMITS[self.negotiation.phase]
 
     def sendEvent(
@@ -328,6 +331,7 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
                 )
                 self._farewell = error
             raise
+        self._limitMessages()
         if admission.remark is not None:
             self.factory.counters.remarked += 1
             self._log.info("{peer}: {remark}", peer=self.peer, remark=admission.remark)

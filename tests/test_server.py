@@ -327,6 +327,21 @@ class OddInputTests(ServerTestCase):
         self.assertUsable(wire)
         self.counted(wire, opened=1)
 
+    def test_longMessageMeanwhile(self) -> None:
+        """
+        While a backend opens, a message may be as long as when it has opened, and is answered;
+        when it could not open, no longer ones are taken than before.
+        """
+        later = self.backend.later = Deferred()
+        wire = self.connect()
+        wire.feed(opening(serial=5))
+        long = Probe.message(Probe.ECHO, bytes(100_000))
+        self.assertEqual(errorOf(wire.ask(long)), NOT_OPEN)
+        later.errback(RemoteError(38, 7, "no route"))
+        wire.take()
+        wire.feed(long)
+        self.assertTrue(wire.aborted)
+
     def test_openWithoutName(self) -> None:
         """
         An open without a name is refused, and may be tried again.
