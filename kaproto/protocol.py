@@ -6,6 +6,7 @@ peer's life.
 from __future__ import annotations
 
 from functools import partial
+from math import inf, nextafter
 from typing import ClassVar, Final
 
 from twisted.internet.error import ConnectionDone
@@ -284,7 +285,9 @@ class KeepAliveProtocol(Protocol):
             self._condemned = False
             if self._pauses:
                 return None
-        return liveness.due()
+        due = liveness.due()
+        # An interval that is too short to be told from none must not mean once more in this turn.
+        return due if due > now else nextafter(now, inf)
 
     def _goIdle(self) -> None:
         """

@@ -47,6 +47,7 @@ from kaproto.errors import (
 )
 from kaproto.interfaces import Admission, Refused
 from kaproto.liveness import KeepAlive
+from kaproto.pacemaker import TICK
 from kaproto.peer import Peer
 from kaproto.policies import Mandatory, Policy
 from kaproto.protocol import KeepAliveProtocol
@@ -775,6 +776,23 @@ class SetKeepAliveTests(ClientTestCase):
     """
     L{KeepAliveClientProtocol.setKeepAlive}.
     """
+
+    def test_hardlyAnyInterval(self) -> None:
+        """
+        However short the interval, there is one ping in a turn of the pacemaker's and no more, and
+        a server that answers is alive.
+        """
+        for interval in (1e-300, 1e-16, 1e-6):
+            wire = self.connectOpen()
+            wire.protocol.setKeepAlive(interval, 3)
+            for _turn in range(64):
+                self.clock.advance(TICK)
+                self.assertEqual(wire.taken(), PING)
+                wire.feed(PONG)
+            self.advance(1)
+            self.assertEqual(wire.taken(), PING * 3)
+            self.assertTrue(wire.aborted)
+            wire.lose()
 
     def test_onTheWire(self) -> None:
         """
