@@ -28,7 +28,7 @@ from kaproto.errors import (
 from kaproto.idle import IdleReader
 from kaproto.liveness import KeepAlive, Liveness, Verdict
 from kaproto.pacemaker import Pacemaker, monotonicSeconds
-from kaproto.transport import StreamTransport, writeSoon
+from kaproto.transport import StreamTransport, hasUnread, writeSoon
 from kaproto.wire.message import MESSAGE_MAX, PING, PONG, Message, MessageReader, MessageType
 from kaproto.wire.programs import KEEPALIVE_PROGRAM, PROGRAM_VERSION, KeepAliveProcedure
 from kaproto.wire.sieve import MessageSieve
@@ -275,12 +275,16 @@ class KeepAliveProtocol(Protocol):
                 self._pingedAt = None
                 liveness.hear(now)
         elif verdict is _DEAD:
-            if self._condemned:
+            if not self._condemned:
+                self._condemned = True
+                self._leaveIdle()
+                return now
+            if not hasUnread(self.transport):
                 self.died(liveness.timeout(now))
                 return None
-            self._condemned = True
-            self._leaveIdle()
-            return now
+            # This process was stopped since the reactor looked, and the peer was not.
+            self._condemned = False
+            liveness.hear(now)
         else:
             self._condemned = False
             if self._pauses:

@@ -4,6 +4,7 @@ What kaproto needs of a transport, and who is at its other end.
 
 from __future__ import annotations
 
+import socket
 from typing import Final, Protocol
 
 from twisted.internet.address import UNIXAddress
@@ -13,7 +14,7 @@ from twisted.internet.tcp import Connection, Port
 from kaproto.peer import Peer
 from kaproto.unixpeer import unixCredentials
 
-__all__ = ["ACCEPTS", "StreamTransport", "identify", "paceAccepts", "writeSoon"]
+__all__ = ["ACCEPTS", "StreamTransport", "hasUnread", "identify", "paceAccepts", "writeSoon"]
 
 ACCEPTS: Final = 12
 """
@@ -79,6 +80,20 @@ def identify(transport: StreamTransport) -> Peer:
     if isinstance(address, UNIXAddress):
         return Peer(address, "unix", unixCredentials=unixCredentials(transport))
     return Peer(address, "tcp")
+
+
+def hasUnread(transport: StreamTransport) -> bool:
+    """
+    Whether bytes from the peer have come that this process has not read, as far as can be told,
+    which is of Twisted's own connections and of TLS over these.
+    """
+    connection = getattr(transport, "transport", transport)
+    if not isinstance(connection, Connection) or not connection.connected:
+        return False
+    try:
+        return bool(connection.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+    except OSError:
+        return False
 
 
 def paceAccepts(transport: StreamTransport) -> None:

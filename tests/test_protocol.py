@@ -17,6 +17,7 @@ from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import alsoProvides
 
+from kaproto import protocol as protocolModule
 from kaproto.errors import (
     ConnectionClosed,
     DeadlineMissed,
@@ -728,6 +729,23 @@ class IdleTests(ProtocolTestCase):
         self.end.transport.resumeProducing = resumeProducing  # type: ignore[method-assign]
         self.advance(20)
         self.assertEqual(seen, [(False, True)])
+        self.assertTrue(self.end.aborted)
+
+    def test_stoppedMeanwhile(self) -> None:
+        """
+        Bytes that came after the reactor has read for the last time, because this process was
+        stopped in between, are a sign of life as well.
+        """
+        verdicts = [True, True, False]
+        self.patch(protocolModule, "hasUnread", lambda _transport: verdicts.pop(0))
+        self.advance(3.5)
+        self.assertEqual(verdicts, [True, False])
+        self.assertFalse(self.end.closing)
+        self.advance(3)
+        self.assertEqual(verdicts, [False])
+        self.assertFalse(self.end.closing)
+        self.advance(4)
+        self.assertEqual(verdicts, [])
         self.assertTrue(self.end.aborted)
 
     def test_ends(self) -> None:

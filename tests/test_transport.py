@@ -15,12 +15,13 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import CertificateOptions
 from twisted.internet.testing import MemoryReactor, StringTransport
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import directlyProvides
 
 from kaproto.peer import Peer
 from kaproto.testing import MemoryTransport
-from kaproto.transport import ACCEPTS, StreamTransport, identify, paceAccepts, writeSoon
+from kaproto.transport import ACCEPTS, StreamTransport, hasUnread, identify, paceAccepts, writeSoon
 
 ADDRESS = IPv4Address("TCP", "192.0.2.1", 4040)
 
@@ -72,6 +73,61 @@ class StreamTransportTests(SynchronousTestCase):
         self.assertIn("abortConnection", methods)
         for transport in (tcp.Server, tcp.Client, unix.Server, unix.Client, MemoryTransport):
             self.assertEqual(methods - set(dir(transport)), set(), transport)
+
+
+class HasUnreadTests(SynchronousTestCase):
+    """
+    Whether anything has come that was not read.
+    """
+
+    def setUp(self) -> None:
+        """
+        Connect a transport to a socket.
+        """
+        ours, self.peer = socket.socketpair()
+        self.addCleanup(self.peer.close)
+        self.addCleanup(ours.close)
+        self.transport = tcp.Connection(ours, Protocol(), MemoryReactor())
+        self.transport.connected = True
+
+    def test_bytes(self) -> None:
+        """
+        Bytes that have come are noticed, and stay where they are.
+        """
+        self.assertFalse(hasUnread(self.transport))
+        self.peer.send(b"x")
+        self.assertTrue(hasUnread(self.transport))
+        self.assertEqual(self.transport.socket.recv(10), b"x")
+        self.assertFalse(hasUnread(self.transport))
+
+    def test_tls(self) -> None:
+        """
+        With TLS it is the encrypted bytes that count.
+        """
+        options = CertificateOptions()
+        wrapped = TLSMemoryBIOFactory(options, False, Factory.forProtocol(Protocol))
+        tls = wrapped.buildProtocol(None)
+        tls.makeConnection(self.transport)
+        self.assertFalse(hasUnread(tls))
+        self.peer.send(b"\x16")
+        self.assertTrue(hasUnread(tls))
+
+    def test_end(self) -> None:
+        """
+        That the peer has closed, or that this end has, is no byte.
+        """
+        self.peer.close()
+        self.assertFalse(hasUnread(self.transport))
+        self.transport.socket.close()
+        self.assertFalse(hasUnread(self.transport))
+        self.transport.connected = False
+        self.assertFalse(hasUnread(self.transport))
+
+    def test_unknown(self) -> None:
+        """
+        Of other transports it cannot be told.
+        """
+        self.assertFalse(hasUnread(StringTransport()))
 
 
 class Accepted(StringTransport):
