@@ -29,12 +29,20 @@ from kaproto.idle import IdleReader
 from kaproto.liveness import KeepAlive, Liveness, Verdict
 from kaproto.pacemaker import Pacemaker, monotonicSeconds
 from kaproto.transport import StreamTransport, hasUnread, writeSoon
-from kaproto.wire.message import MESSAGE_MAX, PING, PONG, Message, MessageReader, MessageType
+from kaproto.wire.message import (
+    MESSAGE_MAX,
+    PING,
+    PONG,
+    TURN_MAX,
+    Message,
+    MessageReader,
+    MessageType,
+)
 from kaproto.wire.programs import KEEPALIVE_PROGRAM, PROGRAM_VERSION, KeepAliveProcedure
 from kaproto.wire.sieve import MessageSieve
 from kaproto.wire.xdr import XDRError
 
-__all__ = ["CALLS", "CONGESTION", "KeepAliveFactory", "KeepAliveProtocol"]
+__all__ = ["CALLS", "CONGESTION", "TURN", "KeepAliveFactory", "KeepAliveProtocol"]
 
 _PONGS_UNREAD_MAX: Final = 64
 _SAVED_MAX: Final = 10
@@ -54,6 +62,12 @@ A reason for not reading from a peer: it has too many calls waiting.
 CONGESTION: Final = 2
 """
 A reason for not reading from a peer: the other side of a relay does not read what it sends.
+"""
+
+TURN: Final = 4
+"""
+A reason for not reading from a peer: it is the turn of others, as more than L{TURN_MAX}
+messages have come from it at once.
 """
 
 
@@ -124,6 +138,7 @@ class KeepAliveProtocol(Protocol):
     _pauses = 0
     _condemned = False
     _congested = False
+    _nextTurn: IDelayedCall | None = None
 
     def makeConnection(self, transport: StreamTransport) -> None:
         """
@@ -145,29 +160,52 @@ class KeepAliveProtocol(Protocol):
         liveness = self._liveness
         liveness.heard = self._pacemaker.now
         liveness.unanswered = 0
+        if data == PONG and self._incoming is None and self._reader.partial is None:
+            if self._pingedAt is not None:
+                self._measure()
+        elif self._reason is None and self._takeIn(data) and self._nextTurn is None:
+            self.pauseReading(TURN)
+            self._nextTurn = self.factory.clock.callLater(0, self._readOn)
+
+    def _takeIn(self, data: bytes) -> bool:
+        """
+        @return: whether there is more, which has to wait until others have had their turn.
+        """
         try:
             if self._incoming is not None:
                 self._incoming.feed(data)
-            elif data == PONG and self._reader.partial is None:
-                if self._pingedAt is not None:
-                    self._measure()
-            elif self._reason is None:
-                self._reader.feed(data)
-                self._readMessages()
+                more = self._incoming.more
+            else:
+                if data:
+                    self._reader.feed(data)
+                more = self._nextTurn is not None or self._readMessages()
         except XDRError as error:
             self.abort(RemoteProtocolError(f"a message that cannot be decoded: {error}"))
         except ProtocolError as error:
             self.abort(error)
+        else:
+            return more and self._reason is None
+        return False
 
-    def _readMessages(self) -> None:
-        while self._reason is None:
+    def _readMessages(self) -> bool:
+        for _ in range(TURN_MAX):
             message = self._reader.next()
             if message is None:
-                break
+                return False
             if message.program == KEEPALIVE_PROGRAM:
                 self.keepAliveReceived(message)
             else:
                 self.messageReceived(message)
+            if self._reason is not None:
+                return False
+        return self._reader.partial is not None
+
+    def _readOn(self) -> None:
+        self._nextTurn = None
+        if self._takeIn(b""):
+            self._nextTurn = self.factory.clock.callLater(0, self._readOn)
+        elif self._reason is None:
+            self.resumeReading(TURN)
 
     def startRelay(
         self, incoming: MessageSieve, outgoing: MessageSieve, source: KeepAliveProtocol
@@ -361,7 +399,7 @@ class KeepAliveProtocol(Protocol):
         Read nothing from the peer until L{resumeReading}; its silence proves nothing meanwhile
         and does not count.
 
-        @param reason: L{CALLS} or L{CONGESTION}.
+        @param reason: L{CALLS}, L{CONGESTION} or L{TURN}.
         """
         if not self._pauses:
             self._liveness.pause(self._pacemaker.now)
@@ -389,6 +427,12 @@ class KeepAliveProtocol(Protocol):
         """
         return bool(self._pauses)
 
+    def isPausedFor(self, reason: int) -> bool:
+        """
+        @return: whether this is among the reasons why nothing is read from the peer at present.
+        """
+        return bool(self._pauses & reason)
+
     @property
     def congested(self) -> bool:
         """
@@ -403,7 +447,7 @@ class KeepAliveProtocol(Protocol):
         self._congested = True
         if self._source is not None:
             self._source.pauseReading(CONGESTION)
-            if self.readingPaused:
+            if self._pauses & ~TURN:
                 self.setDeadline(
                     self.stuckTimeout, "it and the other side of the relay did not read on"
                 )
@@ -483,10 +527,16 @@ class KeepAliveProtocol(Protocol):
             if sieve is not None:
                 sieve.stopped = True
         self.clearDeadline()
+        self._forgetTurn()
         self._liveness.stop()
         self._pacemaker.forget(self)
         self._stopIdling()
         self.transport.unregisterProducer()
+
+    def _forgetTurn(self) -> None:
+        if self._nextTurn is not None:
+            self._nextTurn.cancel()
+            self._nextTurn = None
 
     def _closeNow(self) -> None:
         self._deadline = None
@@ -496,6 +546,11 @@ class KeepAliveProtocol(Protocol):
         """
         The transport is gone: leave no timer behind.
         """
+        if self._nextTurn is not None:
+            self._forgetTurn()
+            # With TLS the end can come in the same read as what was sent before it.
+            while isinstance(reason.value, ConnectionDone) and self._takeIn(b""):
+                pass
         self.clearDeadline()
         self._pacemaker.forget(self)
         self._stopIdling()

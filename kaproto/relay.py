@@ -233,7 +233,7 @@ class Relay:
     def _refuse(self, message: Message, error: RemoteError) -> None:
         client = self._client
         client.send(message.reply(packError(error), Status.ERROR))
-        if client.congested and not client.readingPaused:
+        if client.congested and not client.isPausedFor(CALLS):
             client.pauseReading(CALLS)
             client.setDeadline(client.unreadTimeout, "it did not read the replies to its calls")
 

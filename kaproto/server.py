@@ -239,7 +239,7 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
             self._turnAway(message)
             return
         self._calls.received(message)
-        if self._calls.full and not self.readingPaused:
+        if self._calls.full and not self.isPausedFor(CALLS):
             self.pauseReading(CALLS)
             self._limitUnread()
 
@@ -279,7 +279,7 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
 
     def _limitUnread(self) -> None:
         # A client that has yet to open has less time for that, whatever it reads.
-        if self.congested and self._pauses & CALLS and not self._hasYetToOpen:
+        if self.congested and self.isPausedFor(CALLS) and not self._hasYetToOpen:
             self.setDeadline(self.unreadTimeout, "it did not read the replies to its calls")
 
     @property
@@ -299,7 +299,7 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
         The client has read what was written: answer more of its calls.
         """
         super().resumeProducing()
-        if self._pauses & CALLS and not self._hasYetToOpen:
+        if self.isPausedFor(CALLS) and not self._hasYetToOpen:
             self.clearDeadline()
         self._calls.proceed()
         self.callAnswered()

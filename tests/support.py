@@ -377,6 +377,12 @@ class ClockTestCase(SynchronousTestCase):
         """
         self.clock.pump([TICK] * round(seconds / TICK))
 
+    def turns(self, count: int = 8) -> None:
+        """
+        Let those who have sent much at once have their turns, while no time passes.
+        """
+        self.clock.pump([0] * count)
+
     def wire(self, protocol: _P, address: IAddress = ADDRESS) -> Wire[_P]:
         """
         Connect an end to the test.

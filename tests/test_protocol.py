@@ -33,6 +33,7 @@ from kaproto.wire.message import (
     MESSAGE_MAX,
     PING,
     PONG,
+    TURN_MAX,
     Message,
     MessageType,
     packMessage,
@@ -298,6 +299,111 @@ class FramingTests(ProtocolTestCase):
         self.assertEqual(clock.getDelayedCalls(), [])
 
 
+class TurnTests(ProtocolTestCase):
+    """
+    A peer that sends many messages at once, and others that wait meanwhile.
+    """
+
+    def many(self, count: int) -> list[Message]:
+        """
+        @return: so many messages.
+        """
+        return [call(1, serial=serial) for serial in range(count)]
+
+    def test_turns(self) -> None:
+        """
+        So many messages are taken in, then the reactor does what else there is, and the peer is
+        not read meanwhile.
+        """
+        wire = self.plain()
+        messages = self.many(2 * TURN_MAX + 1)
+        wire.feed(*messages)
+        self.assertEqual(wire.protocol.messages, messages[:TURN_MAX])
+        self.assertFalse(wire.reading)
+        others: list[int] = []
+        self.clock.callLater(0, lambda: others.append(len(wire.protocol.messages)))
+        self.turns()
+        self.assertEqual(others, [2 * TURN_MAX])
+        self.assertEqual(wire.protocol.messages, messages)
+        self.assertTrue(wire.reading)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_oneTurn(self) -> None:
+        """
+        What can be taken in at once needs no other turn.
+        """
+        wire = self.plain()
+        wire.feed(*self.many(TURN_MAX))
+        self.assertTrue(wire.reading)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_moreComes(self) -> None:
+        """
+        What comes all the same, as over TLS it can, is taken in after what has come before it.
+        """
+        wire = self.plain()
+        messages = self.many(3 * TURN_MAX)
+        wire.feed(*messages[: 2 * TURN_MAX])
+        wire.feed(*messages[2 * TURN_MAX :])
+        self.assertEqual(wire.protocol.messages, messages[:TURN_MAX])
+        self.turns()
+        self.assertEqual(wire.protocol.messages, messages)
+        self.assertTrue(wire.reading)
+
+    def test_notSilence(self) -> None:
+        """
+        A peer that is not read because others have their turn is watched again afterwards.
+        """
+        wire = self.plain()
+        wire.protocol.startKeepAlive(KEEPALIVE)
+        wire.feed(PONG * (TURN_MAX + 1))
+        self.turns()
+        self.advance(KEEPALIVE.interval + 0.25)
+        self.assertEqual(wire.taken(), PING)
+
+    def test_error(self) -> None:
+        """
+        What is wrong with a later message closes the connection as well.
+        """
+        wire = self.plain()
+        wire.feed(*self.many(TURN_MAX), bytes(28))
+        self.assertFalse(wire.closing)
+        self.turns()
+        self.assertTrue(wire.aborted)
+        self.assertIsInstance(self.reasonOf(wire), RemoteProtocolError)
+
+    def test_closing(self) -> None:
+        """
+        Nothing more is taken in once this end closes.
+        """
+        wire = self.plain()
+        wire.feed(*self.many(2 * TURN_MAX))
+        wire.protocol.disconnect(ConnectionClosed("enough"))
+        self.turns()
+        self.assertEqual(len(wire.protocol.messages), TURN_MAX)
+
+    def test_peerCloses(self) -> None:
+        """
+        What the peer sent before it closed is taken in.
+        """
+        wire = self.plain()
+        messages = self.many(4 * TURN_MAX)
+        wire.feed(*messages)
+        wire.lose()
+        self.assertEqual(wire.protocol.messages, messages)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_peerFails(self) -> None:
+        """
+        When the connection has broken, nobody waits for an answer.
+        """
+        wire = self.plain()
+        wire.feed(*self.many(4 * TURN_MAX))
+        wire.lose(ConnectionLost())
+        self.assertEqual(len(wire.protocol.messages), TURN_MAX)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
 class KeepAliveTests(ProtocolTestCase):
     """
     Pings, pongs and silence.
@@ -487,6 +593,7 @@ class KeepAliveTests(ProtocolTestCase):
         self.clock.advance(10)
         wire = self.plain()
         wire.feed(PING * wire.protocol.pingBudget)
+        self.turns()
         self.assertFalse(wire.closing)
         wire.feed(PING)
         self.assertTrue(wire.aborted)
@@ -513,6 +620,7 @@ class KeepAliveTests(ProtocolTestCase):
             wire = self.plain()
             self.clock.advance(seconds)
             wire.feed(PING * (allowed * wire.protocol.pingBudget))
+            self.turns(20)
             self.assertFalse(wire.closing)
             wire.feed(PING)
             self.assertIsInstance(self.reasonOf(wire), PeerFlooded)
@@ -524,8 +632,10 @@ class KeepAliveTests(ProtocolTestCase):
         wire = self.plain()
         self.clock.advance(5)
         wire.feed(PING * (5 * wire.protocol.pingBudget))
+        self.turns(20)
         self.clock.advance(1)
         wire.feed(PING * wire.protocol.pingBudget)
+        self.turns(20)
         self.assertFalse(wire.closing)
         wire.feed(PING)
         self.assertIsInstance(self.reasonOf(wire), PeerFlooded)
@@ -566,11 +676,12 @@ class ReadingTests(ProtocolTestCase):
         wire.protocol.pauseReading(CALLS)
         self.assertFalse(wire.reading)
         self.assertTrue(wire.protocol.readingPaused)
+        self.assertTrue(wire.protocol.isPausedFor(CALLS))
         self.advance(100)
         self.assertEqual(wire.taken(), b"")
         wire.protocol.resumeReading(CALLS)
         self.assertTrue(wire.reading)
-        self.assertFalse(wire.protocol.readingPaused)
+        self.assertFalse(wire.protocol.isPausedFor(CALLS))
         self.advance(0.25)
         self.assertEqual(wire.taken(), b"")
         self.advance(0.5)

@@ -21,6 +21,7 @@ from kaproto.relay import ANSWERS_WAITING_MAX, OUTSTANDING_MAX, STREAMS_MAX
 from kaproto.wire.message import (
     PING,
     PONG,
+    TURN_MAX,
     Message,
     MessageType,
     Status,
@@ -211,6 +212,21 @@ class PassingTests(RelayTestCase):
         near.write(packed[BIG // 2 :])
         parties.flush()
         self.assertEqual(far.raw, packed)
+
+    def test_manyAtOnce(self) -> None:
+        """
+        More messages at once than are relayed in one turn arrive all the same, in both directions
+        and in order, once the others have had theirs.
+        """
+        parties, near, far = self.opened()
+        calls = [call(148, serial=serial) for serial in range(2 * TURN_MAX + 1)]
+        near.write(b"".join(map(packMessage, calls)))
+        parties.flush()
+        self.assertEqual(far.messages, calls)
+        replies = [reply(each) for each in calls]
+        far.write(b"".join(map(packMessage, replies)))
+        parties.flush()
+        self.assertEqual(near.messages, replies)
 
     def test_beforeRelaying(self) -> None:
         """

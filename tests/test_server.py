@@ -120,6 +120,7 @@ class ServerTestCase(ClockTestCase):
         Have calls arrive that are answered when the test says so.
         """
         wire.feed(*(Probe.message(Probe.LATER, serial=serial) for serial in range(count)))
+        self.turns()
 
     def answerAll(self) -> None:
         """
@@ -1055,6 +1056,7 @@ class BudgetTests(ServerTestCase):
         """
         wire = self.connectOpen()
         wire.feed(PING * 1000)
+        self.turns()
         self.assertEqual(wire.taken(), PONG * 100)
         self.assertTrue(wire.aborted)
         wire.feed(PING * 1000)
@@ -1072,6 +1074,7 @@ class BudgetTests(ServerTestCase):
         wire = self.connectOpen()
         wire.protocol.pauseProducing()
         wire.feed(PING * 65)
+        self.turns()
         self.assertTrue(wire.aborted)
         wire.lose()
         self.counted(wire, opened=1, flooded=1)

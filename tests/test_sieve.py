@@ -18,6 +18,7 @@ from kaproto.wire.message import (
     MESSAGE_MAX,
     PING,
     PONG,
+    TURN_MAX,
     Message,
     MessageReader,
     packMessage,
@@ -161,6 +162,32 @@ class MessagesTests(SynchronousTestCase):
         kept = [message for message in stream if message.program == KEPT]
         self.assertEqual(out.taken, kept)
         self.assertEqual(out.raw, [packMessage(message) for message in kept])
+
+    def test_turns(self) -> None:
+        """
+        Of many messages only some are looked at, and the next ones when it is the stream's turn
+        again, after which what came meanwhile has its own; all of it comes through in order.
+        """
+        out = Sieve()
+        one, other = packMessage(KEEPING), packMessage(PASSING)
+        out.feed((one + other) * TURN_MAX + other[:9])
+        self.assertTrue(out.sieve.more)
+        self.assertEqual(out.taken, [KEEPING] * (TURN_MAX // 2))
+        self.assertEqual(bytes(out.forwarded), other * (TURN_MAX // 2))
+        out.feed(other[9:])
+        self.assertTrue(out.sieve.more)
+        out.feed(b"")
+        self.assertFalse(out.sieve.more)
+        self.assertEqual(len(out.taken), TURN_MAX)
+        self.assertEqual(bytes(out.forwarded), other * (TURN_MAX + 1))
+
+    def test_oneTurn(self) -> None:
+        """
+        As many messages as may be looked at in a turn need no other one.
+        """
+        out = Sieve()
+        out.feed(packMessage(PASSING) * TURN_MAX)
+        self.assertFalse(out.sieve.more)
 
     @given(streams())
     def test_nothingHeldBack(self, drawn: Stream) -> None:

@@ -18,6 +18,7 @@ __all__ = [
     "MESSAGE_MAX",
     "PING",
     "PONG",
+    "TURN_MAX",
     "Message",
     "MessageReader",
     "MessageType",
@@ -35,6 +36,12 @@ Bytes in the length word and the header, so the least that a message can have.
 MESSAGE_MAX = 33554436
 """
 Bytes in the largest message (C{VIR_NET_MESSAGE_MAX} and the length word): 32 MiB and 4.
+"""
+
+TURN_MAX = 64
+"""
+How many messages of one peer are looked at before others have their turn, so that one that sends
+small messages as fast as it can does not have everybody wait for each 64 KiB of them.
 """
 
 HEADER = struct.Struct(">IIIiIIi")

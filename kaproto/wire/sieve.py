@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from kaproto.errors import RemoteProtocolError
-from kaproto.wire.message import HEADER, HEADER_SIZE, MESSAGE_MAX, Message
+from kaproto.wire.message import HEADER, HEADER_SIZE, MESSAGE_MAX, TURN_MAX, Message
 
 __all__ = ["KEPT_MAX", "Header", "MessageSieve"]
 
@@ -33,7 +33,16 @@ class MessageSieve:
     @ivar stopped: set it to let nothing through any more.
     """
 
-    __slots__ = ("_forward", "_injected", "_keep", "_left", "_partial", "_take", "stopped")
+    __slots__ = (
+        "_forward",
+        "_injected",
+        "_keep",
+        "_later",
+        "_left",
+        "_partial",
+        "_take",
+        "stopped",
+    )
 
     def __init__(
         self,
@@ -52,6 +61,7 @@ class MessageSieve:
         self._forward = forward
         self._left = 0
         self._partial: bytearray | None = None
+        self._later: bytearray | None = None
         self._injected: list[bytes] | None = None
         self.stopped = False
 
@@ -76,6 +86,14 @@ class MessageSieve:
         """
         return 0 if self._injected is None else len(self._injected)
 
+    @property
+    def more(self) -> bool:
+        """
+        Whether there was more in what came than L{TURN_MAX} messages, so that L{feed} has to be
+        called again, with nothing if nothing has come.
+        """
+        return self._later is not None
+
     def inject(self, data: bytes) -> None:
         """
         Send a whole message the same way as soon as no other is under way.  One that is waiting
@@ -96,6 +114,11 @@ class MessageSieve:
             be kept is too long for that.
         """
         if self.stopped:
+            return
+        if self._later is not None:
+            data = bytes(self._later) + data
+            self._later = None
+            self._sift(data)
             return
         if self._left >= len(data):
             self._left -= len(data)
@@ -129,7 +152,9 @@ class MessageSieve:
             self._forward(data[:end])
             self._flushInjected()
             begin = end
-        while size - end >= HEADER_SIZE and not self.stopped:
+        for _ in range(TURN_MAX):
+            if size - end < HEADER_SIZE or self.stopped:
+                break
             header = HEADER.unpack_from(data, end)
             length = header[0]
             # Nobody is shown a header that is none, and what came before it is let through.
@@ -158,6 +183,10 @@ class MessageSieve:
             raw = data[end - length : end]
             self._left = 0
             self._take(Message._make((*header[1:], raw[HEADER_SIZE:])), raw)
+        else:
+            self._later = bytearray(data[end:]) or None
+            data = data[:end]
+            size = min(size, end)
         self._left = max(0, end - size)
         if end < size:
             self._partial = bytearray(data[end:])
