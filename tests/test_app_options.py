@@ -148,6 +148,15 @@ class GoodTests(OptionsTestCase):
         path, _factory, backlog, mode, _pid = self.reactor.unixServers[0]
         self.assertEqual((path, backlog, mode), ("/x/y", 1024, 0o600))
 
+    def test_lockFile(self) -> None:
+        """
+        UNIX sockets have no lock beside them, which would outlive a server that is killed, unless
+        it is asked for.
+        """
+        descriptions = ["unix:/x/y", "haproxy:unix:/x/y", "unix:/x/y:lockfile=1"]
+        self.listen(self.parse(*(f"--listen={each}" for each in descriptions)))
+        self.assertEqual([each[-1] for each in self.reactor.unixServers], [False, False, True])
+
     def test_listenWithoutBacklog(self) -> None:
         """
         Endpoints that have no backlog are left as they are.

@@ -348,13 +348,16 @@ class Options(BaseOptions, AuthOptionMixin):
             raise UsageError(f"--upstream={description}: {error}") from error
 
     def _endpoint(self, description: str) -> IStreamServerEndpoint:
-        backlog = ""
+        more = ""
         if description.startswith(("tcp:", "tcp6:", "unix:")) and ":backlog=" not in description:
-            backlog = f":backlog={_BACKLOG}"
+            more = f":backlog={_BACKLOG}"
+        if description.removeprefix("haproxy:").startswith("unix:") and (
+            ":lockfile=" not in description
+        ):
+            # See kaproto.app.leftovers.
+            more += ":lockfile=0"
         try:
-            return IStreamServerEndpoint(
-                serverFromString(self._theReactor(), description + backlog)
-            )
+            return IStreamServerEndpoint(serverFromString(self._theReactor(), description + more))
         except PKIError as error:
             raise UsageError(f"--listen={description}: {error}") from error
         except Exception as error:

@@ -28,6 +28,7 @@ from twisted.python.failure import Failure
 
 from kaproto.app.clock import useMonotonicClock
 from kaproto.app.collector import CalmCollector
+from kaproto.app.leftovers import listenAfresh
 from kaproto.app.options import Options
 from kaproto.backends.gateway import Gateway
 from kaproto.backends.host import EmbeddedHost
@@ -123,7 +124,7 @@ class KaServer(Service):
         useMonotonicClock(self._reactor)
         _raiseFileLimit()
         for description, endpoint in self._endpoints:
-            listening = endpoint.listen(self.factory)
+            listening = listenAfresh(endpoint, self.factory)
             listening.addCallback(self._listening, description, endpoint)
             listening.addErrback(self._cannotListen, description)
         if self._problem is not None:
