@@ -4,10 +4,17 @@ Tests for L{kaproto.backends.gateway}: opening, with all that can go wrong behin
 
 from __future__ import annotations
 
+import errno
 import gc
+import os
 from collections.abc import Callable
 
-from twisted.internet.error import ConnectError, ConnectionDone, DNSLookupError
+from twisted.internet.error import (
+    ConnectBindError,
+    ConnectError,
+    ConnectionDone,
+    DNSLookupError,
+)
 from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.python.failure import Failure
@@ -356,6 +363,20 @@ class FailureTests(OpenTestCase):
         self.assertEqual(code, 38)
         self.assertIn("95: Operation not supported", text)
 
+    def test_outOfFiles(self) -> None:
+        """
+        When the gateway itself has no more files, as Twisted tells for TCP and for UNIX sockets,
+        the client is told so and what would help.
+        """
+        for number in (errno.EMFILE, errno.ENFILE):
+            text = os.strerror(number)
+            for error in (ConnectBindError(number, text), OSError(number, text)):
+                self.upstream.error = error
+                code, _domain, _level, said = self.refusal(self.ask(OPEN))
+                self.assertEqual(code, 38)
+                self.assertTrue(said.startswith(f"unable to connect to {WHERE}: "), said)
+                self.assertIn("raise that limit (LimitNOFILE=, ulimit -n)", said)
+
     def test_otherError(self) -> None:
         """
         Any other error is told as it is, or by its name if it says nothing.
@@ -381,7 +402,13 @@ class FailureTests(OpenTestCase):
         self.parties.advance(0.2)
         self.assertEqual(
             self.refusal(self.wire.take()),
-            (68, 7, 2, f"{WHERE} did not open within 10 s; it may hang, or be starting"),
+            (
+                68,
+                7,
+                2,
+                f"{WHERE} did not open within 10 s; it may hang, be starting, or have as many "
+                "clients as it lets in (max_clients, max_anonymous_clients)",
+            ),
         )
         self.assertEqual(len(self.warnings), 1)
         self.assertIn("did not open within 10 s", self.warnings[0])

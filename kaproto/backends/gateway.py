@@ -8,6 +8,9 @@ are not relayed; everything else is, streams and programs unknown here included.
 
 from __future__ import annotations
 
+import errno
+from typing import Final
+
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectError, ConnectingCancelledError
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
@@ -30,6 +33,14 @@ from kaproto.server import KeepAliveServerProtocol
 from kaproto.wire.programs import REMOTE_PROGRAM, CloseReason, ErrorCode, Procedure
 
 __all__ = ["Gateway", "UpstreamLost"]
+
+
+_OUT_OF_FILES: Final = (errno.EMFILE, errno.ENFILE)
+
+_NO_FILES_LEFT: Final = (
+    "this gateway has as many files open as it may; raise that limit (LimitNOFILE=, ulimit -n) or "
+    "lower --max-clients"
+)
 
 
 class UpstreamLost(KaprotoError):
@@ -112,18 +123,24 @@ class Gateway:
                 # It is the client that did not wait.
                 raise
             message = (
-                f"{self.libvirtd} did not open within {self.openTimeout:g} s; it may hang, or be "
-                "starting"
+                f"{self.libvirtd} did not open within {self.openTimeout:g} s; it may hang, be "
+                "starting, or have as many clients as it lets in (max_clients, "
+                "max_anonymous_clients)"
             )
             raise self._failed(peer, message, ErrorCode.OPERATION_TIMEOUT) from problem
         except ConnectError as problem:
             reason = str(problem)
-            if type(problem) is ConnectError and problem.osError is None:
+            if problem.osError in _OUT_OF_FILES:
+                reason = _NO_FILES_LEFT
+            elif type(problem) is ConnectError and problem.osError is None:
                 # This is how Twisted fares with a UNIX socket whose queue is full.
                 reason = "it accepts no connections at present; it may hang, or have too many"
             message = f"unable to connect to {self.libvirtd}: {reason}"
             raise self._failed(peer, message, ErrorCode.SYSTEM_ERROR) from problem
         except Exception as problem:
+            if getattr(problem, "errno", None) in _OUT_OF_FILES:
+                message = f"unable to connect to {self.libvirtd}: {_NO_FILES_LEFT}"
+                raise self._failed(peer, message, ErrorCode.SYSTEM_ERROR) from problem
             reason = str(problem) or type(problem).__name__
             message = f"internal error: {self.libvirtd} could not be opened: {reason}"
             raise self._failed(peer, message, ErrorCode.INTERNAL_ERROR) from problem
