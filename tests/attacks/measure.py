@@ -1,0 +1,102 @@
+"""
+What a process costs, as the kernel tells it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from contextlib import suppress
+
+__all__ = ["Meter", "Sample", "fileCount", "residentKiB", "sample"]
+
+from typing import NamedTuple
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Sample(NamedTuple):
+    """
+    One look at a process.
+
+    @ivar at: when, on the monotonic clock.
+    @ivar resident: its memory, in KiB.
+    @ivar files: its open files.
+    @ivar processor: seconds of processor time it has had.
+    """
+
+    at: float
+    resident: int
+    files: int
+    processor: float
+
+
+def residentKiB(pid: int) -> int:
+    """
+    @return: a process's memory, in KiB.
+    """
+    with open(f"/proc/{pid}/status", encoding="ascii") as file:
+        found = re.search(r"VmRSS:\s+(\d+) kB", file.read())
+    return int(found[1]) if found is not None else 0
+
+
+def fileCount(pid: int) -> int:
+    """
+    @return: how many files a process has open.
+    """
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def _processorSeconds(pid: int) -> float:
+    with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def sample(pid: int) -> Sample:
+    """
+    @return: how it stands with a process now.
+    """
+    return Sample(time.monotonic(), residentKiB(pid), fileCount(pid), _processorSeconds(pid))
+
+
+class Meter:
+    """
+    Looks at a process before, during and after something.
+
+    @ivar before: when it was started.
+    @ivar last: the latest look.
+    @ivar residentMax: the most memory seen, in KiB.
+    @ivar filesMax: the most open files seen.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self.before = self.last = sample(pid)
+        self.residentMax = self.before.resident
+        self.filesMax = self.before.files
+
+    def look(self) -> None:
+        """
+        Look again.  A process that has ended is left at what was seen last.
+        """
+        with suppress(FileNotFoundError, ProcessLookupError):
+            self.last = sample(self._pid)
+            self.residentMax = max(self.residentMax, self.last.resident)
+            self.filesMax = max(self.filesMax, self.last.files)
+
+    @property
+    def growth(self) -> int:
+        """
+        KiB of memory at the most, beyond what there was before.
+        """
+        return self.residentMax - self.before.resident
+
+    @property
+    def share(self) -> float:
+        """
+        Which part of one processor it had between the first look and the latest.
+        """
+        elapsed = self.last.at - self.before.at
+        return (self.last.processor - self.before.processor) / elapsed if elapsed else 0.0
