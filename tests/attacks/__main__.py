@@ -30,7 +30,7 @@ _HEAD = (
     "memory",
     "CPU",
     "latency p50 / p99 / max",
-    "newcomers p99 / max",
+    "newcomers p50 / max",
     "honest",
 )
 _KILLS = {"kill": "TCP", "kill-unix": "UNIX socket", "kill-gateway": "gateway"}
@@ -80,7 +80,7 @@ def row(attack: Attack, name: str, result: Result) -> tuple[str, ...]:
         f"+{meter.growth / 1024:.1f} MiB",
         f"{meter.share:.0%}",
         _milliseconds(*(quantile(honest.latencies, part) for part in (0.5, 0.99, 1))),
-        _milliseconds(quantile(came, 0.99), max(came)) if came else "-",
+        _milliseconds(quantile(came, 0.5), max(came)) if came else "-",
         alive,
     )
 

@@ -25,6 +25,7 @@ The same keepalive for libvirtd.
 
 _FILES = 120
 _CLIENTS = 50
+_FULL = "max_clients = 10\nmax_anonymous_clients = 5\n"
 
 Make = Callable[[ExitStack], Target]
 
@@ -67,7 +68,7 @@ def _gateway(stack: ExitStack) -> Target:
 
 
 def _fullGateway(stack: ExitStack) -> Target:
-    upstream = stack.enter_context(LibvirtTarget(SETTINGS + "max_clients = 10\n"))
+    upstream = stack.enter_context(LibvirtTarget(SETTINGS + _FULL))
     return stack.enter_context(KaTarget("--mode=1", upstream=upstream))
 
 
@@ -122,9 +123,7 @@ ATTACKS = (
     ),
     _attack("single-bytes", "a packet for each byte", floods.singleBytes, 20, 6),
     _attack("unread-pongs", "pings, and reads nothing", floods.unreadPongs, 20, 14),
-    _attack(
-        "unread-events", "wants events, reads none", floods.neverReading, 10, 10, ours=_gateway
-    ),
+    _attack("unread-events", "wants events, reads none", floods.neverReading, 2, 25, ours=_gateway),
     _attack("resets", "RST in 9 states", resets.resets, 200, resets.STATES),
     _attack(
         "gateway-resets",
@@ -184,7 +183,7 @@ ATTACKS = (
         5,
         14,
         ours=_fullGateway,
-        theirs=lambda stack: _libvirtd(stack, "max_clients = 10\n"),
+        theirs=lambda stack: _libvirtd(stack, _FULL),
         alone=True,
     ),
 )

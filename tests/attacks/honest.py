@@ -15,7 +15,7 @@ from tests.attacks.rawsocket import Address, RawPeer
 from tests.attacks.workers import Worker
 from tests.interop import wire
 
-__all__ = ["Honest", "Login", "Report", "quantile"]
+__all__ = ["Honest", "Login", "Report", "enter", "quantile"]
 
 PERIOD = 0.1
 """

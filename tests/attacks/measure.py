@@ -8,10 +8,9 @@ import os
 import re
 import time
 from contextlib import suppress
-
-__all__ = ["Meter", "Sample", "fileCount", "residentKiB", "sample"]
-
 from typing import NamedTuple
+
+__all__ = ["Meter", "Sample", "fileCount", "sample"]
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -32,10 +31,7 @@ class Sample(NamedTuple):
     processor: float
 
 
-def residentKiB(pid: int) -> int:
-    """
-    @return: a process's memory, in KiB.
-    """
+def _residentKiB(pid: int) -> int:
     with open(f"/proc/{pid}/status", encoding="ascii") as file:
         found = re.search(r"VmRSS:\s+(\d+) kB", file.read())
     return int(found[1]) if found is not None else 0
@@ -58,7 +54,7 @@ def sample(pid: int) -> Sample:
     """
     @return: how it stands with a process now.
     """
-    return Sample(time.monotonic(), residentKiB(pid), fileCount(pid), _processorSeconds(pid))
+    return Sample(time.monotonic(), _residentKiB(pid), fileCount(pid), _processorSeconds(pid))
 
 
 class Meter:

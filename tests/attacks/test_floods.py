@@ -34,13 +34,13 @@ class FloodTests(AttackTestCase):
         do not have others wait: everybody has a turn.
         """
         target = self.kaserver("--mode=2", "--interval=0.3", "--count=3")
-        pong = partial(floods.flood, target.address, PEERS, 1.5, wire.PONG)
-        single = partial(floods.singleBytes, target.address, PEERS, 1.5)
+        pong = partial(floods.flood, target.address, PEERS, 1.0, wire.PONG)
+        single = partial(floods.singleBytes, target.address, PEERS, 1.0)
         result = self.attack(target, pong, single)
         for outcome in result.outcomes:
             self.assertEqual(outcome.ends, {"stays": PEERS})
         call = wire.encode(wire.GET_HOSTNAME)
-        self.attack(target, partial(floods.flood, target.address, PEERS, 1.5, call))
+        self.attack(target, partial(floods.flood, target.address, PEERS, 1.0, call))
 
     def test_gateway(self) -> None:
         """
@@ -48,10 +48,10 @@ class FloodTests(AttackTestCase):
         is not kept for it.
         """
         target, _upstream = self.gateway("--mode=2")
-        self.attack(target, partial(floods.flood, target.address, PEERS, 1.5, wire.PONG))
-        result = self.attack(target, partial(floods.neverReading, target.address, PEERS, 2))
+        self.attack(target, partial(floods.flood, target.address, PEERS, 1.0, wire.PONG))
+        result = self.attack(target, partial(floods.neverReading, target.address, PEERS, 1.2))
         self.assertLess(result.meter.growth, 1024)
-        self.assertGreater(int(result.outcomes[0].note.split()[0].replace(",", "")), 1000)
+        self.assertGreater(int(result.outcomes[0].note.split()[0].replace(",", "")), 500)
 
     def test_unreadPongs(self) -> None:
         """

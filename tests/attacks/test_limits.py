@@ -32,7 +32,7 @@ class LimitTests(AttackTestCase):
         )
         self.target(target)
         result = self.attack(
-            target, partial(slow.idle, target.address, 3 * FILES, 1.5), newcomers=False
+            target, partial(slow.idle, target.address, 3 * FILES, 1), newcomers=False
         )
         self.assertEqual(result.meter.filesMax, FILES)
         self.assertGreater(result.outcomes[0].ends["closed"], FILES)
@@ -42,7 +42,8 @@ class LimitTests(AttackTestCase):
 
     def test_ownLimit(self) -> None:
         """
-        Unless told otherwise kaserver lets in no more than it has files for.
+        Unless told otherwise kaserver lets in no more than it has files for, one after the other
+        or in a crowd.
         """
         target = KaTarget("--mode=2", files=100)
         self.target(target)
@@ -50,7 +51,9 @@ class LimitTests(AttackTestCase):
             target, partial(limits.crowd, target.address, 60, 0.1), newcomers=False
         )
         self.assertEqual(result.outcomes[0].ends["let in"], 100 - 64 - 1)
-        self.assertNotIn("EMFILE", result.log)
+        limits.exhaust(target.address, 300, 0.5)
+        self.assertIn("it was the one to wait longest", target.log)
+        self.assertNotIn("EMFILE", target.log)
 
     def test_gatewayFiles(self) -> None:
         """

@@ -34,7 +34,7 @@ class SlowTests(AttackTestCase):
             partial(slow.announced, target.address, PEERS, 2.5),
             partial(slow.announced, target.address, PEERS, 2.5, early=True),
             partial(slow.halfClose, target.address, PEERS, 2.5),
-            partial(slow.dripCall, target.address, PEERS, 2.5, 0.1),
+            partial(slow.dripCall, target.address, PEERS, 1.7, 0.1),
         )
         first, opening, idle, announced, early, half, calling = result.outcomes
         for outcome in (first, opening, idle):
