@@ -23,7 +23,7 @@ from tests.attacks.rawsocket import (
 from tests.attacks.slow import opened
 from tests.interop import wire
 
-__all__ = ["comeAndGo", "flood", "neverReading", "singleBytes", "unreadPongs"]
+__all__ = ["comeAndGo", "flood", "neverReading", "singleBytes", "unreadPongs", "unreadReplies"]
 
 _PIECE = 65536
 _SMALLEST = 2048
@@ -113,6 +113,26 @@ def unreadPongs(address: Address, peers: int, seconds: float) -> Outcome:
             peer.send(data)
 
     watch(crowd, seconds, reads=False, every=0.05, do=ask)
+    return endings(crowd)
+
+
+def unreadReplies(address: Address, peers: int, seconds: float) -> Outcome:
+    """
+    Open clients that call for 15 MB each and read none of it, but say now and then that they are
+    alive.
+    """
+    crowd = [RawPeer(address, receiveBuffer=_SMALLEST) for _ in range(peers)]
+    name = wire.optionalString("test:///default?" + "x" * 50000)
+    for peer in crowd:
+        peer.askKeepAlive()
+        peer.call(wire.OPEN, name + b"\0\0\0\0")
+        peer.send(wire.encode(_GET_URI) * 300)
+
+    def live(peer: RawPeer) -> None:
+        with suppress(TimeoutError):
+            peer.send(wire.PONG)
+
+    watch(crowd, seconds, reads=False, every=0.2, do=live)
     return endings(crowd)
 
 

@@ -44,6 +44,7 @@ class Report(NamedTuple):
 
     @ivar calls: how many calls were answered.
     @ivar latencies: seconds that each took.
+    @ivar begun: when each was made, on the monotonic clock.
     @ivar dropped: how often the connection ended.
     @ivar newcomers: seconds that those who came during the attack needed to open.
     @ivar keptOut: how many of them did not get in within L{PATIENCE} seconds.
@@ -51,6 +52,7 @@ class Report(NamedTuple):
 
     calls: int
     latencies: list[float]
+    begun: list[float]
     dropped: int
     newcomers: list[float]
     keptOut: int
@@ -103,7 +105,7 @@ class Honest:
         """
         @param newcomers: whether others come beside it.
         """
-        self._old: Worker[_Felt] = Worker(partial(_stay, address, login))
+        self._old: Worker[_Lived] = Worker(partial(_stay, address, login))
         self._old.waitReady()
         self._new: Worker[_Felt] | None = None
         if newcomers:
@@ -113,17 +115,19 @@ class Honest:
         """
         @return: what they felt until now.
         """
-        latencies, dropped = self._old.finish(30)
+        latencies, begun, dropped = self._old.finish(30)
         entered, keptOut = ([], 0) if self._new is None else self._new.finish(PATIENCE + 5)
-        return Report(len(latencies), latencies, dropped, entered, keptOut)
+        return Report(len(latencies), latencies, begun, dropped, entered, keptOut)
 
 
 _Felt = tuple[list[float], int]
+_Lived = tuple[list[float], list[float], int]
 
 
-def _stay(address: Address, login: Login | None, worker: Worker[_Felt]) -> _Felt:
+def _stay(address: Address, login: Login | None, worker: Worker[_Lived]) -> _Lived:
     peer: RawPeer | None = enter(address, login, 10)
     latencies: list[float] = []
+    times: list[float] = []
     dropped = 0
     worker.ready()
     due = time.monotonic()
@@ -134,6 +138,7 @@ def _stay(address: Address, login: Login | None, worker: Worker[_Felt]) -> _Felt
             begun = time.monotonic()
             peer.call(wire.GET_HOSTNAME, timeout=30)
             latencies.append(time.monotonic() - begun)
+            times.append(begun)
         except OSError:
             dropped += 1
             peer = None
@@ -145,7 +150,7 @@ def _stay(address: Address, login: Login | None, worker: Worker[_Felt]) -> _Felt
                 if peer.ended is not None:
                     dropped += 1
                     peer = None
-    return latencies, dropped
+    return latencies, times, dropped
 
 
 def _come(address: Address, login: Login | None, worker: Worker[_Felt]) -> _Felt:
