@@ -5,6 +5,7 @@ those of whom it has not seen it yet.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Generic, Protocol, TypeVar
 
@@ -219,8 +220,9 @@ class Arrivals(Generic[_C]):
     """
 
     def __init__(self) -> None:
-        self._unknown: dict[_C, None] = {}
-        self._unopened: dict[_C, None] = {}
+        # A plain dict goes through all that was removed from it to find its first.
+        self._unknown: OrderedDict[_C, None] = OrderedDict()
+        self._unopened: OrderedDict[_C, None] = OrderedDict()
 
     def came(self, connection: _C, count: int, limits: Admittance, *, unknown: bool) -> _C | None:
         """
