@@ -310,6 +310,10 @@ class LengthTests(SynchronousTestCase):
                 self.assertFalse(out.sieve.between)
                 out.feed(packed[size:])
                 self.assertTrue(out.sieve.between)
+            out.feed(packed * (TURN_MAX + 1))
+            self.assertFalse(out.sieve.between)
+            out.feed(b"")
+            self.assertTrue(out.sieve.between)
 
     def test_errorAfterGood(self) -> None:
         """

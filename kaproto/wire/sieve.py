@@ -77,7 +77,7 @@ class MessageSieve:
         """
         Whether all that came was whole messages.
         """
-        return not self._left and self._partial is None
+        return not self._left and self._partial is None and self._later is None
 
     @property
     def waiting(self) -> int:
