@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Final
 
 from tests.interop.programs import Program, Result, startVirsh
-from tests.interop.servers import twistdCommand
+from tests.interop.servers import reservePort, twistdCommand
 from tests.interop.support import (
     LIBVIRTD,
     PYTHON,
@@ -252,9 +252,7 @@ class SecureDaemon:
         command = [PYTHON, "-c", _MAKE_DATABASE, NAME, PASSWORD]
         made = await Program.start(case, command, environment, directory).finish()
         assert made.exitCode == 0, made
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
+        port = reservePort(case)
         path = os.path.join(directory, "libvirtd.conf")
         with open(path, "w", encoding="ascii") as file:
             common = _DAEMON_SETTINGS.format(port=port, directory=directory, auth=auth)

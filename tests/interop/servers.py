@@ -19,7 +19,7 @@ from tests.interop.support import (
     waitUntil,
 )
 
-__all__ = ["KaServer", "LibvirtDaemon", "freePort", "twistdCommand"]
+__all__ = ["KaServer", "LibvirtDaemon", "reservePort", "twistdCommand"]
 
 _LISTENING = re.compile(r"127\.0\.0\.1:(\d+)")
 _UNPRIVILEGED = 65534
@@ -131,17 +131,9 @@ class LibvirtDaemon:
         @param count: its own C{keepalive_count}.
         """
         daemon = cls(case, case.privateDirectory(), interval, count)
-        failure: AssertionError | None = None
-        # Somebody may take the free port before libvirtd does, though hardly three times.
-        for _attempt in range(3):
-            daemon.port = freePort()
-            try:
-                await daemon.restart()
-            except AssertionError as error:
-                failure = error
-            else:
-                return daemon
-        raise AssertionError("libvirtd did not start") from failure
+        daemon.port = reservePort(case)
+        await daemon.restart()
+        return daemon
 
     async def restart(self) -> None:
         """
@@ -239,11 +231,16 @@ def _takesConnections(family: socket.AddressFamily, address: str | tuple[str, in
     return True
 
 
-def freePort() -> int:
+def reservePort(case: InteropTestCase) -> int:
     """
-    @return: a loopback TCP port that nobody listens on at present.
+    Find a loopback TCP port for a program that has to be told one.
+
+    As long as the test runs the port is bound, so that nobody else is given it; and it is bound in
+    the way that lets a program listen there which, like libvirtd, sets C{SO_REUSEADDR}.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    holder = socket.socket()
+    case.addCleanup(holder.close)
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(("127.0.0.1", 0))
+    port: int = holder.getsockname()[1]
+    return port

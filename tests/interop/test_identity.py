@@ -9,7 +9,7 @@ import re
 
 from tests.interop.programs import Program
 from tests.interop.secure import SecureServer, SecureTestCase
-from tests.interop.servers import freePort
+from tests.interop.servers import reservePort
 from tests.interop.support import LIBVIRTD, privateEnvironment, waitUntil
 
 _UNPRIVILEGED = 65534
@@ -56,7 +56,7 @@ class ForwardedIdentityTests(SecureTestCase):
         runtime = environment["XDG_RUNTIME_DIR"]
         os.makedirs(runtime, mode=0o700, exist_ok=True)
         settings = os.path.join(directory, "libvirtd.conf")
-        self.port = freePort()
+        self.port = reservePort(self)
         with open(settings, "w", encoding="ascii") as file:
             file.write(_SETTINGS.format(port=self.port))
         user = _userOfDaemon(directory, runtime)

@@ -1,15 +1,22 @@
 """
-Missing tools are a reason to skip, except where they may not be missing.
+Missing tools are a reason to skip, except where they may not be missing; a reserved port is kept.
 """
 
 from __future__ import annotations
 
 import os
+import socket
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.interop import support
-from tests.interop.support import REQUIRE_VARIABLE, missingTools, requireInterop
+from tests.interop.servers import reservePort
+from tests.interop.support import (
+    REQUIRE_VARIABLE,
+    InteropTestCase,
+    missingTools,
+    requireInterop,
+)
 
 
 class RequireInteropTests(SynchronousTestCase):
@@ -67,3 +74,42 @@ class RequireInteropTests(SynchronousTestCase):
             },
         )
         self.assertEqual(missingTools(["absent", "broken", "there"]), ["absent", "broken"])
+
+
+class ReservedPortTests(InteropTestCase):
+    """
+    L{reservePort}.
+    """
+
+    tools = ()
+
+    def listen(self, port: int, *, reuse: bool) -> socket.socket:
+        """
+        Listen on a loopback port.
+
+        @param reuse: whether to set C{SO_REUSEADDR}, as libvirtd does.
+        """
+        listener = socket.socket()
+        self.addCleanup(listener.close)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse)
+        listener.bind(("127.0.0.1", port))
+        listener.listen()
+        return listener
+
+    def test_program(self) -> None:
+        """
+        The program for which it is can listen on the port, and be reached there.
+        """
+        port = reservePort(self)
+        self.listen(port, reuse=True)
+        with socket.create_connection(("127.0.0.1", port), timeout=5):
+            pass
+
+    def test_others(self) -> None:
+        """
+        Others cannot, before that program listens and after it has ended.
+        """
+        port = reservePort(self)
+        self.assertRaises(OSError, self.listen, port, reuse=False)
+        self.listen(port, reuse=True).close()
+        self.assertRaises(OSError, self.listen, port, reuse=False)
