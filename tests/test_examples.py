@@ -27,6 +27,7 @@ from kaproto.server import KeepAliveServerFactory
 from tests.interop.programs import Program
 from tests.interop.servers import KaServer, twistdCommand
 from tests.interop.support import InteropTestCase, reactor, waitUntil
+from tests.test_thirdparty import installPolicy
 
 PROJECT = Path(__file__).resolve().parent.parent
 DOCS = PROJECT / "docs"
@@ -135,11 +136,7 @@ class ScriptTests(InteropTestCase):
         """
         The example policy, built and installed, is chosen by its name on the command line.
         """
-        target = self.privateDirectory()
-        flags = ["--quiet", "--no-build-isolation", "--no-deps", "--no-index"]
-        pip = self.runPython("-m", "pip", "install", *flags, f"--target={target}", str(POLICY))
-        self.assertEqual((await pip.finish(timeout=60)).exitCode, 0, pip.describe())
-        twistd = ["/usr/bin/env", f"PYTHONPATH={target}", *twistdCommand()]
+        twistd = ["/usr/bin/env", f"PYTHONPATH={installPolicy()}", *twistdCommand()]
         server = await KaServer.start(self, "--mode=except:127.0.0.0/8,::1", twistd=twistd)
         self.assertRegex(server.log, "mode except")
 

@@ -7,7 +7,10 @@ The package is the one that the documentation shows, C{docs/examples/exceptpolic
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+import tempfile
+from functools import cache
 from pathlib import Path
 
 from kaproto.policies import REFUSAL
@@ -21,6 +24,26 @@ PROJECT = Path(__file__).resolve().parent.parent
 PACKAGE = PROJECT / "docs" / "examples" / "exceptpolicy"
 
 
+@cache
+def installPolicy() -> str:
+    """
+    Install the package, from its source and without the network, once for all tests.
+
+    @return: the folder that it is in, which has nothing else.
+    """
+    target = tempfile.mkdtemp(prefix="policy-", dir=Path.cwd())
+    flags = ["--quiet", "--no-index", "--no-deps", "--no-build-isolation", f"--target={target}"]
+    pip = subprocess.run(
+        [sys.executable, "-m", "pip", "install", *flags, PACKAGE],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=60,
+        check=False,
+    )
+    assert pip.returncode == 0, pip.stdout.decode()
+    return target
+
+
 class ThirdPartyTests(InteropTestCase):
     """
     The package's policy C{except} is like mandatory, but lets in clients from the networks that
@@ -29,22 +52,12 @@ class ThirdPartyTests(InteropTestCase):
 
     tools = ()
 
-    async def install(self) -> None:
+    def setUp(self) -> None:
         """
-        Install the package, from its source and without the network, into a folder of its own.
+        Install the package, unless that is done.
         """
-        self.target = self.privateDirectory()
-        pip = Program.start(
-            self,
-            [
-                *(sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"),
-                *("--no-build-isolation", f"--target={self.target}", str(PACKAGE)),
-            ],
-            os.environ,
-            self.target,
-        )
-        result = await pip.finish(timeout=60)
-        self.assertEqual(result.exitCode, 0, result)
+        super().setUp()
+        self.target = installPolicy()
 
     def path(self) -> str:
         """
@@ -73,7 +86,6 @@ class ThirdPartyTests(InteropTestCase):
         """
         C{--help-policies} names the policy and what may follow its name, after kaproto's own.
         """
-        await self.install()
         program = await self.kaserver("--help-policies")
         self.assertRegex(
             program.output,
@@ -85,7 +97,6 @@ class ThirdPartyTests(InteropTestCase):
         """
         A wrong argument is a usage error in the policy's own words, and so is none.
         """
-        await self.install()
         for argument, words in (
             (":here", "--mode=except:here: policy except: 'here' does not appear to be an IPv4"),
             ("", "--mode=except: policy except: which networks? for example except:192.0.2.0/24"),
@@ -100,7 +111,6 @@ class ThirdPartyTests(InteropTestCase):
         The server goes by the policy and its argument: a client that does not ask for keepalive
         is let in from the networks that are excepted, and refused from others.
         """
-        await self.install()
         server = await self.start("except:192.0.2.0/24,127.0.0.0/8")
         self.assertIn("mode except", server.log)
         client = await RawClient.connect(self, server.port)

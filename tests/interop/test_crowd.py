@@ -153,7 +153,7 @@ class DeafTests(SecureTestCase):
             crowd.append(one)
         virsh = self.startHostname(uri)
         with self.assertRaises(AssertionError):
-            await virsh.finish(2)
+            await virsh.finish(1)
         for one in crowd:
             one.close()
         result = await virsh.finish(5)

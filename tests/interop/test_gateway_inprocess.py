@@ -36,9 +36,9 @@ class InProcessTests(GatewayTestCase):
         @return: its port.
         """
         endpoint = UNIXClientEndpoint(reactor, daemon.socketPath)
-        gateway = Gateway(endpoint, "socket", KeepAlive(0.5, 2), reactor)
+        gateway = Gateway(endpoint, "socket", KeepAlive(0.25, 2), reactor)
         gateway.openTimeout = openTimeout
-        factory = KeepAliveServerFactory(Mandatory(KeepAlive(0.5, 2)), gateway, clock=reactor)
+        factory = KeepAliveServerFactory(Mandatory(KeepAlive(0.25, 2)), gateway, clock=reactor)
         port = reactor.listenTCP(0, cast(ServerFactory, factory), interface="127.0.0.1")
         self.addCleanup(factory.drain)
         self.addCleanup(factory.abort)

@@ -222,7 +222,7 @@ class PressureTests(StreamTestCase):
         they read on, everything comes, and is right.
         """
         daemon, server, folder = await self.startWithPool(
-            "--interval=30", "--upstream-interval=0.3", "--upstream-count=2"
+            "--interval=30", "--upstream-interval=0.2", "--upstream-count=2"
         )
         source = self.file(os.urandom(_LENGTH))
         result = await self.virsh(
@@ -238,7 +238,7 @@ class PressureTests(StreamTestCase):
         for client in clients:
             client.startStream(_DOWNLOAD, folder, "disk")
             client.transport.pauseProducing()
-        await pause(2)
+        await pause(1.3)
         self.assertStuck(daemon, folder)
         self.assertSmall(server, before)
         self.assertEqual(server.log.count("keepalive timeout"), 0)
@@ -258,7 +258,7 @@ class PressureTests(StreamTestCase):
         dead. When libvirtd goes on, everything arrives, and is right.
         """
         daemon, server, folder = await self.startWithPool(
-            "--interval=0.3", "--count=2", "--upstream-interval=30"
+            "--interval=0.2", "--count=2", "--upstream-interval=30"
         )
         names = [f"disk{number}" for number in range(_CLIENTS)]
         result = await self.virsh(
@@ -277,7 +277,7 @@ class PressureTests(StreamTestCase):
             for begin in range(0, _LENGTH, _CHUNK):
                 client.writeStream(data[begin : begin + _CHUNK], _CONTINUE)
             client.writeStream(b"", _OK)
-        await pause(2)
+        await pause(1.3)
         self.assertStuck(daemon, folder)
         self.assertSmall(server, before)
         self.assertEqual([client.lostAt for client in clients], [None] * _CLIENTS)

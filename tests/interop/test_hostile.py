@@ -11,7 +11,8 @@ from tests.interop import oddities, wire
 from tests.interop.oddities import Row
 from tests.interop.outcomes import Outcome, agree, meets, observe
 from tests.interop.rawclient import RawClient
-from tests.interop.servers import KaServer, LibvirtDaemon
+from tests.interop.servers import LibvirtDaemon
+from tests.interop.shared import SharedServer
 from tests.interop.support import InteropTestCase, pause, together
 
 
@@ -31,7 +32,7 @@ class OddInputTests(InteropTestCase):
         to do what libvirtd does.
         """
         daemon = await LibvirtDaemon.start(self)
-        server = await KaServer.start(self, "--mode=1")
+        server = await SharedServer.get("--mode=1")
         theirs, ours = await together(
             self._observeAll(daemon.port, rows), self._observeAll(server.port, rows)
         )
@@ -85,7 +86,7 @@ class OddSequenceTests(InteropTestCase):
 
     async def _servers(self) -> list[tuple[str, int]]:
         daemon = await LibvirtDaemon.start(self)
-        server = await KaServer.start(self, "--mode=1")
+        server = await SharedServer.get("--mode=1")
         return [("libvirtd", daemon.port), ("kaserver", server.port)]
 
     async def test_openAgainAfterRefusal(self) -> None:
@@ -105,7 +106,7 @@ class OddSequenceTests(InteropTestCase):
 
         libvirtd 9.0 sends the same refusal, but forgets that the connection was open.
         """
-        server = await KaServer.start(self, "--mode=1")
+        server = await SharedServer.get("--mode=1")
         client = await RawClient.connect(self, server.port)
         await client.open()
         refused = await client.call(1, wire.OPEN_ARGUMENTS)

@@ -58,7 +58,7 @@ class StoppedVirshTests(InteropTestCase):
         await virsh.waitOutput("virsh # ")
         (link,) = forwarder.links
         virsh.signal(signal.SIGSTOP)
-        await pause(_DEATH + 1.5)
+        await pause(_DEATH + 1)
         self.assertIsNone(link.server.lostAt)
         self.assertEqual(link.server.pings, [])
         virsh.signal(signal.SIGCONT)

@@ -8,7 +8,7 @@ import struct
 
 from tests.interop import wire
 from tests.interop.rawclient import RawClient
-from tests.interop.servers import KaServer
+from tests.interop.shared import SharedServer
 from tests.interop.support import InteropTestCase, pause, together, waitUntil
 
 _INTERVAL = 0.3
@@ -23,12 +23,12 @@ class SkippedCheckTests(InteropTestCase):
 
     tools = ()
 
-    async def _server(self, mode: int) -> KaServer:
-        return await KaServer.start(
-            self, f"--mode={mode}", f"--interval={_INTERVAL}", f"--count={_COUNT}"
+    async def _server(self, mode: int) -> SharedServer:
+        return await SharedServer.get(
+            f"--mode={mode}", f"--interval={_INTERVAL}", f"--count={_COUNT}"
         )
 
-    async def _leftAlone(self, mode: int) -> KaServer:
+    async def _leftAlone(self, mode: int) -> SharedServer:
         """
         A client that did not ask opens, is not pinged, is not dropped, and can go on.
         """

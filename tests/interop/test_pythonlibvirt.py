@@ -11,6 +11,7 @@ from typing import Any
 from tests.interop.forwarder import Forwarder
 from tests.interop.programs import startPythonLibvirt
 from tests.interop.servers import KaServer
+from tests.interop.shared import SharedServer
 from tests.interop.support import InteropTestCase, together
 
 _WITH_EVENT_LOOP = """
@@ -77,9 +78,9 @@ class PythonLibvirtTests(InteropTestCase):
         return seen
 
     async def _withEventLoop(self, mode: int) -> None:
-        server = await KaServer.start(self, f"--mode={mode}", "--interval=0.5", "--count=2")
+        server = await KaServer.start(self, f"--mode={mode}", "--interval=0.3", "--count=2")
         forwarder = Forwarder(self, server.port)
-        seen = await self._see(_WITH_EVENT_LOOP, forwarder.uri, 1.8)
+        seen = await self._see(_WITH_EVENT_LOOP, forwarder.uri, 1.3)
         self.assertEqual(
             seen,
             {
@@ -103,9 +104,9 @@ class PythonLibvirtTests(InteropTestCase):
         await together(*(self._withEventLoop(mode) for mode in range(3)))
 
     async def _withoutEventLoop(self, mode: int) -> None:
-        server = await KaServer.start(self, f"--mode={mode}", "--interval=0.3", "--count=1")
+        server = await KaServer.start(self, f"--mode={mode}", "--interval=0.2", "--count=1")
         forwarder = Forwarder(self, server.port)
-        seen = await self._see(_WITHOUT_EVENT_LOOP, forwarder.uri, 1.5)
+        seen = await self._see(_WITHOUT_EVENT_LOOP, forwarder.uri, 1)
         self.assertEqual(
             seen,
             {
@@ -129,7 +130,7 @@ class PythonLibvirtTests(InteropTestCase):
         In mode 2 a program without an event loop gets an exception at open, which tells it to
         register one.
         """
-        server = await KaServer.start(self, "--mode=2")
+        server = await SharedServer.get("--mode=2")
         seen = await self._see(_WITHOUT_EVENT_LOOP, server.uri, 0)
         self.assertIn("keepalive", seen["message"])
         self.assertIn("virEventRegisterDefaultImpl", seen["message"])

@@ -71,15 +71,15 @@ class ShutdownTests(InteropTestCase):
         A client that does not read what it has asked for holds kaserver up for the grace and no
         longer.
         """
-        server, _client = await self._heldUp(grace=1.5)
+        server, _client = await self._heldUp(grace=0.8)
         told = time.monotonic()
         server.program.signal(signal.SIGTERM)
         result = await server.program.finish()
         self.assertEqual((result.exitCode, result.signal), (None, signal.SIGTERM))
         assert server.program.endedAt is not None
         lasted = server.program.endedAt - told
-        self.assertGreater(lasted, 1.3)
-        self.assertLess(lasted, 3.0)
+        self.assertGreater(lasted, 0.7)
+        self.assertLess(lasted, 2.3)
 
     async def test_twice(self) -> None:
         """
@@ -87,7 +87,7 @@ class ShutdownTests(InteropTestCase):
         """
         server, _client = await self._heldUp(grace=30)
         server.program.signal(signal.SIGTERM)
-        await pause(0.5)
+        await pause(0.3)
         self.assertTrue(server.program.running, "the client did not hold it up")
         server.program.signal(signal.SIGTERM)
         result = await server.program.finish(2)

@@ -10,7 +10,7 @@ import socket
 from xml.etree import ElementTree as ET
 
 from tests.interop.programs import Program, runVirsh, startVirsh
-from tests.interop.servers import KaServer
+from tests.interop.shared import SharedServer
 from tests.interop.support import InteropTestCase, pause, together
 
 _COMMANDS = ("hostname", "uri", "version", "list --all", "nodeinfo", "capabilities")
@@ -31,13 +31,13 @@ class CommandTests(InteropTestCase):
     Single commands: each connects, negotiates, opens, asks, closes.
     """
 
-    async def _runAll(self, mode: int) -> tuple[KaServer, dict[str, str]]:
+    async def _runAll(self, mode: int) -> tuple[SharedServer, dict[str, str]]:
         """
         Run every command against one server, all at the same time.
 
         @return: the server, and the output of each command.
         """
-        server = await KaServer.start(self, f"--mode={mode}")
+        server = await SharedServer.get(f"--mode={mode}")
         results = await together(
             *(runVirsh(self, "-c", server.uri, *command.split()) for command in _COMMANDS)
         )
@@ -101,12 +101,12 @@ class InteractiveTests(InteropTestCase):
     virsh with its prompt, which stays connected between commands.
     """
 
-    async def _servers(self, *arguments: str) -> list[KaServer]:
+    async def _servers(self, *arguments: str) -> list[SharedServer]:
         """
         @return: a server in each of the modes 0, 1 and 2.
         """
         return await together(
-            *(KaServer.start(self, f"--mode={mode}", *arguments) for mode in range(3))
+            *(SharedServer.get(f"--mode={mode}", *arguments) for mode in range(3))
         )
 
     async def _hostname(self, virsh: Program) -> str:
@@ -120,14 +120,19 @@ class InteractiveTests(InteropTestCase):
         """
         C{connect} in a running virsh closes one connection and opens another.
         """
-        for server in await self._servers():
-            virsh = startVirsh(self, "-c", server.uri)
-            self.assertEqual(await self._hostname(virsh), socket.gethostname())
-            await virsh.ask(f"connect {server.uri}", r"virsh # $")
-            self.assertEqual(await self._hostname(virsh), socket.gethostname())
-            virsh.send("quit")
-            result = await virsh.finish()
-            self.assertEqual((result.exitCode, result.errors), (0, ""))
+        await together(*(self._connectAgain(server) for server in await self._servers()))
+
+    async def _connectAgain(self, server: SharedServer) -> None:
+        """
+        Use C{connect} with one server.
+        """
+        virsh = startVirsh(self, "-c", server.uri)
+        self.assertEqual(await self._hostname(virsh), socket.gethostname())
+        await virsh.ask(f"connect {server.uri}", r"virsh # $")
+        self.assertEqual(await self._hostname(virsh), socket.gethostname())
+        virsh.send("quit")
+        result = await virsh.finish()
+        self.assertEqual((result.exitCode, result.errors), (0, ""))
 
     async def test_staysConnected(self) -> None:
         """
