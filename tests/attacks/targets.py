@@ -19,7 +19,7 @@ from typing import Self
 
 from tests.attacks.honest import Login
 from tests.attacks.rawsocket import Address, connect
-from tests.interop.servers import freePort, twistdCommand
+from tests.interop.servers import holdPort, twistdCommand
 from tests.interop.support import LIBVIRTD, privateEnvironment
 
 __all__ = ["KaTarget", "LibvirtTarget", "Target", "until"]
@@ -270,15 +270,23 @@ class LibvirtTarget(Target):
         super().__init__()
         self._settings = settings
         self._files = files
-        self.address = 0
+        self._port = holdPort()
+        self.address = int(self._port.getsockname()[1])
         self.anonymous = os.path.join(self.directory, "libvirt-sock")
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        self._port.close()
 
     def start(self) -> None:
         """
-        Start it, on the port that it had before if it has had one.
+        Start it, on the port that it had before.
         """
-        if not self.address:
-            self.address = freePort()
         environment = privateEnvironment(self.directory)
         path = os.path.join(self.directory, "libvirtd.conf")
         with open(path, "w", encoding="ascii") as file:

@@ -19,7 +19,7 @@ from tests.interop.support import (
     waitUntil,
 )
 
-__all__ = ["KaServer", "LibvirtDaemon", "reservePort", "twistdCommand"]
+__all__ = ["KaServer", "LibvirtDaemon", "holdPort", "reservePort", "twistdCommand"]
 
 _LISTENING = re.compile(r"127\.0\.0\.1:(\d+)")
 _UNPRIVILEGED = 65534
@@ -233,14 +233,21 @@ def _takesConnections(family: socket.AddressFamily, address: str | tuple[str, in
 
 def reservePort(case: InteropTestCase) -> int:
     """
+    Find a loopback TCP port for a program that has to be told one, for as long as the test runs.
+    """
+    holder = holdPort()
+    case.addCleanup(holder.close)
+    return int(holder.getsockname()[1])
+
+
+def holdPort() -> socket.socket:
+    """
     Find a loopback TCP port for a program that has to be told one.
 
-    As long as the test runs the port is bound, so that nobody else is given it; and it is bound in
-    the way that lets a program listen there which, like libvirtd, sets C{SO_REUSEADDR}.
+    @return: a socket that is bound there, so that nobody else is given it; and it is bound in the
+        way that lets a program listen there which, like libvirtd, sets C{SO_REUSEADDR}.
     """
     holder = socket.socket()
-    case.addCleanup(holder.close)
     holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     holder.bind(("127.0.0.1", 0))
-    port: int = holder.getsockname()[1]
-    return port
+    return holder
