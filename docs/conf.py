@@ -27,7 +27,7 @@ html_theme_options = {"description": kaproto.__doc__, "fixed_sidebar": True}
 html_show_copyright = False
 highlight_language = "python"
 
-extensions = ["sphinx.ext.intersphinx", "pydoctor.sphinx_ext.build_apidocs"]
+extensions = ["myst_parser", "sphinx.ext.intersphinx", "pydoctor.sphinx_ext.build_apidocs"]
 intersphinx_mapping = {
     name: (url, str(GENERATED / f"{name}.inv")) for name, url in generate.ELSEWHERE.items()
 }

@@ -178,7 +178,7 @@ async def _stuttering(bench: Bench, link: int) -> list[Record]:
     a quarter of a second counts as looking, so that no more than half of the time is lost.
     """
     fault = "stopped for 0.4 s, ten times"
-    server = await bench.kaserver(*_PATIENT)
+    server = await bench.kaserver(*_BRISK)
     company = await _Company.gather(bench, link, server)
     server.stop()
     await bench.namespaces.set(link + 1, CUT, CUT)
