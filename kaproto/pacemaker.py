@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import Clock, LoopingCall
 from twisted.logger import Logger
 
-__all__ = ["BUDGET", "STALL", "TICK", "Pacemaker", "Watched", "monotonicSeconds"]
+__all__ = ["BUDGET", "ENDS", "STALL", "TICK", "Pacemaker", "Watched", "monotonicSeconds"]
 
 TICK: Final = 1 / 32
 """
@@ -31,6 +31,12 @@ The most seconds of silence that one turn can account for, however late it comes
 BUDGET: Final = 0.005
 """
 Seconds after which a turn with much to do lets the reactor read and write before it goes on.
+"""
+
+ENDS: Final = 32
+"""
+The most peers that end in one turn, since what comes of each takes the reactor longer in its next
+than it takes here.
 """
 
 _LOOK_AT_CLOCK_EVERY: Final = 16
@@ -182,14 +188,16 @@ class Pacemaker:
             self._put(peer, self._hand)
         now = self.now
         last = int(now / TICK + _ROUNDING)
-        called = 0
+        called = ended = 0
         while True:
             slot = self._slots.get(self._hand)
             while slot:
-                ended = not self._callOne(slot.pop(), now)
                 called += 1
-                # The end of a peer takes longer than all else.
-                if (ended or called % _LOOK_AT_CLOCK_EVERY == 0) and self.now - now > BUDGET:
+                if not self._callOne(slot.pop(), now):
+                    ended += 1
+                if ended >= ENDS or (
+                    called % _LOOK_AT_CLOCK_EVERY == 0 and self.now - now > BUDGET
+                ):
                     self._continue()
                     return
             self._slots.pop(self._hand, None)

@@ -115,7 +115,7 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
         factory = self.factory
         factory.counters.accepted += 1
         factory.connections.add(self)
-        paceAccepts(self.transport)
+        paceAccepts(self.transport, factory.clock)
         self.peer = identify(self.transport)
         portal = factory.admittance.portal
         self.negotiation = ServerNegotiation(

@@ -8,7 +8,7 @@ import socket
 from typing import Final, Protocol
 
 from twisted.internet.address import UNIXAddress
-from twisted.internet.interfaces import IAddress, IPushProducer, ISSLTransport
+from twisted.internet.interfaces import IAddress, IPushProducer, IReactorTime, ISSLTransport
 from twisted.internet.tcp import Connection, Port
 
 from kaproto.peer import Peer
@@ -16,7 +16,7 @@ from kaproto.unixpeer import unixCredentials
 
 __all__ = ["ACCEPTS", "StreamTransport", "hasUnread", "identify", "paceAccepts", "writeSoon"]
 
-ACCEPTS: Final = 12
+ACCEPTS: Final = 8
 """
 How many connections a port is held to accept in one turn of the reactor; it may be 20 more.
 """
@@ -96,18 +96,21 @@ def hasUnread(transport: StreamTransport) -> bool:
         return False
 
 
-def paceAccepts(transport: StreamTransport) -> None:
+def paceAccepts(transport: StreamTransport, clock: IReactorTime) -> None:
     """
     See to it that those who are there already do not have to wait for a crowd that comes.
 
     A port of Twisted's accepts 20 more connections per turn of the reactor for as long as more are
-    waiting, and each turn lasts as long as it takes to serve all of them.
+    waiting, beginning with 100, and each turn lasts as long as it takes to serve all of them.
 
     @param transport: one that has just been accepted.
+    @param clock: the reactor.
     """
     port = getattr(transport, "server", None)
     if isinstance(port, Port) and port.numberAccepts > ACCEPTS:
         port.numberAccepts = ACCEPTS
+        # At the end of this turn it sets its own number.
+        clock.callLater(0, setattr, port, "numberAccepts", ACCEPTS)
 
 
 def writeSoon(transport: StreamTransport, data: bytes) -> None:

@@ -13,6 +13,7 @@ from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.interfaces import IAddress, ISSLTransport
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import CertificateOptions
+from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactor, StringTransport
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
@@ -151,7 +152,11 @@ class PaceAcceptsTests(SynchronousTestCase):
         """
         port = tcp.Port(0, Factory(), reactor=MemoryReactor())
         port.numberAccepts = 500
-        paceAccepts(Accepted(port))
+        clock = Clock()
+        paceAccepts(Accepted(port), clock)
+        self.assertEqual(port.numberAccepts, ACCEPTS)
+        port.numberAccepts = 500
+        clock.advance(0)
         self.assertEqual(port.numberAccepts, ACCEPTS)
 
     def test_few(self) -> None:
@@ -160,33 +165,35 @@ class PaceAcceptsTests(SynchronousTestCase):
         """
         port = tcp.Port(0, Factory(), reactor=MemoryReactor())
         port.numberAccepts = 1
-        paceAccepts(Accepted(port))
-        self.assertEqual(port.numberAccepts, 1)
+        clock = Clock()
+        paceAccepts(Accepted(port), clock)
+        self.assertEqual((port.numberAccepts, clock.getDelayedCalls()), (1, []))
 
     def test_noPort(self) -> None:
         """
         Not every connection comes from one of Twisted's ports.
         """
-        paceAccepts(StringTransport())
+        paceAccepts(StringTransport(), Clock())
         other = SimpleNamespace(numberAccepts=500)
-        paceAccepts(Accepted(other))
+        paceAccepts(Accepted(other), Clock())
         self.assertEqual(other.numberAccepts, 500)
 
     def test_realPort(self) -> None:
         """
-        A port of Twisted's, with more connections waiting than it is to accept in one turn,
-        accepts no more than it was told, and 20 that it adds by itself.
+        A port of Twisted's, with more connections waiting than it is to accept in one turn, does
+        what it does once, and then accepts no more than it was told, and 20 that it adds by itself.
         """
         factory = PacedFactory()
         port = tcp.Port(0, factory, 200, "127.0.0.1", MemoryReactor())
         port.startListening()
         self.addCleanup(port.socket.close)
-        port.numberAccepts = ACCEPTS
         accepted = factory.accepted
-        for _ in range(100):
+        for _ in range(190):
             peer = socket.create_connection(port.socket.getsockname())
             self.addCleanup(peer.close)
+        port.doRead()
         for _ in range(3):
+            factory.clock.advance(0)
             before = len(accepted)
             port.doRead()
             self.assertLessEqual(len(accepted) - before, ACCEPTS + 20)
@@ -202,17 +209,18 @@ class PacedFactory(Factory):
 
     def __init__(self) -> None:
         self.accepted: list[tcp.Server] = []
+        self.clock = Clock()
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
         """
         Make a connection that is noted.
         """
-        accepted = self.accepted
+        accepted, clock = self.accepted, self.clock
 
         class Paced(Protocol):
             def connectionMade(self) -> None:
                 transport = cast(tcp.Server, self.transport)
-                paceAccepts(transport)
+                paceAccepts(transport, clock)
                 accepted.append(transport)
 
         return Paced()

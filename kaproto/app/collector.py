@@ -18,7 +18,7 @@ from twisted.internet.task import LoopingCall
 
 __all__ = ["THRESHOLDS", "CalmCollector"]
 
-THRESHOLDS: Final = (700, 10, 2)
+THRESHOLDS: Final = (700, 5, 1)
 """
 What C{gc.set_threshold} gets: full collections come often, so that each has little to look at.
 """
