@@ -25,9 +25,7 @@ from kaproto.peer import Peer
 from kaproto.policies import Mandatory
 from kaproto.server import KeepAliveServerFactory
 from tests.interop.programs import Program
-from tests.interop.servers import KaServer, twistdCommand
 from tests.interop.support import InteropTestCase, reactor, waitUntil
-from tests.test_thirdparty import installPolicy
 
 PROJECT = Path(__file__).resolve().parent.parent
 DOCS = PROJECT / "docs"
@@ -131,14 +129,6 @@ class ScriptTests(InteropTestCase):
         trial = self.runPython(*command, path=str(EXAMPLES))
         result = await trial.finish(timeout=30)
         self.assertRegex(result.output, r"PASSED \(successes=4\)")
-
-    async def test_policy(self) -> None:
-        """
-        The example policy, built and installed, is chosen by its name on the command line.
-        """
-        twistd = ["/usr/bin/env", f"PYTHONPATH={installPolicy()}", *twistdCommand()]
-        server = await KaServer.start(self, "--mode=except:127.0.0.0/8,::1", twistd=twistd)
-        self.assertRegex(server.log, "mode except")
 
 
 def load(folder: Path, name: str) -> ModuleType:

@@ -26,7 +26,6 @@ from tests.interop.support import pause, together, waitUntil
 __all__ = ["COMPARISON_LINKS", "LINKS", "STALLS", "Stall", "comparison", "run"]
 
 _BRISK: Final = (0.4, 2)
-_PATIENT: Final = (0.8, 2)
 _DEATH: Final = _BRISK[0] * (_BRISK[1] + 1)
 _OPEN_TIMEOUT: Final = 1.5
 _LINKS_EACH: Final = 3
