@@ -124,5 +124,6 @@ class CalmCollectorTests(SynchronousTestCase):
         self.assertEqual(gc.get_threshold(), self.thresholds)
         gc.collect()
         self.assertIsNone(aged())
-        self.assertEqual(gc.get_freeze_count(), 0)
+        # Python 3.12 sets aside a few hundred that are there for ever.
+        self.assertLess(gc.get_freeze_count(), 1000)
         self.assertEqual(self.clock.getDelayedCalls(), [])

@@ -34,20 +34,20 @@ class FloodTests(AttackTestCase):
         do not have others wait: everybody has a turn.
         """
         target = self.kaserver("--mode=2", "--interval=0.3", "--count=3")
-        pong = partial(floods.flood, target.address, PEERS, 1.0, wire.PONG)
-        single = partial(floods.singleBytes, target.address, PEERS, 1.0)
+        pong = partial(floods.flood, target.address, PEERS, 0.7, wire.PONG)
+        single = partial(floods.singleBytes, target.address, PEERS, 0.7)
         result = self.attack(target, pong, single)
         for outcome in result.outcomes:
             self.assertEqual(outcome.ends, {"stays": PEERS})
         call = wire.encode(wire.GET_HOSTNAME)
-        self.attack(target, partial(floods.flood, target.address, PEERS, 1.0, call))
+        self.attack(target, partial(floods.flood, target.address, PEERS, 0.7, call))
 
     def test_gateway(self) -> None:
         """
         So it is through the gateway; and what a client does not read is not kept for it.
         """
         target, _upstream = self.gateway("--mode=2")
-        self.attack(target, partial(floods.flood, target.address, PEERS, 1.0, wire.PONG))
+        self.attack(target, partial(floods.flood, target.address, PEERS, 0.7, wire.PONG))
         result = self.attack(target, partial(floods.unreadReplies, target.address, 2, 1))
         self.assertEqual(result.outcomes[0].ends, {"stays": 2})
         self.assertLess(result.meter.growth, 3 * 1024)
