@@ -147,8 +147,7 @@ class Account:
     @ivar silence: seconds since bytes came, at least and at most.
     @ivar watched: seconds since keepalive was started, likewise.
     @ivar pings: seconds since each ping that has had no answer, likewise.
-    @ivar before: how long the silence was when keepalive was started, at least.
-    @ivar stalls: how much of the time may count or not.
+    @ivar gap: the longest time since then in which this end could do nothing.
     """
 
     silence: tuple[float, float] = (0, 0)
@@ -170,6 +169,8 @@ class Account:
             match each:
                 case Passed():
                     now = (now[0] + each.least, now[1] + each.most)
+                    if each.most > STEP:
+                        account.gap = max(account.gap, each.most)
                 case Heard():
                     heardAt, pingedAt, account.gap = now, [], 0
                 case Started():
@@ -215,7 +216,8 @@ class Account:
         """
         if self.terms is None or self.pings:
             return False
-        return min(self.silence[0] - self.terms.interval, self.watched[0]) > SLACK + TICK
+        slack = SLACK + TICK + self.gap
+        return min(self.silence[0] - self.terms.interval, self.watched[0]) > slack
 
     @property
     def mustBeDead(self) -> bool:
@@ -229,7 +231,7 @@ class Account:
         # What is shorter than a tick or two is as long as one, every time.
         stage = interval if interval >= 2 * SLACK else interval + SLACK
         uncertain = max(self.silence[1] - self.silence[0], self.watched[1] - self.watched[0])
-        slack = SLACK + TICK + 2 * uncertain
+        slack = SLACK + TICK + 2 * uncertain + self.gap * (count + 1)
         return (
             self.silence[0] > stage * (count + 1) + slack
             and self.watched[0] > stage * (count - 0.5) + slack
@@ -458,8 +460,10 @@ class Process(RuleBasedStateMachine):
         may say something meanwhile.
         """
         for _time in range(times):
+            behind = self.monotonic < self.behindUntil or not len(self.factory.pacemaker)
             self.monotonic += seconds
-            self.passed(max(0, min(seconds, STALL) - TICK), min(seconds, STALL + TICK))
+            least = 0 if behind else max(0, min(seconds, STALL) - TICK)
+            self.passed(least, min(seconds, STALL + TICK))
             if how != "silent":
                 for each in self.connections:
                     each.say(3)
