@@ -21,12 +21,11 @@ from kaproto.backends.identity import packIdentity
 from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol
 from kaproto.deadline import Deadline
 from kaproto.errors import ConnectionClosed, KaprotoError, RemoteError
-from kaproto.idle import IdleReader
 from kaproto.interfaces import IBackend, ISession, OpenRequest
 from kaproto.liveness import KeepAlive
 from kaproto.negotiation import rpcError
-from kaproto.pacemaker import Pacemaker, monotonicSeconds
 from kaproto.peer import Peer
+from kaproto.protocol import KeepAliveFactory
 from kaproto.relay import Relay
 from kaproto.saslclient import Login
 from kaproto.server import KeepAliveServerProtocol
@@ -86,8 +85,8 @@ class Gateway:
         self._keepAlive = keepAlive
         self._clock = clock
         self._forwardIdentity = forwardIdentity
-        self._pacemaker = pacemaker = Pacemaker(clock, monotonicSeconds(clock))
-        self._idle = IdleReader.orNone(clock, lambda: pacemaker.now)
+        # All connections to libvirtd share what those of one factory share.
+        self._shared = KeepAliveFactory(clock)
 
     def __str__(self) -> str:
         """
@@ -111,9 +110,7 @@ class Gateway:
 
     async def _open(self, peer: Peer, request: OpenRequest) -> ISession:
         opening = Deferred.fromCoroutine(self._connect(peer, request))
-        expiry = Deadline(
-            self._clock, monotonicSeconds(self._clock), self.openTimeout, opening.cancel
-        )
+        expiry = Deadline(self._clock, self._shared.seconds, self.openTimeout, opening.cancel)
         try:
             return _GatewaySession(self, await opening)
         except RemoteError:
@@ -157,7 +154,7 @@ class Gateway:
         )
         factory.protocol = _Upstream
         factory.wantsFarewell = False
-        factory.pacemaker, factory.idle = self._pacemaker, self._idle
+        factory.pacemaker, factory.idle = self._shared.pacemaker, self._shared.idle
         factory.login = self._login
         upstream = await self._endpoint.connect(factory)
         assert isinstance(upstream, KeepAliveClientProtocol)

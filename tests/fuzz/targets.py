@@ -450,7 +450,7 @@ class _GatewayTarget(_ServerTarget):
         """
         See L{Target.leftovers}.
         """
-        return super().leftovers() + _left("the gateway", self.gateway._pacemaker)
+        return super().leftovers() + _left("the gateway", self.gateway._shared.pacemaker)
 
 
 class GatewayClient(_GatewayTarget):
