@@ -15,12 +15,19 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import Clock, LoopingCall
 from twisted.logger import Logger
 
-__all__ = ["BUDGET", "ENDS", "STALL", "TICK", "Pacemaker", "Watched", "monotonicSeconds"]
+__all__ = ["BUDGET", "ENDS", "STALL", "STEP", "TICK", "Pacemaker", "Watched", "monotonicSeconds"]
 
 TICK: Final = 1 / 32
 """
 Seconds between two turns of the wheel, and so the most by which a peer is called upon late.  Each
 turn wakes the process, which on a quiet server costs more than the pings that are sent in it.
+"""
+
+_STEPS: Final = 8
+
+STEP: Final = TICK / _STEPS
+"""
+The most seconds by which a peer is called upon late whose time is to be kept exactly.
 """
 
 STALL: Final = 8 * TICK
@@ -62,9 +69,11 @@ class Watched(Protocol):
     What a L{Pacemaker} watches over.
 
     @ivar slot: where on the wheel it is, negative if it is not; belongs to the pacemaker.
+    @ivar exact: whether its next time is to be kept exactly, which may take a wake-up of its own.
     """
 
     slot: int
+    exact: bool
 
     def beat(self, now: float, /) -> float | None:
         """
@@ -100,6 +109,7 @@ class Pacemaker:
         self._hand = 0
         self._watching = 0
         self._continuation: IDelayedCall | None = None
+        self._between: dict[int, IDelayedCall] = {}
         self._loop = LoopingCall(self._turn)
         self._loop.clock = clock
 
@@ -129,8 +139,8 @@ class Pacemaker:
 
     def _start(self) -> None:
         self._look()
-        self._hand = int((self._turned - self._offset) / TICK + _ROUNDING)
-        self._offset = self._turned - self._hand * TICK
+        self._hand = int((self._turned - self._offset) / TICK + _ROUNDING) * _STEPS
+        self._offset = self._turned - self._hand * STEP
         self._loop.start(TICK, now=False)
 
     def forget(self, peer: Watched) -> None:
@@ -148,7 +158,16 @@ class Pacemaker:
         self._rest()
 
     def _place(self, peer: Watched, due: float) -> None:
-        number = max(int(due / TICK - _ROUNDING), self._hand) + 1
+        number = max(int(due / STEP - _ROUNDING), self._hand) + 1
+        if not peer.exact:
+            number += -number % _STEPS
+        elif number > self._hand - self._hand % _STEPS + _STEPS:
+            # By the last turn before, most have been heard, and need no wake-up of their own.
+            number -= number % _STEPS
+        elif number % _STEPS and number not in self._between:
+            self._between[number] = self._clock.callLater(
+                max(0.0, number * STEP - self.now), self._turnBetween, number
+            )
         self._put(peer, number)
 
     def _put(self, peer: Watched, number: int) -> None:
@@ -166,6 +185,9 @@ class Pacemaker:
         if self._continuation is not None:
             self._continuation.cancel()
             self._continuation = None
+        for call in self._between.values():
+            call.cancel()
+        self._between.clear()
 
     def _look(self) -> None:
         seconds = self._seconds()
@@ -179,6 +201,10 @@ class Pacemaker:
         if self._continuation is None:
             self._callUpon()
 
+    def _turnBetween(self, number: int) -> None:
+        del self._between[number]
+        self._turn()
+
     def _callUpon(self) -> None:
         """
         Go through the slots whose time has come, for as long as the budget lasts.
@@ -187,7 +213,7 @@ class Pacemaker:
         for peer in self._slots.pop(_SOON, ()):
             self._put(peer, self._hand)
         now = self.now
-        last = int(now / TICK + _ROUNDING)
+        last = int(now / STEP + _ROUNDING)
         called = ended = 0
         while True:
             slot = self._slots.get(self._hand)

@@ -123,6 +123,7 @@ class KeepAliveProtocol(Protocol):
     measuresLatency: ClassVar[bool] = False
     latency: float | None = None
     slot = -1
+    exact = False
     idle = -1
 
     _log: ClassVar[Logger] = Logger()
@@ -290,8 +291,8 @@ class KeepAliveProtocol(Protocol):
 
     def beat(self, now: float) -> float | None:
         """
-        The pacemaker calls: see L{kaproto.pacemaker.Watched.beat}.  A peer that seems dead gets
-        a last chance, since what it sent may be waiting to be read.
+        The pacemaker calls: see L{kaproto.pacemaker.Watched.beat}.  A peer that seems dead is
+        not, if what it sent is waiting to be read.
         """
         liveness = self._liveness
         verdict = liveness.check(now)
@@ -313,20 +314,22 @@ class KeepAliveProtocol(Protocol):
                 self._pingedAt = None
                 liveness.hear(now)
         elif verdict is _DEAD:
-            if not self._condemned:
+            unread = hasUnread(self.transport)
+            if unread is None and not self._condemned:
+                # Of this transport that cannot be told before the reactor has had its turn.
                 self._condemned = True
-                self._leaveIdle()
                 return now
-            if not hasUnread(self.transport):
+            if not unread:
                 self.died(liveness.timeout(now))
                 return None
-            # This process was stopped since the reactor looked, and the peer was not.
             self._condemned = False
             liveness.hear(now)
         else:
             self._condemned = False
             if self._pauses:
                 return None
+        # A ping may be a little late; after the last one it is death that is due.
+        self.exact = liveness.unanswered >= liveness.count
         due = liveness.due()
         # An interval that is too short to be told from none must not mean once more in this turn.
         return due if due > now else nextafter(now, inf)
@@ -339,14 +342,6 @@ class KeepAliveProtocol(Protocol):
         between = self._reader.partial is None if incoming is None else incoming.between
         if reader is not None and between and not self.measuresLatency:
             reader.take(self, self._liveness)
-
-    def _leaveIdle(self) -> None:
-        """
-        Have the reactor read this connection again, which reads all it has in each of its rounds.
-        """
-        if self.idle >= 0:
-            self._stopIdling()
-            self.transport.resumeProducing()
 
     def _stopIdling(self) -> None:
         if self.idle >= 0 and self.factory.idle is not None:

@@ -82,18 +82,27 @@ def identify(transport: StreamTransport) -> Peer:
     return Peer(address, "tcp")
 
 
-def hasUnread(transport: StreamTransport) -> bool:
+def hasUnread(transport: StreamTransport) -> bool | None:
     """
-    Whether bytes from the peer have come that this process has not read, as far as can be told,
-    which is of Twisted's own connections and of TLS over these.
+    Whether something has come from the peer, be it the end, that this process has not read.
+
+    @return: C{None} if that cannot be told: it can of Twisted's own connections, and of TLS or
+        another protocol over these.
     """
-    connection = getattr(transport, "transport", transport)
-    if not isinstance(connection, Connection) or not connection.connected:
+    connection: object = transport
+    while not isinstance(connection, Connection):
+        connection = getattr(connection, "transport", None)
+        if connection is None:
+            return None
+    if not connection.connected:
         return False
     try:
-        return bool(connection.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        connection.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except ConnectionError:
+        return True
     except OSError:
         return False
+    return True
 
 
 def paceAccepts(transport: StreamTransport, clock: IReactorTime) -> None:

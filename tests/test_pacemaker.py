@@ -8,6 +8,7 @@ import time
 import tracemalloc
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +18,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from kaproto.liveness import KeepAlive, Liveness, Verdict
-from kaproto.pacemaker import BUDGET, ENDS, STALL, TICK, Pacemaker, monotonicSeconds
+from kaproto.pacemaker import BUDGET, ENDS, STALL, STEP, TICK, Pacemaker, monotonicSeconds
 
 ENDLESS = 10_000
 """
@@ -72,6 +73,7 @@ class Peer:
     """
 
     slot = -1
+    exact = False
 
     def __init__(self, clock: Clock, answer: Callable[[float], float | None]) -> None:
         """
@@ -276,6 +278,97 @@ class TimingTests(PacemakerTestCase):
                 self.assertGreater(max(due, watchedAt[each]) + TICK, self.pacemaker.now)
         for peer in peers:
             self.pacemaker.forget(peer)
+
+
+class ExactTests(PacemakerTestCase):
+    """
+    Peers whose next time is to be kept exactly.
+    """
+
+    def exactPeer(self, due: float, answer: Callable[[float], float | None]) -> Peer:
+        """
+        Watch a peer whose time is to be kept exactly.
+        """
+        peer = self.peer(answer)
+        peer.exact = True
+        self.pacemaker.watch(peer, due)
+        return peer
+
+    @given(st.integers(0, 4096), st.lists(st.integers(0, 3000), min_size=1, max_size=20))
+    def test_everyoneWhenDue(self, begin: int, milliseconds: list[int]) -> None:
+        """
+        Each is called upon within a step after it is due, and at most once before, at the turn
+        that comes last, to find out whether it still insists.
+        """
+        self.restart()
+        self.clock.advance(begin / 1024)
+        start = self.pacemaker.now
+
+        def watch(due: float) -> list[float]:
+            def answer(now: float) -> float | None:
+                beats.append(now)
+                return None if now >= due - ROUNDING else due
+
+            beats: list[float] = []
+            self.exactPeer(due, answer)
+            return beats
+
+        dues = [start + each / 1000 for each in milliseconds]
+        all_ = [watch(due) for due in dues]
+        self.clock.pump([STEP / 4] * round(3.25 / (STEP / 4)))
+        for due, (*before, last) in zip(dues, all_, strict=True):
+            self.assertTrue(due - ROUNDING <= last <= due + STEP + ROUNDING, (due, last))
+            self.assertLessEqual(len(before), 1)
+            for beat in before:
+                self.assertTrue(due - TICK - STEP <= beat < due, (due, beat))
+        self.tearDown()
+
+    def test_heardMeanwhile(self) -> None:
+        """
+        Who has been heard by the turn before is not worth a wake-up of its own.
+        """
+        peer = self.exactPeer(1 + TICK / 2, lambda _: 50)
+        peer.exact = True
+        wakeUps: list[float] = []
+        callLater = self.clock.callLater
+
+        def noted(delay: float, *rest: Any, **more: Any) -> IDelayedCall:
+            if delay != TICK:
+                wakeUps.append(delay)
+            return callLater(delay, *rest, **more)
+
+        self.patch(self.clock, "callLater", noted)
+        self.advance(3)
+        self.assertEqual(peer.beats, [1])
+        self.assertEqual([each for each in wakeUps if each < TICK / 2], [])
+        self.pacemaker.forget(peer)
+
+    def test_oneWakeUpForAll(self) -> None:
+        """
+        However many are due between two turns, there are only so many steps to wake up at, and
+        none of these is left when everybody has gone.
+        """
+        peers = [self.exactPeer(number * TICK / 1000, lambda _: None) for number in range(1, 1000)]
+        self.assertEqual(len(self.clock.getDelayedCalls()), round(TICK / STEP))
+        for peer in peers:
+            self.pacemaker.forget(peer)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_stall(self) -> None:
+        """
+        When the process was suspended just before, they have their whole time nevertheless.
+        """
+        patient = Patient(self.clock, self.pacemaker, KeepAlive(1, 1))
+        patient.exact = True
+        self.clock.pump([TICK] * 63)
+        self.assertEqual(len(patient.verdicts), 1)
+        self.pacemaker.watch(patient, patient.liveness.due())
+        resumed = self.clock.seconds() + 3600
+        self.clock.advance(3600)
+        self.clock.pump([STEP] * 32)
+        (_, (moment, verdict)) = patient.verdicts
+        self.assertEqual(verdict, Verdict.DEAD)
+        self.assertTrue(resumed <= moment <= resumed + STALL, moment - resumed)
 
 
 class LoopTests(PacemakerTestCase):
@@ -916,6 +1009,7 @@ class StillPeer:
     """
 
     slot = -1
+    exact = False
     beats = 0
 
     def beat(self, now: float) -> None:

@@ -27,6 +27,7 @@ from kaproto.errors import (
 )
 from kaproto.idle import Idler, IdleReader
 from kaproto.liveness import KeepAlive, Liveness
+from kaproto.pacemaker import STEP
 from kaproto.protocol import CALLS, CONGESTION, KeepAliveFactory, KeepAliveProtocol
 from kaproto.wire.message import (
     HEADER_SIZE,
@@ -434,6 +435,27 @@ class KeepAliveTests(ProtocolTestCase):
         self.assertEqual((reason.interval, reason.count), (1, 2))
         self.assertApproximates(reason.silence, 3, 0.05)
 
+    def test_exactDeath(self) -> None:
+        """
+        A ping may be as late as the next turn of the wheel; death is not.
+        """
+        wires = [self.plain() for _ in range(20)]
+        dues: dict[Wire[Plain], float] = {}
+        for number, wire in enumerate(wires):
+            wire.protocol.startKeepAlive(KeepAlive(0.7 + number / 1000, 1 + number % 3))
+            dues[wire] = (0.7 + number / 1000) * (2 + number % 3)
+        alive = set(wires)
+        while alive:
+            self.clock.advance(STEP)
+            now = self.clock.seconds()
+            for wire in list(alive):
+                if wire.aborted:
+                    alive.remove(wire)
+                    self.assertTrue(dues[wire] <= now <= dues[wire] + 2 * STEP, (dues[wire], now))
+            self.assertLess(now, 4)
+        pinged = [len(wire.taken()) // len(PING) for wire in wires]
+        self.assertEqual(pinged, [1 + number % 3 for number in range(20)])
+
     def test_acknowledged(self) -> None:
         """
         A pong acknowledges all pings before it: as many may go unanswered again as at first.
@@ -827,30 +849,15 @@ class IdleTests(ProtocolTestCase):
 
     def test_lastChance(self) -> None:
         """
-        A peer whose time is up is read by the reactor before it is taken for dead.
-        """
-        self.untilPinged(self.end)
-        seen: list[tuple[bool, bool]] = []
-        resume = self.end.transport.resumeProducing
-
-        def resumeProducing() -> None:
-            resume()  # type: ignore[no-untyped-call]
-            seen.append((self.end.aborted, self.room.idlers == []))
-
-        self.end.transport.resumeProducing = resumeProducing  # type: ignore[method-assign]
-        self.advance(20)
-        self.assertEqual(seen, [(False, True)])
-        self.assertTrue(self.end.aborted)
-
-    def test_stoppedMeanwhile(self) -> None:
-        """
-        Bytes that came after the reactor has read for the last time, because this process was
-        stopped in between, are a sign of life as well.
+        A peer whose time is up is not dead if what it sent is waiting to be read, and stays in
+        the room.
         """
         verdicts = [True, True, False]
         self.patch(protocolModule, "hasUnread", lambda _transport: verdicts.pop(0))
-        self.advance(3.5)
+        self.untilPinged(self.end)
+        self.advance(3)
         self.assertEqual(verdicts, [True, False])
+        self.assertEqual(self.room.idlers, [self.end.protocol])
         self.assertFalse(self.end.closing)
         self.advance(3)
         self.assertEqual(verdicts, [False])

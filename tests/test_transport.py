@@ -5,6 +5,7 @@ Tests for L{kaproto.transport}.
 from __future__ import annotations
 
 import socket
+import struct
 from types import SimpleNamespace
 from typing import cast
 
@@ -113,22 +114,56 @@ class HasUnreadTests(SynchronousTestCase):
         self.peer.send(b"\x16")
         self.assertTrue(hasUnread(tls))
 
+    def test_wrapped(self) -> None:
+        """
+        However many protocols are between the connection and the one that asks.
+        """
+        factory = WrappingFactory(WrappingFactory(Factory.forProtocol(Protocol)))
+        wrapper = factory.buildProtocol(None)
+        wrapper.makeConnection(self.transport)
+        inner = wrapper.wrappedProtocol
+        assert isinstance(inner, ProtocolWrapper), inner
+        self.assertIs(hasUnread(inner), False)
+        self.peer.send(b"x")
+        self.assertIs(hasUnread(inner), True)
+
     def test_end(self) -> None:
         """
-        That the peer has closed, or that this end has, is no byte.
+        The end counts as well, and after it there is nothing more.
         """
         self.peer.close()
-        self.assertFalse(hasUnread(self.transport))
-        self.transport.socket.close()
-        self.assertFalse(hasUnread(self.transport))
+        self.assertIs(hasUnread(self.transport), True)
         self.transport.connected = False
-        self.assertFalse(hasUnread(self.transport))
+        self.assertIs(hasUnread(self.transport), False)
+
+    def test_reset(self) -> None:
+        """
+        So does a reset, which may be learned only once.
+        """
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(listener.close)
+        far = socket.create_connection(listener.getsockname())
+        near, _ = listener.accept()
+        self.addCleanup(near.close)
+        transport = tcp.Connection(near, Protocol(), MemoryReactor())
+        transport.connected = True
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        far.close()
+        self.assertIs(hasUnread(transport), True)
+        self.assertIs(hasUnread(transport), True)
+
+    def test_closed(self) -> None:
+        """
+        From a socket that this end has closed nothing more comes.
+        """
+        self.transport.socket.close()
+        self.assertIs(hasUnread(self.transport), False)
 
     def test_unknown(self) -> None:
         """
         Of other transports it cannot be told.
         """
-        self.assertFalse(hasUnread(StringTransport()))
+        self.assertIsNone(hasUnread(StringTransport()))
 
 
 class Accepted(StringTransport):
