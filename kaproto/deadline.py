@@ -24,10 +24,20 @@ class Deadline:
     Calls a function once, when enough seconds have gone by for which this process has been
     looking.  While it is suspended, or stalled in somebody's code, it cannot see what the peer
     has done in good time: of a stall, however long, no more counts than the part of the deadline
-    that it fell in, and what is waiting in the sockets is read before the time is up.
+    that it fell in, and what is waiting in the sockets is read before the time is up.  Where there
+    is so much of that that it is not read in one turn of the reactor, one more part is given.
     """
 
-    __slots__ = ("_call", "_clock", "_function", "_left", "_part", "_seconds", "_since")
+    __slots__ = (
+        "_call",
+        "_clock",
+        "_function",
+        "_isUnread",
+        "_left",
+        "_part",
+        "_seconds",
+        "_since",
+    )
 
     def __init__(
         self,
@@ -35,18 +45,22 @@ class Deadline:
         monotonic: Callable[[], float],
         seconds: float,
         function: Callable[[], object],
+        isUnread: Callable[[], bool | None] = lambda: None,
     ) -> None:
         """
         @param clock: where calls are scheduled.
         @param monotonic: a monotonic clock.
         @param seconds: how long it is, from now on.
         @param function: what to call.
+        @param isUnread: whether something that the peer has sent is waiting to be read, C{None}
+            if that cannot be told.
         """
         self._clock = clock
         self._seconds = monotonic
         self._left = seconds
         self._part = seconds / PARTS
         self._function = function
+        self._isUnread: Callable[[], bool | None] | None = isUnread
         self._wait()
 
     def _wait(self) -> None:
@@ -63,6 +77,12 @@ class Deadline:
             self._call = self._clock.callLater(0, self._expired)
 
     def _expired(self) -> None:
+        if self._isUnread is not None and self._isUnread():
+            # Only once, or a peer that sends without end would never be late.
+            self._isUnread = None
+            self._left = self._part
+            self._wait()
+            return
         self._call = None
         self._function()
 

@@ -476,7 +476,11 @@ class KeepAliveProtocol(Protocol):
         self.clearDeadline()
         factory = self.factory
         self._deadline = Deadline(
-            factory.clock, factory.seconds, seconds, partial(self._missed, seconds, expected)
+            factory.clock,
+            factory.seconds,
+            seconds,
+            partial(self._missed, seconds, expected),
+            partial(hasUnread, self.transport),
         )
 
     def clearDeadline(self) -> None:

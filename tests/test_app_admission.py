@@ -44,7 +44,8 @@ class AppTestCase(ClockTestCase):
         self.clock: MemoryReactorClock = MemoryReactorClock()
         self.patch(resource, "getrlimit", lambda _which: (1024, 4096))
         self.patch(resource, "setrlimit", lambda *_what: None)
-        self.patch(serviceModule, "useMonotonicClock", lambda _reactor: None)
+        for name in ("useMonotonicClock", "boundTurns"):
+            self.patch(serviceModule, name, lambda _reactor: None)
         self.handlers: dict[int, Any] = {}
         self.patch(signal, "signal", self.handlers.__setitem__)
         self.directory = Path(self.mktemp()).absolute()

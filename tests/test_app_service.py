@@ -102,6 +102,7 @@ class ServiceTestCase(ClockTestCase):
 
     @ivar limits: what the limit of open files was set to.
     @ivar monotonic: what was made to go by the monotonic clock.
+    @ivar bounded: what was made to serve a few at a time.
     """
 
     def setUp(self) -> None:
@@ -115,6 +116,8 @@ class ServiceTestCase(ClockTestCase):
         self.patch(resource, "getrlimit", lambda _which: (1024, 4096))
         self.patch(resource, "setrlimit", lambda *what: self.limits.append(what))
         self.patch(serviceModule, "useMonotonicClock", self.monotonic.append)
+        self.bounded: list[object] = []
+        self.patch(serviceModule, "boundTurns", self.bounded.append)
         self.probe = Probe()
         self.serverFactory = KeepAliveServerFactory(programs=[self.probe], clock=self.clock)
 
@@ -214,6 +217,7 @@ class StartTests(ServiceTestCase):
         """
         self.make().privilegedStartService()
         self.assertEqual(self.monotonic, [self.clock])
+        self.assertEqual(self.bounded, [self.clock])
         self.assertEqual(self.limits, [(resource.RLIMIT_NOFILE, (4096, 4096))])
 
     def test_collector(self) -> None:

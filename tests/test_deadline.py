@@ -4,6 +4,8 @@ Tests for L{kaproto.deadline}.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -23,12 +25,18 @@ class DeadlineTests(SynchronousTestCase):
         self.clock = Clock()
         self.expired: list[float] = []
 
-    def deadline(self, seconds: float) -> Deadline:
+    def deadline(
+        self, seconds: float, isUnread: Callable[[], bool | None] = lambda: None
+    ) -> Deadline:
         """
         Set a deadline that notes when it expires.
         """
         clock = self.clock
-        return Deadline(clock, clock.seconds, seconds, lambda: self.expired.append(clock.seconds()))
+
+        def expire() -> None:
+            self.expired.append(clock.seconds())
+
+        return Deadline(clock, clock.seconds, seconds, expire, isUnread)
 
     def advance(self, seconds: float) -> None:
         """
@@ -103,6 +111,32 @@ class DeadlineTests(SynchronousTestCase):
         deadline.cancel()
         self.advance(2)
         self.assertEqual(self.expired, [])
+
+    def test_unread(self) -> None:
+        """
+        When something is waiting to be read even so, because there is too much for one turn of
+        the reactor, it expires one part later.  It may be cancelled by what is read.
+        """
+        cases: list[tuple[Callable[[], bool | None], float]] = [
+            (lambda: False, 8),
+            (lambda: None, 8),
+            (lambda: True, 9),
+        ]
+        for isUnread, expected in cases:
+            self.expired.clear()
+            start = self.clock.seconds()
+            deadline = self.deadline(8, isUnread)
+            self.advance(12)
+            (at,) = self.expired
+            self.assertApproximates(at - start, expected, PARTS * TICK)
+            self.assertFalse(deadline.active())
+        self.expired.clear()
+        deadline = self.deadline(8, lambda: True)
+        self.advance(8.5)
+        self.assertTrue(deadline.active())
+        deadline.cancel()
+        self.advance(8)
+        self.assertEqual((self.expired, self.clock.getDelayedCalls()), ([], []))
 
     def test_cancel(self) -> None:
         """

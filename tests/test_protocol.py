@@ -934,6 +934,24 @@ class DeadlineTests(ProtocolTestCase):
         self.advance(2)
         self.assertTrue(wire.aborted)
 
+    def test_unread(self) -> None:
+        """
+        Nobody misses a deadline while what they have sent in time is waiting to be read, but
+        whoever sends without end misses it a little later.
+        """
+        unread = True
+        self.patch(protocolModule, "hasUnread", lambda _transport: unread)
+        wire, other = self.plain(), self.plain()
+        for each in (wire, other):
+            each.protocol.setDeadline(8, "it did not sing")
+        self.advance(8.5)
+        self.assertFalse(wire.closing)
+        wire.protocol.clearDeadline()
+        self.advance(1)
+        self.assertFalse(wire.closing)
+        self.assertTrue(other.aborted)
+        self.assertEqual(str(self.reasonOf(other)), "it did not sing within 8 s")
+
     def test_met(self) -> None:
         """
         A deadline that was met leaves no timer, and clearing it twice does no harm.

@@ -30,6 +30,7 @@ from kaproto.app.clock import useMonotonicClock
 from kaproto.app.collector import CalmCollector
 from kaproto.app.leftovers import listenAfresh
 from kaproto.app.options import Options
+from kaproto.app.turns import boundTurns
 from kaproto.backends.gateway import Gateway
 from kaproto.backends.host import EmbeddedHost
 from kaproto.endpoints import TLSServerEndpoint, transportOf
@@ -122,6 +123,7 @@ class KaServer(Service):
         if self._reloadables:
             signal.signal(signal.SIGHUP, self._hangUp)
         useMonotonicClock(self._reactor)
+        boundTurns(self._reactor)
         _raiseFileLimit()
         for description, endpoint in self._endpoints:
             listening = listenAfresh(endpoint, self.factory)
