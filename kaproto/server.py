@@ -4,7 +4,7 @@ The server's end of a connection: a Protocol and a Factory to subclass.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import ClassVar, Final, cast
 
 import attrs
@@ -30,6 +30,7 @@ from kaproto.errors import (
 )
 from kaproto.interfaces import IBackend, IKeepAlivePolicy, IProgram, ISession, OpenRequest
 from kaproto.negotiation import MESSAGE_LIMITS, Event, Phase, ServerNegotiation, rpcError
+from kaproto.pacemaker import ENDS
 from kaproto.policies import Disable
 from kaproto.program import ApplicationBackend
 from kaproto.protocol import CALLS, KeepAliveFactory, KeepAliveProtocol
@@ -504,10 +505,23 @@ class KeepAliveServerFactory(KeepAliveFactory):
         """
         empty: Deferred[None] = Deferred()
         self._waitingEmpty.append(empty)
-        for connection in list(self.connections):
-            connection.drain()
+        self._end(list(self.connections), KeepAliveServerProtocol.drain)
         self._checkEmpty()
         return empty
+
+    def _end(
+        self,
+        connections: list[KeepAliveServerProtocol],
+        how: Callable[[KeepAliveServerProtocol], None],
+    ) -> None:
+        """
+        End connections, a few in each turn of the reactor, so that the others are served.
+        """
+        for connection in connections[-ENDS:]:
+            how(connection)
+        del connections[-ENDS:]
+        if connections:
+            self.clock.callLater(0, self._end, connections, how)
 
     def makeRoom(self, connection: KeepAliveServerProtocol, *, unknown: bool) -> bool:
         """
@@ -540,8 +554,7 @@ class KeepAliveServerFactory(KeepAliveFactory):
 
     def abort(self) -> None:
         """
-        Close every connection at once.
+        Close every connection, whatever it has to finish.
         """
         reason = ConnectionClosed("the server is shutting down", CloseReason.EOF)
-        for connection in list(self.connections):
-            connection.abort(reason)
+        self._end(list(self.connections), lambda connection: connection.abort(reason))

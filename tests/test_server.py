@@ -22,6 +22,7 @@ from kaproto.errors import (
 from kaproto.interfaces import Admission, ISession, OpenRequest, Refused
 from kaproto.liveness import KeepAlive
 from kaproto.negotiation import Phase
+from kaproto.pacemaker import ENDS
 from kaproto.peer import Peer
 from kaproto.policies import REFUSAL, Disable, Mandatory, Optional, Policy
 from kaproto.program import Program
@@ -1262,6 +1263,25 @@ class DrainTests(ServerTestCase):
             each.lose()
         self.successResultOf(drained)
         self.assertEqual(self.logged(), [])
+
+    def test_crowd(self) -> None:
+        """
+        Of many connections a few are closed, or aborted, in each turn of the reactor.
+        """
+        factory = KeepAliveServerFactory(clock=self.clock)
+        for end, done in ((factory.drain, "closing"), (factory.abort, "aborted")):
+            wires = [self.accept(factory) for _ in range(3 * ENDS - 1)]
+            end()
+            for expected in (ENDS, 2 * ENDS):
+                self.assertEqual(sum(getattr(wire, done) for wire in wires), expected)
+                # What the reactor does in its next turn.
+                turn = self.clock.calls.pop(0)
+                self.assertEqual(turn.getTime(), self.clock.seconds())
+                turn.func(*turn.args, **turn.kw)
+            self.assertTrue(all(getattr(wire, done) for wire in wires))
+            for wire in wires:
+                wire.lose()
+            self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_levels(self) -> None:
         """
