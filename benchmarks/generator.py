@@ -135,14 +135,21 @@ class Generator:
         where: TracebackType | None,
     ) -> None:
         """
-        Reset all connections and end the process.
+        See L{end}.
 
         @param kind: not used.
         @param error: not used.
         @param where: not used.
         """
-        self._process.kill()
-        self._process.communicate()
+        self.end()
+
+    def end(self) -> None:
+        """
+        Close all connections at once, and end the process, unless it has ended.
+        """
+        if self._process.returncode is None:
+            self._process.kill()
+            self._process.communicate()
 
     def _event(self) -> dict[str, Any]:
         assert self._process.stdout is not None

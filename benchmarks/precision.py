@@ -1,8 +1,10 @@
 """
 C{python -m benchmarks.precision}: how punctual servers are, and how long their loops stall.
 
-With many clients in steady state, when all of them fall silent at once and die, and when as many
-connect again at once.  A probe's call that waits tells of a loop that was busy.
+With many clients in steady state, when all of them fall silent at once and die, when as many
+connect at once, when all of these go and as many come at the same moment, and when the server is
+stopped.  A probe's call that waits tells of a loop that was busy, and Twisted's reactor of how long
+its turns take.
 """
 
 from __future__ import annotations
@@ -11,7 +13,9 @@ import argparse
 import json
 import sys
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmarks.generator import Generator, Load
@@ -20,6 +24,7 @@ from benchmarks.probe import Probe
 from benchmarks.processes import Others, raiseFileLimit
 from benchmarks.report import machine, table
 from benchmarks.servers import SERVERS, Server
+from benchmarks.turns import longestTurn
 
 USUAL = ["floor", "kaserver", "kaserver-intervals", "libvirtd"]
 
@@ -33,23 +38,26 @@ class Punctuality:
     @ivar ping: how late pings were, in seconds: C{p50}, C{p99}, C{max}.
     @ivar died: how many of the silent clients it closed.
     @ivar death: how late it closed them, in seconds.
-    @ivar reopened: how many of the clients that came at once opened.
+    @ivar reopened: how many of the clients that came at once opened, the first and the second
+        time.
     @ivar others: the part of one processor that was used by what has no part in this.
     @ivar stalls: how long the probe waited in each phase, in seconds: C{p50}, C{p99}, C{max}.
+    @ivar turns: the longest turn of the reactor in each phase, in seconds, where that is known.
     """
 
     server: str
     ping: dict[str, float] = field(default_factory=dict)
     died: int = 0
     death: dict[str, float] = field(default_factory=dict)
-    reopened: int = 0
+    reopened: list[int] = field(default_factory=list)
     others: float = 0.0
     stalls: dict[str, dict[str, float]] = field(default_factory=dict)
+    turns: dict[str, float | None] = field(default_factory=dict)
 
 
 def observe(server: Server, options: argparse.Namespace) -> Punctuality:
     """
-    Take one server through the three phases.
+    Take one server through all phases.
 
     @param server: it.
     @param options: the command line.
@@ -57,43 +65,57 @@ def observe(server: Server, options: argparse.Namespace) -> Punctuality:
     """
     found = Punctuality(server.name)
     clients, interval, count = options.clients, options.interval, options.count
+    turns = options.out / f"{server.name}.turns"
+    turns.unlink(missing_ok=True)
+    calm = Load(0, clients, interval, count, rate=clients / interval, spread=server.spread)
+    crowd = Load(0, clients, interval, count, inflight=clients, spread=server.spread)
 
     with (
-        server.running(interval, count, options.out) as running,
+        server.running(interval, count, options.out, turns) as running,
         Probe(running.port) as probe,
+        ExitStack() as stack,
     ):
-        load = Load(
-            running.port,
-            clients,
-            interval,
-            count,
-            rate=clients / interval,
-            spread=server.spread,
-        )
-        with Generator(load) as generator:
+        calm, crowd = (replace(load, port=running.port) for load in (calm, crowd))
+
+        @contextmanager
+        def phase(name: str) -> Iterator[None]:
+            probe.take()
+            begun = time.monotonic()
+            yield
+            found.stalls[name] = _summary(probe.take())
+            found.turns[name] = longestTurn(turns, begun, time.monotonic())
+
+        with Generator(calm) as generator:
             opened = generator.opened()
             if opened["opened"] < clients:
                 raise RuntimeError(f"opened {opened['opened']:,} of {clients:,}")
             time.sleep(2 * interval)
-            generator.mark()
-            probe.take()
-            measured = (running.process.cpu, generator.cpu, time.process_time)
-            before, others = sum(one() for one in measured), Others()
-            time.sleep(options.seconds)
-            found.others = others.processor(sum(one() for one in measured) - before)
-            found.ping = generator.report().get("ping", {})
-            found.stalls["steady"] = _summary(probe.take())
-            generator.mute()
-            time.sleep(interval * 1.25 * (count + 1) + 3)
-            report = generator.report()
-            found.died = report["lost"]
-            found.death = report.get("death", {})
-            found.stalls["dying"] = _summary(probe.take())
-        load = Load(running.port, clients, interval, count, inflight=clients)
-        with Generator(load) as generator:
-            found.reopened = generator.opened()["opened"]
+            with phase("steady"):
+                generator.mark()
+                measured = (running.process.cpu, generator.cpu, time.process_time)
+                before, others = sum(one() for one in measured), Others()
+                time.sleep(options.seconds)
+                found.others = others.processor(sum(one() for one in measured) - before)
+                found.ping = generator.report().get("ping", {})
+            with phase("dying"):
+                generator.mute()
+                time.sleep(interval * 1.25 * (count + 1) + 3)
+                report = generator.report()
+                found.died = report["lost"]
+                found.death = report.get("death", {})
+        with phase("arriving"):
+            leaving = Generator(crowd)
+            stack.callback(leaving.end)
+            found.reopened.append(leaving.opened()["opened"])
             time.sleep(interval)
-            found.stalls["arriving"] = _summary(probe.take())
+        with phase("returning"):
+            leaving.end()
+            generator = stack.enter_context(Generator(crowd))
+            found.reopened.append(generator.opened()["opened"])
+            time.sleep(interval)
+        begun = time.monotonic()
+        running.process.stop()
+        found.turns["stopping"] = longestTurn(turns, begun, time.monotonic())
     return found
 
 
@@ -198,7 +220,8 @@ def _report(found: list[Punctuality], skipped: dict[str, str], options: argparse
             *milli(one.stalls.get("steady", {}), "p50", "p99", "max"),
             *milli(one.stalls.get("dying", {}), "p99", "max"),
             *milli(one.stalls.get("arriving", {}), "p99", "max"),
-            f"{one.reopened:,}",
+            *milli(one.stalls.get("returning", {}), "p99", "max"),
+            " and ".join(f"{number:,}" for number in one.reopened),
         ]
         for one in found
     ]
@@ -211,7 +234,15 @@ def _report(found: list[Punctuality], skipped: dict[str, str], options: argparse
         "max",
         "arriving p99",
         "max",
+        "returning p99",
+        "max",
         "arrived",
+    ]
+    phases = ["steady", "dying", "arriving", "returning", "stopping"]
+    turns = [
+        [one.server, *(f"{1000 * (one.turns[phase] or 0):.1f}" for phase in phases)]
+        for one in found
+        if one.turns["steady"] is not None
     ]
     where = ", ".join(f"{key} {value}" for key, value in machine().items())
     parts = [
@@ -222,6 +253,8 @@ def _report(found: list[Punctuality], skipped: dict[str, str], options: argparse
         table(lateHeading, late),
         "## How long a call waits",
         table(stallHeading, stalls),
+        "## The reactor's longest turn",
+        table(["server", *phases], turns),
     ]
     if skipped:
         parts.append("\n".join(f"- {name} left out: {why}" for name, why in skipped.items()))

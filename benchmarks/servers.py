@@ -39,12 +39,14 @@ class Setting:
     @ivar interval: seconds of silence before a ping.
     @ivar count: pings unanswered before a peer is dead.
     @ivar folder: a directory of its own.
+    @ivar turns: the file in which to write down the reactor's long turns, if it is to.
     """
 
     port: int
     interval: float
     count: int
     folder: Path
+    turns: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -119,17 +121,20 @@ class Server:
     usual: bool = True
 
     @contextmanager
-    def running(self, interval: float, count: int, logs: Path) -> Iterator[Running]:
+    def running(
+        self, interval: float, count: int, logs: Path, turns: Path | None = None
+    ) -> Iterator[Running]:
         """
         A process of this server, which listens.
 
         @param interval: seconds of silence before a ping.
         @param count: pings unanswered before a peer is dead.
         @param logs: where to keep what it prints.
+        @param turns: see L{Setting}.
         @return: it.
         """
         with TemporaryDirectory(prefix="kaproto-benchmark-") as folder:
-            setting = Setting(freePort(), interval, count, Path(folder))
+            setting = Setting(freePort(), interval, count, Path(folder), turns)
             credentials = None
             if self.tls:
                 issue(setting.folder)
@@ -144,13 +149,19 @@ class Server:
                 yield Running(process, setting.port, credentials)
 
 
-def twistd(*arguments: str, reactor: str | None = None, plugins: bool = False) -> Recipe:
+def twistd(
+    *arguments: str,
+    reactor: str | None = None,
+    plugins: bool = False,
+    turns: Path | None = None,
+) -> Recipe:
     """
     A plugin of the checkout, as it was when the run began, in the foreground.
 
     @param arguments: the plugin's name and its options.
     @param reactor: the reactor's short name, if not Twisted's choice.
     @param plugins: whether to add the plugins of the benchmark.
+    @param turns: see L{Setting}.
     @return: how to start it.
     """
     paths = [
@@ -158,8 +169,11 @@ def twistd(*arguments: str, reactor: str | None = None, plugins: bool = False) -
         *([str(PLUGINS)] if plugins else []),
         os.environ.get("PYTHONPATH", ""),
     ]
-    start = "from twisted.scripts.twistd import run; run()"
-    command = [sys.executable, "-c", start, "--nodaemon", "--pidfile="]
+    start = ["-c", "from twisted.scripts.twistd import run; run()"]
+    if turns is not None:
+        # -P, or the modules of the benchmarks would be found before all others.
+        start = ["-P", str(ROOT / "benchmarks" / "turns.py"), str(turns.absolute())]
+    command = [sys.executable, *start, "--nodaemon", "--pidfile="]
     if reactor is not None:
         command.append(f"--reactor={reactor}")
     environment = {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
@@ -184,6 +198,7 @@ def _kaserver(
             f"--listen={where}",
             reactor=reactor,
             plugins=plugins,
+            turns=setting.turns,
         )
 
     return recipe

@@ -1,0 +1,83 @@
+"""
+twistd, with each turn of the reactor that takes long written down.
+
+    python -P benchmarks/turns.py FILE [twistd's arguments]
+
+A turn is what the reactor does between two looks at its file descriptors: timers, then reads and
+writes.  As long as it lasts nobody else is served.
+"""
+
+from __future__ import annotations
+
+import select
+import sys
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from twisted.internet import epollreactor
+from twisted.scripts import twistd
+
+__all__ = ["WORTH_WRITING", "longestTurn"]
+
+WORTH_WRITING: Final = 0.002
+"""
+Seconds that a turn takes to be written down.
+"""
+
+
+class TimedPoller:
+    """
+    An C{epoll} that tells how long it was not asked.
+    """
+
+    def __init__(self, size: int, file: Path) -> None:
+        """
+        @param size: as for C{epoll}.
+        @param file: where to write.
+        """
+        self._poller = select.epoll(size)
+        self.register, self.unregister = self._poller.register, self._poller.unregister
+        self.modify, self.close = self._poller.modify, self._poller.close
+        self.fileno = self._poller.fileno
+        self._begun = time.monotonic()
+        self._events = 0
+        self._file = file.open("w", buffering=1)
+
+    def poll(self, timeout: float, most: int) -> Sequence[tuple[int, int]]:
+        """
+        A turn has ended, and another begins with what this returns.
+
+        @param timeout: as for C{epoll.poll}.
+        @param most: the same.
+        @return: the same.
+        """
+        ended = time.monotonic()
+        if ended - self._begun >= WORTH_WRITING:
+            self._file.write(f"{self._begun:.6f} {ended:.6f} {self._events}\n")
+        events = self._poller.poll(timeout, most)
+        self._begun, self._events = time.monotonic(), len(events)
+        return events
+
+
+def longestTurn(file: Path, since: float, until: float) -> float | None:
+    """
+    The longest of those that were written down.
+
+    @param file: where.
+    @param since: not those that began before, on the scale of C{time.monotonic}.
+    @param until: nor those that began after.
+    @return: seconds, at most L{WORTH_WRITING} if there was none, or L{None} for a server whose
+        turns are not written down.
+    """
+    if not file.exists():
+        return None
+    turns = [tuple(map(float, line.split()[:2])) for line in file.read_text().splitlines()]
+    return max((end - begin for begin, end in turns if since <= begin <= until), default=0.0)
+
+
+if __name__ == "__main__":
+    epollreactor.epoll = partial(TimedPoller, file=Path(sys.argv.pop(1)))  # type: ignore[attr-defined]
+    twistd.run()
