@@ -111,7 +111,7 @@ class Judge:
             await pause(0.2)
             deaths = server.deaths(end.address)
             if len(deaths) != 1:
-                problem = f"{len(deaths)} deaths in the log"
+                problem = _accounts(end, f"{len(deaths)} deaths in the log")
             elif abs(deaths[0][0] - lost) > LATE:
                 problem = f"log and kernel differ by {deaths[0][0] - lost:.2f} s"
             elif not server.death - _EARLY <= seconds <= most + LATE:
@@ -149,7 +149,7 @@ class Judge:
             await pause(0.2)
             deaths = server.deaths(end.address)
             if len(deaths) != 1:
-                problem = f"{len(deaths)} deaths in the log"
+                problem = _accounts(end, f"{len(deaths)} deaths in the log")
             elif lost - proceeded > server.death + LATE:
                 problem = f"later than {server.death:g} s"
             elif looked < server.death:
@@ -260,8 +260,7 @@ class Judge:
             outcome = _death(seconds, server.death)
         problem = None
         if server.judged and outcome != _RIGHTLY:
-            log = [line for _at, line in server.program.lines if end.address in line]
-            problem = f"a false death; the log says {log}"
+            problem = _accounts(end, "a false death")
         return ofServer(fault, end, outcome, seconds, problem)
 
     async def _clientEnded(
@@ -292,6 +291,14 @@ class Judge:
         report = await self._namespaces.report(end.link)
         heard = report.heardByServer(end.port, end.server.port)
         return max((later - earlier for earlier, later in pairwise(heard)), default=0.0)
+
+
+def _accounts(end: End, problem: str) -> str:
+    """
+    @return: a problem, with what either side says of it.
+    """
+    log = [line for _at, line in end.server.program.lines if end.address in line]
+    return f"{problem}; the log says {log}, the client {end.lostAt()}"
 
 
 def _leftBefore(lost: tuple[float, str] | None, dropped: float) -> bool:
