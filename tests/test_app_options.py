@@ -241,8 +241,7 @@ class BadTests(OptionsTestCase):
 
     def test_listen(self) -> None:
         """
-        An endpoint that cannot be parsed is refused, with an example of one that can, also where
-        Twisted itself only raises a C{KeyError}.
+        An endpoint that cannot be parsed is refused, with an example of one that can.
         """
         bad = (
             "nonsense",
@@ -251,12 +250,26 @@ class BadTests(OptionsTestCase):
             "tcp:0:nosuch=1",
             "unix",
             "16509",
-            "systemd:domain=INET:name=nosuch",
             "",
         )
         self.assertRefused("listen", bad, "a Twisted server endpoint, such as tcp:16509")
         for value in bad:
             self.assertIn(f"--listen={value}: ", self.refuse(f"--listen={value}"))
+
+    def test_noPath(self) -> None:
+        """
+        A UNIX socket has a path.
+        """
+        self.assertRefused("listen", ("unix:", "unix::mode=600", "haproxy:unix:"), "takes a path")
+
+    def test_systemd(self) -> None:
+        """
+        A socket that systemd has not passed is named, where Twisted itself only raises a
+        C{KeyError}.
+        """
+        for prefix in ("", "haproxy:"):
+            error = self.refuse(f"--listen={prefix}systemd:domain=INET:name=nosuch")
+            self.assertIn("systemd has passed no socket named 'nosuch'", error)
 
     def test_upstream(self) -> None:
         """

@@ -257,8 +257,8 @@ class StartTests(ServiceTestCase):
         self.assertIsInstance(ended, SystemExit)
         self.assertEqual(
             ended.code,
-            "kaserver: --listen=fake:1: Address already in use; choose another port or stop what "
-            "is listening there",
+            "kaserver: --listen=fake:1: Address already in use; choose another port or path, or "
+            "stop what is listening there",
         )
 
     def test_firstProblem(self) -> None:
@@ -284,19 +284,6 @@ class StartTests(ServiceTestCase):
         listening.errback(OSError("no more"))
         self.assertEqual(stopped, [None])
         self.assertEqual(self.logged(), ["kaserver: --listen=fake:0: no more"])
-
-    def test_otherProblems(self) -> None:
-        """
-        Other problems are told as they are.
-        """
-        locked = CannotListenError(None, "/x/y", "Cannot acquire lock")
-        for problem, message in (
-            (locked, "Cannot acquire lock; choose another port or stop what is listening there"),
-            (FileNotFoundError("no such directory"), "no such directory"),
-        ):
-            service = self.make([FakeEndpoint(error=problem)])
-            ended = self.assertRaises(CannotListen, service.privilegedStartService)
-            self.assertEqual(ended.code, f"kaserver: --listen=fake:0: {message}")
 
 
 class ExposedTests(ServiceTestCase):

@@ -348,12 +348,15 @@ class Options(BaseOptions, AuthOptionMixin):
             raise UsageError(f"--upstream={description}: {error}") from error
 
     def _endpoint(self, description: str) -> IStreamServerEndpoint:
+        kind, colon, rest = description.removeprefix("haproxy:").partition(":")
+        if kind == "unix" and colon and not rest.partition(":")[0]:
+            raise UsageError(
+                f"--listen={description}: it takes a path, such as unix:/run/kaserver.sock"
+            )
         more = ""
         if description.startswith(("tcp:", "tcp6:", "unix:")) and ":backlog=" not in description:
             more = f":backlog={_BACKLOG}"
-        if description.removeprefix("haproxy:").startswith("unix:") and (
-            ":lockfile=" not in description
-        ):
+        if kind == "unix" and colon and ":lockfile=" not in description:
             # See kaproto.app.leftovers.
             more += ":lockfile=0"
         try:
@@ -361,6 +364,12 @@ class Options(BaseOptions, AuthOptionMixin):
         except PKIError as error:
             raise UsageError(f"--listen={description}: {error}") from error
         except Exception as error:
+            if kind == "systemd" and isinstance(error, KeyError):
+                raise UsageError(
+                    f"--listen={description}: systemd has passed no socket named {error}; the "
+                    "name is what the socket's unit has in FileDescriptorName=, and without "
+                    "systemd there is none"
+                ) from error
             raise UsageError(
                 f"--listen={description}: {type(error).__name__}: {error}; it takes a Twisted "
                 f"server endpoint, such as {DEFAULT_LISTEN} or unix:/run/kaserver.sock"

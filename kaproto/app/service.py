@@ -7,16 +7,12 @@ from __future__ import annotations
 import resource
 import signal
 from collections.abc import Sequence
-from ipaddress import ip_address
 from types import FrameType
 from typing import Final, Protocol, cast
 
 from twisted.application.service import Service
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
-    IAddress,
     IListeningPort,
     IReactorCore,
     IReactorFromThreads,
@@ -29,6 +25,7 @@ from twisted.python.failure import Failure
 from kaproto.app.clock import useMonotonicClock
 from kaproto.app.collector import CalmCollector
 from kaproto.app.leftovers import listenAfresh
+from kaproto.app.listening import explain, isExposed, show
 from kaproto.app.options import Options
 from kaproto.app.turns import boundTurns
 from kaproto.backends.gateway import Gateway
@@ -134,7 +131,7 @@ class KaServer(Service):
         self._started = True
 
     def _cannotListen(self, failure: Failure, description: str) -> None:
-        problem = f"kaserver: --listen={description}: {_explain(failure.value)}"
+        problem = f"kaserver: --listen={description}: {explain(failure.value)}"
         if self._started:
             self._log.critical("{problem}", problem=problem)
             IReactorCore(self._reactor).stop()
@@ -149,13 +146,13 @@ class KaServer(Service):
         tls = endpoint.contextFactory if isinstance(endpoint, TLSServerEndpoint) else None
         knows = self.factory.admittance.portal is not None or (tls is not None and tls.verify)
         transport = transportOf(description)
-        if not self._insecure and not knows and _isExposed(address):
+        if not self._insecure and not knows and isExposed(address):
             kind = "plain TCP" if transport == "tcp" else "TLS without client certificates"
             raise Exposed(
-                f"{kind} without authentication lets in whoever can reach {_show(address)}; add "
+                f"{kind} without authentication lets in whoever can reach {show(address)}; add "
                 ":interface=127.0.0.1 to serve this machine only, or pass --insecure"
             )
-        shown = _show(address)
+        shown = show(address)
         if transport == "tls":
             shown = shown.replace("tcp", "tls" if tls is None else f"tls (up to {tls.version})", 1)
         self._log.info(
@@ -291,31 +288,6 @@ _OTHER_FILES: Final = 64
 """
 Open files that are not clients', generously counted.
 """
-
-
-def _explain(problem: BaseException | None) -> str:
-    if isinstance(problem, CannotListenError):
-        reason = getattr(problem.socketError, "strerror", None) or problem.socketError
-        return f"{reason}; choose another port or stop what is listening there"
-    return str(problem)
-
-
-def _isExposed(address: IAddress) -> bool:
-    return (
-        isinstance(address, IPv4Address | IPv6Address) and not ip_address(address.host).is_loopback
-    )
-
-
-def _show(address: IAddress) -> str:
-    match address:
-        case IPv4Address(host=host, port=port):
-            return f"tcp {host}:{port}"
-        case IPv6Address(host=host, port=port):
-            return f"tcp [{host}]:{port}"
-        case UNIXAddress(name=name):
-            return f"unix {name.decode() if isinstance(name, bytes) else name}"
-        case _:
-            return str(address)
 
 
 def _raiseFileLimit() -> None:

@@ -1,0 +1,80 @@
+"""
+What is said of a place to listen at: what it is called, who can reach it, and what to do where
+it cannot be had.
+"""
+
+from __future__ import annotations
+
+import errno
+from ipaddress import ip_address
+from socket import gaierror
+from typing import Final
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IAddress
+
+__all__ = ["explain", "isExposed", "show"]
+
+_IN_USE: Final = "choose another port or path, or stop what is listening there"
+_FOLDER: Final = "a socket needs a folder that exists"
+_ADDRESS: Final = "interface= takes an address of this machine, such as 127.0.0.1"
+
+_CURES: Final = {
+    errno.EADDRINUSE: _IN_USE,
+    errno.ENOENT: _FOLDER,
+    errno.ENOTDIR: _FOLDER,
+    errno.EADDRNOTAVAIL: _ADDRESS,
+    errno.EINVAL: _ADDRESS,
+    errno.EACCES: (
+        "ports below 1024 are root's, as some folders are; start as root (and change with twistd "
+        "--uid), have systemd listen (systemd:), or choose another port or path"
+    ),
+}
+
+
+def explain(problem: BaseException | None) -> str:
+    """
+    @param problem: why it is not possible to listen.
+    @return: the same in words, with what to do if that is known.
+    """
+    cause = problem.socketError if isinstance(problem, CannotListenError) else problem
+    reason = str(getattr(cause, "strerror", None) or cause)
+    match cause:
+        case gaierror():
+            cure = _ADDRESS
+        case OSError(errno=number) if number in _CURES:
+            cure = _CURES[number]
+        case OverflowError():
+            cure = "ports are from 0 to 65535"
+        case str() if "lock" in cause:
+            cure = _IN_USE
+        case OSError() if "path too long" in reason:
+            cure = "choose one of at most 107 bytes"
+        case _:
+            return reason
+    return f"{reason}; {cure}"
+
+
+def isExposed(address: IAddress) -> bool:
+    """
+    @return: whether other machines may be able to reach it.
+    """
+    return (
+        isinstance(address, IPv4Address | IPv6Address) and not ip_address(address.host).is_loopback
+    )
+
+
+def show(address: IAddress) -> str:
+    """
+    @return: what the log calls it.
+    """
+    match address:
+        case IPv4Address(host=host, port=port):
+            return f"tcp {host}:{port}"
+        case IPv6Address(host=host, port=port):
+            return f"tcp [{host}]:{port}"
+        case UNIXAddress(name=name):
+            return f"unix {name.decode() if isinstance(name, bytes) else name}"
+        case _:
+            return str(address)

@@ -1,0 +1,149 @@
+"""
+Tests for L{kaproto.app.listening}.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from pathlib import Path
+
+from twisted.internet import reactor
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Factory
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from kaproto.app.listening import explain, isExposed, show
+
+
+@implementer(IAddress)
+class Pigeon:
+    """
+    An address of another kind.
+    """
+
+    def __str__(self) -> str:
+        """
+        @return: its ring.
+        """
+        return "pigeon 7"
+
+
+class ExplainTests(SynchronousTestCase):
+    """
+    Why it is not possible to listen, and what to do.
+    """
+
+    def refused(self, description: str) -> str:
+        """
+        @return: what is said of an endpoint at which it is not possible to listen.
+        """
+        listening = serverFromString(reactor, description).listen(Factory())
+        return explain(self.failureResultOf(listening).value)
+
+    def test_inUse(self) -> None:
+        """
+        A port or a path that somebody has is named as that.
+        """
+        taken = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(taken.close)
+        port = taken.getsockname()[1]
+        expected = (
+            "Address already in use; choose another port or path, or stop what is listening there"
+        )
+        self.assertEqual(self.refused(f"tcp:{port}:interface=127.0.0.1"), expected)
+        path = Path(self.mktemp())
+        path.write_text("")
+        self.assertEqual(self.refused(f"unix:{path}:lockfile=0"), expected)
+
+    def test_locked(self) -> None:
+        """
+        So is one that Twisted's lock says is taken.
+        """
+        locked = CannotListenError(None, "/x/y", "Cannot acquire lock")
+        self.assertEqual(
+            explain(locked),
+            "Cannot acquire lock; choose another port or path, or stop what is listening there",
+        )
+
+    def test_folder(self) -> None:
+        """
+        A UNIX socket is in a folder.
+        """
+        file = Path(self.mktemp())
+        file.write_text("")
+        for path, reason in (
+            (Path(self.mktemp()) / "socket", "No such file or directory"),
+            (file / "socket", "Not a directory"),
+        ):
+            self.assertEqual(
+                self.refused(f"unix:{path}:lockfile=0"),
+                f"{reason}; a socket needs a folder that exists",
+            )
+
+    def test_long(self) -> None:
+        """
+        The path of a UNIX socket has a longest.
+        """
+        said = self.refused(f"unix:/tmp/{'x' * 200}:lockfile=0")
+        self.assertEqual(said, "AF_UNIX path too long; choose one of at most 107 bytes")
+
+    def test_address(self) -> None:
+        """
+        An interface is an address of this machine.
+        """
+        for address in ("192.0.2.1", "no.such.host.invalid"):
+            self.assertRegex(
+                self.refused(f"tcp:0:interface={address}"),
+                "; interface= takes an address of this machine, such as 127.0.0.1$",
+            )
+
+    def test_port(self) -> None:
+        """
+        There are so many ports.
+        """
+        self.assertRegex(self.refused("tcp:65536"), "; ports are from 0 to 65535$")
+
+    def test_permission(self) -> None:
+        """
+        Not everybody may listen everywhere.
+        """
+        problem = OSError(errno.EACCES, os.strerror(errno.EACCES))
+        said = explain(CannotListenError("127.0.0.1", 509, problem))
+        self.assertRegex(said, "^Permission denied; .*root.*systemd.*another port or path$")
+
+    def test_other(self) -> None:
+        """
+        Other problems are told as they are.
+        """
+        for problem in (OSError("a bad day"), ValueError("a bad day"), OSError(5, "a bad day")):
+            self.assertEqual(explain(problem), "a bad day")
+        self.assertEqual(explain(CannotListenError(None, 1, OSError(5, "a bad day"))), "a bad day")
+
+
+class AddressTests(SynchronousTestCase):
+    """
+    What a place is called, and who can reach it.
+    """
+
+    def test_all(self) -> None:
+        """
+        Only an internet address that is not loopback can be reached by other machines.
+        """
+        for address, name, exposed in (
+            (IPv4Address("TCP", "127.0.0.1", 1), "tcp 127.0.0.1:1", False),
+            (IPv4Address("TCP", "127.8.0.1", 1), "tcp 127.8.0.1:1", False),
+            (IPv4Address("TCP", "0.0.0.0", 1), "tcp 0.0.0.0:1", True),
+            (IPv4Address("TCP", "192.0.2.7", 1), "tcp 192.0.2.7:1", True),
+            (IPv6Address("TCP", "::1", 1), "tcp [::1]:1", False),
+            (IPv6Address("TCP", "fe80::1%eth0", 2), "tcp [fe80::1%eth0]:2", True),
+            (UNIXAddress(b"/x/y"), "unix /x/y", False),
+            (UNIXAddress("/x/z"), "unix /x/z", False),
+            (Pigeon(), "pigeon 7", False),
+        ):
+            self.assertEqual((show(address), isExposed(address)), (name, exposed))
