@@ -10,7 +10,7 @@ from typing import Final
 from kaproto.client import KeepAliveClientProtocol
 from kaproto.errors import PeerFlooded, RemoteError, RemoteProtocolError
 from kaproto.negotiation import rpcError
-from kaproto.protocol import CALLS
+from kaproto.reading import CALLS
 from kaproto.server import KeepAliveServerProtocol
 from kaproto.wire.message import Message, MessageType, Status, packError
 from kaproto.wire.programs import (

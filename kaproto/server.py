@@ -33,7 +33,8 @@ from kaproto.negotiation import MESSAGE_LIMITS, Event, Phase, ServerNegotiation,
 from kaproto.pacemaker import ENDS
 from kaproto.policies import Disable
 from kaproto.program import ApplicationBackend
-from kaproto.protocol import CALLS, KeepAliveFactory, KeepAliveProtocol
+from kaproto.protocol import KeepAliveFactory, KeepAliveProtocol
+from kaproto.reading import CALLS
 from kaproto.remote import RemoteProgram
 from kaproto.tls import CONFIRMATION, ICertificateChecker, TLSTransport, examine, explainTLS
 from kaproto.transport import identify, paceAccepts

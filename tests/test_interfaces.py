@@ -59,6 +59,7 @@ from kaproto.pki import clientFiles, serverFiles
 from kaproto.policies import MODES, Policy
 from kaproto.program import ApplicationBackend, Program
 from kaproto.protocol import KeepAliveProtocol
+from kaproto.reading import ReadingProtocol
 from kaproto.remote import RemoteProgram
 from kaproto.rules import RulesPolicy
 from kaproto.sasl import IUser, Realm, User, _Password
@@ -76,11 +77,11 @@ VERIFIED = {
     "Gateway",
     "IdleReader",
     "KeepAliveClientProtocol",
-    "KeepAliveProtocol",
     "KeepAliveServerProtocol",
     "LibvirtTLSParser",
     "Policy",
     "Program",
+    "ReadingProtocol",
     "Realm",
     "RulesPolicy",
     "ScramFile",
@@ -203,7 +204,12 @@ class ProvidersTests(SynchronousTestCase):
         """
         Connections can be told by their transports to stop writing, and factories build them.
         """
-        for protocol in (KeepAliveProtocol(), KeepAliveServerProtocol(), KeepAliveClientProtocol()):
+        for protocol in (
+            ReadingProtocol(),
+            KeepAliveProtocol(),
+            KeepAliveServerProtocol(),
+            KeepAliveClientProtocol(),
+        ):
             self.assertTrue(verifyObject(IPushProducer, protocol))
         for protocol in (KeepAliveServerProtocol(), KeepAliveClientProtocol()):
             self.assertTrue(verifyObject(IHandshakeListener, protocol))

@@ -11,7 +11,7 @@ from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol
 from kaproto.errors import KeepAliveTimeout
 from kaproto.liveness import KeepAlive
 from kaproto.policies import Disable, Mandatory, Optional, Policy
-from kaproto.protocol import CALLS
+from kaproto.reading import CALLS
 from kaproto.server import Counters, KeepAliveServerFactory, KeepAliveServerProtocol
 from kaproto.testing import ConnectedPair
 from kaproto.wire.message import PING, PONG, packMessage

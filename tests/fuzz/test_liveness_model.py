@@ -28,7 +28,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from kaproto.errors import KeepAliveTimeout
 from kaproto.liveness import KeepAlive
 from kaproto.pacemaker import STALL, TICK, Pacemaker
-from kaproto.protocol import CALLS
+from kaproto.reading import CALLS
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
 from kaproto.wire.message import PING, PONG, packMessage
 from tests.fuzz import machineSettings
