@@ -43,11 +43,12 @@ class _Sleeper(Program):
     @procedure(NAP)
     def nap(self, connection: KeepAliveServerProtocol, payload: bytes) -> bytes:
         """
-        Block the reactor.
+        Block the reactor, and print when, by the clock that all processes share: whoever reads
+        that may be late.
         """
-        print("asleep", flush=True)
+        print("asleep at", time.monotonic(), flush=True)
         time.sleep(self._seconds)
-        print("awake", flush=True)
+        print("awake at", time.monotonic(), flush=True)
         return b""
 
 

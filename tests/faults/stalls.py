@@ -213,10 +213,11 @@ async def _blocked(bench: Bench, link: int) -> list[Record]:
     assert isinstance(caller, OurEnd)
     calling = Deferred.fromCoroutine(caller.callProcedure(sleeper.SLEEPER, sleeper.NAP))
     await server.program.waitOutput("asleep")
-    stopped = time.monotonic()
     await bench.namespaces.set(link + 1, CUT, CUT)
     await calling
-    proceeded, _match = server.program.find("awake")[0]
+    ((_, asleep),) = server.program.find("asleep at (.*)")
+    ((_, awake),) = server.program.find("awake at (.*)")
+    stopped, proceeded = float(asleep[1]), float(awake[1])
     return await company.judge(bench, "reactor blocked for 2 x death time", stopped, proceeded)
 
 
