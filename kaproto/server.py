@@ -7,8 +7,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import ClassVar, Final, cast
 
-import attrs
-from OpenSSL.SSL import Error as SSLError
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IHandshakeListener, IReactorTime
 from twisted.internet.protocol import connectionDone
@@ -18,13 +16,12 @@ from zope.interface import implementer
 
 from kaproto.auth import Admittance, Arrivals, Authentication
 from kaproto.calls import Calls
+from kaproto.counters import Counters
 from kaproto.errors import (
     AuthenticationFailed,
     ConnectionClosed,
-    DeadlineMissed,
     Displaced,
     KeepAliveTimeout,
-    PeerFlooded,
     RemoteError,
     RemoteProtocolError,
 )
@@ -36,7 +33,7 @@ from kaproto.program import ApplicationBackend
 from kaproto.protocol import KeepAliveFactory, KeepAliveProtocol
 from kaproto.reading import CALLS
 from kaproto.remote import RemoteProgram
-from kaproto.tls import CONFIRMATION, ICertificateChecker, TLSTransport, examine, explainTLS
+from kaproto.tls import CONFIRMATION, ICertificateChecker, TLSTransport, examine
 from kaproto.transport import identify, paceAccepts
 from kaproto.wire.message import Message, MessageType, Status, packMessage
 from kaproto.wire.programs import (
@@ -48,40 +45,10 @@ from kaproto.wire.programs import (
 )
 from kaproto.wire.xdr import Packer, Unpacker
 
-__all__ = ["Counters", "KeepAliveServerFactory", "KeepAliveServerProtocol"]
+__all__ = ["KeepAliveServerFactory", "KeepAliveServerProtocol"]
 
 _EVENT_SERIAL: Final = 1
 _FAREWELL_SECONDS: Final = 0.1
-
-
-@attrs.define
-class Counters:
-    """
-    What a server has seen since it started.
-
-    @ivar accepted: connections accepted.
-    @ivar opened: connections opened.
-    @ivar refused: clients that the policy refused.
-    @ivar remarked: clients that the policy admitted with a remark, such as that mode 2 would
-        have refused them.
-    @ivar dead: clients that keepalive found dead.
-    @ivar flooded: clients that went over a budget.
-    @ivar late: clients that missed a deadline.
-    @ivar garbled: clients that broke the protocol in another way.
-    @ivar unauthenticated: TLS clients that were not let in, and failures to log in.
-    @ivar displaced: clients that had to go because there were too many.
-    """
-
-    accepted: int = 0
-    opened: int = 0
-    refused: int = 0
-    remarked: int = 0
-    dead: int = 0
-    flooded: int = 0
-    late: int = 0
-    garbled: int = 0
-    unauthenticated: int = 0
-    displaced: int = 0
 
 
 @implementer(IHandshakeListener, ICertificateChecker)
@@ -422,32 +389,7 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
         self._calls.clear()
         if self.authentication is not None:
             self.authentication.abandon()
-        counters = self.factory.counters
-        match reason:
-            case Displaced():
-                counters.displaced += 1
-                self._log.warn("dropped {peer}: {reason}", peer=self.peer, reason=reason)
-            case AuthenticationFailed():
-                self._log.warn("refused {peer}: {reason}", peer=self.peer, reason=reason)
-            case SSLError():
-                counters.unauthenticated += 1
-                self._log.warn(
-                    "refused {peer}: TLS failed: {reason}",
-                    peer=self.peer,
-                    reason=explainTLS(reason),
-                )
-            case KeepAliveTimeout():
-                counters.dead += 1
-                self._log.warn("{peer} is dead: {reason}", peer=self.peer, reason=reason)
-            case PeerFlooded():
-                counters.flooded += 1
-                self._log.warn("dropped {peer}: {reason}", peer=self.peer, reason=reason)
-            case DeadlineMissed():
-                counters.late += 1
-                self._log.warn("dropped {peer}: {reason}", peer=self.peer, reason=reason)
-            case RemoteProtocolError():
-                counters.garbled += 1
-                self._log.warn("dropped {peer}: it sent {reason}", peer=self.peer, reason=reason)
+        self.factory.counters.ended(self.peer, reason, self._log)
         session, self.session = self.session, None
         if session is not None:
             session.closed(reason)

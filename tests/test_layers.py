@@ -22,7 +22,7 @@ FLOORS = (
     {"kaproto", "kaproto.dn", "kaproto.errors", "kaproto.pki", "kaproto.uri", "kaproto.wire"},
     {"kaproto.certificates", "kaproto.liveness", "kaproto.peer", "kaproto.unixpeer"},
     {"kaproto.interfaces", "kaproto.policies", "kaproto.sasl", "kaproto.saslclient", "kaproto.tls"},
-    {"kaproto.authfile", "kaproto.endpoints", "kaproto.rules", "kaproto.scram"},
+    {"kaproto.authfile", "kaproto.counters", "kaproto.endpoints", "kaproto.rules", "kaproto.scram"},
     {"kaproto.negotiation", "kaproto.pacemaker", "kaproto.program", "kaproto.transport"},
     {"kaproto.auth", "kaproto.deadline", "kaproto.idle", "kaproto.scramfile"},
     {"kaproto.authplugin", "kaproto.calls", "kaproto.ending", "kaproto.remote"},

@@ -8,11 +8,12 @@ import time
 
 from kaproto.calls import RUNNING_MAX
 from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol
+from kaproto.counters import Counters
 from kaproto.errors import KeepAliveTimeout
 from kaproto.liveness import KeepAlive
 from kaproto.policies import Disable, Mandatory, Optional, Policy
 from kaproto.reading import CALLS
-from kaproto.server import Counters, KeepAliveServerFactory, KeepAliveServerProtocol
+from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
 from kaproto.testing import ConnectedPair
 from kaproto.wire.message import PING, PONG, packMessage
 from tests.support import FEATURE_KEEPALIVE, KEEPALIVE, OPEN, ClockTestCase, Probe

@@ -13,6 +13,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel
 
 from kaproto.calls import RUNNING_MAX, WAITING_MAX
+from kaproto.counters import Counters
 from kaproto.errors import (
     ConnectionClosed,
     DeadlineMissed,
@@ -26,7 +27,7 @@ from kaproto.pacemaker import ENDS
 from kaproto.peer import Peer
 from kaproto.policies import REFUSAL, Disable, Mandatory, Optional, Policy
 from kaproto.program import Program
-from kaproto.server import Counters, KeepAliveServerFactory, KeepAliveServerProtocol
+from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
 from kaproto.wire.message import (
     HEADER_SIZE,
     MESSAGE_MAX,

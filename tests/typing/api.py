@@ -26,6 +26,7 @@ from kaproto.client import (
     connect,
     endpointFor,
 )
+from kaproto.counters import Counters
 from kaproto.errors import KeepAliveTimeout, ProtocolError, RemoteError, RemoteProtocolError
 from kaproto.interfaces import (
     ADMITTED,
@@ -41,7 +42,7 @@ from kaproto.liveness import KeepAlive
 from kaproto.peer import Peer
 from kaproto.policies import MODES, Mandatory, Policy
 from kaproto.program import Program, procedure
-from kaproto.server import Counters, KeepAliveServerFactory, KeepAliveServerProtocol
+from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
 from kaproto.testing import ConnectedPair, connectedPair
 from kaproto.wire.programs import REMOTE_PROGRAM, ErrorCode, ErrorDomain, Procedure
 from kaproto.wire.xdr import Packer, Unpacker
