@@ -42,11 +42,12 @@ from kaproto.liveness import KeepAlive
 from kaproto.negotiation import negotiate
 from kaproto.pki import clientFiles
 from kaproto.protocol import KeepAliveFactory, KeepAliveProtocol
+from kaproto.replies import Replies
 from kaproto.saslclient import Login, authenticate
 from kaproto.tls import CONFIRMATION, ClientContextFactory, explainTLS
 from kaproto.transport import identify
 from kaproto.uri import isURI, parseURI
-from kaproto.wire.message import Message, MessageType, Status, packMessage, unpackError
+from kaproto.wire.message import Message, MessageType
 from kaproto.wire.programs import (
     PROGRAM_VERSION,
     REMOTE_PROGRAM,
@@ -58,31 +59,12 @@ from kaproto.wire.xdr import Packer, Unpacker, XDRError
 
 __all__ = ["KeepAliveClientFactory", "KeepAliveClientProtocol", "connect", "endpointFor"]
 
-_SERIALS: Final = 2**32
-
 _WHY: Final = {
     CloseReason.ERROR: "an error",
     CloseReason.EOF: "end of file",
     CloseReason.KEEPALIVE: "a keepalive timeout",
     CloseReason.CLIENT: "the client's own request",
 }
-
-
-class _Call:
-    """
-    A call that has not been answered.  One whose caller has given up stays on the books, since
-    its answer still comes.
-    """
-
-    __slots__ = ("procedure", "program", "result")
-
-    def __init__(self, program: int, procedure: int) -> None:
-        self.program = program
-        self.procedure = procedure
-        self.result: Deferred[bytes] | None = Deferred(self._cancelled)
-
-    def _cancelled(self, _result: Deferred[bytes]) -> None:
-        self.result = None
 
 
 @implementer(IHandshakeListener)
@@ -110,8 +92,7 @@ class KeepAliveClientProtocol(KeepAliveProtocol):
         """
         Authenticate, ask for keepalive and open.
         """
-        self._serial = 0
-        self._calls: dict[int, _Call] = {}
+        self._replies = Replies()
         self._listeners: dict[int, Callable[[int, bytes], None]] = {}
         self._waitingOpen: list[Deferred[KeepAliveClientProtocol]] = []
         self._waitingClosed: list[Deferred[Exception]] = []
@@ -205,18 +186,11 @@ class KeepAliveClientProtocol(KeepAliveProtocol):
     def _call(self, program: int, procedure: int, payload: bytes, version: int) -> Deferred[bytes]:
         if self._reason is not None:
             return fail(self._reason)
-        serial = self._serial
-        self._serial = (serial + 1) % _SERIALS
         try:
-            packed = packMessage(
-                Message(program, version, procedure, MessageType.CALL, serial, Status.OK, payload)
-            )
+            packed, result = self._replies.expect(program, procedure, payload, version)
         except LocalProtocolError as error:
             return fail(error)
-        call = self._calls[serial] = _Call(program, procedure)
-        result = call.result
         self.send(packed)
-        assert result is not None, "it has had no time to be cancelled"
         return result
 
     def call(
@@ -351,7 +325,7 @@ class KeepAliveClientProtocol(KeepAliveProtocol):
         @raise RemoteProtocolError: for what no server may send.
         """
         if message.type == MessageType.REPLY:
-            self._replyReceived(message)
+            self._replies.received(message)
         elif message.type == MessageType.MESSAGE:
             self._eventReceived(message)
         else:
@@ -359,30 +333,6 @@ class KeepAliveClientProtocol(KeepAliveProtocol):
                 f"a message of type {message.type} for procedure {message.procedure} of program "
                 f"{message.program:#x}, which a client has no use for"
             )
-
-    def _replyReceived(self, message: Message) -> None:
-        call = self._calls.get(message.serial)
-        if call is None:
-            raise RemoteProtocolError(
-                f"a reply with serial {message.serial} from procedure {message.procedure}, which "
-                "answers no call"
-            )
-        if (message.program, message.procedure) != (call.program, call.procedure):
-            raise RemoteProtocolError(
-                f"a reply with serial {message.serial} from procedure {message.procedure} of "
-                f"program {message.program:#x} to a call of procedure {call.procedure} of program "
-                f"{call.program:#x}"
-            )
-        if message.status not in (Status.OK, Status.ERROR):
-            raise RemoteProtocolError(f"a reply with status {message.status}")
-        error = unpackError(message.payload) if message.status == Status.ERROR else None
-        del self._calls[message.serial]
-        if call.result is None:
-            return
-        if error is not None:
-            call.result.errback(error)
-        else:
-            call.result.callback(message.payload)
 
     def _eventReceived(self, message: Message) -> None:
         if (
@@ -415,10 +365,7 @@ class KeepAliveClientProtocol(KeepAliveProtocol):
             reason = self._reason = RemoteProtocolError(f"TLS failed: {explainTLS(reason)}")
         self._open = False
         self._ended = True
-        calls, self._calls = self._calls, {}
-        for call in calls.values():
-            if call.result is not None:
-                call.result.errback(reason)
+        self._replies.fail(reason)
         opening, self._waitingOpen = self._waitingOpen, []
         for opened in opening:
             opened.errback(reason)

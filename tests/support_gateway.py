@@ -132,7 +132,7 @@ class NearEnd(Party, KeepAliveClientProtocol):
         """
         Note what came, but for the answers to the calls by which it opens.
         """
-        if message.type == MessageType.REPLY and message.serial in self._calls:
+        if message.type == MessageType.REPLY and message.serial in self._replies:
             super().messageReceived(message)
         else:
             self.messages.append(message)

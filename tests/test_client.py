@@ -601,7 +601,7 @@ class CallTests(ClientTestCase):
         After 2^32 calls the serials begin again.
         """
         wire = self.connectOpen()
-        wire.protocol._serial = 2**32 - 1
+        wire.protocol._replies.serial = 2**32 - 1
         results = [wire.protocol.call(Probe.number, 1) for _time in range(2)]
         asked = wire.take()
         self.assertEqual([each.serial for each in asked], [2**32 - 1, 0])

@@ -25,7 +25,7 @@ FLOORS = (
     {"kaproto.authfile", "kaproto.counters", "kaproto.endpoints", "kaproto.rules", "kaproto.scram"},
     {"kaproto.negotiation", "kaproto.pacemaker", "kaproto.program", "kaproto.transport"},
     {"kaproto.auth", "kaproto.deadline", "kaproto.idle", "kaproto.scramfile"},
-    {"kaproto.authplugin", "kaproto.calls", "kaproto.ending", "kaproto.remote"},
+    {"kaproto.authplugin", "kaproto.calls", "kaproto.ending", "kaproto.remote", "kaproto.replies"},
     {"kaproto.reading"},
     {"kaproto.protocol"},
     {"kaproto.client", "kaproto.server"},

@@ -531,7 +531,7 @@ class ClientModel(RuleBasedStateMachine):
             assert number in self.results, "it cannot be called yet, or any more"
             self.expected[number] = self.results[number]
         else:
-            self.calls[self.protocol._serial - 1] = done
+            self.calls[self.protocol._replies.serial - 1] = done
             self.expected[number] = None
 
     @precondition(lambda self: self.calls and not self.gone)
