@@ -66,6 +66,9 @@ class Server:
         now = time.monotonic()
         try:
             present = established(self.program.pid, self.port)
+            if self._known - present:
+                # The kernel's table is read in pieces, and is not the same for each.
+                present |= established(self.program.pid, self.port)
         except OSError:
             # The process has ended.
             return
