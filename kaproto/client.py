@@ -83,7 +83,6 @@ class KeepAliveClientProtocol(KeepAliveProtocol):
     _log: ClassVar[Logger] = Logger()
     _open = False
     _ready = False
-    _ended = False
     _handshakeDone = False
     _goodbye: ConnectionClosed | None = None
     _serverSays: ConnectionClosed | None = None
@@ -95,7 +94,6 @@ class KeepAliveClientProtocol(KeepAliveProtocol):
         self._replies = Replies()
         self._listeners: dict[int, Callable[[int, bytes], None]] = {}
         self._waitingOpen: list[Deferred[KeepAliveClientProtocol]] = []
-        self._waitingClosed: list[Deferred[Exception]] = []
         factory = self.factory
         self.setDeadline(factory.openTimeout, "the server did not let this client open")
         if ISSLTransport.providedBy(self.transport):
@@ -287,18 +285,6 @@ class KeepAliveClientProtocol(KeepAliveProtocol):
         self._waitingOpen.append(waiting)
         return waiting
 
-    def whenClosed(self) -> Deferred[Exception]:
-        """
-        @return: fires, never fails, with the reason once the connection is gone:
-            L{kaproto.errors.KeepAliveTimeout}, L{ConnectionClosed}, L{RemoteProtocolError} or
-            what the transport reported.
-        """
-        if self._ended and self._reason is not None:
-            return succeed(self._reason)
-        waiting: Deferred[Exception] = Deferred()
-        self._waitingClosed.append(waiting)
-        return waiting
-
     def close(self) -> Deferred[Exception]:
         """
         Say goodbye and close; a server that does not answer that is not waited for any longer
@@ -364,14 +350,10 @@ class KeepAliveClientProtocol(KeepAliveProtocol):
         elif isinstance(reason, SSLError) and not isinstance(reason, KaprotoError):
             reason = self._reason = RemoteProtocolError(f"TLS failed: {explainTLS(reason)}")
         self._open = False
-        self._ended = True
         self._replies.fail(reason)
         opening, self._waitingOpen = self._waitingOpen, []
         for opened in opening:
             opened.errback(reason)
-        waiting, self._waitingClosed = self._waitingClosed, []
-        for each in waiting:
-            each.callback(reason)
 
 
 class KeepAliveClientFactory(KeepAliveFactory):

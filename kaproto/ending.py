@@ -10,6 +10,7 @@ from functools import partial
 from typing import ClassVar
 from typing import Protocol as Slice
 
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
@@ -48,13 +49,29 @@ class EndingProtocol(Protocol):
 
     _reason: Exception | None = None
     _deadline: Deadline | IDelayedCall | None = None
+    _ended = False
+    _waitingClosed: list[Deferred[Exception]] | None = None
 
     def closed(self, reason: Exception) -> None:
         """
-        The connection is gone.  Override it.
+        The connection is gone.  Override it, and call this one as well.
 
         @param reason: why, as far as this end knows.
         """
+
+    def whenClosed(self) -> Deferred[Exception]:
+        """
+        @return: fires, never fails, with the reason once the connection is gone:
+            L{kaproto.errors.KeepAliveTimeout}, L{ConnectionClosed},
+            L{kaproto.errors.RemoteProtocolError} or what the transport reported.
+        """
+        if self._ended and self._reason is not None:
+            return succeed(self._reason)
+        waiting: Deferred[Exception] = Deferred()
+        if self._waitingClosed is None:
+            self._waitingClosed = []
+        self._waitingClosed.append(waiting)
+        return waiting
 
     def setDeadline(self, seconds: float, expected: str) -> None:
         """
@@ -138,4 +155,10 @@ class EndingProtocol(Protocol):
                 self._reason = cause
             else:
                 self._reason = ConnectionClosed("the peer closed the connection")
-        self.closed(self._reason)
+        try:
+            self.closed(self._reason)
+        finally:
+            self._ended = True
+            waiting, self._waitingClosed = self._waitingClosed, None
+            for each in waiting or ():
+                each.callback(self._reason)

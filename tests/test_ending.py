@@ -4,6 +4,7 @@ Tests for L{kaproto.ending}.
 
 from __future__ import annotations
 
+from twisted.internet.defer import CancelledError
 from twisted.internet.error import ConnectionLost
 
 from kaproto import ending as endingModule
@@ -15,7 +16,7 @@ from kaproto.errors import (
 from kaproto.liveness import KeepAlive
 from kaproto.protocol import KeepAliveProtocol
 from tests.support import KEEPALIVE
-from tests.support_protocol import ProtocolTestCase
+from tests.support_protocol import Plain, ProtocolTestCase
 
 
 class DeadlineTests(ProtocolTestCase):
@@ -178,6 +179,32 @@ class ClosingTests(ProtocolTestCase):
         error = ConnectionLost()
         wire.lose(error)
         self.assertEqual(wire.protocol.reasons, [error])
+
+    def test_whenClosed(self) -> None:
+        """
+        Whoever asks is told when the connection is gone, and why, after the connection itself;
+        also if that makes a mistake then, and if it has been gone for long.
+        """
+
+        class Clumsy(Plain):
+            def closed(self, reason: Exception) -> None:
+                super().closed(reason)
+                order.append("closed")
+                raise ValueError("clumsy")
+
+        order: list[str] = []
+        wire = self.plain(Clumsy)
+        first, second, givenUp = (wire.protocol.whenClosed() for _ in range(3))
+        first.addCallback(lambda _: order.append("told"))
+        givenUp.cancel()
+        self.failureResultOf(givenUp, CancelledError)
+        reason = ConnectionClosed("enough")
+        wire.protocol.abort(reason)
+        self.assertEqual(order, [])
+        self.assertRaises(ValueError, wire.lose)
+        self.assertEqual(order, ["closed", "told"])
+        for each in (second, wire.protocol.whenClosed()):
+            self.assertIs(self.successResultOf(each), reason)
 
     def test_noException(self) -> None:
         """

@@ -292,6 +292,8 @@ def useServer(reactor: IReactorTime, endpoint: IStreamServerEndpoint) -> KeepAli
     assert_type(factory.counters, Counters)
     assert_type(factory.connections, set[KeepAliveServerProtocol])
     assert_type(factory.drain(), Deferred[None])
+    for each in factory.connections:
+        assert_type(each.whenClosed(), Deferred[Exception])
     factory.abort()
     return factory
 
