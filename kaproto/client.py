@@ -171,7 +171,6 @@ class KeepAliveClientProtocol(KeepAliveProtocol):
         error = failure.value
         if not isinstance(error, Exception):
             failure.raiseException()
-        self._open = False
         if self._reason is None and not self._waitingOpen:
             self._log.warn(
                 "{name} could not be opened: {error}", name=self.factory.name, error=error
@@ -349,7 +348,6 @@ class KeepAliveClientProtocol(KeepAliveProtocol):
             )
         elif isinstance(reason, SSLError) and not isinstance(reason, KaprotoError):
             reason = self._reason = RemoteProtocolError(f"TLS failed: {explainTLS(reason)}")
-        self._open = False
         self._replies.fail(reason)
         opening, self._waitingOpen = self._waitingOpen, []
         for opened in opening:

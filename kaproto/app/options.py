@@ -58,7 +58,6 @@ def _seconds(flag: str, least: float) -> _Coerce:
             )
         return value
 
-    coerce.coerceDoc = "Seconds."  # type: ignore[attr-defined]
     return coerce
 
 
