@@ -83,6 +83,11 @@ class Watched(Protocol):
             means as soon as everything has been read that is waiting in the sockets.
         """
 
+    def ping(self) -> None:
+        """
+        All who were due have been looked at, and it is one of L{Pacemaker.pings}.
+        """
+
 
 class Pacemaker:
     """
@@ -92,6 +97,9 @@ class Pacemaker:
     looking: while the process is suspended, or stalled in somebody's code, no silence is counted.
 
     The loop runs only while there is somebody to watch.
+
+    @ivar pings: those who are to be pinged before the reactor has its turn, once all who are due
+        have been looked at: first the one for all and then the other costs less than by turns.
     """
 
     _log = Logger()
@@ -103,6 +111,7 @@ class Pacemaker:
         """
         self._clock = clock
         self._seconds = seconds
+        self.pings: list[Watched] = []
         self._offset = seconds()
         self._turned = self._offset
         self._slots: dict[int, set[Watched]] = {}
@@ -199,17 +208,26 @@ class Pacemaker:
     def _turn(self) -> None:
         self._look()
         if self._continuation is None:
-            self._callUpon()
+            self._goOn()
 
     def _turnBetween(self, number: int) -> None:
         del self._between[number]
         self._turn()
 
+    def _goOn(self) -> None:
+        self._continuation = None
+        self._callUpon()
+        pings, self.pings = self.pings, []
+        for peer in pings:
+            try:
+                peer.ping()
+            except Exception:
+                self._log.failure("{peer!r} failed to ping", peer=peer)
+
     def _callUpon(self) -> None:
         """
         Go through the slots whose time has come, for as long as the budget lasts.
         """
-        self._continuation = None
         for peer in self._slots.pop(_SOON, ()):
             self._put(peer, self._hand)
         now = self.now
@@ -235,7 +253,7 @@ class Pacemaker:
         self._rest()
 
     def _continue(self) -> None:
-        self._continuation = self._clock.callLater(0, self._callUpon)
+        self._continuation = self._clock.callLater(0, self._goOn)
 
     def _callOne(self, peer: Watched, now: float) -> bool:
         """

@@ -153,7 +153,7 @@ class KeepAliveProtocol(ReadingProtocol):
             if self.measuresLatency:
                 self._pingedAt = self.factory.seconds()
             if outgoing is None or not outgoing.midMessage:
-                writeSoon(self.transport, PING)
+                self._pacemaker.pings.append(self)
                 if self.idle < 0:
                     self._goIdle()
             elif self._congested:
@@ -184,6 +184,13 @@ class KeepAliveProtocol(ReadingProtocol):
         due = liveness.due()
         # An interval that is too short to be told from none must not mean once more in this turn.
         return due if due > now else nextafter(now, inf)
+
+    def ping(self) -> None:
+        """
+        The pacemaker calls: see L{kaproto.pacemaker.Watched.ping}.
+        """
+        if self._reason is None:
+            writeSoon(self.transport, PING)
 
     def _goIdle(self) -> None:
         """

@@ -183,8 +183,15 @@ class RoundTripTests(SynchronousTestCase):
         A ping goes straight from the wheel to the socket.
         """
         self.roundTrip()
-        due = self.server.factory.pacemaker.now + 1
-        names = self.calls(lambda: self.server.factory.pacemaker._callOne(self.server, due))
+        pacemaker = self.server.factory.pacemaker
+        due = pacemaker.now + 1
+
+        def ping() -> None:
+            pacemaker._callOne(self.server, due)
+            self.assertEqual(pacemaker.pings, [self.server])
+            pacemaker.pings.pop().ping()
+
+        names = self.calls(ping)
         self.assertEqual(self.far.recv(100), PING)
         self.assertLessEqual(len(names), PING_CALLS, names)
 

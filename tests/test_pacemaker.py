@@ -80,8 +80,15 @@ class Peer:
         @param answer: what to do then.
         """
         self.beats: list[float] = []
+        self.pings: list[float] = []
         self._clock = clock
         self._answer = answer
+
+    def ping(self) -> None:
+        """
+        See L{kaproto.pacemaker.Watched.ping}.
+        """
+        self.pings.append(self._clock.seconds())
 
     def beat(self, now: float, /) -> float | None:
         """
@@ -921,6 +928,50 @@ class BeatTests(PacemakerTestCase):
         self.advance(5)
         self.assertEqual(sorted(len(peer.beats) for peer in peers), [0, 1])
 
+    def test_pings(self) -> None:
+        """
+        Those who are to be pinged are so when all who are due have been called upon, in that
+        order, and before the reactor has its turn; one that fails is logged.
+        """
+        events: list[str] = []
+
+        def make(name: str) -> Peer:
+            def answer(now: float) -> float:
+                events.append(f"beat {name}")
+                self.pacemaker.pings.append(peer)
+                self.clock.rightNow += BUDGET / 24
+                return now + 10
+
+            def ping() -> None:
+                events.append(f"ping {name}")
+                if name == "3":
+                    raise ValueError("not today")
+
+            peer = self.peer(answer)
+            self.patch(peer, "ping", ping)
+            return peer
+
+        self.clock.read = lambda: events.append("read")
+        peers = [make(str(number)) for number in range(48)]
+        for peer in peers:
+            self.pacemaker.watch(peer, 1)
+        self.advance(2)
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        turns = " ".join(events).split(" read ")
+        self.assertEqual(len(turns), 2)
+        told: list[str] = []
+        for turn in turns:
+            words = turn.split()
+            half = len(words) // 2
+            self.assertEqual(words[:half:2], ["beat"] * (half // 2))
+            self.assertEqual(words[half::2], ["ping"] * (half // 2))
+            self.assertEqual(words[1:half:2], words[half + 1 :: 2])
+            told += words[1:half:2]
+        self.assertEqual(sorted(told, key=int), [str(number) for number in range(48)])
+        self.assertEqual(self.pacemaker.pings, [])
+        for peer in peers:
+            self.pacemaker.forget(peer)
+
     def test_watchesAnother(self) -> None:
         """
         A peer may have others watched, which are called upon when they are due, and if that is
@@ -1011,6 +1062,11 @@ class StillPeer:
     slot = -1
     exact = False
     beats = 0
+
+    def ping(self) -> None:
+        """
+        It is never to be pinged.
+        """
 
     def beat(self, now: float) -> None:
         """

@@ -186,6 +186,19 @@ class KeepAliveTests(ProtocolTestCase):
             self.assertEqual(wire.protocol.keepAlive, KeepAlive(0, 0))
             self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_closedMeanwhile(self) -> None:
+        """
+        An end that closes after it was found that a ping is due, and before it is sent, sends
+        none.
+        """
+        wire = self.plain()
+        wire.protocol.startKeepAlive(KEEPALIVE)
+        wire.protocol.beat(1)
+        (pinged,) = wire.protocol.factory.pacemaker.pings
+        wire.protocol.disconnect(ConnectionClosed("enough"))
+        pinged.ping()
+        self.assertEqual(wire.taken(), b"")
+
     def test_notWhenClosing(self) -> None:
         """
         An end that is closing does not begin to ping.
