@@ -9,7 +9,7 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks.measure import hold, openMany
+from benchmarks.measure import Held, hold, middle, openMany
 from benchmarks.plot import plot
 from benchmarks.processes import raiseFileLimit
 from benchmarks.report import Run, machine
@@ -33,12 +33,12 @@ def main(arguments: list[str] | None = None) -> int:
     counts = sorted({min(clients, allowed - SPARE_FILES) for clients in options.clients})
     if counts[-1] < max(options.clients):
         _say(f"only {allowed:,} files may be open here: going up to {counts[-1]:,} clients")
-    for server in _chosen(options.servers, run):
-        try:
-            _measure(server, counts, options, run)
-        except RuntimeError as error:
-            run.skipped[server.name] = str(error)
-            _say(f"{server.name}: {error}")
+    servers = _chosen(options.servers, run)
+    for clients in counts:
+        _holdAll(servers, clients, options, run)
+        _write(run, options.out)
+    if not options.no_opening:
+        _openAll(servers, options, run)
         _write(run, options.out)
     print((options.out / "report.md").read_text())
     _say(f"written to {options.out}: report.md, report.json, cost.svg, and what servers printed")
@@ -63,6 +63,13 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--seconds", type=float, default=20.0, help="seconds to measure each for (default 20)"
+    )
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=1,
+        help="how often to measure all servers, one after the other; each server's median counts, "
+        "of two the lower (default 1)",
     )
     parser.add_argument(
         "--servers",
@@ -104,25 +111,50 @@ def _chosen(names: list[str], run: Run) -> list[Server]:
     return chosen
 
 
-def _measure(server: Server, counts: list[int], options: argparse.Namespace, run: Run) -> None:
-    for clients in counts:
-        _say(f"{server.name}: holding {clients:,} clients for {options.seconds:g} s")
-        held = hold(server, clients, options.interval, options.count, options.seconds, options.out)
-        run.held.append(held)
-        cost = held.microseconds
-        said = "no round trips" if cost is None else f"{cost:.1f} us per round trip"
-        _say(f"{server.name}: {said}{f'; {held.problem}' if held.problem else ''}")
-    if not options.no_opening:
+def _holdAll(servers: list[Server], clients: int, options: argparse.Namespace, run: Run) -> None:
+    """
+    Measure all servers with the same number of clients, close together in time, since the speed
+    of a machine drifts.
+    """
+    rounds: dict[str, list[Held]] = {}
+    for _ in range(options.rounds):
+        for server in servers:
+            found = rounds.setdefault(server.name, [])
+            if server.name in run.skipped:
+                continue
+            if found and (found[-1].problem or not server.pings):
+                # It takes long, or there is nothing to be compared.
+                continue
+            _say(f"{server.name}: holding {clients:,} clients for {options.seconds:g} s")
+            try:
+                held = hold(
+                    server, clients, options.interval, options.count, options.seconds, options.out
+                )
+            except RuntimeError as error:
+                _skip(server, error, run)
+                continue
+            found.append(held)
+            cost = held.microseconds
+            said = "no round trips" if cost is None else f"{cost:.1f} us per round trip"
+            _say(f"{server.name}: {said}{f'; {held.problem}' if held.problem else ''}")
+    run.held += [middle(found) for found in rounds.values() if found]
+
+
+def _openAll(servers: list[Server], options: argparse.Namespace, run: Run) -> None:
+    for server in servers:
+        if server.name in run.skipped:
+            continue
         _say(f"{server.name}: opening {options.storm:,} clients, in turn and at once")
-        opened = openMany(
-            server,
-            options.storm,
-            options.storm,
-            options.interval,
-            options.count,
-            options.out,
-        )
-        run.opened.append(opened)
+        numbers = (options.storm, options.storm, options.interval, options.count)
+        try:
+            run.opened.append(openMany(server, *numbers, options.out))
+        except RuntimeError as error:
+            _skip(server, error, run)
+
+
+def _skip(server: Server, error: RuntimeError, run: Run) -> None:
+    run.skipped[server.name] = str(error)
+    _say(f"{server.name}: {error}")
 
 
 def _write(run: Run, folder: Path) -> None:

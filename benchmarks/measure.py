@@ -14,7 +14,7 @@ from benchmarks.generator import Generator, Load
 from benchmarks.processes import Measured, Others
 from benchmarks.servers import Running, Server
 
-__all__ = ["Held", "Opened", "hold", "openMany"]
+__all__ = ["Held", "Opened", "hold", "middle", "openMany"]
 
 WARM_UP = 20
 """
@@ -51,6 +51,7 @@ class Held:
     @ivar problem: why there are no figures, or they are not of this many clients.
     @ivar microseconds: of its processor time per round trip, the median of the windows.
     @ivar windows: the same of each window.
+    @ivar rounds: the same of each time that it was measured, of which this is the middle one.
     @ivar bytesPerClient: resident memory it gained, per client.
     @ivar processor: the part of one processor it used.
     @ivar generatorProcessor: the part of one processor the generator used.
@@ -67,6 +68,7 @@ class Held:
     problem: str = ""
     microseconds: float | None = None
     windows: list[float] = field(default_factory=list)
+    rounds: list[float] = field(default_factory=list)
     bytesPerClient: float | None = None
     processor: float | None = None
     generatorProcessor: float | None = None
@@ -172,6 +174,21 @@ def hold(
     held.pingLate = _together(reports, "ping")
     held.pongLate = _together(reports, "pong")
     return held
+
+
+def middle(rounds: list[Held]) -> Held:
+    """
+    Choose among the times that a server was measured with the same number of clients.
+
+    @param rounds: what was found, at least once.
+    @return: that with the median of the costs; the last one where that is not of all clients.
+    """
+    if rounds[-1].problem:
+        return rounds[-1]
+    inOrder = sorted(rounds, key=lambda held: held.microseconds or 0.0)
+    chosen = inOrder[(len(inOrder) - 1) // 2]
+    chosen.rounds = [held.microseconds for held in rounds if held.microseconds is not None]
+    return chosen
 
 
 def openMany(
