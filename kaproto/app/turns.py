@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 
 __all__ = ["MOST", "boundTurns"]
 
-MOST: Final = 64
+MOST: Final = 32
 """
 How many file descriptors are served in a turn.  The others are the first of the next.
 """
