@@ -289,7 +289,7 @@ class KeepAliveClientProtocol(KeepAliveProtocol):
         Say goodbye and close; a server that does not answer that is not waited for any longer
         than C{closeTimeout}.
 
-        @return: fires as L{whenClosed} does.
+        @return: fires as L{whenClosed<kaproto.ending.EndingProtocol.whenClosed>} does.
         """
         if self._reason is None and self._goodbye is None:
             reason = ConnectionClosed("this client closed the connection", CloseReason.CLIENT)
