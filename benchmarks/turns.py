@@ -40,8 +40,7 @@ class TimedPoller:
         """
         self._poller = select.epoll(size)
         self.register, self.unregister = self._poller.register, self._poller.unregister
-        self.modify, self.close = self._poller.modify, self._poller.close
-        self.fileno = self._poller.fileno
+        self.modify = self._poller.modify
         self._begun = time.monotonic()
         self._events = 0
         self._file = file.open("w", buffering=1)
