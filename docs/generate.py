@@ -17,8 +17,8 @@ from twisted.python.reflect import namedAny
 
 from drawing import draw
 from kaproto.app.options import Options
-from kaproto.app.policies import describePolicies
-from kaproto.negotiation import TRANSITIONS
+from kaproto.policies.plugins import describePolicies
+from kaproto.rpc.negotiation import TRANSITIONS
 
 __all__ = ["ELSEWHERE", "drawHandshake", "writeAll"]
 

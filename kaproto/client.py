@@ -28,7 +28,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from kaproto.authfile import loginFor
 from kaproto.errors import (
     AuthenticationFailed,
     ConnectionClosed,
@@ -38,13 +37,14 @@ from kaproto.errors import (
     RemoteError,
     RemoteProtocolError,
 )
-from kaproto.liveness import KeepAlive
-from kaproto.negotiation import negotiate
-from kaproto.pki import clientFiles
-from kaproto.protocol import KeepAliveFactory, KeepAliveProtocol
-from kaproto.replies import Replies
-from kaproto.saslclient import Login, authenticate
-from kaproto.tls import CONFIRMATION, ClientContextFactory, explainTLS
+from kaproto.keepalive.liveness import KeepAlive
+from kaproto.rpc.negotiation import negotiate
+from kaproto.rpc.protocol import KeepAliveFactory, KeepAliveProtocol
+from kaproto.rpc.replies import Replies
+from kaproto.security.authfile import loginFor
+from kaproto.security.pki import clientFiles
+from kaproto.security.saslclient import Login, authenticate
+from kaproto.security.tls import CONFIRMATION, ClientContextFactory, explainTLS
 from kaproto.transport import identify
 from kaproto.uri import isURI, parseURI
 from kaproto.wire.message import Message, MessageType
@@ -138,7 +138,7 @@ class KeepAliveClientProtocol(KeepAliveProtocol):
             self.keepAliveSupported = await negotiate(
                 self._callRemote, factory.name, factory.flags, logIn
             )
-            if factory.wantsFarewell:
+            if factory.registersCloseCallback:
                 await self._askForFarewell()
         except XDRError as error:
             raise RemoteProtocolError(
@@ -289,7 +289,7 @@ class KeepAliveClientProtocol(KeepAliveProtocol):
         Say goodbye and close; a server that does not answer that is not waited for any longer
         than C{closeTimeout}.
 
-        @return: fires as L{whenClosed<kaproto.ending.EndingProtocol.whenClosed>} does.
+        @return: fires as L{whenClosed<kaproto.ending.ClosingProtocol.whenClosed>} does.
         """
         if self._reason is None and self._goodbye is None:
             reason = ConnectionClosed("this client closed the connection", CloseReason.CLIENT)
@@ -365,13 +365,13 @@ class KeepAliveClientFactory(KeepAliveFactory):
     @ivar login: the name and the password, for servers that want them.
     @ivar onOpen: is called with each connection once it is open; the connection counts as open
         when what it returns has fired.
-    @ivar wantsFarewell: whether to ask the server to say why, when it closes.
+    @ivar registersCloseCallback: whether to ask the server to say why, when it closes.
     @ivar openTimeout: seconds from connecting until open.
     """
 
     protocol = KeepAliveClientProtocol
     openTimeout: float = 30.0
-    wantsFarewell = True
+    registersCloseCallback = True
 
     def __init__(
         self,

@@ -12,13 +12,13 @@ from twisted.logger import Logger
 from kaproto.errors import (
     AuthenticationFailed,
     DeadlineMissed,
-    Displaced,
     KeepAliveTimeout,
     PeerFlooded,
     RemoteProtocolError,
+    TooManyClients,
 )
 from kaproto.peer import Peer
-from kaproto.tls import explainTLS
+from kaproto.security.tls import explainTLS
 
 __all__ = ["Counters"]
 
@@ -31,12 +31,12 @@ class Counters:
     @ivar accepted: connections accepted.
     @ivar opened: connections opened.
     @ivar refused: clients that the policy refused.
-    @ivar remarked: clients that the policy admitted with a remark, such as that mode 2 would
+    @ivar warned: clients that the policy admitted with a warning, such as that mode 2 would
         have refused them.
     @ivar dead: clients that keepalive found dead.
     @ivar flooded: clients that went over a budget.
-    @ivar late: clients that missed a deadline.
-    @ivar garbled: clients that broke the protocol in another way.
+    @ivar deadlinesMissed: clients that missed a deadline.
+    @ivar protocolErrors: clients that broke the protocol in another way.
     @ivar unauthenticated: TLS clients that were not let in, and failures to log in.
     @ivar displaced: clients that had to go because there were too many.
     """
@@ -44,11 +44,11 @@ class Counters:
     accepted: int = 0
     opened: int = 0
     refused: int = 0
-    remarked: int = 0
+    warned: int = 0
     dead: int = 0
     flooded: int = 0
-    late: int = 0
-    garbled: int = 0
+    deadlinesMissed: int = 0
+    protocolErrors: int = 0
     unauthenticated: int = 0
     displaced: int = 0
 
@@ -61,7 +61,7 @@ class Counters:
         @param journal: where to say it.
         """
         match reason:
-            case Displaced():
+            case TooManyClients():
                 self.displaced += 1
                 journal.warn("dropped {peer}: {reason}", peer=peer, reason=reason)
             case AuthenticationFailed():
@@ -77,8 +77,8 @@ class Counters:
                 self.flooded += 1
                 journal.warn("dropped {peer}: {reason}", peer=peer, reason=reason)
             case DeadlineMissed():
-                self.late += 1
+                self.deadlinesMissed += 1
                 journal.warn("dropped {peer}: {reason}", peer=peer, reason=reason)
             case RemoteProtocolError():
-                self.garbled += 1
+                self.protocolErrors += 1
                 journal.warn("dropped {peer}: it sent {reason}", peer=peer, reason=reason)

@@ -11,7 +11,6 @@ __all__ = [
     "AuthenticationFailed",
     "ConnectionClosed",
     "DeadlineMissed",
-    "Displaced",
     "KaprotoError",
     "KeepAliveTimeout",
     "KeepAliveUnsupported",
@@ -20,6 +19,7 @@ __all__ = [
     "ProtocolError",
     "RemoteError",
     "RemoteProtocolError",
+    "TooManyClients",
 ]
 
 
@@ -160,7 +160,7 @@ class RemoteError(KaprotoError):
         )
 
 
-class Displaced(KaprotoError):
+class TooManyClients(KaprotoError):
     """
     The server had too many clients, and this one was not open yet, or not even known.
     """

@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 from zope.interface import Attribute, Interface
 
-from kaproto.liveness import KeepAlive
+from kaproto.keepalive.liveness import KeepAlive
 from kaproto.peer import Peer
 
 __all__ = [
@@ -30,11 +30,11 @@ class Admission:
     """
     The peer may open.
 
-    @ivar remark: something to log and count about it, such as that a stricter policy would have
+    @ivar warning: something to log and count about it, such as that a stricter policy would have
         refused it.
     """
 
-    remark: str | None = None
+    warning: str | None = None
 
 
 @attrs.frozen

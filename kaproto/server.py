@@ -14,28 +14,28 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from kaproto.auth import Admittance, Arrivals, Authentication
-from kaproto.calls import Calls
 from kaproto.counters import Counters
 from kaproto.errors import (
     AuthenticationFailed,
     ConnectionClosed,
-    Displaced,
     KeepAliveTimeout,
     RemoteError,
     RemoteProtocolError,
+    TooManyClients,
 )
 from kaproto.interfaces import IBackend, IKeepAlivePolicy, IProgram, ISession, OpenRequest
-from kaproto.negotiation import MESSAGE_LIMITS, Event, Phase, ServerNegotiation, rpcError
-from kaproto.pacemaker import ENDS
+from kaproto.keepalive.pacemaker import MAX_CLOSES_PER_TURN
 from kaproto.policies import Disable
 from kaproto.program import ApplicationBackend
-from kaproto.protocol import KeepAliveFactory, KeepAliveProtocol
-from kaproto.reading import CALLS
-from kaproto.remote import RemoteProgram
-from kaproto.tls import CONFIRMATION, ICertificateChecker, TLSTransport, examine
+from kaproto.rpc.connection import CALLS
+from kaproto.rpc.dispatch import Calls
+from kaproto.rpc.negotiation import MESSAGE_LIMITS, Event, Phase, ServerNegotiation
+from kaproto.rpc.protocol import KeepAliveFactory, KeepAliveProtocol
+from kaproto.rpc.remote import RemoteProgram
+from kaproto.security.admission import AccessControl, Authentication, PendingClients
+from kaproto.security.tls import CONFIRMATION, ICertificateChecker, TLSTransport, examine
 from kaproto.transport import identify, paceAccepts
-from kaproto.wire.message import Message, MessageType, Status, packMessage
+from kaproto.wire.message import Message, MessageType, Status, packMessage, rpcError
 from kaproto.wire.programs import (
     PROGRAM_VERSION,
     REMOTE_PROGRAM,
@@ -59,7 +59,7 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
     @ivar peer: what is known of the client.
     @ivar negotiation: how far it has come.
     @ivar session: what the backend opened for it, once it is open.
-    @ivar wantsFarewell: whether it wants to be told why, when this end closes.
+    @ivar closeCallbackRegistered: whether it wants to be told why, when this end closes.
     @ivar authentication: its login, while it has that before it.
     @ivar draining: whether it is to be closed as soon as nothing is left to be done for it.
     @ivar unreadTimeout: seconds that a client may call on without reading its replies.
@@ -68,12 +68,12 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
     factory: KeepAliveServerFactory
     _log: ClassVar[Logger] = Logger()
     session: ISession | None = None
-    wantsFarewell = False
+    closeCallbackRegistered = False
     authentication: Authentication | None = None
     unreadTimeout: ClassVar[float] = 60.0
     _openAnswered = False
     draining = False
-    _surplus = False
+    _overLimit = False
     _afterReply: IDelayedCall | None = None
     _farewell: Exception
 
@@ -86,7 +86,7 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
         factory.connections.add(self)
         paceAccepts(self.transport, factory.clock)
         self.peer = identify(self.transport)
-        portal = factory.admittance.portal
+        portal = factory.accessControl.portal
         self.negotiation = ServerNegotiation(
             self.peer, factory.policy, authenticate=portal is not None
         )
@@ -94,11 +94,11 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
         self._limitMessages()
         handshaking = self.peer.transport == "tls"
         if portal is not None:
-            self.authentication = Authentication(self, portal, factory.admittance, factory.clock)
+            self.authentication = Authentication(self, portal, factory.accessControl, factory.clock)
         if factory.makeRoom(self, unknown=handshaking or portal is not None):
-            self._surplus = True
+            self._overLimit = True
         if handshaking:
-            timeout = factory.admittance.timeout
+            timeout = factory.accessControl.timeout
             self.setDeadline(timeout, "it did not complete the TLS handshake")
         else:
             self._accepted()
@@ -112,7 +112,7 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
         identity = examine(cast(TLSTransport, self.transport))
         self.peer.tlsDN = identity.dn
         self.peer.tlsFingerprint = identity.fingerprint
-        problem = self.factory.admittance.judge(identity)
+        problem = self.factory.accessControl.checkCertificate(identity)
         if problem is not None:
             self.factory.counters.unauthenticated += 1
             self.disconnect(AuthenticationFailed(problem))
@@ -125,9 +125,9 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
         The transport is as it should be; what is left to be shown is shown in messages.
         """
         if self.authentication is not None:
-            self.setDeadline(self.factory.admittance.timeout, "it did not log in")
+            self.setDeadline(self.factory.accessControl.timeout, "it did not log in")
         else:
-            self.factory.arrivals.known(self)
+            self.factory.pending.known(self)
             self._setOpenDeadline()
 
     def authenticated(self, user: str) -> None:
@@ -137,7 +137,7 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
         self.authentication = None
         self.peer.user = user
         self._advance(Event.AUTHENTICATED)
-        self.factory.arrivals.known(self)
+        self.factory.pending.known(self)
         self._setOpenDeadline()
 
     def authenticationFailed(self) -> None:
@@ -204,16 +204,16 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
                 error = "internal error: the server is shutting down"
                 self._calls.fail(message, rpcError(error, ErrorCode.INTERNAL_ERROR))
             return
-        if self._surplus:
-            self._turnAway(message)
+        if self._overLimit:
+            self._rejectExcess(message)
             return
         self._calls.received(message)
         if self._calls.full and not self.isPausedFor(CALLS):
             self.pauseReading(CALLS)
             self._limitUnread()
 
-    def _turnAway(self, message: Message) -> None:
-        limit = self.factory.admittance.maxClients
+    def _rejectExcess(self, message: Message) -> None:
+        limit = self.factory.accessControl.maxClients
         error = f"operation failed: the server has its {limit} clients (--max-clients); try later"
         self.endSoon(AuthenticationFailed(f"one more than {limit} clients (--max-clients)"))
         self._calls.fail(message, rpcError(error, ErrorCode.OPERATION_FAILED))
@@ -273,7 +273,7 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
         self._calls.proceed()
         self.callAnswered()
 
-    def keepAliveAsked(self) -> None:
+    def keepAliveRequested(self) -> None:
         """
         The client answers pings: ping it, if the policy says so.
         """
@@ -281,7 +281,7 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
         if keepAlive is not None and not self.keepAlive.enabled:
             self.startKeepAlive(keepAlive)
 
-    def openAsked(self, payload: bytes) -> OpenRequest:
+    def openRequested(self, payload: bytes) -> OpenRequest:
         """
         The client wants to open.
 
@@ -301,9 +301,9 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
                 self._farewell = error
             raise
         self._limitMessages()
-        if admission.remark is not None:
-            self.factory.counters.remarked += 1
-            self._log.info("{peer}: {remark}", peer=self.peer, remark=admission.remark)
+        if admission.warning is not None:
+            self.factory.counters.warned += 1
+            self._log.info("{peer}: {text}", peer=self.peer, text=admission.warning)
         self.clearDeadline()
         return request
 
@@ -316,7 +316,7 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
             return
         self.session = session
         self._advance(Event.OPENED)
-        self.factory.arrivals.opened(self)
+        self.factory.pending.opened(self)
         self.factory.counters.opened += 1
 
     def openFailed(self) -> None:
@@ -327,7 +327,7 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
             self._advance(Event.OPEN_FAILED)
             self._setOpenDeadline()
 
-    def endAsked(self) -> None:
+    def closeRequested(self) -> None:
         """
         The client wants to close.
         """
@@ -340,18 +340,18 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
         """
         if not self.draining and self._reason is None:
             self.draining = True
-            self.sayWhy(CloseReason.EOF)
+            self.sendCloseEvent(CloseReason.EOF)
             self.callAnswered()
 
     @property
     def _idle(self) -> bool:
         return self._calls.idle and (self.session is None or self.session.idle)
 
-    def sayWhy(self, reason: CloseReason) -> None:
+    def sendCloseEvent(self, reason: CloseReason) -> None:
         """
         Tell a client that wants to know why this end is about to close; C{virsh} prints it.
         """
-        if self.wantsFarewell:
+        if self.closeCallbackRegistered:
             self.sendEvent(
                 REMOTE_PROGRAM,
                 Procedure.CONNECT_EVENT_CONNECTION_CLOSED,
@@ -362,10 +362,10 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
         """
         Tell a client that is dead why, in case it is not quite, and do not wait for it.
         """
-        if not self.wantsFarewell or self.congested:
+        if not self.closeCallbackRegistered or self.congested:
             super().died(reason)
             return
-        self.sayWhy(CloseReason.KEEPALIVE)
+        self.sendCloseEvent(CloseReason.KEEPALIVE)
         self.disconnect(reason, _FAREWELL_SECONDS)
 
     def _end(self, reason: Exception) -> None:
@@ -404,8 +404,8 @@ class KeepAliveServerFactory(KeepAliveFactory):
     @ivar openTimeout: seconds a client has from connecting until it has opened.
     @ivar connections: those that are there.
     @ivar counters: what has been seen.
-    @ivar admittance: what is asked of clients before they are let in.
-    @ivar arrivals: those that are not open yet.
+    @ivar accessControl: what is asked of clients before they are let in.
+    @ivar pending: those that are not open yet.
     """
 
     protocol = KeepAliveServerProtocol
@@ -417,14 +417,14 @@ class KeepAliveServerFactory(KeepAliveFactory):
         backend: IBackend | None = None,
         programs: Iterable[IProgram] = (),
         clock: IReactorTime | None = None,
-        admittance: Admittance | None = None,
+        accessControl: AccessControl | None = None,
     ) -> None:
         """
         @param policy: by default mode 0, L{Disable}.
         @param backend: what there is to open, by default an L{ApplicationBackend}.
         @param programs: the application's own.
         @param clock: see L{KeepAliveFactory}.
-        @param admittance: by default everybody is let in whom the transport lets in.
+        @param accessControl: by default everybody is let in whom the transport lets in.
         @raise ValueError: when two programs have one number.
         """
         super().__init__(clock)
@@ -436,8 +436,8 @@ class KeepAliveServerFactory(KeepAliveFactory):
             self.programs[program.number] = program
         self.connections: set[KeepAliveServerProtocol] = set()
         self.counters = Counters()
-        self.admittance = Admittance() if admittance is None else admittance
-        self.arrivals: Arrivals[KeepAliveServerProtocol] = Arrivals()
+        self.accessControl = AccessControl() if accessControl is None else accessControl
+        self.pending: PendingClients[KeepAliveServerProtocol] = PendingClients()
         self._waitingEmpty: list[Deferred[None]] = []
 
     def drain(self) -> Deferred[None]:
@@ -460,9 +460,9 @@ class KeepAliveServerFactory(KeepAliveFactory):
         """
         End connections, a few in each turn of the reactor, so that the others are served.
         """
-        for connection in connections[-ENDS:]:
+        for connection in connections[-MAX_CLOSES_PER_TURN:]:
             how(connection)
-        del connections[-ENDS:]
+        del connections[-MAX_CLOSES_PER_TURN:]
         if connections:
             self.clock.callLater(0, self._end, connections, how)
 
@@ -474,18 +474,18 @@ class KeepAliveServerFactory(KeepAliveFactory):
         @param unknown: whether it has a handshake or a login before it.
         @return: whether there is no such other, so that this one is to be turned away.
         """
-        oldest = self.arrivals.came(
-            connection, len(self.connections), self.admittance, unknown=unknown
+        oldest = self.pending.came(
+            connection, len(self.connections), self.accessControl, unknown=unknown
         )
         if oldest is not None and oldest is not connection:
-            oldest.abort(Displaced("too many clients, and it was the one to wait longest"))
+            oldest.abort(TooManyClients("too many clients, and it was the one to wait longest"))
         return oldest is connection
 
     def connectionGone(self, connection: KeepAliveServerProtocol) -> None:
         """
         A connection is gone.
         """
-        self.arrivals.gone(connection)
+        self.pending.gone(connection)
         self.connections.discard(connection)
         self._checkEmpty()
 

@@ -16,8 +16,8 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol
-from kaproto.pacemaker import TICK
-from kaproto.protocol import KeepAliveProtocol
+from kaproto.keepalive.pacemaker import TICK
+from kaproto.rpc.protocol import KeepAliveProtocol
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
 
 __all__ = ["ConnectedPair", "MemoryTransport", "Sent", "connectedPair"]
@@ -212,8 +212,8 @@ class ConnectedPair(Generic[_Server, _Client]):
 
     def advance(self, seconds: float) -> None:
         """
-        Let time pass, in steps of L{kaproto.pacemaker.TICK}, and deliver what is written.  A
-        single great step of the clock would be to kaproto what it is in life: a stall, during
+        Let time pass, in steps of L{kaproto.keepalive.pacemaker.TICK}, and deliver what is written.
+         A single great step of the clock would be to kaproto what it is in life: a stall, during
         which no silence is counted.
         """
         end = self.clock.seconds() + seconds

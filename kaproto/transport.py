@@ -14,7 +14,7 @@ from twisted.internet.tcp import Connection, Port
 from kaproto.peer import Peer
 from kaproto.unixpeer import unixCredentials
 
-__all__ = ["ACCEPTS", "StreamTransport", "hasUnread", "identify", "paceAccepts", "writeSoon"]
+__all__ = ["ACCEPTS", "StreamTransport", "hasUnread", "identify", "paceAccepts", "writeNow"]
 
 ACCEPTS: Final = 8
 """
@@ -122,7 +122,7 @@ def paceAccepts(transport: StreamTransport, clock: IReactorTime) -> None:
         clock.callLater(0, setattr, port, "numberAccepts", ACCEPTS)
 
 
-def writeSoon(transport: StreamTransport, data: bytes) -> None:
+def writeNow(transport: StreamTransport, data: bytes) -> None:
     """
     Write a few bytes, past the reactor where that is safe.
 

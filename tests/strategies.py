@@ -10,7 +10,7 @@ from itertools import pairwise
 from hypothesis import strategies as st
 
 from kaproto.errors import RemoteError
-from kaproto.liveness import INTERVAL_MAX, KeepAlive
+from kaproto.keepalive.liveness import INTERVAL_MAX, KeepAlive
 from kaproto.wire.message import HEADER_SIZE, Message
 
 __all__ = [

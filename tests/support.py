@@ -22,11 +22,11 @@ from zope.interface import implementer
 from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol
 from kaproto.errors import RemoteError
 from kaproto.interfaces import IBackend, IKeepAlivePolicy, IProgram, ISession, OpenRequest
-from kaproto.liveness import KeepAlive
-from kaproto.pacemaker import TICK
+from kaproto.keepalive.liveness import KeepAlive
+from kaproto.keepalive.pacemaker import TICK
 from kaproto.peer import Peer
 from kaproto.program import Program, procedure
-from kaproto.protocol import KeepAliveProtocol
+from kaproto.rpc.protocol import KeepAliveProtocol
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
 from kaproto.testing import ConnectedPair, connectedPair
 from kaproto.wire.message import (

@@ -16,8 +16,8 @@ from zope.interface import implementer
 from kaproto.backends.gateway import Gateway
 from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol
 from kaproto.interfaces import IKeepAlivePolicy
-from kaproto.liveness import KeepAlive
-from kaproto.pacemaker import TICK
+from kaproto.keepalive.liveness import KeepAlive
+from kaproto.keepalive.pacemaker import TICK
 from kaproto.policies import Disable
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
 from kaproto.testing import ConnectedPair, connectedPair
@@ -279,7 +279,7 @@ class ThreeParties:
         """
         clientFactory = KeepAliveClientFactory(name, flags, clock=self.clock)
         clientFactory.protocol = NearEnd
-        clientFactory.wantsFarewell = farewell
+        clientFactory.registersCloseCallback = farewell
         pair = connectedPair(self.factory, clientFactory, flush=False)
         self._pairs.append(pair)
         self.flush()

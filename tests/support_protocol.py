@@ -8,13 +8,13 @@ from typing import cast
 
 from twisted.internet.interfaces import IReactorTime
 
-from kaproto.protocol import KeepAliveFactory, KeepAliveProtocol
+from kaproto.rpc.protocol import KeepAliveFactory, KeepAliveProtocol
+from kaproto.wire.filter import Header
 from kaproto.wire.message import (
     PING,
     Message,
 )
 from kaproto.wire.programs import KEEPALIVE_PROGRAM
-from kaproto.wire.sieve import Header
 from tests.support import ClockTestCase, Wire, call
 
 __all__ = ["HELLO", "Plain", "ProtocolTestCase", "keepsKeepAlive"]

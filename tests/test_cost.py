@@ -23,9 +23,9 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from kaproto.client import KeepAliveClientFactory
-from kaproto.idle import IdleReader
-from kaproto.liveness import KeepAlive
-from kaproto.pacemaker import TICK
+from kaproto.keepalive.idlereader import IdleReader
+from kaproto.keepalive.liveness import KeepAlive
+from kaproto.keepalive.pacemaker import TICK
 from kaproto.policies import Mandatory
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
 from kaproto.testing import connectedPair

@@ -19,10 +19,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kaproto.backends.host import EmbeddedHost
 from kaproto.interfaces import ADMITTED, Admission, Refused
-from kaproto.liveness import KeepAlive
-from kaproto.negotiation import TRANSITIONS
+from kaproto.keepalive.liveness import KeepAlive
 from kaproto.peer import Peer
 from kaproto.policies import Mandatory
+from kaproto.rpc.negotiation import TRANSITIONS
 from kaproto.server import KeepAliveServerFactory
 from tests.interop.programs import Program
 from tests.interop.support import InteropTestCase, reactor, waitUntil
@@ -170,11 +170,11 @@ class PolicyTests(SynchronousTestCase):
 
     def test_excepted(self) -> None:
         """
-        Whoever did not ask is admitted from the network that is excepted, with a remark.
+        Whoever did not ask is admitted from the network that is excepted, with a warning.
         """
         answer = self.admit("192.0.2.9", asked=False)
         assert isinstance(answer, Admission)
-        self.assertIn("excepted", str(answer.remark))
+        self.assertIn("excepted", str(answer.warning))
 
     def test_refused(self) -> None:
         """

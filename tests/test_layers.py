@@ -19,17 +19,15 @@ import kaproto
 ROOT = Path(kaproto.__file__).parent
 
 FLOORS = (
-    {"kaproto", "kaproto.dn", "kaproto.errors", "kaproto.pki", "kaproto.uri", "kaproto.wire"},
-    {"kaproto.certificates", "kaproto.liveness", "kaproto.peer", "kaproto.unixpeer"},
-    {"kaproto.interfaces", "kaproto.policies", "kaproto.sasl", "kaproto.saslclient", "kaproto.tls"},
-    {"kaproto.authfile", "kaproto.counters", "kaproto.endpoints", "kaproto.rules", "kaproto.scram"},
-    {"kaproto.negotiation", "kaproto.pacemaker", "kaproto.program", "kaproto.transport"},
-    {"kaproto.auth", "kaproto.deadline", "kaproto.idle", "kaproto.scramfile"},
-    {"kaproto.authplugin", "kaproto.calls", "kaproto.ending", "kaproto.remote", "kaproto.replies"},
-    {"kaproto.reading"},
-    {"kaproto.protocol"},
+    {"kaproto", "kaproto.errors", "kaproto.uri"},
+    {"kaproto.peer", "kaproto.unixpeer", "kaproto.wire"},
+    {"kaproto.transport"},
+    {"kaproto.keepalive", "kaproto.security"},
+    {"kaproto.counters", "kaproto.interfaces"},
+    {"kaproto.policies", "kaproto.program"},
+    {"kaproto.rpc"},
     {"kaproto.client", "kaproto.server"},
-    {"kaproto.backends", "kaproto.relay", "kaproto.testing"},
+    {"kaproto.backends", "kaproto.testing"},
     {"kaproto.app"},
 )
 """
@@ -37,18 +35,18 @@ The floors from the ground up: modules, and packages with all that is in them.
 """
 
 CORE = {
-    "kaproto.dn",
     "kaproto.errors",
     "kaproto.interfaces",
-    "kaproto.liveness",
-    "kaproto.negotiation",
+    "kaproto.keepalive.liveness",
     "kaproto.peer",
-    "kaproto.policies",
-    "kaproto.saslclient",
+    "kaproto.policies.modes",
+    "kaproto.rpc.negotiation",
+    "kaproto.security.dn",
+    "kaproto.security.saslclient",
+    "kaproto.wire.filter",
     "kaproto.wire.message",
     "kaproto.wire.programs",
     "kaproto.wire.sasl",
-    "kaproto.wire.sieve",
     "kaproto.wire.xdr",
 }
 """
@@ -144,19 +142,20 @@ class ImportsTests(SynchronousTestCase):
         """
         source = (
             "import kaproto.errors, os.path\n"
-            "from kaproto import liveness, __version__\n"
+            "from kaproto.keepalive import liveness\n"
+            "from kaproto import __version__\n"
             "if TYPE_CHECKING:\n"
             "    from kaproto.client import connect as c\n"
             "def f():\n"
             "    from twisted.internet import reactor\n"
         )
         self.assertEqual(
-            importedBy(source, {"kaproto.liveness", "twisted.internet.reactor"}),
+            importedBy(source, {"kaproto.keepalive.liveness", "twisted.internet.reactor"}),
             {
                 "kaproto",
                 "kaproto.client",
                 "kaproto.errors",
-                "kaproto.liveness",
+                "kaproto.keepalive.liveness",
                 "os.path",
                 "twisted.internet.reactor",
             },

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from twisted.internet.interfaces import IReactorTime
 
 from kaproto.errors import RemoteError
-from kaproto.liveness import KeepAlive
+from kaproto.keepalive.liveness import KeepAlive
 from kaproto.policies import Mandatory
 from kaproto.program import Program, procedure
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol

@@ -12,7 +12,7 @@ from twisted.internet.task import react
 from feed import FEED, LATEST, SUBSCRIBE, Reading
 from kaproto.app.clock import useMonotonicClock
 from kaproto.client import connect
-from kaproto.liveness import KeepAlive
+from kaproto.keepalive.liveness import KeepAlive
 from kaproto.wire.xdr import Packer
 
 

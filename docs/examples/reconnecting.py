@@ -13,7 +13,7 @@ from twisted.internet.task import react
 
 from kaproto.app.clock import useMonotonicClock
 from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol, endpointFor
-from kaproto.liveness import KeepAlive
+from kaproto.keepalive.liveness import KeepAlive
 
 
 async def greet(connection: KeepAliveClientProtocol) -> None:

@@ -16,7 +16,7 @@ from typing import Final
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
-__all__ = ["THRESHOLDS", "CalmCollector"]
+__all__ = ["THRESHOLDS", "GCTuning"]
 
 THRESHOLDS: Final = (700, 5, 1)
 """
@@ -27,7 +27,7 @@ _LOOK_EVERY: Final = 60.0
 _FULL: Final = 2
 
 
-class CalmCollector:
+class GCTuning:
     """
     Has each object looked at by one full collection only: what survives it is set aside
     (C{gc.freeze}).  What is set aside is looked at again when no client is there to be held up,

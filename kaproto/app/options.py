@@ -23,16 +23,16 @@ from twisted.python.usage import Options as BaseOptions
 from twisted.python.usage import UsageError
 
 from kaproto import __version__
-from kaproto.app.policies import describePolicies, findPolicy
-from kaproto.auth import Admittance
-from kaproto.authfile import loginFor
-from kaproto.certificates import PKIError
 from kaproto.client import endpointFor
-from kaproto.endpoints import TLSServerEndpoint, transportOf
 from kaproto.interfaces import IKeepAlivePolicy
-from kaproto.liveness import INTERVAL_MAX, KeepAlive
-from kaproto.sasl import makePortal
-from kaproto.saslclient import Login
+from kaproto.keepalive.liveness import INTERVAL_MAX, KeepAlive
+from kaproto.policies.plugins import describePolicies, findPolicy
+from kaproto.security.admission import AccessControl
+from kaproto.security.authfile import loginFor
+from kaproto.security.certificates import PKIError
+from kaproto.security.endpoints import TLSServerEndpoint, transportOf
+from kaproto.security.saslclient import Login
+from kaproto.security.saslserver import makePortal
 
 __all__ = ["DEFAULT_LISTEN", "Options"]
 
@@ -197,7 +197,7 @@ class Options(BaseOptions, AuthOptionMixin):
     ]
 
     policy: IKeepAlivePolicy
-    admittance: Admittance
+    accessControl: AccessControl
     upstream: IStreamClientEndpoint | None = None
     upstreamLogin: Login | None = None
     endpoints: list[tuple[str, IStreamServerEndpoint]]
@@ -279,14 +279,14 @@ class Options(BaseOptions, AuthOptionMixin):
             for description in self["listen"] or [DEFAULT_LISTEN]
         ]
 
-        self.admittance = self._admittance()
+        self.accessControl = self._admittance()
         if self["upstream"] is not None:
             self.upstream = self._upstreamEndpoint(self["upstream"])
             self.upstreamLogin = self._upstreamLogin(self["upstream"])
         elif self["forward-identity"]:
             raise UsageError("--forward-identity needs --upstream=ENDPOINT to forward it to")
 
-    def _admittance(self) -> Admittance:
+    def _admittance(self) -> AccessControl:
         portal = None
         if self.get("credCheckers"):
             try:
@@ -311,7 +311,7 @@ class Options(BaseOptions, AuthOptionMixin):
                 "--tls-allowed-dn without a listener that wants certificates; there is one with "
                 "--listen=libvirttls:16514"
             )
-        return Admittance(
+        return AccessControl(
             portal,
             patterns,
             self["auth-timeout"],
@@ -356,7 +356,7 @@ class Options(BaseOptions, AuthOptionMixin):
         if description.startswith(("tcp:", "tcp6:", "unix:")) and ":backlog=" not in description:
             more = f":backlog={_BACKLOG}"
         if kind == "unix" and colon and ":lockfile=" not in description:
-            # See kaproto.app.leftovers.
+            # See kaproto.app.stalesocket.
             more += ":lockfile=0"
         try:
             return IStreamServerEndpoint(serverFromString(self._theReactor(), description + more))

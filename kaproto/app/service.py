@@ -23,16 +23,16 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kaproto.app.clock import useMonotonicClock
-from kaproto.app.collector import CalmCollector
-from kaproto.app.leftovers import listenAfresh
+from kaproto.app.collector import GCTuning
 from kaproto.app.listening import explain, isExposed, show
 from kaproto.app.options import Options
-from kaproto.app.turns import boundTurns
+from kaproto.app.stalesocket import listenReplacingStale
+from kaproto.app.turns import limitEventsPerTurn
 from kaproto.backends.gateway import Gateway
 from kaproto.backends.host import EmbeddedHost
-from kaproto.endpoints import TLSServerEndpoint, transportOf
 from kaproto.interfaces import IBackend
-from kaproto.liveness import KeepAlive
+from kaproto.keepalive.liveness import KeepAlive
+from kaproto.security.endpoints import TLSServerEndpoint, transportOf
 from kaproto.server import KeepAliveServerFactory
 
 __all__ = ["CannotListen", "Exposed", "KaServer", "Options", "Reloadable", "makeService"]
@@ -95,7 +95,7 @@ class KaServer(Service):
         @param insecure: whether plain TCP may be served to other machines.
         @param reloadables: what has files to read again when the process gets SIGHUP.
         @param alone: whether this is all that the process does, so that its garbage collector can
-            be set for it: see L{CalmCollector}.
+            be set for it: see L{GCTuning}.
         """
         self.factory = factory
         self.ports: list[IListeningPort] = []
@@ -107,7 +107,7 @@ class KaServer(Service):
         self._reloadables = reloadables
         self._problem: str | None = None
         self._started = False
-        self._collector = CalmCollector(reactor, lambda: bool(factory.connections))
+        self._collector = GCTuning(reactor, lambda: bool(factory.connections))
         self._alone = alone
 
     def privilegedStartService(self) -> None:
@@ -120,10 +120,10 @@ class KaServer(Service):
         if self._reloadables:
             signal.signal(signal.SIGHUP, self._hangUp)
         useMonotonicClock(self._reactor)
-        boundTurns(self._reactor)
+        limitEventsPerTurn(self._reactor)
         _raiseFileLimit()
         for description, endpoint in self._endpoints:
-            listening = listenAfresh(endpoint, self.factory)
+            listening = listenReplacingStale(endpoint, self.factory)
             listening.addCallback(self._listening, description, endpoint)
             listening.addErrback(self._cannotListen, description)
         if self._problem is not None:
@@ -144,7 +144,7 @@ class KaServer(Service):
         self.ports.append(port)
         address = port.getHost()
         tls = endpoint.contextFactory if isinstance(endpoint, TLSServerEndpoint) else None
-        knows = self.factory.admittance.portal is not None or (tls is not None and tls.verify)
+        knows = self.factory.accessControl.portal is not None or (tls is not None and tls.verify)
         transport = transportOf(description)
         if not self._insecure and not knows and isExposed(address):
             kind = "plain TCP" if transport == "tcp" else "TLS without client certificates"
@@ -239,10 +239,12 @@ def makeService(options: Options, reactor: IReactorTime | None = None) -> KaServ
             forwardIdentity=bool(options["forward-identity"]),
             login=options.upstreamLogin,
         )
-    admittance = options.admittance
-    if not admittance.maxClients:
-        admittance.maxClients = _clientsFor(2 if isinstance(backend, Gateway) else 1)
-    factory = KeepAliveServerFactory(options.policy, backend, clock=reactor, admittance=admittance)
+    accessControl = options.accessControl
+    if not accessControl.maxClients:
+        accessControl.maxClients = _clientsFor(2 if isinstance(backend, Gateway) else 1)
+    factory = KeepAliveServerFactory(
+        options.policy, backend, clock=reactor, accessControl=accessControl
+    )
     factory.openTimeout = options["open-timeout"]
     description = (
         f"mode {options.policy.name}, interval {options.keepAlive.interval:g} s, "

@@ -10,9 +10,9 @@ from __future__ import annotations
 import sys
 from typing import Any, Final, Protocol
 
-__all__ = ["MOST", "boundTurns"]
+__all__ = ["MAX_EVENTS", "limitEventsPerTurn"]
 
-MOST: Final = 32
+MAX_EVENTS: Final = 32
 """
 How many file descriptors are served in a turn.  The others are the first of the next.
 """
@@ -46,8 +46,8 @@ class _Poller(Protocol):
 
 class _FewAtATime:
     """
-    An C{epoll} that tells of L{MOST} file descriptors at a time.  The kernel begins the next time
-    with those that had to wait, so that each has its turn.
+    An C{epoll} that tells of L{MAX_EVENTS} file descriptors at a time.  The kernel begins the next
+    time with those that had to wait, so that each has its turn.
     """
 
     def __init__(self, poller: _Poller) -> None:
@@ -57,12 +57,12 @@ class _FewAtATime:
         self.unregister = poller.unregister
 
     def poll(self, timeout: float, most: int, /) -> list[tuple[int, int]]:
-        return self._poll(timeout, min(most, MOST))
+        return self._poll(timeout, min(most, MAX_EVENTS))
 
 
-def boundTurns(reactor: object) -> None:
+def limitEventsPerTurn(reactor: object) -> None:
     """
-    Have a reactor serve no more than L{MOST} file descriptors in one turn.
+    Have a reactor serve no more than L{MAX_EVENTS} file descriptors in one turn.
 
     @param reactor: one that is not Twisted's epoll reactor is left alone.
     """

@@ -18,17 +18,17 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from kaproto.backends.identity import packIdentity
+from kaproto.backends.relay import Relay
 from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol
-from kaproto.deadline import Deadline
 from kaproto.errors import ConnectionClosed, KaprotoError, RemoteError
 from kaproto.interfaces import IBackend, ISession, OpenRequest
-from kaproto.liveness import KeepAlive
-from kaproto.negotiation import rpcError
+from kaproto.keepalive.deadline import Deadline
+from kaproto.keepalive.liveness import KeepAlive
 from kaproto.peer import Peer
-from kaproto.protocol import KeepAliveFactory
-from kaproto.relay import Relay
-from kaproto.saslclient import Login
+from kaproto.rpc.protocol import KeepAliveFactory
+from kaproto.security.saslclient import Login
 from kaproto.server import KeepAliveServerProtocol
+from kaproto.wire.message import rpcError
 from kaproto.wire.programs import REMOTE_PROGRAM, CloseReason, ErrorCode, Procedure
 
 __all__ = ["Gateway", "UpstreamLost"]
@@ -153,7 +153,7 @@ class Gateway:
             request.name or "", request.flags, self._keepAlive, clock=self._clock
         )
         factory.protocol = _Upstream
-        factory.wantsFarewell = False
+        factory.registersCloseCallback = False
         factory.pacemaker, factory.idle = self._shared.pacemaker, self._shared.idle
         factory.login = self._login
         upstream = await self._endpoint.connect(factory)
@@ -238,5 +238,5 @@ class _GatewaySession:
         lost = UpstreamLost(f"{self._gateway.libvirtd}: {reason}")
         self._log.warn("closing {peer}: {reason}", peer=client.peer, reason=lost)
         relay.failOutstanding(rpcError(f"internal error: {lost}", ErrorCode.INTERNAL_ERROR))
-        client.sayWhy(CloseReason.EOF)
+        client.sendCloseEvent(CloseReason.EOF)
         client.disconnect(lost)

@@ -9,7 +9,13 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from kaproto.errors import LocalProtocolError, RemoteError, RemoteProtocolError
-from kaproto.wire.programs import KEEPALIVE_PROGRAM, PROGRAM_VERSION, KeepAliveProcedure
+from kaproto.wire.programs import (
+    KEEPALIVE_PROGRAM,
+    PROGRAM_VERSION,
+    ErrorCode,
+    ErrorDomain,
+    KeepAliveProcedure,
+)
 from kaproto.wire.xdr import Packer, Unpacker
 
 __all__ = [
@@ -25,6 +31,7 @@ __all__ = [
     "Status",
     "packError",
     "packMessage",
+    "rpcError",
     "unpackError",
 ]
 
@@ -224,6 +231,13 @@ def packError(error: RemoteError) -> bytes:
     for _absent in ("domain", "str1", "str2", "str3"):
         packer.uint32(0)
     return packer.int32(-1).int32(-1).uint32(0).packed()
+
+
+def rpcError(message: str, code: int = ErrorCode.RPC) -> RemoteError:
+    """
+    @return: an error in the RPC domain, as libvirtd sends for calls that it refuses.
+    """
+    return RemoteError(code, ErrorDomain.RPC, message)
 
 
 def unpackError(payload: bytes) -> RemoteError:

@@ -10,7 +10,7 @@ from ctypes.util import find_library
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kaproto.dn import _ATTRIBUTES, distinguishedName
+from kaproto.security.dn import _ATTRIBUTES, distinguishedName
 from tests.der import Attribute, certificateFor, name
 from tests.interop.support import InteropTestCase
 

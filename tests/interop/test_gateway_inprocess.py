@@ -13,10 +13,10 @@ from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.protocol import ServerFactory
 
 from kaproto.backends.gateway import Gateway
+from kaproto.backends.relay import Relay
 from kaproto.client import KeepAliveClientProtocol
-from kaproto.liveness import KeepAlive
+from kaproto.keepalive.liveness import KeepAlive
 from kaproto.policies import Mandatory
-from kaproto.relay import Relay
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
 from tests.interop.gateway import GatewayTestCase
 from tests.interop.programs import runVirsh

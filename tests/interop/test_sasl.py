@@ -12,8 +12,8 @@ import time
 
 from kaproto.client import connect
 from kaproto.errors import AuthenticationFailed
-from kaproto.saslclient import Login
-from kaproto.scram import ScramKeys
+from kaproto.security.saslclient import Login
+from kaproto.security.scram import ScramKeys
 from kaproto.wire.programs import Procedure
 from kaproto.wire.sasl import packStart
 from tests.interop import wire

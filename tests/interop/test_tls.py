@@ -12,9 +12,9 @@ import signal
 from cryptography.x509.oid import NameOID
 
 from kaproto.client import connect
-from kaproto.dn import distinguishedName
 from kaproto.errors import AuthenticationFailed
-from kaproto.tls import CertificateRefused
+from kaproto.security.dn import distinguishedName
+from kaproto.security.tls import CertificateRefused
 from tests.interop.programs import startVirsh
 from tests.interop.secure import SecureDaemon, SecureServer, SecureTestCase
 from tests.interop.support import reactor

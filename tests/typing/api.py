@@ -38,7 +38,7 @@ from kaproto.interfaces import (
     OpenRequest,
     Refused,
 )
-from kaproto.liveness import KeepAlive
+from kaproto.keepalive.liveness import KeepAlive
 from kaproto.peer import Peer
 from kaproto.policies import MODES, Mandatory, Policy
 from kaproto.program import Program, procedure

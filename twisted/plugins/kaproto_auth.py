@@ -2,6 +2,6 @@
 What kaproto plugs into Twisted's C{--auth}: C{scram:FILE}.
 """
 
-from kaproto.authplugin import ScramFileFactory
+from kaproto.security.authplugin import ScramFileFactory
 
 scram = ScramFileFactory()

@@ -2,6 +2,6 @@
 What kaproto plugs into Twisted's endpoint strings: C{libvirttls}.
 """
 
-from kaproto.endpoints import LibvirtTLSParser
+from kaproto.security.endpoints import LibvirtTLSParser
 
 libvirttls = LibvirtTLSParser()

@@ -5,7 +5,7 @@ What kaproto plugs into Twisted: C{twistd kaserver}, the three modes and C{rules
 from twisted.application.service import ServiceMaker
 
 from kaproto.policies import MODES
-from kaproto.rules import RulesPolicy
+from kaproto.policies.rules import RulesPolicy
 
 kaserver = ServiceMaker(
     "kaserver",

@@ -10,7 +10,7 @@ from typing import Self
 import attrs
 
 from kaproto.interfaces import ADMITTED, Admission, Refused
-from kaproto.liveness import KeepAlive
+from kaproto.keepalive.liveness import KeepAlive
 from kaproto.peer import Peer
 from kaproto.policies import REFUSAL, Policy
 

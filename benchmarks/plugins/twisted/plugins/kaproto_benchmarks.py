@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from twisted.internet.address import IPv4Address
 
-from kaproto.liveness import KeepAlive
+from kaproto.keepalive.liveness import KeepAlive
 from kaproto.peer import Peer
 from kaproto.policies import Mandatory
 

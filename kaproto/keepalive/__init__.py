@@ -1,0 +1,3 @@
+"""
+Keepalive: who is alive, and when to ask.
+"""

@@ -1,0 +1,203 @@
+"""
+Reads connections that say nothing but pong, past the reactor, which spends more on bringing a pong
+to a protocol than the protocol on taking it in.
+"""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final, Protocol
+
+from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor, IUNIXTransport
+from twisted.internet.tcp import Connection
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from kaproto.keepalive.liveness import Liveness
+from kaproto.transport import StreamTransport
+from kaproto.wire.message import PONG
+
+__all__ = ["BATCH", "WAKES", "IdleReader", "Idler"]
+
+BATCH: Final = 256
+"""
+The most connections to look at before the reactor gets its turn.
+"""
+
+WAKES: Final = 64
+"""
+The most of these to give back to the reactor, since what they have to say, or that they are gone,
+costs it many times more than a pong.  The others wait for the next turn.
+"""
+
+_NONE: Final = -1
+
+
+class Idler(Protocol):
+    """
+    A connection that may be idle.
+
+    @ivar idle: its file descriptor while it is read from here, else negative; belongs to the
+        L{IdleReader}.
+    @ivar transport: what it is connected by.
+    """
+
+    idle: int
+    transport: StreamTransport
+
+
+@implementer(IReadDescriptor)
+class IdleReader:
+    """
+    Waits for idle connections with an C{epoll} of its own, of which the reactor sees one file
+    descriptor.  A pong stamps its peer's liveness, and that is all.  Anything else ends the
+    idleness: the transport reads on as if nothing had been, and gets first what has been read.
+
+    This is for plain TCP connections of Twisted's own.  It uses their public methods only.
+    """
+
+    _log = Logger()
+
+    def __init__(self, reactor: IReactorFDSet, now: Callable[[], float]) -> None:
+        """
+        @param reactor: which reactor to wait in.
+        @param now: the time to stamp signs of life with.
+        """
+        self._reactor = reactor
+        self._now = now
+        self._poller: select.epoll | None = None
+        self._idlers: dict[int, tuple[Callable[[int], bytes], Liveness, Idler]] = {}
+
+    @classmethod
+    def orNone(cls, clock: object, now: Callable[[], float]) -> IdleReader | None:
+        """
+        @param clock: a reactor or a L{twisted.internet.task.Clock}.
+        @param now: the time to stamp signs of life with.
+        @return: a reader, or C{None} where there is no C{epoll} or no reactor to wait in.
+        """
+        if hasattr(select, "epoll") and IReactorFDSet.providedBy(clock):
+            return cls(clock, now)
+        return None
+
+    def __len__(self) -> int:
+        return len(self._idlers)
+
+    def take(self, idler: Idler, liveness: Liveness) -> None:
+        """
+        Read from a connection of which nothing but pongs is expected, if its transport is such
+        that this can be done.
+
+        @param idler: the connection, between two messages.
+        @param liveness: what to stamp.
+        """
+        transport = idler.transport
+        if (
+            not isinstance(transport, Connection)
+            or transport.TLS
+            or not transport.connected
+            or transport.disconnecting
+            # A message there can bring file descriptors, which need the transport's own way.
+            or IUNIXTransport.providedBy(transport)
+        ):
+            return
+        handle = transport.getHandle()
+        descriptor = handle.fileno()
+        try:
+            if self._poller is None:
+                self._poller = select.epoll()
+                self._reactor.addReader(self)
+            self._poller.register(descriptor, select.EPOLLIN)
+        except OSError as error:
+            self._log.debug("no epoll for idle connections: {error}", error=error)
+            self._rest()
+            return
+        transport.pauseProducing()
+        idler.idle = descriptor
+        self._idlers[descriptor] = (handle.recv, liveness, idler)
+
+    def release(self, idler: Idler) -> None:
+        """
+        Read no more from a connection, which may or may not be idle now.  It is not read from at
+        all until C{resumeProducing} is called on its transport.
+        """
+        descriptor, idler.idle = idler.idle, _NONE
+        if self._idlers.pop(descriptor, None) is None or self._poller is None:
+            return
+        # A socket that was closed has left the epoll already.
+        with suppress(OSError):
+            self._poller.unregister(descriptor)
+        self._rest()
+
+    def _rest(self) -> None:
+        if self._poller is not None and not self._idlers:
+            self._reactor.removeReader(self)
+            self._poller.close()
+            self._poller = None
+
+    def fileno(self) -> int:
+        """
+        What the reactor waits for.  See L{IReadDescriptor}.
+        """
+        return _NONE if self._poller is None else self._poller.fileno()
+
+    def logPrefix(self) -> str:
+        """
+        How the log names this.  See L{twisted.internet.interfaces.ILoggingContext}.
+        """
+        return "idle connections"
+
+    def doRead(self) -> None:
+        """
+        Some connections have something to say.  See L{IReadDescriptor}.
+        """
+        if self._poller is None:
+            return
+        now = self._now()
+        idlers = self._idlers
+        size = len(PONG)
+        wakes = 0
+        for descriptor, _ in self._poller.poll(0, BATCH):
+            idle = idlers.get(descriptor)
+            if idle is None:
+                continue
+            receive, liveness, idler = idle
+            try:
+                data = receive(size)
+            except BlockingIOError:
+                continue
+            except OSError:
+                data = b""
+            if data == PONG:
+                liveness.heard = now
+                liveness.unanswered = 0
+            else:
+                self._wake(idler, data)
+                wakes += 1
+                if wakes == WAKES:
+                    break
+
+    def _wake(self, idler: Idler, data: bytes) -> None:
+        self.release(idler)
+        transport = idler.transport
+        transport.resumeProducing()
+        # Without data it is the end or an error, which the transport is about to find out itself.
+        if not data or transport.disconnecting:  # type: ignore[attr-defined]
+            return
+        try:
+            # TLS, if it was started meanwhile, stands between the transport and the connection.
+            transport.protocol.dataReceived(data)  # type: ignore[attr-defined]
+        except Exception:  # noqa: BLE001
+            self._log.failure("{idler!r} failed to take in what it received", idler=idler)
+            transport.abortConnection()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """
+        The reactor shuts down: tell the connections, which it does not know of.
+        See L{IReadDescriptor}.
+        """
+        for _, _, idler in list(self._idlers.values()):
+            self.release(idler)
+            idler.transport.connectionLost(reason)  # type: ignore[attr-defined]

@@ -1,0 +1,63 @@
+"""
+Policies by the names that administrators use.
+"""
+
+from __future__ import annotations
+
+from twisted.plugin import getPlugins
+
+from kaproto.interfaces import IKeepAlivePolicy
+from kaproto.keepalive.liveness import KeepAlive
+from kaproto.policies import MODES
+from kaproto.policies.rules import RulesPolicy
+
+__all__ = ["describePolicies", "findPolicy", "installedPolicies"]
+
+
+def installedPolicies() -> dict[str, IKeepAlivePolicy]:
+    """
+    @return: every policy that an installed package brings as a plugin, by name; kaproto's own
+        come first and cannot be replaced.
+    """
+    own: list[IKeepAlivePolicy] = [*MODES, RulesPolicy()]
+    policies = {policy.name: policy for policy in own}
+    for policy in getPlugins(IKeepAlivePolicy):
+        policies.setdefault(policy.name, policy)
+    return policies
+
+
+def findPolicy(selector: str, keepAlive: KeepAlive) -> IKeepAlivePolicy:
+    """
+    Find the policy that C{--mode} asks for.
+
+    @param selector: a mode's number, or C{NAME} or C{NAME:ARGUMENT}.
+    @param keepAlive: the interval and count from the command line.
+    @raise ValueError: when there is no such policy, or its argument is no good; the message says
+        what there is.
+    """
+    name, colon, argument = selector.partition(":")
+    if name.isdecimal() and int(name) < len(MODES):
+        name = MODES[int(name)].name
+    policies = installedPolicies()
+    policy = policies.get(name)
+    if policy is None:
+        known = ", ".join(sorted(policies))
+        raise ValueError(
+            f"there is no policy {name!r}: it is one of 0, 1, 2, {known}; "
+            "--help-policies describes them"
+        )
+    try:
+        return policy.configured(argument if colon else None, keepAlive)
+    except ValueError as error:
+        raise ValueError(f"policy {name}: {error}") from error
+
+
+def describePolicies() -> str:
+    """
+    @return: what C{--help-policies} prints.
+    """
+    lines = ["Policies for --mode:"]
+    for policy in installedPolicies().values():
+        usage = policy.name + (f":{policy.argumentFormat}" if policy.argumentFormat else "")
+        lines.append(f"  {usage:<24} {policy.description}")
+    return "\n".join(lines)

@@ -1,0 +1,3 @@
+"""
+A conversation in libvirt's RPC, from the first byte to the last.
+"""

@@ -1,0 +1,250 @@
+"""
+The calls of one connection to a server: where they wait, who answers them, what the reply is.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Mapping
+from typing import Final, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from kaproto.errors import RemoteError
+from kaproto.interfaces import IProgram
+from kaproto.rpc.negotiation import ServerNegotiation
+from kaproto.wire.message import Message, Status, packError, rpcError
+from kaproto.wire.programs import ErrorCode
+from kaproto.wire.xdr import XDRError
+
+__all__ = ["RUNNING_MAX", "WAITING_BYTES_MAX", "WAITING_MAX", "Calls", "Connection"]
+
+RUNNING_MAX: Final = 20
+"""
+Calls of one connection that run at once.
+"""
+
+WAITING_MAX: Final = 100
+"""
+Calls that may wait before the connection is not read any more.
+"""
+
+WAITING_BYTES_MAX: Final = 1048576
+"""
+Bytes of payload that may wait before the connection is not read any more.
+"""
+
+
+class Connection(Protocol):
+    """
+    What L{Calls} needs of the connection.
+
+    @ivar negotiation: what may be called at present.
+    """
+
+    negotiation: ServerNegotiation
+
+    def send(self, data: bytes, /) -> None:
+        """
+        Write a reply.
+        """
+
+    def callAnswered(self) -> None:
+        """
+        A reply was written.
+        """
+
+
+class Calls:
+    """
+    Starts calls in the order in which they came, as many as may run at once, and answers each
+    when it is done.
+
+    Messages go on being read while calls wait, so that pings are answered ahead of them; only
+    L{full} says that enough is enough.
+    """
+
+    __slots__ = (
+        "_bytes",
+        "_connection",
+        "_held",
+        "_programs",
+        "_running",
+        "_waiting",
+    )
+    _log = Logger()
+
+    def __init__(self, connection: Connection, programs: Mapping[int, IProgram]) -> None:
+        """
+        @param programs: what can be called, by number.
+        """
+        self._connection: Connection | None = connection
+        self._programs = programs
+        self._running: set[Deferred[None]] | None = None
+        self._waiting: deque[Message] | None = None
+        self._bytes = 0
+        self._held = False
+
+    @property
+    def idle(self) -> bool:
+        """
+        Whether no call is running or waiting.
+        """
+        return not self._running and not self._waiting
+
+    @property
+    def full(self) -> bool:
+        """
+        Whether more is waiting than should be.
+        """
+        return self._waiting is not None and (
+            len(self._waiting) >= WAITING_MAX or self._bytes >= WAITING_BYTES_MAX
+        )
+
+    def received(self, message: Message) -> None:
+        """
+        A call came.
+        """
+        if not self._waiting and self._mayStart():
+            self._start(message)
+            return
+        if self._waiting is None:
+            self._waiting = deque()
+        self._waiting.append(message)
+        self._bytes += len(message.payload)
+
+    def hold(self) -> None:
+        """
+        Start no more calls, because the peer does not read its replies.
+        """
+        self._held = True
+
+    def proceed(self) -> None:
+        """
+        Start what is waiting, as far as it may start.
+        """
+        self._held = False
+        self._startWaiting()
+
+    def clear(self) -> None:
+        """
+        The connection is gone: forget it and what is waiting, and cancel what is running.
+        """
+        # Without this cycle it takes no garbage collector to free a connection.
+        self._connection = None
+        self._waiting = None
+        running, self._running = self._running, None
+        for call in running or ():
+            call.cancel()
+
+    def answer(self, message: Message, payload: bytes) -> None:
+        """
+        Reply that a call succeeded, or failed if the result cannot be sent.
+        """
+        try:
+            reply = message.reply(payload)
+        except Exception:
+            self._failed(Failure(), message)
+            return
+        self._reply(reply)
+
+    def fail(self, message: Message, error: RemoteError) -> None:
+        """
+        Reply that a call failed.
+        """
+        self._reply(message.reply(packError(error), Status.ERROR))
+
+    def _reply(self, reply: bytes) -> None:
+        if self._connection is not None:
+            self._connection.send(reply)
+            self._connection.callAnswered()
+
+    def _mayStart(self) -> bool:
+        return not self._held and (self._running is None or len(self._running) < RUNNING_MAX)
+
+    def _startWaiting(self) -> None:
+        while self._waiting and self._mayStart():
+            message = self._waiting.popleft()
+            self._bytes -= len(message.payload)
+            self._start(message)
+        if not self._waiting:
+            self._waiting = None
+
+    def _start(self, message: Message) -> None:
+        try:
+            result = self._dispatch(message)
+        except Exception:
+            self._failed(Failure(), message)
+            return
+        if isinstance(result, bytes):
+            self.answer(message, result)
+        else:
+            self._finishLater(message, result)
+
+    def _finishLater(self, message: Message, result: Awaitable[bytes]) -> None:
+        call: Deferred[None] = Deferred.fromCoroutine(_awaited(result)).addCallbacks(
+            lambda payload: self.answer(message, payload), self._failed, errbackArgs=(message,)
+        )
+        if not call.called:
+            if self._running is None:
+                self._running = set()
+            self._running.add(call)
+            call.addCallback(lambda _: self._finished(call))
+
+    def _finished(self, call: Deferred[None]) -> None:
+        if self._running is not None and self._connection is not None:
+            self._running.discard(call)
+            self._startWaiting()
+            self._connection.callAnswered()
+
+    def _dispatch(self, message: Message) -> bytes | Awaitable[bytes]:
+        number, version, procedure = message[:3]
+        program = self._programs.get(number)
+        if program is None or program.version != version:
+            raise rpcError(f"Cannot find program {_signed(number)} version {_signed(version)}")
+        if message.status != Status.OK:
+            raise rpcError(f"Unexpected message status {message.status & 0xFFFFFFFF}")
+        if not program.knows(procedure):
+            raise rpcError(f"unknown procedure: {procedure}")
+        assert self._connection is not None
+        self._connection.negotiation.check(number, procedure)
+        return program.callReceived(self._connection, procedure, message.payload)
+
+    def _failed(self, failure: Failure, message: Message) -> None:
+        if self._connection is None:
+            return
+        error = failure.value
+        if isinstance(error, XDRError):
+            error = rpcError("Unable to decode message payload")
+        elif not isinstance(error, RemoteError) or not _canBeSent(error):
+            self._log.failure(
+                "procedure {message.procedure} of program {message.program} failed",
+                failure,
+                message=message._replace(payload=b""),
+            )
+            error = rpcError(
+                f"internal error: procedure {message.procedure} failed; the server's log has more",
+                ErrorCode.INTERNAL_ERROR,
+            )
+        self.fail(message, error)
+
+
+def _canBeSent(error: RemoteError) -> bool:
+    try:
+        packError(error)
+    except XDRError:
+        return False
+    return True
+
+
+async def _awaited(result: Awaitable[bytes]) -> bytes:
+    return await result
+
+
+def _signed(word: int) -> int:
+    """
+    libvirtd prints these words with C{%d}, and its text is what clients may compare with.
+    """
+    return word - (word >> 31 << 32)

@@ -1,0 +1,3 @@
+"""
+Who may connect: TLS, certificates, logins, limits on strangers.
+"""

@@ -1,0 +1,105 @@
+"""
+Where libvirt has its certificate files.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+__all__ = ["PKI_DIRECTORY", "CertificateFiles", "clientFiles", "serverFiles"]
+
+PKI_DIRECTORY: Final = Path("/etc/pki")
+"""
+Below which libvirt keeps a machine's certificates.
+"""
+
+
+@attrs.frozen
+class CertificateFiles:
+    """
+    The paths of PEM files.
+
+    @ivar ca: the certificates of the authorities that may have signed the other end's
+        certificate.
+    @ivar certificate: this end's certificate, followed by those between it and the authority, if
+        any; C{None} for a client that has none.
+    @ivar key: the private key to that certificate.
+    @ivar crl: the authorities' lists of revoked certificates; C{None} to check no such list.
+    @ivar server: whether this end is the server.
+    """
+
+    ca: Path
+    certificate: Path | None
+    key: Path | None
+    crl: Path | None
+    server: bool
+
+
+def serverFiles(
+    directory: Path = PKI_DIRECTORY,
+    ca: Path | None = None,
+    certificate: Path | None = None,
+    key: Path | None = None,
+    crl: Path | None = None,
+) -> CertificateFiles:
+    """
+    Find a server's files as libvirtd does.
+
+    @param directory: where libvirt's default names are looked for.
+    @param ca: instead of C{CA/cacert.pem}.
+    @param certificate: instead of C{libvirt/servercert.pem}.
+    @param key: instead of C{libvirt/private/serverkey.pem}.
+    @param crl: instead of C{CA/cacrl.pem}, which need not be there.
+    """
+    return CertificateFiles(
+        ca or directory / "CA/cacert.pem",
+        certificate or directory / "libvirt/servercert.pem",
+        key or directory / "libvirt/private/serverkey.pem",
+        crl or _existing(directory / "CA/cacrl.pem"),
+        server=True,
+    )
+
+
+def clientFiles(
+    pkipath: Path | None = None, directory: Path = PKI_DIRECTORY, home: Path | None = None
+) -> CertificateFiles:
+    """
+    Find a client's files as libvirt's own client does.
+
+    @param pkipath: a folder that has C{cacert.pem}, C{clientcert.pem}, C{clientkey.pem} and
+        C{cacrl.pem}; the middle two may both be missing, the last as well.
+    @param directory: without C{pkipath}, where libvirt's default names are looked for.
+    @param home: the home folder in whose C{.pki/libvirt} files come before those, by default that
+        of the user, except for root.
+    """
+    if pkipath is not None:
+        ca, certificate, key = (pkipath / f"{name}.pem" for name in ("cacert", *_OWN))
+        crl = _existing(pkipath / "cacrl.pem")
+    else:
+        if home is None and os.geteuid() != 0:
+            home = Path.home()
+        ca = directory / "CA/cacert.pem"
+        certificate = directory / "libvirt/clientcert.pem"
+        key = directory / "libvirt/private/clientkey.pem"
+        crl = _existing(directory / "CA/cacrl.pem")
+        if home is not None:
+            users = home / ".pki/libvirt"
+            ca = _existing(users / "cacert.pem") or ca
+            crl = _existing(users / "cacrl.pem") or crl
+            own = [_existing(users / f"{name}.pem") for name in _OWN]
+            if own[0] is not None and own[1] is not None:
+                certificate, key = own[0], own[1]
+    if not _existing(certificate) and not _existing(key):
+        return CertificateFiles(ca, None, None, crl, server=False)
+    return CertificateFiles(ca, certificate, key, crl, server=False)
+
+
+_OWN: Final = ("clientcert", "clientkey")
+
+
+def _existing(path: Path) -> Path | None:
+    return path if os.access(path, os.F_OK) else None

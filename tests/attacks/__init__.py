@@ -1,7 +1,0 @@
-"""
-Slow, greedy and rude peers, servers at their limits and servers that are killed, with honest
-clients beside them whose patience is measured.
-
-C{trial tests.attacks} has short forms; C{python -m tests.attacks} has the full size, and a libvirtd
-to compare with.
-"""

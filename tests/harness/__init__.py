@@ -1,0 +1,3 @@
+"""
+Long trials: mutated bytes, broken networks, attacks, days of work in minutes.
+"""

@@ -1,0 +1,117 @@
+"""
+Peers that take their time: byte by byte, half a message, none at all, or only one direction left.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+from tests.harness.attacks.rawsocket import Address, Outcome, RawPeer, endings, watch
+from tests.interop import wire
+
+__all__ = ["announced", "dripCall", "dripFirst", "dripOpen", "halfClose", "idle", "opened"]
+
+_LARGEST = 33554436
+
+
+def _drip(peers: list[RawPeer], message: bytes, seconds: float, every: float) -> Outcome:
+    pieces: dict[RawPeer, Iterator[int]] = {peer: iter(message) for peer in peers}
+
+    def one(peer: RawPeer) -> None:
+        byte = next(pieces[peer], None)
+        if byte is not None:
+            peer.send(bytes([byte]))
+
+    watch(peers, seconds, every=every, do=one)
+    return endings(peers)
+
+
+def dripFirst(address: Address, peers: int, seconds: float, every: float = 1.0) -> Outcome:
+    """
+    The first message comes a byte at a time, as with a slowloris.
+
+    @param every: seconds between two bytes.
+    """
+    crowd = [RawPeer(address) for _ in range(peers)]
+    return _drip(crowd, wire.encode(wire.AUTH_LIST, b"\0" * 1000), seconds, every)
+
+
+def dripOpen(address: Address, peers: int, seconds: float, every: float = 1.0) -> Outcome:
+    """
+    All is well until the client opens, a byte at a time.
+    """
+    crowd = [RawPeer(address) for _ in range(peers)]
+    for peer in crowd:
+        peer.askKeepAlive()
+    message = wire.encode(wire.OPEN, wire.optionalString("test:///default" + "x" * 1000))
+    return _drip(crowd, message, seconds, every)
+
+
+def dripCall(address: Address, peers: int, seconds: float, every: float = 1.0) -> Outcome:
+    """
+    An open client calls a byte at a time.
+    """
+    crowd = opened(address, peers)
+    return _drip(crowd, wire.encode(wire.GET_HOSTNAME, b"\0" * 1000), seconds, every)
+
+
+def announced(address: Address, peers: int, seconds: float, *, early: bool = False) -> Outcome:
+    """
+    The head of a message of 32 MiB, the largest there may be, and nothing after it, pings
+    unanswered.
+
+    @param early: whether it is the first thing said, and not that of an open client.
+    """
+    crowd = [RawPeer(address) for _ in range(peers)] if early else opened(address, peers)
+    for peer in crowd:
+        peer.send(wire.encode(wire.GET_HOSTNAME, length=_LARGEST))
+    watch(crowd, seconds)
+    return endings(crowd)
+
+
+def idle(address: Address, peers: int, seconds: float) -> Outcome:
+    """
+    Connections that say nothing at all.
+    """
+    crowd, refused = [], 0
+    for _ in range(peers):
+        try:
+            crowd.append(RawPeer(address, timeout=0.5))
+        except OSError:
+            # The server accepts nobody any more, and the kernel's queue is full.
+            refused = peers - len(crowd)
+            break
+    watch(crowd, seconds)
+    return endings(crowd, f"{refused} more found no room in the queue" if refused else "")
+
+
+def halfClose(address: Address, peers: int, seconds: float) -> Outcome:
+    """
+    The client ends its own direction: at once, between authentication and open, within a message,
+    when open, with a call under way.
+    """
+    crowd = [RawPeer(address) for _ in range(peers)]
+    for number, peer in enumerate(crowd):
+        stage = number % 5
+        if stage in (1, 2):
+            peer.askKeepAlive()
+        if stage == 2:
+            peer.send(wire.PING[:13])
+        if stage > 2:
+            peer.open()
+        if stage == 4:
+            peer.sendCall(wire.GET_CAPABILITIES)
+        peer.socket.shutdown(socket.SHUT_WR)
+    watch(crowd, seconds)
+    return endings(crowd)
+
+
+def opened(address: Address, peers: int) -> list[RawPeer]:
+    """
+    @return: clients that have opened.
+    """
+    crowd = [RawPeer(address) for _ in range(peers)]
+    for peer in crowd:
+        peer.open()
+    return crowd

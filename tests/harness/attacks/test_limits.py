@@ -1,0 +1,95 @@
+"""
+Short forms of the attacks on servers at their limits.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from tests.harness.attacks import limits, slow
+from tests.harness.attacks.case import AttackTestCase
+from tests.harness.attacks.honest import enter
+from tests.harness.attacks.measure import fileCount
+from tests.harness.attacks.rawsocket import RawPeer
+from tests.harness.attacks.targets import KaTarget, until
+from tests.interop import wire
+
+FILES = 60
+
+
+class LimitTests(AttackTestCase):
+    """
+    Servers that have no more of something.
+    """
+
+    def test_files(self) -> None:
+        """
+        With no more open files kaserver does not spin, goes on serving and pinging those it has,
+        and takes in others as soon as there is room.
+        """
+        target = KaTarget(
+            "--mode=2", "--interval=0.3", "--count=2", "--max-clients=1000", files=FILES
+        )
+        self.target(target)
+        result = self.attack(
+            target, partial(slow.idle, target.address, 3 * FILES, 1), newcomers=False
+        )
+        self.assertEqual(result.meter.filesMax, FILES)
+        self.assertGreater(result.outcomes[0].ends["closed"], FILES)
+        self.assertLess(result.meter.share, 0.4)
+        self.assertIn("EMFILE", result.log)
+        enter(target.address, None, 5).socket.close()
+
+    def test_ownLimit(self) -> None:
+        """
+        Unless told otherwise kaserver lets in no more than it has files for, one after the other
+        or in a crowd.
+        """
+        target = KaTarget("--mode=2", files=100)
+        self.target(target)
+        result = self.attack(
+            target, partial(limits.crowd, target.address, 60, 0.1), newcomers=False
+        )
+        self.assertEqual(result.outcomes[0].ends["let in"], 100 - 64 - 1)
+        limits.exhaust(target.address, 300, 0.5)
+        self.assertIn("it was the one to wait longest", target.log)
+        self.assertNotIn("EMFILE", target.log)
+
+    def test_gatewayFiles(self) -> None:
+        """
+        A gateway that has a file left for a client, and none for the connection to libvirtd, says
+        so, and what would help.
+        """
+        upstream = self.gateway()[1]
+        target = KaTarget("--max-clients=1000", upstream=upstream, files=FILES)
+        self.target(target)
+        idle = []
+        while fileCount(target.pid) < FILES - 1:
+            idle.append(RawPeer(target.address))
+            last = idle[-1]
+            last.call(wire.AUTH_LIST)
+        last = RawPeer(target.address)
+        with self.assertRaises(ConnectionError) as caught:
+            last.open()
+        self.assertIn("raise that limit (LimitNOFILE=, ulimit -n)", str(caught.exception))
+        idle.pop().reset()
+        until(lambda: fileCount(target.pid) < FILES, "a file to be free")
+        last.open()
+        target.check()
+
+    def test_maxClients(self) -> None:
+        """
+        One too many is told so, with one line in the log; as soon as one leaves there is room.
+        """
+        target = self.kaserver("--mode=2", "--max-clients=10")
+        inside = [enter(target.address, None, 5) for _ in range(10)]
+        for _ in range(3):
+            with self.assertRaises(ConnectionError) as caught:
+                enter(target.address, None, 5)
+            self.assertIn("has its 10 clients (--max-clients)", str(caught.exception))
+        until(lambda: target.log.count("one more than 10 clients") == 3, "three lines")
+        full = fileCount(target.pid)
+        inside.pop().reset()
+        until(lambda: fileCount(target.pid) < full, "it to be gone")
+        inside.append(enter(target.address, None, 5))
+        target.check()

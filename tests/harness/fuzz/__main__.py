@@ -1,0 +1,110 @@
+"""
+Attack for a while, and say what came of it.
+
+The command::
+
+    python -m tests.harness.fuzz --frames 1000000 --seed 1 --seconds 170
+
+sends at least so many mutated frames, unless the time is over first.  Each attack has a seed of its
+own, which is made of that of the run and a number; when one does harm, the run ends, and prints the
+seed and the least that does the same harm, which C{--repeat} sends again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import sys
+import time
+from collections import Counter
+
+from twisted.logger import globalLogBeginner
+
+from tests.harness.fuzz.attack import Attacker, Case, Growth, shrink
+
+_CENSUS_EVERY = 2000
+
+
+def _table(attacker: Attacker) -> str:
+    lines = [f"{'target':<22}{'attacks':>9}{'deliveries':>12}{'frames':>10}{'mutated':>10}"]
+    for name, tally in attacker.tallies.items():
+        lines.append(
+            f"{name:<22}{tally.attacks:>9}{tally.deliveries:>12}{tally.frames:>10}"
+            f"{tally.mutated:>10}"
+        )
+    lines.append("")
+    for name, tally in attacker.tallies.items():
+        lines.append(f"{name}:")
+        lines.extend(f"  {count:>9}  {what}" for what, count in tally.outcomes.most_common())
+    return "\n".join(lines)
+
+
+def _memory() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _run(frames: int, seed: int, seconds: float) -> int:
+    attacker = Attacker()
+    begun = time.monotonic()
+    mutated = number = grown = 0
+    memory = 0.0
+    # Until somebody does, Twisted keeps what is logged, and with it what it is about.
+    globalLogBeginner.beginLoggingTo([], discardBuffer=True, redirectStandardIO=False)
+    with attacker.watching():
+        while mutated < frames and time.monotonic() - begun < seconds:
+            name = f"{seed}:{number}"
+            try:
+                attacker.attack(name)
+                number += 1
+                if number % _CENSUS_EVERY == 0:
+                    grown = attacker.takeCensus()
+                    memory = memory or _memory()
+            except Growth as error:
+                print(f"after attack {name}: {error}")
+                return 1
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is what is looked for
+                print(f"attack {name}: {type(error).__name__}: {error}")
+                case = attacker.drawn(name).case
+                print(f"all of it: {str(case)[:2000]}")
+                print(f"the least: {shrink(case, name)}")
+                return 1
+            mutated = sum(tally.mutated for tally in attacker.tallies.values())
+            if number % (5 * _CENSUS_EVERY) == 0:
+                print(f"{time.monotonic() - begun:6.0f} s  {mutated} mutated frames", flush=True)
+    print(_table(attacker))
+    print(
+        f"\nseed {seed}: {number} attacks, {mutated} mutated frames in "
+        f"{time.monotonic() - begun:.0f} s; {grown} objects more than after the first "
+        f"{_CENSUS_EVERY} attacks, {_memory() - memory:.1f} MiB more memory; no violation"
+    )
+    return 0
+
+
+def _repeat(text: str) -> int:
+    attacker = Attacker()
+    outcomes: Counter[str] = Counter()
+    with attacker.watching():
+        case = attacker.drawn(text).case if "|" not in text else Case.parse(text)
+        print(case)
+        attacker.carryOut(case, text, outcomes)
+    print(dict(outcomes))
+    return 0
+
+
+def main() -> int:
+    """
+    @return: the exit status, 1 after harm.
+    """
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--frames", type=int, default=1_000_000, help="mutated frames to send")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=3600, help="when to stop all the same")
+    parser.add_argument("--repeat", help="an attack, or the seed of one, to send again")
+    arguments = parser.parse_args()
+    if arguments.repeat is not None:
+        return _repeat(arguments.repeat)
+    return _run(arguments.frames, arguments.seed, arguments.seconds)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,690 @@
+"""
+What may come of a frame, worked out from what the protocol says and not from how kaproto does it.
+
+A judge is shown each whole frame that an attacker sends, together with what came out of it.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from typing import Final, NamedTuple
+
+from kaproto.errors import KaprotoError, PeerFlooded, RemoteProtocolError
+from tests.harness.fuzz.tap import Tap
+from tests.harness.fuzz.targets import Subject
+
+__all__ = [
+    "ClientJudge",
+    "Judge",
+    "RelayJudge",
+    "ServerJudge",
+    "Violation",
+    "Wire",
+    "cutAll",
+    "cutOne",
+    "isOpen",
+    "judgeFor",
+    "require",
+]
+
+REMOTE: Final = 0x20008086
+QEMU: Final = 0x20008087
+LXC: Final = 0x00068000
+KEEPALIVE: Final = 0x6B656570
+ECHO: Final = (0x2F000001, 1)
+LATER: Final = (0x2F000001, 2)
+LONGEST: Final = 33554436
+CALL, REPLY, MESSAGE, STREAM, CALL_WITH_FDS, REPLY_WITH_FDS, STREAM_HOLE = range(7)
+OPEN, CLOSE, FEATURE, SET_IDENTITY = 1, 2, 60, 419
+AUTHENTICATION: Final = range(66, 71)
+PONG: Final = struct.pack(">IIIiIIi", 28, KEEPALIVE, 1, 2, MESSAGE, 0, 0)
+PASSES_FDS: Final = {
+    *((REMOTE, procedure) for procedure in (249, 309, 310, 343, 443)),
+    (QEMU, 7),
+    (LXC, 1),
+}
+PINGS_MAX: Final = 100
+RUNNING_MAX: Final = 20
+BEFORE_AUTHENTICATION: Final = 16384
+BEFORE_OPEN: Final = 65536
+
+
+class Violation(AssertionError):
+    """
+    Something came out that may not.
+    """
+
+
+def require(condition: object, problem: str) -> None:
+    """
+    @raise Violation: unless the condition is true.
+    """
+    if not condition:
+        raise Violation(problem)
+
+
+class Wire(NamedTuple):
+    """
+    A frame on the wire.
+    """
+
+    program: int
+    version: int
+    procedure: int
+    kind: int
+    serial: int
+    status: int
+    payload: bytes
+    raw: bytes
+
+    @property
+    def key(self) -> tuple[int, int, int, int]:
+        """
+        What ties a reply to its call.
+        """
+        return (self.program, self.version, self.procedure, self.serial)
+
+
+def cutOne(data: bytes, begin: int = 0) -> Wire | None:
+    """
+    @return: the frame that begins there; C{None} if it is not whole.
+    """
+    if len(data) - begin < 28:
+        return None
+    length, *words = struct.unpack_from(">IIIiIIi", data, begin)
+    if len(data) - begin < length:
+        return None
+    raw = bytes(data[begin : begin + length])
+    return Wire._make((*words, raw[28:], raw))
+
+
+def cutAll(data: bytes) -> tuple[list[Wire], bytes]:
+    """
+    @return: the frames, and what is left behind the last.
+    @raise Violation: when no frame can have that length.
+    """
+    found: list[Wire] = []
+    begin = 0
+    while len(data) - begin >= 4:
+        (length,) = struct.unpack_from(">I", data, begin)
+        require(28 <= length <= LONGEST, f"a frame of {length} bytes was written")
+        frame = cutOne(data, begin)
+        if frame is None:
+            break
+        found.append(frame)
+        begin += length
+    return found, bytes(data[begin:])
+
+
+def errorIn(payload: bytes) -> tuple[int, str] | None:
+    """
+    @return: code and message of the error in a reply, C{None} if there is none.
+    """
+    if len(payload) < 12:
+        return None
+    code, _domain, there = struct.unpack_from(">iiI", payload)
+    at, message = 12, ""
+    if there:
+        if len(payload) < 16:
+            return None
+        (size,) = struct.unpack_from(">I", payload, 12)
+        end = 16 + size + -size % 4
+        if size > 4194304 or end > len(payload):
+            return None
+        message = payload[16 : 16 + size].decode("utf-8", "surrogateescape")
+        at = end
+    return None if len(payload) - at < 4 else (code, message)
+
+
+def isAsync(frame: Wire) -> bool:
+    """
+    @return: whether it is a keepalive message.
+    """
+    return frame.program == KEEPALIVE and frame.kind == MESSAGE
+
+
+def isOpen(client: Tap) -> bool:
+    """
+    @return: whether a gateway's client has been told that it is open.
+    """
+    return any(
+        (frame.program, frame.procedure, frame.kind, frame.status) == (REMOTE, OPEN, REPLY, 0)
+        for frame in cutAll(bytes(client.written))[0]
+    )
+
+
+class Judge:
+    """
+    Sees what comes of each frame.
+
+    @ivar outcomes: how often what came of one.
+    """
+
+    limit = LONGEST
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+        self.outcomes: Counter[str] = Counter()
+        self._pings = 0
+        self._seen = {id(tap): len(tap.written) for tap in subject.taps}
+
+    @property
+    def over(self) -> bool:
+        """
+        Whether the end under attack has begun to close.
+        """
+        return self.subject.near.ending
+
+    def written(self, *, far: bool = False) -> bytes:
+        """
+        @return: what was written since the last time, on one side.
+        """
+        tap = self.subject.far if far else self.subject.near
+        if tap is None:
+            return b""
+        begin = self._seen[id(tap)]
+        self._seen[id(tap)] = len(tap.written)
+        return bytes(tap.written[begin:])
+
+    def frames(self) -> list[Wire]:
+        """
+        @return: the frames that were written to the attacker since the last time.
+        """
+        frames, rest = cutAll(self.written())
+        require(not rest, f"half a frame was written: {rest.hex()}")
+        return frames
+
+    def judge(self, frame: Wire) -> None:
+        """
+        A frame was sent.
+
+        @raise Violation: when what came of it may not come of it.
+        """
+        raise NotImplementedError
+
+    def fragment(self, data: bytes) -> None:
+        """
+        What was sent is no frame, or not a whole one.
+        """
+        require(not self.written(), "something came of less than a frame")
+        self.checkLength(data)
+
+    def checkLength(self, data: bytes, least: int = 4) -> None:
+        """
+        Whether the connection was closed for what was sent has to be seen from its length word.
+        """
+        bad = len(data) >= least and not 28 <= int.from_bytes(data[:4], "big") <= self.limit
+        require(self.over == bad, f"closed: {self.over}, with {data[:28].hex()}")
+        if bad:
+            self.closed("protocolErrors", RemoteProtocolError)
+        elif data:
+            self.outcomes["unfinished"] += 1
+
+    def closed(self, why: str, kind: type[Exception] = KaprotoError) -> None:
+        """
+        The connection must have been closed for a reason.
+        """
+        require(self.over, f"it should be closed ({why})")
+        reason = self.subject.near.protocol._reason
+        require(isinstance(reason, kind), f"closed with {reason!r}, not {kind.__name__}")
+        self.outcomes[f"closed: {why}"] += 1
+
+    def stays(self, outcome: str) -> None:
+        """
+        The connection must not have been closed.
+        """
+        require(not self.over, f"closed with {self.subject.near.protocol._reason!r}")
+        self.outcomes[outcome] += 1
+
+    def keepAlive(self, frame: Wire) -> None:
+        """
+        It was a keepalive message.
+        """
+        if frame.version != 1 or frame.procedure != 1:
+            self.nothing()
+            return
+        self._pings += 1
+        if self._pings > PINGS_MAX:
+            require(not self.written(), "something came of one ping too many")
+            self.closed("flood", PeerFlooded)
+            return
+        self.pong()
+
+    def pong(self) -> None:
+        """
+        There must be one answer to a ping.
+        """
+        require(self.written() == PONG, "a ping is answered with a pong")
+        self.stays("pong")
+
+    def nothing(self) -> None:
+        """
+        It must have been ignored.
+        """
+        require(not self.written(), "it should be ignored")
+        self.stays("ignored")
+
+    def finish(self) -> None:
+        """
+        All has been sent, and time has passed.
+        """
+
+    def successor(self) -> Judge:
+        """
+        @return: who is to judge the next frame.
+        """
+        return self
+
+
+class ServerJudge(Judge):
+    """
+    For an attacker who is a client, while messages are not relayed.
+    """
+
+    def __init__(self, subject: Subject, *, login: bool, later: bool) -> None:
+        """
+        @param login: whether clients have to log in.
+        @param later: whether what is opened opens later.
+        """
+        super().__init__(subject)
+        self._login = login
+        self._later = later
+        self._owed: Counter[tuple[int, int, int, int]] = Counter()
+        self._open = False
+        self._in = not login
+        for serial in subject.owed:
+            self._owed[REMOTE, 1, OPEN, serial] += 1
+        for each in cutAll(bytes(subject.near.written))[0]:
+            self._note(each)
+
+    @property
+    def limit(self) -> int:  # type: ignore[override]
+        """
+        The longest message there may be.
+        """
+        if self._open or self._opening:
+            return LONGEST
+        return BEFORE_OPEN if self._in else BEFORE_AUTHENTICATION
+
+    @property
+    def _opening(self) -> bool:
+        return any(key[2] == OPEN for key in +self._owed)
+
+    def _note(self, reply: Wire) -> None:
+        if reply.status == 0 and reply.program == REMOTE:
+            if reply.procedure == OPEN:
+                self._open = True
+            elif reply.procedure in (68, 69) and reply.payload[:4] == b"\0\0\0\1":
+                self._in = True
+
+    def judge(self, frame: Wire) -> None:
+        """
+        See L{Judge.judge}.
+        """
+        kind, payload = frame.kind, frame.payload
+        if isAsync(frame):
+            self.keepAlive(frame)
+        elif kind == CALL_WITH_FDS and payload[:4] != bytes(4):
+            require(not self.written(), "it should be closed without a word")
+            self.closed("descriptors", RemoteProtocolError)
+        elif kind in (CALL, CALL_WITH_FDS):
+            if kind == CALL_WITH_FDS:
+                payload = payload[4:]
+            self._call(frame._replace(payload=payload))
+        else:
+            self.nothing()
+
+    def _call(self, call: Wire) -> None:
+        self._owed[call.key] += 1
+        frames = self.frames()
+        for reply in frames:
+            self._reply(reply, call)
+        if not self._owed[call.key]:
+            del self._owed[call.key]
+        else:
+            require(self._mayWait(call), "a call was not answered")
+            self.outcomes["answered later"] += 1
+        if self.over:
+            self._ended(call, frames)
+
+    def _mayWait(self, call: Wire) -> bool:
+        """
+        Whether a call need not be answered at once: one that takes its time, or that waits for
+        others of that kind.
+        """
+        slow = {
+            (REMOTE, 67): self._login,
+            (REMOTE, 68): self._login,
+            (REMOTE, 69): self._login,
+            (REMOTE, OPEN): self._later,
+            LATER: True,
+        }
+        waiting = sum(number for key, number in self._owed.items() if slow.get((key[0], key[2])))
+        return slow.get((call.program, call.procedure), False) or waiting >= RUNNING_MAX
+
+    def _reply(self, reply: Wire, call: Wire) -> None:
+        require(reply.kind == REPLY, f"{reply} answers no call")
+        require(self._owed[reply.key] > 0, f"{reply} answers another call")
+        require(reply.status in (0, 1), f"{reply} is no reply")
+        self._owed[reply.key] -= 1
+        self._note(reply)
+        error = errorIn(reply.payload) if reply.status else None
+        if reply.status:
+            require(error is not None, f"{reply} has no error in it")
+        if reply.key == call.key:
+            self._checkContent(reply, call, error)
+        self.outcomes["error" if reply.status else "reply"] += 1
+
+    def _checkContent(self, reply: Wire, call: Wire, error: tuple[int, str] | None) -> None:
+        code, message = error or (0, "")
+        require("internal error: procedure" not in message, f"a bug was hit: {message}")
+        programs = (REMOTE,) if self._later else (REMOTE, ECHO[0])
+        if call.version != 1 or call.program not in programs:
+            require(message.startswith("Cannot find program "), message)
+        elif call.status:
+            require(message == f"Unexpected message status {call.status & 0xFFFFFFFF}", message)
+        elif not self._in and not (call.program == REMOTE and call.procedure in AUTHENTICATION):
+            require(message.startswith(("authentication required", "unknown procedure")), message)
+        elif call.program == ECHO[0] and not self._open:
+            require(code == 1 or message.startswith("unknown procedure"), message)
+        elif (call.program, call.procedure) == ECHO:
+            require(reply.payload == call.payload and not error, "an echo says the same")
+        elif call.program == REMOTE and call.procedure == 66:
+            require(reply.payload[:4] == b"\0\0\0\1", "there is one way to log in")
+
+    def _ended(self, call: Wire, frames: list[Wire]) -> None:
+        require(frames, "closed for a call that was not answered")
+        remote = call.program == REMOTE and not call.status
+        if remote and call.procedure == CLOSE:
+            self.closed("goodbye")
+        elif remote and call.procedure == OPEN:
+            self.closed("refused")
+        else:
+            raise Violation(f"closed for {call}")
+
+    def finish(self) -> None:
+        """
+        See L{Judge.finish}: what takes time has had it.
+        """
+        for reply in self.frames():
+            if not isAsync(reply):
+                self._reply(reply, reply._replace(serial=~reply.serial))
+        left = +self._owed
+        if self.over:
+            if self._login and not self._in and sum(left.values()) >= 0:
+                self.outcomes["closed: login failed"] += 1
+        else:
+            waiting = [key for key in left if not (self._later and key[2] == OPEN)]
+            require(not waiting, f"calls are not answered: {waiting}")
+
+
+class ClientJudge(Judge):
+    """
+    For an attacker who is a server.
+    """
+
+    def __init__(self, subject: Subject) -> None:
+        super().__init__(subject)
+        self._made: dict[int, Wire] = {}
+        self._answered = set(range(subject.serial))
+        self._opened = False
+        self._take(cutAll(bytes(subject.near.written))[0])
+
+    def _take(self, frames: list[Wire]) -> None:
+        for frame in frames:
+            require(frame.kind == CALL and frame.status == 0, f"{frame} is no call")
+            require(frame.serial not in self._made, f"{frame} has a serial that was used")
+            self._made[frame.serial] = frame
+
+    def judge(self, frame: Wire) -> None:
+        """
+        See L{Judge.judge}.
+        """
+        if isAsync(frame):
+            self.keepAlive(frame)
+        elif frame.kind == REPLY:
+            self._reply(frame)
+        elif frame.kind != MESSAGE or (
+            (frame.program, frame.procedure) == (REMOTE, 362) and len(frame.payload) < 4
+        ):
+            self._fails("not for a client")
+        else:
+            self.nothing()
+
+    def _fails(self, why: str) -> None:
+        require(not self.written(), "nothing should be said to that")
+        self.closed(why, RemoteProtocolError)
+
+    def _reply(self, reply: Wire) -> None:
+        call = self._made.get(reply.serial)
+        if (
+            call is None
+            or reply.serial in self._answered
+            or (call.program, call.procedure) != (reply.program, reply.procedure)
+            or reply.status not in (0, 1)
+            or (reply.status == 1 and errorIn(reply.payload) is None)
+        ):
+            self._fails("no reply to a call")
+            return
+        self._answered.add(reply.serial)
+        self._take(self.frames())
+        if reply.procedure == OPEN and reply.status:
+            require(self.over, "a client that may not open closes")
+        if self.over:
+            reason = self.subject.near.protocol._reason
+            self.closed(type(reason).__name__)
+        else:
+            self.outcomes["taken"] += 1
+            self._opened = reply.procedure == OPEN
+
+    def successor(self) -> Judge:
+        """
+        See L{Judge.successor}: a gateway relays once its libvirtd has opened.
+        """
+        if not self._opened or self.subject.far is None:
+            return self
+        judge = RelayJudge(self.subject, towardsServer=False, queueing=False)
+        judge.outcomes = self.outcomes
+        judge._pings = self._pings
+        return judge
+
+
+class RelayJudge(Judge):
+    """
+    For an attacker on one side of a gateway whose connections are relayed.
+    """
+
+    def __init__(self, subject: Subject, *, towardsServer: bool, queueing: bool) -> None:
+        """
+        @param towardsServer: whether the attacker is the client.
+        @param queueing: whether a frame from the other side is under way, so that the gateway's own
+            have to wait.
+        """
+        super().__init__(subject)
+        self._towardsServer = towardsServer
+        self._queueing = queueing
+        self.queue: list[bytes] = []
+        self._owed = set(subject.owed)
+        self._said: list[bytes] = []
+
+    def _isOwn(self, frame: Wire) -> bool:
+        """
+        Whether the gateway answers a call itself.
+        """
+        which = (frame.program, frame.procedure)
+        if frame.program == REMOTE and frame.procedure in AUTHENTICATION:
+            return True
+        if which in PASSES_FDS or which == (REMOTE, SET_IDENTITY):
+            return True
+        if which == (REMOTE, FEATURE):
+            payload = frame.payload[4:] if frame.kind == CALL_WITH_FDS else frame.payload
+            return struct.unpack(">i", (payload + bytes(4))[:4])[0] in (8, 10)
+        return False
+
+    def _isKept(self, frame: Wire) -> bool:
+        """
+        Whether the gateway has to see a frame whole.
+        """
+        if frame.program == KEEPALIVE:
+            return True
+        if not self._towardsServer:
+            return False
+        return frame.kind == CALL_WITH_FDS or (
+            frame.kind == CALL
+            and (self._isOwn(frame) or (frame.program, frame.procedure) in _ALSO_KEPT)
+        )
+
+    def judge(self, frame: Wire) -> None:
+        """
+        See L{Judge.judge}.
+        """
+        kept = self._isKept(frame)
+        if kept and len(frame.raw) > 65536:
+            self._fails("too long to be kept")
+        elif isAsync(frame):
+            self.keepAlive(frame)
+            if self.over:
+                self._settleOwed()
+            require(not self.written(far=True), "keepalive is not relayed")
+        elif self._towardsServer:
+            self._fromClient(frame, kept=kept)
+        else:
+            self._fromServer(frame)
+
+    def _fromClient(self, frame: Wire, *, kept: bool) -> None:
+        call = frame.kind in (CALL, CALL_WITH_FDS)
+        if frame.kind == CALL_WITH_FDS and frame.payload[:4] != bytes(4):
+            self._fails("descriptors")
+        elif kept and not call:
+            self.nothing()
+            require(not self.written(far=True), "it is not relayed")
+        elif frame.program == KEEPALIVE or (kept and self._isOwn(frame)):
+            require(not self.written(far=True), "that is not relayed")
+            self._answered(frame)
+        else:
+            self._relayed(frame)
+
+    def _answered(self, call: Wire) -> None:
+        frames = self._own(call)
+        require(len(frames) == 1, f"a call has {len(frames)} answers")
+        (reply,) = frames
+        require(reply.key == call.key and reply.kind == REPLY, f"{reply} answers another call")
+        if reply.status:
+            require(errorIn(reply.payload) is not None, f"{reply} has no error in it")
+        self.stays("error" if reply.status else "reply")
+
+    def _own(self, call: Wire | None = None) -> list[Wire]:
+        """
+        @return: what the gateway itself said to the attacker, or will.  What is waiting already it
+            does not say twice, which is enough for two calls that nobody can tell apart.
+        """
+        if not self._queueing:
+            return self.frames()
+        require(not self.written(), "something was written in the middle of a frame")
+        sieve = self.subject.near.protocol._outgoing
+        waiting = list((sieve and sieve._injected) or ())
+        new = [each for data in waiting[len(self.queue) :] for each in cutAll(data)[0]]
+        self.queue = waiting
+        if call is not None and not new:
+            old = [each for data in waiting for each in cutAll(data)[0]]
+            return [each for each in old if each.key == call.key and each.kind == REPLY][-1:]
+        return new
+
+    def pong(self) -> None:
+        """
+        See L{Judge.pong}.
+        """
+        if self._queueing:
+            self._own()
+            require(PONG in self.queue, "a ping is answered with a pong")
+        else:
+            require(self.written() == PONG, "a ping is answered with a pong")
+        self.stays("pong")
+
+    def _fromServer(self, frame: Wire) -> None:
+        if frame.kind == REPLY_WITH_FDS:
+            self._fails("descriptors")
+        elif frame.program == KEEPALIVE:
+            self._fails("no keepalive message")
+        else:
+            if frame.kind == REPLY:
+                self._owed.discard(frame.serial)
+            self._relayed(frame)
+
+    def _relayed(self, frame: Wire) -> None:
+        require(self.written(far=True) == frame.raw, "a frame is relayed as it is")
+        require(not self.written(), "nothing is said to what is relayed")
+        self.stays("relayed")
+
+    def _fails(self, why: str) -> None:
+        require(not self.written(), "nothing should be said to that")
+        self.closed(why, RemoteProtocolError)
+        self._settleOwed()
+
+    def _settleOwed(self) -> None:
+        """
+        The other side is told, and gets an answer to every call.
+        """
+        far = self.subject.far
+        assert far is not None
+        require(far.ending, "the other side should be closed")
+        if self._towardsServer:
+            return
+        answers, rest = cutAll(self.written(far=True))
+        require(not rest, "half a frame was written")
+        for answer in answers:
+            require(answer.kind == REPLY and answer.status == 1, f"{answer} is no error")
+            require(answer.serial in self._owed, f"{answer} answers no call")
+            self._owed.remove(answer.serial)
+        require(not self._owed, f"the calls {self._owed} are not answered")
+
+    def fragment(self, data: bytes) -> None:
+        """
+        See L{Judge.fragment}.
+        """
+        if len(data) < 28:
+            require(not self.written() and not self.written(far=True), "less than a header")
+            self.stays("unfinished")
+            return
+        length, *words = struct.unpack_from(">IIIiIIi", data)
+        frame = Wire._make((*words, data[28:], data))
+        kept = self._isKept(frame) or (
+            self._towardsServer
+            and frame.kind == CALL
+            and (frame.program, frame.procedure) == (REMOTE, FEATURE)
+        )
+        self.limit = 65536 if kept else LONGEST
+        out = self.written(far=True)
+        if not 28 <= length <= self.limit or (
+            not self._towardsServer and frame.kind == REPLY_WITH_FDS and not kept
+        ):
+            require(not self.written(), "nothing should be said to that")
+            self.closed("protocolErrors", RemoteProtocolError)
+            self._seenAgain(out)
+            self._settleOwed()
+            return
+        require(out == (b"" if kept else data), "what has come of a frame is relayed at once")
+        require(not self.written(), "nothing is said to half a frame")
+        self.stays("unfinished")
+
+    def _seenAgain(self, out: bytes) -> None:
+        far = self.subject.far
+        assert far is not None
+        self._seen[id(far)] -= len(out)
+
+
+_ALSO_KEPT: Final = {(REMOTE, FEATURE), (REMOTE, 360), (REMOTE, 361)}
+
+
+def judgeFor(target: str, state: str, subject: Subject) -> Judge:
+    """
+    @return: who is to judge what comes of an attack.
+    """
+    if subject.relaying:
+        return RelayJudge(
+            subject, towardsServer=target == "gateway, by a client", queueing=state == "mid"
+        )
+    if target in ("client", "gateway, by libvirtd"):
+        return ClientJudge(subject)
+    return ServerJudge(subject, login=target == "auth", later=target == "gateway, by a client")

@@ -1,0 +1,516 @@
+"""
+What is attacked: a server, one that wants a login, a client, and a gateway from both sides, each
+in every state that matters, on a clock that only the attack advances.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, Final
+from unittest import mock
+
+import attrs
+from scramp import ScramClient
+from scramp.core import Nonce
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.credentials import IUsernamePassword
+from twisted.cred.error import UnauthorizedLogin
+from twisted.internet.address import IPv4Address, UNIXAddress
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import (
+    IAddress,
+    IProtocol,
+    IProtocolFactory,
+    IReactorTime,
+    IStreamClientEndpoint,
+)
+from twisted.internet.task import Clock, deferLater
+from zope.interface import implementer
+
+from kaproto.backends.gateway import Gateway
+from kaproto.backends.host import EmbeddedHost
+from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol
+from kaproto.errors import RemoteError
+from kaproto.keepalive.liveness import KeepAlive
+from kaproto.keepalive.pacemaker import Pacemaker
+from kaproto.policies import Mandatory, Optional
+from kaproto.program import Program, procedure
+from kaproto.security.admission import AccessControl
+from kaproto.security.saslclient import Login
+from kaproto.security.saslserver import makePortal
+from kaproto.security.scram import IScramCredentials, ScramKeys
+from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
+from kaproto.wire.message import Message, MessageReader, packMessage
+from kaproto.wire.programs import REMOTE_PROGRAM
+from kaproto.wire.sasl import (
+    SASLResult,
+    packMechanisms,
+    packResult,
+    packStart,
+    packStep,
+    unpackResult,
+)
+from kaproto.wire.xdr import Packer, Unpacker
+from tests.harness.fuzz.tap import Tap
+from tests.support import FEATURE_KEEPALIVE, OPEN, Probe, call, opening
+
+__all__ = ["TARGETS", "Subject", "Target", "sameNonces"]
+
+_TCP: Final = IPv4Address("TCP", "192.0.2.1", 54321)
+_UNIX: Final = UNIXAddress("/run/libvirt/libvirt-sock")
+_TERMS: Final = KeepAlive(1, 2)
+_NONCE: Final = "CLIENTNONCE"
+_KEYS: Final = ScramKeys.fromPassword("secret", b"0123456789abcdef")
+_HALF: Final = packMessage(call(316, bytes(100), 1, kind=2))
+
+
+@contextmanager
+def sameNonces() -> Iterator[None]:
+    """
+    Have SCRAM say the same each time, so that two runs of one attack can be compared.
+    """
+    with mock.patch.object(Nonce, "create", lambda: Nonce(_NONCE)):
+        yield
+
+
+@attrs.define
+class Subject:
+    """
+    A connection under attack.
+
+    @ivar near: where the attack comes in.
+    @ivar far: the other connection of a gateway.
+    @ivar script: the procedures that a client has called, and will, by serial number.
+    @ivar serial: the first of them that has no answer yet.
+    @ivar sasl: what could be said in a login that is under way.
+    @ivar waiting: what must have fired when the connection is gone.
+    @ivar relaying: whether messages are relayed.
+    @ivar owed: the serial numbers of the client's calls that have no answer yet.
+    """
+
+    near: Tap
+    far: Tap | None = None
+    script: Sequence[int] = ()
+    serial: int = 0
+    sasl: Sequence[bytes] = ()
+    waiting: list[Deferred[Any]] = attrs.field(factory=list)
+    relaying: bool = False
+    owed: Sequence[int] = ()
+
+    @property
+    def taps(self) -> list[Tap]:
+        """
+        All transports.
+        """
+        return [self.near] if self.far is None else [self.near, self.far]
+
+
+class Target:
+    """
+    Something to attack; its connections come one after the other.
+
+    @ivar clock: the time of everything.
+    @ivar toServer: whether the attacker is a client.
+    @ivar states: how far a connection can have come.
+    """
+
+    name: ClassVar[str]
+    toServer: ClassVar[bool] = True
+    states: ClassVar[tuple[str, ...]]
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+
+    def connect(self, state: str) -> Subject:
+        """
+        @return: a new connection that has come as far as that.
+        """
+        raise NotImplementedError
+
+    def leftovers(self) -> list[str]:
+        """
+        @return: what is left behind although all connections are gone.
+        """
+        return [f"a timer: {each}" for each in self.clock.getDelayedCalls()]
+
+
+class Application(Program):
+    """
+    An application's own program.
+    """
+
+    number: ClassVar[int] = Probe.number
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+
+    @procedure(Probe.ECHO)
+    def echo(self, connection: object, payload: bytes) -> bytes:
+        """
+        Answer with what came.
+        """
+        return payload
+
+    @procedure(Probe.LATER)
+    def later(self, connection: object, payload: bytes) -> Deferred[bytes]:
+        """
+        Answer with what came, a little later.
+        """
+        return deferLater(self._clock, 0.125, lambda: payload)
+
+    @procedure(Probe.FAIL)
+    def fail(self, connection: object, payload: bytes) -> bytes:
+        """
+        Answer with an error.
+        """
+        raise RemoteError(88, 55, "no entry", 1)
+
+    @procedure(Probe.DECODE)
+    def decode(self, connection: object, payload: bytes) -> bytes:
+        """
+        Answer with the string that came.
+        """
+        return Packer().string(Unpacker(payload).string()).packed()
+
+
+def _left(name: str, pacemaker: Pacemaker) -> list[str]:
+    return [f"{name} watches {len(pacemaker)}"] if len(pacemaker) or pacemaker._slots else []
+
+
+class _ServerTarget(Target):
+    factory: KeepAliveServerFactory
+
+    def accept(self, address: IAddress = _TCP, *said: Message) -> Tap:
+        """
+        Have a client connect and say something.
+        """
+        tap = Tap(self.clock, address)
+        protocol = self.factory.buildProtocol(address)
+        assert isinstance(protocol, KeepAliveServerProtocol)
+        tap.attach(protocol)
+        for message in said:
+            tap.feed(packMessage(message))
+        return tap
+
+    def leftovers(self) -> list[str]:
+        """
+        See L{Target.leftovers}.
+        """
+        factory = self.factory
+        found = super().leftovers() + _left("the server", factory.pacemaker)
+        if factory.connections:
+            found.append(f"{len(factory.connections)} connections")
+        if factory.pending._unknown or factory.pending._unopened:
+            found.append("arrivals")
+        return found
+
+
+_SERVER_STATES: Final[dict[str, tuple[Message, ...]]] = {
+    "fresh": (),
+    "asked": (FEATURE_KEEPALIVE,),
+    "open": (OPEN,),
+    "watched": (FEATURE_KEEPALIVE, OPEN),
+    "farewell": (FEATURE_KEEPALIVE, OPEN, call(360)),
+}
+
+
+class Server(_ServerTarget):
+    """
+    A server with the embedded host, and a program of an application's own.
+    """
+
+    name = "server"
+    states = tuple(_SERVER_STATES)
+
+    def __init__(self) -> None:
+        super().__init__()
+        host = EmbeddedHost()
+        clock = IReactorTime(self.clock)
+        programs = [Application(clock)]
+        self.lenient = KeepAliveServerFactory(Optional(_TERMS), host, programs, clock)
+        self.strict = KeepAliveServerFactory(Mandatory(_TERMS), host, programs, clock)
+        self.factory = self.strict
+
+    def connect(self, state: str) -> Subject:
+        """
+        See L{Target.connect}.
+        """
+        self.factory = self.lenient if state == "open" else self.strict
+        return Subject(self.accept(_TCP, *_SERVER_STATES[state]))
+
+
+@implementer(ICredentialsChecker)
+class _Alice:
+    """
+    Knows one user, and spends no time on hashing.
+    """
+
+    credentialInterfaces = (IUsernamePassword, IScramCredentials)
+
+    def requestAvatarId(self, credentials: Any) -> Deferred[bytes | tuple[()]]:
+        """
+        See L{ICredentialsChecker}.
+        """
+        known = credentials.username == b"alice"
+        if not IScramCredentials.providedBy(credentials):
+            right = known and credentials.password == b"secret"
+            return succeed(b"alice") if right else fail(UnauthorizedLogin())
+
+        def settled(proven: bool) -> bytes:
+            if not (proven and known):
+                raise UnauthorizedLogin
+            return b"alice"
+
+        keys = _KEYS if known else ScramKeys.fake(credentials.username, b"secret", _KEYS)
+        challenged: Deferred[bool] = credentials.challenge(keys)
+        return challenged.addCallback(settled)
+
+
+class Auth(_ServerTarget):
+    """
+    A server at which clients have to log in, on a UNIX socket so that they may use PLAIN.
+    """
+
+    name = "auth"
+    states = ("fresh", "begun", "challenged", "failed", "in", "watched")
+
+    def __init__(self) -> None:
+        super().__init__()
+        accessControl = AccessControl(portal=makePortal([_Alice()]))
+        clock = IReactorTime(self.clock)
+        self.factory = KeepAliveServerFactory(
+            Mandatory(_TERMS), EmbeddedHost(), [Application(clock)], clock, accessControl
+        )
+
+    def connect(self, state: str) -> Subject:
+        """
+        See L{Target.connect}.
+        """
+        init = call(67)
+        plain = call(68, packStart("PLAIN", b"\0alice\0secret"))
+        wrong = call(68, packStart("PLAIN", b"\0alice\0wrong"))
+        scram = ScramClient(["SCRAM-SHA-256"], "alice", "secret")
+        first = call(68, packStart("SCRAM-SHA-256", scram.get_client_first().encode()))
+        said = {
+            "fresh": (),
+            "begun": (init,),
+            "challenged": (init, first),
+            "failed": (init, wrong, init, wrong),
+            "in": (init, plain),
+            "watched": (init, plain, FEATURE_KEEPALIVE, OPEN),
+        }[state]
+        tap = self.accept(_UNIX, *said)
+        if state == "failed":
+            self.clock.advance(1)
+        if state != "challenged":
+            return Subject(tap)
+        scram.set_server_first((unpackResult(_messages(tap)[-1].payload).data or b"").decode())
+        return Subject(tap, sasl=(scram.get_client_final().encode(),))
+
+
+class Client(Target):
+    """
+    A client.
+    """
+
+    name = "client"
+    toServer = False
+    states = (
+        "fresh",
+        "asking",
+        "opening",
+        "farewell",
+        "open",
+        "calls",
+        "closing",
+        "login",
+        "scram",
+        "alone",
+        "alone with a login",
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factories: list[KeepAliveClientFactory] = []
+        clock = IReactorTime(self.clock)
+        self.factory = KeepAliveClientFactory("test:///default", keepAlive=_TERMS, clock=clock)
+        self.loginFactory = KeepAliveClientFactory(clock=clock, login=Login("alice", "secret"))
+
+    def connect(self, state: str) -> Subject:
+        """
+        See L{Target.connect}.
+        """
+        login = state in ("login", "scram", "alone with a login")
+        factory = self.loginFactory if login else self.factory
+        address = _UNIX if login else _TCP
+        protocol = factory.buildProtocol(address)
+        assert isinstance(protocol, KeepAliveClientProtocol)
+        tap = Tap(self.clock, address)
+        tap.attach(protocol)
+        script = [66, 67, 68, 69, 60, 1, 60, 360] if login else [66, 60, 1, 60, 360, 59, 3, 59, 59]
+        waiting: list[Deferred[Any]] = [protocol.whenClosed()]
+        if not state.startswith("alone"):
+            waiting.append(protocol.whenOpen())
+        answers = {
+            "fresh": 0,
+            "asking": 1,
+            "opening": 2,
+            "farewell": 3,
+            "open": 5,
+            "calls": 5,
+            "closing": 5,
+            "login": 0,
+            "scram": 2,
+            "alone": 0,
+            "alone with a login": 0,
+        }[state]
+        for serial, called in enumerate(script[:answers]):
+            tap.feed(_answer(serial, called, login=login))
+        if state in ("calls", "closing"):
+            waiting += [protocol.hostname(), protocol.call(REMOTE_PROGRAM, 3), protocol.hostname()]
+        if state == "closing":
+            script[8] = 2
+            waiting.append(protocol.close())
+        first = b"r=CLIENTNONCE123,s=MDEyMzQ1Njc4OWFiY2RlZg==,i=4"
+        return Subject(tap, None, script, answers, (first,), waiting)
+
+    def leftovers(self) -> list[str]:
+        """
+        See L{Target.leftovers}.
+        """
+        return super().leftovers() + _left("the client", self.factory.pacemaker)
+
+
+def _answer(serial: int, procedure: int, *, login: bool = False) -> bytes:
+    """
+    @return: how a server in good order answers a call.
+    """
+    payload = {
+        66: Packer().uint32(1).int32(int(login)).packed(),
+        60: Packer().int32(1).packed(),
+        67: packMechanisms(["SCRAM-SHA-256"]),
+        68: packResult(SASLResult(complete=False, data=b"")),
+        69: packStep(b""),
+    }.get(procedure, b"")
+    return packMessage(call(procedure, payload, serial, kind=1))
+
+
+def _messages(tap: Tap) -> list[Message]:
+    reader = MessageReader()
+    reader.feed(bytes(tap.written))
+    return list(iter(reader.next, None))
+
+
+@implementer(IStreamClientEndpoint)
+class _Upstream:
+    """
+    Where libvirtd listens.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """
+        See L{IStreamClientEndpoint.connect}.
+        """
+        self.tap = Tap(self._clock, _UNIX)
+        protocol = protocolFactory.buildProtocol(_UNIX)
+        assert isinstance(protocol, KeepAliveClientProtocol)
+        self.tap.attach(protocol)
+        return succeed(protocol)
+
+
+class _GatewayTarget(_ServerTarget):
+    def __init__(self) -> None:
+        super().__init__()
+        self.upstream = _Upstream(self.clock)
+        clock = IReactorTime(self.clock)
+        self.gateway = Gateway(
+            self.upstream, "unix:libvirt-sock", _TERMS, clock, login=Login("alice", "secret")
+        )
+        self.factory = KeepAliveServerFactory(Optional(_TERMS), self.gateway, clock=clock)
+
+    def through(self, *said: Message, opened: bool = True) -> tuple[Tap, Tap]:
+        """
+        Have a client open through the gateway.
+
+        @return: the client's transport, and libvirtd's.
+        """
+        client = self.accept(_TCP, *said, opening("test:///default"))
+        upstream = self.upstream.tap
+        for serial, called in enumerate((66, 60, 1) if opened else ()):
+            upstream.feed(_answer(serial, called))
+        if opened:
+            assert _messages(client)[-1].status == 0, "it should be open"
+        return client, upstream
+
+    def leftovers(self) -> list[str]:
+        """
+        See L{Target.leftovers}.
+        """
+        return super().leftovers() + _left("the gateway", self.gateway._shared.pacemaker)
+
+
+class GatewayClient(_GatewayTarget):
+    """
+    A gateway, attacked by a client.
+    """
+
+    name = "gateway, by a client"
+    states = ("fresh", "asked", "opening", "open", "watched", "mid")
+
+    def connect(self, state: str) -> Subject:
+        """
+        See L{Target.connect}.
+        """
+        if state in ("fresh", "asked"):
+            # Whatever it opens hangs, as nobody speaks for libvirtd.
+            return Subject(self.accept(_TCP, *_SERVER_STATES[state]))
+        said = [FEATURE_KEEPALIVE] if state in ("watched", "mid") else []
+        client, upstream = self.through(*said, opened=state != "opening")
+        if state == "mid":
+            upstream.feed(_HALF[:60])
+        if state == "opening":
+            return Subject(client, upstream, owed=(0,))
+        return Subject(client, upstream, relaying=True)
+
+
+class GatewayUpstream(_GatewayTarget):
+    """
+    A gateway, attacked by its libvirtd.
+    """
+
+    name = "gateway, by libvirtd"
+    toServer = False
+    states = ("opening", "asked", "open", "calls", "mid")
+
+    def connect(self, state: str) -> Subject:
+        """
+        See L{Target.connect}.
+        """
+        opened = state not in ("opening", "asked")
+        client, upstream = self.through(FEATURE_KEEPALIVE, opened=opened)
+        script = [66, 60, 1]
+        owed: tuple[int, ...] = ()
+        serial = 3
+        if not opened:
+            serial = int(state == "asked")
+            if serial:
+                upstream.feed(_answer(0, 66))
+        elif state == "calls":
+            owed = (3, 4, 5)
+            script += [59, 3, 59]
+            for number in owed:
+                client.feed(packMessage(call(script[number], serial=number)))
+        elif state == "mid":
+            owed = (3,)
+            client.feed(packMessage(call(7, bytes(100), 3))[:60])
+        return Subject(upstream, client, (*script, 59, 59), serial, relaying=opened, owed=owed)
+
+
+TARGETS: Final[tuple[type[Target], ...]] = (Server, Auth, Client, GatewayClient, GatewayUpstream)
+"""
+All that is attacked.
+"""

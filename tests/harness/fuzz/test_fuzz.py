@@ -1,0 +1,114 @@
+"""
+A short run of the attacks that C{python -m tests.harness.fuzz} carries out at length, always the
+same, and those that once did harm.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from kaproto.backends.relay import Relay
+from kaproto.errors import RemoteProtocolError
+from tests.harness.fuzz.attack import Attacker, Case
+from tests.harness.fuzz.oracle import Violation
+
+SEEDS = (1, 2, 3, 4)
+"""
+The runs whose first attacks are carried out.
+"""
+
+ATTACKS = 100
+"""
+How many attacks of each.
+"""
+
+HARMFUL = (
+    # An answer, and something that ends the connection, in one read.
+    "gateway, by libvirtd|mid|"
+    "0000002620008086000000010000003b00000001000000050000000000000004686f7374dd32 "
+    "0000001e200080860000000100000157000000050000000300000000",
+    # An answer whose length is none.
+    "gateway, by libvirtd|calls|0000000020008086000000010000003b000000010000000300000000",
+    # The end of a message that is under way, and something that ends the connection.
+    "gateway, by libvirtd|calls|"
+    "0000004020008086000000010000013c00000002000000010000000000000000000000000000000000000000"
+    "0000000000000000000000000000000000000000 "
+    "0000001e200080860000000100000157000000050000000300000000",
+    # A feature check with no descriptors.
+    "gateway, by a client|open|"
+    "0000002420008086000000010000003c000000040000000500000000000000000000000a",
+    # More than 64 KiB while libvirtd opens.
+    "gateway, by a client|opening|000186a0200080860000000100000003000000000000000400000000"
+    + "00" * 99_972,
+    # As many pings as there may be in a second, and one more.
+    "server|open|" + "0000001c6b656570000000010000000100000002000000000000000000"[:56] * 101,
+    # Names that are no text.
+    "client|alone with a login|"
+    "00000024200080860000000100000042000000010000000000000000000000010000000100000000 "
+    "0000002420008086000000010000004300000001000000010000000000000003ff2c5800",
+)
+
+
+class FuzzTests(SynchronousTestCase):
+    """
+    Whatever bytes come, in whatever pieces.
+    """
+
+    def test_kept(self) -> None:
+        """
+        What once did harm does none.
+        """
+        attacker = Attacker()
+        with attacker.watching():
+            for text in HARMFUL:
+                case = Case.parse(text)
+                self.assertEqual(str(case), text)
+                attacker.carryOut(case, "1", Counter())
+
+    def test_drawn(self) -> None:
+        """
+        Every attack on a server, a client or a gateway, from either side, ends in correct replies,
+        ignored messages or a close with a reason, and leaves nothing behind.
+        """
+        attacker = Attacker()
+        with attacker.watching():
+            for seed in SEEDS:
+                for number in range(ATTACKS):
+                    attacker.attack(f"{seed}:{number}")
+        for name, tally in attacker.tallies.items():
+            self.assertGreater(tally.mutated, 100, name)
+            self.assertGreater(len(tally.outcomes), 6, name)
+
+    def test_repeatable(self) -> None:
+        """
+        The same seed is the same attack.
+        """
+        first, second = (str(Attacker().drawn("7:7").case) for _time in range(2))
+        self.assertEqual(first, second)
+
+    def test_notices(self) -> None:
+        """
+        What is wrong is noticed: here, a gateway that relays what it should answer.
+        """
+        self.patch(Relay, "_isOwnFeature", lambda _relay, _message: False)
+        attacker = Attacker()
+        with attacker.watching():
+            self.assertRaises(Violation, attacker.carryOut, Case.parse(HARMFUL[3]), "1", Counter())
+
+    def test_noticesExceptions(self) -> None:
+        """
+        An exception that is not a close with a reason is noticed.
+        """
+
+        def fails(_relay: Relay, _message: object) -> bool:
+            raise ZeroDivisionError("a bug")
+
+        self.patch(Relay, "_isOwnFeature", fails)
+        attacker = Attacker()
+        with attacker.watching():
+            error = self.assertRaises(
+                Violation, attacker.carryOut, Case.parse(HARMFUL[3]), "1", Counter()
+            )
+        self.assertNotIsInstance(error, RemoteProtocolError)

@@ -1,0 +1,576 @@
+"""
+Connections that are watched, against an account of what happened to them from which everything is
+worked out anew each time.
+
+L{tests.unit.keepalive.test_liveness} has a model of the arithmetic alone.  Here are whole
+connections with their pacemaker, in a process that stalls, on a reactor whose clock is set forward
+and back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import attrs
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+from twisted.internet.address import IPv4Address
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from kaproto.errors import KeepAliveTimeout
+from kaproto.keepalive.liveness import KeepAlive
+from kaproto.keepalive.pacemaker import STALL, TICK, Pacemaker
+from kaproto.rpc.connection import CALLS
+from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
+from kaproto.wire.message import PING, PONG, packMessage
+from tests.harness.fuzz import machineSettings
+from tests.harness.fuzz.tap import Tap
+from tests.support import call
+
+STEP: Final = TICK / 2
+"""
+The seconds by which time passes in a process that has little to do.
+"""
+
+SLACK: Final = TICK + STEP
+"""
+By how many seconds a check may be late in such a process.
+"""
+
+TURNS_MAX: Final = 50
+"""
+How many turns of the reactor may follow each other without time passing.
+"""
+
+ADDRESS: Final = IPv4Address("TCP", "192.0.2.1", 54321)
+UNKNOWN: Final = packMessage(call(1, bytes(40), program=0x2F00BEEF, kind=2))
+"""
+A message that is ignored, so that any piece of any number of them can be sent.
+"""
+
+
+class ReactorClock(Clock):
+    """
+    A reactor's clock, which can be set, and which reads the sockets between what is due now and
+    what becomes due by that.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read: Callable[[], object] = lambda: None
+        self.turns = 0
+
+    def advance(self, amount: float) -> None:
+        """
+        See L{Clock.advance}.
+        """
+        self.turns = 0
+        super().advance(amount)
+
+    def callLater(
+        self,
+        delay: float,
+        callable: Callable[..., object],  # noqa: A002 - its name in the interface
+        *args: object,
+        **kw: object,
+    ) -> IDelayedCall:
+        """
+        See L{Clock.callLater}.
+        """
+        if delay == 0:
+            self.turns += 1
+            assert self.turns < TURNS_MAX, "the reactor has no rest"
+            super().callLater(0, self.read)
+        return super().callLater(delay, callable, *args, **kw)
+
+
+@attrs.define
+class Heard:
+    """
+    Bytes came.
+    """
+
+
+@attrs.define
+class Pinged:
+    """
+    A ping was sent.
+    """
+
+
+@attrs.define
+class Started:
+    """
+    Keepalive was started with other numbers.
+    """
+
+    interval: float
+    count: int
+
+
+@attrs.define
+class Stopped:
+    """
+    Keepalive was stopped.
+    """
+
+
+@attrs.define
+class Passed:
+    """
+    Time passed.
+
+    @ivar least: how many seconds of it must count as silence.
+    @ivar most: how many may.
+    """
+
+    least: float
+    most: float
+
+
+Happening = Heard | Pinged | Started | Stopped | Passed
+
+
+@attrs.define
+class Account:
+    """
+    What a list of happenings comes to.
+
+    @ivar silence: seconds since bytes came, at least and at most.
+    @ivar watched: seconds since keepalive was started, likewise.
+    @ivar pings: seconds since each ping that has had no answer, likewise.
+    @ivar gap: the longest time since then in which this end could do nothing.
+    """
+
+    silence: tuple[float, float] = (0, 0)
+    watched: tuple[float, float] = (0, 0)
+    pings: list[tuple[float, float]] = attrs.field(factory=list)
+    terms: Started | None = None
+    gap: float = 0
+
+    @classmethod
+    def of(cls, happenings: list[Happening]) -> Account:
+        """
+        Work it out.
+        """
+        account = cls()
+        heardAt = startedAt = (0.0, 0.0)
+        pingedAt: list[tuple[float, float]] = []
+        now = (0.0, 0.0)
+        for each in happenings:
+            match each:
+                case Passed():
+                    now = (now[0] + each.least, now[1] + each.most)
+                    if each.most > STEP:
+                        account.gap = max(account.gap, each.most)
+                case Heard():
+                    heardAt, pingedAt, account.gap = now, [], 0
+                case Started():
+                    startedAt, pingedAt, account.terms = now, [], each
+                case Stopped():
+                    pingedAt, account.terms = [], None
+                case Pinged():
+                    pingedAt.append(now)
+        account.silence = _since(heardAt, now)
+        account.watched = _since(startedAt, now)
+        account.pings = [_since(at, now) for at in pingedAt]
+        return account
+
+    @property
+    def mayPing(self) -> bool:
+        """
+        Whether a ping may be sent.
+        """
+        if self.terms is None or len(self.pings) >= self.terms.count:
+            return False
+        interval = self.terms.interval
+        return self.silence[1] >= interval - TICK and (
+            not self.pings or self.pings[-1][1] >= interval / 2 - TICK
+        )
+
+    @property
+    def mayDie(self) -> bool:
+        """
+        Whether the peer may be found dead.
+        """
+        if self.terms is None or len(self.pings) != self.terms.count:
+            return False
+        interval = self.terms.interval
+        return (
+            self.silence[1] >= interval * (self.terms.count + 1) - TICK
+            and self.pings[-1][1] >= interval / 2 - TICK
+        )
+
+    @property
+    def mustHavePinged(self) -> bool:
+        """
+        Whether the first ping is overdue.
+        """
+        if self.terms is None or self.pings:
+            return False
+        slack = SLACK + TICK + self.gap
+        return min(self.silence[0] - self.terms.interval, self.watched[0]) > slack
+
+    @property
+    def mustBeDead(self) -> bool:
+        """
+        Whether death is overdue: C{interval * (count + 1)} after the last byte, or, where keepalive
+        was started when that was nearly over, after all the pings that have to be sent first.
+        """
+        if self.terms is None:
+            return False
+        interval, count = self.terms.interval, self.terms.count
+        # What is shorter than a tick or two is as long as one, every time.
+        stage = interval if interval >= 2 * SLACK else interval + SLACK
+        uncertain = max(self.silence[1] - self.silence[0], self.watched[1] - self.watched[0])
+        slack = SLACK + TICK + 2 * uncertain + self.gap * (count + 1)
+        return (
+            self.silence[0] > stage * (count + 1) + slack
+            and self.watched[0] > stage * (count - 0.5) + slack
+        )
+
+
+def _since(then: tuple[float, float], now: tuple[float, float]) -> tuple[float, float]:
+    return (now[0] - then[0], now[1] - then[1])
+
+
+class Connection:
+    """
+    A connection, and what has happened to it.
+    """
+
+    protocol: KeepAliveServerProtocol
+    tap: Tap
+    happenings: list[Happening]
+    socket: bytearray
+    _stream: bytes
+    _seen: int
+    _ended: bool
+
+    def __init__(self, factory: KeepAliveServerFactory, clock: Clock) -> None:
+        protocol = factory.buildProtocol(ADDRESS)
+        assert isinstance(protocol, KeepAliveServerProtocol)
+        self.protocol = protocol
+        self.tap = Tap(clock, ADDRESS)
+        self.tap.attach(protocol)
+        self.tap.feed(packMessage(call(1, b"\0\0\0\1" + bytes(8))))
+        assert protocol.session is not None, "it should be open"
+        self.happenings: list[Happening] = []
+        self.socket = bytearray()
+        self._stream = b""
+        self._seen = len(self.tap.written)
+        self._ended = False
+
+    def say(self, size: int) -> None:
+        """
+        The peer sends a piece of its endless stream.
+        """
+        while len(self._stream) < size:
+            self._stream += UNKNOWN
+        self.socket += self._stream[:size]
+        self._stream = self._stream[size:]
+
+    def pong(self) -> None:
+        """
+        The peer ends its message, and answers a ping.
+        """
+        self.socket += self._stream + PONG
+        self._stream = b""
+
+    def read(self) -> None:
+        """
+        The reactor reads the socket.
+        """
+        self.observe()
+        if self.socket and not self.protocol.readingPaused and not self.tap.ending:
+            data, self.socket = bytes(self.socket), bytearray()
+            self.tap.protocol.dataReceived(data)
+            self.happenings.append(Heard())
+
+    def observe(self) -> None:
+        """
+        See what this end has done, and whether it may.
+        """
+        written = bytes(self.tap.written[self._seen :])
+        self._seen = len(self.tap.written)
+        for at in range(0, len(written), len(PING)):
+            assert written[at : at + len(PING)] == PING, "nothing but pings is written"
+            account = Account.of(self.happenings)
+            assert account.mayPing, f"a ping too early, or too many: {account}"
+            self.happenings.append(Pinged())
+        if self.tap.ending and not self._ended:
+            self._ended = True
+            account = Account.of(self.happenings)
+            assert account.mayDie, f"dead too early: {account}"
+            assert not self.socket or self.protocol.readingPaused, "dead with bytes to be read"
+            reason = self.protocol._reason
+            assert isinstance(reason, KeepAliveTimeout), reason
+            assert account.terms is not None
+            assert (reason.interval, reason.count) == (
+                account.terms.interval,
+                account.terms.count,
+            )
+            least, most = account.silence
+            assert least - SLACK - STALL <= reason.silence <= most + SLACK, (reason, account)
+
+    def check(self) -> None:
+        """
+        See what should have been done by now.
+        """
+        self.observe()
+        if self.tap.ending or self.protocol.readingPaused or self.socket:
+            return
+        account = Account.of(self.happenings)
+        assert not account.mustHavePinged, f"no ping: {account}"
+        assert not account.mustBeDead, f"not dead: {account}"
+
+
+INTERVALS = st.integers(16, 160).map(lambda each: each / 64) | st.sampled_from(
+    (1e-16, 1e-9, 0.001, 1 / 64, 0.04)
+)
+COUNTS = st.integers(1, 3)
+WHO = st.integers(0, 1)
+
+
+class Process(RuleBasedStateMachine):
+    """
+    Two connections in one process.
+    """
+
+    clock: ReactorClock
+    monotonic: float
+    factory: KeepAliveServerFactory
+    connections: list[Connection]
+    behindUntil: float
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = ReactorClock()
+        self.monotonic = 1000.0
+        self.clock.read = self.read
+        factory = KeepAliveServerFactory(clock=self.clock)
+        factory.openTimeout = 10**9
+        factory.seconds = lambda: self.monotonic
+        factory.pacemaker = Pacemaker(self.clock, factory.seconds)
+        self.factory = factory
+        self.connections = [Connection(factory, self.clock) for _ in range(2)]
+        self.behindUntil = 0.0
+
+    def read(self) -> None:
+        """
+        The reactor reads what there is.
+        """
+        for each in self.connections:
+            each.read()
+
+    def passed(self, least: float, most: float) -> None:
+        """
+        Time has passed, and counts where this end is reading.
+        """
+        for each in self.connections:
+            paused = each.protocol.readingPaused
+            each.happenings.append(Passed(0, 0) if paused else Passed(least, most))
+
+    @initialize(first=INTERVALS, second=INTERVALS, count=COUNTS)
+    def begin(self, first: float, second: float, count: int) -> None:
+        """
+        Watch both.
+        """
+        self.start(0, first, count)
+        self.start(1, second, count)
+
+    def elapse(self, seconds: float) -> None:
+        """
+        Let time pass in a process that has little to do.
+        """
+        end = self.monotonic + seconds
+        while self.monotonic < end:
+            self.step()
+
+    def step(self, *, late: Sequence[Connection] = ()) -> None:
+        """
+        Let a moment pass.
+
+        @param late: who says something in the last moment before the reactor's turn, which calls
+            what is due before it reads.
+        """
+        watching = len(self.factory.pacemaker) > 0
+        self.monotonic += STEP
+        behind = self.monotonic < self.behindUntil or not watching
+        self.passed(0 if behind else STEP, STEP)
+        for each in late:
+            each.say(1)
+        self.clock.advance(STEP)
+        self.read()
+        for each in self.connections:
+            each.check()
+
+    @rule(steps=st.integers(1, 20))
+    def elapseShortly(self, steps: int) -> None:
+        """
+        Let a little time pass.
+        """
+        self.elapse(steps * STEP)
+
+    @rule(who=WHO, intervals=st.integers(1, 5), more=st.integers(-2, 4))
+    def elapseIntervals(self, who: int, intervals: int, more: int) -> None:
+        """
+        Let about so many intervals pass.
+        """
+        terms = Account.of(self.connections[who].happenings).terms
+        interval = 0.5 if terms is None else terms.interval
+        self.elapse(min(intervals * interval + more * STEP, 12))
+
+    @rule(who=WHO)
+    def speakAtTheLastMoment(self, who: int) -> None:
+        """
+        When somebody's time is up, something comes from it that has not been read yet.
+        """
+        connection = self.connections[who]
+        terms = Account.of(connection.happenings).terms
+        if terms is None or connection.tap.ending or connection.protocol.readingPaused:
+            return
+        for _step in range(400):
+            account = Account.of(connection.happenings)
+            assert account.terms is not None
+            left = account.terms.interval * (account.terms.count + 1) - account.silence[1]
+            if left <= SLACK:
+                break
+            self.step()
+        for _step in range(5):
+            self.step(late=[connection])
+        assert not connection.tap.ending, "it has said something"
+
+    @rule(
+        seconds=st.integers(1, 128).map(lambda each: each / 64) | st.integers(60, 10**5).map(float),
+        times=st.integers(1, 4),
+        how=st.sampled_from(("silent", "read late", "read first")),
+    )
+    def stall(self, seconds: float, times: int, how: str) -> None:
+        """
+        The process does not get to anything for a while, some times one after the other; its peers
+        may say something meanwhile.
+        """
+        for _time in range(times):
+            behind = self.monotonic < self.behindUntil or not len(self.factory.pacemaker)
+            self.monotonic += seconds
+            least = 0 if behind else max(0, min(seconds, STALL) - TICK)
+            self.passed(least, min(seconds, STALL + TICK))
+            if how != "silent":
+                for each in self.connections:
+                    each.say(3)
+            if how == "read first":
+                self.read()
+            self.clock.advance(seconds)
+            self.read()
+
+    @rule(seconds=st.integers(1, 7200) | st.integers(-96, -1).map(lambda each: each / 32))
+    def setClock(self, seconds: float) -> None:
+        """
+        Somebody sets the clock by which the reactor schedules, forward or back; what is due by it
+        is early or late.
+        """
+        if seconds > 0:
+            self.clock.advance(seconds)
+        else:
+            self.clock.rightNow += seconds
+            self.behindUntil = max(self.behindUntil, self.monotonic) - seconds + TICK
+
+    @rule(who=WHO, size=st.sampled_from((0, 1, 1, 27, 28, 200)))
+    def hear(self, who: int, size: int) -> None:
+        """
+        Some bytes come, which need not be a whole message, or a pong.
+        """
+        if size:
+            self.connections[who].say(size)
+        else:
+            self.connections[who].pong()
+        self.read()
+
+    @rule(who=WHO, interval=INTERVALS, count=COUNTS)
+    def start(self, who: int, interval: float, count: int) -> None:
+        """
+        Start keepalive, or go on with other numbers.
+        """
+        connection = self.connections[who]
+        if not connection.tap.ending:
+            connection.protocol.startKeepAlive(KeepAlive(interval, count))
+            connection.happenings.append(Started(interval, count))
+
+    @rule(who=WHO, zero=st.sampled_from(((0, 5), (5, 0))))
+    def stop(self, who: int, zero: tuple[int, int]) -> None:
+        """
+        Stop keepalive.
+        """
+        connection = self.connections[who]
+        if not connection.tap.ending:
+            connection.protocol.startKeepAlive(KeepAlive(*zero))
+            connection.happenings.append(Stopped())
+
+    @rule(who=WHO)
+    def pauseOrResume(self, who: int) -> None:
+        """
+        This end stops reading, or reads on.
+        """
+        connection = self.connections[who]
+        if connection.tap.ending:
+            return
+        if connection.protocol.readingPaused:
+            connection.protocol.resumeReading(CALLS)
+            self.read()
+        else:
+            connection.protocol.pauseReading(CALLS)
+
+    @rule(who=WHO)
+    def congest(self, who: int) -> None:
+        """
+        The peer does not read, and then does, which is a sign of life.
+        """
+        connection = self.connections[who]
+        if not connection.tap.ending:
+            connection.tap.fill()
+            connection.tap.drain()
+            connection.happenings.append(Heard())
+
+    @invariant()
+    def inOrder(self) -> None:
+        """
+        Nobody did what nobody may do, and nothing is scheduled more than once.
+        """
+        for each in self.connections:
+            each.observe()
+            assert not each.tap.wrongs, each.tap.wrongs
+        assert len(self.clock.getDelayedCalls()) <= 3, self.clock.getDelayedCalls()
+
+    def teardown(self) -> None:
+        """
+        When both are gone, nothing is left.
+        """
+        for each in self.connections:
+            each.tap.lose(ConnectionResetError())
+        for left in self.clock.getDelayedCalls():
+            assert left.getTime() <= self.clock.seconds(), f"a timer is left: {left}"
+        assert len(self.factory.pacemaker) == 0
+
+
+class LivenessModelTests(SynchronousTestCase):
+    """
+    Connections against the account.
+    """
+
+    def test_anything(self) -> None:
+        """
+        Whatever happens in whatever order: no ping before an interval of silence, never more than
+        C{count} unanswered, no death before C{interval * (count + 1)} seconds in which somebody
+        was looking, none while there are bytes to be read, and none later than it should be.
+        """
+        run_state_machine_as_test(Process, settings=machineSettings(60, 25))

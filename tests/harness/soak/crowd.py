@@ -1,0 +1,163 @@
+"""
+Many clients on one epoll, each of which is replaced when it has gone.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+import select
+import time
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from tests.harness.soak.clients import KINDS, Client, Dying, State
+from tests.harness.soak.judge import Judge, Tally, Verdict
+
+__all__ = ["Crowd"]
+
+_LOOK_EVERY: Final = 0.02
+_SHOWN: Final = 20
+
+
+class Crowd:
+    """
+    The clients.
+
+    @ivar port: where they connect to.
+    @ivar judge: what the server has promised.
+    @ivar looked: when the kernel was last asked what has happened to the connections, on the
+        monotonic clock: whatever has happened since then is not known.
+    @ivar verdicts: what has been found.
+    @ivar details: the first of what was wrong, in words.
+    @ivar calls: how many calls were made.
+    @ivar connections: how many clients there have been.
+    @ivar silent: those who are dead, and have not been found.
+    @ivar mayDie: whether clients may still die.
+    @ivar replacing: whether another one comes for each that goes.
+    @ivar longestGap: the longest that nobody looked, in seconds.
+    """
+
+    openSeconds = 20.0
+    answerSeconds = 10.0
+
+    def __init__(self, port: int, judge: Judge) -> None:
+        self.port = port
+        self.judge = judge
+        self.verdicts = Tally()
+        self.details: list[str] = []
+        self.calls = self.connections = 0
+        self.silent: set[Dying] = set()
+        self.mayDie = True
+        self.replacing = True
+        self.longestGap = 0.0
+        self.looked = time.monotonic()
+        self._clients: dict[int, Client] = {}
+        self._poll = select.epoll()
+        self._timers: list[tuple[float, int, Callable[[], object]]] = []
+        self._order = itertools.count()
+
+    def __len__(self) -> int:
+        return len(self._clients)
+
+    @property
+    def kinds(self) -> Counter[str]:
+        """
+        How many there are of each kind.
+        """
+        return Counter(client.name for client in self._clients.values())
+
+    @property
+    def opening(self) -> int:
+        """
+        How many have not opened yet.
+        """
+        return sum(client.state is State.OPENING for client in self._clients.values())
+
+    def populate(self, count: int, perSecond: float) -> None:
+        """
+        Have clients come, one after the other.
+        """
+        kinds = [kind for kind, part in KINDS.items() for _number in range(round(part * count))]
+        random.shuffle(kinds)
+        for number, kind in enumerate(kinds):
+            self.later(number / perSecond, partial(kind, self))
+
+    def enter(self, client: Client, events: int) -> None:
+        """
+        A client has come.
+        """
+        self.connections += 1
+        self._clients[client.socket.fileno()] = client
+        self._poll.register(client.socket, events)
+
+    def listen(self, client: Client, events: int) -> None:
+        """
+        A client wants to know of something else.
+        """
+        self._poll.modify(client.socket, events)
+
+    def left(self, client: Client) -> None:
+        """
+        A client goes: another of its kind will come.
+        """
+        del self._clients[client.socket.fileno()]
+        self._poll.unregister(client.socket)
+        if isinstance(client, Dying):
+            self.silent.discard(client)
+        if self.replacing:
+            self.later(random.uniform(0, 1), lambda: self._replace(client))
+
+    def _replace(self, client: Client) -> None:
+        if self.replacing:
+            type(client)(self)
+
+    def later(self, seconds: float, action: Callable[[], object]) -> None:
+        """
+        Do something some time later.
+        """
+        heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._order), action))
+
+    def tally(self, verdict: Verdict, detail: str) -> None:
+        """
+        Count a verdict, and keep the words if they are among the first that tell of a wrong.
+        """
+        self.verdicts[verdict] += 1
+        if verdict in self.verdicts.wrong and len(self.details) < _SHOWN:
+            self.details.append(f"{verdict.value}: {detail}")
+
+    def turn(self) -> None:
+        """
+        See what has happened, let the clients do what they do then, and do what is due.
+        """
+        asked = time.monotonic()
+        events = self._poll.poll(_LOOK_EVERY, max(64, len(self._clients)))
+        seen = time.monotonic()
+        self.longestGap = max(self.longestGap, seen - self.looked)
+        for descriptor, what in events:
+            client = self._clients.get(descriptor)
+            if client is not None:
+                client.ready(what, seen)
+        # Only those which the kernel did not name are known to have been open.
+        self.looked = asked
+        while self._timers and self._timers[0][0] <= time.monotonic():
+            heapq.heappop(self._timers)[2]()
+
+    def leave(self) -> None:
+        """
+        Have all go.
+        """
+        self.replacing = False
+        self._timers.clear()
+        for client in list(self._clients.values()):
+            client.leave(reset=random.random() < 1 / 2)
+
+    def close(self) -> None:
+        """
+        Have all go, and be of no use any more.
+        """
+        self.leave()
+        self._poll.close()

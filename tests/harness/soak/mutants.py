@@ -1,0 +1,172 @@
+"""
+Kaservers with a defect, each of which the soak has to find: to see that it would.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Callable
+from typing import Final
+
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+
+from kaproto.keepalive.liveness import KeepAlive, Liveness, Verdict
+from kaproto.keepalive.pacemaker import Pacemaker
+from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
+
+__all__ = ["MUTANTS"]
+
+_kept: Final[dict[str, list[object]]] = {}
+_seen: Final[dict[str, float]] = {}
+
+
+def _replace(owner: type, name: str, value: object) -> None:
+    """
+    Replace something in a class.
+    """
+    setattr(owner, name, value)
+
+
+def _afterwards(action: Callable[[KeepAliveServerProtocol], None]) -> None:
+    """
+    Do something after a connection has gone.
+    """
+    original = KeepAliveServerFactory.connectionGone
+
+    def connectionGone(
+        factory: KeepAliveServerFactory, connection: KeepAliveServerProtocol
+    ) -> None:
+        original(factory, connection)
+        action(connection)
+
+    _replace(KeepAliveServerFactory, "connectionGone", connectionGone)
+
+
+def entries() -> None:
+    """
+    It keeps an entry of a dictionary for each connection: text and a number, no object.
+    """
+    _afterwards(lambda connection: _seen.__setitem__(str(connection.peer), time.monotonic()))
+
+
+def objects() -> None:
+    """
+    It keeps every connection's object.
+    """
+    _afterwards(lambda connection: _kept.setdefault("", []).append(connection))
+
+
+def timers() -> None:
+    """
+    It leaves a timer for each connection.
+    """
+
+    def wait(connection: KeepAliveServerProtocol) -> None:
+        connection.factory.clock.callLater(3600, int)
+
+    _afterwards(wait)
+
+
+def descriptors() -> None:
+    """
+    It leaves an open file for one connection in ten.
+    """
+    number = itertools.count()
+
+    def keepOpen(_connection: KeepAliveServerProtocol) -> None:
+        if next(number) % 10 == 0:
+            os.dup(0)
+
+    _afterwards(keepOpen)
+
+
+def traceback() -> None:
+    """
+    It fails when one connection in ten is lost.
+    """
+    original = KeepAliveServerProtocol.connectionLost
+    number = itertools.count()
+
+    def connectionLost(
+        connection: KeepAliveServerProtocol, reason: Failure = connectionDone
+    ) -> None:
+        original(connection, reason)
+        if next(number) % 10 == 0:
+            raise ZeroDivisionError
+
+    _replace(KeepAliveServerProtocol, "connectionLost", connectionLost)
+
+
+def _stretched(factor: float) -> None:
+    original = Liveness.start
+
+    def start(liveness: Liveness, keepAlive: KeepAlive) -> None:
+        original(liveness, KeepAlive(keepAlive.interval * factor, keepAlive.count))
+
+    _replace(Liveness, "start", start)
+
+
+def late() -> None:
+    """
+    It finds the dead 10 per cent too late.
+    """
+    _stretched(1.1)
+
+
+def early() -> None:
+    """
+    It drops the dead 2 per cent too early.
+    """
+    _stretched(0.98)
+
+
+def blind() -> None:
+    """
+    It never finds one in ten.
+    """
+    original = Liveness.check
+    number = itertools.count()
+
+    def check(liveness: Liveness, now: float) -> Verdict:
+        verdict = original(liveness, now)
+        if verdict is Verdict.DEAD and next(number) % 10 == 0:
+            liveness.stop()
+            return Verdict.WAIT
+        return verdict
+
+    _replace(Liveness, "check", check)
+
+
+def rash() -> None:
+    """
+    After a stall it takes all for dead from whom it has heard nothing during it.
+    """
+
+    def now(pacemaker: Pacemaker) -> float:
+        return pacemaker._seconds() - pacemaker._offset
+
+    def look(pacemaker: Pacemaker) -> None:
+        pacemaker._turned = pacemaker._seconds()
+
+    _replace(Pacemaker, "now", property(now))
+    _replace(Pacemaker, "_look", look)
+    original = Liveness.check
+
+    def check(liveness: Liveness, now: float) -> Verdict:
+        if liveness.interval and now - liveness.heard > liveness.interval * (liveness.count + 1):
+            return Verdict.DEAD
+        return original(liveness, now)
+
+    _replace(Liveness, "check", check)
+
+
+MUTANTS: Final[dict[str, Callable[[], None]]] = {
+    each.__name__: each
+    for each in (entries, objects, timers, descriptors, traceback, late, early, blind, rash)
+}
+"""
+What makes the present process a mutant, by name.
+"""

@@ -1,0 +1,234 @@
+"""
+The kaserver under the soak: its process, what it tells of itself, and what the kernel tells of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from typing import Any, Final
+
+import attrs
+
+from tests.harness.soak.judge import Excuses
+
+__all__ = ["Inside", "Server"]
+
+_LISTENING: Final = re.compile(r"listening on tcp 127\.0\.0\.1:(\d+)")
+_DEAD: Final = re.compile(r" is dead: ")
+_NOT_IN_ORDER: Final = re.compile(r"Traceback|Unhandled|\bdropped |\brefused |failed when called")
+_PATIENCE: Final = 30.0
+_STARVED: Final = 0.4
+_CATCH_UP: Final = 0.5
+
+
+@attrs.frozen
+class Inside:
+    """
+    What there is in the process.
+
+    @ivar memory: resident memory in KiB.
+    @ivar descriptors: open files.
+    @ivar timers: delayed calls of the reactor.
+    @ivar selectables: what the reactor reads from or writes to.
+    @ivar watching: how many connections the wheels have.
+    @ivar connected: how many connections there are.
+    @ivar objects: all objects that the garbage collector knows, if they were counted.
+    @ivar types: how many there are of each type of kaproto's and Twisted's, if they were counted.
+    @ivar entries: how many entries there are in all containers, if they were counted.
+    """
+
+    memory: int
+    descriptors: int
+    timers: int
+    selectables: int
+    watching: int
+    connected: int
+    objects: int = 0
+    types: Counter[str] = attrs.Factory(Counter)
+    entries: int = 0
+
+
+class Server:
+    """
+    A C{twistd -n kaserver --mode=2} which is a process of its own.
+
+    @ivar port: the loopback port that it listens on.
+    @ivar sampled: when L{sample} last looked, on the monotonic clock.
+    @ivar excuses: when it could do nothing because it was stopped, or others had the processor.
+    """
+
+    def __init__(self, folder: str, interval: float, count: int, mutant: str = "") -> None:
+        """
+        Start it, and wait until it listens.
+
+        @param folder: where its log and what it tells is written.
+        @param mutant: the name of a defect to give it, if any.
+        @raise RuntimeError: when it does not start.
+        """
+        self.logPath = os.path.join(folder, "kaserver.log")
+        self._probePath = os.path.join(folder, "probes")
+        command = [sys.executable, "-m", "tests.harness.soak.serve", self._probePath, mutant]
+        command += ["-n", "--pidfile=", "kaserver", "--mode=2", f"--interval={interval:g}"]
+        command += [f"--count={count}", "--listen=tcp:0:backlog=4096:interface=127.0.0.1"]
+        project = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+        path = os.pathsep.join(filter(None, [project, os.environ.get("PYTHONPATH")]))
+        with open(self.logPath, "wb") as log:
+            self._process = subprocess.Popen(
+                command,
+                cwd=folder,
+                env={**os.environ, "PYTHONPATH": path},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        self.pid = self._process.pid
+        self.excuses = Excuses()
+        self._answers: list[str] = []
+        self._stopped: float | None = None
+        self.sampled = time.monotonic()
+        self._waited = self._waitedForProcessor()
+        try:
+            self.port = self._waitListening()
+        except BaseException:
+            self.end()
+            raise
+
+    def _waitListening(self) -> int:
+        deadline = time.monotonic() + _PATIENCE
+        while (match := _LISTENING.search(self.log())) is None:
+            if not self.running or time.monotonic() > deadline:
+                raise RuntimeError(f"kaserver does not listen:\n{self.log()[-2000:]}")
+            time.sleep(0.02)
+        return int(match[1])
+
+    @property
+    def running(self) -> bool:
+        """
+        Whether the process has not ended.
+        """
+        return self._process.poll() is None
+
+    def log(self) -> str:
+        """
+        @return: all that it has logged.
+        """
+        with open(self.logPath, encoding="utf-8", errors="replace") as file:
+            return file.read()
+
+    def deaths(self) -> int:
+        """
+        @return: how many deaths it has logged.
+        """
+        return len(_DEAD.findall(self.log()))
+
+    def complaints(self) -> list[str]:
+        """
+        @return: lines of the log that should not be there.
+        """
+        return [line for line in self.log().splitlines() if _NOT_IN_ORDER.search(line)]
+
+    def ask(self, *, thorough: bool = False) -> None:
+        """
+        Ask the process what there is in it, for L{answer}.
+
+        @param thorough: to have garbage collected, and objects counted.
+        """
+        self._answers = self._lines()
+        os.kill(self.pid, signal.SIGUSR2 if thorough else signal.SIGUSR1)
+
+    def _lines(self) -> list[str]:
+        try:
+            with open(self._probePath, encoding="ascii") as file:
+                text = file.read()
+        except FileNotFoundError:
+            return []
+        # The last line may not have been written to its end.
+        return text.split("\n")[:-1]
+
+    def answer(self) -> Inside | None:
+        """
+        @return: what L{ask} has asked for, C{None} as long as the answer has not come.
+        """
+        lines = self._lines()
+        if len(lines) <= len(self._answers):
+            return None
+        told: dict[str, Any] = json.loads(lines[-1])
+        told["types"] = Counter(told.get("types"))
+        return Inside(memory=self.memory(), **told)
+
+    def look(self, *, thorough: bool = False) -> Inside:
+        """
+        Do both, where nothing else has to go on meanwhile.
+
+        @raise RuntimeError: when no answer comes.
+        """
+        self.ask(thorough=thorough)
+        deadline = time.monotonic() + _PATIENCE
+        while (inside := self.answer()) is None:
+            if time.monotonic() > deadline:
+                raise RuntimeError("kaserver does not tell what there is in it")
+            time.sleep(0.01)
+        return inside
+
+    def memory(self) -> int:
+        """
+        @return: resident memory in KiB.
+        """
+        with open(f"/proc/{self.pid}/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
+
+    def processorTime(self) -> float:
+        """
+        @return: the seconds of processor time that it has used.
+        """
+        with open(f"/proc/{self.pid}/schedstat", encoding="ascii") as file:
+            return int(file.read().split()[0]) / 1e9
+
+    def _waitedForProcessor(self) -> float:
+        with open(f"/proc/{self.pid}/schedstat", encoding="ascii") as file:
+            return int(file.read().split()[1]) / 1e9
+
+    def sample(self, now: float) -> None:
+        """
+        See how long it had to wait for a processor since the last time, to be called several times
+        a second.  If that is much, it is an excuse.
+        """
+        if now <= self.sampled or self._stopped is not None:
+            return
+        waited = self._waitedForProcessor()
+        if waited - self._waited > _STARVED * (now - self.sampled):
+            self.excuses.add(max(self.sampled, now - (waited - self._waited)), now)
+        self.sampled, self._waited = now, waited
+
+    def stop(self) -> None:
+        """
+        Stop the process, as a suspended machine or a paused virtual one is stopped.
+        """
+        self._stopped = time.monotonic()
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def go(self) -> None:
+        """
+        Let it go on.
+        """
+        os.kill(self.pid, signal.SIGCONT)
+        if self._stopped is not None:
+            now = time.monotonic()
+            # What has come meanwhile has to be read and answered, by all clients at once.
+            self.sampled = now + _CATCH_UP
+            self.excuses.add(self._stopped, self.sampled)
+            self._stopped = None
+
+    def end(self) -> None:
+        """
+        End the process, stopped or not.
+        """
+        self._process.kill()
+        self._process.wait()

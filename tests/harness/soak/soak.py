@@ -1,0 +1,329 @@
+"""
+One soak from beginning to end, and what is to be said about it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+
+from tests.harness.soak.crowd import Crowd
+from tests.harness.soak.judge import Judge, Tally, Verdict
+from tests.harness.soak.server import Inside, Server
+
+__all__ = ["OutOfTime", "Plan", "Result", "Soak"]
+
+_PER_SECOND: Final = 500
+_SAMPLE_EVERY: Final = 0.25
+_SETTLE: Final = 15.0
+_PER_CONNECTION: Final = 0.02
+_ENTRIES: Final = 50
+_OBJECTS: Final = 400
+_MEMORY: Final = 8192
+_MEMORY_PART: Final = 0.15
+_STALL: Final = 1.5
+_VAGUE_PART: Final = 0.02
+_OPENING_PART: Final = 0.02
+_FACTORY: Final = "kaproto.server.KeepAliveServerFactory"
+_CANCELLED: Final = "twisted.internet.base.DelayedCall"
+_CANCELLED_MAX: Final = 64
+
+
+class OutOfTime(Exception):
+    """
+    The soak takes longer than it may.
+    """
+
+
+@attrs.frozen
+class Plan:
+    """
+    What to do.
+
+    @ivar clients: how many there are at any time.
+    @ivar seconds: for how long, from when all have opened.
+    @ivar interval: seconds of silence before the server pings.
+    @ivar count: pings unanswered before a client is dead.
+    @ivar tolerance: seconds by which a death may be found late.
+    @ivar stallEvery: seconds after which the server is stopped for one and a half times as long
+        as a client may be silent; 0 for never.
+    @ivar mutant: the defect that the server has, if any.
+    @ivar reportEvery: seconds between two reports.
+    """
+
+    clients: int
+    seconds: float
+    interval: float = 2
+    count: int = 2
+    tolerance: float = 0.3
+    stallEvery: float = 0
+    mutant: str = ""
+    reportEvery: float = 60
+
+    @property
+    def bound(self) -> float:
+        """
+        Seconds that all of it may take.
+        """
+        death = self.interval * (self.count + 1)
+        return self.seconds + 4 * self.clients / _PER_SECOND + 10 * death + 4 * _SETTLE
+
+
+@attrs.frozen
+class Result:
+    """
+    What was found.
+
+    @ivar verdicts: how often each verdict was given.
+    @ivar connections: how many clients there have been.
+    @ivar calls: how many calls they have made.
+    @ivar problems: what was wrong, in words; nothing if all was right.
+    """
+
+    verdicts: Tally
+    connections: int
+    calls: int
+    problems: list[str]
+
+
+class Soak:
+    """
+    A server, a crowd, and the time they have.
+    """
+
+    def __init__(self, plan: Plan, folder: str, report: Callable[[str], None]) -> None:
+        """
+        @param folder: for the server's log.
+        @param report: is given lines that tell how it goes.
+        """
+        self._plan = plan
+        self._folder = folder
+        self._report = report
+        self._begun = time.monotonic()
+        self._problems: list[str] = []
+
+    def run(self) -> Result:
+        """
+        Do it all.
+
+        @raise OutOfTime: when that takes longer than the plan allows.
+        @raise RuntimeError: when the server cannot be started, or has ended.
+        """
+        plan = self._plan
+        self.server = Server(self._folder, plan.interval, plan.count, plan.mutant)
+        judge = Judge(plan.interval, plan.count, plan.tolerance, self.server.excuses)
+        self.crowd = Crowd(self.server.port, judge)
+        try:
+            self._rehearse()
+            before = self.server.look(thorough=True)
+            self._tell("nobody is connected", before)
+            full, end = self._fill()
+            self._empty()
+            after = self._settled(before)
+            self._tell("nobody is connected", after)
+            self._compareMemory(full, end)
+            self._compareInside(before, after)
+            self._judge()
+            return Result(
+                self.crowd.verdicts, self.crowd.connections, self.crowd.calls, self._problems
+            )
+        finally:
+            self.crowd.close()
+            self.server.end()
+
+    def _tell(self, what: str, inside: Inside) -> None:
+        crowd, verdicts = self.crowd, self.crowd.verdicts
+        kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(crowd.kinds.items()))
+        elapsed = time.monotonic() - self._begun
+        self._report(
+            f"{elapsed:7.1f} s  {what}: {len(crowd)} clients ({kinds or 'none'}; "
+            f"{len(crowd.silent)} silent), {crowd.connections} connections so far, "
+            f"{crowd.calls} calls; dead: {verdicts.found} found in time, "
+            f"{sum(verdicts[each] for each in (Verdict.EARLY, Verdict.LATE, Verdict.NEVER))} not; "
+            f"live: {verdicts[Verdict.KILLED]} killed; kaserver: {inside.memory} KiB, "
+            f"{inside.descriptors} descriptors, {inside.timers} timers, "
+            f"{inside.connected} connections, {self.server.processorTime():.1f} s of "
+            f"processor; longest time without a look: {crowd.longestGap:.3f} s"
+        )
+
+    def _turnUntil(self, done: Callable[[], object], what: str, seconds: float) -> None:
+        """
+        Let the crowd go on until something has come true.
+
+        @raise OutOfTime: when it does not within so many seconds.
+        """
+        deadline = time.monotonic() + seconds
+        while not done():
+            self._turn()
+            if time.monotonic() > deadline:
+                raise OutOfTime(f"not within {seconds:.0f} s: {what}")
+
+    def _turn(self) -> None:
+        self.crowd.turn()
+        now = self.crowd.looked
+        if now - self.server.sampled >= _SAMPLE_EVERY:
+            self.server.sample(now)
+            if not self.server.running:
+                raise RuntimeError(f"kaserver has ended, see {self.server.logPath}")
+        if now - self._begun > self._plan.bound:
+            raise OutOfTime(f"all of it may take {self._plan.bound:.0f} s")
+
+    def _rehearse(self) -> None:
+        """
+        Have everything happen once, so that what a process keeps for good after its first
+        connection, call, death, is there before anything is counted.
+        """
+        self.crowd.populate(40, 400)
+        death = self.crowd.judge.death
+        until = time.monotonic() + 1.5 * death
+        self._turnUntil(
+            lambda: time.monotonic() > until and self.crowd.verdicts.total(),
+            "the first death is found, or not found in time",
+            6 * death + _SETTLE,
+        )
+        self._empty()
+        self._turnUntil(lambda: not self._ask().connected, "the first clients have gone", _SETTLE)
+
+    def _ask(self, *, thorough: bool = False) -> Inside:
+        """
+        Ask the server what there is in it, while the crowd goes on.
+        """
+        self.server.ask(thorough=thorough)
+        answers: list[Inside] = []
+
+        def answered() -> bool:
+            answer = self.server.answer()
+            if answer is not None:
+                answers.append(answer)
+            return bool(answers)
+
+        self._turnUntil(answered, "kaserver tells what there is in it", 2 * _SETTLE)
+        return answers[0]
+
+    def _fill(self) -> tuple[Inside, Inside]:
+        """
+        Have all come, and live and die for as long as they should.
+
+        @return: what there is in the server after a while, and at the end.
+        """
+        plan, crowd = self._plan, self.crowd
+        crowd.mayDie = crowd.replacing = True
+        expected = crowd.connections + plan.clients
+        crowd.populate(plan.clients, _PER_SECOND)
+        allCome = time.monotonic() + plan.clients / _PER_SECOND
+        self._turnUntil(
+            lambda: (
+                time.monotonic() > allCome
+                and crowd.connections >= expected
+                and crowd.opening <= _OPENING_PART * plan.clients
+            ),
+            f"{plan.clients} clients have come, and all but a few are open",
+            4 * plan.clients / _PER_SECOND + _SETTLE,
+        )
+        begun = time.monotonic()
+        full: Inside | None = None
+        nextStall = begun + (plan.stallEvery or 2 * plan.seconds)
+        nextReport = begun + plan.reportEvery
+        warm = begun + min(60, plan.seconds / 2)
+        while (now := time.monotonic()) < begun + plan.seconds:
+            self._turn()
+            if full is None and now >= warm:
+                full = self._ask()
+                self._tell("warm", full)
+            if now >= nextReport:
+                nextReport += plan.reportEvery
+                self._tell("going on", self._ask())
+            if now >= nextStall:
+                nextStall += plan.stallEvery
+                self._stall()
+        end = self._ask()
+        self._tell("full", end)
+        return full or end, end
+
+    def _stall(self) -> None:
+        self.server.stop()
+        until = time.monotonic() + _STALL * self.crowd.judge.death
+        try:
+            while time.monotonic() < until:
+                self._turn()
+        finally:
+            self.server.go()
+
+    def _empty(self) -> None:
+        """
+        Have no more die, wait until all who are dead were found, and have the others leave.
+        """
+        self.crowd.mayDie = self.crowd.replacing = False
+        self._turnUntil(
+            lambda: not self.crowd.silent,
+            "all dead clients are found or given up",
+            8 * self.crowd.judge.death + _SETTLE,
+        )
+        self.crowd.leave()
+
+    def _settled(self, before: Inside) -> Inside:
+        """
+        @return: what there is in the server once it has seen that all have gone, or will not.
+        """
+        deadline = time.monotonic() + _SETTLE
+        while True:
+            after = self._ask(thorough=True)
+            gone = after.descriptors <= before.descriptors and after.timers <= before.timers
+            if (gone and not after.connected) or time.monotonic() > deadline:
+                return after
+            time.sleep(0.5)
+
+    def _compareMemory(self, full: Inside, end: Inside) -> None:
+        # Resident memory is that of the worst moment so far: it grows a little with each stall, and
+        # with what waits for the garbage collector.  What is kept for good shows in the entries.
+        allowed = max(_MEMORY, _MEMORY_PART * full.memory)
+        grown = end.memory - full.memory
+        self._report(f"memory with all clients: grown by {grown} KiB, {allowed:.0f} are allowed")
+        if grown > allowed:
+            self._problems.append(f"memory has grown by {grown} KiB, {allowed:.0f} are allowed")
+
+    def _compareInside(self, before: Inside, after: Inside) -> None:
+        for name in ("connected", "watching", "descriptors", "selectables", "timers"):
+            old, new = getattr(before, name), getattr(after, name)
+            self._report(f"{name} without clients: {old} before, {new} after")
+            if old != new:
+                self._problems.append(f"{name} were {old} before and are {new} after")
+        if not before.types[_FACTORY]:
+            self._problems.append("objects were not counted rightly: the server's own are missing")
+        more = after.types - before.types
+        # Twisted lets go of cancelled calls when there are more than fifty, and not before.
+        if more[_CANCELLED] <= _CANCELLED_MAX:
+            del more[_CANCELLED]
+        self._report(f"objects of kaproto's and Twisted's types: {sum(more.values())} more")
+        if more:
+            self._problems.append(f"more objects than before: {dict(more.most_common(10))}")
+        for name, some in (("entries", _ENTRIES), ("objects", _OBJECTS)):
+            allowed = some + _PER_CONNECTION * self.crowd.connections
+            grown = getattr(after, name) - getattr(before, name)
+            self._report(f"{name}: {grown} more, {allowed:.0f} are allowed")
+            if grown > allowed:
+                self._problems.append(f"{name}: {grown} more, {allowed:.0f} are allowed")
+
+    def _judge(self) -> None:
+        verdicts = self.crowd.verdicts
+        for verdict in Verdict:
+            self._report(f"{verdict.value}: {verdicts[verdict]}")
+        self._problems += [f"{verdict.value}: {n}" for verdict, n in verdicts.wrong.items()]
+        self._problems += self.crowd.details
+        if not verdicts.found:
+            self._problems.append("no dead client was found")
+        if verdicts[Verdict.VAGUE] > _VAGUE_PART * verdicts.found + 1:
+            self._problems.append("nobody was looking when too many of the dead were found")
+        died = verdicts.found + verdicts[Verdict.EARLY] + verdicts[Verdict.LATE]
+        killed = verdicts[Verdict.KILLED] + verdicts[Verdict.UNKNOWN]
+        logged = self.server.deaths()
+        self._report(f"deaths in the server's log: {logged}, seen by the clients: {died}")
+        if logged != died + killed:
+            self._problems.append(f"{logged} deaths were logged, {died + killed} were seen")
+        complaints = self.server.complaints()
+        self._problems += [f"in the log: {line}" for line in complaints[:10]]
+        if len(complaints) > 10:
+            self._problems.append(f"in the log: {len(complaints)} such lines")

@@ -1,0 +1,152 @@
+"""
+Tests for the soak: that it judges rightly, and that it can tell a good server from a bad one.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.harness.soak.judge import Excuses, Judge, Tally, Verdict
+from tests.interop.programs import Program, Result
+from tests.interop.support import InteropTestCase, together
+
+PROJECT = Path(__file__).resolve().parent.parent.parent
+
+
+class ExcusesTests(SynchronousTestCase):
+    """
+    L{Excuses}.
+    """
+
+    def test_within(self) -> None:
+        """
+        Of each span that part counts which lies within the time that is asked about.
+        """
+        excuses = Excuses([(1, 2), (4, 6)])
+        excuses.add(10, 11)
+        for begin, end, excused in [
+            (0, 20, 4),
+            (0, 1, 0),
+            (1.5, 5, 1.5),
+            (4.5, 5, 0.5),
+            (6, 10, 0),
+            (10.5, 12, 0.5),
+        ]:
+            self.assertEqual(excuses.within(begin, end), excused)
+
+
+class JudgeTests(SynchronousTestCase):
+    """
+    L{Judge}, for an interval of 2 s and two pings, so that death comes after 6 s.
+    """
+
+    def setUp(self) -> None:
+        """
+        The server was stopped from the 100th to the 110th second.
+        """
+        self.judge = Judge(2, 2, 0.5, Excuses([(100, 110)]))
+
+    def silent(self, looked: float, seen: float, sent: float = 0) -> Verdict:
+        """
+        @return: the verdict on a client that fell silent between C{sent} and 0.1 s after it.
+        """
+        return self.judge.silent(sent, sent + 0.1, looked, seen)
+
+    def test_found(self) -> None:
+        """
+        From 6 s after the last byte may have been sent until half a second after the time when it
+        certainly had, the server is in time.
+        """
+        for seen in (6, 6.1, 6.6):
+            self.assertIs(self.silent(seen - 0.02, seen), Verdict.FOUND)
+
+    def test_early(self) -> None:
+        """
+        Before that it is too early, whenever anybody looked before.
+        """
+        for looked in (0.1, 3, 5.9):
+            self.assertIs(self.silent(looked, 5.95), Verdict.EARLY)
+
+    def test_late(self) -> None:
+        """
+        It is too late if the connection was seen open after the deadline.
+        """
+        self.assertIs(self.silent(6.65, 6.67), Verdict.LATE)
+
+    def test_vague(self) -> None:
+        """
+        If nobody looked around the deadline, nobody knows whether it was in time.
+        """
+        self.assertIs(self.silent(6.55, 6.7), Verdict.VAGUE)
+
+    def test_stopped(self) -> None:
+        """
+        While it was stopped it could not find anybody.
+        """
+        self.assertIs(self.silent(115.9, 116, sent=99.8), Verdict.FOUND)
+        self.assertIs(self.silent(116.5, 116.6, sent=99.8), Verdict.LATE)
+
+    def test_forgotten(self) -> None:
+        """
+        A dead client is waited for three times as long again before it is given up.
+        """
+        self.assertFalse(self.judge.forgotten(0, 24.4))
+        self.assertTrue(self.judge.forgotten(0, 24.6))
+        self.assertFalse(self.judge.forgotten(99, 133))
+
+    def test_live(self) -> None:
+        """
+        A client that answers may not be dropped.  Only if nobody has looked for so long that all
+        pings may have come and been left without an answer meanwhile is it not known who is wrong.
+        """
+        self.assertIs(self.judge.live(10, 10.02), Verdict.KILLED)
+        self.assertIs(self.judge.live(10, 13.9), Verdict.KILLED)
+        self.assertIs(self.judge.live(10, 14), Verdict.UNKNOWN)
+
+
+class TallyTests(SynchronousTestCase):
+    """
+    L{Tally}.
+    """
+
+    def test_wrong(self) -> None:
+        """
+        What was found in time is right, even if nobody saw quite when; all else is wrong.
+        """
+        tally = Tally(dict.fromkeys(Verdict, 2))
+        self.assertEqual(tally.found, 4)
+        self.assertEqual(set(tally.wrong), set(Verdict) - {Verdict.FOUND, Verdict.VAGUE})
+        self.assertEqual(Tally({Verdict.FOUND: 1, Verdict.LATE: 0}).wrong, {})
+
+
+class ScriptTests(InteropTestCase):
+    """
+    C{python -m tests.harness.soak}, for seconds instead of minutes.
+    """
+
+    tools = ()
+
+    async def soak(self, *arguments: str) -> Result:
+        """
+        Run it to its end.
+        """
+        command = [sys.executable, "-m", "tests.harness.soak", "--clients=100", "--minutes=0.03"]
+        command += ["--interval=0.2", "--count=2", *arguments]
+        # The folder decides which package is called tests.
+        program = Program.start(self, command, os.environ, str(PROJECT))
+        return await program.finish(50)
+
+    async def test_soak(self) -> None:
+        """
+        kaserver keeps those who live, finds those who die, and keeps nothing of those who have
+        gone.  Of one that keeps an entry of a dictionary for each of them, that is said.
+        """
+        good, bad = await together(self.soak(), self.soak("--mutant=entries"))
+        self.assertEqual(good.exitCode, 0, good.output)
+        self.assertRegex(good.output, r"PASSED: [1-9]\d* dead clients found in time, 0 not; 0 live")
+        self.assertEqual(bad.exitCode, 1, bad.output)
+        self.assertRegex(bad.output, r"FAILED:\n  entries: \d+ more, \d+ are allowed\n")

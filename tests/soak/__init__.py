@@ -1,7 +1,0 @@
-"""
-A kaserver under thousands of clients for many minutes: who lives stays, who dies is found in time,
-and nothing is left of those who have gone.
-
-C{python -m tests.soak --clients 5000 --minutes 20 --interval 2 --count 2} does it and says what it
-has seen; its exit status is 0 only if nothing was wrong.
-"""

@@ -1,0 +1,3 @@
+"""
+Tests of one module each, without a network and without other processes.
+"""

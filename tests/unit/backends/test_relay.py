@@ -1,0 +1,1045 @@
+"""
+Tests for L{kaproto.backends.relay}, between a client and a libvirtd that are made up.
+"""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Sequence
+from typing import cast
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.logger import LogEvent, capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
+
+from kaproto.backends.relay import ANSWERS_WAITING_MAX, OUTSTANDING_MAX, STREAMS_MAX
+from kaproto.errors import ConnectionClosed
+from kaproto.keepalive.liveness import KeepAlive
+from kaproto.policies import Mandatory
+from kaproto.wire.message import (
+    PING,
+    PONG,
+    TURN_MAX,
+    Message,
+    MessageType,
+    Status,
+    packMessage,
+    unpackError,
+)
+from kaproto.wire.programs import (
+    KEEPALIVE_PROGRAM,
+    LXC_PROGRAM,
+    QEMU_PROGRAM,
+    REMOTE_PROGRAM,
+    ErrorCode,
+    Feature,
+    Procedure,
+)
+from kaproto.wire.xdr import Packer
+from tests.strategies import garbage, messages, pieces
+from tests.support_gateway import (
+    DESCRIPTION,
+    FarEnd,
+    NearEnd,
+    ThreeParties,
+    call,
+    feature,
+    stream,
+)
+
+WATCHED = KeepAlive(2, 2)
+"""
+Dead after 6 seconds.
+"""
+
+BIG = 3_000_000
+"""
+More bytes than any buffer here holds.
+"""
+
+
+def reply(to: Message, payload: bytes = b"", status: int = Status.OK) -> Message:
+    """
+    libvirtd's answer to a call.
+    """
+    return to._replace(type=MessageType.REPLY, payload=payload, status=status)
+
+
+def number(value: int) -> bytes:
+    """
+    A number as a payload.
+    """
+    return Packer().int32(value).packed()
+
+
+class RelayTestCase(SynchronousTestCase):
+    """
+    Connects the three parties, and looks afterwards whether a timer was left behind.
+
+    @ivar log: what was logged.
+    """
+
+    def setUp(self) -> None:
+        """
+        Keep the log.
+        """
+        self.log = cast(list[LogEvent], self.enterContext(capturedLogs()))
+
+    def opened(
+        self,
+        keepAlive: KeepAlive = WATCHED,
+        upstreamKeepAlive: KeepAlive = WATCHED,
+        *,
+        farewell: bool = False,
+    ) -> tuple[ThreeParties, NearEnd, FarEnd]:
+        """
+        @param keepAlive: how closely the client is watched.
+        @param upstreamKeepAlive: how closely libvirtd is.
+        @param farewell: whether the client wants to be told why it is disconnected.
+        """
+        parties = ThreeParties(Mandatory(keepAlive), upstreamKeepAlive)
+        return parties, *parties.opened(farewell=farewell)
+
+    def assertAllGone(self, parties: ThreeParties) -> None:
+        """
+        Nobody is connected any more, and nothing will happen any more.
+        """
+        parties.flush()
+        for pair in (parties.toClient, parties.toUpstream):
+            self.assertTrue(pair.clientTransport.disconnected)
+            self.assertTrue(pair.serverTransport.disconnected)
+        self.assertEqual(parties.factory.connections, set())
+        self.assertEqual(parties.clock.getDelayedCalls(), [])
+
+
+def _isRelayed(message: Message) -> bool:
+    return message.program != KEEPALIVE_PROGRAM and message.type not in (
+        MessageType.CALL_WITH_FDS,
+        MessageType.REPLY_WITH_FDS,
+    )
+
+
+class PassingTests(RelayTestCase):
+    """
+    What is relayed.
+    """
+
+    def exchange(self, there: Sequence[Message], back: Sequence[Message]) -> None:
+        """
+        Send messages both ways, and see them arrive as they are.
+        """
+        parties, near, far = self.opened()
+        near.write(*there)
+        far.write(*back)
+        parties.flush()
+        self.assertEqual(bytes(far.raw), b"".join(map(packMessage, there)))
+        self.assertEqual(far.messages, list(there))
+        self.assertEqual(near.messages, list(back))
+
+    def test_calls(self) -> None:
+        """
+        Calls to any procedure of any program come to libvirtd as they are, and so do the answers
+        in any order, errors included; serials need not be unique or in order.
+        """
+        calls = [
+            call(Procedure.CONNECT_GET_HOSTNAME, serial=5),
+            call(Procedure.CONNECT_LIST_ALL_DOMAINS, number(1) * 2, serial=5),
+            call(Procedure.CONNECT_OPEN, serial=2**32 - 1),
+            call(-1, b"?", serial=0, program=QEMU_PROGRAM),
+            call(2, b"x" * 5, program=LXC_PROGRAM),
+            call(7, b"", program=0xDEADBEEF),
+            feature(Feature.REMOTE_EVENT_CALLBACK),
+            call(Procedure.CONNECT_REGISTER_CLOSE_CALLBACK),
+            call(Procedure.CONNECT_UNREGISTER_CLOSE_CALLBACK),
+            call(59)._replace(version=7, status=9),
+        ]
+        answers = [reply(each, b"answer", index % 2) for index, each in enumerate(calls)]
+        self.exchange(calls, answers[::-1])
+
+    def test_events(self) -> None:
+        """
+        Events come to the client, whatever the program.
+        """
+        event = Message(REMOTE_PROGRAM, 1, 318, MessageType.MESSAGE, 1, Status.OK, b"lifecycle")
+        closed = event._replace(procedure=Procedure.CONNECT_EVENT_CONNECTION_CLOSED)
+        self.exchange([], [event, event._replace(program=QEMU_PROGRAM), closed])
+
+    def test_streams(self) -> None:
+        """
+        Streams and their holes come through both ways.
+        """
+        hole = stream(9)._replace(type=MessageType.STREAM_HOLE)
+        parts = [stream(9, payload=bytes(1000)), hole, stream(9), stream(9, Status.OK)]
+        self.exchange(parts, [*parts, stream(9, Status.ERROR, b"why")])
+
+    def test_oddities(self) -> None:
+        """
+        What libvirtd would pass over is not looked at: it comes there.
+        """
+        odd = [call(59, kind=kind) for kind in (1, 2, 5, 6, 7, 99)]
+        self.exchange([*odd, call(59, bytes(4), kind=MessageType.CALL_WITH_FDS)], [])
+
+    @given(
+        st.lists(messages().filter(_isRelayed), max_size=6),
+        st.data(),
+    )
+    def test_anything(self, drawn: list[Message], data: st.DataObject) -> None:
+        """
+        However the bytes of messages are cut, they arrive, in both directions at once.
+        """
+        parties, near, far = self.opened()
+        packed = b"".join(map(packMessage, drawn))
+        there = data.draw(pieces(packed))
+        back = data.draw(pieces(packed))
+        for index in range(max(len(there), len(back))):
+            near.write(*there[index : index + 1])
+            far.write(*back[index : index + 1])
+            parties.flush()
+        self.assertEqual(far.messages, drawn)
+        self.assertEqual(near.messages, drawn)
+
+    def test_bigMessage(self) -> None:
+        """
+        Of a big message the half that has come is passed on before the other half comes.
+        """
+        parties, near, far = self.opened()
+        packed = packMessage(call(148, bytes(BIG)))
+        near.write(packed[: BIG // 2])
+        parties.flush()
+        self.assertEqual(len(far.raw), BIG // 2)
+        near.write(packed[BIG // 2 :])
+        parties.flush()
+        self.assertEqual(far.raw, packed)
+
+    def test_manyAtOnce(self) -> None:
+        """
+        More messages at once than are relayed in one turn arrive all the same, in both directions
+        and in order, once the others have had theirs.
+        """
+        parties, near, far = self.opened()
+        calls = [call(148, serial=serial) for serial in range(2 * TURN_MAX + 1)]
+        near.write(b"".join(map(packMessage, calls)))
+        parties.flush()
+        self.assertEqual(far.messages, calls)
+        replies = [reply(each) for each in calls]
+        far.write(b"".join(map(packMessage, replies)))
+        parties.flush()
+        self.assertEqual(near.messages, replies)
+
+    def test_beforeRelaying(self) -> None:
+        """
+        What libvirtd sends together with its answer to open is not lost, nor what the client
+        sends before it knows that it is open.
+        """
+        parties = ThreeParties()
+        event = Message(REMOTE_PROGRAM, 1, 318, MessageType.MESSAGE, 1, Status.OK, b"early")
+
+        class Eager(FarEnd):
+            """
+            Sends an event as soon as it is open.
+            """
+
+            def callAnswered(self) -> None:
+                """
+                Send it in one go with the answer.
+                """
+                if self.session is not None and not self.scripted:
+                    self.scripted = True
+                    self.write(event)
+                super().callAnswered()
+
+        parties.upstream.factory.protocol = Eager
+        near = parties.connect()
+        self.assertTrue(near.isAlive())
+        self.assertEqual(near.messages, [event])
+
+
+class OwnHopTests(RelayTestCase):
+    """
+    What is not relayed.
+    """
+
+    def answer(self, message: Message) -> Message:
+        """
+        @return: the gateway's own answer to a call that libvirtd does not come to see.
+        """
+        parties, near, far = self.opened()
+        near.write(message)
+        parties.flush()
+        self.assertEqual(far.messages, [])
+        (answer,) = near.messages
+        self.assertEqual(answer[:3], message[:3])
+        self.assertEqual((answer.type, answer.serial), (MessageType.REPLY, message.serial))
+        near.messages.clear()
+        near.write(call(Procedure.CONNECT_GET_HOSTNAME))
+        parties.flush()
+        self.assertEqual(len(far.messages), 1, "the connection does not work any more")
+        return answer
+
+    def refusal(self, message: Message) -> tuple[int, str]:
+        """
+        @return: the code and the text of the gateway's own refusal of a call.
+        """
+        answer = self.answer(message)
+        self.assertEqual(answer.status, Status.ERROR)
+        error = unpackError(answer.payload)
+        self.assertEqual((error.domain, error.level), (7, 2))
+        return error.code, error.message
+
+    def test_features(self) -> None:
+        """
+        Keepalive is there, and the passing of file descriptors is not, whatever libvirtd has.
+        """
+        self.assertEqual(self.answer(feature(Feature.PROGRAM_KEEPALIVE)).payload, number(1))
+        self.assertEqual(self.answer(feature(Feature.FD_PASSING)).payload, number(0))
+
+    def test_authentication(self) -> None:
+        """
+        Authentication is over: none is needed, and none succeeds.
+        """
+        answer = self.answer(call(Procedure.AUTH_LIST))
+        self.assertEqual(answer.payload, number(1) + number(0))
+        for procedure in (67, 68, 69, 70):
+            code, _text = self.refusal(call(procedure))
+            self.assertEqual(code, ErrorCode.AUTH_FAILED)
+
+    def test_setIdentity(self) -> None:
+        """
+        Nobody can claim to be somebody else.
+        """
+        code, text = self.refusal(call(Procedure.CONNECT_SET_IDENTITY, bytes(8)))
+        self.assertEqual(code, ErrorCode.OPERATION_DENIED)
+        self.assertIn("identity", text)
+
+    def test_passingFds(self) -> None:
+        """
+        The procedures that hand over file descriptors are refused, with the reason.
+        """
+        procedures = [(REMOTE_PROGRAM, each) for each in (249, 309, 310, 343, 443)]
+        for program, procedure in [*procedures, (QEMU_PROGRAM, 7), (LXC_PROGRAM, 1)]:
+            code, text = self.refusal(call(procedure, program=program))
+            self.assertEqual(code, ErrorCode.OPERATION_UNSUPPORTED)
+            self.assertIn("file descriptors cannot be passed", text)
+
+    def test_fds(self) -> None:
+        """
+        A client that sends a call with file descriptors all the same is dropped, and so is its
+        connection to libvirtd.
+        """
+        parties, near, far = self.opened()
+        near.write(call(59, number(1), kind=MessageType.CALL_WITH_FDS))
+        parties.flush()
+        self.assertEqual(far.messages, [])
+        self.assertEqual(parties.factory.counters.protocolErrors, 1)
+        self.assertAllGone(parties)
+
+    def test_fdsFromServer(self) -> None:
+        """
+        An answer with file descriptors, of which only the first bytes would come through, ends
+        the connection, and the client learns why.
+        """
+        parties, near, far = self.opened()
+        asked = call(59)
+        near.write(asked)
+        parties.flush()
+        far.write(asked._replace(type=MessageType.REPLY_WITH_FDS, payload=number(1)))
+        parties.flush()
+        (answer,) = near.messages
+        self.assertIn(
+            "a reply that comes with file descriptors", unpackError(answer.payload).message
+        )
+        self.assertAllGone(parties)
+
+    def test_featureWithFds(self) -> None:
+        """
+        A feature that belongs to one hop is answered there, also where the question comes in the
+        form of a call with file descriptors, of which there are none.
+        """
+        for asked, answer in ((10, 1), (8, 0)):
+            parties, near, far = self.opened()
+            payload = number(0) + number(asked)
+            near.write(call(60, payload, kind=MessageType.CALL_WITH_FDS))
+            parties.flush()
+            self.assertEqual(far.messages, [])
+            self.assertEqual([each.payload for each in near.messages], [number(answer)])
+
+    def test_lastWords(self) -> None:
+        """
+        What libvirtd said before it broke the protocol arrives, also when it came in the same
+        read, and whatever was not answered by then is answered by the gateway.
+        """
+        first, second = call(59, serial=5), call(3, serial=6)
+        answer = packMessage(first._replace(type=MessageType.REPLY, payload=bytes(100)))
+        fds = packMessage(call(343, number(1), kind=MessageType.REPLY_WITH_FDS))
+        protocolErrors = bytes(4) + packMessage(second._replace(type=MessageType.REPLY))[4:]
+        for bad in (fds, protocolErrors):
+            for cut in (0, 60):
+                parties, near, far = self.opened()
+                near.write(first, second)
+                parties.flush()
+                far.write(answer[:cut])
+                parties.flush()
+                far.write(answer[cut:] + bad)
+                parties.flush()
+                self.assertEqual(
+                    [(each.serial, each.status) for each in near.messages],
+                    [(5, Status.OK), (6, Status.ERROR)],
+                )
+                self.assertAllGone(parties)
+
+    def test_pings(self) -> None:
+        """
+        Each side's pings are answered by the gateway, and the other side sees nothing of them,
+        however they are cut.
+        """
+        parties, near, far = self.opened()
+        for party, other in ((near, far), (far, near)):
+            before = other.pings, other.pongs
+            party.write(PING + PING[:10])
+            parties.flush()
+            party.write(PING[10:] + PONG)
+            parties.flush()
+            self.assertEqual(party.pongs, 2)
+            self.assertEqual((other.pings, other.pongs), before)
+        self.assertEqual((near.messages, far.messages), ([], []))
+
+    def test_calledAsKeepAlive(self) -> None:
+        """
+        A call of the keepalive program is answered with an error, as libvirtd does.
+        """
+        code, text = self.refusal(call(1, program=KEEPALIVE_PROGRAM))
+        self.assertEqual((code, text), (39, f"Cannot find program {KEEPALIVE_PROGRAM} version 1"))
+
+    def test_flood(self) -> None:
+        """
+        A client that pings without end is dropped for it.
+        """
+        parties, near, _far = self.opened()
+        near.write(PING * 101)
+        parties.flush()
+        self.assertEqual(parties.factory.counters.flooded, 1)
+        self.assertAllGone(parties)
+
+
+class WatchTests(RelayTestCase):
+    """
+    Keepalive on each of the two hops.
+    """
+
+    def test_idle(self) -> None:
+        """
+        Both sides are pinged, each at its own interval, and stay connected.
+        """
+        parties, near, far = self.opened(KeepAlive(2, 1), KeepAlive(5, 1))
+        parties.advance(60.5)
+        self.assertEqual((near.pings, far.pings), (30, 12))
+        self.assertTrue(near.isAlive())
+
+    def test_clientDead(self) -> None:
+        """
+        A client that hangs is found dead in time, and libvirtd is rid of it at once.
+        """
+        parties, near, far = self.opened()
+        near.answering = False
+        parties.advance(5.9)
+        self.assertIsNone(far.closedBecause)
+        parties.advance(0.3)
+        self.assertIsNotNone(far.closedBecause)
+        self.assertEqual(parties.factory.counters.dead, 1)
+        self.assertAllGone(parties)
+
+    def test_serverDead(self) -> None:
+        """
+        A libvirtd that hangs is found dead in time. The client's calls are answered with an error
+        that says so, in the order in which they were made, it is told that the connection is
+        closed, and it is.
+        """
+        parties, near, far = self.opened(farewell=True)
+        far.answering = False
+        parties.advance(3)
+        calls = [call(59, serial=31), call(1, program=QEMU_PROGRAM, serial=30)]
+        near.write(*calls)
+        parties.advance(3.2)
+        *answers, told = near.messages
+        self.assertEqual(
+            [each[:6] for each in answers], [reply(each, status=1)[:6] for each in calls]
+        )
+        for each in answers:
+            error = unpackError(each.payload)
+            self.assertEqual((error.code, error.domain, error.level), (1, 7, 2))
+            self.assertIn(f"libvirtd behind this gateway ({DESCRIPTION})", error.message)
+            self.assertIn("keepalive timeout", error.message)
+            self.assertIn("interval 2 s, count 2", error.message)
+        self.assertEqual(told.procedure, Procedure.CONNECT_EVENT_CONNECTION_CLOSED)
+        self.assertEqual((told.type, told.serial, told.payload), (2, 1, number(1)))
+        self.assertEqual(parties.factory.counters.dead, 0)
+        self.assertAllGone(parties)
+
+    def test_notWatched(self) -> None:
+        """
+        With zeros libvirtd is never pinged.
+        """
+        parties, near, far = self.opened(upstreamKeepAlive=KeepAlive(0, 0))
+        far.answering = False
+        parties.advance(100)
+        self.assertEqual(far.pings, 0)
+        self.assertTrue(near.isAlive())
+
+    def test_pingBetweenMessages(self) -> None:
+        """
+        While one side sends a long message, the other is pinged before or after it and never
+        in the middle.
+        """
+        parties, near, far = self.opened(KeepAlive(60, 1), KeepAlive(2, 60))
+        message = call(148, bytes(3000))
+        packed = packMessage(message)
+        for begin in range(0, len(packed), 100):
+            near.write(packed[begin : begin + 100])
+            parties.advance(0.5)
+        self.assertEqual(far.messages, [message])
+        parties.advance(3)
+        self.assertGreater(far.pings, 0)
+
+    def trickle(self, slow: NearEnd | FarEnd, parties: ThreeParties, seconds: float) -> None:
+        """
+        Have one side send one message, one byte in every 16th of a second.
+        """
+        message = packMessage(stream(9, payload=bytes(10_000)))
+        sent = 0
+
+        def each() -> None:
+            nonlocal sent
+            due = int((parties.clock.seconds() - start) * 16)
+            slow.write(message[sent:due])
+            sent = due
+
+        start = parties.clock.seconds()
+        parties.advance(seconds, each)
+
+    def test_clientSlow(self) -> None:
+        """
+        libvirtd, which cannot be pinged while a client takes minutes over one message, is not
+        found dead for that.
+        """
+        parties, near, far = self.opened()
+        self.trickle(near, parties, 60)
+        self.assertIsNone(far.closedBecause)
+        self.assertTrue(near.isAlive())
+        self.assertEqual(far.pings, 0)
+
+    def test_serverSlow(self) -> None:
+        """
+        The same the other way round.
+        """
+        parties, near, far = self.opened()
+        self.trickle(far, parties, 60)
+        self.assertTrue(near.isAlive())
+        self.assertEqual(near.pings, 0)
+
+    def test_deadAfterSlow(self) -> None:
+        """
+        Once that message is complete, a side that is dead is found dead in time.
+        """
+        parties, near, far = self.opened(KeepAlive(60, 1))
+        packed = packMessage(stream(9, payload=bytes(100)))
+        near.write(packed[:50])
+        far.answering = False
+        parties.advance(20)
+        self.assertIsNone(far.closedBecause)
+        near.write(packed[50:])
+        parties.advance(8.2)
+        self.assertIsNotNone(far.closedBecause)
+        self.assertAllGone(parties)
+
+    def test_bothDead(self) -> None:
+        """
+        A client that hangs in the middle of a message is the one that is found dead, though
+        libvirtd has been silent as long.
+        """
+        parties, near, _far = self.opened(KeepAlive(2, 2), KeepAlive(2, 1))
+        near.write(packMessage(call(59, bytes(100)))[:50])
+        near.answering = False
+        parties.advance(6.2)
+        self.assertEqual(parties.factory.counters.dead, 1)
+        self.assertAllGone(parties)
+
+
+class EndTests(RelayTestCase):
+    """
+    How a relay ends.
+    """
+
+    def test_clientCloses(self) -> None:
+        """
+        A client's goodbye comes to libvirtd, its answer to the client, and then all is closed
+        without anything to log or count.
+        """
+        parties, near, far = self.opened(farewell=True)
+        goodbye = call(Procedure.CONNECT_CLOSE)
+        near.write(goodbye)
+        parties.flush()
+        self.assertEqual(far.messages, [goodbye])
+        far.write(reply(goodbye))
+        far.transport.loseConnection()
+        parties.flush()
+        self.assertEqual(near.messages, [reply(goodbye)])
+        counters = parties.factory.counters
+        self.assertEqual((counters.accepted, counters.opened), (1, 1))
+        self.assertEqual((counters.dead, counters.protocolErrors), (0, 0))
+        self.assertEqual(self.log, [])
+        self.assertAllGone(parties)
+
+    def test_clientVanishes(self) -> None:
+        """
+        What a client sent before it disconnected still comes to libvirtd.
+        """
+        parties, near, far = self.opened()
+        last = call(59, bytes(100))
+        near.write(last)
+        near.transport.loseConnection()
+        parties.flush()
+        self.assertEqual(far.messages, [last])
+        self.assertIsInstance(far.closedBecause, ConnectionClosed)
+        self.assertEqual(self.log, [])
+        self.assertAllGone(parties)
+
+    def test_serverGone(self) -> None:
+        """
+        When libvirtd goes, the calls it left unanswered, and only those, are answered with an
+        error that says so; the client, which wants to know, is told before it is disconnected.
+        """
+        parties, near, far = self.opened(farewell=True)
+        calls = [call(59, serial=serial) for serial in range(10, 14)]
+        calls.append(feature(Feature.REMOTE_EVENT_CALLBACK, serial=14))
+        near.write(*calls)
+        parties.flush()
+        far.write(reply(calls[1]), reply(calls[3]))
+        far.transport.loseConnection()
+        parties.flush()
+        self.assertEqual([each.serial for each in near.messages], [11, 13, 10, 12, 14, 1])
+        error = unpackError(near.messages[2].payload)
+        self.assertEqual(
+            error.message,
+            f"internal error: libvirtd behind this gateway ({DESCRIPTION}): the peer closed the "
+            "connection",
+        )
+        self.assertEqual(near.messages[-1].procedure, Procedure.CONNECT_EVENT_CONNECTION_CLOSED)
+        self.assertAllGone(parties)
+
+    def test_notAskedForFarewell(self) -> None:
+        """
+        A client that has not asked to be told, or does not want to be told any more, is not.
+        """
+        for calls in ([], [call(360), call(361)]):
+            parties, near, far = self.opened()
+            near.write(*calls)
+            parties.flush()
+            far.write(*map(reply, calls))
+            far.transport.loseConnection()
+            parties.flush()
+            self.assertEqual(len(near.messages), len(calls))
+            self.assertAllGone(parties)
+
+    def test_serverGoneMidMessage(self) -> None:
+        """
+        When libvirtd goes in the middle of a message, nothing is put there in its place.
+        """
+        parties, near, far = self.opened(farewell=True)
+        asked = call(59)
+        near.write(asked)
+        parties.flush()
+        far.write(packMessage(stream(9, payload=bytes(100)))[:50])
+        parties.flush()
+        far.transport.loseConnection()
+        parties.flush()
+        self.assertEqual(near.messages, [])
+        self.assertAllGone(parties)
+
+    def test_manyOutstanding(self) -> None:
+        """
+        However many calls are made, no more than so many are kept in mind.
+        """
+        parties, near, far = self.opened()
+        near.write(*(call(59, serial=serial) for serial in range(OUTSTANDING_MAX + 10)))
+        parties.flush()
+        self.assertEqual(len(far.messages), OUTSTANDING_MAX + 10)
+        far.transport.loseConnection()
+        parties.flush()
+        self.assertEqual([each.serial for each in near.messages], list(range(OUTSTANDING_MAX)))
+
+    def test_garbageFromServer(self) -> None:
+        """
+        When libvirtd sends what is no message, the client is told what it was.
+        """
+        parties, near, far = self.opened()
+        near.write(call(59))
+        parties.flush()
+        far.write(bytes(28))
+        parties.flush()
+        (answer,) = near.messages
+        self.assertIn("a message of 0 bytes", unpackError(answer.payload).message)
+        self.assertAllGone(parties)
+
+    @given(garbage(), st.booleans())
+    def test_garbage(self, data: bytes, fromClient: bool) -> None:
+        """
+        Whatever bytes come from either side, the worst is that the connection ends: nothing is
+        left behind, and the next client can open.
+        """
+        parties, near, far = self.opened()
+        (near if fromClient else far).write(data)
+        parties.flush()
+        if parties.toClient.serverTransport.disconnected:
+            self.assertAllGone(parties)
+        parties.opened()
+
+    def test_nothingLeft(self) -> None:
+        """
+        Nothing of a connection is left in memory, however it ended.
+        """
+        parties = ThreeParties(Mandatory(WATCHED), WATCHED)
+        ends: dict[str, weakref.ref[object]] = {}
+
+        def end(how: str) -> None:
+            near, far = parties.opened(farewell=True)
+            near.write(call(59), stream(9, payload=bytes(100)))
+            parties.flush()
+            match how:
+                case "client vanishes":
+                    near.transport.abortConnection()
+                case "client garbles":
+                    near.write(bytes(28))
+                case "libvirtd vanishes":
+                    far.transport.abortConnection()
+                case "libvirtd hangs":
+                    far.answering = False
+                case "client hangs":
+                    near.answering = False
+            parties.advance(7)
+            self.assertAllGone(parties)
+            for name, pair in (("client", parties.toClient), ("upstream", parties.toUpstream)):
+                ends[f"{how}: {name}"] = weakref.ref(
+                    pair.server if name == "client" else pair.client
+                )
+            parties.forget()
+
+        for how in (
+            "client vanishes",
+            "client garbles",
+            "libvirtd vanishes",
+            "libvirtd hangs",
+            "client hangs",
+        ):
+            end(how)
+        # A log line has the reason with it, which has a traceback.
+        self.log.clear()
+        gc.collect()
+        self.assertEqual([how for how, end in ends.items() if end() is not None], [])
+        self.assertEqual(len(ends), 10)
+
+
+class DrainTests(RelayTestCase):
+    """
+    What happens to relayed connections when kaserver stops.
+    """
+
+    def drain(self, parties: ThreeParties) -> list[None]:
+        """
+        Start to drain.
+
+        @return: a list that gets an element when nobody is left.
+        """
+        done: list[None] = []
+        parties.factory.drain().addCallback(done.append)
+        parties.flush()
+        return done
+
+    def test_idle(self) -> None:
+        """
+        A client that waits for nothing is told, and closed.
+        """
+        parties, near, _far = self.opened(farewell=True)
+        self.assertEqual(self.drain(parties), [None])
+        (told,) = near.messages
+        self.assertEqual(told.procedure, Procedure.CONNECT_EVENT_CONNECTION_CLOSED)
+        self.assertAllGone(parties)
+
+    def test_call(self) -> None:
+        """
+        A client that waits for an answer gets it before it is closed.
+        """
+        parties, near, far = self.opened()
+        asked = call(59)
+        near.write(asked)
+        parties.flush()
+        done = self.drain(parties)
+        self.assertEqual(done, [])
+        far.write(reply(asked, b"answer"))
+        parties.flush()
+        self.assertEqual(near.messages, [reply(asked, b"answer")])
+        self.assertEqual(done, [None])
+        self.assertAllGone(parties)
+
+    def streaming(self, *last: Message, near: bool) -> None:
+        """
+        Drain while a stream is under way, which C{last} ends.
+
+        @param near: whether it is the client that ends it.
+        """
+        parties, client, server = self.opened()
+        client.write(stream(9, payload=b"up"))
+        server.write(stream(9, payload=b"down"))
+        parties.flush()
+        done = self.drain(parties)
+        client.write(stream(9, payload=b"up"), stream(9, Status.OK))
+        server.write(stream(9, payload=b"down"), stream(9))
+        parties.flush()
+        self.assertEqual(done, [])
+        (client if near else server).write(*last)
+        parties.flush()
+        self.assertEqual(done, [None])
+        self.assertAllGone(parties)
+
+    def test_streamConfirmed(self) -> None:
+        """
+        A stream goes on until libvirtd has confirmed its end.
+        """
+        self.streaming(stream(9, Status.OK), near=False)
+
+    def test_streamFailed(self) -> None:
+        """
+        A stream goes on until libvirtd says that it has failed.
+        """
+        self.streaming(stream(9, Status.ERROR, b"why"), near=False)
+
+    def test_streamAborted(self) -> None:
+        """
+        A stream goes on until the client has given it up.
+        """
+        self.streaming(stream(9, Status.ERROR), near=True)
+
+    def test_manyStreams(self) -> None:
+        """
+        However many streams a client makes up, no more than so many are kept in mind.
+        """
+        parties, near, far = self.opened()
+        near.write(*(stream(serial, payload=b"x") for serial in range(STREAMS_MAX + 10)))
+        parties.flush()
+        self.assertEqual(len(far.messages), STREAMS_MAX + 10)
+        done = self.drain(parties)
+        far.write(*(stream(serial, Status.OK) for serial in range(STREAMS_MAX)))
+        parties.flush()
+        self.assertEqual(done, [None])
+
+
+class PressureTests(RelayTestCase):
+    """
+    A side that does not read.
+    """
+
+    def held(self, parties: ThreeParties) -> int:
+        """
+        @return: how many bytes the gateway has written to either side and not sent.
+        """
+        return parties.toClient.serverTransport._size + parties.toUpstream.clientTransport._size
+
+    def test_clientDoesNotRead(self) -> None:
+        """
+        While a client does not read a long download, the gateway holds little of it and reads no
+        more; libvirtd, which it does not read, is not found dead. When the client reads on, it
+        gets every byte.
+        """
+        parties, near, far = self.opened(KeepAlive(60, 60))
+        parts = [stream(9, payload=bytes([index]) * 50_000) for index in range(100)]
+        near.transport.pauseProducing()
+        far.answering = False
+        for part in parts:
+            far.write(part)
+            parties.flush()
+        parties.advance(30)
+        self.assertLess(self.held(parties), 200_000)
+        self.assertFalse(parties.toUpstream.clientTransport.reading)
+        self.assertIsNone(far.closedBecause)
+        far.answering = True
+        near.transport.resumeProducing()
+        parties.advance(10)
+        self.assertEqual(near.messages, parts)
+        self.assertTrue(near.isAlive())
+        self.assertTrue(parties.toUpstream.clientTransport.reading)
+
+    def test_serverDoesNotRead(self) -> None:
+        """
+        The same the other way round, with a long upload.
+        """
+        parties, near, far = self.opened(WATCHED, KeepAlive(60, 60))
+        parts = [stream(9, payload=bytes([index]) * 50_000) for index in range(100)]
+        far.transport.pauseProducing()
+        near.answering = False
+        for part in parts:
+            near.write(part)
+            parties.flush()
+        parties.advance(30)
+        self.assertLess(self.held(parties), 200_000)
+        self.assertFalse(parties.toClient.serverTransport.reading)
+        self.assertTrue(near.isAlive())
+        near.answering = True
+        far.transport.resumeProducing()
+        parties.advance(10)
+        self.assertEqual(far.messages, parts)
+        self.assertTrue(near.isAlive())
+
+    def test_clientDies(self) -> None:
+        """
+        A client that does not read, nor answer pings, is dead, and nothing of what it had coming
+        holds up its end.
+        """
+        parties, near, far = self.opened(farewell=True)
+        near.transport.pauseProducing()
+        near.answering = False
+        for _count in range(10):
+            far.write(stream(9, payload=bytes(50_000)))
+            parties.flush()
+        parties.advance(6.2)
+        self.assertEqual(parties.factory.counters.dead, 1)
+        self.assertAllGone(parties)
+
+    def test_serverDies(self) -> None:
+        """
+        A libvirtd that takes no more of an upload, nor answers pings, is dead; the client, which
+        was not read meanwhile, is told.
+        """
+        parties, near, far = self.opened(farewell=True)
+        far.transport.pauseProducing()
+        near.write(call(59))
+        parties.flush()
+        for _count in range(10):
+            near.write(stream(9, payload=bytes(50_000)))
+            parties.flush()
+        parties.advance(6.2)
+        answer, told = near.messages
+        self.assertIn("keepalive timeout", unpackError(answer.payload).message)
+        self.assertEqual(told.procedure, Procedure.CONNECT_EVENT_CONNECTION_CLOSED)
+        self.assertAllGone(parties)
+
+    def test_serverDiesMidMessage(self) -> None:
+        """
+        The same in the middle of a message, of which the client would send the rest.
+        """
+        parties, near, far = self.opened()
+        far.transport.pauseProducing()
+        packed = packMessage(stream(9, payload=bytes(BIG)))
+        for begin in range(0, BIG, 50_000):
+            near.write(packed[begin : begin + 50_000])
+            parties.flush()
+        parties.advance(6.2)
+        self.assertAllGone(parties)
+
+    def test_unstuck(self) -> None:
+        """
+        When neither side reads, and one does again within the minute, all goes on.
+        """
+        for first in (0, 1):
+            parties, near, far = self.opened(KeepAlive(600, 1), KeepAlive(600, 1))
+            both: list[NearEnd | FarEnd] = [near, far]
+            for party in both:
+                party.transport.pauseProducing()
+            for _count in range(10):
+                for party in both:
+                    party.write(stream(9, payload=bytes(50_000)))
+                parties.flush()
+            parties.advance(30)
+            both[first].transport.resumeProducing()
+            parties.advance(60)
+            both[1 - first].transport.resumeProducing()
+            parties.flush()
+            self.assertEqual([len(party.messages) for party in both], [10, 10])
+
+    def test_stuck(self) -> None:
+        """
+        When neither side reads, neither can be found dead; after a minute that is the end.
+        """
+        parties, near, far = self.opened()
+        for party in (near, far):
+            party.transport.pauseProducing()
+            party.answering = False
+        for _count in range(10):
+            for party in (near, far):
+                party.write(stream(9, payload=bytes(50_000)))
+            parties.flush()
+        parties.advance(59)
+        self.assertFalse(parties.toClient.serverTransport.disconnected)
+        parties.advance(1.1)
+        self.assertAllGone(parties)
+
+    def test_congestedBefore(self) -> None:
+        """
+        A client that is behind with reading already when relaying starts holds up libvirtd too.
+        """
+        parties = ThreeParties()
+        parties.upstream.mute = True
+        near = parties.connect()
+        near.transport.pauseProducing()
+        near.write(*(call(Procedure.AUTH_LIST, serial=serial) for serial in range(1000, 1090)))
+        near.write(*(call(9999, serial=serial) for serial in range(2000, 3500)))
+        parties.flush()
+        self.assertTrue(parties.toClient.server.congested)
+        parties.toUpstream.serverTransport.resumeProducing()
+        parties.flush()
+        self.assertFalse(parties.toUpstream.clientTransport.reading)
+        near.transport.resumeProducing()
+        parties.flush()
+        self.assertTrue(near.isAlive())
+        self.assertTrue(parties.toUpstream.clientTransport.reading)
+
+    def test_refusedWithoutReading(self) -> None:
+        """
+        A client that makes calls the gateway refuses, and does not read the refusals, is not read
+        any further; it may catch up.
+        """
+        parties, near, far = self.opened()
+        near.transport.pauseProducing()
+        refused = call(Procedure.CONNECT_SET_IDENTITY)
+        for _count in range(200):
+            near.write(*[refused] * 100)
+            parties.flush()
+        self.assertLess(self.held(parties), 200_000)
+        self.assertFalse(parties.toClient.serverTransport.reading)
+        near.transport.resumeProducing()
+        parties.advance(10)
+        self.assertEqual(len(near.messages), 20_000)
+        self.assertTrue(near.isAlive())
+        self.assertEqual(far.messages, [])
+
+    def test_refusedAndGone(self) -> None:
+        """
+        If it does not catch up, it is dropped after a minute.
+        """
+        parties, near, _far = self.opened()
+        near.transport.pauseProducing()
+        near.write(*[call(Procedure.CONNECT_SET_IDENTITY)] * 1000)
+        parties.advance(59)
+        self.assertFalse(parties.toClient.serverTransport.disconnected)
+        parties.advance(1.1)
+        self.assertEqual(parties.factory.counters.deadlinesMissed, 1)
+        self.assertAllGone(parties)
+
+    def test_refusedMidMessage(self) -> None:
+        """
+        Refusals that wait for the end of a message from libvirtd do not grow without bound.
+        """
+        parties, near, far = self.opened()
+        far.write(packMessage(stream(9, payload=bytes(100)))[:50])
+        parties.flush()
+        refused = [
+            call(Procedure.CONNECT_SET_IDENTITY, serial=serial)
+            for serial in range(ANSWERS_WAITING_MAX)
+        ]
+        near.write(*refused)
+        parties.flush()
+        self.assertEqual(parties.factory.counters.flooded, 0)
+        near.write(feature(Feature.FD_PASSING))
+        parties.flush()
+        self.assertEqual(parties.factory.counters.flooded, 1)
+        self.assertAllGone(parties)

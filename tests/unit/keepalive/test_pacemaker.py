@@ -1,0 +1,1083 @@
+"""
+Tests for L{kaproto.keepalive.pacemaker}.
+"""
+
+from __future__ import annotations
+
+import time
+import tracemalloc
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet import reactor
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from kaproto.keepalive.liveness import KeepAlive, Liveness, Verdict
+from kaproto.keepalive.pacemaker import (
+    BUDGET,
+    MAX_CLOSES_PER_TURN,
+    STALL,
+    STEP,
+    TICK,
+    Pacemaker,
+    monotonicSeconds,
+)
+
+ENDLESS = 10_000
+"""
+How many times nobody in these tests is called upon.
+"""
+
+ROUNDING = 1e-6
+"""
+What times may be out by, in seconds.
+"""
+
+
+class BusyClock(Clock):
+    """
+    A clock that does, whenever somebody lets the reactor have a turn, what a reactor would do in
+    it.
+
+    @ivar turns: the times at which the reactor had a turn in the middle of something.
+    @ivar read: what it does then.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turns: list[float] = []
+        self.read: Callable[[], object] = lambda: None
+
+    def callLater(
+        self,
+        delay: float,
+        callable: Callable[..., object],  # noqa: A002 - its name in the interface
+        *args: object,
+        **kw: object,
+    ) -> IDelayedCall:
+        """
+        See L{Clock.callLater}.
+        """
+        if delay == 0:
+            assert len(self.turns) < ENDLESS, "this has no end"
+            super().callLater(0, self._turn)
+        return super().callLater(delay, callable, *args, **kw)
+
+    def _turn(self) -> None:
+        self.turns.append(self.seconds())
+        self.read()
+
+
+class Peer:
+    """
+    Somebody to call upon.
+
+    @ivar beats: the times at which it was called upon, by the clock.
+    """
+
+    slot = -1
+    exact = False
+
+    def __init__(self, clock: Clock, answer: Callable[[float], float | None]) -> None:
+        """
+        @param answer: what to do then.
+        """
+        self.beats: list[float] = []
+        self.pings: list[float] = []
+        self._clock = clock
+        self._answer = answer
+
+    def ping(self) -> None:
+        """
+        See L{kaproto.pacemaker.Watched.ping}.
+        """
+        self.pings.append(self._clock.seconds())
+
+    def beat(self, now: float, /) -> float | None:
+        """
+        See L{kaproto.pacemaker.Watched.beat}.
+        """
+        assert len(self.beats) < ENDLESS, "this has no end"
+        self.beats.append(self._clock.seconds())
+        return self._answer(now)
+
+
+class Patient(Peer):
+    """
+    A peer whose L{Liveness} is checked, and who is dead only if it seems so twice.
+
+    @ivar verdicts: the time and verdict of each check at which there was something to do.
+    """
+
+    def __init__(self, clock: Clock, pacemaker: Pacemaker, keepAlive: KeepAlive) -> None:
+        super().__init__(clock, self.check)
+        self.liveness = Liveness(pacemaker.now)
+        self.liveness.start(keepAlive)
+        self.verdicts: list[tuple[float, Verdict]] = []
+        self._seemedDead = False
+        pacemaker.watch(self, self.liveness.due())
+
+    def check(self, now: float) -> float | None:
+        """
+        Check whether it is alive.
+        """
+        verdict = self.liveness.check(now)
+        if verdict is Verdict.DEAD and not self._seemedDead:
+            self._seemedDead = True
+            return now
+        self._seemedDead = False
+        if verdict is not Verdict.WAIT:
+            self.verdicts.append((self._clock.seconds(), verdict))
+        return None if verdict is Verdict.DEAD else self.liveness.due()
+
+
+class PacemakerTestCase(SynchronousTestCase):
+    """
+    A test with a clock and a pacemaker, which leaves no timers behind.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make a pacemaker.
+        """
+        self.restart()
+
+    def restart(self) -> None:
+        """
+        Make another clock and pacemaker.
+        """
+        self.clock = BusyClock()
+        self.pacemaker = Pacemaker(self.clock, self.clock.seconds)
+
+    def tearDown(self) -> None:
+        """
+        Everybody has been called upon for the last time, and no timer is left.
+        """
+        self.assertEqual(len(self.pacemaker), 0)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def peer(self, answer: Callable[[float], float | None] = lambda _: None) -> Peer:
+        """
+        Make a peer.
+
+        @param answer: what it does when it is called upon; by default it wants no more of that.
+        """
+        return Peer(self.clock, answer)
+
+    def advance(self, seconds: float) -> None:
+        """
+        Let time pass in steps that are shorter than a tick.
+        """
+        self.clock.pump([TICK / 4] * round(seconds / (TICK / 4)))
+
+    def assertOnTime(self, beat: float, due: float) -> None:
+        """
+        Fail if somebody was called upon too early or too late.
+        """
+        self.assertTrue(
+            due - ROUNDING <= beat <= due + TICK + ROUNDING, f"due {due}, called upon {beat}"
+        )
+
+
+class TimingTests(PacemakerTestCase):
+    """
+    When peers are called upon.
+    """
+
+    @given(
+        st.integers(0, 4096),
+        st.lists(st.integers(0, 3000), min_size=1, max_size=20),
+    )
+    def test_everyoneWhenDue(self, begin: int, milliseconds: list[int]) -> None:
+        """
+        Each peer is called upon once, not before it is due and within a tick after, and is told
+        what time that is.
+        """
+        self.restart()
+        self.clock.advance(begin / 1024)
+
+        def watch(due: float) -> Peer:
+            def answer(now: float) -> None:
+                self.assertAlmostEqual(now, self.pacemaker.now)
+                self.assertOnTime(now, due)
+
+            peer = self.peer(answer)
+            self.pacemaker.watch(peer, due)
+            return peer
+
+        start = self.pacemaker.now
+        peers = [watch(start + each / 1000) for each in milliseconds]
+        self.advance(3.25)
+        self.assertEqual([len(peer.beats) for peer in peers], [1] * len(peers))
+        self.assertEqual(self.flushLoggedErrors(), [])
+        self.tearDown()
+
+    def test_exactly(self) -> None:
+        """
+        Who is due just when the wheel turns is called upon then.
+        """
+        peers = [self.peer() for _ in range(100)]
+        for number, peer in enumerate(peers, start=1):
+            self.pacemaker.watch(peer, number * TICK)
+        self.advance(101 * TICK)
+        for number, peer in enumerate(peers, start=1):
+            self.assertEqual(peer.beats, [number * TICK])
+
+    def test_manyIntervals(self) -> None:
+        """
+        Hundreds of peers, each with an interval of its own, are all called upon each time that
+        they are due, and there is one timer for all of them.
+        """
+        peers: dict[float, Peer] = {}
+        for number in range(300):
+            interval = 0.1 + number / 256
+
+            def answer(now: float, interval: float = interval) -> float:
+                return len(peers[interval].beats) * interval + interval
+
+            peers[interval] = self.peer(answer)
+            self.pacemaker.watch(peers[interval], interval)
+        for _ in range(32):
+            self.advance(0.125)
+            self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        for interval, peer in peers.items():
+            self.assertTrue(int((4 - TICK) / interval) <= len(peer.beats) <= int(4 / interval))
+            for number, beat in enumerate(peer.beats, start=1):
+                self.assertOnTime(beat, number * interval)
+            self.pacemaker.forget(peer)
+
+    @given(st.data())
+    def test_anyOrderOfEvents(self, data: st.DataObject) -> None:
+        """
+        However peers come and go and are moved, those and only those are called upon that are
+        watched and due.
+        """
+        self.restart()
+        dues: dict[Peer, float] = {}
+
+        def make() -> Peer:
+            def answer(now: float) -> None:
+                self.assertOnTime(now, max(dues.pop(peer), watchedAt[peer]))
+
+            peer = self.peer(answer)
+            return peer
+
+        peers = [make() for _ in range(4)]
+        watchedAt = dict.fromkeys(peers, 0.0)
+        which = st.sampled_from(peers)
+        events = st.lists(
+            st.tuples(st.just("watch"), which, st.integers(-10, 40))
+            | st.tuples(st.just("forget"), which, st.just(0))
+            | st.tuples(st.just("elapse"), which, st.integers(1, 30)),
+            max_size=30,
+        )
+        for event, peer, ticks in data.draw(events):
+            if event == "watch":
+                watchedAt[peer] = self.pacemaker.now
+                dues[peer] = watchedAt[peer] + ticks * TICK / 2
+                self.pacemaker.watch(peer, dues[peer])
+            elif event == "forget":
+                dues.pop(peer, None)
+                self.pacemaker.forget(peer)
+            else:
+                self.advance(ticks * TICK / 2)
+            self.assertEqual(self.flushLoggedErrors(), [])
+            self.assertEqual(len(self.pacemaker), len(dues))
+            self.assertEqual(len(self.clock.getDelayedCalls()), bool(dues))
+            for each, due in dues.items():
+                self.assertGreater(max(due, watchedAt[each]) + TICK, self.pacemaker.now)
+        for peer in peers:
+            self.pacemaker.forget(peer)
+
+
+class ExactTests(PacemakerTestCase):
+    """
+    Peers whose next time is to be kept exactly.
+    """
+
+    def exactPeer(self, due: float, answer: Callable[[float], float | None]) -> Peer:
+        """
+        Watch a peer whose time is to be kept exactly.
+        """
+        peer = self.peer(answer)
+        peer.exact = True
+        self.pacemaker.watch(peer, due)
+        return peer
+
+    @given(st.integers(0, 4096), st.lists(st.integers(0, 3000), min_size=1, max_size=20))
+    def test_everyoneWhenDue(self, begin: int, milliseconds: list[int]) -> None:
+        """
+        Each is called upon within a step after it is due, and at most once before, at the turn
+        that comes last, to find out whether it still insists.
+        """
+        self.restart()
+        self.clock.advance(begin / 1024)
+        start = self.pacemaker.now
+
+        def watch(due: float) -> list[float]:
+            def answer(now: float) -> float | None:
+                beats.append(now)
+                return None if now >= due - ROUNDING else due
+
+            beats: list[float] = []
+            self.exactPeer(due, answer)
+            return beats
+
+        dues = [start + each / 1000 for each in milliseconds]
+        all_ = [watch(due) for due in dues]
+        self.clock.pump([STEP / 4] * round(3.25 / (STEP / 4)))
+        for due, (*before, last) in zip(dues, all_, strict=True):
+            self.assertTrue(due - ROUNDING <= last <= due + STEP + ROUNDING, (due, last))
+            self.assertLessEqual(len(before), 1)
+            for beat in before:
+                self.assertTrue(due - TICK - STEP <= beat < due, (due, beat))
+        self.tearDown()
+
+    def test_heardMeanwhile(self) -> None:
+        """
+        Who has been heard by the turn before is not worth a wake-up of its own.
+        """
+        peer = self.exactPeer(1 + TICK / 2, lambda _: 50)
+        peer.exact = True
+        wakeUps: list[float] = []
+        callLater = self.clock.callLater
+
+        def noted(delay: float, *rest: Any, **more: Any) -> IDelayedCall:
+            if delay != TICK:
+                wakeUps.append(delay)
+            return callLater(delay, *rest, **more)
+
+        self.patch(self.clock, "callLater", noted)
+        self.advance(3)
+        self.assertEqual(peer.beats, [1])
+        self.assertEqual([each for each in wakeUps if each < TICK / 2], [])
+        self.pacemaker.forget(peer)
+
+    def test_oneWakeUpForAll(self) -> None:
+        """
+        However many are due between two turns, there are only so many steps to wake up at, and
+        none of these is left when everybody has gone.
+        """
+        peers = [self.exactPeer(number * TICK / 1000, lambda _: None) for number in range(1, 1000)]
+        self.assertEqual(len(self.clock.getDelayedCalls()), round(TICK / STEP))
+        for peer in peers:
+            self.pacemaker.forget(peer)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_stall(self) -> None:
+        """
+        When the process was suspended just before, they have their whole time nevertheless.
+        """
+        patient = Patient(self.clock, self.pacemaker, KeepAlive(1, 1))
+        patient.exact = True
+        self.clock.pump([TICK] * 63)
+        self.assertEqual(len(patient.verdicts), 1)
+        self.pacemaker.watch(patient, patient.liveness.due())
+        resumed = self.clock.seconds() + 3600
+        self.clock.advance(3600)
+        self.clock.pump([STEP] * 32)
+        (_, (moment, verdict)) = patient.verdicts
+        self.assertEqual(verdict, Verdict.DEAD)
+        self.assertTrue(resumed <= moment <= resumed + STALL, moment - resumed)
+
+
+class LoopTests(PacemakerTestCase):
+    """
+    When the loop runs.
+    """
+
+    def test_restsWithoutPeers(self) -> None:
+        """
+        There is a timer only while there is somebody to watch.
+        """
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        first, second = self.peer(), self.peer()
+        self.pacemaker.watch(first, 10)
+        self.pacemaker.watch(second, 10)
+        self.assertEqual(len(self.pacemaker), 2)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        self.pacemaker.forget(first)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        self.pacemaker.forget(second)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_restsAfterTheLastOne(self) -> None:
+        """
+        Once the last peer wants to be called upon no more, the timer is gone.
+        """
+        self.pacemaker.watch(self.peer(), 0.1)
+        self.advance(0.5)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_afterAPause(self) -> None:
+        """
+        However long there was nobody to watch, whoever is watched next is called upon when due,
+        and nobody who was watched before is.
+        """
+        old = self.peer()
+        self.pacemaker.watch(old, 7000)
+        self.advance(1)
+        self.pacemaker.forget(old)
+        self.clock.advance(5000.1)
+        peer = self.peer()
+        start = self.clock.seconds()
+        self.pacemaker.watch(peer, self.pacemaker.now + 2)
+        self.advance(3)
+        (beat,) = peer.beats
+        self.assertTrue(start + 2 <= beat <= start + 2 + 2 * TICK, beat - start)
+        self.assertEqual(old.beats, [])
+
+    def test_watchedTwice(self) -> None:
+        """
+        Watching a peer again moves it, sooner or later.
+        """
+        sooner, later = self.peer(), self.peer()
+        self.pacemaker.watch(sooner, 10)
+        self.pacemaker.watch(later, 1)
+        self.pacemaker.watch(sooner, 2)
+        self.pacemaker.watch(later, 3)
+        self.assertEqual(len(self.pacemaker), 2)
+        self.advance(12)
+        for peer, due in ((sooner, 2), (later, 3)):
+            (beat,) = peer.beats
+            self.assertOnTime(beat, due)
+
+    def test_forgotten(self) -> None:
+        """
+        A peer that has been forgotten is not called upon; forgetting one that is not watched, or
+        not watched any more, is nothing.
+        """
+        peer, other = self.peer(), self.peer()
+        self.pacemaker.forget(peer)
+        self.pacemaker.watch(other, 2)
+        self.pacemaker.watch(peer, 1)
+        self.pacemaker.forget(peer)
+        self.pacemaker.forget(peer)
+        self.assertEqual(len(self.pacemaker), 1)
+        self.advance(3)
+        self.assertEqual(peer.beats, [])
+        self.assertEqual(len(other.beats), 1)
+
+    def test_thousandsForgottenAtOnce(self) -> None:
+        """
+        After thousands of connections have been lost, no timer is left of them.
+        """
+        peers = [self.peer() for _ in range(5000)]
+        for number, peer in enumerate(peers):
+            self.pacemaker.watch(peer, number / 100)
+        self.advance(0.5)
+        for peer in peers:
+            self.pacemaker.forget(peer)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class MemoryTests(PacemakerTestCase):
+    """
+    What is kept of the past.
+    """
+
+    def growth(self, action: Callable[[], object]) -> int:
+        """
+        How much more memory is in use after something was done than before.
+        """
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        before, _peak = tracemalloc.get_traced_memory()
+        action()
+        after, _peak = tracemalloc.get_traced_memory()
+        return after - before
+
+    def test_slotsThatArePast(self) -> None:
+        """
+        A wheel that has turned for a minute holds no more than at first.
+        """
+
+        def answer(now: float) -> float:
+            peer.beats.clear()
+            return now + TICK
+
+        peer = self.peer(answer)
+        self.pacemaker.watch(peer, TICK)
+        self.advance(1)
+        self.assertLess(self.growth(lambda: self.advance(60)), 10_000)
+        self.pacemaker.forget(peer)
+
+    def test_slotsOfThoseForgotten(self) -> None:
+        """
+        When everybody has been forgotten, nothing is left of where they were.
+        """
+        peers = [self.peer() for _ in range(5000)]
+
+        def comeAndGo() -> None:
+            for number, peer in enumerate(peers):
+                self.pacemaker.watch(peer, number)
+            for peer in peers:
+                self.pacemaker.forget(peer)
+
+        self.assertLess(self.growth(comeAndGo), 300_000)
+
+
+class StallTests(PacemakerTestCase):
+    """
+    Times at which nobody was looking.
+    """
+
+    def test_hourInOneStep(self) -> None:
+        """
+        When the process has been suspended for an hour, nobody is dead of it: of all that time
+        only what L{STALL} says is counted, to the precision of a tick.
+        """
+        patients = [
+            Patient(self.clock, self.pacemaker, KeepAlive(interval, 1)) for interval in (0.25, 1, 5)
+        ]
+        self.advance(0.125)
+        before = self.pacemaker.now
+        self.clock.advance(3600)
+        self.assertTrue(STALL <= self.pacemaker.now - before < STALL + TICK)
+        self.assertEqual(
+            [[verdict for _, verdict in patient.verdicts] for patient in patients],
+            [[Verdict.PING], [], []],
+        )
+        for patient in patients:
+            self.pacemaker.forget(patient)
+
+    def test_heardBeforeTheFirstTurn(self) -> None:
+        """
+        Who is heard after a stall, but before the first turn has found out about it, is as good
+        as heard in that turn: it is pinged an interval later, not an hour.
+        """
+        patient = Patient(self.clock, self.pacemaker, KeepAlive(1, 1))
+        self.advance(0.5)
+        self.clock.rightNow += 3600
+        patient.liveness.hear(self.pacemaker.now)
+        resumed = self.clock.seconds()
+        self.advance(4)
+        self.assertLess(self.pacemaker.now, 5)
+        self.assertEqual([verdict for _, verdict in patient.verdicts], [Verdict.PING, Verdict.DEAD])
+        for number, (moment, _) in enumerate(patient.verdicts, start=1):
+            self.assertTrue(
+                number <= moment - resumed <= number + STALL + 2 * TICK, moment - resumed
+            )
+
+    def test_oneStallAfterAnother(self) -> None:
+        """
+        However long the stalls are, each counts only so much, so that a peer is dead only after
+        it was looked at for as long as ever.
+        """
+        patient = Patient(self.clock, self.pacemaker, KeepAlive(1, 2))
+        for _ in range(int(3 / (STALL + TICK))):
+            self.clock.advance(600)
+        self.assertNotIn(Verdict.DEAD, [verdict for _, verdict in patient.verdicts])
+        for _ in range(3):
+            self.clock.advance(600)
+        self.assertEqual(
+            [verdict for _, verdict in patient.verdicts],
+            [Verdict.PING, Verdict.PING, Verdict.DEAD],
+        )
+
+    def test_shortDelays(self) -> None:
+        """
+        Turns that are late by less than a stall lose no time.
+        """
+        patient = Patient(self.clock, self.pacemaker, KeepAlive(1, 2))
+        self.clock.pump([0.25] * 20)
+        self.assertEqual(
+            patient.verdicts, [(1, Verdict.PING), (2, Verdict.PING), (3, Verdict.DEAD)]
+        )
+
+    def test_wallClock(self) -> None:
+        """
+        When the wall clock, by which the reactor may schedule, is set forward by an hour, the
+        time is still that of the monotonic clock.
+        """
+        monotonic = [100.0]
+        pacemaker = Pacemaker(self.clock, lambda: monotonic[0])
+        patient = Patient(self.clock, pacemaker, KeepAlive(1, 1))
+        for _ in range(10):
+            monotonic[0] += TICK
+            self.clock.advance(3600)
+        self.assertEqual(pacemaker.now, 10 * TICK)
+        self.assertEqual(patient.verdicts, [])
+        pacemaker.forget(patient)
+
+    def test_timeOfDeath(self) -> None:
+        """
+        Without stalls a silent peer is pinged and found dead within a tick of when that is due,
+        and delays do not add up.
+        """
+        patient = Patient(self.clock, self.pacemaker, KeepAlive(0.3, 5))
+        self.advance(2)
+        self.assertEqual(
+            [verdict for _, verdict in patient.verdicts], [Verdict.PING] * 5 + [Verdict.DEAD]
+        )
+        for number, (moment, _) in enumerate(patient.verdicts, start=1):
+            self.assertOnTime(moment, number * 0.3)
+
+
+class LastChanceTests(PacemakerTestCase):
+    """
+    Peers that are called upon again once the sockets have been read.
+    """
+
+    def askedAgain(self, due: float) -> None:
+        """
+        Fail unless a peer that asks for this time, at one second, is called upon once more when
+        the reactor has had a turn.
+        """
+        self.restart()
+        events: list[str] = []
+
+        def answer(now: float) -> float | None:
+            events.append("beat")
+            return due if len(events) == 1 else None
+
+        peer = self.peer(answer)
+        self.clock.read = lambda: events.append("read")
+        self.pacemaker.watch(peer, 1)
+        self.advance(1)
+        self.assertEqual(events, ["beat", "read", "beat"])
+        self.assertEqual(peer.beats, [1, 1])
+        self.tearDown()
+
+    def test_readInBetween(self) -> None:
+        """
+        A peer that asks for a time that has come already is called upon once more as soon as the
+        reactor has had its turn, long before the next tick.
+        """
+        for due in (1.0, 0.5, 0.0, -1.0):
+            self.askedAgain(due)
+
+    def test_heardAtTheLastMoment(self) -> None:
+        """
+        A peer that seems dead, while what it has sent waits to be read, is alive.
+        """
+        patient = Patient(self.clock, self.pacemaker, KeepAlive(0.25, 1))
+        self.clock.read = lambda: patient.liveness.hear(self.pacemaker.now)
+        self.advance(0.5)
+        self.assertEqual(len(self.clock.turns), 1)
+        self.assertEqual(patient.verdicts, [(0.25, Verdict.PING)])
+        self.clock.read = lambda: None
+        self.advance(0.5)
+        self.assertEqual(
+            patient.verdicts,
+            [(0.25, Verdict.PING), (0.75, Verdict.PING), (1, Verdict.DEAD)],
+        )
+
+    def test_forgottenInBetween(self) -> None:
+        """
+        A peer that is lost before its last chance is not called upon, and no timer is left.
+        """
+        peer = self.peer(lambda now: now)
+        self.clock.read = lambda: self.pacemaker.forget(peer)
+        self.pacemaker.watch(peer, 1)
+        self.advance(1)
+        self.assertEqual(peer.beats, [1])
+
+    def test_anotherForgottenInBetween(self) -> None:
+        """
+        When one of two peers is lost before their last chance, the other has its own.
+        """
+        peer = self.peer(lambda now: now)
+        patient = Patient(self.clock, self.pacemaker, KeepAlive(0.5, 1))
+        self.clock.read = lambda: self.pacemaker.forget(peer)
+        self.pacemaker.watch(peer, 1)
+        self.advance(1)
+        self.assertEqual(peer.beats, [1])
+        self.assertEqual(patient.verdicts, [(0.5, Verdict.PING), (1, Verdict.DEAD)])
+
+    def test_alwaysOverdue(self) -> None:
+        """
+        A peer that is always overdue keeps nobody else from being called upon in time.
+        """
+        eager = self.peer(lambda _: 0.0)
+        other = self.peer()
+        self.pacemaker.watch(eager, 0)
+        self.pacemaker.watch(other, 1)
+
+        def readForAMillisecond() -> None:
+            self.clock.rightNow += 0.001
+            if self.clock.seconds() > 2:
+                self.pacemaker.forget(eager)
+
+        self.clock.read = readForAMillisecond
+        self.advance(2)
+        (beat,) = other.beats
+        self.assertTrue(1 <= beat <= 1 + TICK + 0.001, beat)
+        self.assertGreater(len(eager.beats), 1000)
+
+
+class BudgetTests(PacemakerTestCase):
+    """
+    Turns with much to do.
+    """
+
+    def busy(self, number: int, cost: float, again: float | None = None) -> list[Peer]:
+        """
+        Watch peers that are all due in a second.
+
+        @param cost: seconds that calling upon one of them takes.
+        @param again: when they are due after that.
+        """
+
+        def answer(now: float) -> float | None:
+            self.clock.rightNow += cost
+            return again
+
+        peers = [self.peer(answer) for _ in range(number)]
+        for peer in peers:
+            self.pacemaker.watch(peer, 1)
+        return peers
+
+    def test_slices(self) -> None:
+        """
+        When thousands are due at once, the reactor has its turn every 5 ms, or a little later,
+        for the clock is looked at only after each 16 peers.  Everybody is called upon once.
+        """
+        cost = 0.0001
+        peers = self.busy(5000, cost, again=100)
+        self.advance(5)
+        self.assertEqual([len(peer.beats) for peer in peers], [1] * 5000)
+        beats = sorted(peer.beats[0] for peer in peers)
+        for begin, end in pairwise([beats[0], *self.clock.turns, beats[-1]]):
+            self.assertLessEqual(end - begin, BUDGET + 16 * cost)
+        self.assertLessEqual(len(self.clock.turns), 5000 * cost / BUDGET)
+        for peer in peers:
+            self.pacemaker.forget(peer)
+
+    def test_slicesOfEnds(self) -> None:
+        """
+        The reactor has much to do for each peer that ends, and no more than some end in one turn.
+        """
+        peers = self.busy(5 * MAX_CLOSES_PER_TURN, 0)
+        self.advance(2)
+        self.assertEqual([len(peer.beats) for peer in peers], [1] * 5 * MAX_CLOSES_PER_TURN)
+        self.assertEqual(len(self.clock.turns), 5)
+
+    def test_littleToDo(self) -> None:
+        """
+        What fits into the budget is done in one go.
+        """
+        peers = self.busy(1000, BUDGET / 2000, again=100)
+        self.advance(2)
+        self.assertEqual([len(peer.beats) for peer in peers], [1] * 1000)
+        self.assertEqual(self.clock.turns, [])
+        for peer in peers:
+            self.pacemaker.forget(peer)
+
+    def test_inOrder(self) -> None:
+        """
+        Those who become due while there is much to do have their turn after it, in the order in
+        which they were due.
+        """
+        peers = self.busy(1000, 0.001)
+        others = [self.peer() for _ in range(3)]
+        for peer, due in zip(others, (1.25, 1.5, 2.5), strict=True):
+            self.pacemaker.watch(peer, due)
+        self.advance(3)
+        beats = [peer.beats[0] for peer in (*peers, *others)]
+        self.assertEqual(beats[-3:], sorted(beats)[-3:])
+        self.assertOnTime(beats[-1], 2.5)
+
+    def test_timeGoesOn(self) -> None:
+        """
+        Having much to do is not a stall: no time is taken back for it.
+        """
+        keep = self.peer()
+        self.pacemaker.watch(keep, 100)
+        self.busy(1000, 0.001)
+        self.advance(2)
+        self.assertEqual(self.pacemaker.now, self.clock.seconds())
+        self.pacemaker.forget(keep)
+
+    def test_lastChanceAndMuchToDo(self) -> None:
+        """
+        Whoever is to have a last chance has it, though there is much to do.
+        """
+        patient = Patient(self.clock, self.pacemaker, KeepAlive(0.5, 1))
+        self.busy(1000, 0.001)
+        self.advance(3)
+        self.assertEqual(patient.verdicts[-1][1], Verdict.DEAD)
+
+    def test_lostBetweenSlices(self) -> None:
+        """
+        Those whose connections are lost while the others are called upon are not called upon any
+        more, and when all are lost, nothing is left to be done.
+        """
+        peers = self.busy(1000, 0.001)
+
+        def loseEverybody() -> None:
+            for peer in peers:
+                self.pacemaker.forget(peer)
+            self.assertEqual(len(self.pacemaker), 0)
+            self.assertEqual(self.clock.getDelayedCalls(), [])
+
+        self.clock.read = loseEverybody
+        self.advance(2)
+        self.assertEqual(len(self.clock.turns), 1)
+        self.assertEqual(sum(len(peer.beats) for peer in peers), 16)
+
+    def test_afterTheLastOneWasLost(self) -> None:
+        """
+        A peer that comes when all others were lost in the midst of a turn is called upon as if
+        they had never been there.
+        """
+        peers = self.busy(1000, 0.001)
+        newcomer = self.peer()
+        begin = 0.0
+
+        def loseEverybody() -> None:
+            nonlocal begin
+            for peer in peers:
+                self.pacemaker.forget(peer)
+            self.pacemaker.watch(newcomer, self.pacemaker.now + 1)
+            begin = self.clock.seconds()
+
+        self.clock.read = loseEverybody
+        self.advance(3)
+        (beat,) = newcomer.beats
+        self.assertOnTime(beat, begin + 1)
+
+
+class BeatTests(PacemakerTestCase):
+    """
+    What peers do when they are called upon.
+    """
+
+    def test_error(self) -> None:
+        """
+        A peer that fails is logged and not called upon again; the others are none the worse.
+        """
+
+        def fail(now: float) -> float:
+            raise ValueError("not today")
+
+        failing, other = self.peer(fail), self.peer(lambda now: now + 1)
+        self.pacemaker.watch(failing, 1)
+        self.pacemaker.watch(other, 1)
+        self.advance(5.25)
+        (failure,) = self.flushLoggedErrors(ValueError)
+        self.assertEqual(failure.getErrorMessage(), "not today")
+        self.assertEqual(len(failing.beats), 1)
+        self.assertGreaterEqual(len(other.beats), 4)
+        self.assertEqual(len(self.pacemaker), 1)
+        self.pacemaker.forget(other)
+
+    def test_lastOneFails(self) -> None:
+        """
+        When the only peer fails, the timer is gone.
+        """
+        self.pacemaker.watch(self.peer(lambda _: 1 / 0), 1)
+        self.advance(2)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def watchesItself(self, returned: float | None) -> None:
+        """
+        Fail unless a peer that has itself watched, and returns this, is called upon as it said
+        first.
+        """
+
+        def answer(now: float) -> float | None:
+            if len(peer.beats) == 2:
+                return None
+            self.pacemaker.watch(peer, 3)
+            return returned
+
+        peer = self.peer(answer)
+        self.pacemaker.watch(peer, 1)
+        self.advance(5)
+        first, second = peer.beats
+        self.assertOnTime(first, 1)
+        self.assertOnTime(second, 3)
+
+    def test_watchesItself(self) -> None:
+        """
+        A peer may have itself watched while it is called upon, and need not say so again.
+        """
+        self.watchesItself(None)
+
+    def test_watchesItselfAndAnswers(self) -> None:
+        """
+        If it says something else, that does not count.
+        """
+        self.watchesItself(1.5)
+
+    def test_forgetsItself(self) -> None:
+        """
+        A peer may have itself forgotten while it is called upon, as one does that closes its
+        connection, and nothing is left.
+        """
+
+        def answer(now: float) -> None:
+            self.pacemaker.forget(peer)
+
+        peer = self.peer(answer)
+        self.pacemaker.watch(peer, 1)
+        self.advance(5)
+        self.assertEqual(len(peer.beats), 1)
+
+    def test_forgetsAnother(self) -> None:
+        """
+        A peer may have another forgotten that is due at the same time: only one of the two is
+        called upon then.
+        """
+
+        def make(number: int) -> Peer:
+            return self.peer(lambda _: self.pacemaker.forget(peers[1 - number]))
+
+        peers = [make(0), make(1)]
+        for peer in peers:
+            self.pacemaker.watch(peer, 1)
+        self.advance(5)
+        self.assertEqual(sorted(len(peer.beats) for peer in peers), [0, 1])
+
+    def test_pings(self) -> None:
+        """
+        Those who are to be pinged are so when all who are due have been called upon, in that
+        order, and before the reactor has its turn; one that fails is logged.
+        """
+        events: list[str] = []
+
+        def make(name: str) -> Peer:
+            def answer(now: float) -> float:
+                events.append(f"beat {name}")
+                self.pacemaker.pings.append(peer)
+                self.clock.rightNow += BUDGET / 24
+                return now + 10
+
+            def ping() -> None:
+                events.append(f"ping {name}")
+                if name == "3":
+                    raise ValueError("not today")
+
+            peer = self.peer(answer)
+            self.patch(peer, "ping", ping)
+            return peer
+
+        self.clock.read = lambda: events.append("read")
+        peers = [make(str(number)) for number in range(48)]
+        for peer in peers:
+            self.pacemaker.watch(peer, 1)
+        self.advance(2)
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        turns = " ".join(events).split(" read ")
+        self.assertEqual(len(turns), 2)
+        told: list[str] = []
+        for turn in turns:
+            words = turn.split()
+            half = len(words) // 2
+            self.assertEqual(words[:half:2], ["beat"] * (half // 2))
+            self.assertEqual(words[half::2], ["ping"] * (half // 2))
+            self.assertEqual(words[1:half:2], words[half + 1 :: 2])
+            told += words[1:half:2]
+        self.assertEqual(sorted(told, key=int), [str(number) for number in range(48)])
+        self.assertEqual(self.pacemaker.pings, [])
+        for peer in peers:
+            self.pacemaker.forget(peer)
+
+    def test_watchesAnother(self) -> None:
+        """
+        A peer may have others watched, which are called upon when they are due, and if that is
+        now, soon; the last to be called upon may be the first of a new lot.
+        """
+        soon, later = self.peer(), self.peer()
+
+        def answer(now: float) -> None:
+            self.pacemaker.watch(soon, 0)
+            self.pacemaker.watch(later, 3)
+
+        self.pacemaker.watch(self.peer(answer), 1)
+        self.advance(5)
+        (beat,) = soon.beats
+        self.assertTrue(1 <= beat <= 1 + TICK, beat)
+        (beat,) = later.beats
+        self.assertOnTime(beat, 3)
+
+
+class MonotonicSecondsTests(SynchronousTestCase):
+    """
+    Where monotonic time comes from.
+    """
+
+    def test_reactor(self) -> None:
+        """
+        Beside a reactor, whose clock hangs on the wall, it is the system's monotonic clock.
+        """
+        self.assertIs(monotonicSeconds(IReactorTime(reactor)), time.monotonic)
+
+    def test_clock(self) -> None:
+        """
+        In tests it is the tests' own clock.
+        """
+        clock = Clock()
+        seconds = monotonicSeconds(clock)
+        clock.advance(5)
+        self.assertEqual(seconds(), 5)
+
+
+class ForgottenSlotTests(SynchronousTestCase):
+    """
+    What is left of peers that are not watched any more.
+    """
+
+    def test_nothingIsLeft(self) -> None:
+        """
+        A peer that is watched and forgotten again and again leaves no slots behind.
+        """
+        clock = Clock()
+        pacemaker = Pacemaker(clock, clock.seconds)
+        other, peer = StillPeer(), StillPeer()
+        pacemaker.watch(other, 10**6)
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        for turn in range(10_000):
+            pacemaker.watch(peer, 1000 + turn)
+            pacemaker.forget(peer)
+        self.assertLess(tracemalloc.get_traced_memory()[0], 10_000)
+        self.assertLess(peer.slot, 0)
+
+
+class StalledStartTests(SynchronousTestCase):
+    """
+    A peer that turns up while nobody has noticed yet that the process was stopped.
+    """
+
+    def test_watchedAfterStall(self) -> None:
+        """
+        It is watched from now on, not after as long as the process was stopped.
+        """
+        clock = Clock()
+        pacemaker = Pacemaker(clock, clock.seconds)
+        pacemaker.watch(StillPeer(), 10**6)
+        clock.rightNow += 60
+        peer = StillPeer()
+        pacemaker.watch(peer, pacemaker.now + 1)
+        for _ in range(40):
+            clock.advance(TICK)
+        self.assertEqual(peer.beats, 1)
+
+
+class StillPeer:
+    """
+    A peer that wants to be called once.
+    """
+
+    slot = -1
+    exact = False
+    beats = 0
+
+    def ping(self) -> None:
+        """
+        It is never to be pinged.
+        """
+
+    def beat(self, now: float) -> None:
+        """
+        Count the call.
+        """
+        self.beats += 1

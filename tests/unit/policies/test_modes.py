@@ -1,0 +1,135 @@
+"""
+Tests for L{kaproto.policies}.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from kaproto.interfaces import ADMITTED, Admission, Refused
+from kaproto.keepalive.liveness import KeepAlive
+from kaproto.peer import Peer
+from kaproto.policies import MODES, REFUSAL, Disable, Mandatory, Optional, Policy
+from tests.strategies import keepAlives
+
+TERMS = KeepAlive(2, 3)
+
+
+class ModesTests(SynchronousTestCase):
+    """
+    The three modes.
+    """
+
+    def test_numbers(self) -> None:
+        """
+        Mode 0 is disable, 1 optional and 2 mandatory, by number and by name.
+        """
+        self.assertEqual([type(mode) for mode in MODES], [Disable, Optional, Mandatory])
+        self.assertEqual([mode.name for mode in MODES], ["disable", "optional", "mandatory"])
+
+    def test_help(self) -> None:
+        """
+        The help for each starts with its number, tells the default, and promises no argument.
+        """
+        for number, mode in enumerate(MODES):
+            self.assertTrue(mode.description.startswith(f"mode {number}: "), mode.description)
+            self.assertEqual(mode.argumentFormat, "")
+            self.assertEqual("(default)" in mode.description, number == 0)
+
+    @given(st.sampled_from(MODES), keepAlives())
+    def test_configured(self, mode: Policy, terms: KeepAlive) -> None:
+        """
+        A mode takes the interval and count of the command line and leaves the plugin as it was.
+        """
+        configured = mode.configured(None, terms)
+        self.assertIs(type(configured), type(mode))
+        self.assertEqual(configured.terms, terms)
+        self.assertEqual(mode.terms, KeepAlive(5, 5))
+
+    def test_noArgument(self) -> None:
+        """
+        A mode takes no argument, not even an empty one, and says so.
+        """
+        for mode in MODES:
+            for argument in ("", "10"):
+                error = self.assertRaises(ValueError, mode.configured, argument, TERMS)
+                self.assertIn(mode.name, str(error))
+                self.assertIn(repr(argument), str(error))
+
+    def test_advertised(self) -> None:
+        """
+        Every mode says yes to clients that ask for keepalive, so that they may ping the server.
+        """
+        for mode in MODES:
+            for asked in (False, True):
+                self.assertTrue(mode.advertises(Peer(asked=asked)))
+
+    def test_pings(self) -> None:
+        """
+        Clients that asked are pinged in modes 1 and 2 with the given interval and count, and in
+        mode 0 nobody is.
+        """
+        peer = Peer(asked=True)
+        pinged = [mode.configured(None, TERMS).keepAlive(peer) for mode in MODES]
+        self.assertEqual(pinged, [None, TERMS, TERMS])
+
+    def test_clientsThatAsked(self) -> None:
+        """
+        A client that asked for keepalive is admitted in every mode, without a warning.
+        """
+        for mode in MODES:
+            self.assertEqual(mode.admit(Peer(asked=True)), ADMITTED)
+
+    def test_clientsThatDidNotAsk(self) -> None:
+        """
+        A client that did not ask is admitted in mode 0, admitted with a warning about mode 2 in
+        mode 1, and refused in mode 2.
+        """
+        disable, optional, mandatory = (mode.admit(Peer()) for mode in MODES)
+        self.assertEqual(disable, ADMITTED)
+        assert isinstance(optional, Admission)
+        self.assertIn("mode 2 would refuse", str(optional.warning))
+        self.assertEqual(mandatory, Refused(REFUSAL))
+
+    def test_refusal(self) -> None:
+        """
+        The refusal names both causes and the cure for each, after the prefix that libvirt's own
+        messages with this code have, all on one line.
+        """
+        self.assertTrue(REFUSAL.startswith("operation failed: "))
+        for word in (
+            "keepalive",
+            "virEventRegisterDefaultImpl",
+            "go-libvirt",
+            "CONNECT_SUPPORTS_FEATURE",
+            "PROGRAM_KEEPALIVE (10)",
+            "before CONNECT_OPEN",
+        ):
+            self.assertIn(word, REFUSAL)
+        self.assertEqual(len(REFUSAL.splitlines()), 1)
+
+
+class OwnPolicyTests(SynchronousTestCase):
+    """
+    A policy that somebody else writes.
+    """
+
+    def test_onlyWhatIsDifferent(self) -> None:
+        """
+        A subclass states what is different and gets the rest: it advertises, pings on the terms
+        of the command line, and admits.
+        """
+
+        class Quiet(Policy):
+            name: ClassVar[str] = "quiet"
+
+        policy = Quiet().configured(None, TERMS)
+        self.assertIsInstance(policy, Quiet)
+        self.assertTrue(policy.advertises(Peer()))
+        self.assertEqual(policy.keepAlive(Peer(asked=True)), TERMS)
+        self.assertEqual(policy.admit(Peer()), ADMITTED)
+        self.assertIn("quiet", str(self.assertRaises(ValueError, policy.configured, "x", TERMS)))

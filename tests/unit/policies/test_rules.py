@@ -1,0 +1,436 @@
+"""
+Tests for L{kaproto.policies.rules}.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.interfaces import IAddress
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from kaproto.interfaces import ADMITTED, IKeepAlivePolicy, Refused
+from kaproto.keepalive.liveness import KeepAlive
+from kaproto.peer import Peer
+from kaproto.policies import Disable, Mandatory, Optional
+from kaproto.policies.rules import Rules, RulesError, RulesPolicy, parseRules
+
+TERMS = KeepAlive(7, 3)
+
+EXAMPLE = """
+[[rule]]
+transport = "unix"
+mode = 0
+
+[[rule]]
+network = ["10.0.0.0/8", "fd00::/8"]
+transport = "tls"
+dn = "*,O=Example,CN=backup-*"
+mode = "optional"
+
+[[rule]]
+user = ["monitor*", "root"]
+mode = "2"
+interval = 0.5
+count = 2
+
+[default]
+mode = "mandatory"
+count = 9
+"""
+
+
+def peer(
+    host: str = "192.0.2.1", transport: str = "tcp", dn: str | None = None, user: str | None = None
+) -> Peer:
+    """
+    Somebody.
+    """
+    address: IAddress = UNIXAddress("")
+    if transport != "unix":
+        kind = IPv6Address if ":" in host else IPv4Address
+        address = kind("TCP", host, 1234)
+    return Peer(address, transport, tlsDN=dn, user=user)
+
+
+class ExampleTests(SynchronousTestCase):
+    """
+    What rules do.
+    """
+
+    def setUp(self) -> None:
+        """
+        Have some.
+        """
+        self.rules = parseRules(EXAMPLE, "rules.toml", TERMS)
+
+    def mode(self, somebody: Peer) -> tuple[str, KeepAlive]:
+        """
+        What somebody gets.
+        """
+        policy = self.rules.policyFor(somebody)
+        return policy.name, policy.terms
+
+    def test_transport(self) -> None:
+        """
+        A rule may be for a transport.
+        """
+        self.assertEqual(self.mode(peer(transport="unix")), ("disable", TERMS))
+
+    def test_all(self) -> None:
+        """
+        All the conditions of a rule have to fit.
+        """
+        dn = "C=GB,O=Example,CN=backup-1"
+        self.assertEqual(self.mode(peer("10.1.2.3", "tls", dn)), ("optional", TERMS))
+        self.assertEqual(self.mode(peer("fd00::1", "tls", dn))[0], "optional")
+        for other in (
+            peer("10.1.2.3", "tcp", dn),
+            peer("11.1.2.3", "tls", dn),
+            peer("10.1.2.3", "tls", "C=GB,O=Other,CN=backup-1"),
+            peer("10.1.2.3", "tls"),
+        ):
+            self.assertEqual(self.mode(other)[0], "mandatory")
+
+    def test_terms(self) -> None:
+        """
+        A rule may have its own interval and count.
+        """
+        for user in ("monitoring", "root"):
+            self.assertEqual(self.mode(peer(user=user)), ("mandatory", KeepAlive(0.5, 2)))
+
+    def test_first(self) -> None:
+        """
+        The first that fits counts.
+        """
+        self.assertEqual(self.mode(peer(transport="unix", user="root"))[0], "disable")
+
+    def test_default(self) -> None:
+        """
+        Everybody else gets the default.
+        """
+        self.assertEqual(self.mode(peer(user="alice")), ("mandatory", KeepAlive(7, 9)))
+
+    def test_noDefault(self) -> None:
+        """
+        That is mode 0 unless it is given.
+        """
+        self.rules = parseRules("", "empty", TERMS)
+        self.assertEqual(self.mode(peer()), ("disable", TERMS))
+
+    def test_addresses(self) -> None:
+        """
+        Addresses are compared as what they mean: with a zone, or of the fourth version as the
+        sixth writes it.
+        """
+        text = '[[rule]]\nnetwork = ["10.0.0.0/8", "fe80::/10"]\nmode = 1'
+        self.rules = parseRules(text, "f", TERMS)
+        for host in ("10.0.0.1", "::ffff:10.0.0.1", "fe80::1%eth0"):
+            self.assertEqual(self.mode(peer(host))[0], "optional", host)
+        for host in ("11.0.0.1", "::1", "::10.0.0.1"):
+            self.assertEqual(self.mode(peer(host))[0], "disable", host)
+        self.assertEqual(self.mode(peer(transport="unix"))[0], "disable")
+
+    def test_modes(self) -> None:
+        """
+        A mode is a number, or that as a text, or a name.
+        """
+        for number, name in enumerate(("disable", "optional", "mandatory")):
+            for value in (str(number), f'"{number}"', f'"{name}"'):
+                rules = parseRules(f"[default]\nmode = {value}", "f", TERMS)
+                self.assertEqual(rules.default.name, name)
+
+
+class MistakesTests(SynchronousTestCase):
+    """
+    What is wrong with a file is said with file, line and key.
+    """
+
+    def assertMistake(self, text: str, where: str) -> None:
+        """
+        Check that a file is refused.
+
+        @param where: how the message begins after the name of the file.
+        """
+        error = self.assertRaises(RulesError, parseRules, text, "f.toml", TERMS)
+        self.assertTrue(str(error).startswith(f"f.toml{where}"), str(error))
+
+    def test_syntax(self) -> None:
+        """
+        A file that is no TOML.
+        """
+        error = self.assertRaises(RulesError, parseRules, "a = 1\nb\n", "f.toml", TERMS)
+        self.assertIn("f.toml: ", str(error))
+        self.assertIn("line 2", str(error))
+
+    def test_keys(self) -> None:
+        """
+        Keys that there are not.
+        """
+        self.assertMistake(
+            '[[rule]]\nmode = 1\n\n[[rule]]\nmode = 1\nnetwrok = "10.0.0.0/8"',
+            ", line 6: netwrok: there is no such key; there are network, transport, dn, user, mode",
+        )
+        self.assertMistake("a = 1", ", line 1: a: there is no such key; there are rule, default")
+        self.assertMistake(
+            '[default]\nmode = 1\nuser = "a"',
+            ", line 3: user: there is no such key; there are mode",
+        )
+        self.assertMistake("[[rules]]\nmode = 1", ": rules: there is no such key")
+
+    def test_tables(self) -> None:
+        """
+        Rules and the default are tables.
+        """
+        self.assertMistake("[rule]\nmode = 1", ", line 1: rule: each rule is a table [[rule]]")
+        self.assertMistake("rule = [1]", ": rule: each rule is a table [[rule]]")
+        self.assertMistake("default = 1", ", line 1: default: the default is a table [default]")
+
+    def test_mode(self) -> None:
+        """
+        A mode there has to be.
+        """
+        self.assertMistake('\n[[rule]]\nuser = "a"', ", line 2: there is no mode; it is 0, 1, 2")
+        for value in ("3", "-1", "true", "1.0", '"none"', "[]", '"1.0"'):
+            self.assertMistake(f"[[rule]]\nmode = {value}", ", line 2: mode: 0, 1, 2, disable, opt")
+        self.assertMistake("[default]\ncount = 1", ", line 1: there is no mode")
+
+    def test_numbers(self) -> None:
+        """
+        Interval and count are numbers, and more than nothing.
+        """
+        for key, value in [
+            ("interval", '"a"'),
+            ("interval", "-1"),
+            ("interval", "nan"),
+            ("interval", "0"),
+            ("interval", "true"),
+            ("count", "1.5"),
+            ("count", "-1"),
+            ("count", "0"),
+        ]:
+            self.assertMistake(f"[[rule]]\nmode = 1\n{key} = {value}", f", line 3: {key}: ")
+
+    def test_conditions(self) -> None:
+        """
+        Conditions are texts or lists of these.
+        """
+        for key in ("network", "transport", "dn", "user"):
+            for value in ("1", "[]", "[1]", '["a", 1]', "{}"):
+                self.assertMistake(
+                    f"[[rule]]\nmode = 1\n{key} = {value}",
+                    f", line 3: {key}: a string or a list of strings",
+                )
+
+    def test_values(self) -> None:
+        """
+        Networks and transports have to be some.
+        """
+        self.assertMistake(
+            '[[rule]]\nmode = 1\nnetwork = ["10.0.0.0/8", "10.0.0.1/8"]',
+            ", line 3: network: not a network like 10.0.0.0/8 or fd00::/8: 10.0.0.1/8 has host ",
+        )
+        self.assertMistake(
+            '[[rule]]\nmode = 1\ntransport = "udp"',
+            ", line 3: transport: one of tcp, tls, unix, not 'udp'",
+        )
+
+    def test_whereverItIs(self) -> None:
+        """
+        The line is found however the file is written, and left out where it cannot be found.
+        """
+        for text, where in [
+            ('# [[rule]]\n [[ "rule" ]]\n  "mode"=3', ", line 3: mode"),
+            ("[default]\nmode = 1\n[[rule]]\nmode=1\n[[rule]]\nmode=9", ", line 6: mode"),
+            ("[[rule]]\nmode = 9\n[default]\nmode = 1", ", line 2: mode"),
+            ("rule = [{mode = 9}]", ": mode"),
+            ("default.mode = 9", ": mode"),
+            ("[[rule]]\nuser='''\nmode'''\nmode = 9", ", line 4: mode"),
+        ]:
+            self.assertMistake(text, where)
+
+
+PEERS = st.builds(
+    peer,
+    st.sampled_from(["10.0.0.1", "10.0.1.1", "11.0.0.1", "fd00::1", "::1"]),
+    st.sampled_from(["tcp", "tls", "unix"]),
+    st.none() | st.sampled_from(["CN=a", "CN=b", "O=x,CN=a"]),
+    st.none() | st.sampled_from(["a", "ab", "b"]),
+)
+
+
+def some(*values: str) -> st.SearchStrategy[list[str] | None]:
+    """
+    Some of these, or no condition at all.
+    """
+    return st.none() | st.lists(st.sampled_from(values), min_size=1, unique=True)
+
+
+RULES = st.fixed_dictionaries(
+    {
+        "network": some("10.0.0.0/24", "10.0.0.0/8", "fd00::/8", "0.0.0.0/0"),
+        "transport": some("tcp", "tls", "unix"),
+        "dn": some("*", "CN=?", "*CN=a"),
+        "user": some("*", "a*", "b"),
+        "mode": st.integers(0, 2),
+        "interval": st.none() | st.integers(1, 9),
+    }
+)
+
+
+def glob(pattern: str, text: str | None) -> bool:
+    """
+    A simple way to compare a text to a pattern.
+    """
+    expression = re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
+    return text is not None and re.fullmatch(expression, text) is not None
+
+
+def expected(rules: list[dict[str, Any]], default: int, somebody: Peer) -> tuple[int, float]:
+    """
+    A simple way to find the mode and the interval.
+    """
+    for rule in rules:
+        if rule["transport"] is not None and somebody.transport not in rule["transport"]:
+            continue
+        if rule["network"] is not None:
+            if somebody.host is None:
+                continue
+            address = ipaddress.ip_address(somebody.host)
+            networks = [ipaddress.ip_network(each) for each in rule["network"]]
+            if not any(
+                network.version == address.version and address in network for network in networks
+            ):
+                continue
+        if rule["dn"] is not None and not any(glob(each, somebody.tlsDN) for each in rule["dn"]):
+            continue
+        if rule["user"] is not None and not any(glob(each, somebody.user) for each in rule["user"]):
+            continue
+        return rule["mode"], rule["interval"] or 7
+    return default, 7
+
+
+def written(rules: list[dict[str, Any]], default: int) -> str:
+    """
+    The rules as a file has them.
+    """
+    lines = []
+    for rule in rules:
+        lines.append("[[rule]]")
+        lines += [f"{key} = {value!r}" for key, value in rule.items() if value is not None]
+    return "\n".join([*lines, "[default]", f"mode = {default}"])
+
+
+class ModelTests(SynchronousTestCase):
+    """
+    The first rule that fits counts.
+    """
+
+    @given(st.lists(RULES, max_size=5), st.integers(0, 2), PEERS)
+    def test_first(self, rules: list[dict[str, Any]], default: int, somebody: Peer) -> None:
+        """
+        Whatever the rules and whoever the peer, it gets what it would by hand.
+        """
+        policy = parseRules(written(rules, default), "f", TERMS).policyFor(somebody)
+        names = ("disable", "optional", "mandatory")
+        mode, interval = expected(rules, default, somebody)
+        self.assertEqual((policy.name, policy.terms.interval), (names[mode], interval))
+
+
+class PolicyTests(SynchronousTestCase):
+    """
+    Tests for L{RulesPolicy}.
+    """
+
+    def setUp(self) -> None:
+        """
+        Write a file.
+        """
+        self.path = Path(self.mktemp())
+        self.path.write_text(EXAMPLE)
+        self.policy = RulesPolicy().configured(str(self.path), TERMS)
+
+    def test_interface(self) -> None:
+        """
+        It is a policy like any other.
+        """
+        verifyObject(IKeepAlivePolicy, self.policy)
+
+    def test_asks(self) -> None:
+        """
+        It does with each peer what the rules say.
+        """
+        unix, monitor, anybody = peer(transport="unix"), peer(user="monitor"), peer()
+        self.assertIsNone(self.policy.keepAlive(unix))
+        self.assertEqual(self.policy.keepAlive(monitor), KeepAlive(0.5, 2))
+        self.assertEqual(self.policy.keepAlive(anybody), KeepAlive(7, 9))
+        self.assertTrue(self.policy.advertises(anybody))
+        self.assertEqual(self.policy.admit(unix), ADMITTED)
+        self.assertIsInstance(self.policy.admit(anybody), Refused)
+        anybody.asked = True
+        self.assertEqual(self.policy.admit(anybody), ADMITTED)
+
+    def test_noArgument(self) -> None:
+        """
+        It wants a file.
+        """
+        for argument in (None, ""):
+            with self.assertRaisesRegex(ValueError, "wants the name of a file"):
+                RulesPolicy().configured(argument, TERMS)
+
+    def test_unconfigured(self) -> None:
+        """
+        Without one it does nothing.
+        """
+        policy = RulesPolicy()
+        policy.reload()
+        self.assertIsNone(policy.keepAlive(peer()))
+
+    def test_unreadable(self) -> None:
+        """
+        A file that cannot be read is named.
+        """
+        with self.assertRaisesRegex(RulesError, "nothere: cannot be read"):
+            RulesPolicy().configured("nothere", TERMS)
+        self.path.write_bytes(b"\xff")
+        with self.assertRaisesRegex(RulesError, "cannot be read"):
+            self.policy.reload()
+
+    def test_reload(self) -> None:
+        """
+        Other rules count from when they are read on.
+        """
+        self.path.write_text("[default]\nmode = 1")
+        self.assertIsInstance(self.policy.admit(peer()), Refused)
+        self.policy.reload()
+        self.assertNotIsInstance(self.policy.admit(peer()), Refused)
+
+    def test_reloadFails(self) -> None:
+        """
+        A bad file changes nothing.
+        """
+        self.path.write_text("[default]\nmode = 9")
+        self.assertRaises(RulesError, self.policy.reload)
+        self.assertEqual(self.policy.keepAlive(peer()), KeepAlive(7, 9))
+
+
+class KindsTests(SynchronousTestCase):
+    """
+    The modes that rules lead to.
+    """
+
+    def test_modes(self) -> None:
+        """
+        They are the three that there are.
+        """
+        rules = parseRules(EXAMPLE, "f", TERMS)
+        self.assertIsInstance(rules, Rules)
+        kinds = [type(rule.policy) for rule in rules.rules]
+        self.assertEqual(kinds, [Disable, Optional, Mandatory])

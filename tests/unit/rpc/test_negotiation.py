@@ -1,0 +1,650 @@
+"""
+Tests for L{kaproto.rpc.negotiation}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from kaproto.errors import AuthenticationFailed, LocalProtocolError, RemoteError
+from kaproto.interfaces import ADMITTED, OpenRequest, Refused
+from kaproto.peer import Peer
+from kaproto.policies import REFUSAL, Mandatory, Optional, Policy
+from kaproto.rpc.negotiation import (
+    MESSAGE_LIMITS,
+    TRANSITIONS,
+    Event,
+    Phase,
+    ServerNegotiation,
+    negotiate,
+)
+from kaproto.wire.message import MESSAGE_MAX, rpcError
+from kaproto.wire.programs import KEEPALIVE_PROGRAM, QEMU_PROGRAM, REMOTE_PROGRAM, Procedure
+from kaproto.wire.xdr import Packer, XDRError
+from tests.strategies import UINT32, texts
+
+AUTHENTICATION = {66, 67, 68, 69, 70}
+BEFORE_OPEN = AUTHENTICATION | {1, 2, 60}
+
+REACHED_BY: Mapping[Phase, list[Event]] = {
+    Phase.AUTHENTICATING: [],
+    Phase.READY: [Event.AUTHENTICATED],
+    Phase.OPENING: [Event.AUTHENTICATED, Event.ADMITTED],
+    Phase.OPEN: [Event.AUTHENTICATED, Event.ADMITTED, Event.OPENED],
+    Phase.CLOSING: [Event.ENDING],
+}
+"""
+A way to each phase from the first.
+"""
+
+
+def negotiationIn(phase: Phase, policy: Policy | None = None) -> ServerNegotiation:
+    """
+    Make a negotiation that has come to a phase.
+    """
+    negotiation = ServerNegotiation(Peer(), policy or Policy(), authenticate=True)
+    for event in REACHED_BY[phase]:
+        negotiation.advance(event)
+    assert negotiation.phase is phase
+    return negotiation
+
+
+def openPayload(name: str | None = "test:///default", flags: int = 0) -> bytes:
+    """
+    The arguments of C{CONNECT_OPEN}.
+    """
+    return Packer().optionalString(name).uint32(flags).packed()
+
+
+class TransitionsTests(SynchronousTestCase):
+    """
+    The table of phases.
+    """
+
+    def test_everyPhase(self) -> None:
+        """
+        There is a row for every phase, a limit for its messages, and a way to it.
+        """
+        self.assertEqual(set(TRANSITIONS), set(Phase))
+        self.assertEqual(set(MESSAGE_LIMITS), set(Phase))
+        reached = {Phase.AUTHENTICATING}
+        for _ in Phase:
+            reached |= {
+                TRANSITIONS[phase][event] for phase in reached for event in TRANSITIONS[phase]
+            }
+        self.assertEqual(reached, set(Phase))
+
+    def test_everyEvent(self) -> None:
+        """
+        Every event is of use in some phase.
+        """
+        self.assertEqual({event for row in TRANSITIONS.values() for event in row}, set(Event))
+
+    def test_endingIsAlwaysPossible(self) -> None:
+        """
+        A connection may end in any phase.
+        """
+        for phase in Phase:
+            self.assertIs(TRANSITIONS[phase][Event.ENDING], Phase.CLOSING)
+
+    def test_closingIsForEver(self) -> None:
+        """
+        Nothing leads out of closing.
+        """
+        self.assertEqual(set(TRANSITIONS[Phase.CLOSING].values()), {Phase.CLOSING})
+
+    def test_openOnlyThroughAdmission(self) -> None:
+        """
+        The only way to be open is to be admitted, and to be admitted one has to be authenticated.
+        """
+        ways = [
+            (phase, event)
+            for phase, row in TRANSITIONS.items()
+            for event, result in row.items()
+            if result in (Phase.OPENING, Phase.OPEN)
+        ]
+        self.assertEqual(ways, [(Phase.READY, Event.ADMITTED), (Phase.OPENING, Event.OPENED)])
+        self.assertEqual(
+            TRANSITIONS[Phase.AUTHENTICATING],
+            {Event.AUTHENTICATED: Phase.READY, Event.ENDING: Phase.CLOSING},
+        )
+
+    def test_anotherTry(self) -> None:
+        """
+        Whoever could not open what it wanted may try again; whoever was refused may not.
+        """
+        self.assertIs(TRANSITIONS[Phase.OPENING][Event.OPEN_FAILED], Phase.READY)
+        self.assertIs(TRANSITIONS[Phase.READY][Event.REFUSED], Phase.CLOSING)
+
+    @given(st.lists(st.sampled_from(Event), max_size=20))
+    def test_anyEvents(self, events: list[Event]) -> None:
+        """
+        An event that has no place is an error, which names the event and the phase, and changes
+        nothing; any other leads where the table says.
+        """
+        negotiation = ServerNegotiation(Peer(), Policy(), authenticate=True)
+        phase = Phase.AUTHENTICATING
+        for event in events:
+            if event in TRANSITIONS[phase]:
+                negotiation.advance(event)
+                phase = TRANSITIONS[phase][event]
+            else:
+                error = self.assertRaises(LocalProtocolError, negotiation.advance, event)
+                self.assertEqual(str(error), f"{event.value} while {phase.value}")
+            self.assertIs(negotiation.phase, phase)
+
+    def test_limits(self) -> None:
+        """
+        Messages may be the longer the further a connection has come, up to the protocol's own
+        limit, and before authentication they are far shorter.
+        """
+        limits = [MESSAGE_LIMITS[phase] for phase in Phase]
+        self.assertEqual(limits, sorted(limits))
+        self.assertLessEqual(limits[0], 16384)
+        self.assertLessEqual(MESSAGE_LIMITS[Phase.READY], 65536)
+        for phase in (Phase.OPENING, Phase.OPEN):
+            self.assertEqual(MESSAGE_LIMITS[phase], MESSAGE_MAX)
+
+
+class CheckTests(SynchronousTestCase):
+    """
+    Which procedures may be called in which phase.
+    """
+
+    def allowed(self, phase: Phase, program: int = REMOTE_PROGRAM) -> tuple[set[int], set[str]]:
+        """
+        Try all procedures of a program.
+
+        @return: those that may be called, and what is answered to others.
+        """
+        negotiation = negotiationIn(phase)
+        allowed = set()
+        errors = set()
+        for procedure in range(-1, 450):
+            try:
+                negotiation.check(program, procedure)
+            except RemoteError as error:
+                errors.add(str(error))
+            else:
+                allowed.add(procedure)
+        self.assertIs(negotiation.phase, phase)
+        return allowed, errors
+
+    def test_beforeAuthentication(self) -> None:
+        """
+        Before authentication there is only authentication.
+        """
+        refused = {"authentication required (code 39, domain 7, level 2)"}
+        self.assertEqual(self.allowed(Phase.AUTHENTICATING), (AUTHENTICATION, refused))
+        self.assertEqual(self.allowed(Phase.AUTHENTICATING, QEMU_PROGRAM), (set(), refused))
+
+    def test_beforeOpen(self) -> None:
+        """
+        Until a connection is open one may authenticate, ask for features, open and close, and
+        call no other program.
+        """
+        refused = {"internal error: hypervisor connection not open (code 1, domain 7, level 2)"}
+        for phase in (Phase.READY, Phase.OPENING, Phase.CLOSING):
+            self.assertEqual(self.allowed(phase), (BEFORE_OPEN, refused))
+            self.assertEqual(self.allowed(phase, QEMU_PROGRAM), (set(), refused))
+
+    def test_open(self) -> None:
+        """
+        Once it is open everything may be called.
+        """
+        for program in (REMOTE_PROGRAM, QEMU_PROGRAM, KEEPALIVE_PROGRAM, 0x20304050):
+            self.assertEqual(self.allowed(Phase.OPEN, program), (set(range(-1, 450)), set()))
+
+    def test_firstPhase(self) -> None:
+        """
+        Where nobody has to authenticate, a connection is ready from the start.
+        """
+        for authenticate, phase in ((True, Phase.AUTHENTICATING), (False, Phase.READY)):
+            negotiation = ServerNegotiation(Peer(), Policy(), authenticate=authenticate)
+            self.assertIs(negotiation.phase, phase)
+
+
+class Reluctant(Policy):
+    """
+    A policy that does not advertise keepalive.
+    """
+
+    def advertises(self, peer: Peer) -> bool:
+        """
+        Say no.
+        """
+        return False
+
+
+class SupportsFeatureTests(SynchronousTestCase):
+    """
+    The feature check.
+    """
+
+    def test_keepAlive(self) -> None:
+        """
+        A client that asks for keepalive is on record as having asked, in every phase, and is
+        answered as the policy wants.
+        """
+        for phase in Phase:
+            for policy, answer in ((Policy(), True), (Reluctant(), False)):
+                negotiation = negotiationIn(phase, policy)
+                self.assertFalse(negotiation.peer.asked)
+                self.assertIs(negotiation.supportsFeature(10), answer)
+                self.assertTrue(negotiation.peer.asked)
+                self.assertIs(negotiation.phase, phase)
+
+    def test_policySeesThatThePeerAsked(self) -> None:
+        """
+        The policy that decides on the answer knows already that the peer asks.
+        """
+        seen: list[bool] = []
+
+        class Curious(Policy):
+            def advertises(self, peer: Peer) -> bool:
+                seen.append(peer.asked)
+                return True
+
+        negotiationIn(Phase.READY, Curious()).supportsFeature(10)
+        self.assertEqual(seen, [True])
+
+    def test_otherFeatures(self) -> None:
+        """
+        Of the others an open connection has the close callback, and asking for them says nothing
+        about keepalive.
+        """
+        negotiation = negotiationIn(Phase.OPEN)
+        supported = [each for each in range(-1, 20) if negotiation.supportsFeature(each)]
+        self.assertEqual(supported, [10, 15])
+        negotiation = negotiationIn(Phase.OPEN)
+        for feature in (8, 14, 15):
+            negotiation.supportsFeature(feature)
+        self.assertFalse(negotiation.peer.asked)
+
+    def test_otherFeaturesBeforeOpen(self) -> None:
+        """
+        Before open there are no others to ask for.
+        """
+        for phase in set(Phase) - {Phase.OPEN}:
+            for feature in (8, 14, 15):
+                error = self.assertRaises(
+                    RemoteError, negotiationIn(phase).supportsFeature, feature
+                )
+                self.assertEqual((error.code, error.domain), (1, 7))
+                self.assertIn("hypervisor connection not open", error.message)
+
+
+class OpenTests(SynchronousTestCase):
+    """
+    C{CONNECT_OPEN}, as the server sees it.
+    """
+
+    def assertFails(
+        self, negotiation: ServerNegotiation, payload: bytes, code: int, message: str
+    ) -> None:
+        """
+        Fail unless opening is answered with this error.
+        """
+        error = self.assertRaises(RemoteError, negotiation.open, payload)
+        self.assertEqual((error.code, error.domain, error.level), (code, 7, 2))
+        self.assertEqual(error.message, message)
+
+    @given(texts(), UINT32)
+    def test_admitted(self, name: str, flags: int) -> None:
+        """
+        A peer whom the policy admits gets what it asks for looked at, whatever that is, and the
+        flags that clients set for themselves do no harm.
+        """
+        negotiation = negotiationIn(Phase.READY)
+        answer = negotiation.open(openPayload(name, flags))
+        self.assertEqual(answer, (OpenRequest(name, flags), ADMITTED))
+        self.assertIs(negotiation.phase, Phase.OPENING)
+
+    def test_remark(self) -> None:
+        """
+        The policy's warning comes with the admission.
+        """
+        negotiation = negotiationIn(Phase.READY, Optional())
+        _request, admission = negotiation.open(openPayload())
+        self.assertIn("mode 2 would refuse", str(admission.warning))
+
+    def test_refused(self) -> None:
+        """
+        A peer that did not ask for keepalive is told in mode 2 what to do about it, with libvirt's
+        code for a failed operation, and may not try again.
+        """
+        negotiation = negotiationIn(Phase.READY, Mandatory())
+        self.assertFails(negotiation, openPayload(), 9, REFUSAL)
+        self.assertIs(negotiation.phase, Phase.CLOSING)
+
+    def test_askedInTime(self) -> None:
+        """
+        A peer that asked before is admitted in mode 2, and one that asks when it has been refused
+        is too late.
+        """
+        negotiation = negotiationIn(Phase.READY, Mandatory())
+        negotiation.supportsFeature(10)
+        negotiation.open(openPayload())
+        self.assertIs(negotiation.phase, Phase.OPENING)
+        late = negotiationIn(Phase.READY, Mandatory())
+        self.assertRaises(RemoteError, late.open, openPayload())
+        late.supportsFeature(10)
+        self.assertRaises(RemoteError, late.open, openPayload())
+        self.assertIs(late.phase, Phase.CLOSING)
+
+    def test_ownRefusal(self) -> None:
+        """
+        A policy's own words reach the peer as they are.
+        """
+
+        class Closed(Policy):
+            def admit(self, peer: Peer) -> Refused:
+                return Refused("come back tomorrow")
+
+        self.assertFails(
+            negotiationIn(Phase.READY, Closed()), openPayload(), 9, "come back tomorrow"
+        )
+
+    def test_secondOpen(self) -> None:
+        """
+        A second open is answered as libvirtd answers it, whether the first one is done yet or not,
+        and the connection stays as it is.
+        """
+        for phase in (Phase.OPENING, Phase.OPEN, Phase.CLOSING):
+            negotiation = negotiationIn(phase)
+            self.assertFails(
+                negotiation, openPayload(), 1, "internal error: connection already open"
+            )
+            self.assertIs(negotiation.phase, phase)
+
+    def test_anotherTry(self) -> None:
+        """
+        When there was nothing of that name, the peer may open another, and the policy is asked
+        again.
+        """
+        negotiation = negotiationIn(Phase.READY)
+        negotiation.open(openPayload("foo:///"))
+        negotiation.advance(Event.OPEN_FAILED)
+        request, _admission = negotiation.open(openPayload("test:///default"))
+        self.assertEqual(request.name, "test:///default")
+
+    def test_withoutAName(self) -> None:
+        """
+        No name at all is answered as libvirtd answers it, before the policy is asked, and the
+        peer may try again; an empty name is one.
+        """
+        negotiation = negotiationIn(Phase.READY, Mandatory())
+        self.assertFails(negotiation, openPayload(None), 1, "internal error: connection not open")
+        self.assertIs(negotiation.phase, Phase.READY)
+        request, _admission = negotiationIn(Phase.READY).open(openPayload(""))
+        self.assertEqual(request.name, "")
+
+    def test_garbage(self) -> None:
+        """
+        Arguments that cannot be decoded change nothing.
+        """
+        negotiation = negotiationIn(Phase.READY)
+        for payload in (b"", b"\0\0\0\1", openPayload()[:-1], openPayload()[:-4]):
+            self.assertRaises(XDRError, negotiation.open, payload)
+        self.assertIs(negotiation.phase, Phase.READY)
+
+
+class RPCErrorTests(SynchronousTestCase):
+    """
+    Errors from the RPC layer.
+    """
+
+    def test_rpcError(self) -> None:
+        """
+        An error has the RPC domain, and its code too unless there is a better one.
+        """
+        self.assertEqual(rpcError("no").args, (39, 7, "no", 2))
+        self.assertEqual(rpcError("no", 9).args, (9, 7, "no", 2))
+
+
+def types(*numbers: int) -> bytes:
+    """
+    The result of C{AUTH_LIST}.
+    """
+    packer = Packer().uint32(len(numbers))
+    for number in numbers:
+        packer.int32(number)
+    return packer.packed()
+
+
+UNKNOWN_AUTH_LIST = rpcError("unknown procedure: 66")
+YES = Packer().int32(1).packed()
+NO = Packer().int32(0).packed()
+
+
+class Server:
+    """
+    A server that answers as it is told, by procedure.
+
+    @ivar calls: what it was asked.
+    """
+
+    def __init__(self, answers: Mapping[int, bytes | Exception]) -> None:
+        self.calls: list[tuple[int, bytes]] = []
+        self._answers = {66: types(0), 60: YES, 1: b"", **answers}
+
+    async def call(self, procedure: int, payload: bytes) -> bytes:
+        """
+        Answer a call.
+        """
+        self.calls.append((procedure, payload))
+        answer = self._answers[procedure]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def procedures(self) -> list[int]:
+        """
+        Which procedures were called.
+        """
+        return [procedure for procedure, _ in self.calls]
+
+
+class NegotiateTests(SynchronousTestCase):
+    """
+    The way to being open, as the client goes it.
+    """
+
+    def supported(self, server: Server) -> bool:
+        """
+        Open, and say whether keepalive is supported.
+        """
+        result = Deferred.fromCoroutine(negotiate(server.call, "test:///default"))
+        return self.successResultOf(result)
+
+    def failure(self, server: Server) -> BaseException:
+        """
+        Fail to open.
+
+        @return: the error.
+        """
+        result = Deferred.fromCoroutine(negotiate(server.call, "test:///default"))
+        error: BaseException = self.failureResultOf(result).value
+        return error
+
+    def test_order(self) -> None:
+        """
+        The client asks how to authenticate, asks for keepalive, and opens, in this order.
+        """
+        server = Server({})
+        self.assertIs(self.supported(server), True)
+        self.assertEqual(
+            server.calls,
+            [
+                (Procedure.AUTH_LIST, b""),
+                (Procedure.CONNECT_SUPPORTS_FEATURE, bytes.fromhex("0000000a")),
+                (Procedure.CONNECT_OPEN, openPayload("test:///default", 0)),
+            ],
+        )
+
+    def test_nameAndFlags(self) -> None:
+        """
+        The name and the flags are sent as they are given.
+        """
+        server = Server({})
+        self.successResultOf(Deferred.fromCoroutine(negotiate(server.call, "", 1)))
+        self.assertEqual(server.calls[-1], (1, openPayload("", 1)))
+
+    def test_oneAfterTheOther(self) -> None:
+        """
+        Nothing is asked before the answer to what was asked before has come, for servers may
+        answer out of order.
+        """
+        waiting: list[tuple[int, Deferred[bytes]]] = []
+
+        def call(procedure: int, payload: bytes) -> Deferred[bytes]:
+            waiting.append((procedure, Deferred()))
+            return waiting[-1][1]
+
+        result = Deferred.fromCoroutine(negotiate(call, ""))
+        for number, answer in ((66, types(0)), (60, YES), (1, b"")):
+            self.assertNoResult(result)
+            ((procedure, deferred),) = waiting
+            self.assertEqual(procedure, number)
+            waiting.clear()
+            deferred.callback(answer)
+        self.assertIs(self.successResultOf(result), True)
+
+    def test_serverWithoutKeepAlive(self) -> None:
+        """
+        A server that says no to keepalive, or does not know the question, or has another error
+        for it, is opened all the same, and may not be pinged.
+        """
+        for answer in (NO, rpcError("unknown procedure: 60"), RemoteError(1, 0, "not today")):
+            server = Server({60: answer})
+            self.assertIs(self.supported(server), False)
+            self.assertEqual(server.procedures(), [66, 60, 1])
+
+    def test_anyNonzeroIsYes(self) -> None:
+        """
+        Any number but 0 means yes.
+        """
+        for number in (1, 2, -1):
+            self.assertIs(self.supported(Server({60: Packer().int32(number).packed()})), True)
+
+    def test_serverWithoutAuthentication(self) -> None:
+        """
+        A server that wants no authentication, or gives none among others, or is so old that it
+        does not know the question, is opened without.
+        """
+        for answer in (types(), types(0), types(1, 0), UNKNOWN_AUTH_LIST):
+            server = Server({66: answer})
+            self.assertIs(self.supported(server), True)
+            self.assertEqual(server.procedures(), [66, 60, 1])
+
+    def test_refusedAtOnce(self) -> None:
+        """
+        Any other error at the first question is the server's answer to the whole.
+        """
+        for error in (
+            RemoteError(45, 7, "authentication failed: go away"),
+            RemoteError(39, 7, "authentication required"),
+            RemoteError(1, 7, "unknown procedure: 66"),
+        ):
+            server = Server({66: error})
+            self.assertIs(self.failure(server), error)
+            self.assertEqual(server.procedures(), [66])
+
+    def test_authenticationWanted(self) -> None:
+        """
+        A server that insists on authentication is not opened without; the error names the ways it
+        has, by number where they are not known.
+        """
+        for answer, names in (
+            (types(1), "sasl"),
+            (types(2), "polkit"),
+            (types(1, 2, 77), "sasl, polkit, 77"),
+        ):
+            server = Server({66: answer})
+            error = self.failure(server)
+            self.assertIsInstance(error, AuthenticationFailed)
+            self.assertIn(f"by {names}, and none was given", str(error))
+            self.assertEqual(server.procedures(), [66])
+
+    def test_authenticates(self) -> None:
+        """
+        Whoever can authenticate is given the choice, and all else waits until that is done.
+        """
+        server = Server({66: types(1, 2)})
+        offered: list[list[int]] = []
+        done: Deferred[None] = Deferred()
+
+        async def authenticate(choice: list[int]) -> None:
+            offered.append(choice)
+            await done
+
+        result = Deferred.fromCoroutine(negotiate(server.call, "", 0, authenticate))
+        self.assertNoResult(result)
+        self.assertEqual(offered, [[1, 2]])
+        self.assertEqual(server.procedures(), [66])
+        done.callback(None)
+        self.assertIs(self.successResultOf(result), True)
+        self.assertEqual(server.procedures(), [66, 60, 1])
+
+    def test_noNeedToAuthenticate(self) -> None:
+        """
+        Whoever can authenticate does not where there is no need.
+        """
+
+        async def authenticate(choice: list[int]) -> None:
+            raise AssertionError(choice)
+
+        for answer in (types(), types(1, 0), UNKNOWN_AUTH_LIST):
+            server = Server({66: answer})
+            result = Deferred.fromCoroutine(negotiate(server.call, "", 0, authenticate))
+            self.assertIs(self.successResultOf(result), True)
+
+    def test_authenticationFails(self) -> None:
+        """
+        When the server does not take the credentials, the error is what comes of it and nothing
+        more is asked.
+        """
+
+        async def authenticate(choice: list[int]) -> None:
+            raise AuthenticationFailed("wrong password")
+
+        server = Server({66: types(1)})
+        result = Deferred.fromCoroutine(negotiate(server.call, "", 0, authenticate))
+        self.failureResultOf(result, AuthenticationFailed)
+        self.assertEqual(server.procedures(), [66])
+
+    def test_openRefused(self) -> None:
+        """
+        A server's refusal comes out as it is.
+        """
+        error = rpcError(REFUSAL, 9)
+        self.assertIs(self.failure(Server({1: error})), error)
+
+    def test_connectionLost(self) -> None:
+        """
+        Errors that are not the server's answer are nobody else's business, at any point.
+        """
+        for procedure in (66, 60, 1):
+            error = ConnectionResetError()
+            server = Server({procedure: error})
+            self.assertIs(self.failure(server), error)
+            self.assertEqual(server.procedures()[-1], procedure)
+
+    def test_garbage(self) -> None:
+        """
+        Answers that cannot be decoded are errors: too short, or more ways to authenticate than
+        the protocol allows.
+        """
+        for procedure, answer in (
+            (66, b""),
+            (66, types(1, 2)[:-1]),
+            (66, types(*range(21))),
+            (60, b"\0"),
+        ):
+            self.assertIsInstance(self.failure(Server({procedure: answer})), XDRError)
+        self.assertIs(self.supported(Server({66: types(*range(20))})), True)

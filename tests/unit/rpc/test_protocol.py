@@ -1,0 +1,499 @@
+"""
+Tests for L{kaproto.rpc.protocol}.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import cast
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from kaproto.errors import (
+    ConnectionClosed,
+    KeepAliveTimeout,
+    PeerFlooded,
+)
+from kaproto.keepalive.idlereader import Idler, IdleReader
+from kaproto.keepalive.liveness import KeepAlive, Liveness
+from kaproto.keepalive.pacemaker import STEP
+from kaproto.rpc import protocol as protocolModule
+from kaproto.rpc.connection import CALLS
+from kaproto.rpc.protocol import KeepAliveFactory
+from kaproto.wire.filter import MessageFilter
+from kaproto.wire.message import (
+    PING,
+    PONG,
+    Message,
+    MessageType,
+    packMessage,
+)
+from kaproto.wire.programs import KEEPALIVE_PROGRAM
+from tests.support import KEEPALIVE, Wire
+from tests.support_protocol import HELLO, Plain, ProtocolTestCase, keepsKeepAlive
+
+FLOOD_OF_PONGS = 64
+"""
+How many answers to its pings a peer may leave unread.
+"""
+
+
+class FactoryTests(SynchronousTestCase):
+    """
+    What the connections of one factory share.
+    """
+
+    def test_reactor(self) -> None:
+        """
+        Unless told otherwise a factory schedules with the reactor, and measures with the
+        monotonic clock and not with the wall clock that the reactor goes by.
+        """
+        from twisted.internet import reactor
+
+        factory = KeepAliveFactory()
+        self.assertIs(factory.clock, reactor)
+        self.assertIs(factory.seconds, time.monotonic)
+
+    def test_clock(self) -> None:
+        """
+        With a L{Clock} everything goes by that.
+        """
+        clock = Clock()
+        factory = KeepAliveFactory(cast(IReactorTime, clock))
+        clock.advance(7)
+        self.assertIs(factory.clock, clock)
+        self.assertEqual(factory.seconds(), 7)
+
+
+class KeepAliveTests(ProtocolTestCase):
+    """
+    Pings, pongs and silence.
+    """
+
+    def test_quietUntilStarted(self) -> None:
+        """
+        Nobody is pinged before keepalive is started, and no timer runs.
+        """
+        wire = self.plain()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(wire.protocol.keepAlive, KeepAlive(0, 0))
+
+    def test_death(self) -> None:
+        """
+        A silent peer is pinged after each interval, count times, and is then aborted with a
+        L{KeepAliveTimeout} that has the numbers.
+        """
+        wire = self.plain()
+        wire.protocol.startKeepAlive(KEEPALIVE)
+        self.assertEqual(wire.protocol.keepAlive, KEEPALIVE)
+        self.advance(2.9)
+        self.assertEqual(wire.taken(), PING * 2)
+        self.advance(0.2)
+        self.assertTrue(wire.aborted)
+        reason = self.reasonOf(wire)
+        assert isinstance(reason, KeepAliveTimeout)
+        self.assertEqual((reason.interval, reason.count), (1, 2))
+        self.assertApproximates(reason.silence, 3, 0.05)
+
+    def test_exactDeath(self) -> None:
+        """
+        A ping may be as late as the next turn of the wheel; death is not.
+        """
+        wires = [self.plain() for _ in range(20)]
+        dues: dict[Wire[Plain], float] = {}
+        for number, wire in enumerate(wires):
+            wire.protocol.startKeepAlive(KeepAlive(0.7 + number / 1000, 1 + number % 3))
+            dues[wire] = (0.7 + number / 1000) * (2 + number % 3)
+        alive = set(wires)
+        while alive:
+            self.clock.advance(STEP)
+            now = self.clock.seconds()
+            for wire in list(alive):
+                if wire.aborted:
+                    alive.remove(wire)
+                    self.assertTrue(dues[wire] <= now <= dues[wire] + 2 * STEP, (dues[wire], now))
+            self.assertLess(now, 4)
+        pinged = [len(wire.taken()) // len(PING) for wire in wires]
+        self.assertEqual(pinged, [1 + number % 3 for number in range(20)])
+
+    def test_acknowledged(self) -> None:
+        """
+        A pong acknowledges all pings before it: as many may go unanswered again as at first.
+        """
+        wire = self.plain()
+        wire.protocol.startKeepAlive(KEEPALIVE)
+        self.advance(2.5)
+        wire.feed(PONG)
+        self.advance(2.9)
+        self.assertEqual(wire.taken(), PING * 4)
+        self.assertFalse(wire.closing)
+        self.advance(0.2)
+        self.assertTrue(wire.aborted)
+
+    def test_lastChance(self) -> None:
+        """
+        A peer that seems dead is looked at once more, when what it sent has been read; so it is
+        each time.
+        """
+        wire = self.plain()
+        wire.protocol.startKeepAlive(KEEPALIVE)
+        for now in (1, 2, 3):
+            self.assertIsNotNone(wire.protocol.beat(now))
+        wire.feed(PONG)
+        for now in (4, 5, 6):
+            self.assertIsNotNone(wire.protocol.beat(now))
+        self.assertFalse(wire.closing)
+        self.assertIsNone(wire.protocol.beat(6))
+        self.assertTrue(wire.aborted)
+
+    def test_anythingIsLife(self) -> None:
+        """
+        A pong, a message or a part of one puts off the next ping by an interval.
+        """
+        wire = self.plain()
+        wire.protocol.startKeepAlive(KEEPALIVE)
+        for life in (PONG, packMessage(HELLO), packMessage(HELLO)[:1]):
+            self.advance(0.75)
+            wire.feed(life)
+        self.advance(0.75)
+        self.assertEqual(wire.taken(), b"")
+        self.assertApproximates(wire.protocol.silence, 0.75, 0.05)
+        self.advance(0.5)
+        self.assertEqual(wire.taken(), PING)
+
+    def test_replaced(self) -> None:
+        """
+        Starting again puts the new interval and count in place of the old ones at once.
+        """
+        wire = self.plain()
+        wire.protocol.startKeepAlive(KeepAlive(10, 5))
+        self.advance(1.5)
+        wire.protocol.startKeepAlive(KEEPALIVE)
+        self.advance(0.1)
+        self.assertEqual(wire.taken(), PING)
+
+    def test_zeroStops(self) -> None:
+        """
+        A zero in either argument stops keepalive, and its timer.
+        """
+        for zero in (KeepAlive(0, 2), KeepAlive(1, 0)):
+            wire = self.plain()
+            wire.protocol.startKeepAlive(KEEPALIVE)
+            wire.protocol.startKeepAlive(zero)
+            self.assertEqual(wire.protocol.keepAlive, KeepAlive(0, 0))
+            self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_closedMeanwhile(self) -> None:
+        """
+        An end that closes after it was found that a ping is due, and before it is sent, sends
+        none.
+        """
+        wire = self.plain()
+        wire.protocol.startKeepAlive(KEEPALIVE)
+        wire.protocol.beat(1)
+        (pinged,) = wire.protocol.factory.pacemaker.pings
+        wire.protocol.disconnect(ConnectionClosed("enough"))
+        pinged.ping()
+        self.assertEqual(wire.taken(), b"")
+
+    def test_notWhenClosing(self) -> None:
+        """
+        An end that is closing does not begin to ping.
+        """
+        wire = self.plain()
+        wire.protocol.abort(ConnectionClosed("enough"))
+        wire.protocol.startKeepAlive(KEEPALIVE)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_earlyBeat(self) -> None:
+        """
+        Called upon before a ping is due, an end says when it will be.
+        """
+        wire = self.plain()
+        wire.protocol.startKeepAlive(KEEPALIVE)
+        self.assertEqual(wire.protocol.beat(0.5), 1)
+        self.assertEqual(wire.taken(), b"")
+
+    def test_latency(self) -> None:
+        """
+        An end that is asked to measures how long its pings take to be answered, whether the pong
+        comes alone or together with something else.
+        """
+
+        class Measuring(Plain):
+            measuresLatency = True
+
+        wire = self.plain(Measuring)
+        wire.protocol.startKeepAlive(KEEPALIVE)
+        self.assertIsNone(wire.protocol.latency)
+        for before, latency in ((b"", 0.125), (packMessage(HELLO), 0.25)):
+            self.untilPinged(wire)
+            self.clock.advance(latency)
+            wire.feed(before + PONG)
+            self.assertEqual(wire.protocol.latency, latency)
+            self.clock.advance(0.25)
+            wire.feed(before + PONG)
+            self.assertEqual(wire.protocol.latency, latency)
+
+    def test_unaskedPong(self) -> None:
+        """
+        A pong that answers no ping is only a sign of life.
+        """
+        wire = self.plain()
+        wire.feed(PONG)
+        wire.feed(HELLO, PONG)
+        self.assertIsNone(wire.protocol.latency)
+        self.assertEqual(wire.protocol.messages, [HELLO])
+
+    def test_noLatencyUnlessAsked(self) -> None:
+        """
+        By default nothing is measured.
+        """
+        wire = self.plain()
+        wire.protocol.startKeepAlive(KEEPALIVE)
+        self.advance(1.1)
+        wire.feed(PONG)
+        self.assertIsNone(wire.protocol.latency)
+
+    def test_pong(self) -> None:
+        """
+        A ping is answered at once, whatever serial, status and payload it has.
+        """
+        wire = self.plain()
+        wire.feed(PING)
+        self.assertEqual(wire.taken(), PONG)
+        odd = Message(KEEPALIVE_PROGRAM, 1, 1, MessageType.MESSAGE, 9, 1, b"more")
+        wire.feed(HELLO, odd)
+        self.assertEqual(wire.taken(), PONG)
+
+    def test_otherKeepAliveMessages(self) -> None:
+        """
+        Of the keepalive program, another version and unknown procedures are passed over, and
+        what is not of the type of a ping is a message like others.
+        """
+        wire = self.plain()
+        asCall = Message(KEEPALIVE_PROGRAM, 1, 1, MessageType.CALL, 0, 0)
+        wire.feed(
+            Message(KEEPALIVE_PROGRAM, 2, 1, MessageType.MESSAGE, 0, 0),
+            Message(KEEPALIVE_PROGRAM, 1, 3, MessageType.MESSAGE, 0, 0),
+            asCall,
+        )
+        self.assertEqual(wire.taken(), b"")
+        self.assertEqual(wire.protocol.messages, [asCall])
+
+    def test_pingFlood(self) -> None:
+        """
+        More pings in a second than the budget allows close the connection.
+        """
+        self.clock.advance(10)
+        wire = self.plain()
+        wire.feed(PING * wire.protocol.pingBudget)
+        self.turns()
+        self.assertFalse(wire.closing)
+        wire.feed(PING)
+        self.assertTrue(wire.aborted)
+        reason = self.reasonOf(wire)
+        self.assertIsInstance(reason, PeerFlooded)
+        self.assertIn("more than 100 pings in a second", str(reason))
+
+    def test_pingBudgetIsPerSecond(self) -> None:
+        """
+        A peer may use its budget again in the next second.
+        """
+        wire = self.plain()
+        for _second in range(3):
+            wire.feed(PING * wire.protocol.pingBudget)
+            self.clock.advance(1)
+        self.assertFalse(wire.closing)
+
+    def test_pingsPiledUp(self) -> None:
+        """
+        Pings that have piled up while nothing was read, for as many seconds, may come all at once,
+        and count as those of ten seconds at most beside those of the present one.
+        """
+        for seconds, allowed in ((1, 1), (2, 2), (3.5, 3), (11, 11), (1000, 11)):
+            wire = self.plain()
+            self.clock.advance(seconds)
+            wire.feed(PING * (allowed * wire.protocol.pingBudget))
+            self.turns(20)
+            self.assertFalse(wire.closing)
+            wire.feed(PING)
+            self.assertIsInstance(self.reasonOf(wire), PeerFlooded)
+
+    def test_pingsSavedUpOnce(self) -> None:
+        """
+        What was saved up of the budget is gone when it has been used.
+        """
+        wire = self.plain()
+        self.clock.advance(5)
+        wire.feed(PING * (5 * wire.protocol.pingBudget))
+        self.turns(20)
+        self.clock.advance(1)
+        wire.feed(PING * wire.protocol.pingBudget)
+        self.turns(20)
+        self.assertFalse(wire.closing)
+        wire.feed(PING)
+        self.assertIsInstance(self.reasonOf(wire), PeerFlooded)
+
+    def test_unreadPongs(self) -> None:
+        """
+        A peer that pings and does not read what it is answered is closed, before the answers
+        fill the memory; one that reads again in time is not.
+        """
+        wire = self.plain()
+        wire.protocol.pauseProducing()
+        wire.feed(PING * FLOOD_OF_PONGS)
+        wire.protocol.resumeProducing()
+        self.clock.advance(1)
+        wire.protocol.pauseProducing()
+        wire.feed(PING * FLOOD_OF_PONGS)
+        self.assertFalse(wire.closing)
+        wire.feed(PING)
+        self.assertTrue(wire.aborted)
+        reason = self.reasonOf(wire)
+        self.assertIsInstance(reason, PeerFlooded)
+        self.assertIn("has not read 64 answers", str(reason))
+
+
+class WaitingRoom:
+    """
+    Takes the place of an L{IdleReader}.
+    """
+
+    def __init__(self) -> None:
+        self.idlers: list[Idler] = []
+
+    def take(self, idler: Idler, liveness: Liveness) -> None:
+        """
+        Somebody has become idle.
+        """
+        idler.idle = 5
+        idler.transport.pauseProducing()
+        self.idlers.append(idler)
+
+    def release(self, idler: Idler) -> None:
+        """
+        Somebody is idle no more.
+        """
+        idler.idle = -1
+        self.idlers.remove(idler)
+
+
+class IdleTests(ProtocolTestCase):
+    """
+    A peer from which nothing but pongs is expected is read by the factory's L{IdleReader}.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make an end that is about to ping.
+        """
+        super().setUp()
+        self.room = WaitingRoom()
+        self.end = self.plain()
+        self.prepare(self.end)
+
+    def prepare(self, wire: Wire[Plain]) -> None:
+        """
+        Have an end ping, and be idle in the room.
+        """
+        wire.protocol.factory.idle = cast(IdleReader, self.room)
+        wire.protocol.startKeepAlive(KEEPALIVE)
+
+    def test_idle(self) -> None:
+        """
+        A peer that was pinged is idle.
+        """
+        self.assertEqual(self.room.idlers, [])
+        self.untilPinged(self.end)
+        self.assertEqual(self.room.idlers, [self.end.protocol])
+        self.end.feed(PONG)
+        self.untilPinged(self.end)
+        self.assertEqual(self.room.idlers, [self.end.protocol])
+
+    def test_notWithinMessage(self) -> None:
+        """
+        A peer that has begun a message is expected to go on.
+        """
+        self.end.feed(packMessage(HELLO)[:20])
+        self.untilPinged(self.end)
+        self.assertEqual(self.room.idlers, [])
+        self.end.feed(packMessage(HELLO)[20:])
+        self.untilPinged(self.end)
+        self.assertEqual(self.room.idlers, [self.end.protocol])
+
+    def test_notWithLatency(self) -> None:
+        """
+        To measure how long a pong takes, it has to be seen.
+        """
+
+        class Measuring(Plain):
+            measuresLatency = True
+
+        measuring = self.plain(Measuring)
+        self.prepare(measuring)
+        self.untilPinged(measuring)
+        self.assertNotIn(measuring.protocol, self.room.idlers)
+
+    def test_pausedReading(self) -> None:
+        """
+        Who does not read from a peer does not read from it in the room either.
+        """
+        self.untilPinged(self.end)
+        self.end.protocol.pauseReading(CALLS)
+        self.assertEqual(self.room.idlers, [])
+        self.assertFalse(self.end.reading)
+
+    def test_lastChance(self) -> None:
+        """
+        A peer whose time is up is not dead if what it sent is waiting to be read, and stays in
+        the room.
+        """
+        verdicts = [True, True, False]
+        self.patch(protocolModule, "hasUnread", lambda _transport: verdicts.pop(0))
+        self.untilPinged(self.end)
+        self.advance(3)
+        self.assertEqual(verdicts, [True, False])
+        self.assertEqual(self.room.idlers, [self.end.protocol])
+        self.assertFalse(self.end.closing)
+        self.advance(3)
+        self.assertEqual(verdicts, [False])
+        self.assertFalse(self.end.closing)
+        self.advance(4)
+        self.assertEqual(verdicts, [])
+        self.assertTrue(self.end.aborted)
+
+    def test_ends(self) -> None:
+        """
+        However a connection ends, it leaves the room.
+        """
+        ends: tuple[Callable[[Wire[Plain]], None], ...] = (
+            lambda wire: wire.protocol.disconnect(ConnectionClosed("bye")),
+            lambda wire: wire.protocol.abort(ConnectionClosed("bye")),
+            lambda wire: wire.lose(),
+        )
+        for end in ends:
+            wire = self.plain()
+            self.prepare(wire)
+            self.untilPinged(wire)
+            self.assertIn(wire.protocol, self.room.idlers)
+            end(wire)
+            self.assertNotIn(wire.protocol, self.room.idlers)
+
+    def test_relay(self) -> None:
+        """
+        In a relay a peer is idle between messages.
+        """
+        sieve = MessageFilter(keepsKeepAlive, lambda _message, _raw: None, lambda _data: None)
+        other = self.plain()
+        self.end.protocol.startRelay(sieve, sieve, other.protocol)
+        packed = packMessage(HELLO)
+        self.end.feed(packed[:20])
+        self.untilPinged(self.end)
+        self.assertEqual(self.room.idlers, [])
+        self.end.feed(packed[20:])
+        self.untilPinged(self.end)
+        self.assertEqual(self.room.idlers, [self.end.protocol])

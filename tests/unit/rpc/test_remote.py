@@ -1,0 +1,271 @@
+"""
+Tests for L{kaproto.rpc.remote}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from kaproto.errors import RemoteError
+from kaproto.interfaces import ISession, OpenRequest
+from kaproto.peer import Peer
+from kaproto.policies import Disable, Policy
+from kaproto.rpc.negotiation import Event, ServerNegotiation
+from kaproto.rpc.remote import RemoteProgram
+from kaproto.security.admission import Authentication
+from kaproto.wire.programs import PROGRAM_VERSION, REMOTE_PROGRAM, Feature, Procedure
+from kaproto.wire.xdr import Packer, Unpacker, XDRError
+from tests.support import FakeBackend
+
+
+class Unadvertised(Policy):
+    """
+    A policy that has no keepalive.
+    """
+
+    name = "unadvertised"
+
+    def advertises(self, peer: Peer) -> bool:
+        """
+        Say no.
+        """
+        return False
+
+
+class FakeConnection:
+    """
+    What L{RemoteProgram} sees of a connection, which remembers what is asked of it.
+
+    @ivar events: the names of the methods that were called.
+    @ivar refusal: what L{openRequested} raises, if anything.
+    """
+
+    session: ISession | None = None
+    closeCallbackRegistered = False
+    authentication: Authentication | None = None
+    refusal: RemoteError | None = None
+
+    def __init__(self, policy: Policy) -> None:
+        self.peer = Peer()
+        self.negotiation = ServerNegotiation(self.peer, policy, authenticate=False)
+        self.events: list[str] = []
+
+    def keepAliveRequested(self) -> None:
+        """
+        Remember.
+        """
+        self.events.append("keepAliveRequested")
+
+    def openRequested(self, payload: bytes) -> OpenRequest:
+        """
+        Let everybody open.
+        """
+        if self.refusal is not None:
+            raise self.refusal
+        return OpenRequest("test:///default", 1)
+
+    def opened(self, session: ISession) -> None:
+        """
+        Remember, and the session.
+        """
+        self.events.append("opened")
+        self.session = session
+
+    def openFailed(self) -> None:
+        """
+        Remember.
+        """
+        self.events.append("openFailed")
+
+    def closeRequested(self) -> None:
+        """
+        Remember.
+        """
+        self.events.append("closeRequested")
+
+
+class RemoteProgramTests(SynchronousTestCase):
+    """
+    The procedures that every server has.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make a connection that is not open.
+        """
+        self.backend = FakeBackend()
+        self.program = RemoteProgram(self.backend)
+        self.connection = FakeConnection(Disable())
+
+    def call(self, procedure: int, payload: bytes = b"") -> bytes:
+        """
+        @return: the result of a call that is answered at once.
+        """
+        result = self.program.callReceived(self.connection, procedure, payload)
+        assert isinstance(result, bytes)
+        return result
+
+    def callLater(self, procedure: int) -> Deferred[bytes]:
+        """
+        @return: the result of a call that is answered later.
+        """
+
+        async def wait(result: bytes | Awaitable[bytes]) -> bytes:
+            assert not isinstance(result, bytes)
+            return await result
+
+        return Deferred.fromCoroutine(
+            wait(self.program.callReceived(self.connection, procedure, b""))
+        )
+
+    def supports(self, feature: int) -> int:
+        """
+        @return: the answer to the feature check.
+        """
+        payload = Packer().int32(feature).packed()
+        return Unpacker(self.call(Procedure.CONNECT_SUPPORTS_FEATURE, payload)).int32()
+
+    def test_number(self) -> None:
+        """
+        It is libvirt's remote program.
+        """
+        self.assertEqual((self.program.number, self.program.version), (REMOTE_PROGRAM, 1))
+        self.assertEqual(PROGRAM_VERSION, 1)
+
+    def test_knows(self) -> None:
+        """
+        It has its own procedures and the backend's, and no others; an event is no procedure.
+        """
+        for procedure in (1, 2, 60, 66, 67, 68, 69, 70, 360, 361, FakeBackend.PROCEDURE):
+            self.assertTrue(self.program.knows(procedure), procedure)
+        for procedure in (0, -1, 9999, Procedure.CONNECT_EVENT_CONNECTION_CLOSED):
+            self.assertFalse(self.program.knows(procedure), procedure)
+
+    def test_authList(self) -> None:
+        """
+        There is no need to authenticate.
+        """
+        self.assertEqual(self.call(Procedure.AUTH_LIST), bytes([0, 0, 0, 1, 0, 0, 0, 0]))
+
+    def test_authenticate(self) -> None:
+        """
+        Authentication that was not offered fails, as libvirtd says it.
+        """
+        for procedure in (67, 68, 69, 70):
+            error = self.assertRaises(RemoteError, self.call, procedure)
+            self.assertEqual((error.code, error.domain), (45, 7))
+            self.assertEqual(error.message, "authentication failed: authentication failed")
+
+    def test_keepAliveFeature(self) -> None:
+        """
+        Asking for keepalive is answered 1, and the connection learns of it.
+        """
+        self.assertEqual(self.supports(Feature.PROGRAM_KEEPALIVE), 1)
+        self.assertEqual(self.connection.events, ["keepAliveRequested"])
+        self.assertTrue(self.connection.peer.asked)
+
+    def test_unadvertised(self) -> None:
+        """
+        Where the policy does not advertise keepalive the answer is 0, and nobody is pinged.
+        """
+        self.connection = FakeConnection(Unadvertised())
+        self.assertEqual(self.supports(Feature.PROGRAM_KEEPALIVE), 0)
+        self.assertEqual(self.connection.events, [])
+
+    def test_otherFeatures(self) -> None:
+        """
+        Of the other features, for which the connection must be open, there is the close callback.
+        """
+        self.assertRaises(RemoteError, self.supports, Feature.REMOTE_CLOSE_CALLBACK)
+        self.connection.negotiation.advance(Event.ADMITTED)
+        self.connection.negotiation.advance(Event.OPENED)
+        self.assertEqual(self.supports(Feature.REMOTE_CLOSE_CALLBACK), 1)
+        for other in (Feature.REMOTE_EVENT_CALLBACK, Feature.FD_PASSING, 9999, -1):
+            self.assertEqual(self.supports(other), 0)
+        self.assertEqual(self.connection.events, [])
+
+    def test_featureWithoutNumber(self) -> None:
+        """
+        A feature check must have a number.
+        """
+        self.assertRaises(XDRError, self.call, Procedure.CONNECT_SUPPORTS_FEATURE, b"\0")
+
+    def test_open(self) -> None:
+        """
+        What the backend opens at once is the connection's session, which answers the backend's
+        procedures.
+        """
+        self.assertEqual(self.call(Procedure.CONNECT_OPEN), b"")
+        self.assertEqual(self.backend.requests, [OpenRequest("test:///default", 1)])
+        self.assertEqual(self.connection.events, ["opened"])
+        self.assertIs(self.connection.session, self.backend.session)
+        self.assertEqual(self.call(FakeBackend.PROCEDURE, b"abcd"), b"abcd")
+
+    def test_openRefused(self) -> None:
+        """
+        When the policy refuses, the backend is not asked.
+        """
+        self.connection.refusal = RemoteError(9, 7, "no")
+        self.assertRaises(RemoteError, self.call, Procedure.CONNECT_OPEN)
+        self.assertEqual(self.backend.requests, [])
+        self.assertEqual(self.connection.events, [])
+
+    def test_openFails(self) -> None:
+        """
+        When the backend cannot open, the connection learns of it, and the error is the answer.
+        """
+        self.backend.error = RemoteError(5, 0, "no such host")
+        self.assertRaises(RemoteError, self.call, Procedure.CONNECT_OPEN)
+        self.assertEqual(self.connection.events, ["openFailed"])
+
+    def test_openLater(self) -> None:
+        """
+        A backend may take its time to open.
+        """
+        self.backend.later = Deferred()
+        opening = self.callLater(Procedure.CONNECT_OPEN)
+        self.assertNoResult(opening)
+        self.assertEqual(self.connection.events, [])
+        self.backend.later.callback(ISession(self.backend.session))
+        self.assertEqual(self.successResultOf(opening), b"")
+        self.assertEqual(self.connection.events, ["opened"])
+
+    def test_openFailsLater(self) -> None:
+        """
+        It may also take its time to fail.
+        """
+        self.backend.later = Deferred()
+        opening = self.callLater(Procedure.CONNECT_OPEN)
+        self.backend.later.errback(RemoteError(5, 0, "no such host"))
+        self.failureResultOf(opening, RemoteError)
+        self.assertEqual(self.connection.events, ["openFailed"])
+
+    def test_openCancelled(self) -> None:
+        """
+        When the client goes meanwhile, the backend's opening is cancelled.
+        """
+        cancelled: list[object] = []
+        self.backend.later = Deferred(cancelled.append)
+        opening = self.callLater(Procedure.CONNECT_OPEN)
+        opening.cancel()
+        self.failureResultOf(opening)
+        self.assertEqual(cancelled, [self.backend.later])
+
+    def test_close(self) -> None:
+        """
+        A goodbye is answered, and ends the connection.
+        """
+        self.assertEqual(self.call(Procedure.CONNECT_CLOSE), b"")
+        self.assertEqual(self.connection.events, ["closeRequested"])
+
+    def test_closeCallback(self) -> None:
+        """
+        A client may ask to be told why the server closes, and take that back.
+        """
+        self.assertEqual(self.call(Procedure.CONNECT_REGISTER_CLOSE_CALLBACK), b"")
+        self.assertTrue(self.connection.closeCallbackRegistered)
+        self.assertEqual(self.call(Procedure.CONNECT_UNREGISTER_CLOSE_CALLBACK), b"")
+        self.assertFalse(self.connection.closeCallbackRegistered)

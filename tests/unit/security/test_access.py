@@ -1,0 +1,656 @@
+"""
+Tests for how a server lets clients in and a client gets in: with TLS, and with SASL.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
+from twisted.internet.address import UNIXAddress
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import LogLevel
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+from twisted.test.iosim import FakeTransport, IOPump, connect
+
+from kaproto import client
+from kaproto.client import (
+    KeepAliveClientFactory,
+    KeepAliveClientProtocol,
+    endpointFor,
+)
+from kaproto.client import connect as connectTo
+from kaproto.errors import (
+    AuthenticationFailed,
+    ConnectionClosed,
+    RemoteError,
+    RemoteProtocolError,
+    TooManyClients,
+)
+from kaproto.interfaces import ADMITTED, Admission, Refused
+from kaproto.peer import Peer
+from kaproto.policies import Policy
+from kaproto.security.admission import AccessControl
+from kaproto.security.pki import CertificateFiles, clientFiles, serverFiles
+from kaproto.security.saslclient import Login
+from kaproto.security.saslserver import makePortal
+from kaproto.security.tls import CertificateRefused, ClientContextFactory, ServerContextFactory
+from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
+from kaproto.wire.message import PING, PONG, Message
+from kaproto.wire.programs import Procedure
+from kaproto.wire.sasl import packStart
+from tests.pki import Authority, Identity, distinguished
+from tests.support import OPEN, ClockTestCase, call, errorOf
+
+ALICE = Login("alice", "sesame")
+DONE = Failure(ConnectionDone())
+REFUSED = (45, 7, 2, "authentication failed: authentication failed")
+
+
+class Watching(Policy):
+    """
+    A policy that remembers whom it admitted.
+    """
+
+    name = "watching"
+
+    def __init__(self, seen: list[Peer]) -> None:
+        super().__init__()
+        object.__setattr__(self, "seen", seen)
+
+    def admit(self, peer: Peer) -> Admission | Refused:
+        """
+        Remember.
+        """
+        seen: list[Peer] = getattr(self, "seen")  # noqa: B009
+        seen.append(peer)
+        return ADMITTED
+
+
+class AdmissionTestCase(ClockTestCase):
+    """
+    Has a server, and whoever wants to get in.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make it.
+        """
+        super().setUp()
+        self.peers: list[Peer] = []
+        self.accessControl = AccessControl(maxAnonymousClients=0)
+        self.factory = KeepAliveServerFactory(
+            Watching(self.peers), clock=self.clock, accessControl=self.accessControl
+        )
+
+    def wantPasswords(self) -> None:
+        """
+        Have clients log in; there is Alice.
+        """
+        checker = InMemoryUsernamePasswordDatabaseDontUse(alice=b"sesame")
+        self.accessControl.portal = makePortal([checker])
+
+
+class Ends:
+    """
+    Two ends that talk TLS in memory.
+    """
+
+    def __init__(
+        self, case: AdmissionTestCase, server: Any, client: Any, *, connected: bool = True
+    ) -> None:
+        self.case = case
+        self.server: KeepAliveServerProtocol = server.wrappedProtocol
+        self.client: KeepAliveClientProtocol = client.wrappedProtocol
+        self.closed: list[Exception] = []
+        self.pump: IOPump = connect(
+            server,
+            FakeTransport(server, isServer=True),
+            client,
+            FakeTransport(client, isServer=False),
+        )
+        self.opened = self.client.whenOpen()
+        self.client.whenClosed().addCallback(self.closed.append)
+        self.flush()
+
+    def flush(self) -> None:
+        """
+        Let all happen that can.
+        """
+        for _ in range(30):
+            self.case.clock.advance(0)
+            self.pump.flush()
+
+    def end(self) -> None:
+        """
+        End the connection, if it has not ended.
+        """
+        for io in (self.pump.serverIO, self.pump.clientIO):
+            io.abortConnection()
+        self.flush()
+
+
+class TLSTests(AdmissionTestCase):
+    """
+    A client and a server over TLS.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make their certificates.
+        """
+        super().setUp()
+        self.authority = Authority()
+        self.directory = Path(self.mktemp())
+        self.authority.write(
+            str(self.directory), self.authority.issue(distinguished("server"), hosts=["host.test"])
+        )
+        self.alice = self.authority.issue(distinguished("alice"))
+
+    def connect(
+        self,
+        identity: Identity | None,
+        login: Login | None = None,
+        *,
+        verify: bool = True,
+        host: str = "host.test",
+    ) -> Ends:
+        """
+        Connect a client.
+        """
+        flat = Path(self.mktemp())
+        self.authority.writeFlat(str(flat), identity)
+        server: Any = TLSMemoryBIOFactory(
+            ServerContextFactory(partial(serverFiles, self.directory), verify=verify),
+            False,
+            self.factory,
+            clock=self.clock,
+        )
+        client: Any = TLSMemoryBIOFactory(
+            ClientContextFactory(clientFiles(flat), host),
+            True,
+            KeepAliveClientFactory("test:///default", clock=self.clock, login=login),
+            clock=self.clock,
+        )
+        ends = Ends(self, server.buildProtocol(None), client.buildProtocol(None))
+        self.addCleanup(ends.end)
+        return ends
+
+    def refused(self, ends: Ends, words: str) -> None:
+        """
+        Check that the server has refused a client, and said why in its log.
+        """
+        self.assertEqual(self.factory.counters.unauthenticated, 1)
+        self.assertEqual(self.factory.counters.opened, 0)
+        (line,) = [line for line in self.logged(LogLevel.warn) if "refused tls " in line]
+        self.assertIn(words, line)
+
+    def test_letIn(self) -> None:
+        """
+        With a good certificate the client gets in, and the server's policy knows who it is.
+        """
+        ends = self.connect(self.alice)
+        self.assertIs(self.successResultOf(ends.opened), ends.client)
+        (peer,) = self.peers
+        self.assertEqual(peer.transport, "tls")
+        self.assertEqual(peer.tlsDN, "C=GB,ST=London,L=London,O=Red Hat,CN=alice")
+        self.assertEqual(len(peer.tlsFingerprint or ""), 64)
+        self.assertIsNone(peer.user)
+
+    def test_noCertificate(self) -> None:
+        """
+        Without one it does not, and each end says so.
+        """
+        ends = self.connect(None)
+        error = self.failureResultOf(ends.opened, AuthenticationFailed).value
+        self.assertIn("it wants another certificate, or one at all", str(error))
+        self.refused(ends, "it has no certificate")
+        self.assertEqual(ends.closed, [error])
+
+    def test_allowed(self) -> None:
+        """
+        Where only certain names are let in, it has to have one of them.
+        """
+        self.accessControl.tlsAllowedDNs = ["*,CN=alice"]
+        self.successResultOf(self.connect(self.alice).opened)
+
+    def test_notAllowed(self) -> None:
+        """
+        With another name it does not get in.
+        """
+        self.accessControl.tlsAllowedDNs = ["*,CN=bob"]
+        ends = self.connect(self.alice)
+        self.failureResultOf(ends.opened, AuthenticationFailed)
+        self.refused(ends, "CN=alice', is not one of those")
+
+    def test_password(self) -> None:
+        """
+        A password may be wanted as well, or instead.
+        """
+        self.wantPasswords()
+        for identity, verify in ((self.alice, True), (None, False)):
+            ends = self.connect(identity, ALICE, verify=verify)
+            self.successResultOf(ends.opened)
+            self.assertEqual(self.peers.pop().user, "alice")
+
+    def test_plain(self) -> None:
+        """
+        TLS is good enough for passwords as they are.
+        """
+        self.wantPasswords()
+        ends = self.connect(self.alice, Login("alice", "sesame", "PLAIN"))
+        self.successResultOf(ends.opened)
+
+    def test_slowHandshake(self) -> None:
+        """
+        A client that does not complete its handshake in time is dropped.
+        """
+        wrapper: Any = TLSMemoryBIOFactory(
+            ServerContextFactory(partial(serverFiles, self.directory)),
+            False,
+            self.factory,
+            clock=self.clock,
+        ).buildProtocol(None)
+        wrapper.makeConnection(FakeTransport(wrapper, isServer=True))
+        self.advance(9.9)
+        self.assertEqual(len(self.factory.connections), 1)
+        self.advance(0.1)
+        wrapper.connectionLost(DONE)
+        (line,) = self.logged(LogLevel.warn)
+        self.assertIn("it did not complete the TLS handshake within 10 s", line)
+        self.assertEqual(self.factory.counters.deadlinesMissed, 1)
+
+    def broken(self, data: bytes) -> Any:
+        """
+        Connect to the server and send something.
+        """
+        wrapper: Any = TLSMemoryBIOFactory(
+            ServerContextFactory(partial(serverFiles, self.directory)),
+            False,
+            self.factory,
+            clock=self.clock,
+        ).buildProtocol(None)
+        transport = FakeTransport(wrapper, isServer=True)
+        wrapper.makeConnection(transport)
+        if data:
+            wrapper.dataReceived(data)
+        wrapper.connectionLost(DONE)
+        return wrapper
+
+    def test_noTLS(self) -> None:
+        """
+        A client that does not speak TLS is refused, and the log says what it did.
+        """
+        self.broken(b"GET / HTTP/1.1\r\n\r\n")
+        self.assertEqual(self.factory.counters.unauthenticated, 1)
+        (line,) = self.logged(LogLevel.warn)
+        self.assertIn("TLS failed: http request", line)
+
+    def test_portScan(self) -> None:
+        """
+        One that says nothing is not worth a line.
+        """
+        self.broken(b"")
+        self.assertEqual(self.logged(LogLevel.warn), [])
+        self.assertEqual(self.factory.counters.unauthenticated, 0)
+
+    def test_lateHandshake(self) -> None:
+        """
+        A handshake that completes when the connection is closing already lets nobody in.
+        """
+        wire = self.accept(self.factory)
+        wire.protocol.disconnect(ConnectionClosed("enough"))
+        wire.protocol.handshakeCompleted()
+        self.assertEqual(wire.taken(), b"")
+
+    def test_otherServer(self) -> None:
+        """
+        A client that has connected to another server than it wanted says so.
+        """
+        ends = self.connect(self.alice, host="other.test")
+        error = self.failureResultOf(ends.opened, CertificateRefused).value
+        self.assertIn("not for other.test", str(error))
+
+    def clientOf(self) -> Any:
+        """
+        Make a client's end, with the test in the place of the server.
+        """
+        flat = Path(self.mktemp())
+        self.authority.writeFlat(str(flat), self.alice)
+        wrapper: Any = TLSMemoryBIOFactory(
+            ClientContextFactory(clientFiles(flat), "host.test"),
+            True,
+            KeepAliveClientFactory(clock=self.clock),
+            clock=self.clock,
+        ).buildProtocol(None)
+        wrapper.makeConnection(FakeTransport(wrapper, isServer=False))
+        return wrapper
+
+    def test_plainServer(self) -> None:
+        """
+        A client that has connected to a server without TLS says so.
+        """
+        wrapper = self.clientOf()
+        opened = wrapper.wrappedProtocol.whenOpen()
+        wrapper.dataReceived(PING * 2)
+        wrapper.connectionLost(DONE)
+        error = self.failureResultOf(opened, RemoteProtocolError).value
+        self.assertIn("TLS failed: ", str(error))
+
+    def test_serverGone(self) -> None:
+        """
+        One whose server goes away in the middle of the handshake does not blame certificates.
+        """
+        wrapper = self.clientOf()
+        closed = wrapper.wrappedProtocol.whenClosed()
+        wrapper.connectionLost(DONE)
+        self.assertIsInstance(self.successResultOf(closed), ConnectionLost)
+
+    def confirm(self, data: bytes) -> KeepAliveClientProtocol:
+        """
+        Have a server say something as its first.
+        """
+        client: KeepAliveClientProtocol = self.clientOf().wrappedProtocol
+        client.handshakeCompleted()
+        client.dataReceived(data)
+        return client
+
+    def test_noConfirmation(self) -> None:
+        """
+        A server that does not begin as libvirt's do is no such server.
+        """
+        client = self.confirm(b"220 ready")
+        self.assertIsInstance(client._reason, RemoteProtocolError)
+        self.assertIn(
+            "b'2' over TLS where libvirt's servers first send b'\\x01'", str(client._reason)
+        )
+        client.connectionLost(DONE)
+
+    def test_confirmationAndMore(self) -> None:
+        """
+        What comes together with the confirmation is taken in.
+        """
+        written: list[bytes] = []
+        client = self.clientOf().wrappedProtocol
+        self.patch(client.transport, "write", written.append)
+        client.dataReceived(b"\1" + PING)
+        self.assertEqual(written[-1], PONG)
+        client.connectionLost(DONE)
+
+
+class SASLTests(AdmissionTestCase):
+    """
+    A client that logs in to a server.
+    """
+
+    def setUp(self) -> None:
+        """
+        Have the server want it.
+        """
+        super().setUp()
+        self.wantPasswords()
+
+    def clientWith(self, login: Login | None = ALICE) -> KeepAliveClientFactory:
+        """
+        Make a client.
+        """
+        return KeepAliveClientFactory(clock=self.clock, login=login)
+
+    def test_letIn(self) -> None:
+        """
+        With the right password it gets in, and the policy knows who it is.
+        """
+        pair = self.pair(self.factory, self.clientWith())
+        self.assertTrue(pair.client.isAlive())
+        self.assertEqual([peer.user for peer in self.peers], ["alice"])
+
+    def test_wrong(self) -> None:
+        """
+        With a wrong one it does not, after a time.
+        """
+        pair = self.pair(self.factory, self.clientWith(Login("alice", "other")))
+        opened = pair.client.whenOpen()
+        self.assertNoResult(opened)
+        pair.advance(1.1)
+        self.failureResultOf(opened, AuthenticationFailed)
+        self.assertEqual(self.factory.counters.unauthenticated, 1)
+
+    def test_noLogin(self) -> None:
+        """
+        A client without a password says that one is wanted.
+        """
+        pair = self.pair(self.factory, self.clientWith(None), flush=False)
+        opened = pair.client.whenOpen()
+        pair.flush()
+        error = self.failureResultOf(opened, AuthenticationFailed).value
+        self.assertIn("authentication by sasl", str(error))
+
+    def test_tooManyTries(self) -> None:
+        """
+        Who fails too often is dropped, after the answer.
+        """
+        self.accessControl.tries = 2
+        wire = self.accept(self.factory)
+        for number in range(2):
+            wire.ask(call(Procedure.AUTH_SASL_INIT))
+            wire.feed(call(Procedure.AUTH_SASL_START, packStart("CRAM-MD5", None)))
+            self.assertEqual(wire.take(), [])
+            self.advance(1)
+            self.assertEqual(errorOf(wire.takeOne()), REFUSED)
+            self.assertEqual(wire.closing, number == 1)
+        wire.lose()
+        self.assertIn("failed to log in 2 times", self.logged(LogLevel.warn)[-1])
+        self.assertEqual(self.factory.counters.unauthenticated, 2)
+
+    def test_tooLate(self) -> None:
+        """
+        Who does not log in in time is dropped.
+        """
+        wire = self.accept(self.factory)
+        self.advance(9.9)
+        self.assertFalse(wire.closing)
+        self.advance(0.2)
+        self.assertTrue(wire.aborted)
+        wire.lose()
+        self.assertIn("it did not log in within 10 s", self.logged(LogLevel.warn)[0])
+
+    def test_openingTakesItsOwnTime(self) -> None:
+        """
+        Who has logged in has its time to open.
+        """
+        wire = self.accept(self.factory)
+        self.advance(9)
+        wire.protocol.authenticated("alice")
+        self.advance(9)
+        self.assertFalse(wire.closing)
+        self.advance(2)
+        self.assertTrue(wire.aborted)
+
+    def test_nothingBefore(self) -> None:
+        """
+        Before that there is nothing to be had.
+        """
+        wire = self.accept(self.factory)
+        for message in (OPEN, call(Procedure.CONNECT_CLOSE), call(Procedure.CONNECT_GET_TYPE)):
+            reply = wire.ask(message)
+            self.assertEqual(errorOf(reply)[0], 39)
+        self.assertEqual(wire.ask(call(Procedure.AUTH_LIST)).payload, b"\0\0\0\1\0\0\0\1")
+
+    def test_nothingTwice(self) -> None:
+        """
+        Who has logged in cannot do it again, as somebody else say.
+        """
+        pair = self.pair(self.factory, self.clientWith())
+        for procedure in (
+            Procedure.AUTH_SASL_INIT,
+            Procedure.AUTH_SASL_START,
+            Procedure.AUTH_SASL_STEP,
+        ):
+            failed = pair.client.call(0x20008086, procedure)
+            pair.flush()
+            error = self.failureResultOf(failed, RemoteError).value
+            assert isinstance(error, RemoteError)
+            self.assertEqual(error.code, 45)
+        types = pair.client.call(0x20008086, Procedure.AUTH_LIST)
+        pair.flush()
+        self.assertEqual(self.successResultOf(types), b"\0\0\0\1\0\0\0\0")
+
+    def test_gone(self) -> None:
+        """
+        Who goes away in the middle leaves nothing behind.
+        """
+        wire = self.accept(self.factory)
+        wire.ask(call(Procedure.AUTH_SASL_INIT))
+        wire.feed(call(Procedure.AUTH_SASL_START, packStart("CRAM-MD5", None)))
+        wire.lose()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_endsOnce(self) -> None:
+        """
+        A connection that is closing is not closed again.
+        """
+        wire = self.accept(self.factory)
+        for reason in ("first", "second"):
+            wire.protocol.endSoon(AuthenticationFailed(reason))
+        wire.ask(call(Procedure.AUTH_LIST))
+        self.assertEqual(str(wire.protocol._reason), "first")
+        wire.protocol.endSoon(AuthenticationFailed("third"))
+
+    def test_unix(self) -> None:
+        """
+        On a UNIX socket passwords are taken as they are.
+        """
+        wire = self.accept(self.factory, UNIXAddress(""))
+        wire.ask(call(Procedure.AUTH_SASL_INIT))
+        wire.ask(call(Procedure.AUTH_SASL_START, packStart("PLAIN", b"\0alice\0sesame")))
+        wire.ask(OPEN)
+        self.assertEqual(self.peers[0].user, "alice")
+
+
+class LimitTests(AdmissionTestCase):
+    """
+    A server that has many clients.
+    """
+
+    def replyOf(self, wire: Any) -> Message:
+        """
+        Ask the first that every client asks.
+        """
+        reply: Message = wire.ask(call(Procedure.AUTH_LIST))
+        return reply
+
+    def test_displaced(self) -> None:
+        """
+        When there are too many that are not known, the oldest of them goes, and the others and
+        those who are known stay.
+        """
+        self.wantPasswords()
+        self.accessControl.maxAnonymousClients = 2
+        known = self.accept(self.factory)
+        known.protocol.authenticated("alice")
+        first, second, third = (self.accept(self.factory) for _ in range(3))
+        self.assertTrue(first.aborted)
+        self.assertIsInstance(first.protocol._reason, TooManyClients)
+        for wire in (known, second, third):
+            self.replyOf(wire)
+        first.lose()
+        self.assertEqual(self.factory.counters.displaced, 1)
+        self.assertIn("too many clients", self.logged(LogLevel.warn)[0])
+
+    def test_full(self) -> None:
+        """
+        When all are open, the newcomer is told so and dropped.
+        """
+        self.accessControl.maxClients = 1
+        first = self.accept(self.factory)
+        first.ask(OPEN)
+        second = self.accept(self.factory)
+        code, _domain, _level, message = errorOf(self.replyOf(second))
+        self.assertEqual(code, 9)
+        self.assertIn("the server has its 1 clients (--max-clients)", message)
+        self.assertTrue(second.closing)
+        second.lose()
+        self.assertIn("one more than 1 clients", self.logged(LogLevel.warn)[0])
+        first.lose()
+        self.replyOf(self.accept(self.factory))
+
+    def test_fullOfIdlers(self) -> None:
+        """
+        When some have not opened, one of them goes.
+        """
+        self.accessControl.maxClients = 2
+        self.accept(self.factory).ask(OPEN)
+        idle = self.accept(self.factory)
+        newcomer = self.accept(self.factory)
+        self.assertTrue(idle.aborted)
+        newcomer.ask(OPEN)
+
+
+class EndpointTests(ClockTestCase):
+    """
+    Tests for C{+tls} in a URI.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make a client's files.
+        """
+        super().setUp()
+        self.flat = Path(self.mktemp()).absolute()
+        self.authority = Authority()
+        self.authority.writeFlat(str(self.flat), self.authority.issue(distinguished("alice")))
+        self.reactor = MemoryReactorClock()
+
+    def test_port(self) -> None:
+        """
+        Without a port libvirt's is connected to.
+        """
+        places: list[tuple[object, ...]] = []
+
+        def endpoint(reactor: object, *place: object) -> None:
+            places.append(place)
+
+        self.patch(client, "HostnameEndpoint", endpoint)
+        for port in ("", ":1234"):
+            _endpoint, name = endpointFor(
+                self.reactor, f"qemu+tls://192.0.2.1{port}/system?pkipath={self.flat}"
+            )
+            self.assertEqual(name, "qemu:///system")
+        self.assertEqual(places, [("192.0.2.1", 16514), ("192.0.2.1", 1234)])
+
+    def test_default(self) -> None:
+        """
+        A URI with a host and no transport means TLS; the files may be libvirt's.
+        """
+        self.patch(Path, "home", lambda: self.flat)
+        with self.assertRaisesRegex(ValueError, "/cacert.pem: there is no such file"):
+            endpointFor(self.reactor, "qemu://192.0.2.1/system")
+
+    def test_unverified(self) -> None:
+        """
+        The server's certificate need not be checked.
+        """
+        verified: list[bool] = []
+
+        def contextFactory(
+            files: CertificateFiles, host: str, *, verify: bool
+        ) -> ClientContextFactory:
+            verified.append(verify)
+            return ClientContextFactory(files, host, verify=verify)
+
+        self.patch(client, "ClientContextFactory", contextFactory)
+        for parameter in ("", "&no_verify=0", "&no_verify=1"):
+            endpointFor(self.reactor, f"qemu+tls://192.0.2.1/system?pkipath={self.flat}{parameter}")
+        self.assertEqual(verified, [True, True, False])
+
+    def test_authfile(self) -> None:
+        """
+        The URI may name a file that has the login.
+        """
+        uri = "test+tcp://192.0.2.1/default?authfile=nothere"
+        error = self.failureResultOf(connectTo(self.reactor, uri), ValueError).value
+        self.assertIn("nothere: cannot be read", str(error))

@@ -1,0 +1,126 @@
+"""
+Tests for L{kaproto.security.authfile}.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from kaproto.security.authfile import loginFor, readLogin
+from kaproto.security.saslclient import Login
+
+CONTENT = """\
+# libvirt's own clients read this too
+[credentials-test]
+authname=fred
+password=50%secret
+
+[credentials-other]
+authname=alice
+password=sesame
+
+[credentials-half]
+authname=bob
+
+[auth-libvirt-test.example.org]
+credentials=test
+
+[auth-libvirt-half.example.org]
+credentials=half
+
+[auth-libvirt-lost.example.org]
+credentials=nothere
+
+[auth-libvirt-default]
+credentials=other
+"""
+
+
+class AuthFileTests(SynchronousTestCase):
+    """
+    Tests for L{readLogin} and L{loginFor}.
+    """
+
+    def setUp(self) -> None:
+        """
+        Write a file.
+        """
+        self.path = Path(self.mktemp())
+        self.path.write_text(CONTENT, encoding="utf-8")
+
+    def test_host(self) -> None:
+        """
+        A host may have a login of its own.
+        """
+        self.assertEqual(readLogin(self.path, "test.example.org"), Login("fred", "50%secret"))
+
+    def test_default(self) -> None:
+        """
+        Others have the default.
+        """
+        self.assertEqual(readLogin(self.path, "x.example.org"), Login("alice", "sesame"))
+
+    def test_incomplete(self) -> None:
+        """
+        A login needs both name and password.
+        """
+        for name in ("half", "lost"):
+            with self.assertRaisesRegex(ValueError, "needs authname= and password="):
+                readLogin(self.path, f"{name}.example.org")
+
+    def test_nobody(self) -> None:
+        """
+        Without a default there may be none.
+        """
+        self.path.write_text("[credentials-x]\nauthname=a\npassword=b\n")
+        with self.assertRaisesRegex(ValueError, "neither .auth-libvirt-h. nor .auth-libvirt-def"):
+            readLogin(self.path, "h")
+
+    def test_unreadable(self) -> None:
+        """
+        It is said why a file cannot be read.
+        """
+        with self.assertRaisesRegex(ValueError, "nothere: cannot be read"):
+            readLogin(Path("nothere"), "h")
+        self.path.write_bytes(b"\xff")
+        with self.assertRaisesRegex(ValueError, "cannot be read"):
+            readLogin(self.path, "h")
+
+    def test_malformed(self) -> None:
+        """
+        It is said where a file is malformed, and no password is shown.
+        """
+        self.path.write_text("[credentials-x]\nsesame\n")
+        error = self.assertRaises(ValueError, readLogin, self.path, "h")
+        self.assertIn("not of the form", str(error))
+        self.assertNotIn("sesame", str(error))
+        self.path.write_text("sesame\n")
+        error = self.assertRaises(ValueError, readLogin, self.path, "h")
+        self.assertIn("line 1: not of the form", str(error))
+        self.assertNotIn("sesame", str(error))
+
+    def test_uri(self) -> None:
+        """
+        A URI names the file, and the mechanism if it matters.
+        """
+        uri = f"qemu+tls://test.example.org/system?authfile={self.path}"
+        self.assertEqual(loginFor(uri), Login("fred", "50%secret"))
+        self.assertEqual(loginFor(f"{uri}&auth=sasl.plain"), Login("fred", "50%secret", "PLAIN"))
+        self.assertEqual(loginFor(f"{uri}&auth=sasl"), Login("fred", "50%secret"))
+
+    def test_local(self) -> None:
+        """
+        On this machine the host is called localhost.
+        """
+        self.path.write_text(CONTENT.replace("test.example.org", "localhost"))
+        uri = f"qemu+unix:///system?authfile={self.path}"
+        self.assertEqual(loginFor(uri), Login("fred", "50%secret"))
+
+    def test_none(self) -> None:
+        """
+        Without a file there is no login.
+        """
+        self.assertIsNone(loginFor("qemu:///system"))
+        self.assertIsNone(loginFor("unix:/run/libvirt/libvirt-sock"))

@@ -1,0 +1,226 @@
+"""
+Tests for L{kaproto.security.dn}.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+from cryptography.x509.oid import NameOID
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from kaproto.security.dn import distinguishedName, matchesGlob
+from tests.der import certificateFor, element, name
+from tests.pki import Authority, distinguished
+
+CN = "2.5.4.3"
+UTF8, PRINTABLE, TELETEX, IA5, UNIVERSAL, BMP, NUMERIC = 0x0C, 0x13, 0x14, 0x16, 0x1C, 0x1E, 0x12
+
+
+def dn(*attributes: tuple[str, int, bytes]) -> str:
+    """
+    The name of a certificate with these attributes, one in each relative distinguished name.
+    """
+    return distinguishedName(certificateFor(name(*([each] for each in attributes))))
+
+
+class DistinguishedNameTests(SynchronousTestCase):
+    """
+    Tests for L{distinguishedName}.  What is expected is what GnuTLS 3.7.9 says, which libvirt
+    uses.
+    """
+
+    def test_documented(self) -> None:
+        """
+        A name like that in libvirt's documentation has its parts in the certificate's order, with
+        a comma and no space between, and the e-mail address as EMAIL.
+        """
+        identity = Authority().issue([*distinguished("alice"), (NameOID.EMAIL_ADDRESS, "a@b.c")])
+        self.assertEqual(
+            distinguishedName(identity.der),
+            "C=GB,ST=London,L=London,O=Red Hat,CN=alice,EMAIL=a@b.c",
+        )
+
+    def test_escapes(self) -> None:
+        """
+        What would mean something in a name is escaped, so that no value can pass for two.
+        """
+        for value, shown in [
+            ("a,O=b", "a\\,O=b"),
+            ("a+b", "a\\+b"),
+            ('a"b', 'a\\"b'),
+            ("a\\b", "a\\\\b"),
+            ("a<b>c;d", "a\\<b\\>c\\;d"),
+            ("#a", "\\#a"),
+            ("a#b", "a#b"),
+            (" a", "\\ a"),
+            ("a ", "a\\ "),
+            ("  a  ", "\\  a \\ "),
+            (" ", "\\ "),
+            ("a=b/c*?", "a=b/c*?"),
+            ("\u00e9\u65e5", "\u00e9\u65e5"),
+            ("a\nb", "a\nb"),
+        ]:
+            self.assertEqual(dn((CN, UTF8, value.encode())), f"CN={shown}")
+
+    def test_severalInOne(self) -> None:
+        """
+        Attributes of one relative distinguished name have a plus sign between them.
+        """
+        subject = name(
+            [(CN, UTF8, b"b"), ("2.5.4.10", UTF8, b"c")], [("2.5.4.6", PRINTABLE, b"GB")]
+        )
+        self.assertEqual(distinguishedName(certificateFor(subject)), "CN=b+O=c,C=GB")
+
+    def test_twice(self) -> None:
+        """
+        An attribute may be there twice.
+        """
+        self.assertEqual(dn((CN, UTF8, b"a"), (CN, UTF8, b"b")), "CN=a,CN=b")
+
+    def test_unknownAttribute(self) -> None:
+        """
+        An attribute without a label is shown by its number, and its value in hexadecimal.
+        """
+        self.assertEqual(dn(("1.2.3.4", UTF8, b"XY")), "1.2.3.4=#0c025859")
+        self.assertEqual(dn(("2.999.3", UTF8, b"XY")), "2.999.3=#0c025859")
+
+    def test_wrongType(self) -> None:
+        """
+        A value of a string type that the attribute cannot have is shown in hexadecimal.
+        """
+        self.assertEqual(dn((CN, IA5, b"a,b")), "CN=#1603612c62")
+        self.assertEqual(dn(("2.5.4.6", UTF8, b"GB")), "C=#0c024742")
+        self.assertEqual(dn(("0.9.2342.19200300.100.1.25", IA5, b"org")), "DC=org")
+        self.assertEqual(dn(("1.2.643.100.1", NUMERIC, b"12")), "OGRN=12")
+
+    def test_long(self) -> None:
+        """
+        Long values are read to their end.
+        """
+        self.assertEqual(dn((CN, UTF8, b"a" * 200)), "CN=" + "a" * 200)
+        self.assertEqual(dn((CN, UTF8, b"a" * 3000)), "CN=" + "a" * 3000)
+
+    def test_teletex(self) -> None:
+        """
+        A teletex string is shown as text if it has nothing but printable ASCII in it.
+        """
+        self.assertEqual(dn((CN, TELETEX, b"a,b")), "CN=a\\,b")
+        self.assertEqual(dn((CN, TELETEX, b"a\xe9")), "CN=\\#61e9")
+        self.assertEqual(dn((CN, TELETEX, b"a\n")), "CN=\\#610a")
+
+    def test_wide(self) -> None:
+        """
+        A BMP string is UTF-16; a universal string is shown in hexadecimal.
+        """
+        self.assertEqual(dn((CN, BMP, "a,\u65e5".encode("utf-16-be"))), "CN=a\\,\u65e5")
+        self.assertEqual(dn((CN, BMP, b"\xd8\x00\x00a")), "CN=\\#d8000061")
+        self.assertEqual(dn((CN, UNIVERSAL, "a".encode("utf-32-be"))), "CN=\\#00000061")
+
+    def test_nul(self) -> None:
+        """
+        A value with a NUL in it, at which C programs would stop reading, is shown in hexadecimal.
+        """
+        self.assertEqual(dn((CN, UTF8, b"alice\0.evil")), "CN=#0c0b616c696365002e6576696c")
+        self.assertEqual(dn((CN, BMP, b"\0a\0\0\0b")), "CN=#1e060061000000" + "62")
+
+    def test_notUTF8(self) -> None:
+        """
+        Bytes that are not UTF-8 survive.
+        """
+        self.assertEqual(dn((CN, UTF8, b"a\xff")), "CN=a\udcff")
+
+    def test_emptyValue(self) -> None:
+        """
+        For a name with an empty value libvirt often has no text, and then neither has kaproto.
+        """
+        for tag in (UTF8, NUMERIC):
+            with self.assertRaisesRegex(ValueError, "empty CN"):
+                dn((CN, tag, b""))
+        self.assertEqual(dn(("2.5.4.6", PRINTABLE, b"")), "C=#1300")
+
+    def test_emptyName(self) -> None:
+        """
+        A certificate may have no subject.
+        """
+        self.assertEqual(dn(), "")
+
+    def test_withoutVersion(self) -> None:
+        """
+        The oldest form of certificates has no version.
+        """
+        subject = name([(CN, UTF8, b"old")])
+        body = b"".join([element(0x02, b"\1"), *[element(0x30, b"")] * 3, subject])
+        old = element(0x30, element(0x30, body))
+        self.assertEqual(distinguishedName(old), "CN=old")
+
+    def test_notACertificate(self) -> None:
+        """
+        What is no certificate is refused.
+        """
+        for data in (b"", b"\x30\x00", element(0x30, element(0x30, b"\2\1\1"))):
+            with self.assertRaisesRegex(ValueError, "not a certificate"):
+                distinguishedName(data)
+
+    def test_noKind(self) -> None:
+        """
+        An attribute that is of no kind is refused.
+        """
+        attribute = element(0x30, element(0x06, b"") + element(UTF8, b"a"))
+        subject = element(0x30, element(0x31, attribute))
+        with self.assertRaisesRegex(ValueError, "of no kind"):
+            distinguishedName(certificateFor(subject))
+
+    @given(st.data())
+    def test_cutOrSpoiled(self, data: st.DataObject) -> None:
+        """
+        Whatever is done to a certificate, there is a name in it or a L{ValueError}.
+        """
+        whole = certificateFor(name([(CN, UTF8, b"alice")], [("1.2.3", UTF8, b"b")]))
+        spoiled = bytearray(whole[: data.draw(st.integers(0, len(whole)))])
+        for _ in range(data.draw(st.integers(0, 3))):
+            if spoiled:
+                at = data.draw(st.integers(0, len(spoiled) - 1))
+                spoiled[at] = data.draw(st.integers(0, 255))
+        with contextlib.suppress(ValueError):
+            self.assertIsInstance(distinguishedName(bytes(spoiled)), str)
+
+
+class GlobTests(SynchronousTestCase):
+    """
+    Tests for L{matchesGlob}.
+    """
+
+    def test_patterns(self) -> None:
+        """
+        A star is anything, a question mark one character, and the whole text has to fit.
+        """
+        alice = "C=GB,O=Red Hat,CN=alice"
+        for pattern in ("*", alice, "C=GB,*,CN=alice", "*CN=alic?", "C=??,*", "***"):
+            self.assertTrue(matchesGlob(alice, pattern), pattern)
+        for pattern in ("", "alice", "C=GB,*,CN=bob", "*CN=alice?", "c=gb,*", "*CN=Alice"):
+            self.assertFalse(matchesGlob(alice, pattern), pattern)
+
+    def test_bracketsAreThemselves(self) -> None:
+        """
+        Brackets, which mean something to a shell, mean nothing here.
+        """
+        self.assertTrue(matchesGlob("a[b]c", "a[b]c"))
+        self.assertTrue(matchesGlob("[!", "[!"))
+        self.assertFalse(matchesGlob("abc", "a[b]c"))
+
+    def test_lines(self) -> None:
+        """
+        A line break is a character like any other.
+        """
+        self.assertTrue(matchesGlob("a\nb", "a?b"))
+        self.assertFalse(matchesGlob("a\nb", "a"))
+
+    @given(st.text("ab*?[\\", max_size=8))
+    def test_itself(self, text: str) -> None:
+        """
+        Every text without brackets fits itself as a pattern.
+        """
+        self.assertTrue(matchesGlob(text, text))

@@ -1,0 +1,191 @@
+"""
+Tests for L{kaproto.security.endpoints}.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IStreamServerEndpointStringParser
+from twisted.internet.protocol import Factory
+from twisted.internet.testing import MemoryReactor, MemoryReactorClock
+from twisted.plugin import getPlugins
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.trial.unittest import SynchronousTestCase
+
+from kaproto.security.certificates import PKIError
+from kaproto.security.endpoints import LibvirtTLSParser, TLSServerEndpoint, transportOf
+from kaproto.security.pki import PKI_DIRECTORY
+from tests.pki import Authority, distinguished
+
+
+class LibvirtTLSTests(SynchronousTestCase):
+    """
+    Tests for the endpoint string C{libvirttls:}.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make a server's files.
+        """
+        authority = Authority()
+        self.directory = Path(self.mktemp()).absolute()
+        self.identity = authority.issue(distinguished("server"))
+        authority.write(str(self.directory), self.identity)
+        self.reactor = MemoryReactorClock()
+
+    def parse(self, rest: str = "") -> TLSServerEndpoint:
+        """
+        Parse a string with these files.
+        """
+        endpoint: Any = serverFromString(
+            self.reactor, f"libvirttls:16514:pki={self.directory}{rest}"
+        )
+        self.assertIsInstance(endpoint, TLSServerEndpoint)
+        assert isinstance(endpoint, TLSServerEndpoint)
+        return endpoint
+
+    def listen(self, rest: str = "") -> tuple[Any, ...]:
+        """
+        Listen.
+
+        @return: port, factory, backlog and interface.
+        """
+        factory = Factory()
+        self.successResultOf(self.parse(rest).listen(factory))
+        server: tuple[Any, ...] = self.reactor.tcpServers[-1]
+        self.assertIsInstance(server[1], TLSMemoryBIOFactory)
+        self.assertIs(server[1].wrappedFactory, factory)
+        return server
+
+    def test_installed(self) -> None:
+        """
+        Twisted finds the parser.
+        """
+        parsers: list[object] = list(getPlugins(IStreamServerEndpointStringParser))
+        self.assertTrue(any(isinstance(parser, LibvirtTLSParser) for parser in parsers))
+
+    def test_cheap(self) -> None:
+        """
+        Programs that have other endpoints do not pay for it.
+        """
+        code = (
+            "import sys\n"
+            "import kaproto.security.endpoints\n"
+            "names = 'kaproto.security.tls', 'service_identity'\n"
+            "print([name for name in sys.modules if name in names])\n"
+        )
+        result = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=Path(__file__).parent.parent,
+        )
+        self.assertEqual(result.stdout, "[]\n")
+
+    def test_listens(self) -> None:
+        """
+        It listens on the port, on all addresses, with a long backlog.
+        """
+        port, _factory, backlog, interface = self.listen()
+        self.assertEqual((port, backlog, interface), (16514, 1024, ""))
+
+    def test_where(self) -> None:
+        """
+        Address and backlog can be given.
+        """
+        _port, _factory, backlog, interface = self.listen(":interface=127.0.0.1:backlog=7")
+        self.assertEqual((backlog, interface), (7, "127.0.0.1"))
+
+    def test_sixth(self) -> None:
+        """
+        An address of the sixth version can be given too.
+        """
+        self.assertEqual(self.listen(":interface=\\:\\:1")[3], "::1")
+
+    def test_defaults(self) -> None:
+        """
+        Port and folder are libvirt's unless given.
+        """
+        if PKI_DIRECTORY.joinpath("libvirt/servercert.pem").exists():
+            self.skipTest("this machine has certificates of its own")
+        with self.assertRaisesRegex(PKIError, "/etc/pki/CA/cacert.pem: there is no such file"):
+            LibvirtTLSParser().parseStreamServer(self.reactor)
+
+    def test_files(self) -> None:
+        """
+        Each file can be given.
+        """
+        for key, name in [("ca", "CA/cacert.pem"), ("cert", "libvirt/servercert.pem")]:
+            (self.directory / name).rename(self.directory / "other.pem")
+            self.assertRaises(PKIError, self.parse)
+            self.parse(f":{key}={self.directory}/other.pem")
+            (self.directory / "other.pem").rename(self.directory / name)
+        (self.directory / "libvirt/private/serverkey.pem").rename(self.directory / "other.pem")
+        self.parse(f":key={self.directory}/other.pem")
+
+    def test_crl(self) -> None:
+        """
+        So can a list of revoked certificates, which then has to be there.
+        """
+        with self.assertRaisesRegex(PKIError, "nothere.pem: there is no such file"):
+            self.parse(":crl=nothere.pem")
+
+    def test_verify(self) -> None:
+        """
+        Clients need certificates unless that is turned off.
+        """
+        self.assertTrue(self.parse().contextFactory.verify)
+        self.assertTrue(self.parse(":verify=yes").contextFactory.verify)
+        self.assertFalse(self.parse(":verify=no").contextFactory.verify)
+
+    def test_mistakes(self) -> None:
+        """
+        Mistakes are named.
+        """
+        for rest, words in [
+            (":verify=maybe", "verify is yes or no, not 'maybe'"),
+            (":backlog=many", "backlog is a whole number, not 'many'"),
+            (":certs=x", "there is no certs=; there are backlog, ca, cert, crl, interface, key, "),
+        ]:
+            with self.assertRaisesRegex(ValueError, words):
+                self.parse(rest)
+        with self.assertRaisesRegex(ValueError, "port is a whole number, not 'x'"):
+            LibvirtTLSParser().parseStreamServer(self.reactor, "x", pki=str(self.directory))
+
+    def test_timelessReactor(self) -> None:
+        """
+        A reactor that has no time is good enough.
+        """
+        endpoint = LibvirtTLSParser().parseStreamServer(MemoryReactor(), pki=str(self.directory))
+        self.assertIsInstance(endpoint, TLSServerEndpoint)
+
+
+class TransportOfTests(SynchronousTestCase):
+    """
+    Tests for L{transportOf}.
+    """
+
+    def test_kinds(self) -> None:
+        """
+        What is not known to be more counts as plain TCP.
+        """
+        for description, transport in [
+            ("libvirttls:16514", "tls"),
+            ("ssl:443:privateKey=x", "tls"),
+            ("tls:/dir:port=443", "tls"),
+            ("unix:/run/x", "unix"),
+            ("haproxy:unix:/run/x", "unix"),
+            ("systemd:domain=UNIX:name=x", "unix"),
+            ("systemd:domain=INET:name=x", "tcp"),
+            ("tcp:16509", "tcp"),
+            ("tcp6:16509", "tcp"),
+            ("16509", "tcp"),
+            ("whatever", "tcp"),
+        ]:
+            self.assertEqual(transportOf(description), transport, description)

@@ -1,0 +1,169 @@
+"""
+Tests for L{kaproto.security.pki}.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from kaproto.security.pki import CertificateFiles, clientFiles, serverFiles
+
+
+def touch(path: Path) -> Path:
+    """
+    Make an empty file, and the folders above it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    return path
+
+
+def fill(directory: Path) -> CertificateFiles:
+    """
+    Make all of a client's files in one folder.
+    """
+    names = ("cacert.pem", "clientcert.pem", "clientkey.pem", "cacrl.pem")
+    ca, certificate, key, crl = (touch(directory / name) for name in names)
+    return CertificateFiles(ca, certificate, key, crl, server=False)
+
+
+class ServerFilesTests(SynchronousTestCase):
+    """
+    Tests for L{serverFiles}.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make a folder.
+        """
+        self.directory = Path(self.mktemp())
+
+    def test_defaults(self) -> None:
+        """
+        The names are those that libvirtd has.
+        """
+        self.assertEqual(
+            serverFiles(),
+            CertificateFiles(
+                Path("/etc/pki/CA/cacert.pem"),
+                Path("/etc/pki/libvirt/servercert.pem"),
+                Path("/etc/pki/libvirt/private/serverkey.pem"),
+                Path("/etc/pki/CA/cacrl.pem") if os.path.exists("/etc/pki/CA/cacrl.pem") else None,
+                server=True,
+            ),
+        )
+
+    def test_crl(self) -> None:
+        """
+        A list of revoked certificates is used if it is there.
+        """
+        self.assertIsNone(serverFiles(self.directory).crl)
+        crl = touch(self.directory / "CA/cacrl.pem")
+        self.assertEqual(serverFiles(self.directory).crl, crl)
+
+    def test_elsewhere(self) -> None:
+        """
+        Each file can be another.
+        """
+        files = serverFiles(
+            self.directory, ca=Path("a"), certificate=Path("b"), key=Path("c"), crl=Path("d")
+        )
+        self.assertEqual(
+            files, CertificateFiles(Path("a"), Path("b"), Path("c"), Path("d"), server=True)
+        )
+
+
+class ClientFilesTests(SynchronousTestCase):
+    """
+    Tests for L{clientFiles}.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make folders for a machine and a user.
+        """
+        self.machine = Path(self.mktemp())
+        self.home = Path(self.mktemp())
+        self.own = self.home / ".pki/libvirt"
+
+    def find(self) -> CertificateFiles:
+        """
+        Find the user's files.
+        """
+        return clientFiles(directory=self.machine, home=self.home)
+
+    def test_flat(self) -> None:
+        """
+        In the folder of C{pkipath} are all files side by side.
+        """
+        flat = fill(self.machine)
+        self.assertEqual(clientFiles(self.machine), flat)
+
+    def test_flatWithoutCertificate(self) -> None:
+        """
+        A client need have no certificate.
+        """
+        ca = touch(self.machine / "cacert.pem")
+        self.assertEqual(
+            clientFiles(self.machine), CertificateFiles(ca, None, None, None, server=False)
+        )
+
+    def test_flatWithoutKey(self) -> None:
+        """
+        A certificate without its key is not passed over.
+        """
+        certificate = touch(self.machine / "clientcert.pem")
+        files = clientFiles(self.machine)
+        self.assertEqual(files.certificate, certificate)
+        self.assertEqual(files.key, self.machine / "clientkey.pem")
+
+    def test_machine(self) -> None:
+        """
+        The machine's files are those that libvirt has.
+        """
+        ca = touch(self.machine / "CA/cacert.pem")
+        crl = touch(self.machine / "CA/cacrl.pem")
+        certificate = touch(self.machine / "libvirt/clientcert.pem")
+        key = touch(self.machine / "libvirt/private/clientkey.pem")
+        self.assertEqual(self.find(), CertificateFiles(ca, certificate, key, crl, server=False))
+
+    def test_user(self) -> None:
+        """
+        The user's own come before those.
+        """
+        self.test_machine()
+        own = fill(self.own)
+        self.assertEqual(self.find(), own)
+
+    def test_halfAUser(self) -> None:
+        """
+        What the user does not have is taken from the machine; certificate and key go together.
+        """
+        self.test_machine()
+        touch(self.own / "clientcert.pem")
+        ca = touch(self.own / "cacert.pem")
+        files = self.find()
+        self.assertEqual(files.ca, ca)
+        self.assertEqual(files.certificate, self.machine / "libvirt/clientcert.pem")
+        self.assertEqual(files.crl, self.machine / "CA/cacrl.pem")
+
+    def test_rootHasNone(self) -> None:
+        """
+        Root uses the machine's.
+        """
+        self.patch(os, "geteuid", lambda: 0)
+        self.patch(Path, "home", lambda: self.home)
+        touch(self.own / "cacert.pem")
+        self.assertEqual(clientFiles(directory=self.machine).ca, self.machine / "CA/cacert.pem")
+
+    def test_othersHave(self) -> None:
+        """
+        Everybody else has a home.
+        """
+        self.patch(os, "geteuid", lambda: 1000)
+        self.patch(Path, "home", lambda: self.home)
+        ca = touch(self.own / "cacert.pem")
+        self.assertEqual(clientFiles(directory=self.machine).ca, ca)

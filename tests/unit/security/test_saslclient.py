@@ -1,0 +1,317 @@
+"""
+Tests for L{kaproto.security.saslclient}.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+from scramp import ScramMechanism
+from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from kaproto.errors import AuthenticationFailed, RemoteError
+from kaproto.security.admission import mechanismsFor
+from kaproto.security.saslclient import Login, authenticate, chooseMechanism
+from kaproto.security.saslserver import SASLFailed, SASLServer, makePortal
+from kaproto.security.scram import ScramKeys
+from kaproto.wire.programs import AuthType, Procedure
+from kaproto.wire.sasl import SASLResult, packMechanisms, packResult, unpackStart, unpackStep
+from kaproto.wire.xdr import XDRError
+
+SASL = [int(AuthType.SASL)]
+ALICE = Login("alice", "sesame")
+
+
+class LoginTests(SynchronousTestCase):
+    """
+    Tests for L{Login}.
+    """
+
+    def test_secret(self) -> None:
+        """
+        The password is not shown.
+        """
+        self.assertEqual(repr(ALICE), "Login(user='alice', mechanism=None)")
+
+
+class ChooseTests(SynchronousTestCase):
+    """
+    Tests for L{chooseMechanism}.
+    """
+
+    def test_strongest(self) -> None:
+        """
+        The strongest that both ends have is chosen.
+        """
+        both = ["PLAIN", "DIGEST-MD5", "SCRAM-SHA-256"]
+        self.assertEqual(chooseMechanism(both, None, secure=True), "SCRAM-SHA-256")
+        self.assertEqual(chooseMechanism(["PLAIN"], None, secure=True), "PLAIN")
+        self.assertEqual(chooseMechanism(both, "PLAIN", secure=True), "PLAIN")
+
+    def test_insecure(self) -> None:
+        """
+        Where somebody can listen, a password is not sent as it is, not even if wanted.
+        """
+        offered = ["PLAIN", "SCRAM-SHA-256"]
+        self.assertEqual(chooseMechanism(offered, None, secure=False), "SCRAM-SHA-256")
+        for wanted in (None, "PLAIN"):
+            with self.assertRaisesRegex(AuthenticationFailed, "PLAIN only over TLS"):
+                chooseMechanism(["PLAIN"], wanted, secure=False)
+
+    def test_none(self) -> None:
+        """
+        If there is none, it is told what each end has.
+        """
+        with self.assertRaisesRegex(
+            AuthenticationFailed, "the server has GSSAPI, this client SCRAM-SHA-256, PLAIN$"
+        ):
+            chooseMechanism(["GSSAPI"], None, secure=True)
+        with self.assertRaisesRegex(AuthenticationFailed, "has none, .*, and GSSAPI is wanted$"):
+            chooseMechanism([], "GSSAPI", secure=True)
+
+    def test_withoutScramp(self) -> None:
+        """
+        Without scramp there is PLAIN.
+        """
+        with mock.patch.dict(sys.modules, {"scramp": None}):
+            chosen = chooseMechanism(["PLAIN", "SCRAM-SHA-256"], None, secure=True)
+        self.assertEqual(chosen, "PLAIN")
+
+
+class AuthenticateTests(SynchronousTestCase):
+    """
+    Tests for L{authenticate}.
+    """
+
+    def authenticate(
+        self,
+        call: Callable[[int, bytes], Any],
+        login: Login = ALICE,
+        types: list[int] = SASL,
+    ) -> Deferred[None]:
+        """
+        Authenticate.
+        """
+
+        async def calling(procedure: int, payload: bytes) -> bytes:
+            result = call(procedure, payload)
+            return result if isinstance(result, bytes) else bytes(await result)
+
+        return Deferred.fromCoroutine(authenticate(calling, types, login, secure=True))
+
+    def refusal(self, *arguments: Any, kind: type[Exception] = AuthenticationFailed) -> str:
+        """
+        Authenticate in vain.
+        """
+        return str(self.failureResultOf(self.authenticate(*arguments), kind).value)
+
+    def realServer(self, **users: bytes) -> tuple[SASLServer, Callable[[int, bytes], Any]]:
+        """
+        Have kaproto's own server at the other end.
+        """
+        portal = makePortal([InMemoryUsernamePasswordDatabaseDontUse(**users)])
+        server = SASLServer(portal, mechanismsFor(portal, secure=True))
+
+        async def call(procedure: int, payload: bytes) -> bytes:
+            try:
+                if procedure == Procedure.AUTH_SASL_INIT:
+                    return packMechanisms(server.init())
+                if procedure == Procedure.AUTH_SASL_START:
+                    return packResult(await server.start(*unpackStart(payload)))
+                return packResult(await server.step(unpackStep(payload)))
+            except SASLFailed as error:
+                raise RemoteError(45, 7, "authentication failed") from error
+
+        return server, call
+
+    def scriptedServer(
+        self, *results: SASLResult | bytes, mechanism: str = "PLAIN"
+    ) -> Callable[[int, bytes], Any]:
+        """
+        Have a server at the other end that says what the test says.
+        """
+        answers = iter(results)
+        self.said: list[bytes | None] = []
+
+        def call(procedure: int, payload: bytes) -> bytes:
+            if procedure == Procedure.AUTH_SASL_INIT:
+                return packMechanisms([mechanism])
+            starts = procedure == Procedure.AUTH_SASL_START
+            self.said.append(unpackStart(payload)[1] if starts else unpackStep(payload))
+            answer = next(answers)
+            return answer if isinstance(answer, bytes) else packResult(answer)
+
+        return call
+
+    def test_both(self) -> None:
+        """
+        A right password is let in by each mechanism, a wrong one by none.
+        """
+        for mechanism in ("PLAIN", "SCRAM-SHA-256", None):
+            server, call = self.realServer(alice=b"sesame")
+            self.successResultOf(self.authenticate(call, Login("alice", "sesame", mechanism)))
+            self.assertEqual(server.user, "alice")
+            self.assertEqual(server.mechanism, mechanism or "SCRAM-SHA-256")
+            _server, call = self.realServer(alice=b"other")
+            message = self.refusal(call, Login("alice", "sesame", mechanism))
+            self.assertEqual(
+                message,
+                "the server does not let 'alice' in: the name or the password is wrong",
+            )
+
+    def test_otherErrors(self) -> None:
+        """
+        An error that is not about the login stays what it is.
+        """
+
+        def call(procedure: int, payload: bytes) -> bytes:
+            raise RemoteError(38, 7, "out of memory")
+
+        self.assertIn("out of memory", self.refusal(call, kind=RemoteError))
+
+    def test_otherKinds(self) -> None:
+        """
+        A server that wants something other than SASL cannot be satisfied.
+        """
+        message = self.refusal(self.scriptedServer(), ALICE, [int(AuthType.POLKIT), 77])
+        self.assertEqual(message, "the server wants authentication by polkit, 77, not SASL")
+
+    def test_undecodable(self) -> None:
+        """
+        An answer that cannot be decoded is for the caller to judge.
+        """
+        self.refusal(self.scriptedServer(b"\0"), kind=XDRError)
+
+    def test_plainWithNul(self) -> None:
+        """
+        A NUL would end a name or a password too early.
+        """
+        for login in (Login("a\0b", "c"), Login("a", "b\0c")):
+            self.assertIn("NUL", self.refusal(self.scriptedServer(), login))
+
+    def test_plainAskedForMore(self) -> None:
+        """
+        PLAIN has only one thing to say.
+        """
+        call = self.scriptedServer(SASLResult(complete=False, data=b""))
+        self.assertIn("more than PLAIN has to say", self.refusal(call))
+
+    def scramServer(self, password: str, **changes: bytes) -> Callable[[int, bytes], Any]:
+        """
+        Have a server at the other end that does SCRAM in more steps than need be.
+
+        @param changes: what it says instead of what it should, as C{first} and C{final}.
+        """
+        keys = ScramKeys.fromPassword(password)
+        server = ScramMechanism("SCRAM-SHA-256").make_server(
+            lambda _user: (keys.salt, keys.stored, keys.server, keys.iterations)
+        )
+        state = iter(("first", "final", "end"))
+
+        def call(procedure: int, payload: bytes) -> bytes:
+            if procedure == Procedure.AUTH_SASL_INIT:
+                return packMechanisms(["SCRAM-SHA-256"])
+            match next(state):
+                case "first":
+                    _mechanism, data = unpackStart(payload)
+                    assert data is not None
+                    server.set_client_first(data.decode())
+                    first = server.get_server_first().encode()
+                    return packResult(SASLResult(False, changes.get("first", first)))
+                case "final":
+                    data = unpackStep(payload)
+                    assert data is not None
+                    if "final" not in changes:
+                        server.set_client_final(data.decode())
+                        changes["final"] = server.get_server_final().encode()
+                    return packResult(SASLResult(False, changes["final"]))
+                case _:
+                    return packResult(SASLResult(True, None))
+
+        return call
+
+    def test_scramInMoreSteps(self) -> None:
+        """
+        A server may prove itself in a step of its own.
+        """
+        self.successResultOf(self.authenticate(self.scramServer("sesame")))
+
+    def test_scramWithoutProof(self) -> None:
+        """
+        A server that lets the client in without knowing the password is not trusted.
+        """
+        call = self.scriptedServer(SASLResult(complete=True, data=None), mechanism="SCRAM-SHA-256")
+        self.assertIn("does not prove that it knows the password", self.refusal(call))
+
+    def test_scramWithWrongProof(self) -> None:
+        """
+        Nor is one with a wrong proof.
+        """
+        call = self.scramServer("other", final=b"v=AAAA")
+        self.assertIn("does not prove that it knows the password", self.refusal(call))
+
+    def test_scramMalformed(self) -> None:
+        """
+        Nor one that does not speak SCRAM.
+        """
+        for first in (b"rubbish", b"\xff", b""):
+            call = self.scramServer("sesame", first=first)
+            self.assertIn("the server's part of SCRAM is wrong", self.refusal(call))
+
+    def test_scramTooManyIterations(self) -> None:
+        """
+        Nor one that would keep the client busy for long.
+        """
+
+        def call(procedure: int, payload: bytes) -> bytes:
+            if procedure == Procedure.AUTH_SASL_INIT:
+                return packMechanisms(["SCRAM-SHA-256"])
+            data = unpackStart(payload)[1]
+            assert data is not None
+            nonce = data.decode().partition("r=")[2]
+            first = f"r={nonce}x,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=9999999".encode()
+            return packResult(SASLResult(complete=False, data=first))
+
+        self.assertIn("hashed 9999999 times", self.refusal(call))
+
+    def test_scramImpossible(self) -> None:
+        """
+        Some characters cannot be in a password.
+        """
+        call = self.scriptedServer(mechanism="SCRAM-SHA-256")
+        self.assertIn("no name or password can be", self.refusal(call, Login("a", "\x07")))
+
+    def test_endless(self) -> None:
+        """
+        A server that never comes to an end is left.
+        """
+        more = SASLResult(complete=False, data=None)
+        keys = ScramKeys.fromPassword("sesame")
+        server = ScramMechanism("SCRAM-SHA-256").make_server(
+            lambda _user: (keys.salt, keys.stored, keys.server, keys.iterations)
+        )
+        answers: list[bytes] = []
+
+        def call(procedure: int, payload: bytes) -> bytes:
+            if procedure == Procedure.AUTH_SASL_INIT:
+                return packMechanisms(["SCRAM-SHA-256"])
+            answers.append(payload)
+            if len(answers) == 1:
+                data = unpackStart(payload)[1]
+                assert data is not None
+                server.set_client_first(data.decode())
+                return packResult(SASLResult(False, server.get_server_first().encode()))
+            if len(answers) == 2:
+                data = unpackStep(payload)
+                assert data is not None
+                server.set_client_final(data.decode())
+                return packResult(SASLResult(False, server.get_server_final().encode()))
+            return packResult(more)
+
+        self.assertIn("not come to an end after 8 steps", self.refusal(call))
+        self.assertEqual(len(answers), 9)

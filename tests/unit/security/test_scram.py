@@ -1,0 +1,390 @@
+"""
+Tests for L{kaproto.security.scram}.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scramp import ScramClient
+from twisted.cred.checkers import (
+    AllowAnonymousAccess,
+    ICredentialsChecker,
+    InMemoryUsernamePasswordDatabaseDontUse,
+)
+from twisted.cred.credentials import IUsernameHashedPassword
+from twisted.cred.error import UnauthorizedLogin
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from kaproto.security.saslserver import Answer, SASLFailed, makePortal
+from kaproto.security.scram import ITERATIONS, IScramCredentials, ScramKeys, ScramSHA256
+
+EXAMPLE = (
+    "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$"
+    "WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:"
+    "wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU="
+)
+"""
+The password C{pencil} with the salt and the number of iterations of RFC 7677's example.
+"""
+
+
+class KeysTests(SynchronousTestCase):
+    """
+    Tests for L{ScramKeys}.
+    """
+
+    def test_example(self) -> None:
+        """
+        The keys are those that belong to the example in RFC 7677.
+        """
+        keys = ScramKeys.fromText(EXAMPLE)
+        self.assertEqual(ScramKeys.fromPassword("pencil", keys.salt), keys)
+        self.assertEqual(keys.toText(), EXAMPLE)
+
+    def test_saltIsRandom(self) -> None:
+        """
+        The same password has other keys each time.
+        """
+        self.assertNotEqual(ScramKeys.fromPassword("a"), ScramKeys.fromPassword("a"))
+
+    @settings(max_examples=10, deadline=None)
+    @given(st.text("abcXYZ09 \u00e9", min_size=1, max_size=12), st.integers(4096, 5000))
+    def test_roundTrip(self, password: str, iterations: int) -> None:
+        """
+        Keys survive being written down, and fit their password.
+        """
+        keys = ScramKeys.fromPassword(password, iterations=iterations)
+        self.assertEqual(ScramKeys.fromText(keys.toText()), keys)
+        self.assertTrue(keys.matches(password))
+        self.assertFalse(keys.matches(password + "x"))
+
+    def test_mistakes(self) -> None:
+        """
+        What does not have the form is refused.
+        """
+        for text, words in [
+            ("pencil", "not of the form"),
+            (EXAMPLE.replace("256", "1"), "not of the form"),
+            (EXAMPLE.replace("4096", "4095"), "4096 iterations or more"),
+            (EXAMPLE.replace("W22ZaJ0SNY7soEsUEjb6gQ==", "W22Z"), "wrong length"),
+            (EXAMPLE.replace("2dU=", "2dU0"), "wrong length"),
+            (EXAMPLE[:-1], "not in base64"),
+        ]:
+            with self.assertRaisesRegex(ValueError, words):
+                ScramKeys.fromText(text)
+
+    def test_impossiblePassword(self) -> None:
+        """
+        Some characters cannot be in a password, and with them none fits.
+        """
+        with self.assertRaisesRegex(ValueError, "no password can be that"):
+            ScramKeys.fromPassword("a\x07b")
+        self.assertFalse(ScramKeys.fromText(EXAMPLE).matches("a\x07b"))
+
+    def test_secret(self) -> None:
+        """
+        The representation shows no more than the number of iterations.
+        """
+        self.assertEqual(repr(ScramKeys.fromText(EXAMPLE)), "ScramKeys(iterations=4096)")
+
+    def test_fake(self) -> None:
+        """
+        Somebody who does not exist has the same salt each time, and others have another; no
+        password fits.
+        """
+        first, again = (ScramKeys.fake(b"bob", b"secret") for _ in range(2))
+        self.assertEqual((first.salt, first.iterations), (again.salt, ITERATIONS))
+        self.assertNotEqual(first.stored, again.stored)
+        self.assertNotEqual(ScramKeys.fake(b"eve", b"secret").salt, first.salt)
+        self.assertNotEqual(ScramKeys.fake(b"bob", b"other").salt, first.salt)
+
+    def test_fakeLooksReal(self) -> None:
+        """
+        The salt is as long as that of those who exist, and there are as many iterations.
+        """
+        for size in (12, 32, 33, 100):
+            real = ScramKeys.fromPassword("a", bytes(size), 5000)
+            fake = ScramKeys.fake(b"bob", b"secret", real)
+            self.assertEqual((len(fake.salt), fake.iterations), (size, 5000))
+
+
+@implementer(ICredentialsChecker)
+class Scripted:
+    """
+    A checker that does as the test says.
+    """
+
+    credentialInterfaces = (IScramCredentials,)
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+    def requestAvatarId(self, credentials: Any) -> Any:
+        """
+        See L{ICredentialsChecker}.
+        """
+        return self.answer(credentials)
+
+
+class MechanismTests(SynchronousTestCase):
+    """
+    Tests for L{ScramSHA256}.
+    """
+
+    def setUp(self) -> None:
+        """
+        Have a checker that knows Alice's password.
+        """
+        self.checker: ICredentialsChecker = InMemoryUsernamePasswordDatabaseDontUse(alice=b"sesame")
+
+    def mechanism(self) -> ScramSHA256:
+        """
+        Begin.
+        """
+        return ScramSHA256(makePortal([self.checker]))
+
+    def respond(self, mechanism: ScramSHA256, message: str | bytes | None) -> Answer:
+        """
+        Say something to the mechanism.
+        """
+        data = message.encode() if isinstance(message, str) else message
+        return self.successResultOf(Deferred.fromCoroutine(mechanism.respond(data)))
+
+    def refusal(self, mechanism: ScramSHA256, message: str | bytes) -> SASLFailed:
+        """
+        Say something to the mechanism that it does not like.
+        """
+        data = message.encode() if isinstance(message, str) else message
+        failure = self.failureResultOf(Deferred.fromCoroutine(mechanism.respond(data)), SASLFailed)
+        error = failure.value
+        assert isinstance(error, SASLFailed)
+        return error
+
+    def challenge(
+        self, user: str = "alice", password: str = "sesame"
+    ) -> tuple[ScramSHA256, ScramClient, str]:
+        """
+        Get as far as the server's first message.
+        """
+        mechanism = self.mechanism()
+        client = ScramClient(["SCRAM-SHA-256"], user, password)
+        answer = self.respond(mechanism, client.get_client_first())
+        self.assertIsNone(answer.user)
+        assert answer.data is not None
+        first = answer.data.decode()
+        client.set_server_first(first)
+        return mechanism, client, first
+
+    def test_right(self) -> None:
+        """
+        Who knows the password is let in, and is shown that the server knows it too.
+        """
+        mechanism, client, _first = self.challenge()
+        answer = self.respond(mechanism, client.get_client_final())
+        self.assertEqual(answer.user, "alice")
+        assert answer.data is not None
+        client.set_server_final(answer.data.decode())
+
+    def test_later(self) -> None:
+        """
+        A client that begins with nothing is asked to go on.
+        """
+        mechanism = self.mechanism()
+        self.assertEqual(self.respond(mechanism, None), Answer(b"", None))
+        mechanism.abandon()
+
+    def test_wrong(self) -> None:
+        """
+        A wrong password and an unknown name are the same.
+        """
+        errors = []
+        for user, password in (("alice", "other"), ("bob", "sesame")):
+            mechanism, client, _first = self.challenge(user, password)
+            error = self.refusal(mechanism, client.get_client_final())
+            self.assertEqual(error.user, user)
+            mechanism.abandon()
+            errors.append(str(error))
+        self.assertEqual(errors, ["no such user or another password"] * 2)
+
+    def test_unknownLooksKnown(self) -> None:
+        """
+        Somebody unknown is challenged like somebody known: with the same salt each time, of the
+        same length, and as many iterations.
+        """
+
+        def parts(user: str) -> tuple[str, str]:
+            _nonce, salt, iterations = self.challenge(user)[2].split(",")
+            return salt, iterations
+
+        known, again, unknown = parts("alice"), parts("alice"), parts("bob")
+        self.assertEqual(known, again)
+        self.assertEqual(unknown, parts("bob"))
+        self.assertEqual(len(known[0]), len(unknown[0]))
+        self.assertEqual(known[1], unknown[1])
+
+    def test_unknownCostsAsMuch(self) -> None:
+        """
+        For somebody unknown a password is hashed as often as for somebody known.
+        """
+        hashed: list[str] = []
+        fromPassword = ScramKeys.fromPassword
+
+        def counting(password: str, *arguments: Any) -> ScramKeys:
+            hashed.append(password)
+            return fromPassword(password, *arguments)
+
+        self.patch(ScramKeys, "fromPassword", counting)
+        for user in ("alice", "bob"):
+            del hashed[:]
+            self.challenge(user)
+            self.assertEqual(len(hashed), 1, user)
+
+    def test_abandoned(self) -> None:
+        """
+        The checker learns that a client that goes away has not proven anything.
+        """
+        results: list[bool] = []
+
+        def check(credentials: IScramCredentials) -> Deferred[bytes]:
+            challenged = credentials.challenge(ScramKeys.fromText(EXAMPLE))
+            return challenged.addCallback(results.append).addCallback(lambda _: b"alice")
+
+        self.checker = Scripted(check)
+        mechanism, _client, _first = self.challenge()
+        self.assertEqual(results, [])
+        mechanism.abandon()
+        mechanism.abandon()
+        self.assertEqual(results, [False])
+
+    def test_keys(self) -> None:
+        """
+        A checker may have the keys, and not the password.
+        """
+
+        def check(credentials: IScramCredentials) -> Deferred[bytes]:
+            challenged = credentials.challenge(ScramKeys.fromText(EXAMPLE))
+            return challenged.addCallback(lambda proven: b"ALICE" if proven else b"nobody")
+
+        self.checker = Scripted(check)
+        mechanism, client, first = self.challenge(password="pencil")
+        self.assertIn("s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096", first)
+        self.assertEqual(self.respond(mechanism, client.get_client_final()).user, "ALICE")
+
+    def test_hastyChecker(self) -> None:
+        """
+        A checker that takes the promise of a proof for one lets nobody in who has none.
+        """
+
+        @implementer(ICredentialsChecker)
+        class Hasty:
+            credentialInterfaces = (IUsernameHashedPassword,)
+
+            def requestAvatarId(self, credentials: Any) -> Any:
+                """
+                Forget to wait.
+                """
+                return succeed(b"alice") if credentials.checkPassword(b"sesame") else None
+
+        self.checker = Hasty()
+        mechanism, client, _first = self.challenge(password="other")
+        self.refusal(mechanism, client.get_client_final())
+        mechanism, client, _first = self.challenge()
+        self.assertEqual(self.respond(mechanism, client.get_client_final()).user, "alice")
+
+    def test_twoChallenges(self) -> None:
+        """
+        A checker that challenges twice gets one answer, to the first.
+        """
+
+        def check(credentials: IScramCredentials) -> Deferred[bytes]:
+            credentials.challenge(ScramKeys.fromText(EXAMPLE))
+            challenged = credentials.challenge(ScramKeys.fromPassword("other"))
+            return challenged.addCallback(lambda _proven: b"alice")
+
+        self.checker = Scripted(check)
+        mechanism, client, _first = self.challenge(password="pencil")
+        self.assertEqual(self.respond(mechanism, client.get_client_final()).user, "alice")
+
+    def test_provenAndYetNotLetIn(self) -> None:
+        """
+        The checker has the last word.
+        """
+
+        def check(credentials: IScramCredentials) -> Deferred[bool]:
+            challenged = credentials.challenge(ScramKeys.fromText(EXAMPLE))
+            return challenged.addCallback(lambda _: fail(UnauthorizedLogin("locked")))
+
+        self.checker = Scripted(check)
+        mechanism, client, _first = self.challenge(password="pencil")
+        error = self.refusal(mechanism, client.get_client_final())
+        self.assertEqual(str(error), "not let in")
+
+    def test_brokenChecker(self) -> None:
+        """
+        A checker that is broken lets nobody in, and the log says so.
+        """
+
+        def check(credentials: object) -> None:
+            raise ZeroDivisionError
+
+        self.checker = Scripted(check)
+        mechanism, client, _first = self.challenge()
+        self.refusal(mechanism, client.get_client_final())
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_noChecker(self) -> None:
+        """
+        Without a checker that could say, nobody is let in.
+        """
+        self.checker = AllowAnonymousAccess()
+        mechanism, client, _first = self.challenge()
+        self.refusal(mechanism, client.get_client_final())
+
+    def test_passwordThatCannotBe(self) -> None:
+        """
+        A password in the checker's database that nobody could type fits nothing.
+        """
+        self.checker = InMemoryUsernamePasswordDatabaseDontUse(alice=b"\xff", bob=b"\x07")
+        for user in ("alice", "bob"):
+            mechanism, client, _first = self.challenge(user)
+            self.refusal(mechanism, client.get_client_final())
+
+    def test_malformed(self) -> None:
+        """
+        Messages that make no sense are refused.
+        """
+        for message in (b"", b"\xff", b"n,,n=,r=x", b"p=tls-unique,,n=alice,r=x", b"n,a=b,n=c,r=x"):
+            self.assertIn("malformed", str(self.refusal(self.mechanism(), message)))
+        mechanism, _client, _first = self.challenge()
+        error = self.refusal(mechanism, b"rubbish")
+        self.assertIn("malformed", str(error))
+        self.assertEqual(error.user, "alice")
+
+    def test_notYoursNonce(self) -> None:
+        """
+        A proof for another conversation is no proof.
+        """
+        mechanism, _client, _first = self.challenge()
+        _mechanism, other, _first = self.challenge()
+        self.refusal(mechanism, other.get_client_final())
+
+    @settings(max_examples=30, deadline=None)
+    @given(st.binary(max_size=30), st.binary(max_size=30))
+    def test_anything(self, first: bytes, second: bytes) -> None:
+        """
+        Whatever is said, it is an answer or L{SASLFailed}, and nobody is let in.
+        """
+        mechanism = self.mechanism()
+        for data in (b"n,," + first, first, second):
+            result: list[Any] = []
+            Deferred.fromCoroutine(mechanism.respond(data)).addBoth(result.append)
+            if isinstance(result[0], Answer):
+                self.assertIsNone(result[0].user)
+            else:
+                result[0].trap(SASLFailed)
+        mechanism.abandon()

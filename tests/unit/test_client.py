@@ -1,0 +1,1574 @@
+"""
+Tests for L{kaproto.client}.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Awaitable, Callable
+from typing import cast
+
+from automat import NoTransition
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.application.internet import ClientService
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, UNIXClientEndpoint
+from twisted.internet.error import ConnectError, ConnectionLost
+from twisted.internet.interfaces import (
+    IProtocol,
+    IProtocolFactory,
+    IStreamClientEndpoint,
+    ITransport,
+)
+from twisted.internet.protocol import Protocol
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from kaproto.client import (
+    KeepAliveClientFactory,
+    KeepAliveClientProtocol,
+    connect,
+    endpointFor,
+)
+from kaproto.errors import (
+    AuthenticationFailed,
+    ConnectionClosed,
+    DeadlineMissed,
+    KeepAliveTimeout,
+    KeepAliveUnsupported,
+    LocalProtocolError,
+    RemoteError,
+    RemoteProtocolError,
+)
+from kaproto.interfaces import Admission, Refused
+from kaproto.keepalive.liveness import KeepAlive
+from kaproto.keepalive.pacemaker import TICK
+from kaproto.peer import Peer
+from kaproto.policies import Mandatory, Policy
+from kaproto.rpc.protocol import KeepAliveProtocol
+from kaproto.server import KeepAliveServerFactory
+from kaproto.testing import MemoryTransport, Sent
+from kaproto.wire.message import (
+    MESSAGE_MAX,
+    PING,
+    PONG,
+    Message,
+    MessageType,
+    Status,
+    packError,
+    packMessage,
+)
+from kaproto.wire.programs import (
+    KEEPALIVE_PROGRAM,
+    QEMU_PROGRAM,
+    REMOTE_PROGRAM,
+    CloseReason,
+    Feature,
+    Procedure,
+)
+from kaproto.wire.xdr import Packer
+from tests.strategies import garbage, messages, pieces
+from tests.support import (
+    ADDRESS,
+    KEEPALIVE,
+    OPEN,
+    ClockTestCase,
+    Probe,
+    Wire,
+    call,
+    feature,
+    opening,
+)
+
+YES = b"\0\0\0\1"
+NO = b"\0\0\0\0"
+NO_AUTHENTICATION = b"\0\0\0\1\0\0\0\0"
+UNKNOWN_PROCEDURE = RemoteError(39, 7, "unknown procedure: 66")
+REFUSED = RemoteError(9, 7, "operation failed: keepalive is required here", 2)
+
+Connected = Callable[[KeepAliveClientProtocol], Awaitable[object] | None]
+Answer = bytes | RemoteError
+
+
+def answer(message: Message, what: Answer = b"") -> bytes:
+    """
+    @return: the reply to a call.
+    """
+    if isinstance(what, RemoteError):
+        return message.reply(packError(what), Status.ERROR)
+    return message.reply(what)
+
+
+def event(procedure: int, payload: bytes = b"", program: int = REMOTE_PROGRAM) -> Message:
+    """
+    @return: a message that answers no call.
+    """
+    return call(procedure, payload, 1, program=program, kind=MessageType.MESSAGE)
+
+
+def closing(reason: int) -> Message:
+    """
+    @return: the event by which a server says why it closes.
+    """
+    return event(Procedure.CONNECT_EVENT_CONNECTION_CLOSED, Packer().int32(reason).packed())
+
+
+class ClientTestCase(ClockTestCase):
+    """
+    A test of a client, whose server is the test.
+    """
+
+    def connect(
+        self, factory: KeepAliveClientFactory | None = None
+    ) -> Wire[KeepAliveClientProtocol]:
+        """
+        Have a client connect.
+        """
+        if factory is None:
+            factory = KeepAliveClientFactory(clock=self.clock)
+        protocol = factory.buildProtocol(ADDRESS)
+        assert isinstance(protocol, KeepAliveClientProtocol)
+        return self.wire(protocol)
+
+    def answerAll(
+        self, wire: Wire[KeepAliveClientProtocol], answers: dict[Message, Answer] | None = None
+    ) -> list[Message]:
+        """
+        Answer what the client calls, until it calls no more.
+
+        @param answers: what to answer to which calls, serial 0, in place of what a libvirtd with
+            keepalive would.
+        @return: the calls.
+        """
+        default: dict[Message, Answer] = {
+            call(Procedure.AUTH_LIST): NO_AUTHENTICATION,
+            feature(Feature.PROGRAM_KEEPALIVE): YES,
+            feature(Feature.REMOTE_CLOSE_CALLBACK): YES,
+        }
+        calls: list[Message] = []
+        while asked := wire.take():
+            calls += asked
+            for each in asked:
+                what = (default | (answers or {})).get(each._replace(serial=0), b"")
+                wire.feed(answer(each, what))
+        return calls
+
+    def connectOpen(
+        self,
+        factory: KeepAliveClientFactory | None = None,
+        answers: dict[Message, Answer] | None = None,
+    ) -> Wire[KeepAliveClientProtocol]:
+        """
+        Have a client connect and open.
+        """
+        wire = self.connect(factory)
+        self.answerAll(wire, answers)
+        self.assertTrue(wire.protocol.isAlive())
+        return wire
+
+    def factory(self, onOpen: Connected | None = None) -> KeepAliveClientFactory:
+        """
+        @return: a factory with a hook.
+        """
+        return KeepAliveClientFactory(onOpen=onOpen, clock=self.clock)
+
+    def assertRemoteProtocolError(
+        self, wire: Wire[KeepAliveClientProtocol], *parts: str
+    ) -> RemoteProtocolError:
+        """
+        Check that the client has closed at once for what the server sent, which the reason names.
+        """
+        self.assertTrue(wire.aborted)
+        self.assertFalse(wire.protocol.isAlive())
+        wire.lose()
+        reason = self.successResultOf(wire.protocol.whenClosed())
+        assert isinstance(reason, RemoteProtocolError)
+        for part in parts:
+            self.assertIn(part, str(reason))
+        return reason
+
+    def failsToOpen(
+        self, answers: dict[Message, Answer], factory: KeepAliveClientFactory | None = None
+    ) -> Exception:
+        """
+        Have a client connect that cannot open, and that closes for it.
+
+        @return: what C{whenOpen} fails with.
+        """
+        wire = self.connect(factory)
+        opened = wire.protocol.whenOpen()
+        self.answerAll(wire, answers)
+        self.assertTrue(wire.closing)
+        self.assertFalse(wire.protocol.isAlive())
+        wire.lose()
+        error = self.failureResultOf(opened).value
+        assert isinstance(error, Exception)
+        self.assertIs(self.failureResultOf(wire.protocol.whenOpen()).value, error)
+        self.assertIs(self.successResultOf(wire.protocol.whenClosed()), error)
+        self.assertEqual(self.logged(), [])
+        return error
+
+
+class OpenTests(ClientTestCase):
+    """
+    How a connection comes to be open.
+    """
+
+    def test_order(self) -> None:
+        """
+        A client authenticates, asks for keepalive, opens, and asks to be told why the server
+        closes, one after the other, with serials from 0.
+        """
+        wire = self.connect(KeepAliveClientFactory("test:///default", 1, clock=self.clock))
+        self.assertEqual(
+            self.answerAll(wire),
+            [
+                call(Procedure.AUTH_LIST, serial=0),
+                feature(Feature.PROGRAM_KEEPALIVE, 1),
+                opening("test:///default", 1, 2),
+                feature(Feature.REMOTE_CLOSE_CALLBACK, 3),
+                call(Procedure.CONNECT_REGISTER_CLOSE_CALLBACK, serial=4),
+            ],
+        )
+        self.assertTrue(wire.protocol.keepAliveSupported)
+        self.assertIs(self.successResultOf(wire.protocol.whenOpen()), wire.protocol)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_oneAtATime(self) -> None:
+        """
+        Nothing is asked before the answer to what was asked before, and the connection is open
+        when all is answered.
+        """
+        wire = self.connect()
+        opened = wire.protocol.whenOpen()
+        for _call in range(5):
+            self.assertNoResult(opened)
+            self.assertFalse(wire.protocol.isAlive())
+            asked = wire.takeOne()
+            self.assertEqual(wire.taken(), b"")
+            wire.feed(answer(asked, NO_AUTHENTICATION if asked.procedure == 66 else YES))
+        self.assertIs(self.successResultOf(opened), wire.protocol)
+        self.assertTrue(wire.protocol.isAlive())
+
+    def test_noFarewell(self) -> None:
+        """
+        A client need not want to know why the server closes.
+        """
+        factory = self.factory()
+        factory.registersCloseCallback = False
+        wire = self.connect(factory)
+        self.assertEqual(self.answerAll(wire)[-1], OPEN._replace(serial=2))
+        self.assertTrue(wire.protocol.isAlive())
+
+    def test_farewellUnsupported(self) -> None:
+        """
+        A server without the close callback, or that refuses it, is opened all the same.
+        """
+        asked = feature(Feature.REMOTE_CLOSE_CALLBACK)
+        register = call(Procedure.CONNECT_REGISTER_CLOSE_CALLBACK)
+        for answers in ({asked: NO}, {asked: UNKNOWN_PROCEDURE}, {register: UNKNOWN_PROCEDURE}):
+            self.connectOpen(answers=cast(dict[Message, Answer], answers))
+
+    def test_oldServer(self) -> None:
+        """
+        A server that knows neither authentication nor features is opened all the same, and may
+        not be pinged.
+        """
+        wire = self.connectOpen(
+            KeepAliveClientFactory(keepAlive=KEEPALIVE, clock=self.clock),
+            answers={
+                call(Procedure.AUTH_LIST): UNKNOWN_PROCEDURE,
+                feature(Feature.PROGRAM_KEEPALIVE): UNKNOWN_PROCEDURE,
+            },
+        )
+        self.assertFalse(wire.protocol.keepAliveSupported)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_refused(self) -> None:
+        """
+        When the server refuses, C{whenOpen} fails with its error.
+        """
+        error = self.failsToOpen({OPEN: REFUSED})
+        assert isinstance(error, RemoteError)
+        self.assertEqual(
+            (error.code, error.domain, error.level, error.message),
+            (9, 7, 2, "operation failed: keepalive is required here"),
+        )
+
+    def test_authentication(self) -> None:
+        """
+        A server that wants authentication cannot be opened, and the error says what it wants.
+        """
+        error = self.failsToOpen({call(Procedure.AUTH_LIST): b"\0\0\0\1\0\0\0\1"})
+        self.assertIsInstance(error, AuthenticationFailed)
+        self.assertIn("sasl", str(error))
+
+    def test_authenticationFails(self) -> None:
+        """
+        An error at the first question that does not come from an old server is the end.
+        """
+        error = RemoteError(45, 7, "go away")
+        self.assertEqual(str(self.failsToOpen({call(Procedure.AUTH_LIST): error})), str(error))
+
+    def test_garbled(self) -> None:
+        """
+        Answers during open that cannot be decoded are the server's mistake.
+        """
+        for asked in (
+            call(Procedure.AUTH_LIST),
+            feature(Feature.PROGRAM_KEEPALIVE),
+            feature(Feature.REMOTE_CLOSE_CALLBACK),
+        ):
+            error = self.failsToOpen({asked: b"\0"})
+            self.assertIsInstance(error, RemoteProtocolError)
+            self.assertIn("the server's answer during open cannot be decoded", str(error))
+
+    def test_timeout(self) -> None:
+        """
+        A server that does not let the client open in time is given up.
+        """
+        wire = self.connect()
+        opened = wire.protocol.whenOpen()
+        wire.take()
+        self.advance(29)
+        wire.feed(PING)
+        self.assertFalse(wire.closing)
+        self.advance(2)
+        self.assertTrue(wire.aborted)
+        wire.lose()
+        error = self.failureResultOf(opened, DeadlineMissed).value
+        self.assertEqual(str(error), "the server did not let this client open within 30 s")
+
+    def test_lost(self) -> None:
+        """
+        A connection that is lost before it is open cannot be opened.
+        """
+        for reason, expected in ((None, ConnectionClosed), (ConnectionLost(), ConnectionLost)):
+            wire = self.connect()
+            opened = [wire.protocol.whenOpen(), wire.protocol.whenOpen()]
+            wire.lose(reason)
+            for each in opened:
+                self.failureResultOf(each, expected)
+
+    def test_nobodyWaits(self) -> None:
+        """
+        When nobody waits for a connection to be open, that it could not be opened is logged.
+        """
+        wire = self.connect(KeepAliveClientFactory("test:///default", clock=self.clock))
+        self.answerAll(wire, {opening("test:///default"): REFUSED})
+        wire.lose()
+        (line,) = self.logged()
+        self.assertIn("test:///default could not be opened: operation failed", line)
+
+    def test_refusedAndStays(self) -> None:
+        """
+        A server that refuses and does not close is not waited for.
+        """
+        wire = self.connect()
+        opened = wire.protocol.whenOpen()
+        self.answerAll(wire, {OPEN: REFUSED})
+        self.clock.advance(5)
+        self.assertTrue(wire.aborted)
+        wire.lose()
+        self.failureResultOf(opened, RemoteError)
+
+    def test_keepAlive(self) -> None:
+        """
+        A factory may say how closely its connections watch their server from the beginning.
+        """
+        wire = self.connectOpen(KeepAliveClientFactory(keepAlive=KEEPALIVE, clock=self.clock))
+        self.assertEqual(wire.protocol.keepAlive, KEEPALIVE)
+        self.advance(1.1)
+        self.assertEqual(wire.taken(), PING)
+
+
+class HookTests(ClientTestCase):
+    """
+    The factory's hook that runs after each open.
+    """
+
+    def test_sync(self) -> None:
+        """
+        The hook is called with the connection, which is open already, before C{whenOpen} fires.
+        """
+        seen: list[object] = []
+
+        def onOpen(connection: KeepAliveClientProtocol) -> None:
+            seen.append((connection, connection.isAlive()))
+
+        wire = self.connect(self.factory(onOpen))
+        wire.protocol.whenOpen().addCallback(seen.append)
+        self.answerAll(wire)
+        self.assertEqual(seen, [(wire.protocol, True), wire.protocol])
+
+    def test_async(self) -> None:
+        """
+        The hook may call the server; the connection counts as open when it has ended.
+        """
+        results: list[bytes] = []
+
+        async def onOpen(connection: KeepAliveClientProtocol) -> None:
+            results.append(await connection.call(Probe.number, Probe.ECHO))
+
+        wire = self.connect(self.factory(onOpen))
+        opened = wire.protocol.whenOpen()
+        self.answerAll(wire, {Probe.message(Probe.ECHO): b"abcd"})
+        self.successResultOf(opened)
+        self.assertEqual(results, [b"abcd"])
+
+    def test_notBeforeTheHookEnds(self) -> None:
+        """
+        Who asks while the hook runs waits for it as well.
+        """
+        hook: Deferred[None] = Deferred()
+        wire = self.connectOpen(self.factory(lambda _connection: hook))
+        opened = wire.protocol.whenOpen()
+        self.assertNoResult(opened)
+        hook.callback(None)
+        self.successResultOf(opened)
+
+    def test_fails(self) -> None:
+        """
+        A hook that fails, at once or later, closes the connection, and its error is the reason.
+        """
+        error = ZeroDivisionError("a bug")
+
+        def atOnce(connection: KeepAliveClientProtocol) -> None:
+            raise error
+
+        async def later(connection: KeepAliveClientProtocol) -> None:
+            raise error
+
+        for onOpen in (atOnce, later):
+            self.assertIs(self.failsToOpen({}, self.factory(onOpen)), error)
+
+    def test_endsTheProcess(self) -> None:
+        """
+        What is to end the process is not taken for a failure to open.
+        """
+
+        def onOpen(connection: KeepAliveClientProtocol) -> None:
+            raise SystemExit(3)
+
+        wire = self.connect(self.factory(onOpen))
+        self.answerAll(wire)
+        wire.lose()
+        gc.collect()
+        self.assertEqual(len(self.flushLoggedErrors(SystemExit)), 1)
+
+    def test_lostMeanwhile(self) -> None:
+        """
+        When the connection is lost while the hook runs, it does not come to be open, even if the
+        hook ends well later on.
+        """
+        hook: Deferred[None] = Deferred()
+        wire = self.connect(self.factory(lambda _connection: hook))
+        opened = wire.protocol.whenOpen()
+        self.answerAll(wire)
+        wire.lose(ConnectionLost())
+        self.failureResultOf(opened, ConnectionLost)
+        hook.callback(None)
+        self.assertEqual(self.logged(), [])
+
+    def test_lostAndFails(self) -> None:
+        """
+        When the connection is lost while the hook runs, C{whenOpen} fails with why, even if the
+        hook fails later on.
+        """
+        hook: Deferred[None] = Deferred()
+        wire = self.connect(self.factory(lambda _connection: hook))
+        opened = wire.protocol.whenOpen()
+        self.answerAll(wire)
+        wire.lose(ConnectionLost())
+        hook.errback(ZeroDivisionError())
+        self.failureResultOf(opened, ConnectionLost)
+
+
+class CallTests(ClientTestCase):
+    """
+    Calls and their answers.
+    """
+
+    def test_result(self) -> None:
+        """
+        A call has the numbers and the payload it is given and the next serial, and fires with
+        the payload of its reply.
+        """
+        wire = self.connectOpen()
+        result = wire.protocol.call(Probe.number, 7, b"abcd", 3)
+        asked = wire.takeOne()
+        self.assertEqual(asked, Message(Probe.number, 3, 7, MessageType.CALL, 5, 0, b"abcd"))
+        self.assertNoResult(result)
+        wire.feed(answer(asked, b"efgh"))
+        self.assertEqual(self.successResultOf(result), b"efgh")
+
+    def test_await(self) -> None:
+        """
+        Calls can be awaited.
+        """
+        wire = self.connectOpen()
+
+        async def twice() -> bytes:
+            first = await wire.protocol.call(Probe.number, Probe.ECHO, b"ab")
+            return first + await wire.protocol.call(Probe.number, Probe.ECHO, b"cd")
+
+        result = Deferred.fromCoroutine(twice())
+        for _time in range(2):
+            asked = wire.takeOne()
+            wire.feed(answer(asked, asked.payload))
+        self.assertEqual(self.successResultOf(result), b"abcd")
+
+    def test_outOfOrder(self) -> None:
+        """
+        Replies may come in any order, and several in one read.
+        """
+        wire = self.connectOpen()
+        results = [wire.protocol.call(Probe.number, Probe.ECHO) for _time in range(3)]
+        asked = wire.take()
+        wire.feed(*(answer(asked[number], bytes([number])) for number in (2, 0, 1)))
+        self.assertEqual([self.successResultOf(each) for each in results], [b"\0", b"\1", b"\2"])
+
+    def test_error(self) -> None:
+        """
+        An error from the server is an exception that has its code, domain, level and message.
+        """
+        wire = self.connectOpen()
+        result = wire.protocol.call(Probe.number, Probe.FAIL)
+        wire.feed(answer(wire.takeOne(), RemoteError(88, 55, "no entry", 1)))
+        error = self.failureResultOf(result, RemoteError).value
+        self.assertEqual(
+            (error.code, error.domain, error.level, error.message), (88, 55, 1, "no entry")
+        )
+        self.assertIn("no entry", str(error))
+        self.assertTrue(wire.protocol.isAlive())
+
+    def test_beforeOpen(self) -> None:
+        """
+        Before the connection is open there is nothing to call, and the error says what to do.
+        """
+        wire = self.connect()
+        wire.take()
+        error = self.failureResultOf(wire.protocol.call(Probe.number, 1), LocalProtocolError)
+        self.assertIn("await whenOpen() first", str(error.value))
+        self.assertEqual(wire.taken(), b"")
+
+    def test_afterClose(self) -> None:
+        """
+        Calls fail with the reason for which the connection was closed.
+        """
+        wire = self.connectOpen()
+        wire.lose(ConnectionLost())
+        self.failureResultOf(wire.protocol.call(Probe.number, 1), ConnectionLost)
+
+    def test_lost(self) -> None:
+        """
+        Calls that are not answered when the connection is lost fail with the reason.
+        """
+        wire = self.connectOpen()
+        results = [wire.protocol.call(Probe.number, 1) for _time in range(2)]
+        wire.lose()
+        for result in results:
+            self.failureResultOf(result, ConnectionClosed)
+
+    def test_tooLarge(self) -> None:
+        """
+        A payload that does not fit into a message fails the call, and nothing else.
+        """
+        wire = self.connectOpen()
+        result = wire.protocol.call(Probe.number, 1, bytes(MESSAGE_MAX))
+        self.failureResultOf(result, LocalProtocolError)
+        self.assertEqual(wire.taken(), b"")
+        self.assertTrue(wire.protocol.isAlive())
+
+    def test_badNumbers(self) -> None:
+        """
+        Numbers that do not fit into a message fail the call, and nothing else.
+        """
+        wire = self.connectOpen()
+        for program, procedure, version in ((-1, 1, 1), (1, 2**31, 1), (1, 1, 2**32)):
+            result = wire.protocol.call(program, procedure, version=version)
+            self.failureResultOf(result, LocalProtocolError)
+        self.assertEqual(wire.taken(), b"")
+        self.assertTrue(wire.protocol.isAlive())
+
+    def test_serialsWrap(self) -> None:
+        """
+        After 2^32 calls the serials begin again.
+        """
+        wire = self.connectOpen()
+        wire.protocol._replies.serial = 2**32 - 1
+        results = [wire.protocol.call(Probe.number, 1) for _time in range(2)]
+        asked = wire.take()
+        self.assertEqual([each.serial for each in asked], [2**32 - 1, 0])
+        wire.feed(*map(answer, asked))
+        for result in results:
+            self.successResultOf(result)
+
+    def test_cancelled(self) -> None:
+        """
+        A call may be given up; its answer is swallowed when it comes after all, good or bad.
+        """
+        for late in (b"abcd", REFUSED):
+            wire = self.connectOpen()
+            result = wire.protocol.call(Probe.number, 1)
+            result.cancel()
+            self.failureResultOf(result, CancelledError)
+            wire.feed(answer(wire.takeOne(), late))
+            self.assertTrue(wire.protocol.isAlive())
+
+    def test_cancelledAndLost(self) -> None:
+        """
+        A call that was given up does not care for the end of the connection.
+        """
+        wire = self.connectOpen()
+        result = wire.protocol.call(Probe.number, 1)
+        result.cancel()
+        wire.lose()
+        self.failureResultOf(result, CancelledError)
+
+    def test_hostname(self) -> None:
+        """
+        The host's name can be asked for.
+        """
+        wire = self.connectOpen()
+        result = wire.protocol.hostname()
+        asked = wire.takeOne()
+        self.assertEqual(asked, call(Procedure.CONNECT_GET_HOSTNAME, serial=5))
+        wire.feed(answer(asked, Packer().string("earth").packed()))
+        self.assertEqual(self.successResultOf(result), "earth")
+
+    def test_hostnameGarbled(self) -> None:
+        """
+        A host name that cannot be decoded closes the connection.
+        """
+        wire = self.connectOpen()
+        result = wire.protocol.hostname()
+        wire.feed(answer(wire.takeOne(), b"\0"))
+        self.failureResultOf(result, RemoteProtocolError)
+        self.assertRemoteProtocolError(wire, "a host name that cannot be decoded")
+
+
+class OddInputTests(ClientTestCase):
+    """
+    What no server may send closes the connection with an error that names it.
+    """
+
+    def test_replyToNothing(self) -> None:
+        """
+        A reply that answers no call is named by its serial and procedure.
+        """
+        wire = self.connectOpen()
+        wire.feed(answer(call(59, serial=1234)))
+        self.assertRemoteProtocolError(wire, "serial 1234", "procedure 59", "answers no call")
+
+    def test_secondReply(self) -> None:
+        """
+        A second reply to a call answers no call.
+        """
+        wire = self.connectOpen()
+        result = wire.protocol.call(Probe.number, 1)
+        reply = answer(wire.takeOne())
+        wire.feed(reply, reply)
+        self.successResultOf(result)
+        self.assertRemoteProtocolError(wire, "serial 5")
+
+    def test_replyToAnother(self) -> None:
+        """
+        A reply from another procedure or program than was called is named, with what was called;
+        the call fails with that.
+        """
+        for program, procedure in ((Probe.number, 8), (QEMU_PROGRAM, 7)):
+            wire = self.connectOpen()
+            result = wire.protocol.call(Probe.number, 7)
+            wire.feed(answer(wire.takeOne()._replace(program=program, procedure=procedure)))
+            reason = self.assertRemoteProtocolError(wire, "serial 5", "to a call of procedure 7")
+            self.assertIs(self.failureResultOf(result).value, reason)
+
+    def test_status(self) -> None:
+        """
+        A reply is good or an error and nothing else.
+        """
+        for status in (2, 3, -1):
+            wire = self.connectOpen()
+            wire.protocol.call(Probe.number, 7).addErrback(lambda _failure: None)
+            asked = wire.takeOne()
+            wire.feed(asked._replace(type=MessageType.REPLY, status=status))
+            self.assertRemoteProtocolError(wire, f"a reply with status {status}")
+
+    def test_errorGarbled(self) -> None:
+        """
+        An error that cannot be decoded is the server's mistake, and no answer.
+        """
+        wire = self.connectOpen()
+        result = wire.protocol.call(Probe.number, 7)
+        wire.feed(wire.takeOne().reply(b"\0", Status.ERROR))
+        self.assertRemoteProtocolError(wire, "cannot be decoded")
+        self.failureResultOf(result, RemoteProtocolError)
+
+    def test_types(self) -> None:
+        """
+        A client has no use for calls, streams and file descriptors.
+        """
+        for kind in (0, 3, 4, 5, 6, 7):
+            wire = self.connectOpen()
+            wire.feed(call(7, program=Probe.number, kind=kind))
+            self.assertRemoteProtocolError(wire, f"type {kind}", "procedure 7", "0x2f000001")
+
+    def test_keepAliveAsReply(self) -> None:
+        """
+        A keepalive message that claims to be a reply answers no call.
+        """
+        wire = self.connectOpen()
+        wire.feed(call(2, serial=77, program=KEEPALIVE_PROGRAM, kind=MessageType.REPLY))
+        self.assertRemoteProtocolError(wire, "serial 77")
+
+    def test_length(self) -> None:
+        """
+        A length word that no message can have is named.
+        """
+        wire = self.connectOpen()
+        wire.feed(bytes(4))
+        self.assertRemoteProtocolError(wire, "a message of 0 bytes")
+
+    def test_nothingIsLogged(self) -> None:
+        """
+        Why a connection was closed is for whoever uses it to log.
+        """
+        wire = self.connectOpen()
+        wire.feed(bytes(4))
+        wire.lose()
+        self.assertEqual(self.logged(), [])
+
+    @given(st.data())
+    def test_garbage(self, data: st.DataObject) -> None:
+        """
+        Whatever bytes come, in whatever pieces and however far the client has come, nothing is
+        raised: the client goes on, or it closes for what came; no timer is left, and whoever
+        waits is told.
+        """
+        clock = Clock()
+        factory = KeepAliveClientFactory(keepAlive=KEEPALIVE, clock=clock)
+        protocol = factory.buildProtocol(ADDRESS)
+        assert isinstance(protocol, KeepAliveClientProtocol)
+        wire = Wire(protocol)
+        opened = protocol.whenOpen()
+        if data.draw(st.booleans()):
+            self.answerAll(wire)
+        closed = protocol.whenClosed()
+        near = messages().map(lambda each: each._replace(serial=0, type=1, procedure=66))
+        mixed = st.lists(garbage() | (near | messages()).map(packMessage), max_size=5)
+        for piece in data.draw(mixed.map(b"".join).flatmap(pieces)):
+            wire.feed(piece)
+        wire.lose()
+        self.assertIsInstance(self.successResultOf(closed), Exception)
+        if not isinstance(opened.result, KeepAliveClientProtocol):
+            self.failureResultOf(opened)
+        self.assertEqual(clock.getDelayedCalls(), [])
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+
+class SetKeepAliveTests(ClientTestCase):
+    """
+    L{KeepAliveClientProtocol.setKeepAlive}.
+    """
+
+    def test_hardlyAnyInterval(self) -> None:
+        """
+        However short the interval, there is one ping in a turn of the pacemaker's and no more, and
+        a server that answers is alive.
+        """
+        for interval in (1e-300, 1e-16, 1e-6):
+            wire = self.connectOpen()
+            wire.protocol.setKeepAlive(interval, 3)
+            for _turn in range(64):
+                self.clock.advance(TICK)
+                self.assertEqual(wire.taken(), PING)
+                wire.feed(PONG)
+            self.advance(1)
+            self.assertEqual(wire.taken(), PING * 3)
+            self.assertTrue(wire.aborted)
+            wire.lose()
+
+    def test_onTheWire(self) -> None:
+        """
+        A silent server is pinged after each interval, count times, and is then aborted; whoever
+        waits learns of the L{KeepAliveTimeout}.
+        """
+        wire = self.connectOpen()
+        wire.protocol.setKeepAlive(1, 2)
+        hostname = wire.protocol.hostname()
+        wire.take()
+        closed = wire.protocol.whenClosed()
+        for pings in (0, 1, 2):
+            self.assertEqual(wire.taken(), PING * (pings > 0))
+            self.advance(1)
+        self.advance(0.1)
+        self.assertTrue(wire.aborted)
+        self.assertFalse(wire.protocol.isAlive())
+        self.assertNoResult(closed)
+        wire.lose()
+        reason = self.successResultOf(closed)
+        assert isinstance(reason, KeepAliveTimeout)
+        self.assertEqual((reason.interval, reason.count), (1, 2))
+        self.assertIs(self.failureResultOf(hostname).value, reason)
+
+    def test_replaced(self) -> None:
+        """
+        A second call takes the place of the first at once.
+        """
+        wire = self.connectOpen()
+        wire.protocol.setKeepAlive(100, 5)
+        self.advance(0.5)
+        wire.protocol.setKeepAlive(0.75, 3)
+        self.assertEqual(wire.protocol.keepAlive, KeepAlive(0.75, 3))
+        self.advance(0.375)
+        self.assertEqual(wire.taken(), PING)
+        wire.feed(PONG)
+        wire.protocol.setKeepAlive(100, 5)
+        self.advance(5)
+        self.assertEqual(wire.taken(), b"")
+
+    def test_zeroStops(self) -> None:
+        """
+        A zero in either argument stops a running keepalive, and it can be started again.
+        """
+        wire = self.connectOpen()
+        for interval, count in ((0, 2), (1, 0), (0, 0)):
+            wire.protocol.setKeepAlive(1, 2)
+            self.advance(1.1)
+            self.assertEqual(wire.taken(), PING)
+            wire.feed(PONG)
+            wire.protocol.setKeepAlive(interval, count)
+            self.assertEqual(self.clock.getDelayedCalls(), [])
+            self.assertEqual(wire.protocol.keepAlive, KeepAlive(0, 0))
+
+    def test_bad(self) -> None:
+        """
+        What is no interval or no count is refused before anything changes, also where keepalive
+        is unsupported or the connection gone.
+        """
+        wire = self.connectOpen()
+        wire.protocol.setKeepAlive(1, 2)
+        lost = self.connectOpen()
+        lost.lose()
+        without = self.connectOpen(answers={feature(Feature.PROGRAM_KEEPALIVE): NO})
+        nan, inf = float("nan"), float("inf")
+        bad: list[tuple[type[Exception], object, object]] = [
+            *((ValueError, interval, 2) for interval in (-1, -0.5, nan, inf, -inf, 2147484)),
+            *((TypeError, interval, 2) for interval in ("5", None, True, 1j)),
+            (ValueError, 1, -1),
+            *((TypeError, 1, count) for count in (1.5, 2.0, "2", None, True)),
+        ]
+        for error, interval, count in bad:
+            for each in (wire, lost, without):
+                self.assertRaises(error, each.protocol.setKeepAlive, interval, count)
+        self.assertEqual(wire.protocol.keepAlive, KeepAlive(1, 2))
+        self.advance(1.1)
+        self.assertEqual(wire.taken(), PING)
+
+    def test_unsupported(self) -> None:
+        """
+        A server that answered 0, or an error, to the feature check may not be pinged.
+        """
+        for no in (NO, UNKNOWN_PROCEDURE):
+            wire = self.connectOpen(answers={feature(Feature.PROGRAM_KEEPALIVE): no})
+            error = self.assertRaises(KeepAliveUnsupported, wire.protocol.setKeepAlive, 1, 2)
+            self.assertIn("did not say that it supports keepalive", str(error))
+            self.advance(5)
+            self.assertEqual(wire.taken(), b"")
+            wire.feed(PING)
+            self.assertEqual(wire.taken(), PONG)
+
+    def test_beforeOpen(self) -> None:
+        """
+        A server that has not been asked may not be pinged.
+        """
+        wire = self.connect()
+        self.assertRaises(KeepAliveUnsupported, wire.protocol.setKeepAlive, 1, 2)
+
+    def test_closed(self) -> None:
+        """
+        When the connection is gone, the reason is raised.
+        """
+        wire = self.connectOpen()
+        wire.lose(ConnectionLost())
+        self.assertRaises(ConnectionLost, wire.protocol.setKeepAlive, 1, 2)
+
+    def test_latency(self) -> None:
+        """
+        The latency is the time the latest ping took to be answered.
+        """
+        wire = self.connectOpen()
+        wire.protocol.setKeepAlive(1, 2)
+        self.assertIsNone(wire.protocol.latency)
+        while wire.taken() != PING:
+            self.clock.advance(1 / 64)
+        self.clock.advance(0.125)
+        wire.feed(PONG)
+        self.assertEqual(wire.protocol.latency, 0.125)
+
+
+class CloseTests(ClientTestCase):
+    """
+    The end of a connection, from this side or the other.
+    """
+
+    def test_close(self) -> None:
+        """
+        A client says goodbye, and closes when that has been answered.  Whoever waits is told
+        when the connection is gone.
+        """
+        wire = self.connectOpen()
+        closed = wire.protocol.close()
+        self.assertFalse(wire.protocol.isAlive())
+        asked = wire.takeOne()
+        self.assertEqual(asked, call(Procedure.CONNECT_CLOSE, serial=5))
+        self.assertFalse(wire.closing)
+        wire.feed(answer(asked))
+        self.assertTrue(wire.closing)
+        self.assertFalse(wire.aborted)
+        self.assertNoResult(closed)
+        wire.lose()
+        reason = self.successResultOf(closed)
+        assert isinstance(reason, ConnectionClosed)
+        self.assertEqual(reason.reason, CloseReason.CLIENT)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_hungServer(self) -> None:
+        """
+        A server that does not answer a goodbye is not waited for longer than C{closeTimeout}.
+        """
+        wire = self.connectOpen()
+        closed = wire.protocol.close()
+        self.clock.advance(4.9)
+        self.assertFalse(wire.closing)
+        self.clock.advance(0.2)
+        self.assertTrue(wire.closing)
+        wire.lose()
+        self.assertIsInstance(self.successResultOf(closed), ConnectionClosed)
+
+    def test_goodbyeRefused(self) -> None:
+        """
+        A server that answers a goodbye with an error is left all the same.
+        """
+        wire = self.connectOpen()
+        wire.protocol.close()
+        wire.feed(answer(wire.takeOne(), UNKNOWN_PROCEDURE))
+        self.assertTrue(wire.closing)
+
+    def test_serverClosesFirst(self) -> None:
+        """
+        A server may close when it hears the goodbye, without an answer.
+        """
+        wire = self.connectOpen()
+        closed = wire.protocol.close()
+        wire.lose()
+        self.assertIsInstance(self.successResultOf(closed), ConnectionClosed)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_closedAlready(self) -> None:
+        """
+        What is closed already need not be closed.
+        """
+        wire = self.connectOpen()
+        wire.lose(ConnectionLost())
+        closed = wire.protocol.close()
+        self.assertEqual(wire.taken(), b"")
+        self.assertIsInstance(self.successResultOf(closed), ConnectionLost)
+
+    def test_twice(self) -> None:
+        """
+        To close again is to wait for the same end: it does not cut the goodbye short.
+        """
+        wire = self.connectOpen()
+        first = wire.protocol.close()
+        second = wire.protocol.close()
+        asked = wire.takeOne()
+        self.assertFalse(wire.closing)
+        wire.feed(answer(asked))
+        third = wire.protocol.close()
+        wire.lose()
+        fourth = wire.protocol.close()
+        reasons = {self.successResultOf(each) for each in (first, second, third, fourth)}
+        self.assertEqual(len(reasons), 1)
+
+    def test_whileClosing(self) -> None:
+        """
+        A connection that is closing takes no more calls and does not come to be open, and says
+        so.
+        """
+        wire = self.connectOpen()
+        wire.protocol.close()
+        error = self.failureResultOf(wire.protocol.call(Probe.number, 1)).value
+        self.assertNotIn("not open yet", str(error))
+        opened = wire.protocol.whenOpen()
+        wire.lose()
+        self.failureResultOf(opened, ConnectionClosed)
+
+    def test_beforeOpen(self) -> None:
+        """
+        A connection may be closed before it is open, which it then never is.
+        """
+        wire = self.connect()
+        opened = wire.protocol.whenOpen()
+        wire.take()
+        closed = wire.protocol.close()
+        self.assertEqual(wire.taken(), b"")
+        self.assertTrue(wire.closing)
+        wire.lose()
+        self.failureResultOf(opened, ConnectionClosed)
+        self.successResultOf(closed)
+
+    def test_whenClosed(self) -> None:
+        """
+        C{whenClosed} fires when the connection is gone, after the calls have failed, with the
+        same reason for everybody, and afterwards at once.
+        """
+        wire = self.connectOpen()
+        order: list[str] = []
+        wire.protocol.whenClosed().addCallback(lambda _reason: order.append("closed"))
+        wire.protocol.call(Probe.number, 1).addErrback(lambda _failure: order.append("call"))
+        early = wire.protocol.whenClosed()
+        wire.protocol.abort(ConnectionClosed("enough"))
+        self.assertNoResult(early)
+        wire.lose()
+        self.assertEqual(order, ["call", "closed"])
+        late = wire.protocol.whenClosed()
+        self.assertIs(self.successResultOf(late), self.successResultOf(early))
+
+    def test_serverSays(self) -> None:
+        """
+        When the server says why it closes, that is the reason, in words and in libvirt's number.
+        """
+        for number, words in (
+            (CloseReason.ERROR, "an error"),
+            (CloseReason.EOF, "end of file"),
+            (CloseReason.KEEPALIVE, "a keepalive timeout"),
+            (CloseReason.CLIENT, "the client's own request"),
+            (77, "reason 77"),
+        ):
+            wire = self.connectOpen()
+            wire.feed(closing(number))
+            self.assertTrue(wire.protocol.isAlive())
+            hostname = wire.protocol.hostname()
+            wire.lose()
+            reason = self.successResultOf(wire.protocol.whenClosed())
+            assert isinstance(reason, ConnectionClosed)
+            self.assertEqual(reason.reason, number)
+            self.assertEqual(str(reason), f"the server closed the connection because of {words}")
+            self.assertIs(self.failureResultOf(hostname).value, reason)
+            self.assertIs(self.failureResultOf(wire.protocol.whenOpen()).value, reason)
+
+    def test_serverSaysNothing(self) -> None:
+        """
+        When the server says why it closes in a way that cannot be read, that closes it.
+        """
+        wire = self.connectOpen()
+        wire.feed(event(Procedure.CONNECT_EVENT_CONNECTION_CLOSED, b"\0"))
+        self.assertRemoteProtocolError(wire, "cannot be decoded")
+
+    def test_serverSaysAndBreaks(self) -> None:
+        """
+        What the server said is the reason also when the connection then breaks, as it does when
+        the server had not read everything.
+        """
+        wire = self.connectOpen()
+        wire.feed(closing(CloseReason.KEEPALIVE))
+        wire.lose(ConnectionLost())
+        reason = self.successResultOf(wire.protocol.whenClosed())
+        assert isinstance(reason, ConnectionClosed)
+        self.assertEqual(reason.reason, CloseReason.KEEPALIVE)
+
+    def test_ownReasonStays(self) -> None:
+        """
+        What this side closes for, such as the server's death, is not covered up by what the
+        server had said.
+        """
+        wire = self.connectOpen()
+        wire.feed(closing(1))
+        wire.protocol.abort(KeepAliveTimeout(1, 2, 3))
+        wire.lose()
+        self.assertIsInstance(self.successResultOf(wire.protocol.whenClosed()), KeepAliveTimeout)
+
+
+class ListenTests(ClientTestCase):
+    """
+    Messages that answer no call.
+    """
+
+    def test_listen(self) -> None:
+        """
+        A listener is called with the procedure and the payload of its program's messages; a
+        second listener takes its place.
+        """
+        wire = self.connectOpen()
+        heard: list[tuple[str, int, bytes]] = []
+        wire.protocol.listen(Probe.number, lambda *what: heard.append(("first", *what)))
+        wire.feed(event(9, b"abcd", Probe.number), event(9, b"", QEMU_PROGRAM))
+        wire.protocol.listen(Probe.number, lambda *what: heard.append(("second", *what)))
+        wire.feed(event(8, b"", Probe.number))
+        self.assertEqual(heard, [("first", 9, b"abcd"), ("second", 8, b"")])
+
+    def test_nobodyListens(self) -> None:
+        """
+        What nobody listens to is passed over.
+        """
+        wire = self.connectOpen()
+        wire.feed(event(9, b"abcd", Probe.number), event(318), event(362, b"", Probe.number))
+        self.assertTrue(wire.protocol.isAlive())
+        self.assertEqual(self.logged(), [])
+
+    def test_remoteProgram(self) -> None:
+        """
+        The events of the remote program can be listened to, the server's last words included.
+        """
+        wire = self.connectOpen()
+        heard: list[int] = []
+        wire.protocol.listen(REMOTE_PROGRAM, lambda procedure, _payload: heard.append(procedure))
+        wire.feed(event(318), closing(1))
+        self.assertEqual(heard, [318, 362])
+
+
+class AgainstServerTests(ClientTestCase):
+    """
+    The client and this project's own server.
+    """
+
+    def test_calls(self) -> None:
+        """
+        Calls and events get through.
+        """
+        server = KeepAliveServerFactory(programs=[Probe()], clock=self.clock)
+        pair = self.pair(server)
+        self.assertTrue(pair.client.isAlive())
+        heard: list[bytes] = []
+        pair.client.listen(Probe.number, lambda _procedure, payload: heard.append(payload))
+        result = pair.client.call(Probe.number, Probe.ECHO, b"abcd")
+        pair.server.sendEvent(Probe.number, 9, b"efgh")
+        pair.flush()
+        self.assertEqual(self.successResultOf(result), b"abcd")
+        self.assertEqual(heard, [b"efgh"])
+
+    def test_close(self) -> None:
+        """
+        A goodbye is understood.
+        """
+        pair = self.pair()
+        closed = pair.client.close()
+        pair.flush()
+        self.successResultOf(closed)
+        self.assertTrue(pair.serverTransport.disconnected)
+
+    def test_drained(self) -> None:
+        """
+        When the server shuts down, the client knows why.
+        """
+        pair = self.pair()
+        pair.server.factory.drain()
+        pair.flush()
+        reason = self.successResultOf(pair.client.whenClosed())
+        self.assertIn("end of file", str(reason))
+
+
+class Logged(Protocol):
+    """
+    An end whose protocol's failures at the end of the connection are logged, as a reactor does.
+    """
+
+    def __init__(self, protocol: IProtocol) -> None:
+        self._protocol = protocol
+
+    def makeConnection(self, transport: ITransport) -> None:
+        """
+        Pass it on.
+        """
+        self._protocol.makeConnection(transport)
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Pass it on.
+        """
+        self._protocol.dataReceived(data)
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        """
+        Pass it on, and log what goes wrong.
+        """
+        with Logger().failuresHandled("connectionLost"):
+            self._protocol.connectionLost(reason)
+
+
+@implementer(IStreamClientEndpoint)
+class MemoryEndpoint:
+    """
+    Where a server listens that the test can stop.
+
+    @ivar transports: the two ends of each connection, the server's first.
+    @ivar listening: whether connections are accepted.
+    """
+
+    def __init__(self, server: KeepAliveServerFactory, clock: Clock) -> None:
+        self.transports: list[tuple[MemoryTransport, MemoryTransport]] = []
+        self.listening = True
+        self._server = server
+        self._clock = clock
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """
+        See L{IStreamClientEndpoint.connect}.
+        """
+        if not self.listening:
+            return fail(ConnectError())
+        sent: list[Sent] = []
+        server = self._server.buildProtocol(ADDRESS)
+        client = protocolFactory.buildProtocol(ADDRESS)
+        assert isinstance(server, KeepAliveProtocol)
+        assert client is not None
+        ends = (
+            MemoryTransport("server", self._clock, sent, ADDRESS),
+            MemoryTransport("client", self._clock, sent, ADDRESS),
+        )
+        self.transports.append(ends)
+        ends[0].attach(server, ends[1])
+        ends[1].attach(cast(KeepAliveProtocol, Logged(client)), ends[0])
+        return succeed(client)
+
+    def flush(self) -> None:
+        """
+        Deliver what was written on all connections.
+        """
+        moving = True
+        while moving:
+            self._clock.advance(0)
+            moved = [end.deliver() for ends in self.transports for end in ends]
+            moving = any(moved)
+
+
+class Closed(Policy):
+    """
+    A policy that refuses everybody.
+    """
+
+    name = "closed"
+
+    def admit(self, peer: Peer) -> Admission | Refused:
+        """
+        Refuse.
+        """
+        return Refused("we are closed")
+
+
+class ClientServiceTests(ClientTestCase):
+    """
+    L{KeepAliveClientFactory} under L{ClientService}, which reconnects.
+
+    (Twisted's service has no place for the end of a connection before that was prepared: it logs
+    a C{NoTransition} and goes on.)
+    """
+
+    def setUp(self) -> None:
+        """
+        Make a service for a server in mode 2.
+        """
+        super().setUp()
+        self.server = KeepAliveServerFactory(Mandatory(KEEPALIVE), clock=self.clock)
+        self.endpoint = MemoryEndpoint(self.server, self.clock)
+        self.hooked: list[KeepAliveClientProtocol] = []
+        self.hook: Deferred[None] | None = None
+        self.retries: list[int] = []
+        self.service = ClientService(
+            self.endpoint,
+            self.factory(self.onOpen),
+            retryPolicy=self.retry,
+            clock=self.clock,
+            prepareConnection=KeepAliveClientProtocol.whenOpen,  # type: ignore[arg-type]
+        )
+        self.addCleanup(self.stop)
+
+    def onOpen(self, connection: KeepAliveClientProtocol) -> Deferred[None] | None:
+        """
+        Remember the connection, and wait if the test says so.
+        """
+        self.hooked.append(connection)
+        return self.hook
+
+    def start(self) -> None:
+        """
+        Start the service, and let it connect if it can.
+        """
+        self.service.startService()
+        self.endpoint.flush()
+
+    def stop(self) -> None:
+        """
+        Stop the service, which closes its connection.
+        """
+        stopped = self.service.stopService()
+        self.endpoint.flush()
+        self.successResultOf(stopped)
+
+    def lose(self) -> None:
+        """
+        Break the latest connection.
+        """
+        self.endpoint.transports[-1][0].abortConnection()
+        self.endpoint.flush()
+
+    def retry(self, attempt: int) -> float:
+        """
+        @return: a minute for each attempt.
+        """
+        self.retries.append(attempt)
+        return 60.0 * attempt
+
+    def connected(self) -> KeepAliveClientProtocol:
+        """
+        @return: the connection that the service has now.
+        """
+        connection = self.successResultOf(self.service.whenConnected())
+        assert isinstance(connection, KeepAliveClientProtocol)
+        self.assertTrue(connection.isAlive())
+        return connection
+
+    def test_reconnects(self) -> None:
+        """
+        When the connection is lost the service opens a new one, and the hook runs after each
+        open.
+        """
+        self.start()
+        first = self.connected()
+        self.lose()
+        self.assertFalse(first.isAlive())
+        self.clock.advance(60)
+        self.endpoint.flush()
+        second = self.connected()
+        self.assertIsNot(second, first)
+        self.assertEqual(self.hooked, [first, second])
+        self.assertEqual(self.server.counters.opened, 2)
+
+    def test_notBeforeOpen(self) -> None:
+        """
+        The service does not hand out a connection that is not open yet.
+        """
+        self.service.startService()
+        waiting = self.service.whenConnected()
+        self.assertEqual(len(self.endpoint.transports), 1)
+        self.assertNoResult(waiting)
+        self.endpoint.flush()
+        self.successResultOf(waiting)
+
+    def test_deadServer(self) -> None:
+        """
+        The service notices by keepalive that the server is dead, and connects again.
+        """
+        self.start()
+        first = self.connected()
+        first.setKeepAlive(2, 2)
+        for end in self.endpoint.transports[0]:
+            end.blackhole = True
+        self.advance(7)
+        self.assertIsInstance(self.successResultOf(first.whenClosed()), KeepAliveTimeout)
+        self.advance(60)
+        self.endpoint.flush()
+        self.assertIsNot(self.connected(), first)
+
+    def test_noServer(self) -> None:
+        """
+        A service whose server is away tries again with growing delays.
+        """
+        self.start()
+        self.endpoint.listening = False
+        self.lose()
+        self.clock.pump([60, 120, 180])
+        self.assertEqual(self.retries, [1, 2, 3, 4])
+        self.endpoint.listening = True
+        self.clock.advance(240)
+        self.endpoint.flush()
+        self.connected()
+
+    def test_refused(self) -> None:
+        """
+        A server that refuses the client counts as a failed attempt: the delays grow, and when it
+        lets the client in, that is connected.
+        """
+        self.server.policy = Closed()
+        self.start()
+        self.clock.advance(60)
+        self.endpoint.flush()
+        self.assertNoResult(self.service.whenConnected())
+        self.server.policy = Mandatory(KEEPALIVE)
+        self.clock.advance(120)
+        self.endpoint.flush()
+        self.assertEqual(self.hooked, [self.connected()])
+        self.assertEqual(self.retries, [1, 2])
+        self.assertEqual(self.server.counters.refused, 2)
+        self.flushLoggedErrors(NoTransition)
+
+    def test_hookFails(self) -> None:
+        """
+        A hook that fails counts as a failed attempt as well.
+        """
+        self.hook = Deferred()
+        self.start()
+        self.hook.errback(ZeroDivisionError())
+        self.endpoint.flush()
+        self.assertEqual(self.retries, [1])
+        self.flushLoggedErrors(NoTransition)
+
+    def test_lostBeforeOpen(self) -> None:
+        """
+        So does a connection that is lost before it is open.
+        """
+        self.service.startService()
+        self.lose()
+        self.assertEqual(self.retries, [1])
+        self.flushLoggedErrors(NoTransition)
+
+    def test_lostDuringHook(self) -> None:
+        """
+        So does one that is lost while the hook waits for something else.
+        """
+        self.hook = Deferred()
+        self.start()
+        self.lose()
+        self.assertEqual(self.retries, [1])
+        self.hook.callback(None)
+        self.flushLoggedErrors(NoTransition)
+
+
+class EndpointTests(SynchronousTestCase):
+    """
+    Where to connect, by URI or endpoint string.
+    """
+
+    def setUp(self) -> None:
+        """
+        Have a reactor that connects nowhere.
+        """
+        self.reactor = MemoryReactorClock()
+
+    def connectTo(self, uri: str, *, readOnly: bool = False) -> str:
+        """
+        Begin to connect.
+
+        @return: the name to open.
+        """
+        endpoint, name = endpointFor(self.reactor, uri, readOnly=readOnly)
+        endpoint.connect(KeepAliveClientFactory(clock=self.reactor))
+        self.reactor.advance(0)
+        return name
+
+    def test_tcp(self) -> None:
+        """
+        A URI with C{+tcp} names a host, whose name is looked up, and a port.
+        """
+        endpoint, name = endpointFor(self.reactor, "test+tcp://localhost:4040/default")
+        self.assertIsInstance(endpoint, HostnameEndpoint)
+        self.assertEqual(name, "test:///default")
+        self.connectTo("test+tcp://127.0.0.1/default")
+        self.assertEqual(self.reactor.tcpClients[0][:2], ("127.0.0.1", 16509))
+
+    def test_unix(self) -> None:
+        """
+        A URI without a host, or with C{+unix}, is a UNIX socket: libvirtd's, or another.
+        """
+        for uri, readOnly, path in (
+            ("qemu:///system", False, "/run/libvirt/libvirt-sock"),
+            ("qemu:///system", True, "/run/libvirt/libvirt-sock-ro"),
+            ("qemu+unix:///system?socket=/x/y", False, "/x/y"),
+        ):
+            endpoint, _name = endpointFor(self.reactor, uri, readOnly=readOnly)
+            self.assertIsInstance(endpoint, UNIXClientEndpoint)
+            self.reactor.unixClients.clear()
+            self.assertEqual(self.connectTo(uri, readOnly=readOnly), "qemu:///system")
+            self.assertEqual(self.reactor.unixClients[0][0], path)
+
+    def test_endpointString(self) -> None:
+        """
+        Anything else is a Twisted endpoint string, with which the server's default is opened.
+        """
+        endpoint, _name = endpointFor(self.reactor, "tcp:host=192.0.2.1:port=7")
+        self.assertIsInstance(endpoint, TCP4ClientEndpoint)
+        self.assertEqual(self.connectTo("tcp:192.0.2.1:7"), "")
+        self.assertEqual(self.reactor.tcpClients[0][:2], ("192.0.2.1", 7))
+
+    def test_bad(self) -> None:
+        """
+        What cannot be used is a L{ValueError}, now and from C{connect}, which says why.
+        """
+        for uri, why in (
+            ("test+tls://host/default?pkipath=/nothere", "/nothere/cacert.pem: there is no such"),
+            ("test://host/default?pkipath=/nothere", "/nothere/cacert.pem: there is no such"),
+            ("test+ssh://host/default", "ssh"),
+            ("nonsense", "nonsense"),
+        ):
+            error = self.assertRaises(ValueError, endpointFor, self.reactor, uri)
+            self.assertIn(why, str(error))
+            self.failureResultOf(connect(self.reactor, uri), ValueError)
+
+
+class ConnectTests(ClientTestCase):
+    """
+    L{connect}.
+    """
+
+    def begin(
+        self, uri: str, **arguments: object
+    ) -> tuple[Deferred[KeepAliveClientProtocol], Wire[KeepAliveClientProtocol]]:
+        """
+        Have the network connect, but not the server answer yet.
+        """
+        reactor = MemoryReactorClock()
+        self.clock = reactor
+        connecting = connect(reactor, uri, **arguments)  # type: ignore[arg-type]
+        reactor.advance(0)
+        built = reactor.tcpClients[0][2].buildProtocol(ADDRESS)
+        # The endpoint wraps the connection in a protocol that does nothing but pass on.
+        wire = self.wire(cast(KeepAliveClientProtocol, built))
+        return connecting, wire
+
+    def test_connect(self) -> None:
+        """
+        It connects, opens what the URI names, and fires with the connection.
+        """
+        connecting, wire = self.begin("test+tcp://127.0.0.1/default")
+        self.assertNoResult(connecting)
+        calls = self.answerAll(wire)
+        self.assertIn(opening("test:///default", serial=2), calls)
+        connection = self.successResultOf(connecting)
+        self.assertTrue(connection.isAlive())
+        self.assertEqual(connection.keepAlive, KeepAlive(0, 0))
+
+    def test_arguments(self) -> None:
+        """
+        The name, read-only and the keepalive to start with may be given.
+        """
+        connecting, wire = self.begin(
+            "tcp:127.0.0.1:16509", name="test:///default", readOnly=True, keepAlive=KEEPALIVE
+        )
+        self.assertIn(opening("test:///default", 1, 2), self.answerAll(wire))
+        self.assertEqual(self.successResultOf(connecting).keepAlive, KEEPALIVE)
+
+    def test_refused(self) -> None:
+        """
+        It fails with the server's error.
+        """
+        connecting, wire = self.begin("test+tcp://127.0.0.1/default")
+        self.answerAll(wire, {opening("test:///default"): REFUSED})
+        wire.lose()
+        self.assertEqual(str(self.failureResultOf(connecting, RemoteError).value), str(REFUSED))
+
+    def test_cancelled(self) -> None:
+        """
+        Who gives up waiting leaves no connection behind.
+        """
+        connecting, wire = self.begin("test+tcp://127.0.0.1/default")
+        connecting.cancel()
+        self.failureResultOf(connecting, CancelledError)
+        self.answerAll(wire)
+        self.assertTrue(wire.closing)

@@ -1,0 +1,310 @@
+"""
+Tests for L{kaproto.interfaces}, and that all who say they provide them do.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import cast
+
+from twisted.application.service import IServiceMaker
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword
+from twisted.cred.portal import IRealm
+from twisted.cred.strcred import ICheckerFactory
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import (
+    IHandshakeListener,
+    IOpenSSLClientConnectionCreator,
+    IOpenSSLServerConnectionCreator,
+    IProtocol,
+    IProtocolFactory,
+    IPushProducer,
+    IReactorFDSet,
+    IReadDescriptor,
+    IStreamClientEndpoint,
+    IStreamServerEndpoint,
+    IStreamServerEndpointStringParser,
+)
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactor
+from twisted.plugin import IPlugin, getPlugins
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import Interface, implementer
+from zope.interface.exceptions import Invalid
+from zope.interface.verify import verifyObject
+
+import kaproto
+from kaproto.backends import machine
+from kaproto.backends.gateway import Gateway
+from kaproto.backends.host import HOST_NAME, EmbeddedHost
+from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol
+from kaproto.interfaces import (
+    ADMITTED,
+    Admission,
+    IBackend,
+    IKeepAlivePolicy,
+    IProgram,
+    ISession,
+    OpenRequest,
+    Refused,
+)
+from kaproto.keepalive.idlereader import IdleReader
+from kaproto.keepalive.liveness import KeepAlive
+from kaproto.peer import Peer
+from kaproto.policies import MODES, Policy
+from kaproto.policies.rules import RulesPolicy
+from kaproto.program import ApplicationBackend, Program
+from kaproto.rpc.connection import MessageProtocol
+from kaproto.rpc.protocol import KeepAliveProtocol
+from kaproto.rpc.remote import RemoteProgram
+from kaproto.security.authplugin import ScramFileFactory
+from kaproto.security.endpoints import LibvirtTLSParser
+from kaproto.security.pki import clientFiles, serverFiles
+from kaproto.security.saslserver import IUser, Realm, User, _Password
+from kaproto.security.scram import IScramCredentials, ScramKeys, _Proof
+from kaproto.security.scramfile import ScramFile
+from kaproto.security.tls import ClientContextFactory, ICertificateChecker, ServerContextFactory
+from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
+from kaproto.testing import connectedPair
+from tests.pki import Authority, distinguished
+
+VERIFIED = {
+    "ApplicationBackend",
+    "ClientContextFactory",
+    "EmbeddedHost",
+    "Gateway",
+    "IdleReader",
+    "KeepAliveClientProtocol",
+    "KeepAliveServerProtocol",
+    "LibvirtTLSParser",
+    "Policy",
+    "Program",
+    "MessageProtocol",
+    "Realm",
+    "RulesPolicy",
+    "ScramFile",
+    "ScramFileFactory",
+    "ServerContextFactory",
+    "TLSServerEndpoint",
+    "User",
+    "_GatewaySession",
+    "_HostSession",
+    "_Nothing",
+    "_Password",
+    "_Proof",
+}
+"""
+The classes whose instances are verified below.
+"""
+
+
+@implementer(IStreamClientEndpoint)
+class ServerInMemory:
+    """
+    An endpoint at which a server listens that opens anything.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
+        """
+        Connect to it.
+        """
+        assert isinstance(factory, KeepAliveClientFactory)
+        return succeed(connectedPair(KeepAliveServerFactory(clock=self._clock), factory).client)
+
+
+class ProvidersTests(SynchronousTestCase):
+    """
+    Those who say that they provide an interface.
+    """
+
+    def test_nobodyIsLeftOut(self) -> None:
+        """
+        Every class of kaproto's that says so is verified here.
+        """
+        implementers = set()
+        for path in Path(kaproto.__file__).parent.rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_bytes())):
+                if isinstance(node, ast.ClassDef) and any(
+                    ast.unparse(decorator).startswith("implementer(")
+                    for decorator in node.decorator_list
+                ):
+                    implementers.add(node.name)
+        self.assertEqual(implementers, VERIFIED)
+
+    def test_policies(self) -> None:
+        """
+        The three modes are policies and plugins, as they are and as they are configured, and so
+        is the policy to subclass.
+        """
+        self.assertTrue(verifyObject(IKeepAlivePolicy, RulesPolicy()))
+        for policy in (Policy(), *MODES):
+            for each in (policy, policy.configured(None, KeepAlive(1, 1))):
+                self.assertTrue(verifyObject(IKeepAlivePolicy, each))
+                self.assertTrue(verifyObject(IPlugin, each))
+
+    def test_installedPolicies(self) -> None:
+        """
+        Twisted finds the three modes where it looks for plugins.
+        """
+        installed = list(getPlugins(IKeepAlivePolicy))
+        for mode in MODES:
+            self.assertIn(mode, installed)
+
+    def test_installedService(self) -> None:
+        """
+        Twisted finds kaserver where it looks for services.
+        """
+        (maker,) = (each for each in getPlugins(IServiceMaker) if each.tapname == "kaserver")
+        self.assertTrue(verifyObject(IServiceMaker, maker))
+
+    def test_backends(self) -> None:
+        """
+        The embedded host and the application's backend are backends, and what they open are
+        sessions.
+        """
+        self.patch(machine, "hostname", lambda: "host.example.com")
+        for backend in (EmbeddedHost(), ApplicationBackend()):
+            self.assertTrue(verifyObject(IBackend, backend))
+            session = backend.open(Peer(), OpenRequest(HOST_NAME, 0))
+            self.assertTrue(verifyObject(ISession, session))
+
+    def test_gateway(self) -> None:
+        """
+        So is the gateway, and what it opens.
+        """
+        clock = Clock()
+        gateway = Gateway(ServerInMemory(clock), "memory", KeepAlive(0, 0), clock)
+        self.assertTrue(verifyObject(IBackend, gateway))
+        session = self.successResultOf(gateway.open(Peer(), OpenRequest(HOST_NAME, 0)))
+        self.assertTrue(verifyObject(ISession, session))
+        session.closed(Exception("over"))
+        clock.advance(0)
+        self.assertEqual(clock.getDelayedCalls(), [])
+
+    def test_idleReader(self) -> None:
+        """
+        What reads idle connections is something that a reactor can wait for.
+        """
+        reader = IdleReader(cast(IReactorFDSet, MemoryReactor()), float)
+        self.assertTrue(verifyObject(IReadDescriptor, reader))
+
+    def test_programs(self) -> None:
+        """
+        A program to subclass is one, and so is the remote program.
+        """
+        for program in (Program(), RemoteProgram(ApplicationBackend())):
+            self.assertTrue(verifyObject(IProgram, program))
+
+    def test_protocols(self) -> None:
+        """
+        Connections can be told by their transports to stop writing, and factories build them.
+        """
+        for protocol in (
+            MessageProtocol(),
+            KeepAliveProtocol(),
+            KeepAliveServerProtocol(),
+            KeepAliveClientProtocol(),
+        ):
+            self.assertTrue(verifyObject(IPushProducer, protocol))
+        for protocol in (KeepAliveServerProtocol(), KeepAliveClientProtocol()):
+            self.assertTrue(verifyObject(IHandshakeListener, protocol))
+        self.assertTrue(verifyObject(ICertificateChecker, KeepAliveServerProtocol()))
+        clock = Clock()
+        for factory in (KeepAliveServerFactory(clock=clock), KeepAliveClientFactory(clock=clock)):
+            self.assertTrue(verifyObject(IProtocolFactory, factory))
+
+    def test_tls(self) -> None:
+        """
+        What makes TLS connections, and what listens with them, are what Twisted takes them for.
+        """
+        authority = Authority()
+        directory = Path(self.mktemp())
+        authority.write(str(directory), authority.issue(distinguished("server")))
+        server = ServerContextFactory(lambda: serverFiles(directory))
+        client = ClientContextFactory(clientFiles(directory=directory, home=directory), "host")
+        self.assertTrue(verifyObject(IOpenSSLServerConnectionCreator, server))
+        self.assertTrue(verifyObject(IOpenSSLClientConnectionCreator, client))
+        parser = LibvirtTLSParser()
+        self.assertTrue(verifyObject(IStreamServerEndpointStringParser, parser))
+        endpoint = parser.parseStreamServer(MemoryReactor(), pki=str(directory))
+        self.assertTrue(verifyObject(IStreamServerEndpoint, endpoint))
+
+    def test_credentials(self) -> None:
+        """
+        Those who let users in, and what they are given, are what cred takes them for.
+        """
+        path = Path(self.mktemp())
+        path.write_text(f"alice:{ScramKeys.fromPassword('sesame').toText()}\n")
+        self.assertTrue(verifyObject(IRealm, Realm()))
+        self.assertTrue(verifyObject(IUser, User("alice")))
+        self.assertTrue(verifyObject(ICredentialsChecker, ScramFile(path)))
+        self.assertTrue(verifyObject(ICheckerFactory, ScramFileFactory()))
+        self.assertTrue(verifyObject(IUsernamePassword, _Password(b"alice", b"sesame")))
+        for interface in (IScramCredentials, IUsernameHashedPassword):
+            self.assertTrue(verifyObject(interface, _Proof(b"alice")))
+
+    def test_notEverythingPasses(self) -> None:
+        """
+        Something that only says that it is a policy, a backend, a session or a program is found
+        out.
+        """
+        for interface in (IKeepAlivePolicy, IBackend, ISession, IProgram):
+            self.assertRaises(Invalid, verifyObject, interface, self.pretender(interface))
+
+    def pretender(self, interface: type[Interface]) -> object:
+        """
+        Make something that only says that it provides the interface.
+        """
+
+        @implementer(interface)
+        class Pretender:
+            pass
+
+        return Pretender()
+
+
+class OpenRequestTests(SynchronousTestCase):
+    """
+    The arguments of C{CONNECT_OPEN}.
+    """
+
+    def test_readOnly(self) -> None:
+        """
+        Bit 0 of the flags asks for a read-only connection, and the other bits, which clients set
+        for themselves, do not.
+        """
+        for flags, readOnly in [(0, False), (1, True), (2, False), (3, True), (4, False)]:
+            self.assertIs(OpenRequest("", flags).readOnly, readOnly)
+
+
+class AnswersTests(SynchronousTestCase):
+    """
+    What a policy says to a peer that wants to open.
+    """
+
+    def test_admission(self) -> None:
+        """
+        An admission has no warning unless there is one.
+        """
+        self.assertIsNone(ADMITTED.warning)
+        self.assertEqual(ADMITTED, Admission())
+        self.assertNotEqual(ADMITTED, Admission("but"))
+
+    def test_refusal(self) -> None:
+        """
+        A refusal has to say why.
+        """
+        self.assertEqual(Refused("why").message, "why")
+        self.assertRaises(TypeError, Refused)
+
+    def test_answersAreFinal(self) -> None:
+        """
+        Neither can be changed afterwards, for policies may share them among peers.
+        """
+        self.assertRaises(AttributeError, setattr, ADMITTED, "warning", "changed")
+        self.assertRaises(AttributeError, setattr, Refused("why"), "message", "changed")

@@ -1,0 +1,312 @@
+"""
+The rules of liveness, one by one, between two ends in memory.
+"""
+
+from __future__ import annotations
+
+import time
+
+from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol
+from kaproto.counters import Counters
+from kaproto.errors import KeepAliveTimeout
+from kaproto.keepalive.liveness import KeepAlive
+from kaproto.policies import Disable, Mandatory, Optional, Policy
+from kaproto.rpc.connection import CALLS
+from kaproto.rpc.dispatch import RUNNING_MAX
+from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
+from kaproto.testing import ConnectedPair
+from kaproto.wire.message import PING, PONG, packMessage
+from tests.support import FEATURE_KEEPALIVE, KEEPALIVE, OPEN, ClockTestCase, Probe
+
+Pair = ConnectedPair[KeepAliveServerProtocol, KeepAliveClientProtocol]
+HOUR = 3600
+
+
+class RawClient(KeepAliveClientProtocol):
+    """
+    A client that says nothing by itself, and keeps what it hears.
+    """
+
+    def connectionMade(self) -> None:
+        """
+        Say nothing.
+        """
+        self.heard = b""
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Keep it.
+        """
+        self.heard += data
+
+    def closed(self, reason: Exception) -> None:
+        """
+        Tell nobody.
+        """
+
+
+class RuleTests(ClockTestCase):
+    """
+    Liveness: who is alive, who is dead, and what becomes of them.
+    """
+
+    def connect(self, policy: Policy | None = None) -> Pair:
+        """
+        Connect a client that opens and answers pings, by default in mode 2.
+        """
+        policy = Mandatory(KEEPALIVE) if policy is None else policy
+        self.probe = Probe()
+        return self.pair(KeepAliveServerFactory(policy, programs=[self.probe], clock=self.clock))
+
+    def connectRaw(self, policy: Policy | None = None, *said: bytes) -> Pair:
+        """
+        Connect a client that says only what it is told to.
+        """
+        policy = Mandatory(KEEPALIVE) if policy is None else policy
+        self.probe = Probe()
+        server = KeepAliveServerFactory(policy, programs=[self.probe], clock=self.clock)
+        client = KeepAliveClientFactory(clock=self.clock)
+        client.protocol = RawClient
+        pair = self.pair(server, client)
+        self.say(pair, *said)
+        return pair
+
+    def say(self, pair: Pair, *said: bytes) -> bytes:
+        """
+        Have a raw client say something.
+
+        @return: what it hears.
+        """
+        assert isinstance(pair.client, RawClient)
+        pair.client.heard = b""
+        for data in said:
+            pair.clientTransport.write(data)
+        pair.flush()
+        return pair.client.heard
+
+    def pings(self, pair: Pair) -> list[float]:
+        """
+        @return: when the server has pinged.
+        """
+        return [at for at, data in pair.writtenBy("server") if data == PING]
+
+    def dies(self, pair: Pair, at: float) -> None:
+        """
+        Let time pass, and check that the server closes the connection at a certain time.
+        """
+        pair.advance(at - self.clock.seconds() - 0.001)
+        self.assertFalse(pair.serverTransport.disconnected)
+        pair.advance(0.1)
+        self.assertTrue(pair.serverTransport.disconnected)
+
+    def test_rule1_anyBytesAreLife(self) -> None:
+        """
+        Any bytes from the peer count as life, even a message that comes one byte at a time and
+        is never finished.
+        """
+        pair = self.connectRaw(None, packMessage(FEATURE_KEEPALIVE), packMessage(OPEN))
+        for byte in packMessage(Probe.message(Probe.ECHO))[:20]:
+            pair.advance(0.9)
+            self.say(pair, bytes([byte]))
+        self.assertEqual(self.pings(pair), [])
+        self.dies(pair, self.clock.seconds() + 3)
+
+    def test_rule1_ownWritesAreNot(self) -> None:
+        """
+        What this end writes is no sign of life, however much it is.
+        """
+        pair = self.connect()
+        pair.blackhole()
+        for _time in range(29):
+            pair.server.sendEvent(Probe.number, 1, b"news")
+            pair.advance(0.1)
+        self.assertEqual(len(self.pings(pair)), 2)
+        self.dies(pair, 3)
+
+    def test_rule2_pingsAfterSilence(self) -> None:
+        """
+        Pings go out only after an interval of silence.  A pong, or anything else, acknowledges
+        all earlier pings, and never are there more than count unanswered.
+        """
+        pair = self.connectRaw(
+            Mandatory(KeepAlive(1, 3)), packMessage(FEATURE_KEEPALIVE), packMessage(OPEN)
+        )
+        pair.advance(2.5)
+        self.assertEqual([round(at) for at in self.pings(pair)], [1, 2])
+        self.say(pair, PONG)
+        pair.advance(0.9)
+        self.assertEqual(len(self.pings(pair)), 2)
+        pair.advance(2.5)
+        self.assertEqual([round(at, 1) for at in self.pings(pair)[2:]], [3.5, 4.5, 5.5])
+        self.dies(pair, 6.5)
+        self.assertEqual(len(self.pings(pair)), 5)
+
+    def test_rule3_monotonicTime(self) -> None:
+        """
+        Steps of the wall clock by hours kill nobody, and save nobody.
+        """
+        pair = self.connect()
+        pair.client.setKeepAlive(1, 2)
+        wall = time.time()
+        for second in range(20):
+            wall += HOUR * (-1) ** second * second
+            self.patch(time, "time", lambda now=wall: now)
+            pair.advance(1)
+        self.assertTrue(pair.client.isAlive())
+        self.assertApproximates(len(self.pings(pair)), 19, 1)
+        pair.blackhole()
+        self.patch(time, "time", lambda: wall - 5 * HOUR)
+        pair.advance(3.1)
+        self.assertTrue(pair.serverTransport.disconnected)
+        self.assertTrue(pair.clientTransport.disconnected)
+
+    def test_rule4_stallsDoNotCount(self) -> None:
+        """
+        When this end was not looking, bytes that wait to be read are read before anybody is
+        judged, and the time does not count as silence.
+        """
+        pair = self.connect()
+        pair.advance(0.99)
+        self.clock.advance(0.1)
+        self.assertEqual(len(self.pings(pair)), 1)
+        self.clock.advance(60)
+        pair.flush()
+        self.assertTrue(pair.client.isAlive())
+        pair.blackhole()
+        heard = self.clock.seconds()
+        pair.advance(1.5)
+        self.clock.advance(HOUR)
+        pair.advance(1)
+        self.assertFalse(pair.serverTransport.disconnected)
+        pair.advance(heard + HOUR + 3.1 - self.clock.seconds())
+        self.assertTrue(pair.serverTransport.disconnected)
+
+    def test_rule4_pausedReading(self) -> None:
+        """
+        While this end does not want to read, the peer's silence does not count.
+        """
+        pair = self.connect()
+        pair.server.pauseReading(CALLS)
+        pair.advance(60)
+        self.assertFalse(pair.serverTransport.disconnected)
+        pair.server.resumeReading(CALLS)
+        pair.blackhole()
+        resumed = self.clock.seconds()
+        self.dies(pair, resumed + 3)
+
+    def test_rule5_deathIsAbort(self) -> None:
+        """
+        Death closes at once whatever could not be sent, for a reason that has the interval, the
+        count and the silence, and leaves no timer.
+        """
+        pair = self.connect()
+        pair.client.setKeepAlive(0.5, 4)
+        pair.server.pauseReading(CALLS)
+        pair.blackhole()
+        closed = pair.client.whenClosed()
+        pair.client.call(Probe.number, Probe.ECHO, bytes(100_000)).addErrback(lambda _: None)
+        pair.advance(2.45)
+        self.assertNoResult(closed)
+        pair.advance(0.15)
+        self.assertTrue(pair.clientTransport.disconnected)
+        reason = self.successResultOf(closed)
+        assert isinstance(reason, KeepAliveTimeout)
+        self.assertEqual((reason.interval, reason.count), (0.5, 4))
+        self.assertApproximates(reason.silence, 2.5, 0.05)
+        self.assertIn("interval 0.5 s, count 4", str(reason))
+        pair.serverTransport.abortConnection()
+        pair.flush()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_rule6_pingsAreAnsweredAtOnce(self) -> None:
+        """
+        Pings are answered at once in every mode and state, ahead of calls that wait.
+        """
+        for policy in (Disable(KEEPALIVE), Optional(KEEPALIVE), Mandatory(KEEPALIVE)):
+            pair = self.connectRaw(policy)
+            self.assertEqual(self.say(pair, PING), PONG)
+            self.say(pair, packMessage(FEATURE_KEEPALIVE))
+            self.assertEqual(self.say(pair, PING), PONG)
+            self.say(pair, packMessage(OPEN))
+            self.assertEqual(self.say(pair, PING), PONG)
+            waiting = [packMessage(Probe.message(Probe.LATER))] * (RUNNING_MAX + 1)
+            self.assertEqual(self.say(pair, *waiting, PING), PONG)
+            pair.server.drain()
+            self.assertEqual(self.say(pair, PING), PONG)
+
+    def test_rule6_floodsAreClosed(self) -> None:
+        """
+        A peer that pings more than its budget allows is closed, and so is one that does not read
+        the answers.
+        """
+        pair = self.connectRaw(Disable(), packMessage(OPEN))
+        self.assertEqual(self.say(pair, PING * 100), PONG * 100)
+        self.say(pair, PING)
+        self.assertTrue(pair.clientTransport.disconnected)
+        pair = self.connectRaw(Disable(), packMessage(OPEN))
+        pair.clientTransport.pauseProducing()
+        pair.server.sendEvent(Probe.number, 1, bytes(100_000))
+        for _second in range(65):
+            self.assertFalse(pair.serverTransport.disconnected)
+            pair.clientTransport.write(PING)
+            pair.advance(1)
+        self.assertTrue(pair.serverTransport.disconnected)
+
+    def test_rule7_deadlines(self) -> None:
+        """
+        A client that does not open in time is closed, and so is one that is refused and does not
+        read why.
+        """
+        pair = self.connectRaw()
+        pair.advance(9.9)
+        self.assertFalse(pair.serverTransport.disconnected)
+        pair.advance(0.2)
+        self.assertTrue(pair.serverTransport.disconnected)
+        pair = self.connectRaw()
+        pair.clientTransport.pauseProducing()
+        self.say(pair, packMessage(OPEN))
+        pair.advance(4.9)
+        self.assertFalse(pair.serverTransport.disconnected)
+        pair.advance(0.2)
+        self.assertTrue(pair.serverTransport.disconnected)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_rule8_countedAndLoggedOnce(self) -> None:
+        """
+        Refusals, deaths and floods are counted and logged once, with peer and reason; of pings
+        that are answered there is nothing in the log.
+        """
+        factory = KeepAliveServerFactory(Mandatory(KEEPALIVE), clock=self.clock)
+        raw = KeepAliveClientFactory(clock=self.clock)
+        raw.protocol = RawClient
+        healthy = self.pair(factory)
+        healthy.advance(60)
+        self.assertGreater(len(self.pings(healthy)), 50)
+        healthy.client.close()
+        healthy.flush()
+        self.assertEqual(self.logged(), [])
+        asked = packMessage(FEATURE_KEEPALIVE)
+        for said, counter, line in (
+            (
+                [packMessage(OPEN)],
+                "refused",
+                "refused {peer} by policy mandatory: operation failed",
+            ),
+            (
+                [asked, packMessage(OPEN)],
+                "dead",
+                "{peer} is dead: connection closed due to keepalive",
+            ),
+            ([PING * 200], "flooded", "dropped {peer}: more than 100 pings"),
+        ):
+            before = len(self.logged())
+            pair = self.pair(factory, raw)
+            self.say(pair, *said)
+            pair.advance(5)
+            self.assertTrue(pair.serverTransport.disconnected)
+            self.assertEqual(getattr(factory.counters, counter), 1)
+            (logged,) = self.logged()[before:]
+            self.assertIn(line.format(peer="tcp 127.0.0.1:54321"), logged)
+        self.assertEqual(
+            factory.counters, Counters(accepted=4, opened=2, refused=1, dead=1, flooded=1)
+        )

@@ -1,0 +1,443 @@
+"""
+Tests for L{kaproto.transport}.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from types import SimpleNamespace
+from typing import cast
+
+from twisted.internet import tcp, unix
+from twisted.internet.address import IPv4Address, UNIXAddress
+from twisted.internet.interfaces import IAddress, ISSLTransport
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.ssl import CertificateOptions
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactor, StringTransport
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import directlyProvides
+
+from kaproto.peer import Peer
+from kaproto.testing import MemoryTransport
+from kaproto.transport import ACCEPTS, StreamTransport, hasUnread, identify, paceAccepts, writeNow
+
+ADDRESS = IPv4Address("TCP", "192.0.2.1", 4040)
+
+
+class IdentifyTests(SynchronousTestCase):
+    """
+    What a transport tells of the peer.
+    """
+
+    def identify(self, address: IAddress, *, tls: bool = False) -> Peer:
+        """
+        Identify the peer of a transport that has this address.
+        """
+        transport = StringTransport(peerAddress=address)
+        if tls:
+            directlyProvides(transport, ISSLTransport)
+        return identify(transport)
+
+    def test_tcp(self) -> None:
+        """
+        A TCP connection tells the address.
+        """
+        self.assertEqual(self.identify(ADDRESS), Peer(ADDRESS, "tcp"))
+
+    def test_tls(self) -> None:
+        """
+        A TLS connection is told from a TCP connection.
+        """
+        self.assertEqual(self.identify(ADDRESS, tls=True), Peer(ADDRESS, "tls"))
+
+    def test_unix(self) -> None:
+        """
+        A connection to a UNIX socket is known by its address.
+        """
+        address = UNIXAddress("")
+        self.assertEqual(self.identify(address), Peer(address, "unix"))
+
+
+class StreamTransportTests(SynchronousTestCase):
+    """
+    The slice of a transport that connections use.
+    """
+
+    def test_everyTransportHasIt(self) -> None:
+        """
+        Twisted's TCP and UNIX transports have all the methods, and so has the one in memory.
+        """
+        methods = {name for name in vars(StreamTransport) if not name.startswith("_")}
+        self.assertIn("abortConnection", methods)
+        for transport in (tcp.Server, tcp.Client, unix.Server, unix.Client, MemoryTransport):
+            self.assertEqual(methods - set(dir(transport)), set(), transport)
+
+
+class HasUnreadTests(SynchronousTestCase):
+    """
+    Whether anything has come that was not read.
+    """
+
+    def setUp(self) -> None:
+        """
+        Connect a transport to a socket.
+        """
+        ours, self.peer = socket.socketpair()
+        self.addCleanup(self.peer.close)
+        self.addCleanup(ours.close)
+        self.transport = tcp.Connection(ours, Protocol(), MemoryReactor())
+        self.transport.connected = True
+
+    def test_bytes(self) -> None:
+        """
+        Bytes that have come are noticed, and stay where they are.
+        """
+        self.assertFalse(hasUnread(self.transport))
+        self.peer.send(b"x")
+        self.assertTrue(hasUnread(self.transport))
+        self.assertEqual(self.transport.socket.recv(10), b"x")
+        self.assertFalse(hasUnread(self.transport))
+
+    def test_tls(self) -> None:
+        """
+        With TLS it is the encrypted bytes that count.
+        """
+        options = CertificateOptions()
+        wrapped = TLSMemoryBIOFactory(options, False, Factory.forProtocol(Protocol))
+        tls = wrapped.buildProtocol(None)
+        tls.makeConnection(self.transport)
+        self.assertFalse(hasUnread(tls))
+        self.peer.send(b"\x16")
+        self.assertTrue(hasUnread(tls))
+
+    def test_wrapped(self) -> None:
+        """
+        However many protocols are between the connection and the one that asks.
+        """
+        factory = WrappingFactory(WrappingFactory(Factory.forProtocol(Protocol)))
+        wrapper = factory.buildProtocol(None)
+        wrapper.makeConnection(self.transport)
+        inner = wrapper.wrappedProtocol
+        assert isinstance(inner, ProtocolWrapper), inner
+        self.assertIs(hasUnread(inner), False)
+        self.peer.send(b"x")
+        self.assertIs(hasUnread(inner), True)
+
+    def test_end(self) -> None:
+        """
+        The end counts as well, and after it there is nothing more.
+        """
+        self.peer.close()
+        self.assertIs(hasUnread(self.transport), True)
+        self.transport.connected = False
+        self.assertIs(hasUnread(self.transport), False)
+
+    def test_reset(self) -> None:
+        """
+        So does a reset, which may be learned only once.
+        """
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(listener.close)
+        far = socket.create_connection(listener.getsockname())
+        near, _ = listener.accept()
+        self.addCleanup(near.close)
+        transport = tcp.Connection(near, Protocol(), MemoryReactor())
+        transport.connected = True
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        far.close()
+        self.assertIs(hasUnread(transport), True)
+        self.assertIs(hasUnread(transport), True)
+
+    def test_closed(self) -> None:
+        """
+        From a socket that this end has closed nothing more comes.
+        """
+        self.transport.socket.close()
+        self.assertIs(hasUnread(self.transport), False)
+
+    def test_unknown(self) -> None:
+        """
+        Of other transports it cannot be told.
+        """
+        self.assertIsNone(hasUnread(StringTransport()))
+
+
+class Accepted(StringTransport):
+    """
+    A transport that a port has made.
+    """
+
+    def __init__(self, server: object) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.server = server
+
+
+class PaceAcceptsTests(SynchronousTestCase):
+    """
+    How many connections are accepted at a time.
+    """
+
+    def test_crowd(self) -> None:
+        """
+        A port that has come to accept many at a time goes back to few.
+        """
+        port = tcp.Port(0, Factory(), reactor=MemoryReactor())
+        port.numberAccepts = 500
+        clock = Clock()
+        paceAccepts(Accepted(port), clock)
+        self.assertEqual(port.numberAccepts, ACCEPTS)
+        port.numberAccepts = 500
+        clock.advance(0)
+        self.assertEqual(port.numberAccepts, ACCEPTS)
+
+    def test_few(self) -> None:
+        """
+        A port that accepts few at a time is left alone.
+        """
+        port = tcp.Port(0, Factory(), reactor=MemoryReactor())
+        port.numberAccepts = 1
+        clock = Clock()
+        paceAccepts(Accepted(port), clock)
+        self.assertEqual((port.numberAccepts, clock.getDelayedCalls()), (1, []))
+
+    def test_noPort(self) -> None:
+        """
+        Not every connection comes from one of Twisted's ports.
+        """
+        paceAccepts(StringTransport(), Clock())
+        other = SimpleNamespace(numberAccepts=500)
+        paceAccepts(Accepted(other), Clock())
+        self.assertEqual(other.numberAccepts, 500)
+
+    def test_realPort(self) -> None:
+        """
+        A port of Twisted's, with more connections waiting than it is to accept in one turn, does
+        what it does once, and then accepts no more than it was told, and 20 that it adds by itself.
+        """
+        factory = PacedFactory()
+        port = tcp.Port(0, factory, 200, "127.0.0.1", MemoryReactor())
+        port.startListening()
+        self.addCleanup(port.socket.close)
+        accepted = factory.accepted
+        for _ in range(190):
+            peer = socket.create_connection(port.socket.getsockname())
+            self.addCleanup(peer.close)
+        port.doRead()
+        for _ in range(3):
+            factory.clock.advance(0)
+            before = len(accepted)
+            port.doRead()
+            self.assertLessEqual(len(accepted) - before, ACCEPTS + 20)
+            self.assertGreater(len(accepted), before)
+        for transport in accepted:
+            transport.socket.close()
+
+
+class PacedFactory(Factory):
+    """
+    Holds its port to a few connections at a time.
+    """
+
+    def __init__(self) -> None:
+        self.accepted: list[tcp.Server] = []
+        self.clock = Clock()
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+        """
+        Make a connection that is noted.
+        """
+        accepted, clock = self.accepted, self.clock
+
+        class Paced(Protocol):
+            def connectionMade(self) -> None:
+                transport = cast(tcp.Server, self.transport)
+                paceAccepts(transport, clock)
+                accepted.append(transport)
+
+        return Paced()
+
+
+class WithoutPrivateBuffer(tcp.Connection):
+    """
+    A connection whose Twisted keeps waiting bytes somewhere else.
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)  # type: ignore[arg-type]
+        del self._tempDataBuffer
+        self.written: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        """
+        Keep what is written.
+        """
+        self.written.append(data)
+
+
+class WriteSoonTests(SynchronousTestCase):
+    """
+    A few bytes on their way past the reactor.
+    """
+
+    def setUp(self) -> None:
+        """
+        Connect a transport to a socket.
+        """
+        ours, self.peer = socket.socketpair()
+        self.addCleanup(self.peer.close)
+        self.addCleanup(ours.close)
+        self.peer.setblocking(False)
+        self.reactor = MemoryReactor()
+        self.transport = self.connect(tcp.Connection, ours)
+
+    def connect(self, kind: type[tcp.Connection], ours: socket.socket) -> tcp.Connection:
+        """
+        Make a connection of that kind.
+        """
+        transport = kind(ours, Protocol(), self.reactor)
+        transport.connected = True
+        return transport
+
+    def received(self) -> bytes:
+        """
+        What has come to the peer since it last looked.
+        """
+        data = b""
+        try:
+            while piece := self.peer.recv(65536):
+                data += piece
+        except BlockingIOError:
+            pass
+        return data
+
+    def writeOut(self) -> bytes:
+        """
+        Do what the reactor does, for as long as the transport wants to write.
+
+        @return: what comes to the peer thereby.
+        """
+        data = b""
+        while self.transport in self.reactor.getWriters():
+            self.transport.doWrite()
+            data += self.received()
+        return data
+
+    def test_idle(self) -> None:
+        """
+        On an idle connection the bytes are with the peer at once, and the reactor is not asked to
+        write anything.
+        """
+        writeNow(self.transport, b"ping")
+        self.assertEqual(self.received(), b"ping")
+        self.assertEqual(self.reactor.getWriters(), [])
+
+    def test_bytesWaitingForTheReactor(self) -> None:
+        """
+        Bytes do not overtake those written before them in the same turn.
+        """
+        self.transport.write(b"first ")
+        writeNow(self.transport, b"second")
+        self.assertEqual(self.received(), b"")
+        self.assertEqual(self.writeOut(), b"first second")
+
+    def test_bytesThatDidNotFit(self) -> None:
+        """
+        Bytes do not overtake those that the socket would not take before.
+        """
+        large = bytes(range(256)) * 16384
+        self.transport.write(large)
+        self.transport.doWrite()
+        data = self.received()
+        self.assertLess(len(data), len(large))
+        writeNow(self.transport, b"ping")
+        self.assertEqual(data + self.received() + self.writeOut(), large + b"ping")
+
+    def test_partlySent(self) -> None:
+        """
+        What the socket does not take of the bytes themselves is sent when it does.
+        """
+        large = bytes(range(256)) * 16384
+        writeNow(self.transport, large)
+        data = self.received()
+        self.assertTrue(0 < len(data) < len(large), len(data))
+        self.assertEqual(data + self.writeOut(), large)
+
+    def test_fullSocket(self) -> None:
+        """
+        When the socket takes nothing, the bytes wait for it.
+        """
+        filler = b""
+        try:
+            while True:
+                filler += b"x" * self.transport.socket.send(b"x" * 65536)
+        except BlockingIOError:
+            pass
+        writeNow(self.transport, b"ping")
+        self.assertEqual(self.received(), filler)
+        self.assertEqual(self.writeOut(), b"ping")
+
+    def test_peerGone(self) -> None:
+        """
+        A broken connection is found by the reactor as it always is, and no error is raised here.
+        """
+        self.peer.close()
+        writeNow(self.transport, b"ping")
+        self.assertEqual(self.reactor.getWriters(), [self.transport])
+
+    def test_notConnected(self) -> None:
+        """
+        Once the connection is gone, bytes go nowhere, as with any other write.
+        """
+        self.transport.connected = False
+        writeNow(self.transport, b"ping")
+        self.assertEqual(self.received(), b"")
+        self.assertEqual(self.reactor.getWriters(), [])
+
+    def test_tls(self) -> None:
+        """
+        On a connection that has become a TLS connection, no plain text gets to the socket.
+        """
+
+        class Server(tcp.Connection):
+            _tlsClientDefault = False
+
+        self.transport = self.connect(Server, self.transport.socket)
+        self.transport.protocol.makeConnection(self.transport)
+        self.transport.startTLS(CertificateOptions(), normal=False)
+        handshake = self.writeOut()
+        self.assertTrue(handshake.startswith(b"\x16\x03"), handshake)
+        writeNow(self.transport, b"secret")
+        self.assertNotIn(b"secret", self.received() + self.writeOut())
+
+    def test_wrapped(self) -> None:
+        """
+        A transport that is wrapped, as one with TLS from the start is, is written to and not its
+        socket, which the wrapper would hand out.
+        """
+        written = []
+
+        class Wrapper(ProtocolWrapper):
+            def write(self, data: bytes) -> None:
+                written.append(data)
+
+        wrapper = Wrapper(WrappingFactory(Factory()), Protocol())
+        wrapper.makeConnection(self.transport)
+        self.assertIs(wrapper.socket, self.transport.socket)
+        writeNow(wrapper, b"ping")
+        self.assertEqual(written, [b"ping"])
+        self.assertEqual(self.received(), b"")
+
+    def test_anotherTwisted(self) -> None:
+        """
+        Where it cannot be told whether anything waits to be sent, the transport is left to do
+        what is right.
+        """
+        transport = self.connect(WithoutPrivateBuffer, self.transport.socket)
+        assert isinstance(transport, WithoutPrivateBuffer)
+        writeNow(transport, b"ping")
+        self.assertEqual(transport.written, [b"ping"])
+        self.assertEqual(self.received(), b"")

@@ -1,0 +1,3 @@
+"""
+Tests of L{kaproto.wire}, a module for each of its modules.
+"""

@@ -1,0 +1,440 @@
+"""
+Tests for L{kaproto.wire.filter}.
+"""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Sequence
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from kaproto.errors import RemoteProtocolError
+from kaproto.wire.filter import KEPT_MAX, Header, MessageFilter
+from kaproto.wire.message import (
+    HEADER,
+    HEADER_SIZE,
+    MESSAGE_MAX,
+    PING,
+    PONG,
+    TURN_MAX,
+    Message,
+    MessageReader,
+    packMessage,
+)
+from tests.strategies import garbage, messages, pieces
+
+KEPT = 0xCAFE
+"""
+The program whose messages these tests keep back.
+"""
+
+INJECTED = 0xBEEF
+"""
+The program of the messages that these tests put in between.
+"""
+
+PASSING = Message(0xABCD, 1, 2, 3, 4, 5, bytes(range(100)))
+KEEPING = Message(KEPT, 1, 2, 3, 4, 5, b"kept")
+
+
+def injected(number: int) -> bytes:
+    """
+    One of the messages to put in between.
+    """
+    return packMessage(Message(INJECTED, 1, number, 2, 0, 0, b""))
+
+
+def parsed(data: bytes) -> list[Message]:
+    """
+    All of these bytes as messages.
+    """
+    reader = MessageReader()
+    reader.feed(data)
+    found = []
+    while (message := reader.next()) is not None:
+        found.append(message)
+    assert not reader, "it does not end with a message"
+    return found
+
+
+class Sieve:
+    """
+    A sieve, and what comes out of it.
+
+    @ivar forwarded: what was let through, byte for byte.
+    @ivar longest: the most bytes let through at once.
+    @ivar taken: what was kept back.
+    @ivar raw: the same as it came.
+    """
+
+    def __init__(self) -> None:
+        self.forwarded = bytearray()
+        self.longest = 0
+        self.taken: list[Message] = []
+        self.raw: list[bytes] = []
+        self.sieve = MessageFilter(self.keep, self.take, self.forward)
+
+    def keep(self, header: Header) -> bool:
+        """
+        Keep back the messages of one program.
+        """
+        return header[1] == KEPT
+
+    def take(self, message: Message, raw: bytes) -> None:
+        """
+        Note a message kept back.
+        """
+        self.taken.append(message)
+        self.raw.append(raw)
+
+    def forward(self, data: bytes) -> None:
+        """
+        Note bytes let through.
+        """
+        self.forwarded += data
+        self.longest = max(self.longest, len(data))
+
+    def feed(self, *data: bytes) -> None:
+        """
+        Feed bytes, piece by piece.
+        """
+        for piece in data:
+            self.sieve.feed(piece)
+
+
+Stream = tuple[list[Message], Sequence[bytes]]
+"""
+Messages, some of them to be kept back, and their bytes in pieces.
+"""
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> Stream:
+    """
+    Any L{Stream}.
+    """
+    some = messages() | messages().map(lambda message: message._replace(program=KEPT))
+    drawn = draw(st.lists(some.filter(lambda message: message.program != INJECTED), max_size=8))
+    return drawn, draw(pieces(b"".join(map(packMessage, drawn))))
+
+
+class MessagesTests(SynchronousTestCase):
+    """
+    Streams of messages, however they are cut.
+    """
+
+    @given(streams(), st.data())
+    def test_anything(self, drawn: Stream, data: st.DataObject) -> None:
+        """
+        However the stream is cut and whenever something is put in between, every message that
+        is not kept back comes through byte for byte and in order, every other one is taken whole
+        and in order, and what is put in between comes between two messages, at once if it can.
+        """
+        stream, cut = drawn
+        out = Sieve()
+        wanted: list[bytes] = []
+        waiting: list[bytes] = []
+        for piece in cut:
+            for number in data.draw(st.lists(st.integers(1, 3), max_size=3)):
+                message = injected(number)
+                if message not in waiting:
+                    wanted.append(message)
+                if out.sieve.midMessage:
+                    waiting.append(message)
+                out.sieve.inject(message)
+            out.feed(piece)
+            if not out.sieve.midMessage:
+                self.assertEqual(out.sieve.waiting, 0)
+            if not out.sieve.waiting:
+                waiting.clear()
+        self.assertFalse(out.sieve.midMessage)
+        through = parsed(bytes(out.forwarded))
+        self.assertEqual(
+            [message for message in through if message.program != INJECTED],
+            [message for message in stream if message.program != KEPT],
+        )
+        self.assertEqual(
+            [packMessage(message) for message in through if message.program == INJECTED], wanted
+        )
+        kept = [message for message in stream if message.program == KEPT]
+        self.assertEqual(out.taken, kept)
+        self.assertEqual(out.raw, [packMessage(message) for message in kept])
+
+    def test_turns(self) -> None:
+        """
+        Of many messages only some are looked at, and the next ones when it is the stream's turn
+        again, after which what came meanwhile has its own; all of it comes through in order.
+        """
+        out = Sieve()
+        one, other = packMessage(KEEPING), packMessage(PASSING)
+        out.feed((one + other) * TURN_MAX + other[:9])
+        self.assertTrue(out.sieve.more)
+        self.assertEqual(out.taken, [KEEPING] * (TURN_MAX // 2))
+        self.assertEqual(bytes(out.forwarded), other * (TURN_MAX // 2))
+        out.feed(other[9:])
+        self.assertTrue(out.sieve.more)
+        out.feed(b"")
+        self.assertFalse(out.sieve.more)
+        self.assertEqual(len(out.taken), TURN_MAX)
+        self.assertEqual(bytes(out.forwarded), other * (TURN_MAX + 1))
+
+    def test_oneTurn(self) -> None:
+        """
+        As many messages as may be looked at in a turn need no other one.
+        """
+        out = Sieve()
+        out.feed(packMessage(PASSING) * TURN_MAX)
+        self.assertFalse(out.sieve.more)
+
+    @given(streams())
+    def test_nothingHeldBack(self, drawn: Stream) -> None:
+        """
+        Of a message that is not kept back no more is held than the beginning of its header.
+        """
+        _messages, cut = drawn
+        out = Sieve()
+        reader = MessageReader()
+        fed = 0
+        for piece in cut:
+            out.feed(piece)
+            fed += len(piece)
+            reader.feed(piece)
+            while reader.next() is not None:
+                pass
+            held = fed - len(out.forwarded) - sum(map(len, out.raw))
+            if held >= HEADER_SIZE:
+                rest = reader.takeRest()
+                self.assertEqual(held, len(rest))
+                self.assertTrue(out.keep(HEADER.unpack_from(rest)))
+                reader.feed(rest)
+
+    @given(st.lists(garbage(), max_size=4))
+    def test_garbage(self, data: list[bytes]) -> None:
+        """
+        Whatever the bytes are, the worst that happens is L{RemoteProtocolError}, and what was let
+        through until then is what came.
+        """
+        out = Sieve()
+        try:
+            out.feed(*data)
+        except RemoteProtocolError as error:
+            self.assertIn("a message of ", str(error))
+        if not out.taken:
+            self.assertTrue(b"".join(data).startswith(out.forwarded))
+
+    def test_order(self) -> None:
+        """
+        What came before a message that is kept back has been let through when that is taken, and
+        what came after it has not.
+        """
+        seen: list[object] = []
+        sieve = MessageFilter(
+            lambda header: header[1] == KEPT,
+            lambda message, _raw: seen.append(message),
+            seen.append,
+        )
+        passing = packMessage(PASSING)
+        sieve.feed(passing + packMessage(KEEPING) * 2 + passing)
+        self.assertEqual(seen, [passing, KEEPING, KEEPING, passing])
+
+
+class LengthTests(SynchronousTestCase):
+    """
+    What length words promise.
+    """
+
+    def refused(self, length: int, program: int, cut: int) -> str:
+        """
+        @return: why a message of that length is refused, its header in two pieces.
+        """
+        header = HEADER.pack(length, program, 1, 5, 0, 0, 0)
+        out = Sieve()
+        out.feed(header[:cut])
+        error = self.assertRaises(RemoteProtocolError, out.feed, header[cut:])
+        self.assertEqual(out.forwarded, b"")
+        return str(error)
+
+    def test_outOfBounds(self) -> None:
+        """
+        A length word that is too small, or larger than libvirt allows, is an error that names
+        the length, the procedure, the program and the bounds, also when it comes in pieces.
+        """
+        for cut in (0, 1, 27):
+            for length in (0, 4, 27, MESSAGE_MAX + 1, 2**32 - 1):
+                error = self.refused(length, 0xABCD, cut)
+                self.assertEqual(
+                    error,
+                    f"a message of {length} bytes for procedure 5 of program 0xabcd, where 28 to "
+                    f"{MESSAGE_MAX} are allowed",
+                )
+
+    def test_keptOutOfBounds(self) -> None:
+        """
+        A message that would have to be kept back and is too long for that is an error as soon as
+        its header is there, also when that comes in pieces: nothing of it is collected.
+        """
+        for cut in (0, 1, 27):
+            for length in (KEPT_MAX + 1, MESSAGE_MAX):
+                error = self.refused(length, KEPT, cut)
+                self.assertIn(f"a message of {length} bytes", error)
+                self.assertIn(f"28 to {KEPT_MAX} are allowed", error)
+
+    def test_longest(self) -> None:
+        """
+        The longest message of each kind comes through.
+        """
+        out = Sieve()
+        kept = KEEPING._replace(payload=bytes(KEPT_MAX - HEADER_SIZE))
+        packed = packMessage(kept)
+        out.feed(packed[:30], packed[30:-1], packed[-1:])
+        self.assertEqual(out.taken, [kept])
+        out.feed(HEADER.pack(MESSAGE_MAX, 1, 1, 1, 0, 0, 0))
+        self.assertTrue(out.sieve.midMessage)
+        out.feed(bytes(MESSAGE_MAX - HEADER_SIZE))
+        self.assertFalse(out.sieve.midMessage)
+        self.assertEqual(len(out.forwarded), MESSAGE_MAX)
+
+    def test_between(self) -> None:
+        """
+        It can be told whether a message is under way, let through or not.
+        """
+        for message in (PASSING, KEEPING):
+            out = Sieve()
+            self.assertTrue(out.sieve.between)
+            packed = packMessage(message)
+            for size in (10, HEADER_SIZE + 1):
+                out.feed(packed[:size])
+                self.assertFalse(out.sieve.between)
+                out.feed(packed[size:])
+                self.assertTrue(out.sieve.between)
+            out.feed(packed * (TURN_MAX + 1))
+            self.assertFalse(out.sieve.between)
+            out.feed(b"")
+            self.assertTrue(out.sieve.between)
+
+    def test_errorAfterGood(self) -> None:
+        """
+        What came before the error has been let through.
+        """
+        out = Sieve()
+        passing = packMessage(PASSING)
+        self.assertRaises(RemoteProtocolError, out.feed, passing + bytes(HEADER_SIZE))
+        self.assertEqual(out.forwarded, passing)
+
+    def test_memory(self) -> None:
+        """
+        A message of 32 MiB that comes in pieces of 4 KiB goes out in the same pieces: no more
+        than one is held at a time.
+        """
+        total = 0
+
+        def forward(data: bytes) -> None:
+            nonlocal total
+            total += len(data)
+
+        sieve = MessageFilter(lambda _header: False, lambda _message, _raw: None, forward)
+        piece = bytes(4096)
+        sieve.feed(HEADER.pack(MESSAGE_MAX, 1, 1, 1, 0, 0, 0))
+        tracemalloc.start()
+        try:
+            for _count in range(MESSAGE_MAX // len(piece) - 1):
+                sieve.feed(piece)
+            _now, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        self.assertLess(peak, 2 * len(piece))
+        self.assertGreater(total, MESSAGE_MAX - 2 * len(piece))
+        self.assertTrue(sieve.midMessage)
+
+
+class InjectTests(SynchronousTestCase):
+    """
+    Messages of one's own.
+    """
+
+    def test_atOnce(self) -> None:
+        """
+        Between two messages one's own goes out at once, every time, even while one that is kept
+        back is under way.
+        """
+        out = Sieve()
+        out.feed(packMessage(KEEPING)[:-1])
+        out.sieve.inject(PING)
+        out.sieve.inject(PING)
+        self.assertEqual(out.forwarded, PING * 2)
+
+    def test_waits(self) -> None:
+        """
+        Within a message one's own waits for its end, in order, and once is enough.
+        """
+        out = Sieve()
+        packed = packMessage(PASSING)
+        out.feed(packed[:50])
+        for message in (PING, PONG, PING, PONG):
+            out.sieve.inject(message)
+        self.assertEqual(out.forwarded, packed[:50])
+        self.assertEqual(out.sieve.waiting, 2)
+        out.feed(packed[50:] + packed)
+        self.assertEqual(out.forwarded, packed + PING + PONG + packed)
+        self.assertEqual(out.sieve.waiting, 0)
+
+    def test_whileTaking(self) -> None:
+        """
+        Whoever takes a message can put one's own in its place, after all that came before.
+        """
+        forwarded: list[bytes] = []
+        sieve = MessageFilter(
+            lambda header: header[1] == KEPT,
+            lambda _message, _raw: sieve.inject(PONG),
+            forwarded.append,
+        )
+        packed = packMessage(PASSING)
+        sieve.feed(packed[:50])
+        sieve.feed(packed[50:] + packMessage(KEEPING) + packed)
+        self.assertEqual(b"".join(forwarded), packed + PONG + packed)
+
+    def test_exactEnd(self) -> None:
+        """
+        One's own goes out when the last byte of a message has, and not with the next message.
+        """
+        out = Sieve()
+        packed = packMessage(PASSING)
+        out.feed(packed[:50])
+        out.sieve.inject(PING)
+        out.feed(packed[50:])
+        self.assertEqual(out.forwarded, packed + PING)
+
+
+class StopTests(SynchronousTestCase):
+    """
+    A sieve that was stopped.
+    """
+
+    def test_stopped(self) -> None:
+        """
+        Nothing is let through or taken any more, and nothing is an error.
+        """
+        for sent in (b"", packMessage(PASSING)[:50]):
+            out = Sieve()
+            out.feed(sent)
+            out.sieve.stopped = True
+            out.feed(b"\0" * 10, packMessage(PASSING), packMessage(KEEPING), b"\0" * 100)
+            self.assertEqual((out.forwarded, out.taken), (sent, []))
+
+    def test_stoppedMeanwhile(self) -> None:
+        """
+        Whoever takes a message can stop the sieve: nothing that came with it goes any further.
+        """
+        taken: list[Message] = []
+        forwarded: list[bytes] = []
+
+        def take(message: Message, raw: bytes) -> None:
+            taken.append(message)
+            sieve.stopped = True
+
+        sieve = MessageFilter(lambda header: header[1] == KEPT, take, forwarded.append)
+        sieve.feed(packMessage(KEEPING) * 2 + packMessage(PASSING))
+        self.assertEqual((taken, forwarded), ([KEEPING], []))
