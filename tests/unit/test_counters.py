@@ -64,7 +64,7 @@ class CountersTests(SynchronousTestCase):
             (PeerFlooded("too many pings"), "flooded", f"dropped {who}: too many pings"),
             (
                 DeadlineMissed("it did not open", 3),
-                "late",
+                "deadlinesMissed",
                 f"dropped {who}: it did not open within 3 s",
             ),
             (RemoteProtocolError("rubbish"), "protocolErrors", f"dropped {who}: it sent rubbish"),
