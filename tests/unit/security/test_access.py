@@ -17,10 +17,10 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.test.iosim import FakeTransport, IOPump, connect
 
-from kaproto import client
 from kaproto.client import (
     KeepAliveClientFactory,
     KeepAliveClientProtocol,
+    connecting,
     endpointFor,
 )
 from kaproto.client import connect as connectTo
@@ -614,7 +614,7 @@ class EndpointTests(ClockTestCase):
         def endpoint(reactor: object, *place: object) -> None:
             places.append(place)
 
-        self.patch(client, "HostnameEndpoint", endpoint)
+        self.patch(connecting, "HostnameEndpoint", endpoint)
         for port in ("", ":1234"):
             _endpoint, name = endpointFor(
                 self.reactor, f"qemu+tls://192.0.2.1{port}/system?pkipath={self.flat}"
@@ -642,7 +642,7 @@ class EndpointTests(ClockTestCase):
             verified.append(verify)
             return ClientContextFactory(files, host, verify=verify)
 
-        self.patch(client, "ClientContextFactory", contextFactory)
+        self.patch(connecting, "ClientContextFactory", contextFactory)
         for parameter in ("", "&no_verify=0", "&no_verify=1"):
             endpointFor(self.reactor, f"qemu+tls://192.0.2.1/system?pkipath={self.flat}{parameter}")
         self.assertEqual(verified, [True, True, False])
