@@ -1,47 +1,61 @@
 """
-What kaproto needs of a transport, and who is at its other end.
+The transports that connections use, and the peers at their other ends.
 """
 
 from __future__ import annotations
 
 import socket
+import struct
 from typing import Final, Protocol
 
 from twisted.internet.address import UNIXAddress
 from twisted.internet.interfaces import IAddress, IPushProducer, IReactorTime, ISSLTransport
 from twisted.internet.tcp import Connection, Port
 
-from kaproto.peer import Peer
-from kaproto.unixpeer import unixCredentials
+from kaproto.peer import Peer, UnixCredentials
 
-__all__ = ["ACCEPTS", "StreamTransport", "hasUnread", "identify", "paceAccepts", "writeNow"]
+__all__ = [
+    "ACCEPTS",
+    "StreamTransport",
+    "connectionOf",
+    "hasUnread",
+    "identify",
+    "paceAccepts",
+    "unixCredentials",
+    "writeNow",
+]
 
 ACCEPTS: Final = 8
 """
-How many connections a port is held to accept in one turn of the reactor; it may be 20 more.
+How many connections a port accepts in one turn of the reactor, give or take Twisted's own 20.
+"""
+
+_UCRED: Final = struct.Struct("iII")
+"""
+C{struct ucred}: process, user and group.
 """
 
 
 class StreamTransport(Protocol):
     """
-    The slice of Twisted's TCP, TLS and UNIX transports that a connection uses: see
+    The methods of Twisted's TCP, TLS and UNIX transports that a connection uses: see
     L{twisted.internet.interfaces.ITCPTransport}, L{twisted.internet.interfaces.IConsumer} and
     L{twisted.internet.interfaces.IPushProducer}.
     """
 
     def write(self, data: bytes, /) -> None:
         """
-        Send, as soon as the peer takes it.
+        Send bytes, or buffer them until the peer reads.
         """
 
     def loseConnection(self) -> None:
         """
-        Close once everything has been sent.
+        Close the connection after everything written has been sent.
         """
 
     def abortConnection(self) -> None:
         """
-        Close at once.
+        Close the connection at once.
         """
 
     def pauseProducing(self) -> None:
@@ -51,28 +65,28 @@ class StreamTransport(Protocol):
 
     def resumeProducing(self) -> None:
         """
-        Read on.
+        Start reading again.
         """
 
     def registerProducer(self, producer: IPushProducer, streaming: bool, /) -> None:
         """
-        Say whom to tell when the buffer is full, or empty again.
+        Pause this producer while the send buffer is full.
         """
 
     def unregisterProducer(self) -> None:
         """
-        Tell nobody any more.
+        Forget the producer.
         """
 
     def getPeer(self) -> IAddress:
         """
-        Say where the peer connected from.
+        @return: the peer's address.
         """
 
 
 def identify(transport: StreamTransport) -> Peer:
     """
-    @return: what the transport tells of the peer.
+    @return: the peer, as far as its transport identifies it.
     """
     address = transport.getPeer()
     if ISSLTransport.providedBy(transport):
@@ -82,22 +96,50 @@ def identify(transport: StreamTransport) -> Peer:
     return Peer(address, "tcp")
 
 
+def unixCredentials(transport: object) -> UnixCredentials | None:
+    """
+    Ask the kernel which process connected to a UNIX socket (C{SO_PEERCRED}).
+
+    @param transport: any transport of Twisted's.
+    @return: C{None} for other transports, and where the kernel does not tell.
+    """
+    getHandle = getattr(transport, "getHandle", None)
+    handle = None if getHandle is None else getHandle()
+    if not isinstance(handle, socket.socket) or handle.family != socket.AF_UNIX:
+        return None
+    try:
+        data = handle.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    except (AttributeError, OSError):
+        return None
+    return UnixCredentials(*_UCRED.unpack(data))
+
+
+def connectionOf(transport: object) -> Connection | None:
+    """
+    Look under TLS and any other wrappers for Twisted's own transport, which has the socket.
+
+    @return: a TCP or UNIX connection, C{None} where there is neither.
+    """
+    while not isinstance(transport, Connection):
+        transport = getattr(transport, "transport", None)
+        if transport is None:
+            return None
+    return transport
+
+
 def hasUnread(transport: StreamTransport) -> bool | None:
     """
-    Whether something has come from the peer, be it the end, that this process has not read.
+    Look into the socket for bytes of the peer's, or its end, that this process has not read.
 
-    @return: C{None} if that cannot be told: it can of Twisted's own connections, and of TLS or
-        another protocol over these.
+    @return: C{None} if this is no transport of Twisted's, whose socket can be looked into.
     """
-    connection: object = transport
-    while not isinstance(connection, Connection):
-        connection = getattr(connection, "transport", None)
-        if connection is None:
-            return None
+    connection = connectionOf(transport)
+    if connection is None:
+        return None
     if not connection.connected:
         return False
     try:
-        connection.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        connection.socket.recv(1, socket.MSG_PEEK)
     except ConnectionError:
         return True
     except OSError:
@@ -107,30 +149,29 @@ def hasUnread(transport: StreamTransport) -> bool | None:
 
 def paceAccepts(transport: StreamTransport, clock: IReactorTime) -> None:
     """
-    See to it that those who are there already do not have to wait for a crowd that comes.
+    Accept a crowd in small groups, so that clients who are connected do not wait for it.
 
-    A port of Twisted's accepts 20 more connections per turn of the reactor for as long as more are
-    waiting, beginning with 100, and each turn lasts as long as it takes to serve all of them.
+    While more connections are waiting, a port of Twisted's accepts 20 more in each turn of the
+    reactor than in the one before, starting at 100, and each turn lasts until all are served.
 
-    @param transport: one that has just been accepted.
+    @param transport: a connection that has just been accepted.
     @param clock: the reactor.
     """
     port = getattr(transport, "server", None)
     if isinstance(port, Port) and port.numberAccepts > ACCEPTS:
         port.numberAccepts = ACCEPTS
-        # At the end of this turn it sets its own number.
+        # The port sets its own number again when it has accepted this group.
         clock.callLater(0, setattr, port, "numberAccepts", ACCEPTS)
 
 
 def writeNow(transport: StreamTransport, data: bytes) -> None:
     """
-    Write a few bytes, past the reactor where that is safe.
+    Write a few bytes, without waiting for the reactor where that is safe.
 
-    C{transport.write} on an idle connection has the reactor wait for the socket to be writable,
-    which costs three more system calls than the C{send} itself.  On a plain connection of
-    Twisted's own with nothing waiting to be sent, the bytes can be sent at once.  With anything
-    else, TLS first of all, whose plain text must never get to the socket, this is
-    C{transport.write}.
+    C{transport.write} on an idle connection makes the reactor wait until the socket is writable,
+    which costs three system calls more than the C{send} itself.  On a plain transport of Twisted's
+    with an empty buffer the bytes are sent at once.  On any other, and above all on TLS, whose
+    plain text must never reach the socket, this is C{transport.write}.
     """
     if (
         isinstance(transport, Connection)

@@ -20,7 +20,7 @@ ROOT = Path(kaproto.__file__).parent
 
 FLOORS = (
     {"kaproto", "kaproto.errors", "kaproto.uri"},
-    {"kaproto.peer", "kaproto.unixpeer", "kaproto.wire"},
+    {"kaproto.peer", "kaproto.wire"},
     {"kaproto.transport"},
     {"kaproto.keepalive", "kaproto.security"},
     {"kaproto.counters", "kaproto.interfaces"},

@@ -1,0 +1,138 @@
+"""
+What the kernel knows of a connection: how far its bytes have got, and its own keepalive.
+
+A peer that reads slowly answers a ping only after everything that we wrote in front of it.  The
+kernel's counters tell such a peer from a dead one.  They are read from Twisted's TCP and UNIX
+transports, through TLS and any other wrapper, on Linux.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import sys
+from math import ceil
+from typing import Final
+
+import attrs
+
+from kaproto.keepalive.liveness import KeepAlive
+from kaproto.transport import StreamTransport, connectionOf
+
+if sys.platform == "linux":
+    from fcntl import ioctl
+    from termios import TIOCOUTQ
+
+__all__ = [
+    "COUNT_MAX",
+    "INTERVAL_MAX",
+    "Delivery",
+    "delivery",
+    "setKernelKeepAlive",
+]
+
+INTERVAL_MAX: Final = 32767
+"""
+The longest C{TCP_KEEPIDLE} and C{TCP_KEEPINTVL} that Linux accepts, in seconds.
+"""
+
+COUNT_MAX: Final = 127
+"""
+The highest C{TCP_KEEPCNT} that Linux accepts.
+"""
+
+_TCP_INFO: Final = struct.Struct("=24xI92xQQ")
+"""
+C{struct tcp_info} of C{linux/tcp.h}: C{tcpi_unacked} at offset 24, C{tcpi_bytes_acked} at 120 and
+C{tcpi_bytes_received} at 128.  Linux has had them since 4.1, and only ever adds fields at the end.
+"""
+
+_INT: Final = struct.Struct("i")
+_INT_MAX: Final = 2**31 - 1
+
+
+@attrs.frozen
+class Delivery:
+    """
+    How far the bytes of a connection have got.  A counter that the kernel does not keep is
+    C{None}; the others are of the connection's whole life and only grow.
+
+    @ivar queued: bytes that we have written and the peer's side has not taken: those in the
+        transport's buffer and in the kernel's send queue.  On a UNIX socket the kernel counts the
+        memory that it has allocated, which is more than the bytes, and releases it only when the
+        peer's program has read a whole buffer (an skb, up to 32 KiB and its overhead).
+    @ivar acknowledged: bytes that the peer's kernel has acknowledged (C{tcpi_bytes_acked}); they
+        may not have been read by its program.  TCP only.
+    @ivar inFlight: segments sent and not acknowledged (C{tcpi_unacked}).  It is 0 while the peer's
+        receive window is full: such a peer is slow, and its host is alive.  TCP only.
+    @ivar received: bytes that our kernel has received (C{tcpi_bytes_received}), read or not, half
+        a TLS record included.  TCP only.
+    """
+
+    queued: int
+    acknowledged: int | None = None
+    inFlight: int | None = None
+    received: int | None = None
+
+
+def delivery(transport: StreamTransport) -> Delivery | None:
+    """
+    Look at a connection's counters.  It takes one or two system calls, about a microsecond each.
+
+    @return: C{None} where there are none: not on Linux, not Twisted's own transport underneath, or
+        the socket is closed.
+    """
+    connection = connectionOf(transport)
+    if connection is None or not connection.connected or sys.platform != "linux":
+        return None
+    handle = connection.socket
+    try:
+        queued = _INT.unpack(ioctl(handle, TIOCOUTQ, bytes(_INT.size)))[0]
+        queued += len(connection.dataBuffer) - connection.offset
+        queued += sum(map(len, getattr(connection, "_tempDataBuffer", ())))
+        if handle.family == socket.AF_UNIX:
+            return Delivery(queued)
+        info = handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+    except (OSError, ValueError):
+        return None
+    if len(info) < _TCP_INFO.size:
+        return Delivery(queued)
+    inFlight, acknowledged, received = _TCP_INFO.unpack(info)
+    return Delivery(queued, acknowledged, inFlight, received)
+
+
+def setKernelKeepAlive(
+    transport: StreamTransport, keepAlive: KeepAlive, userTimeout: float | None = None
+) -> bool:
+    """
+    Have the kernel probe a TCP peer, or stop it.  Its probes find a dead host or a cut link
+    C{interval * (count + 1)} seconds after the last segment, and never a stopped program.  Linux
+    sends none while bytes of ours are unacknowledged.
+
+    @param keepAlive: C{TCP_KEEPIDLE} and C{TCP_KEEPINTVL} are the interval, rounded up to whole
+        seconds from 1 to L{INTERVAL_MAX}; C{TCP_KEEPCNT} is the count, up to L{COUNT_MAX}.  A zero
+        in either switches the kernel's keepalive off.
+    @param userTimeout: seconds for C{TCP_USER_TIMEOUT}.  Linux then ends a live peer that reads
+        nothing for so long, and ignores the count, so by default it is left alone.
+    @return: whether the connection is TCP and the kernel took all options.
+    """
+    connection = connectionOf(transport)
+    if connection is None or not connection.connected:
+        return False
+    handle = connection.socket
+    if handle.family not in {socket.AF_INET, socket.AF_INET6}:
+        return False
+    interval = min(max(ceil(keepAlive.interval), 1), INTERVAL_MAX)
+    count = min(max(keepAlive.count, 1), COUNT_MAX)
+    options = {"TCP_KEEPIDLE": interval, "TCP_KEEPINTVL": interval, "TCP_KEEPCNT": count}
+    if not keepAlive.enabled:
+        options.clear()
+    if userTimeout is not None:
+        options["TCP_USER_TIMEOUT"] = min(ceil(userTimeout * 1000), _INT_MAX)
+    try:
+        for name, value in options.items():
+            handle.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        handle.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, keepAlive.enabled)
+    except (AttributeError, OSError):
+        return False
+    return True

@@ -1,0 +1,314 @@
+"""
+Tests for L{kaproto.keepalive.kernel}.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import sys
+from time import monotonic
+
+from twisted.internet import tcp
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.ssl import CertificateOptions
+from twisted.internet.testing import MemoryReactor, StringTransport
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.trial.unittest import SynchronousTestCase
+
+from kaproto.keepalive.kernel import COUNT_MAX, INTERVAL_MAX, delivery, setKernelKeepAlive
+from kaproto.keepalive.liveness import KeepAlive
+
+LARGE = bytes(8 << 20)
+
+
+class SocketTestCase(SynchronousTestCase):
+    """
+    A transport on a real socket, without a reactor.
+    """
+
+    def connectTCP(self) -> tcp.Connection:
+        """
+        Connect over the loopback interface.
+        """
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            ours = socket.create_connection(listener.getsockname())
+            self.peer, _ = listener.accept()
+        return self.transportOn(ours)
+
+    def connectUNIX(self) -> tcp.Connection:
+        """
+        Connect by a pair of UNIX sockets.
+        """
+        ours, self.peer = socket.socketpair()
+        return self.transportOn(ours)
+
+    def transportOn(self, ours: socket.socket) -> tcp.Connection:
+        """
+        Make the transport.
+        """
+        self.addCleanup(self.peer.close)
+        self.addCleanup(ours.close)
+        transport = tcp.Connection(ours, Protocol(), MemoryReactor())
+        transport.connected = True
+        return transport
+
+    def fill(self, transport: tcp.Connection) -> None:
+        """
+        Write until neither side's kernel takes any more.
+        """
+        transport.write(LARGE)
+        before = -1
+        while before != len(transport.dataBuffer) - transport.offset:
+            before = len(transport.dataBuffer) - transport.offset
+            transport.doWrite()
+
+    def read(self, size: int) -> None:
+        """
+        Have the peer read that many bytes.
+        """
+        while size:
+            size -= len(self.peer.recv(min(size, 65536)))
+
+
+class DeliveryTests(SocketTestCase):
+    """
+    Tests for L{delivery}.
+    """
+
+    def test_acknowledged(self) -> None:
+        """
+        Bytes that the peer's kernel has taken are acknowledged, read or not.
+        """
+        transport = self.connectTCP()
+        before = delivery(transport)
+        transport.socket.send(b"x" * 1000)
+        after = delivery(transport)
+        assert before is not None and after is not None
+        assert before.acknowledged is not None and after.acknowledged is not None
+        self.assertEqual(after.acknowledged - before.acknowledged, 1000)
+        self.assertEqual((after.queued, after.inFlight), (0, 0))
+
+    def test_received(self) -> None:
+        """
+        Bytes that the peer has sent are received before anybody reads them.
+        """
+        transport = self.connectTCP()
+        self.peer.send(b"x" * 7)
+        found = delivery(transport)
+        assert found is not None
+        self.assertEqual(found.received, 7)
+
+    def test_fullWindow(self) -> None:
+        """
+        While the peer's window is full nothing is in flight: the rest waits in our buffers, and
+        when the peer reads again it is taken.
+        """
+        transport = self.connectTCP()
+        self.fill(transport)
+        deadline = monotonic() + 5
+        full = delivery(transport)
+        # The peer's kernel acknowledges a little late.
+        while full is not None and full.inFlight and monotonic() < deadline:
+            full = delivery(transport)
+        assert full is not None and full.acknowledged is not None
+        self.assertEqual(full.inFlight, 0)
+        # The opener's count has its SYN in it.
+        self.assertIn(full.acknowledged + full.queued - len(LARGE), (0, 1))
+        self.read(full.acknowledged - 1)
+        transport.doWrite()
+        later = delivery(transport)
+        assert later is not None and later.acknowledged is not None
+        self.assertGreater(later.acknowledged, full.acknowledged)
+
+    def test_unwritten(self) -> None:
+        """
+        What the reactor has not been able to write yet is queued as well.
+        """
+        transport = self.connectTCP()
+        transport.write(b"x" * 10)
+        found = delivery(transport)
+        assert found is not None
+        self.assertEqual(found.queued, 10)
+
+    def test_unix(self) -> None:
+        """
+        On a UNIX socket there is the send queue alone.  It is empty only when the peer's program
+        has read everything.
+        """
+        transport = self.connectUNIX()
+        transport.socket.send(b"x" * 1000)
+        found = delivery(transport)
+        assert found is not None
+        self.assertGreaterEqual(found.queued, 1000)
+        self.assertEqual((found.acknowledged, found.inFlight, found.received), (None, None, None))
+        self.read(999)
+        self.assertEqual(delivery(transport), found)
+        self.read(1)
+        found = delivery(transport)
+        assert found is not None
+        self.assertEqual(found.queued, 0)
+
+    def test_unixWholeBuffers(self) -> None:
+        """
+        It falls by whole buffers.
+        """
+        transport = self.connectUNIX()
+        self.fill(transport)
+        full = delivery(transport)
+        self.read(65536)
+        later = delivery(transport)
+        assert full is not None and later is not None
+        self.assertLessEqual(later.queued, full.queued - 32768)
+
+    def test_wrapped(self) -> None:
+        """
+        TLS and any other wrapper are looked through.  On TLS the encrypted bytes count.
+        """
+        transport = self.connectTCP()
+        factory = TLSMemoryBIOFactory(
+            CertificateOptions(), False, WrappingFactory(Factory.forProtocol(Protocol))
+        )
+        tls = factory.buildProtocol(None)
+        tls.makeConnection(transport)
+        inner = tls.wrappedProtocol
+        assert isinstance(inner, ProtocolWrapper), inner
+        self.peer.send(b"\x16\x03")
+        found = delivery(inner)
+        assert found is not None
+        self.assertEqual((found, found.received), (delivery(transport), 2))
+
+    def test_untold(self) -> None:
+        """
+        Transports without a socket, or whose connection is gone, tell nothing.
+        """
+        self.assertIsNone(delivery(StringTransport()))
+        transport = self.connectTCP()
+        transport.socket.close()
+        self.assertIsNone(delivery(transport))
+        transport.connected = False
+        self.assertIsNone(delivery(transport))
+
+    def test_otherSystems(self) -> None:
+        """
+        Neither do other systems, whose C{struct tcp_info} is another.
+        """
+        transport = self.connectTCP()
+        self.patch(sys, "platform", "freebsd14")
+        self.assertIsNone(delivery(transport))
+
+    def test_shortStruct(self) -> None:
+        """
+        A kernel that knows nothing of the counters still says what is queued.
+        """
+
+        class Old(socket.socket):
+            def getsockopt(self, *arguments: object) -> bytes:  # type: ignore[override]
+                """
+                Answer as Linux before 4.1 does.
+                """
+                return bytes(104)
+
+        transport = self.connectTCP()
+        transport.socket = Old(fileno=transport.socket.detach())
+        self.addCleanup(transport.socket.close)
+        found = delivery(transport)
+        assert found is not None
+        self.assertEqual((found.queued, found.acknowledged, found.received), (0, None, None))
+
+
+class SetKernelKeepAliveTests(SocketTestCase):
+    """
+    Tests for L{setKernelKeepAlive}.
+    """
+
+    def options(self, transport: tcp.Connection) -> list[int]:
+        """
+        Read back what the kernel has.
+        """
+        tcpOptions = (
+            socket.TCP_KEEPIDLE,
+            socket.TCP_KEEPINTVL,
+            socket.TCP_KEEPCNT,
+            socket.TCP_USER_TIMEOUT,
+        )
+        on = transport.socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        return [
+            on,
+            *(transport.socket.getsockopt(socket.IPPROTO_TCP, option) for option in tcpOptions),
+        ]
+
+    def test_options(self) -> None:
+        """
+        The interval is rounded up to whole seconds, both numbers are kept within Linux's bounds,
+        and C{TCP_USER_TIMEOUT} is left alone.
+        """
+        for keepAlive, expected in (
+            (KeepAlive(5, 5), [5, 5, 5]),
+            (KeepAlive(0.2, 1), [1, 1, 1]),
+            (KeepAlive(2.001, 3), [3, 3, 3]),
+            (KeepAlive(2147483, 1000), [INTERVAL_MAX, INTERVAL_MAX, COUNT_MAX]),
+        ):
+            transport = self.connectTCP()
+            self.assertIs(setKernelKeepAlive(transport, keepAlive), True)
+            self.assertEqual(self.options(transport), [1, *expected, 0])
+
+    def test_off(self) -> None:
+        """
+        A zero in either switches it off again.
+        """
+        for keepAlive in (KeepAlive(0, 5), KeepAlive(5, 0)):
+            transport = self.connectTCP()
+            setKernelKeepAlive(transport, KeepAlive(5, 5))
+            self.assertIs(setKernelKeepAlive(transport, keepAlive), True)
+            self.assertEqual(self.options(transport)[0], 0)
+
+    def test_userTimeout(self) -> None:
+        """
+        C{TCP_USER_TIMEOUT}, in milliseconds, is for those who ask for it.
+        """
+        transport = self.connectTCP()
+        self.assertIs(setKernelKeepAlive(transport, KeepAlive(5, 5), 2.5), True)
+        self.assertEqual(self.options(transport)[-1], 2500)
+        self.assertIs(setKernelKeepAlive(transport, KeepAlive(5, 5), 1e12), True)
+        self.assertEqual(self.options(transport)[-1], 2**31 - 1)
+
+    def test_otherTransports(self) -> None:
+        """
+        UNIX sockets have no such thing, nor have transports without a socket, or a closed one.
+        """
+        self.assertIs(setKernelKeepAlive(self.connectUNIX(), KeepAlive()), False)
+        self.assertIs(setKernelKeepAlive(StringTransport(), KeepAlive()), False)
+        transport = self.connectTCP()
+        transport.connected = False
+        self.assertIs(setKernelKeepAlive(transport, KeepAlive()), False)
+
+    def test_unsupported(self) -> None:
+        """
+        Where the system lacks an option, or refuses it, that is told.
+        """
+        transport = self.connectTCP()
+        self.patch(socket, "TCP_KEEPIDLE", 9999)
+        self.assertIs(setKernelKeepAlive(transport, KeepAlive()), False)
+        del socket.TCP_KEEPIDLE
+        self.assertIs(setKernelKeepAlive(transport, KeepAlive()), False)
+
+
+class LayoutTests(SocketTestCase):
+    """
+    Where the counters stand in C{struct tcp_info}.
+    """
+
+    def test_offsets(self) -> None:
+        """
+        They are at the offsets of C{linux/tcp.h}.
+        """
+        transport = self.connectTCP()
+        self.peer.send(b"x" * 3)
+        info = transport.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+        acknowledged, received = struct.unpack_from("QQ", info, 120)
+        found = delivery(transport)
+        assert found is not None
+        self.assertEqual((found.acknowledged, found.received), (acknowledged, received))
+        self.assertEqual(received, 3)
