@@ -19,7 +19,7 @@ import kaproto
 ROOT = Path(kaproto.__file__).parent
 
 FLOORS = (
-    {"kaproto", "kaproto.errors", "kaproto.uri"},
+    {"kaproto", "kaproto.endpointstring", "kaproto.errors", "kaproto.uri"},
     {"kaproto.peer", "kaproto.wire"},
     {"kaproto.transport"},
     {"kaproto.keepalive", "kaproto.security"},
@@ -46,6 +46,7 @@ CORE = {
     "kaproto.wire.filter",
     "kaproto.wire.message",
     "kaproto.wire.programs",
+    "kaproto.wire.proxyheader",
     "kaproto.wire.sasl",
     "kaproto.wire.xdr",
 }

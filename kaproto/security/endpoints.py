@@ -7,6 +7,7 @@ to import waits until it is needed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from inspect import signature
 from pathlib import Path
@@ -26,7 +27,7 @@ from zope.interface import implementer
 if TYPE_CHECKING:
     from kaproto.security.tls import ServerContextFactory
 
-__all__ = ["LibvirtTLSParser", "TLSServerEndpoint", "tlsEndpoint", "transportOf"]
+__all__ = ["LibvirtTLSParser", "ProxyParser", "TLSServerEndpoint", "tlsEndpoint", "transportOf"]
 
 _PORT: Final = "16514"
 _BACKLOG: Final = "1024"
@@ -54,6 +55,15 @@ class TLSServerEndpoint:
         self.contextFactory = contextFactory
         self._wrapped = wrapped
         self._clock = clock
+
+    def beneath(
+        self, wrap: Callable[[IStreamServerEndpoint], IStreamServerEndpoint]
+    ) -> TLSServerEndpoint:
+        """
+        @param wrap: makes an endpoint that does something before TLS begins.
+        @return: the same endpoint with that below it.
+        """
+        return TLSServerEndpoint(wrap(self._wrapped), self.contextFactory, self._clock)
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
         """
@@ -88,6 +98,28 @@ class LibvirtTLSParser:
                 f"there is no {unknown[0]}=; there are {', '.join(sorted(_ARGUMENTS))}"
             )
         return tlsEndpoint(reactor, *cast(tuple[str, ...], args), **cast(dict[str, str], kwargs))
+
+
+@implementer(IPlugin, IStreamServerEndpointStringParser)
+class ProxyParser:
+    """
+    Makes an endpoint of C{proxy:ENDPOINT:from=NETWORK}, see
+    L{kaproto.security.proxy.proxyEndpoint}.
+    """
+
+    prefix = "proxy"
+
+    def parseStreamServer(
+        self, reactor: object, *args: object, **kwargs: object
+    ) -> IStreamServerEndpoint:
+        """
+        @raise ValueError: when an argument is missing or malformed.
+        """
+        from kaproto.security.proxy import proxyEndpoint
+
+        return proxyEndpoint(
+            reactor, cast(tuple[str, ...], args), cast(dict[str, str], dict(kwargs))
+        )
 
 
 def tlsEndpoint(
@@ -143,7 +175,7 @@ def transportOf(description: str) -> str:
     @return: C{"tcp"}, C{"tls"} or C{"unix"}, as L{kaproto.peer.Peer} has them; C{"tcp"} as well
         for what is not known, since that is the least that can be expected of it.
     """
-    name, _colon, rest = description.removeprefix("haproxy:").partition(":")
+    name, _colon, rest = description.removeprefix("haproxy:").removeprefix("proxy:").partition(":")
     if name in ("libvirttls", "ssl", "tls"):
         return "tls"
     if name == "unix" or (name in ("systemd", "fd") and "domain=UNIX" in rest.split(":")):

@@ -81,6 +81,8 @@ VERIFIED = {
     "LibvirtTLSParser",
     "Policy",
     "Program",
+    "ProxyEndpoint",
+    "ProxyParser",
     "MessageProtocol",
     "Realm",
     "RulesPolicy",

@@ -1,7 +1,8 @@
 """
-What kaproto plugs into Twisted's endpoint strings: C{libvirttls}.
+What kaproto plugs into Twisted's endpoint strings: C{libvirttls} and C{proxy}.
 """
 
-from kaproto.security.endpoints import LibvirtTLSParser
+from kaproto.security.endpoints import LibvirtTLSParser, ProxyParser
 
 libvirttls = LibvirtTLSParser()
+proxy = ProxyParser()

@@ -1,0 +1,319 @@
+"""
+The C{proxy:} endpoint string: behind a load balancer that sends PROXY headers.
+
+The header is read before anything else on the connection, TLS included, and only then is the
+protocol above told that there is a connection.  So its transport has the client's address from the
+first moment.  Anybody who can connect could write a header, so it is believed only from the
+networks that the listener names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import Final, TypeVar, cast
+
+import attrs
+from twisted.internet.address import UNIXAddress
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IListeningPort,
+    IProtocolFactory,
+    IReactorTime,
+    IStreamServerEndpoint,
+    ITransport,
+)
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from kaproto.endpointstring import LayeredEndpoint, takeKeywords, unparsed
+from kaproto.errors import RemoteProtocolError
+from kaproto.transport import StreamTransport, unixCredentials
+from kaproto.wire.proxyheader import ProxyHeader, ProxyHeaderReader
+
+__all__ = ["HEADER_TIMEOUT", "ProxyEndpoint", "ProxyFactory", "Trust", "headerOf", "proxyEndpoint"]
+
+HEADER_TIMEOUT: Final = 5.0
+"""
+Seconds that a balancer has for its header.  It sends it in its first packet.
+"""
+
+_Network = IPv4Network | IPv6Network
+_HEADER: Final = "kaprotoProxyHeader"
+
+
+@attrs.frozen
+class Trust:
+    """
+    Whose PROXY headers are believed.
+
+    @ivar networks: those that balancers connect from, for TCP.
+    @ivar users: the ids of the users that balancers run as, for UNIX sockets; empty for everybody
+        whom the socket's mode lets connect.
+    """
+
+    networks: Sequence[_Network] = ()
+    users: Sequence[int] = ()
+
+    @property
+    def includesLoopback(self) -> bool:
+        """
+        Whether every program on this machine can write headers over TCP.
+        """
+        loopback: tuple[_Network, ...] = (ip_network("127.0.0.0/8"), ip_network("::1"))
+        return any(
+            each.overlaps(other)
+            for each in self.networks
+            for other in loopback
+            if each.version == other.version
+        )
+
+    def problem(self, transport: StreamTransport) -> str | None:
+        """
+        @return: why whoever connected is not believed, C{None} if it is.
+        """
+        address = transport.getPeer()
+        if isinstance(address, UNIXAddress):
+            credentials = unixCredentials(transport)
+            if not self.users or (credentials is not None and credentials.uid in self.users):
+                return None
+            who = "nobody knows whom" if credentials is None else f"uid {credentials.uid}"
+            return f"{who} is not in uid="
+        host = getattr(address, "host", None)
+        if host is not None:
+            parsed = ip_address(host.partition("%")[0])
+            parsed = getattr(parsed, "ipv4_mapped", None) or parsed
+            if any(parsed in network for network in self.networks):
+                return None
+        return f"{host or address} is not in from="
+
+
+def headerOf(transport: object) -> ProxyHeader | None:
+    """
+    Find the PROXY header that a connection began with.
+
+    @param transport: the connection's, with or without TLS and other protocols in between.
+    @return: C{None} if there was none.
+    """
+    each: object | None = transport
+    while each is not None:
+        header = getattr(each, _HEADER, None)
+        if isinstance(header, ProxyHeader):
+            return header
+        each = getattr(each, "transport", None)
+    return None
+
+
+class _HeaderProtocol(Protocol):
+    """
+    Reads the header, then leaves the transport to the protocol that the wrapped factory builds.
+    """
+
+    factory: ProxyFactory
+    transport: StreamTransport  # type: ignore[assignment]
+    _reader: ProxyHeaderReader | None = None
+    _deadline: IDelayedCall | None = None
+
+    def connectionMade(self) -> None:
+        """
+        Check who connected, and wait for the header.
+        """
+        self._reader = ProxyHeaderReader()
+        problem = self.factory.trust.problem(self.transport)
+        if problem is not None:
+            self._refuse(problem)
+            return
+        self._deadline = self.factory.clock.callLater(
+            HEADER_TIMEOUT, self._refuse, f"no PROXY header within {HEADER_TIMEOUT:g} s"
+        )
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Read on in the header.
+        """
+        if self._reader is None:
+            return
+        try:
+            header = self._reader.feed(data)
+        except RemoteProtocolError as error:
+            self._refuse(str(error))
+            return
+        if header is not None:
+            self._handOver(header, self._reader.rest)
+
+    def _handOver(self, header: ProxyHeader, rest: bytes) -> None:
+        self._stop()
+        transport = self.transport
+        setattr(transport, _HEADER, header)
+        if header.source is not None:
+            _pretend(transport, header.source, header.destination)
+        protocol = self.factory.wrapped.buildProtocol(transport.getPeer())
+        if protocol is None:
+            transport.abortConnection()
+            return
+        transport.protocol = protocol  # type: ignore[attr-defined]
+        protocol.makeConnection(cast(ITransport, transport))
+        if rest:
+            # It is the transport's protocol now, or what it has put in its own place.
+            transport.protocol.dataReceived(rest)  # type: ignore[attr-defined]
+
+    def _refuse(self, problem: str) -> None:
+        self._stop()
+        self.factory.refused(self.transport.getPeer(), problem)
+        self.transport.abortConnection()
+
+    def _stop(self) -> None:
+        self._reader = None
+        deadline, self._deadline = self._deadline, None
+        if deadline is not None and deadline.active():
+            deadline.cancel()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        The connection ended before its header did, as some health checks do.
+        """
+        self._stop()
+
+
+def _pretend(transport: object, source: IAddress, destination: IAddress | None) -> None:
+    """
+    Have a transport name the client's addresses instead of the balancer's.
+    """
+    transport.getPeer = lambda: source  # type: ignore[attr-defined]
+    if destination is not None:
+        transport.getHost = lambda: destination  # type: ignore[attr-defined]
+
+
+class ProxyFactory(Factory):
+    """
+    Reads a PROXY header from each connection, then has another factory serve it.
+
+    @ivar wrapped: the other factory.
+    @ivar trust: whose headers are believed.
+    @ivar clock: where deadlines are scheduled.
+    """
+
+    protocol = _HeaderProtocol  # type: ignore[assignment]
+    noisy = False
+    _log = Logger()
+
+    def __init__(self, wrapped: IProtocolFactory, trust: Trust, clock: IReactorTime) -> None:
+        self.wrapped = wrapped
+        self.trust = trust
+        self.clock = clock
+
+    def startFactory(self) -> None:
+        """
+        Start the other factory too.
+        """
+        self.wrapped.doStart()
+
+    def stopFactory(self) -> None:
+        """
+        Stop the other factory too.
+        """
+        self.wrapped.doStop()
+
+    def refused(self, address: IAddress, problem: str) -> None:
+        """
+        Log why a connection is closed before its client is known.
+        """
+        self._log.warn("refused {address}: {problem}", address=address, problem=problem)
+
+
+@implementer(IStreamServerEndpoint)
+class ProxyEndpoint:
+    """
+    Listens for connections that begin with a PROXY header.
+
+    @ivar wrapped: where to listen: an endpoint without TLS, since the header precedes it.
+    @ivar trust: whose headers are believed.
+    """
+
+    def __init__(self, wrapped: IStreamServerEndpoint, trust: Trust, clock: IReactorTime) -> None:
+        self.wrapped = wrapped
+        self.trust = trust
+        self._clock = clock
+
+    def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """
+        @param factory: is started, and asked for a protocol for each connection whose header is
+            complete, with the client's address.
+        """
+        return self.wrapped.listen(ProxyFactory(factory, self.trust, self._clock))
+
+
+def proxyEndpoint(
+    reactor: object, arguments: Sequence[str], keywords: dict[str, str]
+) -> IStreamServerEndpoint:
+    """
+    Make the endpoint that a string describes.
+
+    @param arguments: the inner endpoint's name and its positional arguments.
+    @param keywords: the inner endpoint's keywords, and C{from}, networks separated by commas, for
+        TCP, or C{uid}, user ids separated by commas, for UNIX sockets.
+    @raise ValueError: when a keyword is malformed or missing, or the inner endpoint cannot have a
+        header in front of it.
+    """
+    own = takeKeywords(keywords, _KEYWORDS)
+    name = arguments[0] if arguments else ""
+    if name not in _INNER:
+        raise ValueError(
+            f"proxy: goes before one of {', '.join(_INNER)}, as in "
+            f"proxy:tcp:16509:from=192.0.2.0/24; {name!r} is none of them"
+        )
+    trust = _parseTrust(own, unix=name == "unix" or keywords.get("domain") == "UNIX")
+    inner = serverFromString(reactor, unparsed(arguments, keywords))
+    clock = IReactorTime(reactor)
+
+    def wrap(endpoint: IStreamServerEndpoint) -> IStreamServerEndpoint:
+        return ProxyEndpoint(endpoint, trust, clock)
+
+    return inner.beneath(wrap) if isinstance(inner, LayeredEndpoint) else wrap(inner)
+
+
+_KEYWORDS: Final = ("from", "uid")
+_INNER: Final = ("tcp", "tcp4", "tcp6", "unix", "systemd", "fd", "libvirttls")
+
+
+def _parseTrust(keywords: Mapping[str, str], *, unix: bool) -> Trust:
+    if unix:
+        if "from" in keywords:
+            raise ValueError(
+                "from= is for TCP; on a UNIX socket mode= says who may connect, and uid= whose "
+                "headers are believed"
+            )
+        return Trust(users=_each("uid", keywords.get("uid"), _uid))
+    if "uid" in keywords:
+        raise ValueError("uid= is for UNIX sockets; from= says which networks are believed")
+    if "from" not in keywords:
+        raise ValueError(
+            "proxy: needs from=NETWORK[,NETWORK], the addresses that the load balancer connects "
+            "from, such as from=192.0.2.10 or from=192.0.2.0/24"
+        )
+    return Trust(networks=_each("from", keywords["from"], ip_network))
+
+
+_T = TypeVar("_T")
+
+
+def _each(name: str, text: str | None, parse: Callable[[str], _T]) -> tuple[_T, ...]:
+    if text is None:
+        return ()
+    try:
+        return tuple(parse(each) for each in text.split(","))
+    except ValueError as error:
+        raise ValueError(
+            f"{name}={text}: {error} (in an IPv6 address write \\: for each colon)"
+        ) from error
+
+
+def _uid(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()):
+        raise ValueError(f"a user id is a whole number, not {text!r}")
+    return int(text)

@@ -1,0 +1,353 @@
+"""
+Tests for L{kaproto.security.proxy}.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.endpoints import TCP4ServerEndpoint, serverFromString
+from twisted.internet.interfaces import (
+    IAddress,
+    IStreamServerEndpoint,
+    IStreamServerEndpointStringParser,
+)
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.logger import capturedLogs, formatEvent
+from twisted.plugin import getPlugins
+from twisted.protocols.policies import ProtocolWrapper
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from kaproto.endpointstring import quoted
+from kaproto.security.endpoints import ProxyParser, TLSServerEndpoint
+from kaproto.security.proxy import HEADER_TIMEOUT, ProxyEndpoint, ProxyFactory, Trust, headerOf
+from tests.pki import Authority, distinguished
+
+BALANCER = IPv4Address("TCP", "192.0.2.10", 40000)
+CLIENT = IPv4Address("TCP", "203.0.113.5", 1234)
+LINE = b"PROXY TCP4 203.0.113.5 198.51.100.1 1234 16509\r\n"
+
+
+class Recorder(Protocol):
+    """
+    Keeps what it hears, and who it was told the peer is.
+    """
+
+    address: IAddress | None = None
+    heard = b""
+
+    def connectionMade(self) -> None:
+        """
+        Keep the peer's address as it is now.
+        """
+        assert self.transport is not None
+        self.address = self.transport.getPeer()
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Keep what was said.
+        """
+        self.heard += data
+
+
+class RecorderFactory(Factory):
+    """
+    Builds one recorder, or nothing.
+
+    @ivar addresses: for whom it was asked to build.
+    """
+
+    def __init__(self, built: Protocol | None) -> None:
+        self.built = built
+        self.addresses: list[IAddress] = []
+        self.running = 0
+
+    def startFactory(self) -> None:
+        """
+        Note the start.
+        """
+        self.running += 1
+
+    def stopFactory(self) -> None:
+        """
+        Note the stop.
+        """
+        self.running -= 1
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
+        """
+        Note the address.
+        """
+        assert addr is not None
+        self.addresses.append(addr)
+        return self.built
+
+
+class ConnectionTestCase(SynchronousTestCase):
+    """
+    Connections to a C{proxy:} endpoint.
+    """
+
+    def connect(
+        self, endpoint: str, peer: IAddress = BALANCER, built: Protocol | None = None
+    ) -> Any:
+        """
+        Listen, and have somebody connect.
+
+        @return: the transport.
+        """
+        self.reactor = MemoryReactorClock()
+        self.recorder = Recorder()
+        self.factory = RecorderFactory(self.recorder if built is None else built)
+        server: Any = serverFromString(self.reactor, endpoint)
+        self.successResultOf(server.listen(self.factory))
+        servers = self.reactor.tcpServers or self.reactor.unixServers
+        listening: Any = servers[-1][1]
+        listening.doStart()
+        protocol = listening.buildProtocol(peer)
+        transport: Any = StringTransport(peerAddress=peer)
+        transport.protocol = protocol
+        protocol.makeConnection(transport)
+        return transport
+
+    def setUp(self) -> None:
+        """
+        Keep log events.
+        """
+        self._events = self.enterContext(capturedLogs())
+        self._seen = 0
+
+    def logged(self) -> list[str]:
+        """
+        The refusals that were logged and not asked for yet.
+        """
+        lines = [formatEvent(event) for event in self._events[self._seen :]]
+        self._seen = len(self._events)
+        return [line for line in lines if line.startswith("refused")]
+
+
+class HeaderTests(ConnectionTestCase):
+    """
+    What happens to a connection before its header, and after.
+    """
+
+    def test_client(self) -> None:
+        """
+        The protocol is built and connected once the header is there, with the client's address,
+        and gets what followed.
+        """
+        transport = self.connect("proxy:tcp:16509:from=192.0.2.0/24")
+        for start, end in ((0, 10), (10, len(LINE) - 1)):
+            transport.protocol.dataReceived(LINE[start:end])
+            self.assertEqual(self.factory.addresses, [])
+        transport.protocol.dataReceived(b"\nhello")
+        self.assertEqual(self.factory.addresses, [CLIENT])
+        self.assertEqual((self.recorder.address, self.recorder.heard), (CLIENT, b"hello"))
+        self.assertIs(transport.protocol, self.recorder)
+        self.assertEqual(transport.getHost(), IPv4Address("TCP", "198.51.100.1", 16509))
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_balancersOwn(self) -> None:
+        """
+        A connection that the balancer makes for itself has the balancer's address.
+        """
+        transport = self.connect("proxy:tcp:16509:from=192.0.2.10")
+        transport.protocol.dataReceived(b"PROXY UNKNOWN\r\n")
+        self.assertEqual((self.recorder.address, self.recorder.heard), (BALANCER, b""))
+
+    def test_found(self) -> None:
+        """
+        The header is found below other protocols, and there is none on other connections.
+        """
+        transport = self.connect("proxy:tcp:16509:from=192.0.2.10")
+        transport.protocol.dataReceived(LINE)
+        wrapper = ProtocolWrapper(Factory(), Protocol())  # type: ignore[arg-type]
+        wrapper.transport = transport
+        header = headerOf(wrapper)
+        assert header is not None
+        self.assertEqual(header.source, CLIENT)
+        self.assertIsNone(headerOf(StringTransport()))
+
+    def test_refused(self) -> None:
+        """
+        Bytes that are no header, and silence, end the connection with a line in the log.  Nothing
+        after that is looked at.
+        """
+        transport = self.connect("proxy:tcp:16509:from=192.0.2.10")
+        transport.protocol.dataReceived(b"\x16\x03\x01")
+        self.assertTrue(transport.disconnecting)
+        transport.protocol.dataReceived(LINE)
+        self.assertEqual(self.factory.addresses, [])
+        (line,) = self.logged()
+        self.assertIn("in place of a PROXY header", line)
+        transport = self.connect("proxy:tcp:16509:from=192.0.2.10")
+        transport.protocol.dataReceived(LINE[:5])
+        self.reactor.advance(HEADER_TIMEOUT)
+        self.assertTrue(transport.disconnecting)
+        self.assertIn("no PROXY header within 5 s", self.logged()[0])
+
+    def test_lost(self) -> None:
+        """
+        A connection that ends before its header leaves nothing behind, and is not logged.
+        """
+        transport = self.connect("proxy:tcp:16509:from=192.0.2.10")
+        transport.protocol.connectionLost()
+        self.assertEqual((self.reactor.getDelayedCalls(), self.logged()), ([], []))
+
+    def test_notBuilt(self) -> None:
+        """
+        A factory may decline the connection.
+        """
+        transport = self.connect("proxy:tcp:16509:from=192.0.2.10")
+        self.factory.built = None
+        transport.protocol.dataReceived(LINE)
+        self.assertTrue(transport.disconnecting)
+
+    def test_startAndStop(self) -> None:
+        """
+        The factory is started and stopped with its listener.
+        """
+        factory = RecorderFactory(None)
+        proxy: Any = ProxyFactory(factory, Trust(), MemoryReactorClock())
+        proxy.doStart()
+        self.assertEqual(factory.running, 1)
+        proxy.doStop()
+        self.assertEqual(factory.running, 0)
+
+
+class TrustTests(ConnectionTestCase):
+    """
+    Whose headers are believed.
+    """
+
+    def test_networks(self) -> None:
+        """
+        A header counts only if it comes from a network that was named.
+        """
+        networks = "192.0.2.0/24,2001:db8::/32,198.51.100.7"
+        expected: list[tuple[IAddress, bool]] = [
+            (BALANCER, True),
+            (IPv4Address("TCP", "198.51.100.7", 1), True),
+            (IPv4Address("TCP", "198.51.100.8", 1), False),
+            (IPv6Address("TCP", "2001:db8::1", 1), True),
+            (IPv6Address("TCP", "2001:db9::1", 1), False),
+            (IPv6Address("TCP", "::ffff:192.0.2.10", 1), True),
+            (IPv6Address("TCP", "fe80::1%eth0", 1), False),
+            (UNIXAddress("x"), True),
+        ]
+        for peer, believed in expected:
+            transport = self.connect(f"proxy:tcp:16509:from={quoted(networks)}", peer)
+            transport.protocol.dataReceived(LINE)
+            self.assertEqual(bool(self.factory.addresses), believed, peer)
+            lines = self.logged()
+            self.assertEqual(len(lines), not believed)
+            if not believed:
+                self.assertIn("is not in from=", lines[0])
+
+    def test_users(self) -> None:
+        """
+        On a UNIX socket everybody is believed whom its mode lets connect, or the users named.
+        """
+        peer: IAddress = UNIXAddress("x")
+        for endpoint, believed in (("proxy:unix:x", True), ("proxy:unix:x:uid=0,1000", False)):
+            transport = self.connect(endpoint, peer)
+            transport.protocol.dataReceived(LINE)
+            self.assertEqual(bool(self.factory.addresses), believed, endpoint)
+        self.assertIn("is not in uid=", self.logged()[0])
+
+    def test_loopback(self) -> None:
+        """
+        Networks that include loopback addresses are told, since every local program is there.
+        """
+        for network, includes in {
+            "127.0.0.1": True,
+            "::1": True,
+            "0.0.0.0/0": True,
+            "::/0": True,
+            "192.0.2.0/24": False,
+            "2001:db8::/32": False,
+        }.items():
+            endpoint: Any = serverFromString(
+                MemoryReactorClock(), f"proxy:tcp:1:from={quoted(network)}"
+            )
+            self.assertEqual(endpoint.trust.includesLoopback, includes, network)
+
+
+class StringTests(SynchronousTestCase):
+    """
+    The endpoint string.
+    """
+
+    def parse(self, description: str) -> Any:
+        """
+        Parse it.
+        """
+        return serverFromString(MemoryReactorClock(), description)
+
+    def test_plugin(self) -> None:
+        """
+        Twisted finds it.
+        """
+        found = [
+            each
+            for each in getPlugins(IStreamServerEndpointStringParser)
+            if isinstance(each, ProxyParser)
+        ]
+        self.assertEqual(len(found), 1)
+        verifyObject(IStreamServerEndpointStringParser, found[0])
+
+    def test_inner(self) -> None:
+        """
+        The inner endpoint gets its own arguments, quoted anew.
+        """
+        endpoint = self.parse("proxy:tcp:16509:interface=\\:\\:1:backlog=7:from=192.0.2.10")
+        verifyObject(IStreamServerEndpoint, endpoint)
+        self.assertIsInstance(endpoint, ProxyEndpoint)
+        inner = endpoint.wrapped
+        self.assertIsInstance(inner, TCP4ServerEndpoint)
+        self.assertEqual((inner._port, inner._interface, inner._backlog), (16509, "::1", 7))
+
+    def test_beneathTLS(self) -> None:
+        """
+        With TLS the header is read below it.
+        """
+        directory = Path(self.mktemp()).absolute()
+        authority = Authority()
+        authority.write(str(directory), authority.issue(distinguished("server")))
+        reactor = MemoryReactorClock()
+        endpoint: Any = serverFromString(
+            reactor, f"proxy:libvirttls:16514:pki={directory}:from=192.0.2.10"
+        )
+        self.assertIsInstance(endpoint, TLSServerEndpoint)
+        self.successResultOf(endpoint.listen(Factory()))
+        bottom: Any = reactor.tcpServers[-1][1]
+        self.assertIsInstance(bottom, ProxyFactory)
+        self.assertIsInstance(bottom.wrapped, TLSMemoryBIOFactory)
+
+    def test_mistakes(self) -> None:
+        """
+        Mistakes are errors that show what is right.
+        """
+        expected = {
+            "proxy:tcp:1": "needs from=NETWORK",
+            "proxy": "goes before one of",
+            "proxy:ssl:1:from=192.0.2.1": "'ssl' is none of them",
+            "proxy:proxy:tcp:1:from=192.0.2.1": "'proxy' is none of them",
+            "proxy:haproxy:tcp:1:from=192.0.2.1": "'haproxy' is none of them",
+            "proxy:tcp:1:from=192.0.2.1/24": "from=192.0.2.1/24",
+            "proxy:tcp:1:from=": "from=",
+            "proxy:tcp:1:from=all": "from=all",
+            "proxy:tcp:1:from=2001:db8::/32": "write \\: for each colon",
+            "proxy:tcp:1:from=192.0.2.1:uid=0": "uid= is for UNIX sockets",
+            "proxy:unix:x:from=192.0.2.1": "from= is for TCP",
+            "proxy:systemd:domain=UNIX:index=0:from=192.0.2.1": "from= is for TCP",
+            "proxy:unix:x:uid=root": "not 'root'",
+        }
+        for description, reason in expected.items():
+            error = self.assertRaises(ValueError, self.parse, description)
+            self.assertIn(reason, str(error), description)

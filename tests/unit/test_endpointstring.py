@@ -1,0 +1,44 @@
+"""
+Tests for L{kaproto.endpointstring}.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet import endpoints
+from twisted.trial.unittest import SynchronousTestCase
+
+from kaproto.endpointstring import quoted, takeKeywords, unparsed
+
+WORDS = st.text("ab:=\\, /", max_size=8)
+
+
+class EndpointStringTests(SynchronousTestCase):
+    """
+    Endpoint strings, taken apart and put together.
+    """
+
+    @given(st.lists(WORDS, min_size=1), st.dictionaries(WORDS, WORDS))
+    def test_roundTrip(self, arguments: list[str], keywords: dict[str, str]) -> None:
+        """
+        Twisted splits a string into what it was made of, whatever that contains.
+        """
+        parse: Any = endpoints._parse
+        self.assertEqual(parse(unparsed(arguments, keywords)), (arguments, keywords))
+
+    def test_quoted(self) -> None:
+        """
+        The characters that Twisted splits at are quoted.
+        """
+        self.assertEqual(quoted("O=a:b\\c"), "O\\=a\\:b\\\\c")
+
+    def test_takeKeywords(self) -> None:
+        """
+        The keywords of the outer endpoint are taken out, others stay.
+        """
+        keywords = {"from": "192.0.2.1", "interface": "::1"}
+        self.assertEqual(takeKeywords(keywords, ("from", "uid")), {"from": "192.0.2.1"})
+        self.assertEqual(keywords, {"interface": "::1"})
