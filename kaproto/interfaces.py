@@ -160,6 +160,11 @@ class IBackend(Interface):
     What a connection opens: an embedded host, or something behind a gateway.
     """
 
+    features: frozenset[int] = Attribute(
+        "The L{kaproto.wire.programs.Feature}s that its sessions have and that the server does "
+        "not answer for itself, such as C{REMOTE_EVENT_CALLBACK}."
+    )
+
     def knows(procedure: int) -> bool:
         """
         @return: whether the sessions have this procedure, which can be asked for before one is

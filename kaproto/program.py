@@ -112,6 +112,8 @@ class ApplicationBackend:
     that serves only programs of its own.
     """
 
+    features: frozenset[int] = frozenset()
+
     def knows(self, procedure: int) -> bool:
         """
         @return: C{False}.

@@ -229,6 +229,7 @@ class FakeBackend:
     """
 
     PROCEDURE: ClassVar[int] = 300
+    features: frozenset[int] = frozenset({Feature.REMOTE_EVENT_CALLBACK})
 
     def __init__(self) -> None:
         self.session = FakeSession()

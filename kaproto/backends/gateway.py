@@ -59,6 +59,7 @@ class Gateway:
 
     _log = Logger()
     openTimeout: float = 10.0
+    features: frozenset[int] = frozenset()
 
     def __init__(
         self,

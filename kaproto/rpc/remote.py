@@ -143,7 +143,9 @@ class RemoteProgram(Program):
         Say whether a feature is there; asking for keepalive is what allows pinging.
         """
         feature = Unpacker(payload).int32()
-        supported = connection.negotiation.supportsFeature(feature)
+        supported = (
+            connection.negotiation.supportsFeature(feature) or feature in self._backend.features
+        )
         if supported and feature == Feature.PROGRAM_KEEPALIVE:
             connection.keepAliveRequested()
         return Packer().int32(supported).packed()

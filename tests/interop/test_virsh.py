@@ -7,13 +7,29 @@ from __future__ import annotations
 import os
 import re
 import socket
+import time
 from xml.etree import ElementTree as ET
 
+from kaproto.backends.host import DOMAIN_UUID
 from tests.interop.programs import Program, runVirsh, startVirsh
+from tests.interop.servers import KaServer
 from tests.interop.shared import SharedServer
 from tests.interop.support import InteropTestCase, pause, together
 
 _COMMANDS = ("hostname", "uri", "version", "list --all", "nodeinfo", "capabilities")
+_DOMAIN = """\
+Id:             1
+Name:           test
+UUID:           {uuid}
+OS Type:        hvm
+State:          running
+CPU(s):         1
+Max memory:     1048576 KiB
+Used memory:    1048576 KiB
+Persistent:     yes
+Autostart:      disable
+Managed save:   no
+"""
 
 
 def _memoryKiB() -> int:
@@ -55,7 +71,7 @@ class CommandTests(InteropTestCase):
         self.assertEqual(outputs["hostname"], socket.gethostname())
         self.assertEqual(outputs["uri"], server.uri)
         self.assertRegex(outputs["version"], r"Running hypervisor: \S+ \d+\.\d+\.\d+")
-        self.assertRegex(outputs["list --all"], r"^Id +Name +State\n-+")
+        self.assertRegex(outputs["list --all"], r"^Id +Name +State\n-+\n 1 +test +running$")
         self._checkNode(outputs["nodeinfo"])
         capabilities = ET.fromstring(outputs["capabilities"])
         self.assertEqual(capabilities.tag, "capabilities")
@@ -94,6 +110,87 @@ class CommandTests(InteropTestCase):
         In mode 2 each command is answered with the truth about this machine.
         """
         await self._check(2)
+
+
+class DomainTests(InteropTestCase):
+    """
+    The domain of the embedded host.
+    """
+
+    async def _commands(self, server: KaServer, commands: str) -> str:
+        """
+        Run commands in one virsh.
+
+        @return: what it printed, without empty lines.
+        """
+        result = await runVirsh(self, "-c", server.uri, commands)
+        self.assertEqual((result.exitCode, result.errors), (0, ""), commands)
+        return "".join(line + "\n" for line in result.output.splitlines() if line)
+
+    async def test_facts(self) -> None:
+        """
+        C{dominfo} and C{dumpxml} describe the domain, whichever of its names it is asked for by.
+        """
+        server = await KaServer.start(self)
+        for name in ("test", "1", str(DOMAIN_UUID)):
+            self.assertEqual(
+                await self._commands(server, f"dominfo {name}"), _DOMAIN.format(uuid=DOMAIN_UUID)
+            )
+        output = await self._commands(server, "domid test; domuuid test; dumpxml test")
+        number, uuid, text = output.split("\n", 2)
+        self.assertEqual((number, uuid), ("1", str(DOMAIN_UUID)))
+        self.assertEqual(ET.fromstring(text).findtext("name"), "test")
+
+    async def test_unknown(self) -> None:
+        """
+        virsh says of another domain that it was not found.
+        """
+        server = await KaServer.start(self)
+        result = await runVirsh(self, "-c", server.uri, "dominfo other")
+        self.assertEqual(result.exitCode, 1)
+        self.assertIn("failed to get domain 'other'", result.errors)
+
+    async def test_suspended(self) -> None:
+        """
+        What one virsh suspends, others list as paused until it is resumed.
+        """
+        server = await KaServer.start(self, "--mode=2")
+        self.assertEqual(
+            await self._commands(server, "suspend test; domstate --reason test"),
+            "Domain 'test' suspended\npaused (user)\n",
+        )
+        self.assertRegex(await self._commands(server, "list --all"), r" 1 +test +paused\n")
+        self.assertNotIn("test", await self._commands(server, "list --state-running"))
+        self.assertEqual(
+            await self._commands(server, "resume test; domstate --reason test"),
+            "Domain 'test' resumed\nrunning (unpaused)\n",
+        )
+
+    async def test_events(self) -> None:
+        """
+        C{event --all} prints what another virsh does with the domain.
+        """
+        server = await KaServer.start(self, "--mode=2")
+        watching = startVirsh(self, "-c", server.uri, "event --all --loop --timeout 30")
+        # Nothing is printed when virsh has registered, so change the domain until it has.
+        deadline = time.monotonic() + 15
+        while "Suspended" not in watching.output and time.monotonic() < deadline:
+            await self._commands(server, "suspend test; resume test")
+        for event in ("Suspended Paused", "Resumed Unpaused"):
+            await watching.waitOutput(f"event 'lifecycle' for domain 'test': {event}")
+        self.assertEqual(watching.errors, "")
+
+    async def test_wrongState(self) -> None:
+        """
+        virsh prints why a running domain cannot be resumed, and that a read-only connection
+        cannot suspend it.
+        """
+        server = await KaServer.start(self)
+        result = await runVirsh(self, "-c", server.uri, "resume test")
+        self.assertEqual(result.exitCode, 1)
+        self.assertIn("domain 'test' is not paused", result.errors)
+        result = await runVirsh(self, "-r", "-c", server.uri, "suspend test")
+        self.assertIn("read only access prevents virDomainSuspend", result.errors)
 
 
 class InteractiveTests(InteropTestCase):

@@ -202,6 +202,8 @@ class Backend:
     A backend that opens later.
     """
 
+    features: frozenset[int] = frozenset()
+
     def knows(self, procedure: int) -> bool:
         """
         Know everything.

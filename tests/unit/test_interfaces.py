@@ -36,7 +36,6 @@ from zope.interface.exceptions import Invalid
 from zope.interface.verify import verifyObject
 
 import kaproto
-from kaproto.backends import machine
 from kaproto.backends.gateway import Gateway
 from kaproto.backends.host import HOST_NAME, EmbeddedHost
 from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol
@@ -169,7 +168,6 @@ class ProvidersTests(SynchronousTestCase):
         The embedded host and the application's backend are backends, and what they open are
         sessions.
         """
-        self.patch(machine, "hostname", lambda: "host.example.com")
         for backend in (EmbeddedHost(), ApplicationBackend()):
             self.assertTrue(verifyObject(IBackend, backend))
             session = backend.open(Peer(), OpenRequest(HOST_NAME, 0))
