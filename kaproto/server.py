@@ -358,12 +358,12 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
                 Packer().int32(reason).packed(),
             )
 
-    def died(self, reason: KeepAliveTimeout) -> None:
+    def _peerDied(self, reason: KeepAliveTimeout) -> None:
         """
         Tell a client that is dead why, in case it is not quite, and do not wait for it.
         """
         if not self.closeCallbackRegistered or self.congested:
-            super().died(reason)
+            super()._peerDied(reason)
             return
         self.sendCloseEvent(CloseReason.KEEPALIVE)
         self.disconnect(reason, _FAREWELL_SECONDS)

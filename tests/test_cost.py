@@ -115,7 +115,7 @@ class RoundTripTests(SynchronousTestCase):
         transport = Connection(near, self.server, cast(IReactorFDSet, self.reactor))
         transport.socket = cast(socket.socket, self.socket)
         transport.connected = True
-        self.server.transport = transport
+        self.server.transport = self.server._heartbeat.transport = transport
 
     def roundTrip(self) -> None:
         """
@@ -165,31 +165,32 @@ class RoundTripTests(SynchronousTestCase):
         The pong of a client that has been idle for longer does not even get as far as its
         connection, and leaves it idle.
         """
-        pacemaker = self.server.factory.pacemaker
-        idle = IdleReader(cast(IReactorFDSet, MemoryReactor()), lambda: pacemaker.now)
-        self.server.factory.idle = idle
+        heartbeat = self.server._heartbeat
+        idle = IdleReader(cast(IReactorFDSet, MemoryReactor()), heartbeat.pacemaker)
+        heartbeat._monitor.idleReader = idle
         self.roundTrip()
         self.assertEqual(len(idle), 1)
-        self.server._liveness.unanswered = 1
+        heartbeat.liveness.unanswered = 1
         self.far.sendall(PONG)
         names = self.calls(idle.doRead)
-        self.assertEqual(self.server._liveness.unanswered, 0)
+        self.assertEqual(heartbeat.liveness.unanswered, 0)
         self.assertEqual(len(idle), 1)
         self.assertLessEqual(len(names), IDLE_PONGS_CALLS, names)
-        idle.release(self.server)
+        idle.release(heartbeat)
 
     def test_ping(self) -> None:
         """
         A ping goes straight from the wheel to the socket.
         """
         self.roundTrip()
-        pacemaker = self.server.factory.pacemaker
+        heartbeat = self.server._heartbeat
+        pacemaker = heartbeat.pacemaker
         due = pacemaker.now + 1
 
         def ping() -> None:
-            pacemaker._callOne(self.server, due)
-            self.assertEqual(pacemaker.pings, [self.server])
-            pacemaker.pings.pop().ping()
+            pacemaker._callOne(heartbeat, due)
+            self.assertEqual(pacemaker._pings, [heartbeat])
+            pacemaker._pings.pop().sendPing()
 
         names = self.calls(ping)
         self.assertEqual(self.far.recv(100), PING)

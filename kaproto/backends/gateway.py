@@ -24,8 +24,8 @@ from kaproto.errors import ConnectionClosed, KaprotoError, RemoteError
 from kaproto.interfaces import IBackend, ISession, OpenRequest
 from kaproto.keepalive.deadline import Deadline
 from kaproto.keepalive.liveness import KeepAlive
+from kaproto.keepalive.pacemaker import monotonicSeconds
 from kaproto.peer import Peer
-from kaproto.rpc.protocol import KeepAliveFactory
 from kaproto.security.saslclient import Login
 from kaproto.server import KeepAliveServerProtocol
 from kaproto.wire.message import rpcError
@@ -86,8 +86,7 @@ class Gateway:
         self._keepAlive = keepAlive
         self._clock = clock
         self._forwardIdentity = forwardIdentity
-        # All connections to libvirtd share what those of one factory share.
-        self._shared = KeepAliveFactory(clock)
+        self._seconds = monotonicSeconds(clock)
 
     def __str__(self) -> str:
         """
@@ -111,7 +110,7 @@ class Gateway:
 
     async def _open(self, peer: Peer, request: OpenRequest) -> ISession:
         opening = Deferred.fromCoroutine(self._connect(peer, request))
-        expiry = Deadline(self._clock, self._shared.seconds, self.openTimeout, opening.cancel)
+        expiry = Deadline(self._clock, self._seconds, self.openTimeout, opening.cancel)
         try:
             return _GatewaySession(self, await opening)
         except RemoteError:
@@ -153,9 +152,7 @@ class Gateway:
         factory = KeepAliveClientFactory(
             request.name or "", request.flags, self._keepAlive, clock=self._clock
         )
-        factory.protocol = _Upstream
         factory.registersCloseCallback = False
-        factory.pacemaker, factory.idle = self._shared.pacemaker, self._shared.idle
         factory.login = self._login
         upstream = await self._endpoint.connect(factory)
         assert isinstance(upstream, KeepAliveClientProtocol)
@@ -168,14 +165,6 @@ class Gateway:
             upstream.abort(ConnectionClosed("the client has gone"))
             raise
         return upstream
-
-
-class _Upstream(KeepAliveClientProtocol):
-    """
-    A connection to libvirtd, of which nobody asks how long it takes to answer pings.
-    """
-
-    measuresLatency = False
 
 
 @implementer(ISession)

@@ -66,7 +66,6 @@ class KeepAliveClientProtocol(KeepAliveProtocol):
     """
 
     factory: KeepAliveClientFactory
-    measuresLatency = True
     keepAliveSupported = False
 
     _log: ClassVar[Logger] = Logger()

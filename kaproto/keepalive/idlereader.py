@@ -17,8 +17,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from kaproto.keepalive.liveness import Liveness
+from kaproto.keepalive.pacemaker import Pacemaker
 from kaproto.transport import StreamTransport
-from kaproto.wire.message import PONG
 
 __all__ = ["BATCH", "WAKES", "IdleReader", "Idler"]
 
@@ -38,15 +38,23 @@ _NONE: Final = -1
 
 class Idler(Protocol):
     """
-    A connection that may be idle.
+    A connection that may be idle: a L{kaproto.keepalive.heartbeat.Heartbeat}.
 
     @ivar idle: its file descriptor while it is read from here, else negative; belongs to the
         L{IdleReader}.
     @ivar transport: what it is connected by.
+    @ivar pong: the only bytes that are expected.
+    @ivar liveness: what they stamp.
+    @ivar pingedAt: when the ping was sent that has not been answered.
+    @ivar latency: seconds that the latest answer took.
     """
 
     idle: int
     transport: StreamTransport
+    pong: bytes
+    liveness: Liveness
+    pingedAt: float | None
+    latency: float | None
 
 
 @implementer(IReadDescriptor)
@@ -61,37 +69,36 @@ class IdleReader:
 
     _log = Logger()
 
-    def __init__(self, reactor: IReactorFDSet, now: Callable[[], float]) -> None:
+    def __init__(self, reactor: IReactorFDSet, pacemaker: Pacemaker) -> None:
         """
         @param reactor: which reactor to wait in.
-        @param now: the time to stamp signs of life with.
+        @param pacemaker: has the time to stamp signs of life with, and to measure latency with.
         """
         self._reactor = reactor
-        self._now = now
+        self._pacemaker = pacemaker
         self._poller: select.epoll | None = None
-        self._idlers: dict[int, tuple[Callable[[int], bytes], Liveness, Idler]] = {}
+        self._idlers: dict[int, tuple[Callable[[int], bytes], bytes, Idler]] = {}
 
     @classmethod
-    def orNone(cls, clock: object, now: Callable[[], float]) -> IdleReader | None:
+    def orNone(cls, clock: object, pacemaker: Pacemaker) -> IdleReader | None:
         """
         @param clock: a reactor or a L{twisted.internet.task.Clock}.
-        @param now: the time to stamp signs of life with.
+        @param pacemaker: that of the same clock.
         @return: a reader, or C{None} where there is no C{epoll} or no reactor to wait in.
         """
         if hasattr(select, "epoll") and IReactorFDSet.providedBy(clock):
-            return cls(clock, now)
+            return cls(clock, pacemaker)
         return None
 
     def __len__(self) -> int:
         return len(self._idlers)
 
-    def take(self, idler: Idler, liveness: Liveness) -> None:
+    def take(self, idler: Idler) -> None:
         """
         Read from a connection of which nothing but pongs is expected, if its transport is such
         that this can be done.
 
         @param idler: the connection, between two messages.
-        @param liveness: what to stamp.
         """
         transport = idler.transport
         if (
@@ -116,7 +123,7 @@ class IdleReader:
             return
         transport.pauseProducing()
         idler.idle = descriptor
-        self._idlers[descriptor] = (handle.recv, liveness, idler)
+        self._idlers[descriptor] = (handle.recv, idler.pong, idler)
 
     def release(self, idler: Idler) -> None:
         """
@@ -155,24 +162,28 @@ class IdleReader:
         """
         if self._poller is None:
             return
-        now = self._now()
+        now = self._pacemaker.now
+        seconds = self._pacemaker.seconds()
         idlers = self._idlers
-        size = len(PONG)
         wakes = 0
         for descriptor, _ in self._poller.poll(0, BATCH):
             idle = idlers.get(descriptor)
             if idle is None:
                 continue
-            receive, liveness, idler = idle
+            receive, pong, idler = idle
             try:
-                data = receive(size)
+                data = receive(len(pong))
             except BlockingIOError:
                 continue
             except OSError:
                 data = b""
-            if data == PONG:
+            if data == pong:
+                liveness = idler.liveness
                 liveness.heard = now
                 liveness.unanswered = 0
+                if idler.pingedAt is not None:
+                    idler.latency = seconds - idler.pingedAt
+                    idler.pingedAt = None
             else:
                 self._wake(idler, data)
                 wakes += 1

@@ -81,9 +81,10 @@ class Liveness:
     @ivar heard: when the last byte came.  It is public, and so is C{unanswered}, because the
         receive path of thousands of peers sets the two without the cost of a call.
     @ivar unanswered: pings sent since then.
+    @ivar pausedAt: since when this side does not read from the peer, C{None} while it does.
     """
 
-    __slots__ = ("_due", "_pausedAt", "count", "heard", "interval", "unanswered")
+    __slots__ = ("_due", "count", "heard", "interval", "pausedAt", "unanswered")
 
     def __init__(self, now: float) -> None:
         """
@@ -94,7 +95,7 @@ class Liveness:
         self.heard = now
         self.unanswered = 0
         self._due = now
-        self._pausedAt: float | None = None
+        self.pausedAt: float | None = None
 
     def start(self, keepAlive: KeepAlive) -> None:
         """
@@ -140,7 +141,7 @@ class Liveness:
         """
         self.heard = min(self.heard, now)
         due = self._due if self.unanswered else self.heard + self.interval
-        if now < due or self._pausedAt is not None or not self.interval:
+        if now < due or self.pausedAt is not None or not self.interval:
             return Verdict.WAIT
         if self.unanswered >= self.count:
             return Verdict.DEAD
@@ -153,17 +154,17 @@ class Liveness:
         This side stops reading from the peer.  Silence does not count until L{resume}, because
         it proves nothing.
         """
-        if self._pausedAt is None:
-            self._pausedAt = now
+        if self.pausedAt is None:
+            self.pausedAt = now
 
     def resume(self, now: float) -> None:
         """
         This side reads again.  The silence before the pause still counts.
         """
-        if self._pausedAt is not None:
-            self.heard += max(0, now - max(self._pausedAt, self.heard))
-            self._due += max(0, now - self._pausedAt)
-            self._pausedAt = None
+        if self.pausedAt is not None:
+            self.heard += max(0, now - max(self.pausedAt, self.heard))
+            self._due += max(0, now - self.pausedAt)
+            self.pausedAt = None
 
     def timeout(self, now: float) -> KeepAliveTimeout:
         """

@@ -75,16 +75,16 @@ def monotonicSeconds(clock: IReactorTime) -> Callable[[], float]:
 
 class Watched(Protocol):
     """
-    What a L{Pacemaker} watches over.
+    What a L{Pacemaker} calls: a L{kaproto.keepalive.heartbeat.Heartbeat}.
 
-    @ivar slot: where on the wheel it is, negative if it is not; belongs to the pacemaker.
+    @ivar slot: its slot on the wheel, negative when it is on none.  It belongs to the pacemaker.
     @ivar exact: whether its next time is to be kept exactly, which may take a wake-up of its own.
     """
 
     slot: int
     exact: bool
 
-    def beat(self, now: float, /) -> float | None:
+    def due(self, now: float, /) -> float | None:
         """
         The time it asked for has come.
 
@@ -92,9 +92,9 @@ class Watched(Protocol):
             means as soon as everything has been read that is waiting in the sockets.
         """
 
-    def ping(self) -> None:
+    def sendPing(self) -> None:
         """
-        All who were due have been looked at, and it is one of L{Pacemaker.pings}.
+        It called L{Pacemaker.pingLater}, and all who were due have been checked.
         """
 
 
@@ -107,8 +107,7 @@ class Pacemaker:
 
     The loop runs only while there is somebody to watch.
 
-    @ivar pings: those who are to be pinged before the reactor has its turn, once all who are due
-        have been looked at: first the one for all and then the other costs less than by turns.
+    @ivar seconds: the monotonic clock.
     """
 
     _log = Logger()
@@ -119,8 +118,8 @@ class Pacemaker:
         @param seconds: a monotonic clock.
         """
         self._clock = clock
-        self._seconds = seconds
-        self.pings: list[Watched] = []
+        self.seconds = seconds
+        self._pings: list[Watched] = []
         self._offset = seconds()
         self._turned = self._offset
         self._slots: dict[int, set[Watched]] = {}
@@ -140,7 +139,7 @@ class Pacemaker:
         The time to stamp signs of life with.  It stands still once a turn is L{STALL} seconds
         late, and while nobody is watched.
         """
-        seconds = self._seconds()
+        seconds = self.seconds()
         limit = self._turned + STALL
         return min(seconds, limit) - self._offset
 
@@ -160,6 +159,13 @@ class Pacemaker:
         self._hand = int((self._turned - self._offset) / TICK + _ROUNDING) * _STEPS
         self._offset = self._turned - self._hand * STEP
         self._loop.start(TICK, now=False)
+
+    def pingLater(self, peer: Watched) -> None:
+        """
+        Have a peer pinged in this turn, when all who are due have been checked.  First all checks
+        and then all pings costs less than one after the other for each peer.
+        """
+        self._pings.append(peer)
 
     def forget(self, peer: Watched) -> None:
         """
@@ -208,7 +214,7 @@ class Pacemaker:
         self._between.clear()
 
     def _look(self) -> None:
-        seconds = self._seconds()
+        seconds = self.seconds()
         stalled = seconds - self._turned - STALL
         self._turned = seconds
         if stalled > 0:
@@ -226,10 +232,13 @@ class Pacemaker:
     def _goOn(self) -> None:
         self._continuation = None
         self._callUpon()
-        pings, self.pings = self.pings, []
+        self._sendPings()
+
+    def _sendPings(self) -> None:
+        pings, self._pings = self._pings, []
         for peer in pings:
             try:
-                peer.ping()
+                peer.sendPing()
             except Exception:
                 self._log.failure("{peer!r} failed to ping", peer=peer)
 
@@ -270,7 +279,7 @@ class Pacemaker:
         """
         peer.slot = _NOWHERE
         try:
-            due = peer.beat(now)
+            due = peer.due(now)
         except Exception:
             self._log.failure("{peer!r} failed when called upon and is not watched", peer=peer)
             due = None

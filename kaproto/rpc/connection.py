@@ -116,8 +116,7 @@ class MessageProtocol(ClosingProtocol):
         elif self._reason is None:
             self.resumeReading(TURN)
 
-    @property
-    def _betweenMessages(self) -> bool:
+    def _isBetweenMessages(self) -> bool:
         return self._reader.partial is None if self._incoming is None else self._incoming.between
 
     def messageReceived(self, message: Message) -> None:

@@ -4,19 +4,19 @@ The shell that both ends share: a watch on the peer's life, by pings and pongs.
 
 from __future__ import annotations
 
-from math import inf, nextafter
 from typing import ClassVar, Final
 
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.protocol import Factory
+from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from kaproto.errors import KeepAliveTimeout, PeerFlooded
-from kaproto.keepalive.idlereader import IdleReader
-from kaproto.keepalive.liveness import KeepAlive, Liveness, Verdict
-from kaproto.keepalive.pacemaker import Pacemaker, monotonicSeconds
+from kaproto.keepalive.heartbeat import Heartbeat, Monitor
+from kaproto.keepalive.liveness import KeepAlive
 from kaproto.rpc.connection import MessageProtocol
-from kaproto.transport import StreamTransport, hasUnread, writeNow
+from kaproto.transport import StreamTransport, writeNow
+from kaproto.wire.filter import MessageFilter
 from kaproto.wire.message import PING, PONG, Message, MessageType
 from kaproto.wire.programs import PROGRAM_VERSION, KeepAliveProcedure
 
@@ -28,19 +28,13 @@ _SAVED_MAX: Final = 10
 The most seconds for which the ping budget can be saved up.
 """
 
-# An enum's members are looked up at every use, which every ping would pay for.
-_PING_DUE: Final = Verdict.PING
-_DEAD: Final = Verdict.DEAD
-
 
 class KeepAliveFactory(Factory):
     """
-    What the connections of one factory share: a clock and a pacemaker.
+    What the connections of one factory share.
 
     @ivar clock: where timeouts are scheduled.
     @ivar seconds: a monotonic clock.
-    @ivar pacemaker: drives the pings of all connections.
-    @ivar idle: reads the connections that only answer pings, C{None} where that cannot be done.
     """
 
     protocol: type[KeepAliveProtocol]  # type: ignore[assignment]
@@ -55,9 +49,9 @@ class KeepAliveFactory(Factory):
 
             clock = IReactorTime(reactor)
         self.clock = clock
-        self.seconds = monotonicSeconds(clock)
-        self.pacemaker = pacemaker = Pacemaker(clock, self.seconds)
-        self.idle = IdleReader.orNone(clock, lambda: pacemaker.now)
+        # While there is a factory, its reactor's monitor is kept between two connections.
+        self._monitor = Monitor.of(clock)
+        self.seconds = self._monitor.pacemaker.seconds
 
 
 class KeepAliveProtocol(MessageProtocol):
@@ -68,32 +62,28 @@ class KeepAliveProtocol(MessageProtocol):
     @ivar factory: the L{KeepAliveFactory} that built it.
     @ivar pingBudget: how many pings the peer may send in a second.  What it does not use for
         some seconds, up to ten, it may use later.
-    @ivar measuresLatency: whether to measure L{latency}, which costs two looks at the clock for
-        each ping.
-    @ivar latency: seconds that the latest ping's answer took; C{None} until there was one.
     """
 
     factory: KeepAliveFactory
     pingBudget: ClassVar[int] = 100
-    measuresLatency: ClassVar[bool] = False
-    latency: float | None = None
-    slot = -1
-    exact = False
-    idle = -1
 
     _log: ClassVar[Logger] = Logger()
-    _pingedAt: float | None = None
     _pings = 0
     _pingsSince = 0.0
     _pongsUnread = 0
-    _condemned = False
 
     def makeConnection(self, transport: StreamTransport) -> None:
         """
         Count the peer's appearance as hearing it.
         """
-        self._pacemaker = self.factory.pacemaker
-        self._liveness = Liveness(self._pacemaker.now)
+        self._heartbeat = Heartbeat(
+            transport,
+            PING,
+            died=self._peerDied,
+            pong=PONG,
+            isBetween=self._isBetweenMessages,
+            clock=self.factory.clock,
+        )
         self._pingsSince = self.factory.seconds()
         super().makeConnection(transport)
 
@@ -101,12 +91,14 @@ class KeepAliveProtocol(MessageProtocol):
         """
         Take in bytes; whatever they are, they are a sign of life.
         """
-        liveness = self._liveness
-        liveness.heard = self._pacemaker.now
+        # Heartbeat.heard(), without the cost of a call.
+        heartbeat = self._heartbeat
+        liveness = heartbeat.liveness
+        liveness.heard = heartbeat.pacemaker.now
         liveness.unanswered = 0
         if data == PONG and self._incoming is None and self._reader.partial is None:
-            if self._pingedAt is not None:
-                self._measure()
+            if heartbeat.pingedAt is not None:
+                heartbeat.answered()
         else:
             super().dataReceived(data)
 
@@ -115,105 +107,59 @@ class KeepAliveProtocol(MessageProtocol):
         Ping the peer from now on, in place of any earlier interval and count; a zero in either
         stops it.
         """
-        if self._reason is not None:
-            return
-        if keepAlive.enabled:
-            self._liveness.start(keepAlive)
-            self._pacemaker.watch(self, self._liveness.due())
-        else:
-            self._liveness.stop()
-            self._pacemaker.forget(self)
+        if self._reason is None:
+            self._heartbeat.start(keepAlive)
 
     @property
     def keepAlive(self) -> KeepAlive:
         """
         The interval and count at which the peer is being pinged, zeros if it is not.
         """
-        liveness = self._liveness
-        return KeepAlive(liveness.interval, liveness.count if liveness.interval else 0)
+        return self._heartbeat.keepAlive
+
+    @property
+    def latency(self) -> float | None:
+        """
+        Seconds that the latest answer to a ping took; C{None} until there was one.
+        """
+        return self._heartbeat.latency
 
     @property
     def silence(self) -> float:
         """
         Seconds since the peer was last heard, to the precision of
-        L{kaproto.keepalive.pacemaker.TICK}, and only while its factory watches anybody.
+        L{kaproto.keepalive.pacemaker.TICK}, and only while this process watches anybody.
         """
-        return self._pacemaker.now - self._liveness.heard
+        return self._heartbeat.silence
 
-    def beat(self, now: float) -> float | None:
-        """
-        The pacemaker calls: see L{kaproto.pacemaker.Watched.beat}.  A peer that seems dead is
-        not, if what it sent is waiting to be read.
-        """
-        liveness = self._liveness
-        verdict = liveness.check(now)
-        if verdict is _PING_DUE:
-            self._condemned = False
-            outgoing = self._outgoing
-            if self.measuresLatency:
-                self._pingedAt = self.factory.seconds()
-            if outgoing is None or not outgoing.midMessage:
-                self._pacemaker.pings.append(self)
-                if self.idle < 0:
-                    self._goIdle()
-            elif self._congested:
-                outgoing.inject(PING)
-            else:
-                # The ping would have to wait for the other side of the relay to end the message
-                # that it is sending, and this peer has read all of it that there is. Its silence,
-                # to which it has every right, proves nothing then.
-                self._pingedAt = None
-                liveness.hear(now)
-        elif verdict is _DEAD:
-            unread = hasUnread(self.transport)
-            if unread is None and not self._condemned:
-                # Of this transport that cannot be told before the reactor has had its turn.
-                self._condemned = True
-                return now
-            if not unread:
-                self.died(liveness.timeout(now))
-                return None
-            self._condemned = False
-            liveness.hear(now)
-        else:
-            self._condemned = False
-            if self._pauses:
-                return None
-        # A ping may be a little late; after the last one it is death that is due.
-        self.exact = liveness.unanswered >= liveness.count
-        due = liveness.due()
-        # An interval that is too short to be told from none must not mean once more in this turn.
-        return due if due > now else nextafter(now, inf)
-
-    def ping(self) -> None:
-        """
-        The pacemaker calls: see L{kaproto.pacemaker.Watched.ping}.
-        """
-        if self._reason is None:
-            writeNow(self.transport, PING)
-
-    def _goIdle(self) -> None:
-        """
-        The peer has been silent long enough to be pinged: expect nothing but pongs from it.
-        """
-        reader = self.factory.idle
-        if reader is not None and self._betweenMessages and not self.measuresLatency:
-            reader.take(self, self._liveness)
-
-    def _stopIdling(self) -> None:
-        if self.idle >= 0 and self.factory.idle is not None:
-            self.factory.idle.release(self)
-
-    def died(self, reason: KeepAliveTimeout) -> None:
+    def _peerDied(self, reason: KeepAliveTimeout) -> None:
         """
         The peer is dead.
         """
         self.abort(reason)
 
-    def _measure(self) -> None:
-        if self._pingedAt is not None:
-            self.latency = self.factory.seconds() - self._pingedAt
-            self._pingedAt = None
+    def startRelay(
+        self, incoming: MessageFilter, outgoing: MessageFilter, source: MessageProtocol
+    ) -> None:
+        """
+        See L{MessageProtocol.startRelay}; pings have to fit between the messages that are
+        relayed.
+        """
+        self._heartbeat.relay(self._pingBetween, self._isTakingHalfAMessage)
+        super().startRelay(incoming, outgoing, source)
+
+    def _pingBetween(self) -> None:
+        if self._outgoing is None or not self._outgoing.midMessage:
+            writeNow(self.transport, PING)
+        else:
+            self._outgoing.inject(PING)
+
+    def _isTakingHalfAMessage(self) -> bool:
+        """
+        Whether the peer has read all there is of a message whose rest has yet to come from the
+        other side of the relay.
+        """
+        return self._outgoing is not None and self._outgoing.midMessage and not self._congested
 
     def keepAliveReceived(self, message: Message) -> None:
         """
@@ -227,7 +173,7 @@ class KeepAliveProtocol(MessageProtocol):
             if message.procedure == KeepAliveProcedure.PING:
                 self._pingReceived()
             elif message.procedure == KeepAliveProcedure.PONG:
-                self._measure()
+                self._heartbeat.answered()
 
     def _pingReceived(self) -> None:
         now = self.factory.seconds()
@@ -247,15 +193,11 @@ class KeepAliveProtocol(MessageProtocol):
         self._write(PONG)
 
     def _stopReading(self) -> None:
-        self._liveness.pause(self._pacemaker.now)
-        self._stopIdling()
+        self._heartbeat.pause()
         super()._stopReading()
 
     def _startReading(self) -> None:
-        liveness = self._liveness
-        liveness.resume(self._pacemaker.now)
-        if liveness.interval and self.slot < 0:
-            self._pacemaker.watch(self, liveness.due())
+        self._heartbeat.resume()
         super()._startReading()
 
     def resumeProducing(self) -> None:
@@ -265,11 +207,17 @@ class KeepAliveProtocol(MessageProtocol):
         the pings it should answer come after that.
         """
         self._pongsUnread = 0
-        self._liveness.hear(self._pacemaker.now)
+        heartbeat = self._heartbeat
+        heartbeat.liveness.hear(heartbeat.pacemaker.now)
         super().resumeProducing()
 
     def _stopTimers(self) -> None:
         super()._stopTimers()
-        self._liveness.stop()
-        self._pacemaker.forget(self)
-        self._stopIdling()
+        self._heartbeat.stop()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        The transport is gone.
+        """
+        super().connectionLost(reason)
+        self._heartbeat.end()

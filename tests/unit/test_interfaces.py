@@ -51,6 +51,7 @@ from kaproto.interfaces import (
 )
 from kaproto.keepalive.idlereader import IdleReader
 from kaproto.keepalive.liveness import KeepAlive
+from kaproto.keepalive.pacemaker import Pacemaker
 from kaproto.peer import Peer
 from kaproto.policies import MODES, Policy
 from kaproto.policies.rules import RulesPolicy
@@ -190,7 +191,8 @@ class ProvidersTests(SynchronousTestCase):
         """
         What reads idle connections is something that a reactor can wait for.
         """
-        reader = IdleReader(cast(IReactorFDSet, MemoryReactor()), float)
+        clock = Clock()
+        reader = IdleReader(cast(IReactorFDSet, MemoryReactor()), Pacemaker(clock, clock.seconds))
         self.assertTrue(verifyObject(IReadDescriptor, reader))
 
     def test_programs(self) -> None:

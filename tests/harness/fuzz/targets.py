@@ -32,8 +32,8 @@ from kaproto.backends.gateway import Gateway
 from kaproto.backends.host import EmbeddedHost
 from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol
 from kaproto.errors import RemoteError
+from kaproto.keepalive.heartbeat import Monitor
 from kaproto.keepalive.liveness import KeepAlive
-from kaproto.keepalive.pacemaker import Pacemaker
 from kaproto.policies import Mandatory, Optional
 from kaproto.program import Program, procedure
 from kaproto.security.admission import AccessControl
@@ -174,7 +174,8 @@ class Application(Program):
         return Packer().string(Unpacker(payload).string()).packed()
 
 
-def _left(name: str, pacemaker: Pacemaker) -> list[str]:
+def _left(name: str, clock: Clock) -> list[str]:
+    pacemaker = Monitor.of(clock).pacemaker
     return [f"{name} watches {len(pacemaker)}"] if len(pacemaker) or pacemaker._slots else []
 
 
@@ -198,7 +199,7 @@ class _ServerTarget(Target):
         See L{Target.leftovers}.
         """
         factory = self.factory
-        found = super().leftovers() + _left("the server", factory.pacemaker)
+        found = super().leftovers() + _left("the server", self.clock)
         if factory.connections:
             found.append(f"{len(factory.connections)} connections")
         if factory.pending._unknown or factory.pending._unopened:
@@ -379,7 +380,7 @@ class Client(Target):
         """
         See L{Target.leftovers}.
         """
-        return super().leftovers() + _left("the client", self.factory.pacemaker)
+        return super().leftovers() + _left("the client", self.clock)
 
 
 def _answer(serial: int, procedure: int, *, login: bool = False) -> bytes:
@@ -450,7 +451,7 @@ class _GatewayTarget(_ServerTarget):
         """
         See L{Target.leftovers}.
         """
-        return super().leftovers() + _left("the gateway", self.gateway._shared.pacemaker)
+        return super().leftovers() + _left("the gateway", self.clock)
 
 
 class GatewayClient(_GatewayTarget):

@@ -349,6 +349,7 @@ class Process(RuleBasedStateMachine):
     clock: ReactorClock
     monotonic: float
     factory: KeepAliveServerFactory
+    pacemaker: Pacemaker
     connections: list[Connection]
     behindUntil: float
 
@@ -360,7 +361,8 @@ class Process(RuleBasedStateMachine):
         factory = KeepAliveServerFactory(clock=self.clock)
         factory.openTimeout = 10**9
         factory.seconds = lambda: self.monotonic
-        factory.pacemaker = Pacemaker(self.clock, factory.seconds)
+        self.pacemaker = Pacemaker(self.clock, factory.seconds)
+        factory._monitor.pacemaker = self.pacemaker
         self.factory = factory
         self.connections = [Connection(factory, self.clock) for _ in range(2)]
         self.behindUntil = 0.0
@@ -403,7 +405,7 @@ class Process(RuleBasedStateMachine):
         @param late: who says something in the last moment before the reactor's turn, which calls
             what is due before it reads.
         """
-        watching = len(self.factory.pacemaker) > 0
+        watching = len(self.pacemaker) > 0
         self.monotonic += STEP
         behind = self.monotonic < self.behindUntil or not watching
         self.passed(0 if behind else STEP, STEP)
@@ -461,7 +463,7 @@ class Process(RuleBasedStateMachine):
         may say something meanwhile.
         """
         for _time in range(times):
-            behind = self.monotonic < self.behindUntil or not len(self.factory.pacemaker)
+            behind = self.monotonic < self.behindUntil or not len(self.pacemaker)
             self.monotonic += seconds
             least = 0 if behind else max(0, min(seconds, STALL) - TICK)
             self.passed(least, min(seconds, STALL + TICK))
@@ -559,7 +561,7 @@ class Process(RuleBasedStateMachine):
             each.tap.lose(ConnectionResetError())
         for left in self.clock.getDelayedCalls():
             assert left.getTime() <= self.clock.seconds(), f"a timer is left: {left}"
-        assert len(self.factory.pacemaker) == 0
+        assert len(self.pacemaker) == 0
 
 
 class LivenessModelTests(SynchronousTestCase):

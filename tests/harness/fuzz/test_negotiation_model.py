@@ -347,7 +347,7 @@ class ServerModel(RuleBasedStateMachine):
         assert not self.tap.wrongs, self.tap.wrongs
         assert self.tap.ending == self.gone
         watched = self.mode > 0 and self.asked and not self.gone
-        assert (len(self.factory.pacemaker) > 0) == watched
+        assert (len(self.factory._monitor.pacemaker) > 0) == watched
         assert (self.protocol.session is not None) == (self.isOpen and not self.gone)
         assert len(self.factory.connections) == int(not self.gone)
 
@@ -517,7 +517,7 @@ class ClientModel(RuleBasedStateMachine):
             assert self.gone
         else:
             assert self.supported
-            assert len(self.protocol._pacemaker) == int(interval > 0)
+            assert len(self.protocol._heartbeat.pacemaker) == int(interval > 0)
 
     @rule()
     def work(self) -> None:

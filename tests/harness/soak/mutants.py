@@ -146,10 +146,10 @@ def rash() -> None:
     """
 
     def now(pacemaker: Pacemaker) -> float:
-        return pacemaker._seconds() - pacemaker._offset
+        return pacemaker.seconds() - pacemaker._offset
 
     def look(pacemaker: Pacemaker) -> None:
-        pacemaker._turned = pacemaker._seconds()
+        pacemaker._turned = pacemaker.seconds()
 
     _replace(Pacemaker, "now", property(now))
     _replace(Pacemaker, "_look", look)

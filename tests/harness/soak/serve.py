@@ -42,13 +42,15 @@ def _look(*, thorough: bool) -> dict[str, Any]:
     """
     from twisted.internet import reactor
 
+    from kaproto.keepalive.heartbeat import Monitor
+
     found: dict[str, Any] = _count() if thorough or not _factories else {}
     return found | {
         # One of those listed is the folder that is being listed.
         "descriptors": len(os.listdir("/proc/self/fd")) - 1,
         "timers": len(reactor.getDelayedCalls()),
         "selectables": len({*reactor.getReaders(), *reactor.getWriters()}),
-        "watching": sum(len(factory.pacemaker) for factory in _factories),
+        "watching": len(Monitor.of(reactor).pacemaker),
         "connected": sum(len(factory.connections) for factory in _factories),
     }
 

@@ -22,6 +22,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from kaproto.keepalive.idlereader import BATCH, WAKES, IdleReader
 from kaproto.keepalive.liveness import Liveness
+from kaproto.keepalive.pacemaker import Pacemaker
 from kaproto.testing import MemoryTransport
 from kaproto.transport import StreamTransport
 from kaproto.wire.message import PING, PONG
@@ -33,6 +34,9 @@ class Connected(Protocol):
     """
 
     idle = -1
+    pong = PONG
+    pingedAt: float | None = None
+    latency: float | None = None
 
     def __init__(self, liveness: Liveness) -> None:
         self.liveness = liveness
@@ -76,17 +80,20 @@ class IdleReaderTests(SynchronousTestCase):
         if not hasattr(select, "epoll"):
             raise SkipTest("this system has no epoll")
         self.reactor = MemoryReactorClock()
-        self.reader = IdleReader(cast(IReactorFDSet, self.reactor), lambda: 7.0)
+        clock = Clock()
+        self.pacemaker = Pacemaker(clock, clock.seconds)
+        clock.advance(0.125)
+        self.reader = IdleReader(cast(IReactorFDSet, self.reactor), self.pacemaker)
 
     def connect(self, kind: type[tcp.Connection] = tcp.Connection) -> Connected:
         """
-        Connect a client whose first sign of life was at 1.
+        Connect a client whose first sign of life was at 0.
         """
         ours, peer = socket.socketpair()
         ours.setblocking(False)
         self.addCleanup(peer.close)
         self.addCleanup(ours.close)
-        liveness = Liveness(1.0)
+        liveness = Liveness(0.0)
         liveness.unanswered = 2
         connected = Connected(liveness)
         transport = kind(ours, connected, self.reactor)
@@ -110,7 +117,7 @@ class IdleReaderTests(SynchronousTestCase):
         """
         Have the reader read from it, if it can.
         """
-        self.reader.take(connected, connected.liveness)  # type: ignore[arg-type]
+        self.reader.take(connected)  # type: ignore[arg-type]
 
     def release(self, connected: Connected) -> None:
         """
@@ -160,7 +167,7 @@ class IdleReaderTests(SynchronousTestCase):
         """
         connected = self.idle()
         self.send(connected, PONG)
-        self.assertEqual(connected.liveness.heard, 7.0)
+        self.assertEqual(connected.liveness.heard, 0.125)
         self.assertEqual(connected.liveness.unanswered, 0)
         self.assertEqual(connected.received, b"")
         self.assertGreaterEqual(connected.idle, 0)
@@ -374,11 +381,11 @@ class IdleReaderTests(SynchronousTestCase):
         """
         There is a reader where there are both epoll and a reactor that waits for files.
         """
-        self.assertIsNotNone(IdleReader.orNone(self.reactor, float))
-        self.assertIsNone(IdleReader.orNone(Clock(), float))
+        self.assertIsNotNone(IdleReader.orNone(self.reactor, self.pacemaker))
+        self.assertIsNone(IdleReader.orNone(Clock(), self.pacemaker))
         with mock.patch.object(select, "epoll"):
             del select.epoll
-            self.assertIsNone(IdleReader.orNone(self.reactor, float))
+            self.assertIsNone(IdleReader.orNone(self.reactor, self.pacemaker))
 
     def test_descriptors(self) -> None:
         """

@@ -116,7 +116,7 @@ class ClosingTests(ProtocolTestCase):
         self.assertTrue(wire.closing)
         self.assertFalse(wire.aborted)
         self.assertEqual(wire.protocol.keepAlive, KeepAlive(0, 0))
-        self.assertEqual(len(wire.protocol.factory.pacemaker), 0)
+        self.assertEqual(len(wire.protocol._heartbeat.pacemaker), 0)
         self.assertIs(self.reasonOf(wire), reason)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 

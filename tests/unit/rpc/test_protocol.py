@@ -17,10 +17,10 @@ from kaproto.errors import (
     KeepAliveTimeout,
     PeerFlooded,
 )
+from kaproto.keepalive import heartbeat as heartbeatModule
 from kaproto.keepalive.idlereader import Idler, IdleReader
-from kaproto.keepalive.liveness import KeepAlive, Liveness
+from kaproto.keepalive.liveness import KeepAlive
 from kaproto.keepalive.pacemaker import STEP
-from kaproto.rpc import protocol as protocolModule
 from kaproto.rpc.connection import CALLS
 from kaproto.rpc.protocol import KeepAliveFactory
 from kaproto.wire.filter import MessageFilter
@@ -141,12 +141,12 @@ class KeepAliveTests(ProtocolTestCase):
         wire = self.plain()
         wire.protocol.startKeepAlive(KEEPALIVE)
         for now in (1, 2, 3):
-            self.assertIsNotNone(wire.protocol.beat(now))
+            self.assertIsNotNone(wire.protocol._heartbeat.due(now))
         wire.feed(PONG)
         for now in (4, 5, 6):
-            self.assertIsNotNone(wire.protocol.beat(now))
+            self.assertIsNotNone(wire.protocol._heartbeat.due(now))
         self.assertFalse(wire.closing)
-        self.assertIsNone(wire.protocol.beat(6))
+        self.assertIsNone(wire.protocol._heartbeat.due(6))
         self.assertTrue(wire.aborted)
 
     def test_anythingIsLife(self) -> None:
@@ -193,10 +193,10 @@ class KeepAliveTests(ProtocolTestCase):
         """
         wire = self.plain()
         wire.protocol.startKeepAlive(KEEPALIVE)
-        wire.protocol.beat(1)
-        (pinged,) = wire.protocol.factory.pacemaker.pings
+        wire.protocol._heartbeat.due(1)
+        (pinged,) = wire.protocol._heartbeat.pacemaker._pings
         wire.protocol.disconnect(ConnectionClosed("enough"))
-        pinged.ping()
+        pinged.sendPing()
         self.assertEqual(wire.taken(), b"")
 
     def test_notWhenClosing(self) -> None:
@@ -214,19 +214,15 @@ class KeepAliveTests(ProtocolTestCase):
         """
         wire = self.plain()
         wire.protocol.startKeepAlive(KEEPALIVE)
-        self.assertEqual(wire.protocol.beat(0.5), 1)
+        self.assertEqual(wire.protocol._heartbeat.due(0.5), 1)
         self.assertEqual(wire.taken(), b"")
 
     def test_latency(self) -> None:
         """
-        An end that is asked to measures how long its pings take to be answered, whether the pong
-        comes alone or together with something else.
+        An end measures how long its pings take to be answered, whether the pong comes alone or
+        together with something else.
         """
-
-        class Measuring(Plain):
-            measuresLatency = True
-
-        wire = self.plain(Measuring)
+        wire = self.plain()
         wire.protocol.startKeepAlive(KEEPALIVE)
         self.assertIsNone(wire.protocol.latency)
         for before, latency in ((b"", 0.125), (packMessage(HELLO), 0.25)):
@@ -247,16 +243,6 @@ class KeepAliveTests(ProtocolTestCase):
         wire.feed(HELLO, PONG)
         self.assertIsNone(wire.protocol.latency)
         self.assertEqual(wire.protocol.messages, [HELLO])
-
-    def test_noLatencyUnlessAsked(self) -> None:
-        """
-        By default nothing is measured.
-        """
-        wire = self.plain()
-        wire.protocol.startKeepAlive(KEEPALIVE)
-        self.advance(1.1)
-        wire.feed(PONG)
-        self.assertIsNone(wire.protocol.latency)
 
     def test_pong(self) -> None:
         """
@@ -366,7 +352,7 @@ class WaitingRoom:
     def __init__(self) -> None:
         self.idlers: list[Idler] = []
 
-    def take(self, idler: Idler, liveness: Liveness) -> None:
+    def take(self, idler: Idler) -> None:
         """
         Somebody has become idle.
         """
@@ -400,7 +386,7 @@ class IdleTests(ProtocolTestCase):
         """
         Have an end ping, and be idle in the room.
         """
-        wire.protocol.factory.idle = cast(IdleReader, self.room)
+        wire.protocol._heartbeat._monitor.idleReader = cast(IdleReader, self.room)
         wire.protocol.startKeepAlive(KEEPALIVE)
 
     def test_idle(self) -> None:
@@ -409,10 +395,10 @@ class IdleTests(ProtocolTestCase):
         """
         self.assertEqual(self.room.idlers, [])
         self.untilPinged(self.end)
-        self.assertEqual(self.room.idlers, [self.end.protocol])
+        self.assertEqual(self.room.idlers, [self.end.protocol._heartbeat])
         self.end.feed(PONG)
         self.untilPinged(self.end)
-        self.assertEqual(self.room.idlers, [self.end.protocol])
+        self.assertEqual(self.room.idlers, [self.end.protocol._heartbeat])
 
     def test_notWithinMessage(self) -> None:
         """
@@ -423,20 +409,7 @@ class IdleTests(ProtocolTestCase):
         self.assertEqual(self.room.idlers, [])
         self.end.feed(packMessage(HELLO)[20:])
         self.untilPinged(self.end)
-        self.assertEqual(self.room.idlers, [self.end.protocol])
-
-    def test_notWithLatency(self) -> None:
-        """
-        To measure how long a pong takes, it has to be seen.
-        """
-
-        class Measuring(Plain):
-            measuresLatency = True
-
-        measuring = self.plain(Measuring)
-        self.prepare(measuring)
-        self.untilPinged(measuring)
-        self.assertNotIn(measuring.protocol, self.room.idlers)
+        self.assertEqual(self.room.idlers, [self.end.protocol._heartbeat])
 
     def test_pausedReading(self) -> None:
         """
@@ -453,11 +426,11 @@ class IdleTests(ProtocolTestCase):
         the room.
         """
         verdicts = [True, True, False]
-        self.patch(protocolModule, "hasUnread", lambda _transport: verdicts.pop(0))
+        self.patch(heartbeatModule, "hasUnread", lambda _transport: verdicts.pop(0))
         self.untilPinged(self.end)
         self.advance(3)
         self.assertEqual(verdicts, [True, False])
-        self.assertEqual(self.room.idlers, [self.end.protocol])
+        self.assertEqual(self.room.idlers, [self.end.protocol._heartbeat])
         self.assertFalse(self.end.closing)
         self.advance(3)
         self.assertEqual(verdicts, [False])
@@ -479,9 +452,9 @@ class IdleTests(ProtocolTestCase):
             wire = self.plain()
             self.prepare(wire)
             self.untilPinged(wire)
-            self.assertIn(wire.protocol, self.room.idlers)
+            self.assertIn(wire.protocol._heartbeat, self.room.idlers)
             end(wire)
-            self.assertNotIn(wire.protocol, self.room.idlers)
+            self.assertNotIn(wire.protocol._heartbeat, self.room.idlers)
 
     def test_relay(self) -> None:
         """
@@ -496,4 +469,4 @@ class IdleTests(ProtocolTestCase):
         self.assertEqual(self.room.idlers, [])
         self.end.feed(packed[20:])
         self.untilPinged(self.end)
-        self.assertEqual(self.room.idlers, [self.end.protocol])
+        self.assertEqual(self.room.idlers, [self.end.protocol._heartbeat])

@@ -1,0 +1,306 @@
+"""
+The watch on one peer: when to ping it, whether it is alive, how fast it answers.
+
+A L{Heartbeat} knows no protocol.  It is told how to send a ping and that something was heard, so
+it can watch the peer of any Twisted protocol::
+
+    class Chat(LineReceiver):
+        def connectionMade(self):
+            self.heartbeat = Heartbeat(self.transport, ping=lambda: self.sendLine(b"PING"))
+            self.heartbeat.start(KeepAlive(5, 5))
+
+        def dataReceived(self, data):
+            self.heartbeat.heard()
+            super().dataReceived(data)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf, nextafter
+from typing import Final, cast
+from weakref import WeakValueDictionary
+
+from twisted.internet.interfaces import IReactorTime, ITransport
+
+from kaproto.errors import KeepAliveTimeout
+from kaproto.keepalive.idlereader import IdleReader
+from kaproto.keepalive.liveness import KeepAlive, Liveness, Verdict
+from kaproto.keepalive.pacemaker import Pacemaker, monotonicSeconds
+from kaproto.transport import StreamTransport, hasUnread, writeNow
+
+__all__ = ["Heartbeat", "Monitor"]
+
+
+class Monitor:
+    """
+    What all heartbeats of one reactor share.
+
+    @ivar pacemaker: calls each heartbeat when it is due.
+    @ivar idleReader: reads the pongs of idle connections; C{None} where there is no C{epoll}.
+    """
+
+    __slots__ = ("__weakref__", "idleReader", "pacemaker")
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self.pacemaker = Pacemaker(clock, monotonicSeconds(clock))
+        self.idleReader = IdleReader.orNone(clock, self.pacemaker)
+
+    @classmethod
+    def of(cls, clock: IReactorTime) -> Monitor:
+        """
+        @return: the one of this reactor, which lives as long as anybody refers to it.
+        """
+        monitor = _monitors.get(clock)
+        if monitor is None:
+            monitor = _monitors[clock] = cls(clock)
+        return monitor
+
+
+_monitors: Final[WeakValueDictionary[IReactorTime, Monitor]] = WeakValueDictionary()
+
+
+class Heartbeat:
+    """
+    Watches the peer at the other end of a transport.
+
+    The peer is pinged after C{interval} seconds of silence, and is dead C{interval * (count + 1)}
+    seconds after it was last heard.  Before it is given up, whatever it sent that has not been
+    read yet is read.  Time during which this process was stalled or suspended does not count.
+
+    @ivar transport: the connection to the peer.
+    @ivar liveness: when it was last heard.  L{heard} sets it; a receive path that cannot afford
+        a call does so itself.
+    @ivar pacemaker: calls this when it is due, and has the time on the scale of C{liveness}.
+    @ivar pong: the bytes that answer a ping, when there is just one way to write them.
+    @ivar latency: seconds between the latest ping that was answered and the answer; C{None} until
+        there is one.
+    @ivar slot: where on the wheel this is.  It belongs to the L{Pacemaker}.
+    @ivar exact: whether the next time is to be kept exactly.  It belongs to the L{Pacemaker}.
+    @ivar idle: the file descriptor while the L{IdleReader} reads it, else negative.
+    @ivar pingedAt: when the ping was sent that has not been answered, for L{latency}.
+    """
+
+    __slots__ = (
+        "_condemned",
+        "_died",
+        "_isBetween",
+        "_isBusy",
+        "_monitor",
+        "_ping",
+        "exact",
+        "idle",
+        "latency",
+        "liveness",
+        "pacemaker",
+        "pingedAt",
+        "pong",
+        "slot",
+        "transport",
+    )
+
+    def __init__(
+        self,
+        transport: StreamTransport | ITransport | None,
+        ping: bytes | Callable[[], object],
+        *,
+        died: Callable[[KeepAliveTimeout], object] | None = None,
+        pong: bytes = b"",
+        isBetween: Callable[[], bool] | None = None,
+        clock: IReactorTime | None = None,
+    ) -> None:
+        """
+        @param transport: the connection to the peer, which has to be there.
+        @param ping: the bytes of a ping, or a function that sends one.
+        @param died: called once when the peer is dead, never after the transport has ended; by
+            default the transport is aborted.
+        @param pong: the bytes that always and only answer a ping.  With them, connections on
+            which nothing else happens cost less; see L{IdleReader}.
+        @param isBetween: whether nothing is left of what was received but a whole number of
+            messages, so that C{pong} can be told from the middle of another message.  Needed
+            with C{pong}.
+        @param clock: a reactor or a L{twisted.internet.task.Clock}; by default the transport's
+            reactor, if it has one, else the installed one.
+        """
+        if clock is None:
+            clock = getattr(transport, "reactor", None)
+        if clock is None:
+            from twisted.internet import reactor
+
+            clock = IReactorTime(reactor)
+        self._monitor = monitor = Monitor.of(clock)
+        self.pacemaker = monitor.pacemaker
+        self.transport = cast(StreamTransport, transport)
+        self.liveness = Liveness(self.pacemaker.now)
+        self.pong = pong
+        self.latency: float | None = None
+        self.pingedAt: float | None = None
+        self.slot = self.idle = -1
+        self.exact = False
+        self._ping = ping
+        self._died = died
+        self._isBetween = isBetween
+        self._isBusy: Callable[[], bool] | None = None
+        self._condemned = False
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.transport.getPeer()}>"
+
+    @property
+    def keepAlive(self) -> KeepAlive:
+        """
+        The interval and count at which the peer is pinged; zeros if it is not.
+        """
+        liveness = self.liveness
+        return KeepAlive(liveness.interval, liveness.count if liveness.interval else 0)
+
+    @property
+    def silence(self) -> float:
+        """
+        Seconds since the peer was last heard, to the precision of
+        L{kaproto.keepalive.pacemaker.TICK}, and only while anybody is watched.
+        """
+        return self.pacemaker.now - self.liveness.heard
+
+    def start(self, keepAlive: KeepAlive) -> None:
+        """
+        Ping the peer from now on, in place of any earlier interval and count.  A zero in either
+        stops it.
+        """
+        if keepAlive.enabled:
+            self.liveness.start(keepAlive)
+            self.pacemaker.watch(self, self.liveness.due())
+        else:
+            self.stop()
+
+    def stop(self) -> None:
+        """
+        Do not ping the peer any more.
+        """
+        self.liveness.stop()
+        self.pacemaker.forget(self)
+        self._stopIdling()
+
+    def end(self) -> None:
+        """
+        Stop for good, and let go of the protocol.
+        """
+        # Without the cycle of references it takes no garbage collector to free a connection.
+        self.stop()
+        self._ping = b""
+        self._died = self._isBetween = self._isBusy = None
+
+    def heard(self) -> None:
+        """
+        Something came from the peer: any bytes, a message in part included.
+        """
+        self.liveness.hear(self.pacemaker.now)
+        self.answered()
+
+    def answered(self) -> None:
+        """
+        A pong came: measure L{latency}.
+        """
+        if self.pingedAt is not None:
+            self.latency = self.pacemaker.seconds() - self.pingedAt
+            self.pingedAt = None
+
+    def pause(self) -> None:
+        """
+        The transport is about to be paused.  Silence does not count until L{resume}, because the
+        peer cannot be heard.
+        """
+        self.liveness.pause(self.pacemaker.now)
+        self._stopIdling()
+
+    def resume(self) -> None:
+        """
+        The transport is about to be read again.
+        """
+        liveness = self.liveness
+        liveness.resume(self.pacemaker.now)
+        if liveness.interval and self.slot < 0:
+            self.pacemaker.watch(self, liveness.due())
+
+    def relay(self, ping: Callable[[], object], isBusy: Callable[[], bool]) -> None:
+        """
+        Others write to the transport from now on, whole messages or parts of them, and a ping has
+        to fit in between.
+
+        @param ping: sends a ping.
+        @param isBusy: whether a ping would now have to wait for the end of a message whose rest
+            has not come from its sender.  The peer cannot answer then, so its silence proves
+            nothing.
+        """
+        self._ping, self._isBusy = ping, isBusy
+
+    def due(self, now: float, /) -> float | None:
+        """
+        The pacemaker calls at the time it was asked to.
+
+        @return: when to be called next; C{None} for never.
+        """
+        liveness = self.liveness
+        verdict = liveness.check(now)
+        if verdict is Verdict.WAIT:
+            self._condemned = False
+            if liveness.pausedAt is not None:
+                return None
+        elif getattr(self.transport, "disconnected", False):
+            self.end()
+            return None
+        elif verdict is Verdict.PING:
+            self._condemned = False
+            if self._isBusy is not None and self._isBusy():
+                self.pingedAt = None
+                liveness.hear(now)
+            else:
+                self.pacemaker.pingLater(self)
+                if self.idle < 0 and self._isBetween is not None:
+                    reader = self._monitor.idleReader
+                    if reader is not None and self._isBetween():
+                        reader.take(self)
+        else:
+            return self._confirmDeath(now)
+        # A ping may be a little late; after the last one it is death that is due.
+        self.exact = liveness.unanswered >= liveness.count
+        due = liveness.due()
+        # An interval that is too short to be told from none must not mean once more in this turn.
+        return due if due > now else nextafter(now, inf)
+
+    def _confirmDeath(self, now: float) -> float | None:
+        """
+        A peer that seems dead is not, if what it sent is waiting to be read.
+        """
+        unread = hasUnread(self.transport)
+        if unread is None and not self._condemned:
+            # Of this transport that cannot be told before the reactor has had its turn.
+            self._condemned = True
+            return now
+        liveness = self.liveness
+        if unread:
+            self._condemned = self.exact = False
+            liveness.hear(now)
+            return liveness.due()
+        if self._died is None:
+            self.transport.abortConnection()
+        else:
+            self._died(liveness.timeout(now))
+        return None
+
+    def sendPing(self) -> None:
+        """
+        The pacemaker calls when all who were due have been checked.
+        """
+        if not self.liveness.interval:
+            return
+        self.pingedAt = self.pacemaker.seconds()
+        ping = self._ping
+        if isinstance(ping, bytes):
+            writeNow(self.transport, ping)
+        else:
+            ping()
+
+    def _stopIdling(self) -> None:
+        if self.idle >= 0 and self._monitor.idleReader is not None:
+            self._monitor.idleReader.release(self)
