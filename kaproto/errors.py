@@ -11,6 +11,7 @@ __all__ = [
     "AuthenticationFailed",
     "ConnectionClosed",
     "DeadlineMissed",
+    "Disconnected",
     "KaprotoError",
     "KeepAliveTimeout",
     "KeepAliveUnsupported",
@@ -19,7 +20,9 @@ __all__ = [
     "ProtocolError",
     "RemoteError",
     "RemoteProtocolError",
+    "ServerStopping",
     "TooManyClients",
+    "UpstreamLost",
 ]
 
 
@@ -131,6 +134,21 @@ class ConnectionClosed(KaprotoError):
         self.reason = reason
 
 
+class Disconnected(ConnectionClosed):
+    """
+    An administrator disconnected the client.
+    """
+
+
+class ServerStopping(ConnectionClosed):
+    """
+    The server is shutting down.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("the server is shutting down", 1)
+
+
 class AuthenticationFailed(KaprotoError):
     """
     The two ends share no way to authenticate, or the credentials were refused.
@@ -163,4 +181,10 @@ class RemoteError(KaprotoError):
 class TooManyClients(KaprotoError):
     """
     The server had too many clients, and this one was not open yet, or not even known.
+    """
+
+
+class UpstreamLost(KaprotoError):
+    """
+    The connection to libvirtd is gone, and with it the client's.
     """

@@ -39,6 +39,10 @@ class Peer:
     @ivar tlsFingerprint: the SHA-256 of its TLS certificate, in hexadecimal.
     @ivar user: the name it authenticated as through SASL.
     @ivar unixCredentials: who it is on a UNIX socket.
+    @ivar id: the number of its connection on this server, from 1, never used again; 0 for none.
+    @ivar connectedAt: when it connected, in monotonic seconds.
+    @ivar requested: what it asked to open, as L{kaproto.interfaces.OpenRequest} names it; C{None}
+        until then.
     """
 
     address: IAddress | None = None
@@ -48,6 +52,9 @@ class Peer:
     tlsFingerprint: str | None = None
     user: str | None = None
     unixCredentials: UnixCredentials | None = None
+    id: int = 0
+    connectedAt: float = 0.0
+    requested: str | None = None
 
     @property
     def host(self) -> str | None:

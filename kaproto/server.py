@@ -10,23 +10,23 @@ from typing import ClassVar, Final, cast
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IHandshakeListener, IReactorTime
 from twisted.internet.protocol import connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from kaproto.counters import Counters
 from kaproto.errors import (
     AuthenticationFailed,
     ConnectionClosed,
     KeepAliveTimeout,
     RemoteError,
     RemoteProtocolError,
+    ServerStopping,
     TooManyClients,
 )
 from kaproto.interfaces import IBackend, IKeepAlivePolicy, IProgram, ISession, OpenRequest
 from kaproto.keepalive.pacemaker import MAX_CLOSES_PER_TURN
 from kaproto.policies import Disable
 from kaproto.program import ApplicationBackend
+from kaproto.records.journal import Journal
 from kaproto.rpc.connection import CALLS
 from kaproto.rpc.dispatch import Calls
 from kaproto.rpc.negotiation import MESSAGE_LIMITS, Event, Phase, ServerNegotiation
@@ -66,7 +66,6 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
     """
 
     factory: KeepAliveServerFactory
-    _log: ClassVar[Logger] = Logger()
     session: ISession | None = None
     closeCallbackRegistered = False
     authentication: Authentication | None = None
@@ -82,10 +81,10 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
         Give the client its time to authenticate and open.
         """
         factory = self.factory
-        factory.counters.accepted += 1
         factory.connections.add(self)
         paceAccepts(self.transport, factory.clock)
         self.peer = identify(self.transport)
+        factory.journal.connected(self.peer)
         portal = factory.accessControl.portal
         self.negotiation = ServerNegotiation(
             self.peer, factory.policy, authenticate=portal is not None
@@ -114,7 +113,7 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
         self.peer.tlsFingerprint = identity.fingerprint
         problem = self.factory.accessControl.checkCertificate(identity)
         if problem is not None:
-            self.factory.counters.unauthenticated += 1
+            self.factory.journal.loginFailed(self.peer)
             self.disconnect(AuthenticationFailed(problem))
             return
         self.send(CONFIRMATION)
@@ -144,7 +143,7 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
         """
         The client has failed to log in, and may have more tries.
         """
-        self.factory.counters.unauthenticated += 1
+        self.factory.journal.loginFailed(self.peer)
 
     def endSoon(self, reason: Exception) -> None:
         """
@@ -230,7 +229,7 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
         if self.negotiation.phase is Phase.CLOSING:
             self.disconnect(self._farewell)
         elif self.draining and self._idle:
-            self.disconnect(ConnectionClosed("the server is shutting down", CloseReason.EOF))
+            self.disconnect(ServerStopping())
         elif not self._calls.full:
             self.resumeReading(CALLS)
 
@@ -291,19 +290,12 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
             request, admission = self.negotiation.open(payload)
         except RemoteError as error:
             if self.negotiation.phase is Phase.CLOSING:
-                self.factory.counters.refused += 1
-                self._log.warn(
-                    "refused {peer} by policy {policy}: {reason}",
-                    peer=self.peer,
-                    policy=self.factory.policy.name,
-                    reason=error.message,
-                )
+                self.factory.journal.refused(self.peer, self.factory.policy.name, error.message)
                 self._farewell = error
             raise
         self._limitMessages()
         if admission.warning is not None:
-            self.factory.counters.warned += 1
-            self._log.info("{peer}: {text}", peer=self.peer, text=admission.warning)
+            self.factory.journal.warned(self.peer, admission.warning)
         self.clearDeadline()
         return request
 
@@ -317,7 +309,7 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
         self.session = session
         self._advance(Event.OPENED)
         self.factory.pending.opened(self)
-        self.factory.counters.opened += 1
+        self.factory.journal.opened(self.peer)
 
     def openFailed(self) -> None:
         """
@@ -389,7 +381,7 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
         self._calls.clear()
         if self.authentication is not None:
             self.authentication.abandon()
-        self.factory.counters.ended(self.peer, reason, self._log)
+        self.factory.journal.ended(self.peer, reason)
         session, self.session = self.session, None
         if session is not None:
             session.closed(reason)
@@ -403,7 +395,8 @@ class KeepAliveServerFactory(KeepAliveFactory):
     @ivar programs: what can be called, by number.
     @ivar openTimeout: seconds a client has from connecting until it has opened.
     @ivar connections: those that are there.
-    @ivar counters: what has been seen.
+    @ivar journal: what has been seen.
+    @ivar counters: the same in numbers.
     @ivar accessControl: what is asked of clients before they are let in.
     @ivar pending: those that are not open yet.
     """
@@ -435,7 +428,8 @@ class KeepAliveServerFactory(KeepAliveFactory):
                 raise ValueError(f"two programs have the number {program.number:#x}")
             self.programs[program.number] = program
         self.connections: set[KeepAliveServerProtocol] = set()
-        self.counters = Counters()
+        self.journal = Journal(self.seconds)
+        self.counters = self.journal.counters
         self.accessControl = AccessControl() if accessControl is None else accessControl
         self.pending: PendingClients[KeepAliveServerProtocol] = PendingClients()
         self._waitingEmpty: list[Deferred[None]] = []
@@ -499,5 +493,5 @@ class KeepAliveServerFactory(KeepAliveFactory):
         """
         Close every connection, whatever it has to finish.
         """
-        reason = ConnectionClosed("the server is shutting down", CloseReason.EOF)
+        reason = ServerStopping()
         self._end(list(self.connections), lambda connection: connection.abort(reason))

@@ -24,6 +24,7 @@ FLOORS = (
     {"kaproto.transport"},
     {"kaproto.keepalive", "kaproto.security"},
     {"kaproto.counters", "kaproto.interfaces"},
+    {"kaproto.records"},
     {"kaproto.policies", "kaproto.program"},
     {"kaproto.rpc"},
     {"kaproto.client", "kaproto.server"},

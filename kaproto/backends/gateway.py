@@ -20,7 +20,7 @@ from zope.interface import implementer
 from kaproto.backends.identity import packIdentity
 from kaproto.backends.relay import Relay
 from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol
-from kaproto.errors import ConnectionClosed, KaprotoError, RemoteError
+from kaproto.errors import ConnectionClosed, RemoteError, UpstreamLost
 from kaproto.interfaces import IBackend, ISession, OpenRequest
 from kaproto.keepalive.deadline import Deadline
 from kaproto.keepalive.liveness import KeepAlive
@@ -31,7 +31,7 @@ from kaproto.server import KeepAliveServerProtocol
 from kaproto.wire.message import rpcError
 from kaproto.wire.programs import REMOTE_PROGRAM, CloseReason, ErrorCode, Procedure
 
-__all__ = ["Gateway", "UpstreamLost"]
+__all__ = ["Gateway"]
 
 
 _OUT_OF_FILES: Final = (errno.EMFILE, errno.ENFILE)
@@ -40,12 +40,6 @@ _NO_FILES_LEFT: Final = (
     "this gateway has as many files open as it may; raise that limit (LimitNOFILE=, ulimit -n) or "
     "lower --max-clients"
 )
-
-
-class UpstreamLost(KaprotoError):
-    """
-    The connection to libvirtd is gone, and with it the client's.
-    """
 
 
 @implementer(IBackend)

@@ -195,6 +195,7 @@ class ServerNegotiation:
             raise rpcError("internal error: connection already open", ErrorCode.INTERNAL_ERROR)
         if request.name is None:
             raise rpcError("internal error: connection not open", ErrorCode.INTERNAL_ERROR)
+        self.peer.requested = request.name
         answer = self._policy.admit(self.peer)
         if isinstance(answer, Refused):
             self.advance(Event.REFUSED)

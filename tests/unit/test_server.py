@@ -193,7 +193,7 @@ class FactoryTests(ServerTestCase):
         """
         The peer is what the transport tells of it.
         """
-        self.assertEqual(self.connect().protocol.peer, Peer(ADDRESS, "tcp"))
+        self.assertEqual(self.connect().protocol.peer, Peer(ADDRESS, "tcp", id=1))
         wire = self.accept(KeepAliveServerFactory(clock=self.clock), UNIXAddress(None))
         self.assertEqual(wire.protocol.peer.transport, "unix")
 

@@ -1,0 +1,3 @@
+"""
+What a server has seen of its clients, kept for its operators.
+"""

@@ -1,0 +1,121 @@
+"""
+What a server has seen: counted, written to the log, and the latest of it kept for operators.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import ClassVar
+
+from OpenSSL.SSL import Error as SSLError
+from twisted.logger import Logger
+
+from kaproto.counters import Counters
+from kaproto.errors import (
+    AuthenticationFailed,
+    DeadlineMissed,
+    KeepAliveTimeout,
+    PeerFlooded,
+    RemoteProtocolError,
+    TooManyClients,
+)
+from kaproto.peer import Peer
+from kaproto.records.endings import Endings
+from kaproto.records.refusals import Refusals
+from kaproto.records.wallclock import WallClock
+from kaproto.security.tls import explainTLS
+
+__all__ = ["Journal"]
+
+
+class Journal:
+    """
+    One server's journal.  The server says what happens to each client; here is the only place
+    that counts and logs it.
+
+    @ivar counters: how often each thing happened.
+    @ivar endings: the latest connections that ended.
+    @ivar refusals: who was refused, or would be.
+    @ivar wallClock: gives the time of day of the moments that are kept.
+    """
+
+    _log: ClassVar[Logger] = Logger()
+
+    def __init__(self, seconds: Callable[[], float], wall: Callable[[], float] = time.time) -> None:
+        """
+        @param seconds: a monotonic clock.
+        @param wall: the wall clock, in seconds since 1970.
+        """
+        self.counters = Counters()
+        self.endings = Endings()
+        self.refusals = Refusals()
+        self.wallClock = WallClock(seconds, wall)
+        self._seconds = seconds
+
+    def connected(self, peer: Peer) -> None:
+        """
+        A client connected: number it.
+        """
+        self.counters.accepted += 1
+        peer.id = self.counters.accepted
+        peer.connectedAt = self._seconds()
+
+    def loginFailed(self, peer: Peer) -> None:
+        """
+        A client was not authenticated.
+        """
+        self.counters.unauthenticated += 1
+
+    def refused(self, peer: Peer, policy: str, message: str) -> None:
+        """
+        The policy refused a client when it wanted to open.
+        """
+        self.counters.refused += 1
+        self.refusals.add(peer, self._seconds(), refused=True)
+        self._log.warn(
+            "refused {peer} by policy {policy}: {reason}", peer=peer, policy=policy, reason=message
+        )
+
+    def warned(self, peer: Peer, warning: str) -> None:
+        """
+        The policy admitted a client that a stricter one would have refused.
+        """
+        self.counters.warned += 1
+        self.refusals.add(peer, self._seconds(), refused=False)
+        self._log.info("{peer}: {text}", peer=peer, text=warning)
+
+    def opened(self, peer: Peer) -> None:
+        """
+        A client is open.
+        """
+        self.counters.opened += 1
+
+    def ended(self, peer: Peer, reason: Exception) -> None:
+        """
+        A connection ended; say why, if that was not in order.
+        """
+        self.endings.ended(peer, reason, self._seconds())
+        counters, journal = self.counters, self._log
+        match reason:
+            case TooManyClients():
+                counters.displaced += 1
+                journal.warn("dropped {peer}: {reason}", peer=peer, reason=reason)
+            case AuthenticationFailed():
+                journal.warn("refused {peer}: {reason}", peer=peer, reason=reason)
+            case SSLError():
+                counters.unauthenticated += 1
+                why = explainTLS(reason)
+                journal.warn("refused {peer}: TLS failed: {reason}", peer=peer, reason=why)
+            case KeepAliveTimeout():
+                counters.dead += 1
+                journal.warn("{peer} is dead: {reason}", peer=peer, reason=reason)
+            case PeerFlooded():
+                counters.flooded += 1
+                journal.warn("dropped {peer}: {reason}", peer=peer, reason=reason)
+            case DeadlineMissed():
+                counters.deadlinesMissed += 1
+                journal.warn("dropped {peer}: {reason}", peer=peer, reason=reason)
+            case RemoteProtocolError():
+                counters.protocolErrors += 1
+                journal.warn("dropped {peer}: it sent {reason}", peer=peer, reason=reason)
