@@ -29,6 +29,7 @@ __all__ = [
     "Delivery",
     "delivery",
     "setKernelKeepAlive",
+    "setSocketKeepAlive",
 ]
 
 INTERVAL_MAX: Final = 32767
@@ -119,7 +120,17 @@ def setKernelKeepAlive(
     connection = connectionOf(transport)
     if connection is None or not connection.connected:
         return False
-    handle = connection.socket
+    return setSocketKeepAlive(connection.socket, keepAlive, userTimeout)
+
+
+def setSocketKeepAlive(
+    handle: socket.socket, keepAlive: KeepAlive, userTimeout: float | None = None
+) -> bool:
+    """
+    The same for a socket.  The connections that a listening socket accepts inherit its options.
+
+    @return: whether the socket is TCP and the kernel took all options.
+    """
     if handle.family not in {socket.AF_INET, socket.AF_INET6}:
         return False
     interval = min(max(ceil(keepAlive.interval), 1), INTERVAL_MAX)

@@ -1,8 +1,10 @@
 """
-What kaproto plugs into Twisted's endpoint strings: C{libvirttls} and C{proxy}.
+What kaproto plugs into Twisted's endpoint strings: C{libvirttls}, C{proxy} and C{tcpkeepalive}.
 """
 
+from kaproto.keepalive.endpointplugins import TCPKeepAliveParser
 from kaproto.security.endpoints import LibvirtTLSParser, ProxyParser
 
 libvirttls = LibvirtTLSParser()
 proxy = ProxyParser()
+tcpkeepalive = TCPKeepAliveParser()
