@@ -128,6 +128,19 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
         else:
             self.factory.pending.known(self)
             self._setOpenDeadline()
+            if self.factory.startsOpen:
+                self._openAtOnce()
+
+    def _openAtOnce(self) -> None:
+        refusal = self.negotiation.openAtOnce()
+        if refusal is not None:
+            self.factory.journal.refused(self.peer, self.factory.policy.name, refusal.message)
+            self._farewell = refusal
+            return
+        self.clearDeadline()
+        self._limitMessages()
+        self.factory.pending.opened(self)
+        self.factory.journal.opened(self.peer)
 
     def authenticated(self, user: str) -> None:
         """
@@ -399,6 +412,8 @@ class KeepAliveServerFactory(KeepAliveFactory):
     @ivar counters: the same in numbers.
     @ivar accessControl: what is asked of clients before they are let in.
     @ivar pending: those that are not open yet.
+    @ivar startsOpen: whether connections are open as soon as the policy admits them, without
+        C{CONNECT_OPEN}, and without the remote program that has it.
     """
 
     protocol = KeepAliveServerProtocol
@@ -411,6 +426,8 @@ class KeepAliveServerFactory(KeepAliveFactory):
         programs: Iterable[IProgram] = (),
         clock: IReactorTime | None = None,
         accessControl: AccessControl | None = None,
+        *,
+        startsOpen: bool = False,
     ) -> None:
         """
         @param policy: by default mode 0, L{Disable}.
@@ -418,12 +435,16 @@ class KeepAliveServerFactory(KeepAliveFactory):
         @param programs: the application's own.
         @param clock: see L{KeepAliveFactory}.
         @param accessControl: by default everybody is let in whom the transport lets in.
-        @raise ValueError: when two programs have one number.
+        @param startsOpen: serve only C{programs}, to connections that need not open.  Nobody is
+            pinged then, since nobody can ask for it.
+        @raise ValueError: when two programs have one number, or clients that need not open would
+            have to log in.
         """
         super().__init__(clock)
         self.policy = Disable() if policy is None else policy
         self.programs: dict[int, IProgram] = {}
-        for program in (RemoteProgram(backend or ApplicationBackend()), *programs):
+        remote = () if startsOpen else (RemoteProgram(backend or ApplicationBackend()),)
+        for program in (*remote, *programs):
             if program.number in self.programs:
                 raise ValueError(f"two programs have the number {program.number:#x}")
             self.programs[program.number] = program
@@ -431,6 +452,9 @@ class KeepAliveServerFactory(KeepAliveFactory):
         self.journal = Journal(self.seconds)
         self.counters = self.journal.counters
         self.accessControl = AccessControl() if accessControl is None else accessControl
+        if startsOpen and self.accessControl.portal is not None:
+            raise ValueError("startsOpen: clients cannot log in without the remote program")
+        self.startsOpen = startsOpen
         self.pending: PendingClients[KeepAliveServerProtocol] = PendingClients()
         self._waitingEmpty: list[Deferred[None]] = []
 

@@ -132,7 +132,7 @@ class ServerNegotiation:
     @ivar peer: the other end.
     """
 
-    __slots__ = ("_policy", "peer", "phase")
+    __slots__ = ("_policy", "_refusal", "peer", "phase")
 
     def __init__(self, peer: Peer, policy: IKeepAlivePolicy, *, authenticate: bool) -> None:
         """
@@ -141,6 +141,7 @@ class ServerNegotiation:
         self.peer = peer
         self.phase = Phase.AUTHENTICATING if authenticate else Phase.READY
         self._policy = policy
+        self._refusal: RemoteError | None = None
 
     def advance(self, event: Event) -> None:
         """
@@ -159,6 +160,9 @@ class ServerNegotiation:
 
         @raise RemoteError: the answer to give when it may not.
         """
+        if self._refusal is not None and self.phase is not Phase.CLOSING:
+            self.advance(Event.REFUSED)
+            raise self._refusal
         remote = program == REMOTE_PROGRAM
         if self.phase is Phase.AUTHENTICATING and not (remote and procedure in _AUTHENTICATION):
             raise rpcError("authentication required")
@@ -179,6 +183,20 @@ class ServerNegotiation:
         if self.phase is not Phase.OPEN:
             raise _notOpen()
         return feature == Feature.REMOTE_CLOSE_CALLBACK
+
+    def openAtOnce(self) -> RemoteError | None:
+        """
+        Open without being asked, for programs that know no C{CONNECT_OPEN}.
+
+        @return: C{None}, or the policy's refusal, which answers the peer's first call.
+        """
+        answer = self._policy.admit(self.peer)
+        if isinstance(answer, Refused):
+            self._refusal = rpcError(answer.message, ErrorCode.OPERATION_FAILED)
+        else:
+            self.advance(Event.ADMITTED)
+            self.advance(Event.OPENED)
+        return self._refusal
 
     def open(self, payload: bytes) -> tuple[OpenRequest, Admission]:
         """

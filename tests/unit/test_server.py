@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
@@ -27,6 +28,8 @@ from kaproto.policies import REFUSAL, Disable, Mandatory, Optional, Policy
 from kaproto.program import Program
 from kaproto.rpc.dispatch import RUNNING_MAX, WAITING_MAX
 from kaproto.rpc.negotiation import Phase
+from kaproto.security.admission import AccessControl
+from kaproto.security.saslserver import makePortal
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
 from kaproto.wire.message import (
     HEADER_SIZE,
@@ -807,6 +810,64 @@ class OpenTests(ServerTestCase):
         self.assertEqual(wire.taken(), b"")
         wire.lose()
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class StartsOpenTests(ServerTestCase):
+    """
+    Servers whose clients need not open.
+    """
+
+    def serveOpen(self, policy: Policy | None = None) -> Wire[KeepAliveServerProtocol]:
+        """
+        Connect a client to such a server.
+        """
+        factory = KeepAliveServerFactory(
+            policy, programs=[self.probe], clock=self.clock, startsOpen=True
+        )
+        return self.accept(factory)
+
+    def test_open(self) -> None:
+        """
+        Calls are answered from the start, there is no deadline, no ping, and no remote program.
+        """
+        wire = self.serveOpen(Optional(KEEPALIVE))
+        self.assertEqual(wire.ask(Probe.message(Probe.ECHO, b"abcd")).payload, b"abcd")
+        self.assertEqual(
+            errorOf(wire.ask(AUTH_LIST)), rpc("Cannot find program 536903814 version 1")
+        )
+        wire.feed(PING)
+        self.assertEqual(wire.taken(), PONG)
+        self.advance(100)
+        self.assertEqual(wire.taken(), b"")
+        self.assertFalse(wire.closing)
+        self.assertEqual(wire.protocol.factory.counters.opened, 1)
+
+    def test_refused(self) -> None:
+        """
+        Whom the policy refuses is told so at its first call, and then dropped; one that does not
+        call is dropped when it should have opened.
+        """
+        wire = self.serveOpen(Mandatory(KEEPALIVE))
+        self.assertEqual(errorOf(wire.ask(Probe.message(Probe.ECHO))), (9, 7, 2, REFUSAL))
+        self.assertTrue(wire.closing)
+        self.assertEqual(wire.protocol.factory.counters.refused, 1)
+        self.assertEqual(self.probe.calls, [])
+        silent = self.serveOpen(Mandatory(KEEPALIVE))
+        self.advance(11)
+        self.assertTrue(silent.closing)
+
+    def test_noLogin(self) -> None:
+        """
+        A server that clients would have to log in to cannot do without the remote program.
+        """
+        error = self.assertRaises(
+            ValueError,
+            KeepAliveServerFactory,
+            clock=self.clock,
+            accessControl=AccessControl(makePortal([InMemoryUsernamePasswordDatabaseDontUse()])),
+            startsOpen=True,
+        )
+        self.assertIn("log in", str(error))
 
 
 class CallTests(ServerTestCase):
