@@ -4,6 +4,9 @@ What is known of the other end of a connection: all that a policy can go by.
 
 from __future__ import annotations
 
+from ipaddress import IPv6Address as IPv6
+from ipaddress import ip_address, ip_network
+
 import attrs
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IAddress
@@ -64,6 +67,23 @@ class Peer:
         if isinstance(self.address, IPv4Address | IPv6Address):
             return self.address.host
         return None
+
+    @property
+    def network(self) -> str:
+        """
+        Whom limits are counted for: an IPv4 address, an IPv6 network of 64 bits, which one host may
+        use as it likes, or a user of this machine.
+        """
+        if self.host is not None:
+            address = ip_address(self.host)
+            if not isinstance(address, IPv6):
+                return str(address)
+            if address.ipv4_mapped is not None:
+                return str(address.ipv4_mapped)
+            return str(ip_network((int(address), 64), strict=False))
+        if self.unixCredentials is not None:
+            return f"uid {self.unixCredentials.uid}"
+        return self.transport
 
     @property
     def secure(self) -> bool:

@@ -24,6 +24,7 @@ from kaproto.errors import RemoteError
 from kaproto.interfaces import IBackend, IKeepAlivePolicy, IProgram, ISession, OpenRequest
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.keepalive.pacemaker import TICK
+from kaproto.logbounds import BOUNDS
 from kaproto.peer import Peer
 from kaproto.program import Program, procedure
 from kaproto.rpc.protocol import KeepAliveProtocol
@@ -361,6 +362,7 @@ class ClockTestCase(SynchronousTestCase):
         self._wires: list[Wire[KeepAliveProtocol]] = []
         self._pairs: list[ConnectedPair[KeepAliveServerProtocol, KeepAliveClientProtocol]] = []
         self._log = self.enterContext(capturedLogs())
+        BOUNDS.clear()
         self.addCleanup(self._endAll)
 
     def _endAll(self) -> None:

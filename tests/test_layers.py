@@ -21,7 +21,7 @@ ROOT = Path(kaproto.__file__).parent
 FLOORS = (
     {"kaproto", "kaproto.endpointstring", "kaproto.errors", "kaproto.uri"},
     {"kaproto.peer", "kaproto.wire"},
-    {"kaproto.transport"},
+    {"kaproto.logbounds", "kaproto.transport"},
     {"kaproto.keepalive", "kaproto.security"},
     {"kaproto.counters", "kaproto.interfaces"},
     {"kaproto.records"},

@@ -25,6 +25,7 @@ from kaproto.interfaces import IBackend, ISession, OpenRequest
 from kaproto.keepalive.deadline import Deadline
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.keepalive.pacemaker import monotonicSeconds
+from kaproto.logbounds import BOUNDS
 from kaproto.peer import Peer
 from kaproto.security.saslclient import Login
 from kaproto.server import KeepAliveServerProtocol
@@ -51,7 +52,7 @@ class Gateway:
     @ivar libvirtd: what messages to clients call it.
     """
 
-    _log = Logger()
+    _log = Logger(observer=BOUNDS)
     openTimeout: float = 10.0
     features: frozenset[int] = frozenset()
 
@@ -168,7 +169,7 @@ class _GatewaySession:
     """
 
     __slots__ = ("_client", "_gateway", "_relay", "_upstream")
-    _log = Logger()
+    _log = Logger(observer=BOUNDS)
 
     def __init__(self, gateway: Gateway, upstream: KeepAliveClientProtocol) -> None:
         self._gateway = gateway

@@ -30,6 +30,7 @@ from kaproto.errors import (
     RemoteProtocolError,
 )
 from kaproto.keepalive.liveness import KeepAlive
+from kaproto.logbounds import BOUNDS
 from kaproto.rpc.negotiation import negotiate
 from kaproto.rpc.protocol import KeepAliveFactory, KeepAliveProtocol
 from kaproto.rpc.replies import Replies
@@ -68,7 +69,7 @@ class KeepAliveClientProtocol(KeepAliveProtocol):
     factory: KeepAliveClientFactory
     keepAliveSupported = False
 
-    _log: ClassVar[Logger] = Logger()
+    _log: ClassVar[Logger] = Logger(observer=BOUNDS)
     _open = False
     _ready = False
     _handshakeDone = False

@@ -20,6 +20,7 @@ from kaproto.errors import (
     RemoteProtocolError,
     TooManyClients,
 )
+from kaproto.logbounds import BOUNDS
 from kaproto.peer import Peer
 from kaproto.records.endings import Endings
 from kaproto.records.refusals import Refusals
@@ -40,7 +41,7 @@ class Journal:
     @ivar wallClock: gives the time of day of the moments that are kept.
     """
 
-    _log: ClassVar[Logger] = Logger()
+    _log: ClassVar[Logger] = Logger(observer=BOUNDS)
 
     def __init__(self, seconds: Callable[[], float], wall: Callable[[], float] = time.time) -> None:
         """

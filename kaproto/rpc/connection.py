@@ -5,10 +5,16 @@ many calls waiting, or because somebody else does not read what it sends.
 
 from __future__ import annotations
 
+import os
 from typing import ClassVar, Final
 
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IDelayedCall, IPushProducer, ITCPTransport
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IFileDescriptorReceiver,
+    IPushProducer,
+    ITCPTransport,
+)
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -40,7 +46,7 @@ messages have come from it at once.
 """
 
 
-@implementer(IPushProducer)
+@implementer(IPushProducer, IFileDescriptorReceiver)
 class MessageProtocol(ClosingProtocol):
     """
     A connection that reads messages, by itself or as one half of a relay.
@@ -75,6 +81,13 @@ class MessageProtocol(ClosingProtocol):
         if self._reason is None and self._takeIn(data) and self._nextTurn is None:
             self.pauseReading(TURN)
             self._nextTurn = self.factory.clock.callLater(0, self._readOn)
+
+    def fileDescriptorReceived(self, descriptor: int) -> None:
+        """
+        A file descriptor came over a UNIX socket.  No call takes one here, so close both.
+        """
+        os.close(descriptor)
+        self.abort(RemoteProtocolError("a file descriptor, which is not supported here"))
 
     def _takeIn(self, data: bytes) -> bool:
         """

@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 
 from kaproto.errors import RemoteError
 from kaproto.interfaces import IProgram
+from kaproto.logbounds import BOUNDS
 from kaproto.rpc.negotiation import ServerNegotiation
 from kaproto.wire.message import Message, Status, packError, rpcError
 from kaproto.wire.programs import ErrorCode
@@ -74,7 +75,7 @@ class Calls:
         "_running",
         "_waiting",
     )
-    _log = Logger()
+    _log = Logger(observer=BOUNDS)
 
     def __init__(self, connection: Connection, programs: Mapping[int, IProgram]) -> None:
         """

@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from kaproto.errors import KeepAliveTimeout, PeerFlooded
 from kaproto.keepalive.heartbeat import Heartbeat, Monitor
 from kaproto.keepalive.liveness import KeepAlive
+from kaproto.logbounds import BOUNDS
 from kaproto.rpc.connection import MessageProtocol
 from kaproto.transport import StreamTransport, writeNow
 from kaproto.wire.filter import MessageFilter
@@ -67,7 +68,7 @@ class KeepAliveProtocol(MessageProtocol):
     factory: KeepAliveFactory
     pingBudget: ClassVar[int] = 100
 
-    _log: ClassVar[Logger] = Logger()
+    _log: ClassVar[Logger] = Logger(observer=BOUNDS)
     _pings = 0
     _pingsSince = 0.0
     _pongsUnread = 0

@@ -18,6 +18,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from kaproto.errors import AuthenticationFailed
+from kaproto.logbounds import BOUNDS
 from kaproto.peer import Peer
 from kaproto.security.dn import matchesGlob
 from kaproto.security.saslserver import Mechanism, Plain, SASLFailed, SASLServer
@@ -130,7 +131,7 @@ class Authentication:
     One client's login.
     """
 
-    _log = Logger()
+    _log = Logger(observer=BOUNDS)
 
     def __init__(
         self,

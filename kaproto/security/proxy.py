@@ -33,7 +33,9 @@ from zope.interface import implementer
 
 from kaproto.endpointstring import LayeredEndpoint, takeKeywords, unparsed
 from kaproto.errors import RemoteProtocolError
-from kaproto.transport import StreamTransport, unixCredentials
+from kaproto.logbounds import BOUNDS
+from kaproto.peer import Peer
+from kaproto.transport import StreamTransport, identify, unixCredentials
 from kaproto.wire.proxyheader import ProxyHeader, ProxyHeaderReader
 
 __all__ = ["HEADER_TIMEOUT", "ProxyEndpoint", "ProxyFactory", "Trust", "headerOf", "proxyEndpoint"]
@@ -164,7 +166,7 @@ class _HeaderProtocol(Protocol):
 
     def _refuse(self, problem: str) -> None:
         self._stop()
-        self.factory.refused(self.transport.getPeer(), problem)
+        self.factory.refused(identify(self.transport), problem)
         self.transport.abortConnection()
 
     def _stop(self) -> None:
@@ -200,7 +202,7 @@ class ProxyFactory(Factory):
 
     protocol = _HeaderProtocol  # type: ignore[assignment]
     noisy = False
-    _log = Logger()
+    _log = Logger(observer=BOUNDS)
 
     def __init__(self, wrapped: IProtocolFactory, trust: Trust, clock: IReactorTime) -> None:
         self.wrapped = wrapped
@@ -219,11 +221,11 @@ class ProxyFactory(Factory):
         """
         self.wrapped.doStop()
 
-    def refused(self, address: IAddress, problem: str) -> None:
+    def refused(self, peer: Peer, problem: str) -> None:
         """
         Log why a connection is closed before its client is known.
         """
-        self._log.warn("refused {address}: {problem}", address=address, problem=problem)
+        self._log.warn("refused {peer}: {problem}", peer=peer, problem=problem)
 
 
 @implementer(IStreamServerEndpoint)

@@ -25,6 +25,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import Attribute, Interface, implementer
 
+from kaproto.logbounds import BOUNDS
 from kaproto.security.saslserver import Answer, IUser, SASLFailed
 
 __all__ = ["ITERATIONS", "IScramCredentials", "ScramKeys", "ScramSHA256"]
@@ -218,7 +219,7 @@ class ScramSHA256:
     """
 
     name: ClassVar[str] = "SCRAM-SHA-256"
-    _log: ClassVar[Logger] = Logger()
+    _log: ClassVar[Logger] = Logger(observer=BOUNDS)
 
     def __init__(self, portal: Portal) -> None:
         self._portal = portal

@@ -15,6 +15,7 @@ from twisted.cred.portal import IRealm
 from twisted.cred.strcred import ICheckerFactory
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import (
+    IFileDescriptorReceiver,
     IHandshakeListener,
     IOpenSSLClientConnectionCreator,
     IOpenSSLServerConnectionCreator,
@@ -29,6 +30,7 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactor
+from twisted.logger import ILogObserver
 from twisted.plugin import IPlugin, getPlugins
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import Interface, implementer
@@ -52,6 +54,7 @@ from kaproto.interfaces import (
 from kaproto.keepalive.idlereader import IdleReader
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.keepalive.pacemaker import Pacemaker
+from kaproto.logbounds import BOUNDS
 from kaproto.peer import Peer
 from kaproto.policies import MODES, Policy
 from kaproto.policies.rules import RulesPolicy
@@ -79,6 +82,7 @@ VERIFIED = {
     "KeepAliveClientProtocol",
     "KeepAliveServerProtocol",
     "LibvirtTLSParser",
+    "LogBounds",
     "Policy",
     "Program",
     "ProxyEndpoint",
@@ -198,6 +202,12 @@ class ProvidersTests(SynchronousTestCase):
         reader = IdleReader(cast(IReactorFDSet, MemoryReactor()), Pacemaker(clock, clock.seconds))
         self.assertTrue(verifyObject(IReadDescriptor, reader))
 
+    def test_logBounds(self) -> None:
+        """
+        The bounds of the log are an observer.
+        """
+        self.assertTrue(verifyObject(ILogObserver, BOUNDS))
+
     def test_programs(self) -> None:
         """
         A program to subclass is one, and so is the remote program.
@@ -216,6 +226,7 @@ class ProvidersTests(SynchronousTestCase):
             KeepAliveClientProtocol(),
         ):
             self.assertTrue(verifyObject(IPushProducer, protocol))
+            self.assertTrue(verifyObject(IFileDescriptorReceiver, protocol))
         for protocol in (KeepAliveServerProtocol(), KeepAliveClientProtocol()):
             self.assertTrue(verifyObject(IHandshakeListener, protocol))
         self.assertTrue(verifyObject(ICertificateChecker, KeepAliveServerProtocol()))

@@ -39,6 +39,22 @@ class PeerTests(SynchronousTestCase):
         self.assertEqual(Peer(SIX).host, "2001:db8::1")
         self.assertIsNone(Peer(SOCKET, "unix").host)
 
+    def test_network(self) -> None:
+        """
+        Limits are counted for an IPv4 address, for 64 bits of an IPv6 address, and for a user of
+        this machine.
+        """
+        for peer, network in (
+            (Peer(FOUR), "192.0.2.1"),
+            (Peer(IPv6Address("TCP", "::ffff:192.0.2.1", 1)), "192.0.2.1"),
+            (Peer(SIX), "2001:db8::/64"),
+            (Peer(IPv6Address("TCP", "2001:db8::ffff:1", 1)), "2001:db8::/64"),
+            (Peer(IPv6Address("TCP", "fe80::1%eth0", 1)), "fe80::/64"),
+            (Peer(SOCKET, "unix", unixCredentials=UnixCredentials(7, 1000, 100)), "uid 1000"),
+            (Peer(SOCKET, "unix"), "unix"),
+        ):
+            self.assertEqual(peer.network, network)
+
     def test_secure(self) -> None:
         """
         TLS is secure and so is a UNIX socket; plain TCP is not.

@@ -4,12 +4,13 @@ Tests for L{kaproto.rpc.connection}.
 
 from __future__ import annotations
 
+import os
 from typing import cast
 
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.error import ConnectionLost
-from twisted.internet.interfaces import IReactorTime, ITCPTransport
+from twisted.internet.interfaces import IFileDescriptorReceiver, IReactorTime, ITCPTransport
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from zope.interface import alsoProvides
@@ -140,6 +141,21 @@ class FramingTests(ProtocolTestCase):
         wire.feed(HELLO, HELLO)
         self.assertEqual(wire.protocol.messages, [HELLO])
         self.assertIsInstance(self.reasonOf(wire), ConnectionClosed)
+
+    def test_fileDescriptor(self) -> None:
+        """
+        A file descriptor is closed, and so is the connection that it came over; the message that
+        comes with it is not looked at.
+        """
+        wire = self.plain()
+        reading, writing = os.pipe()
+        self.addCleanup(os.close, writing)
+        IFileDescriptorReceiver(wire.protocol).fileDescriptorReceived(reading)
+        self.assertRaises(OSError, os.fstat, reading)
+        self.assertTrue(wire.aborted)
+        wire.feed(HELLO)
+        self.assertEqual(wire.protocol.messages, [])
+        self.assertIn("a file descriptor", str(self.reasonOf(wire)))
 
     def test_undecodable(self) -> None:
         """

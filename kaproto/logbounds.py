@@ -1,0 +1,199 @@
+"""
+Bounds on what a peer can make this process log: lines per peer, lines in all, and characters per
+line.
+
+A class that logs what peers do gives its logger the observer L{BOUNDS} and each event the peer::
+
+    _log = Logger(observer=BOUNDS)
+    ...
+    self._log.warn("dropped {peer}: {reason}", peer=peer, reason=reason)
+
+An example with the numbers below: somebody connects 5,000 times within ten seconds, and each time
+sends nonsense.  The first 1,000 lines are written, then 2 a second.  After a minute one line says
+that 3,980 more were not.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from copy import copy
+from typing import Final
+
+import attrs
+from twisted.logger import ILogObserver, LogEvent, Logger, globalLogPublisher
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from kaproto.peer import Peer
+
+__all__ = ["BOUNDS", "VALUE_MAX", "LogBounds", "Rate", "shorten"]
+
+VALUE_MAX: Final = 1000
+"""
+The most characters of one value in a line.
+"""
+
+_TRACEBACK_MAX: Final = 16_384
+_SUMMARY_EVERY: Final = 60.0
+
+
+@attrs.frozen
+class Rate:
+    """
+    A limit on lines, as a token bucket.
+
+    @ivar burst: how many lines may be written at once.
+    @ivar perSecond: how many may be written each second in the long run.
+    """
+
+    burst: float
+    perSecond: float
+
+
+@attrs.define
+class _Bucket:
+    """
+    @ivar lines: how many lines may be written now.
+    @ivar at: when that was so, in monotonic seconds.
+    @ivar suppressed: how many lines were left out since the last summary.
+    """
+
+    lines: float
+    at: float
+    suppressed: int = 0
+
+    def fill(self, rate: Rate, now: float) -> None:
+        """
+        Add the lines allowed for the time that has passed.
+        """
+        self.lines = min(rate.burst, self.lines + (now - self.at) * rate.perSecond)
+        self.at = now
+
+
+@implementer(ILogObserver)
+class LogBounds:
+    """
+    An observer between loggers and the log.  It bounds the events that have a C{peer}, a
+    L{Peer}; others pass, with their values shortened.
+
+    @ivar perPeer: what one network (L{Peer.network}) can cause.
+    @ivar overall: what all networks together can cause.
+    """
+
+    PEERS_MAX: Final = 4096
+
+    def __init__(
+        self,
+        log: ILogObserver,
+        seconds: Callable[[], float] = time.monotonic,
+        perPeer: Rate = Rate(1_000, 2),
+        overall: Rate = Rate(10_000, 100),
+    ) -> None:
+        """
+        @param log: where events go that are within bounds.
+        @param seconds: a monotonic clock.
+        """
+        self.perPeer = perPeer
+        self.overall = overall
+        self._log = log
+        self._seconds = seconds
+        self._own = Logger(observer=log)
+        self.clear()
+
+    def clear(self) -> None:
+        """
+        Forget what has been logged.
+        """
+        now = self._seconds()
+        self._all = _Bucket(self.overall.burst, now)
+        # The network that was silent for the longest time comes first.
+        self._peers: OrderedDict[str, _Bucket] = OrderedDict()
+        self._forgotten = 0
+        self._summaryAt = now
+
+    def __call__(self, event: LogEvent) -> None:
+        """
+        Pass an event on, with its values shortened, if that is within bounds.
+        """
+        peer = event.get("peer")
+        if not isinstance(peer, Peer) or self._allows(peer.network):
+            self._log(_shortened(event))
+        if self._seconds() - self._summaryAt >= _SUMMARY_EVERY:
+            self.summarize()
+
+    def _allows(self, network: str) -> bool:
+        now = self._seconds()
+        bucket = self._peers.pop(network, None)
+        if bucket is None:
+            bucket = _Bucket(self.perPeer.burst, now)
+            if len(self._peers) >= self.PEERS_MAX:
+                self._forgotten += self._peers.popitem(last=False)[1].suppressed
+        self._peers[network] = bucket
+        bucket.fill(self.perPeer, now)
+        self._all.fill(self.overall, now)
+        if bucket.lines < 1 or self._all.lines < 1:
+            bucket.suppressed += 1
+            return False
+        bucket.lines -= 1
+        self._all.lines -= 1
+        return True
+
+    def summarize(self) -> None:
+        """
+        Log in one line how many lines were left out since the last time, if any.  This happens by
+        itself with the first event after a minute; call it so that it happens without one.
+        """
+        self._summaryAt = self._seconds()
+        counts = {each: bucket.suppressed for each, bucket in self._peers.items()}
+        total = sum(counts.values()) + self._forgotten
+        if not total:
+            return
+        most = max(counts, key=counts.__getitem__)
+        self._own.warn(
+            "{total} more lines about clients were not logged; {count} of them about {network}",
+            total=total,
+            count=counts[most],
+            network=most,
+        )
+        self._forgotten = 0
+        for bucket in self._peers.values():
+            bucket.suppressed = 0
+
+
+def shorten(text: str, most: int = VALUE_MAX) -> str:
+    """
+    @return: the text in one line of printable characters, and about C{most} of them.  If some are
+        left out, it ends with how many there were.
+    """
+    shown = text[:most]
+    if not shown.isprintable():
+        shown = "".join(
+            each if each.isprintable() else each.encode("unicode-escape").decode("ascii")
+            for each in shown
+        )[:most]
+    return shown if len(text) <= most else f"{shown}... ({len(text):,} characters)"
+
+
+def _shortened(event: LogEvent) -> LogEvent:
+    """
+    @return: the event, or a copy of it that is fit to be logged.
+    """
+    changed: LogEvent = {
+        name: shorten(text)
+        for name, value in event.items()
+        if not name.startswith("log_")
+        if len(text := str(value)) > VALUE_MAX or not text.isprintable()
+    }
+    failure = event.get("log_failure")
+    if isinstance(failure, Failure) and len(traceback := failure.getTraceback()) > _TRACEBACK_MAX:
+        changed["log_failure"] = short = copy(failure)
+        short.getTraceback = lambda *_: traceback[:_TRACEBACK_MAX]  # type: ignore[method-assign]
+    return {**event, **changed} if changed else event
+
+
+BOUNDS: Final = LogBounds(globalLogPublisher)
+"""
+The bounds for all loggers of this process.
+"""
