@@ -21,6 +21,7 @@ __all__ = [
     "IProgram",
     "ISession",
     "OpenRequest",
+    "Peer",
     "Refused",
 ]
 

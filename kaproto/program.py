@@ -11,9 +11,19 @@ from zope.interface import implementer
 
 from kaproto.interfaces import IBackend, IProgram, ISession, OpenRequest
 from kaproto.peer import Peer
-from kaproto.wire.programs import PROGRAM_VERSION
+from kaproto.wire.programs import PROGRAM_VERSION, ErrorCode, ErrorDomain
+from kaproto.wire.xdr import Packer, Unpacker, XDRError
 
-__all__ = ["ApplicationBackend", "Program", "procedure"]
+__all__ = [
+    "ApplicationBackend",
+    "ErrorCode",
+    "ErrorDomain",
+    "Packer",
+    "Program",
+    "Unpacker",
+    "XDRError",
+    "procedure",
+]
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 

@@ -5,15 +5,28 @@ Tests for what the modules of the package export.
 from __future__ import annotations
 
 import ast
+import re
+import sys
 from collections.abc import Iterator
 from importlib import import_module
 from inspect import getsource
+from pathlib import Path
 from pkgutil import walk_packages
 from types import ModuleType
+from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
 
 import kaproto
+
+PROJECT = Path(__file__).resolve().parent.parent
+with patch.object(sys, "path", [str(PROJECT / "docs"), *sys.path]):
+    import floors
+
+CHECKING = ("TYPE_CHECKING",)
+"""
+What a module may define without exporting it.
+"""
 
 
 def modules() -> list[ModuleType]:
@@ -76,6 +89,100 @@ class ExportsTests(SynchronousTestCase):
             f"{module.__name__}.{name}"
             for module in modules()
             for name in defined(module)
-            if not name.startswith("_") and name not in getattr(module, "__all__", ())
+            if not name.startswith("_") and name not in {*getattr(module, "__all__", ()), *CHECKING}
         ]
         self.assertEqual(missing, [])
+
+
+class LazyTests(SynchronousTestCase):
+    """
+    The names that the package itself has.
+    """
+
+    def test_same(self) -> None:
+        """
+        Each is the same object as in the module that has it, and listed there in C{__all__}.
+        """
+        for name, module in kaproto._MODULES.items():
+            home = import_module(module)
+            self.assertIs(getattr(kaproto, name), getattr(home, name))
+            self.assertIn(name, home.__all__)
+
+    def test_listed(self) -> None:
+        """
+        Those that can be loaded are those in C{__all__}, in C{dir()}, and what type checkers see.
+        """
+        self.assertEqual({*kaproto._MODULES, "__version__"}, set(kaproto.__all__))
+        self.assertEqual(set(kaproto.__all__) - set(dir(kaproto)), set())
+        seen = {
+            alias.name: node.module
+            for node in ast.walk(ast.parse(getsource(kaproto)))
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("kaproto")
+            for alias in node.names
+        }
+        self.assertEqual(seen, kaproto._MODULES)
+
+    def test_others(self) -> None:
+        """
+        A name that is not there is an AttributeError, and C{from kaproto import} of it an
+        ImportError.
+        """
+        error = self.assertRaises(AttributeError, getattr, kaproto, "conect")
+        self.assertEqual(str(error), "module 'kaproto' has no attribute 'conect'")
+        self.assertRaises(ImportError, exec, "from kaproto import conect")
+
+
+_IMPORT = re.compile(
+    r"^ *(?:from (kaproto[\w.]*) import (\([^)]*\)|.*)|import (kaproto[\w.]*))", re.MULTILINE
+)
+
+
+def importsIn(text: str) -> Iterator[tuple[str, list[str]]]:
+    """
+    @param text: a program, or a page with programs in it.
+    @return: each module of kaproto that it imports from, and the names.
+    """
+    for module, names, alone in _IMPORT.findall(text):
+        found = (each.split(" as ")[0].strip() for each in names.strip("()").split(","))
+        yield module or alone, [name for name in found if name]
+
+
+class DoorsTests(SynchronousTestCase):
+    """
+    README, documentation and examples import only from the doors, and only what is exported.
+    """
+
+    def test_documented(self) -> None:
+        """
+        Every import in them is from a door, of a name in its C{__all__}.
+        """
+        pages = [PROJECT / "README.md", *(PROJECT / "docs").rglob("*.rst")]
+        pages += [*(PROJECT / "docs").rglob("*.md"), *(PROJECT / "docs" / "examples").rglob("*.py")]
+        found = 0
+        for page in pages:
+            for module, names in importsIn(page.read_text("utf-8")):
+                found += 1
+                where = f"{page.relative_to(PROJECT)}: {module}"
+                self.assertIn(module, floors.DOORS, where)
+                exported = getattr(import_module(module), "__all__", [])
+                self.assertEqual([name for name in names if name not in exported], [], where)
+        self.assertGreater(found, 10)
+
+    def test_importsAreFound(self) -> None:
+        """
+        Imports are found however they are written, also indented in a page.
+        """
+        text = (
+            "import kaproto\n"
+            "   from kaproto.client import connect as c, Login\n"
+            "from kaproto.errors import (\n    A,\n    B,\n)\n"
+            "from twisted import version\n"
+        )
+        self.assertEqual(
+            list(importsIn(text)),
+            [
+                ("kaproto", []),
+                ("kaproto.client", ["connect", "Login"]),
+                ("kaproto.errors", ["A", "B"]),
+            ],
+        )

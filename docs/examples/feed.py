@@ -10,13 +10,9 @@ from typing import Final, NamedTuple
 
 from twisted.internet.interfaces import IReactorTime
 
+from kaproto import KeepAlive, KeepAliveServerFactory, KeepAliveServerProtocol, Mandatory
 from kaproto.errors import RemoteError
-from kaproto.keepalive.liveness import KeepAlive
-from kaproto.policies import Mandatory
-from kaproto.program import Program, procedure
-from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
-from kaproto.wire.programs import ErrorCode, ErrorDomain
-from kaproto.wire.xdr import Packer, Unpacker
+from kaproto.program import ErrorCode, ErrorDomain, Packer, Program, Unpacker, procedure
 
 FEED: Final = 0x66656564
 LATEST: Final = 1

@@ -10,10 +10,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import react
 
 from feed import FEED, LATEST, SUBSCRIBE, Reading
-from kaproto.app.clock import useMonotonicClock
-from kaproto.client import connect
-from kaproto.keepalive.liveness import KeepAlive
-from kaproto.wire.xdr import Packer
+from kaproto import KeepAlive, connect
+from kaproto.program import Packer
 
 
 def show(procedure: int, payload: bytes) -> None:
@@ -28,7 +26,6 @@ async def main(reactor: IReactorTime, endpoint: str = "tcp:127.0.0.1:4040") -> N
     """
     Print the latest reading, then every new one.
     """
-    useMonotonicClock(reactor)
     connection = await connect(reactor, endpoint, keepAlive=KeepAlive(interval=2, count=3))
     show(LATEST, await connection.call(FEED, LATEST, Packer().string("load").packed()))
     connection.listen(FEED, show)

@@ -12,14 +12,12 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall, react
 
 from feed import FeedFactory, Reading
-from kaproto.app.clock import useMonotonicClock
 
 
 async def main(reactor: IReactorTime, endpoint: str = "tcp:4040:interface=127.0.0.1") -> None:
     """
     Listen, and measure every half second.
     """
-    useMonotonicClock(reactor)
     factory = FeedFactory(reactor)
     port = await serverFromString(reactor, endpoint).listen(factory)
     print(f"listening on {port.getHost()}", flush=True)

@@ -11,9 +11,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProtocol, IReactorTime
 from twisted.internet.task import react
 
-from kaproto.app.clock import useMonotonicClock
-from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol, endpointFor
-from kaproto.keepalive.liveness import KeepAlive
+from kaproto import KeepAlive, KeepAliveClientFactory, KeepAliveClientProtocol
+from kaproto.client import endpointFor
 
 
 async def greet(connection: KeepAliveClientProtocol) -> None:
@@ -53,7 +52,6 @@ async def main(reactor: IReactorTime, uri: str) -> None:
     """
     Run until interrupted.
     """
-    useMonotonicClock(reactor)
     makeService(reactor, uri).startService()
     await Deferred()
 

@@ -8,10 +8,10 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from feed import FEED, LATEST, SUBSCRIBE, FeedFactory, Reading
-from kaproto.client import KeepAliveClientFactory
+from kaproto import KeepAliveClientFactory
 from kaproto.errors import RemoteError
+from kaproto.program import Packer
 from kaproto.testing import connectedPair
-from kaproto.wire.xdr import Packer
 
 
 class FeedTests(SynchronousTestCase):

@@ -9,9 +9,8 @@ from typing import Self
 
 import attrs
 
-from kaproto.interfaces import ADMITTED, Admission, Refused
-from kaproto.keepalive.liveness import KeepAlive
-from kaproto.peer import Peer
+from kaproto import KeepAlive
+from kaproto.interfaces import ADMITTED, Admission, Peer, Refused
 from kaproto.policies import REFUSAL, Policy
 
 

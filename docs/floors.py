@@ -1,0 +1,141 @@
+"""
+The floors of kaproto: which modules may import which.  C{tests/test_layers.py} keeps the code to
+them; run this file to rewrite their table in C{explanation/architecture.rst}.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+__all__ = [
+    "DOORS",
+    "FLOORS",
+    "PAGE",
+    "floorOf",
+    "main",
+    "moduleFiles",
+    "roomOf",
+    "tableIn",
+    "writeTable",
+]
+
+FLOORS: Final = (
+    {"kaproto", "kaproto.endpointstring", "kaproto.errors", "kaproto.uri"},
+    {"kaproto.peer", "kaproto.wire"},
+    {"kaproto.logbounds", "kaproto.transport"},
+    {"kaproto.keepalive", "kaproto.security"},
+    {"kaproto.counters", "kaproto.interfaces"},
+    {"kaproto.records"},
+    {"kaproto.policies", "kaproto.program"},
+    {"kaproto.rpc"},
+    {"kaproto.client", "kaproto.server"},
+    {"kaproto.backends", "kaproto.testing"},
+    {"kaproto.app"},
+)
+"""
+The floors from the ground up.  On each are rooms: modules, and packages with all their modules.
+"""
+
+DOORS: Final = {
+    "kaproto",
+    "kaproto.client",
+    "kaproto.errors",
+    "kaproto.interfaces",
+    "kaproto.keepalive",
+    "kaproto.policies",
+    "kaproto.program",
+    "kaproto.server",
+    "kaproto.testing",
+}
+"""
+The modules that applications import.  What is not in one of their C{__all__} may move without
+notice.
+"""
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+PAGE: Final = ROOT / "docs" / "explanation" / "architecture.rst"
+
+_BEGIN: Final = ".. The table is written by docs/floors.py.\n"
+_END: Final = "\n.. End of the table.\n"
+
+
+def moduleFiles() -> dict[str, Path]:
+    """
+    @return: the file of each of kaproto's modules, by the name it is imported by.
+    """
+    files = {}
+    for path in sorted((ROOT / "kaproto").rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return files
+
+
+def roomOf(module: str) -> str:
+    """
+    @return: the room that a module is in, or that it is.
+    """
+    return ".".join(module.split(".")[:2])
+
+
+def floorOf(module: str) -> int:
+    """
+    @return: the number of a module's floor, 0 for the ground.
+    @raise LookupError: when it is on none.
+    """
+    for number, floor in enumerate(FLOORS):
+        if roomOf(module) in floor:
+            return number
+    raise LookupError(f"{roomOf(module)} is on no floor of docs/floors.py")
+
+
+def writeTable() -> str:
+    """
+    @return: the floors as a table in reStructuredText, the highest first: each room, the first
+        paragraph of its docstring, and its modules.
+    """
+    return "".join(_rows())
+
+
+def _rows() -> Iterator[str]:
+    files = moduleFiles()
+    yield ".. list-table::\n   :header-rows: 1\n   :widths: 8 22 70\n"
+    yield "\n   * - floor\n     - room\n     - what it is, and its modules\n"
+    for number in reversed(range(len(FLOORS))):
+        for room in sorted(FLOORS[number]):
+            modules = [each.removeprefix(f"{room}.") for each in files if roomOf(each) == room]
+            inside = ", ".join(f"``{each}``" for each in modules if each != room)
+            door = " (door)" if room in DOORS else ""
+            yield f"   * - {number}\n     - `{room}`{door}\n     - {_sentence(files[room])}\n"
+            if inside:
+                yield f"\n       {inside}\n"
+
+
+def _sentence(path: Path) -> str:
+    text = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
+    paragraph = " ".join(text.split("\n\n")[0].split())
+    return re.sub(r"[CL]{([^}]*)}", r"``\1``", paragraph)
+
+
+def tableIn(page: str) -> str:
+    """
+    @return: the table that a page has.
+    """
+    return page.partition(_BEGIN + "\n")[2].partition(_END)[0]
+
+
+def main() -> None:
+    """
+    Rewrite the table in the page.
+    """
+    page = PAGE.read_text("utf-8")
+    before, begin, rest = page.partition(_BEGIN + "\n")
+    _old, end, after = rest.partition(_END)
+    PAGE.write_text(before + begin + writeTable() + end + after, "utf-8")
+
+
+if __name__ == "__main__":
+    main()
