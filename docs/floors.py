@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 FLOORS: Final = (
-    {"kaproto", "kaproto.endpointstring", "kaproto.errors", "kaproto.uri"},
+    {"kaproto", "kaproto.endpointstring", "kaproto.errors", "kaproto.limits", "kaproto.uri"},
     {"kaproto.peer", "kaproto.wire"},
     {"kaproto.logbounds", "kaproto.transport"},
     {"kaproto.keepalive", "kaproto.security"},
@@ -46,6 +46,7 @@ DOORS: Final = {
     "kaproto.errors",
     "kaproto.interfaces",
     "kaproto.keepalive",
+    "kaproto.limits",
     "kaproto.policies",
     "kaproto.program",
     "kaproto.server",

@@ -5,7 +5,7 @@ The server's end of a connection: a Protocol and a Factory to subclass.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import ClassVar, Final, cast
+from typing import Final, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IHandshakeListener, IReactorTime
@@ -24,12 +24,13 @@ from kaproto.errors import (
 )
 from kaproto.interfaces import IBackend, IKeepAlivePolicy, IProgram, ISession, OpenRequest
 from kaproto.keepalive.pacemaker import MAX_CLOSES_PER_TURN
+from kaproto.limits import Limits
 from kaproto.policies import Disable
 from kaproto.program import ApplicationBackend
 from kaproto.records.journal import Journal
 from kaproto.rpc.connection import CALLS
 from kaproto.rpc.dispatch import Calls
-from kaproto.rpc.negotiation import MESSAGE_LIMITS, Event, Phase, ServerNegotiation
+from kaproto.rpc.negotiation import Event, Phase, ServerNegotiation
 from kaproto.rpc.protocol import KeepAliveFactory, KeepAliveProtocol
 from kaproto.rpc.remote import RemoteProgram
 from kaproto.security.admission import AccessControl, Authentication, PendingClients
@@ -62,14 +63,12 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
     @ivar closeCallbackRegistered: whether it wants to be told why, when this end closes.
     @ivar authentication: its login, while it has that before it.
     @ivar draining: whether it is to be closed as soon as nothing is left to be done for it.
-    @ivar unreadTimeout: seconds that a client may call on without reading its replies.
     """
 
     factory: KeepAliveServerFactory
     session: ISession | None = None
     closeCallbackRegistered = False
     authentication: Authentication | None = None
-    unreadTimeout: ClassVar[float] = 60.0
     _openAnswered = False
     draining = False
     _overLimit = False
@@ -89,15 +88,17 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
         self.negotiation = ServerNegotiation(
             self.peer, factory.policy, authenticate=portal is not None
         )
-        self._calls = Calls(self, factory.programs)
+        self._calls = Calls(self, factory)
         self._limitMessages()
         handshaking = self.peer.transport == "tls"
         if portal is not None:
-            self.authentication = Authentication(self, portal, factory.accessControl, factory.clock)
+            self.authentication = Authentication(
+                self, portal, lambda: factory.limits, factory.clock
+            )
         if factory.makeRoom(self, unknown=handshaking or portal is not None):
             self._overLimit = True
         if handshaking:
-            timeout = factory.accessControl.timeout
+            timeout = factory.limits.loginTimeout
             self.setDeadline(timeout, "it did not complete the TLS handshake")
         else:
             self._accepted()
@@ -124,7 +125,7 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
         The transport is as it should be; what is left to be shown is shown in messages.
         """
         if self.authentication is not None:
-            self.setDeadline(self.factory.accessControl.timeout, "it did not log in")
+            self.setDeadline(self.factory.limits.loginTimeout, "it did not log in")
         else:
             self.factory.pending.known(self)
             self._setOpenDeadline()
@@ -167,14 +168,14 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
             self._farewell = reason
 
     def _setOpenDeadline(self) -> None:
-        self.setDeadline(self.factory.openTimeout, "it did not open the connection")
+        self.setDeadline(self.factory.limits.openTimeout, "it did not open the connection")
 
     def _advance(self, event: Event) -> None:
         self.negotiation.advance(event)
         self._limitMessages()
 
     def _limitMessages(self) -> None:
-        self._reader.limit = MESSAGE_LIMITS[self.negotiation.phase]
+        self._reader.limit = self.negotiation.messageLimit(self.factory.limits)
 
     def sendEvent(
         self, program: int, procedure: int, payload: bytes, version: int = PROGRAM_VERSION
@@ -225,7 +226,7 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
             self._limitUnread()
 
     def _rejectExcess(self, message: Message) -> None:
-        limit = self.factory.accessControl.maxClients
+        limit = self.factory.limits.maxClients
         error = f"operation failed: the server has its {limit} clients (--max-clients); try later"
         self.endSoon(AuthenticationFailed(f"one more than {limit} clients (--max-clients)"))
         self._calls.fail(message, rpcError(error, ErrorCode.OPERATION_FAILED))
@@ -261,7 +262,8 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
     def _limitUnread(self) -> None:
         # A client that has yet to open has less time for that, whatever it reads.
         if self.congested and self.isPausedFor(CALLS) and not self._hasYetToOpen:
-            self.setDeadline(self.unreadTimeout, "it did not read the replies to its calls")
+            timeout = self.factory.limits.unreadTimeout
+            self.setDeadline(timeout, "it did not read the replies to its calls")
 
     @property
     def _hasYetToOpen(self) -> bool:
@@ -406,18 +408,17 @@ class KeepAliveServerFactory(KeepAliveFactory):
 
     @ivar policy: how far keepalive goes with each client.
     @ivar programs: what can be called, by number.
-    @ivar openTimeout: seconds a client has from connecting until it has opened.
     @ivar connections: those that are there.
     @ivar journal: what has been seen.
     @ivar counters: the same in numbers.
-    @ivar accessControl: what is asked of clients before they are let in.
+    @ivar accessControl: who may connect.
+    @ivar limits: how many, and for how long.
     @ivar pending: those that are not open yet.
     @ivar startsOpen: whether connections are open as soon as the policy admits them, without
         C{CONNECT_OPEN}, and without the remote program that has it.
     """
 
     protocol = KeepAliveServerProtocol
-    openTimeout: float = 10.0
 
     def __init__(
         self,
@@ -426,6 +427,7 @@ class KeepAliveServerFactory(KeepAliveFactory):
         programs: Iterable[IProgram] = (),
         clock: IReactorTime | None = None,
         accessControl: AccessControl | None = None,
+        limits: Limits | None = None,
         *,
         startsOpen: bool = False,
     ) -> None:
@@ -434,13 +436,14 @@ class KeepAliveServerFactory(KeepAliveFactory):
         @param backend: what there is to open, by default an L{ApplicationBackend}.
         @param programs: the application's own.
         @param clock: see L{KeepAliveFactory}.
-        @param accessControl: by default everybody is let in whom the transport lets in.
+        @param accessControl: by default everybody whom the transport accepts may connect.
+        @param limits: by default those of L{Limits}.
         @param startsOpen: serve only C{programs}, to connections that need not open.  Nobody is
             pinged then, since nobody can ask for it.
         @raise ValueError: when two programs have one number, or clients that need not open would
             have to log in.
         """
-        super().__init__(clock)
+        super().__init__(clock, limits)
         self.policy = Disable() if policy is None else policy
         self.programs: dict[int, IProgram] = {}
         remote = () if startsOpen else (RemoteProgram(backend or ApplicationBackend()),)
@@ -492,9 +495,7 @@ class KeepAliveServerFactory(KeepAliveFactory):
         @param unknown: whether it has a handshake or a login before it.
         @return: whether there is no such other, so that this one is to be turned away.
         """
-        oldest = self.pending.came(
-            connection, len(self.connections), self.accessControl, unknown=unknown
-        )
+        oldest = self.pending.came(connection, len(self.connections), self.limits, unknown=unknown)
         if oldest is not None and oldest is not connection:
             oldest.abort(TooManyClients("too many clients, and it was the one to wait longest"))
         return oldest is connection

@@ -18,6 +18,7 @@ from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol
 from kaproto.interfaces import IKeepAlivePolicy
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.keepalive.pacemaker import TICK
+from kaproto.limits import Limits
 from kaproto.policies import Disable
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
 from kaproto.testing import ConnectedPair, connectedPair
@@ -215,9 +216,8 @@ class Upstream:
     """
 
     def __init__(self, clock: Clock) -> None:
-        self.factory = KeepAliveServerFactory(clock=clock)
+        self.factory = KeepAliveServerFactory(clock=clock, limits=Limits(openTimeout=1000))
         self.factory.protocol = FarEnd
-        self.factory.openTimeout = 1000
         self.error: Exception | None = None
         self.deaf = False
         self.mute = False

@@ -25,6 +25,7 @@ CORE = {
     "kaproto.errors",
     "kaproto.interfaces",
     "kaproto.keepalive.liveness",
+    "kaproto.limits",
     "kaproto.peer",
     "kaproto.policies.modes",
     "kaproto.rpc.negotiation",

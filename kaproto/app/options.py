@@ -26,6 +26,7 @@ from kaproto import __version__
 from kaproto.client import endpointFor
 from kaproto.interfaces import IKeepAlivePolicy
 from kaproto.keepalive.liveness import INTERVAL_MAX, KeepAlive
+from kaproto.limits import Limits
 from kaproto.policies.plugins import describePolicies, findPolicy
 from kaproto.security.admission import AccessControl
 from kaproto.security.authfile import loginFor
@@ -72,6 +73,9 @@ def _whole(flag: str, least: int) -> _Coerce:
 
 _SHORTEST: Final = 0.05
 
+_KEEPALIVE: Final = KeepAlive()
+_LIMITS: Final = Limits()
+
 
 class Options(BaseOptions, AuthOptionMixin):
     """
@@ -98,14 +102,14 @@ class Options(BaseOptions, AuthOptionMixin):
         [
             "interval",
             "i",
-            5.0,
+            float(_KEEPALIVE.interval),
             "Seconds of silence from a client before it is pinged.",
             _seconds("interval", _SHORTEST),
         ],
         [
             "count",
             "c",
-            5,
+            _KEEPALIVE.count,
             "Pings left unanswered before a client is dead, interval * (count + 1) seconds after "
             "it was last heard.",
             _whole("count", 1),
@@ -113,42 +117,42 @@ class Options(BaseOptions, AuthOptionMixin):
         [
             "open-timeout",
             None,
-            10.0,
+            _LIMITS.openTimeout,
             "Seconds a client has from connecting until it has opened.",
             _seconds("open-timeout", 0.1),
         ],
         [
             "auth-timeout",
             None,
-            10.0,
+            _LIMITS.loginTimeout,
             "Seconds a client has for its TLS handshake, and as many again to log in.",
             _seconds("auth-timeout", 0.1),
         ],
         [
             "auth-tries",
             None,
-            3,
+            _LIMITS.loginTries,
             "How often a connection may fail to log in.",
             _whole("auth-tries", 1),
         ],
         [
             "auth-delay",
             None,
-            1.0,
+            _LIMITS.failureDelay,
             "Seconds after which a failure to log in is answered.",
             _seconds("auth-delay", 0),
         ],
         [
             "max-clients",
             None,
-            0,
+            _LIMITS.maxClients,
             "How many clients there may be; 0 for as many as there may be open files.",
             _whole("max-clients", 0),
         ],
         [
             "max-anonymous-clients",
             None,
-            1024,
+            _LIMITS.maxAnonymousClients,
             "How many clients there may be that are not known yet. The one that has been at it "
             "longest goes when there is one too many; 0 for any number.",
             _whole("max-anonymous-clients", 0),
@@ -198,6 +202,7 @@ class Options(BaseOptions, AuthOptionMixin):
 
     policy: IKeepAlivePolicy
     accessControl: AccessControl
+    limits: Limits
     upstream: IStreamClientEndpoint | None = None
     upstreamLogin: Login | None = None
     endpoints: list[tuple[str, IStreamServerEndpoint]]
@@ -279,14 +284,22 @@ class Options(BaseOptions, AuthOptionMixin):
             for description in self["listen"] or [DEFAULT_LISTEN]
         ]
 
-        self.accessControl = self._admittance()
+        self.accessControl = self._accessControl()
+        self.limits = Limits(
+            maxClients=self["max-clients"],
+            maxAnonymousClients=self["max-anonymous-clients"],
+            loginTimeout=self["auth-timeout"],
+            loginTries=self["auth-tries"],
+            failureDelay=self["auth-delay"],
+            openTimeout=self["open-timeout"],
+        )
         if self["upstream"] is not None:
             self.upstream = self._upstreamEndpoint(self["upstream"])
             self.upstreamLogin = self._upstreamLogin(self["upstream"])
         elif self["forward-identity"]:
             raise UsageError("--forward-identity needs --upstream=ENDPOINT to forward it to")
 
-    def _admittance(self) -> AccessControl:
+    def _accessControl(self) -> AccessControl:
         portal = None
         if self.get("credCheckers"):
             try:
@@ -311,15 +324,7 @@ class Options(BaseOptions, AuthOptionMixin):
                 "--tls-allowed-dn without a listener that wants certificates; there is one with "
                 "--listen=libvirttls:16514"
             )
-        return AccessControl(
-            portal,
-            patterns,
-            self["auth-timeout"],
-            self["auth-tries"],
-            self["auth-delay"],
-            self["max-clients"],
-            self["max-anonymous-clients"],
-        )
+        return AccessControl(portal, patterns)
 
     def _theReactor(self) -> object:
         if self._reactor is None:

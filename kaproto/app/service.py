@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Final, Protocol, cast
 
+import attrs
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import (
@@ -239,13 +240,17 @@ def makeService(options: Options, reactor: IReactorTime | None = None) -> KaServ
             forwardIdentity=bool(options["forward-identity"]),
             login=options.upstreamLogin,
         )
-    accessControl = options.accessControl
-    if not accessControl.maxClients:
-        accessControl.maxClients = _clientsFor(2 if isinstance(backend, Gateway) else 1)
+    limits = options.limits
+    if not limits.maxClients:
+        maxClients = _clientsFor(2 if isinstance(backend, Gateway) else 1)
+        limits = attrs.evolve(limits, maxClients=maxClients)
     factory = KeepAliveServerFactory(
-        options.policy, backend, clock=reactor, accessControl=accessControl
+        options.policy,
+        backend,
+        clock=reactor,
+        accessControl=options.accessControl,
+        limits=limits,
     )
-    factory.openTimeout = options["open-timeout"]
     description = (
         f"mode {options.policy.name}, interval {options.keepAlive.interval:g} s, "
         f"count {options.keepAlive.count}, backend {backend}"

@@ -234,7 +234,8 @@ class Relay:
         client.send(message.reply(packError(error), Status.ERROR))
         if client.congested and not client.isPausedFor(CALLS):
             client.pauseReading(CALLS)
-            client.setDeadline(client.unreadTimeout, "it did not read the replies to its calls")
+            timeout = client.factory.limits.unreadTimeout
+            client.setDeadline(timeout, "it did not read the replies to its calls")
 
     def _keepFromServer(self, header: Header) -> bool:
         if header[1] == KEEPALIVE_PROGRAM:

@@ -30,6 +30,7 @@ from kaproto.errors import (
     RemoteProtocolError,
 )
 from kaproto.keepalive.liveness import KeepAlive
+from kaproto.limits import CLIENT_LIMITS, Limits
 from kaproto.logbounds import BOUNDS
 from kaproto.rpc.negotiation import negotiate
 from kaproto.rpc.protocol import KeepAliveFactory, KeepAliveProtocol
@@ -84,7 +85,7 @@ class KeepAliveClientProtocol(KeepAliveProtocol):
         self._listeners: dict[int, Callable[[int, bytes], None]] = {}
         self._waitingOpen: list[Deferred[KeepAliveClientProtocol]] = []
         factory = self.factory
-        self.setDeadline(factory.openTimeout, "the server did not let this client open")
+        self.setDeadline(factory.limits.openTimeout, "the server did not let this client open")
         if ISSLTransport.providedBy(self.transport):
             self.dataReceived = self._confirmationReceived  # type: ignore[method-assign]
         else:
@@ -276,7 +277,7 @@ class KeepAliveClientProtocol(KeepAliveProtocol):
     def close(self) -> Deferred[Exception]:
         """
         Say goodbye and close; a server that does not answer that is not waited for any longer
-        than C{closeTimeout}.
+        than C{limits.closeTimeout}.
 
         @return: fires as L{whenClosed<kaproto.ending.ClosingProtocol.whenClosed>} does.
         """
@@ -286,7 +287,7 @@ class KeepAliveClientProtocol(KeepAliveProtocol):
             if self._open:
                 self._open = False
                 self._callRemote(Procedure.CONNECT_CLOSE, b"").addTimeout(
-                    self.closeTimeout, self.factory.clock
+                    self.factory.limits.closeTimeout, self.factory.clock
                 ).addBoth(lambda _: self.disconnect(reason))
             else:
                 self.disconnect(reason)
@@ -355,11 +356,10 @@ class KeepAliveClientFactory(KeepAliveFactory):
     @ivar onOpen: is called with each connection once it is open; the connection counts as open
         when what it returns has fired.
     @ivar registersCloseCallback: whether to ask the server to say why, when it closes.
-    @ivar openTimeout: seconds from connecting until open.
+    @ivar limits: for how long the server is waited for.
     """
 
     protocol = KeepAliveClientProtocol
-    openTimeout: float = 30.0
     registersCloseCallback = True
 
     def __init__(
@@ -370,8 +370,9 @@ class KeepAliveClientFactory(KeepAliveFactory):
         onOpen: Callable[[KeepAliveClientProtocol], Awaitable[object] | None] | None = None,
         clock: IReactorTime | None = None,
         login: Login | None = None,
+        limits: Limits = CLIENT_LIMITS,
     ) -> None:
-        super().__init__(clock)
+        super().__init__(clock, limits)
         self.login = login
         self.name = name
         self.flags = flags

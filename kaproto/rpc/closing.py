@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import ClassVar
 from typing import Protocol as Slice
 
 from twisted.internet.defer import Deferred, succeed
@@ -18,6 +17,7 @@ from twisted.python.failure import Failure
 
 from kaproto.errors import ConnectionClosed, DeadlineMissed
 from kaproto.keepalive.deadline import Deadline
+from kaproto.limits import Limits
 from kaproto.transport import StreamTransport, hasUnread
 
 __all__ = ["ClosingProtocol", "Timed"]
@@ -25,14 +25,16 @@ __all__ = ["ClosingProtocol", "Timed"]
 
 class Timed(Slice):
     """
-    What a factory has to have.
+    What a connection needs of its factory.
 
     @ivar clock: where timeouts are scheduled.
     @ivar seconds: a monotonic clock.
+    @ivar limits: how long to wait for what.
     """
 
     clock: IReactorTime
     seconds: Callable[[], float]
+    limits: Limits
 
 
 class ClosingProtocol(Protocol):
@@ -40,12 +42,10 @@ class ClosingProtocol(Protocol):
     A connection that ends for a reason, which it keeps to once it has one.
 
     @ivar factory: what built it.
-    @ivar closeTimeout: seconds the peer has to read what was written, once this end closes.
     """
 
     factory: Timed
     transport: StreamTransport  # type: ignore[assignment]
-    closeTimeout: ClassVar[float] = 5.0
 
     _reason: Exception | None = None
     _deadline: Deadline | IDelayedCall | None = None
@@ -107,13 +107,14 @@ class ClosingProtocol(Protocol):
         Close the connection once all that was written has been sent.
 
         @param reason: what L{closed} is called with.
-        @param timeout: seconds after which to close it all the same, by default C{closeTimeout}.
+        @param timeout: seconds after which to close it all the same, by default
+            C{limits.closeTimeout}.
         """
         if self._reason is not None:
             return
         self._end(reason)
         self._deadline = self.factory.clock.callLater(
-            self.closeTimeout if timeout is None else timeout, self._closeNow
+            self.factory.limits.closeTimeout if timeout is None else timeout, self._closeNow
         )
         self.transport.loseConnection()
 

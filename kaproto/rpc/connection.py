@@ -6,7 +6,7 @@ many calls waiting, or because somebody else does not read what it sends.
 from __future__ import annotations
 
 import os
-from typing import ClassVar, Final
+from typing import Final
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
@@ -50,12 +50,7 @@ messages have come from it at once.
 class MessageProtocol(ClosingProtocol):
     """
     A connection that reads messages, by itself or as one half of a relay.
-
-    @ivar stuckTimeout: seconds for which both sides of a relay may leave unread what comes from
-        the other, which neither can be judged by keepalive for.
     """
-
-    stuckTimeout: ClassVar[float] = 60.0
 
     _incoming: MessageFilter | None = None
     _outgoing: MessageFilter | None = None
@@ -239,7 +234,8 @@ class MessageProtocol(ClosingProtocol):
             self._source.pauseReading(CONGESTION)
             if self._pauses & ~TURN:
                 self.setDeadline(
-                    self.stuckTimeout, "it and the other side of the relay did not read on"
+                    self.factory.limits.stuckTimeout,
+                    "it and the other side of the relay did not read on",
                 )
 
     def resumeProducing(self) -> None:

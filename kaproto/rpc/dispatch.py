@@ -5,8 +5,8 @@ The calls of one connection to a server: where they wait, who answers them, what
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Mapping
-from typing import Final, Protocol
+from collections.abc import Awaitable
+from typing import Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -14,28 +14,14 @@ from twisted.python.failure import Failure
 
 from kaproto.errors import RemoteError
 from kaproto.interfaces import IProgram
+from kaproto.limits import Limits
 from kaproto.logbounds import BOUNDS
 from kaproto.rpc.negotiation import ServerNegotiation
 from kaproto.wire.message import Message, Status, packError, rpcError
 from kaproto.wire.programs import ErrorCode
 from kaproto.wire.xdr import XDRError
 
-__all__ = ["RUNNING_MAX", "WAITING_BYTES_MAX", "WAITING_MAX", "Calls", "Connection"]
-
-RUNNING_MAX: Final = 20
-"""
-Calls of one connection that run at once.
-"""
-
-WAITING_MAX: Final = 100
-"""
-Calls that may wait before the connection is not read any more.
-"""
-
-WAITING_BYTES_MAX: Final = 1048576
-"""
-Bytes of payload that may wait before the connection is not read any more.
-"""
+__all__ = ["Calls", "Connection", "Server"]
 
 
 class Connection(Protocol):
@@ -58,6 +44,18 @@ class Connection(Protocol):
         """
 
 
+class Server(Protocol):
+    """
+    What L{Calls} needs of the factory.
+
+    @ivar programs: what can be called, by number.
+    @ivar limits: how many calls may run and wait.
+    """
+
+    programs: dict[int, IProgram]
+    limits: Limits
+
+
 class Calls:
     """
     Starts calls in the order in which they came, as many as may run at once, and answers each
@@ -71,18 +69,15 @@ class Calls:
         "_bytes",
         "_connection",
         "_held",
-        "_programs",
         "_running",
+        "_server",
         "_waiting",
     )
     _log = Logger(observer=BOUNDS)
 
-    def __init__(self, connection: Connection, programs: Mapping[int, IProgram]) -> None:
-        """
-        @param programs: what can be called, by number.
-        """
+    def __init__(self, connection: Connection, server: Server) -> None:
         self._connection: Connection | None = connection
-        self._programs = programs
+        self._server = server
         self._running: set[Deferred[None]] | None = None
         self._waiting: deque[Message] | None = None
         self._bytes = 0
@@ -100,9 +95,10 @@ class Calls:
         """
         Whether more is waiting than should be.
         """
-        return self._waiting is not None and (
-            len(self._waiting) >= WAITING_MAX or self._bytes >= WAITING_BYTES_MAX
-        )
+        if self._waiting is None:
+            return False
+        limits = self._server.limits
+        return len(self._waiting) >= limits.waitingCalls or self._bytes >= limits.waitingBytes
 
     def received(self, message: Message) -> None:
         """
@@ -163,7 +159,8 @@ class Calls:
             self._connection.callAnswered()
 
     def _mayStart(self) -> bool:
-        return not self._held and (self._running is None or len(self._running) < RUNNING_MAX)
+        running = 0 if self._running is None else len(self._running)
+        return not self._held and running < self._server.limits.runningCalls
 
     def _startWaiting(self) -> None:
         while self._waiting and self._mayStart():
@@ -202,7 +199,7 @@ class Calls:
 
     def _dispatch(self, message: Message) -> bytes | Awaitable[bytes]:
         number, version, procedure = message[:3]
-        program = self._programs.get(number)
+        program = self._server.programs.get(number)
         if program is None or program.version != version:
             raise rpcError(f"Cannot find program {_signed(number)} version {_signed(version)}")
         if message.status != Status.OK:

@@ -15,6 +15,7 @@ from typing import Final
 
 from kaproto.errors import AuthenticationFailed, LocalProtocolError, RemoteError
 from kaproto.interfaces import Admission, IKeepAlivePolicy, OpenRequest, Refused
+from kaproto.limits import Limits
 from kaproto.peer import Peer
 from kaproto.wire.message import MESSAGE_MAX, rpcError
 from kaproto.wire.programs import (
@@ -27,7 +28,6 @@ from kaproto.wire.programs import (
 from kaproto.wire.xdr import Packer, Unpacker
 
 __all__ = [
-    "MESSAGE_LIMITS",
     "TRANSITIONS",
     "Event",
     "Phase",
@@ -89,20 +89,6 @@ TRANSITIONS: Final[Mapping[Phase, Mapping[Event, Phase]]] = MappingProxyType(
 Every change of phase there is.  In C{CLOSING} nothing is answered any more.
 """
 
-MESSAGE_LIMITS: Final[Mapping[Phase, int]] = MappingProxyType(
-    {
-        Phase.AUTHENTICATING: 16384,
-        Phase.READY: 65536,
-        Phase.OPENING: MESSAGE_MAX,
-        Phase.OPEN: MESSAGE_MAX,
-        Phase.CLOSING: MESSAGE_MAX,
-    }
-)
-"""
-The longest message accepted in each phase, in bytes: before authentication what a SASL exchange
-needs, before open what a URI may need.
-"""
-
 _AUTHENTICATION: Final = frozenset(
     {
         Procedure.AUTH_LIST,
@@ -153,6 +139,16 @@ class ServerNegotiation:
         if phase is None:
             raise LocalProtocolError(f"{event.value} while {self.phase.value}")
         self.phase = phase
+
+    def messageLimit(self, limits: Limits) -> int:
+        """
+        @return: the size of the longest message accepted now, in bytes.
+        """
+        if self.phase is Phase.AUTHENTICATING:
+            return limits.messageBeforeLogin
+        if self.phase is Phase.OPEN:
+            return MESSAGE_MAX
+        return limits.messageBeforeOpen
 
     def check(self, program: int, procedure: int) -> None:
         """

@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from kaproto.errors import KeepAliveTimeout, PeerFlooded
 from kaproto.keepalive.heartbeat import Heartbeat, Monitor
 from kaproto.keepalive.liveness import KeepAlive
+from kaproto.limits import Limits
 from kaproto.logbounds import BOUNDS
 from kaproto.rpc.connection import MessageProtocol
 from kaproto.transport import StreamTransport, writeNow
@@ -23,7 +24,6 @@ from kaproto.wire.programs import PROGRAM_VERSION, KeepAliveProcedure
 
 __all__ = ["KeepAliveFactory", "KeepAliveProtocol"]
 
-_PONGS_UNREAD_MAX: Final = 64
 _SAVED_MAX: Final = 10
 """
 The most seconds for which the ping budget can be saved up.
@@ -36,15 +36,19 @@ class KeepAliveFactory(Factory):
 
     @ivar clock: where timeouts are scheduled.
     @ivar seconds: a monotonic clock.
+    @ivar limits: what each peer may cost, and how long it is waited for.  Replace it to change
+        them.
     """
 
     protocol: type[KeepAliveProtocol]  # type: ignore[assignment]
     noisy = False
 
-    def __init__(self, clock: IReactorTime | None = None) -> None:
+    def __init__(self, clock: IReactorTime | None = None, limits: Limits | None = None) -> None:
         """
         @param clock: a reactor or a L{twisted.internet.task.Clock}; by default the reactor.
+        @param limits: by default those of L{Limits}.
         """
+        self.limits = Limits() if limits is None else limits
         if clock is None:
             from twisted.internet import reactor
 
@@ -61,12 +65,9 @@ class KeepAliveProtocol(MessageProtocol):
     L{kaproto.client.KeepAliveClientProtocol}, which say what the messages mean.
 
     @ivar factory: the L{KeepAliveFactory} that built it.
-    @ivar pingBudget: how many pings the peer may send in a second.  What it does not use for
-        some seconds, up to ten, it may use later.
     """
 
     factory: KeepAliveFactory
-    pingBudget: ClassVar[int] = 100
 
     _log: ClassVar[Logger] = Logger(observer=BOUNDS)
     _pings = 0
@@ -178,19 +179,20 @@ class KeepAliveProtocol(MessageProtocol):
 
     def _pingReceived(self) -> None:
         now = self.factory.seconds()
+        limits = self.factory.limits
         elapsed = now - self._pingsSince
         if elapsed >= 1:
             # Pings sent while this side did not read, because it stalled or had a reason not to,
             # come all at once.
             self._pingsSince = now
-            self._pings = -self.pingBudget * min(int(elapsed) - 1, _SAVED_MAX)
+            self._pings = -limits.pingBudget * min(int(elapsed) - 1, _SAVED_MAX)
         self._pings += 1
-        if self._pings > self.pingBudget:
-            raise PeerFlooded(f"more than {self.pingBudget} pings in a second")
+        if self._pings > limits.pingBudget:
+            raise PeerFlooded(f"more than {limits.pingBudget} pings in a second")
         if self._congested:
             self._pongsUnread += 1
-            if self._pongsUnread > _PONGS_UNREAD_MAX:
-                raise PeerFlooded(f"it pings and has not read {_PONGS_UNREAD_MAX} answers")
+            if self._pongsUnread > limits.unreadPongs:
+                raise PeerFlooded(f"it pings and has not read {limits.unreadPongs} answers")
         self._write(PONG)
 
     def _stopReading(self) -> None:

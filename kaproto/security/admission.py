@@ -18,6 +18,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from kaproto.errors import AuthenticationFailed
+from kaproto.limits import Limits
 from kaproto.logbounds import BOUNDS
 from kaproto.peer import Peer
 from kaproto.security.dn import matchesGlob
@@ -66,27 +67,15 @@ def mechanismsFor(portal: Portal, *, secure: bool) -> dict[str, Callable[[Portal
 @attrs.define
 class AccessControl:
     """
-    What a server asks of its clients, and how much patience it has.
+    Who may connect.  L{kaproto.limits.Limits} has how many, and for how long.
 
     @ivar portal: whom clients have to log in with, by SASL; C{None} to have them not log in.
     @ivar tlsAllowedDNs: patterns for the names in the certificates of TLS clients, one of which
         has to fit, see L{matchesGlob}; C{None} to take every name.
-    @ivar timeout: seconds a client has for its TLS handshake, and as many again to log in.
-    @ivar tries: how often a connection may fail to log in.
-    @ivar failureDelay: seconds after which a failure to log in is answered.  All failures take
-        that long, so that the time does not tell one from another.
-    @ivar maxClients: how many connections there may be; 0 for any number.
-    @ivar maxAnonymousClients: how many there may be that have a handshake or a login before them;
-        0 for any number.
     """
 
     portal: Portal | None = None
     tlsAllowedDNs: Sequence[str] | None = None
-    timeout: float = 10.0
-    tries: int = 3
-    failureDelay: float = 1.0
-    maxClients: int = 0
-    maxAnonymousClients: int = 1024
 
     def checkCertificate(self, identity: TLSIdentity) -> str | None:
         """
@@ -137,11 +126,14 @@ class Authentication:
         self,
         candidate: Candidate,
         portal: Portal,
-        accessControl: AccessControl,
+        limits: Callable[[], Limits],
         clock: IReactorTime,
     ) -> None:
+        """
+        @param limits: has the limits of the server at the time.
+        """
         self._candidate = candidate
-        self._admittance = accessControl
+        self._limits = limits
         self._clock = clock
         self._server = SASLServer(portal, mechanismsFor(portal, secure=candidate.peer.secure))
 
@@ -188,7 +180,7 @@ class Authentication:
         begun = self._clock.seconds()
         try:
             # Those who do not wait for their failures to be answered get no more tries for it.
-            if self._server.failures < self._admittance.tries:
+            if self._server.failures < self._limits().loginTries:
                 return await work()
         except CancelledError:
             raise
@@ -205,9 +197,9 @@ class Authentication:
                 "{peer} could not be let in, because a checker failed", peer=self._candidate.peer
             )
         self._candidate.authenticationFailed()
-        left = begun + self._admittance.failureDelay - self._clock.seconds()
+        left = begun + self._limits().failureDelay - self._clock.seconds()
         await deferLater(self._clock, max(left, 0))
-        if self._server.failures >= self._admittance.tries:
+        if self._server.failures >= self._limits().loginTries:
             failed = AuthenticationFailed(f"failed to log in {self._server.failures} times")
             self._candidate.endSoon(failed)
         raise rpcError(REFUSED, ErrorCode.AUTH_FAILED)
@@ -229,9 +221,7 @@ class PendingClients(Generic[_C]):
         self._unknown: OrderedDict[_C, None] = OrderedDict()
         self._unopened: OrderedDict[_C, None] = OrderedDict()
 
-    def came(
-        self, connection: _C, count: int, limits: AccessControl, *, unknown: bool
-    ) -> _C | None:
+    def came(self, connection: _C, count: int, limits: Limits, *, unknown: bool) -> _C | None:
         """
         A client has connected.
 

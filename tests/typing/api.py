@@ -39,6 +39,7 @@ from kaproto.interfaces import (
     Refused,
 )
 from kaproto.keepalive.liveness import KeepAlive
+from kaproto.limits import Limits
 from kaproto.peer import Peer
 from kaproto.policies import MODES, Mandatory, Policy
 from kaproto.program import Program, procedure
@@ -283,12 +284,12 @@ def useServer(reactor: IReactorTime, endpoint: IStreamServerEndpoint) -> KeepAli
 
     class LinkFactory(KeepAliveServerFactory):
         protocol = Link
-        openTimeout = 2.5
 
     KeepAliveServerFactory()
     KeepAliveServerFactory(Strict(), programs=[ByHand()])
     assert_type(MODES, tuple[Policy, ...])
     factory = LinkFactory(Mandatory(KeepAlive(2, 3)), Backend(), [Painter()], clock=reactor)
+    factory.limits = Limits(openTimeout=2.5)
     factory.policy = Polite()
     StreamServerEndpointService(endpoint, factory)
     assert_type(factory.counters, Counters)

@@ -10,9 +10,9 @@ from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol
 from kaproto.counters import Counters
 from kaproto.errors import KeepAliveTimeout
 from kaproto.keepalive.liveness import KeepAlive
+from kaproto.limits import Limits
 from kaproto.policies import Disable, Mandatory, Optional, Policy
 from kaproto.rpc.connection import CALLS
-from kaproto.rpc.dispatch import RUNNING_MAX
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
 from kaproto.testing import ConnectedPair
 from kaproto.wire.message import PING, PONG, packMessage
@@ -20,6 +20,8 @@ from tests.support import FEATURE_KEEPALIVE, KEEPALIVE, OPEN, ClockTestCase, Pro
 
 Pair = ConnectedPair[KeepAliveServerProtocol, KeepAliveClientProtocol]
 HOUR = 3600
+
+LIMITS = Limits()
 
 
 class RawClient(KeepAliveClientProtocol):
@@ -229,7 +231,7 @@ class RuleTests(ClockTestCase):
             self.assertEqual(self.say(pair, PING), PONG)
             self.say(pair, packMessage(OPEN))
             self.assertEqual(self.say(pair, PING), PONG)
-            waiting = [packMessage(Probe.message(Probe.LATER))] * (RUNNING_MAX + 1)
+            waiting = [packMessage(Probe.message(Probe.LATER))] * (LIMITS.runningCalls + 1)
             self.assertEqual(self.say(pair, *waiting, PING), PONG)
             pair.server.drain()
             self.assertEqual(self.say(pair, PING), PONG)

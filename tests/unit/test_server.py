@@ -23,10 +23,10 @@ from kaproto.errors import (
 from kaproto.interfaces import Admission, ISession, OpenRequest, Refused
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.keepalive.pacemaker import MAX_CLOSES_PER_TURN
+from kaproto.limits import Limits
 from kaproto.peer import Peer
 from kaproto.policies import REFUSAL, Disable, Mandatory, Optional, Policy
 from kaproto.program import Program
-from kaproto.rpc.dispatch import RUNNING_MAX, WAITING_MAX
 from kaproto.rpc.negotiation import Phase
 from kaproto.security.admission import AccessControl
 from kaproto.security.saslserver import makePortal
@@ -86,6 +86,9 @@ def farewell(reason: CloseReason) -> Message:
     """
     payload = Packer().int32(reason).packed()
     return call(Procedure.CONNECT_EVENT_CONNECTION_CLOSED, payload, 1, kind=MessageType.MESSAGE)
+
+
+LIMITS = Limits()
 
 
 class ServerTestCase(ClockTestCase):
@@ -162,7 +165,7 @@ class FactoryTests(ServerTestCase):
         factory = KeepAliveServerFactory(clock=self.clock)
         self.assertIsInstance(factory.policy, Disable)
         self.assertEqual(set(factory.programs), {REMOTE_PROGRAM})
-        self.assertEqual(factory.openTimeout, 10)
+        self.assertEqual(factory.limits, Limits())
         wire = self.accept(factory)
         self.assertEqual(wire.ask(opening("anything:///")).status, Status.OK)
 
@@ -335,18 +338,17 @@ class OddInputTests(ServerTestCase):
 
     def test_longMessageMeanwhile(self) -> None:
         """
-        While a backend opens, a message may be as long as when it has opened, and is answered;
-        when it could not open, no longer ones are taken than before.
+        While a backend opens, a message may be no longer than before: nothing that is longer could
+        be answered.
         """
-        later = self.backend.later = Deferred()
+        self.backend.later = Deferred()
         wire = self.connect()
         wire.feed(opening(serial=5))
-        long = Probe.message(Probe.ECHO, bytes(100_000))
+        long = Probe.message(Probe.ECHO, bytes(LIMITS.messageBeforeOpen - 28))
         self.assertEqual(errorOf(wire.ask(long)), NOT_OPEN)
-        later.errback(RemoteError(38, 7, "no route"))
-        wire.take()
-        wire.feed(long)
+        wire.feed(long._replace(payload=long.payload + bytes(4)))
         self.assertTrue(wire.aborted)
+        self.assertIn("28 to 65536 are allowed", str(wire.protocol._reason))
 
     def test_openWithoutName(self) -> None:
         """
@@ -668,8 +670,7 @@ class OpenTests(ServerTestCase):
         """
         How much time there is, the factory says.
         """
-        factory = KeepAliveServerFactory(clock=self.clock)
-        factory.openTimeout = 0.5
+        factory = KeepAliveServerFactory(clock=self.clock, limits=Limits(openTimeout=0.5))
         wire = self.accept(factory)
         self.advance(0.6)
         self.assertTrue(wire.aborted)
@@ -892,7 +893,7 @@ class CallTests(ServerTestCase):
         Pings are answered at once, however many calls wait.
         """
         wire = self.connectOpen()
-        self.callLater(wire, RUNNING_MAX + 10)
+        self.callLater(wire, LIMITS.runningCalls + 10)
         wire.feed(Probe.message(Probe.ECHO), PING)
         self.assertEqual(wire.taken(), PONG)
 
@@ -912,7 +913,7 @@ class CallTests(ServerTestCase):
         silence; when there is room again, reading goes on.
         """
         wire = self.connectOpen(Mandatory(KEEPALIVE), FEATURE_KEEPALIVE)
-        self.callLater(wire, RUNNING_MAX + WAITING_MAX - 1)
+        self.callLater(wire, LIMITS.runningCalls + LIMITS.waitingCalls - 1)
         self.assertTrue(wire.reading)
         wire.feed(Probe.message(Probe.LATER))
         self.assertFalse(wire.reading)
@@ -939,7 +940,7 @@ class CallTests(ServerTestCase):
         once.
         """
         wire = self.connectOpen()
-        self.callLater(wire, RUNNING_MAX + WAITING_MAX + 50)
+        self.callLater(wire, LIMITS.runningCalls + LIMITS.waitingCalls + 50)
         self.assertFalse(wire.reading)
         self.answerAll()
         self.assertFalse(wire.reading)
@@ -948,7 +949,7 @@ class CallTests(ServerTestCase):
         self.assertTrue(wire.reading)
         while self.probe.waiting:
             self.answerAll()
-        self.assertEqual(len(wire.take()), RUNNING_MAX + WAITING_MAX + 50)
+        self.assertEqual(len(wire.take()), LIMITS.runningCalls + LIMITS.waitingCalls + 50)
 
     def test_congested(self) -> None:
         """
@@ -970,7 +971,7 @@ class CallTests(ServerTestCase):
         """
         wire = self.connectOpen()
         wire.protocol.pauseProducing()
-        self.callLater(wire, WAITING_MAX)
+        self.callLater(wire, LIMITS.waitingCalls)
         self.assertFalse(wire.reading)
         self.advance(59)
         self.assertFalse(wire.closing)
@@ -987,7 +988,7 @@ class CallTests(ServerTestCase):
         """
         wire = self.connectOpen()
         wire.protocol.pauseProducing()
-        self.callLater(wire, WAITING_MAX)
+        self.callLater(wire, LIMITS.waitingCalls)
         self.advance(59)
         wire.protocol.resumeProducing()
         self.assertEqual(self.clock.getDelayedCalls(), [])
@@ -999,7 +1000,7 @@ class CallTests(ServerTestCase):
         not read their replies, has the same deadline: keepalive cannot judge it.
         """
         wire = self.connectOpen(Mandatory(KEEPALIVE), FEATURE_KEEPALIVE)
-        self.callLater(wire, RUNNING_MAX + WAITING_MAX)
+        self.callLater(wire, LIMITS.runningCalls + LIMITS.waitingCalls)
         self.assertFalse(wire.reading)
         wire.protocol.pauseProducing()
         self.answerAll()
@@ -1012,7 +1013,7 @@ class CallTests(ServerTestCase):
         """
         wire = self.connect()
         wire.protocol.pauseProducing()
-        wire.feed(*[AUTH_LIST] * WAITING_MAX)
+        wire.feed(*[AUTH_LIST] * LIMITS.waitingCalls)
         self.advance(5)
         wire.protocol.resumeProducing()
         self.advance(6)
@@ -1246,13 +1247,13 @@ class DrainTests(ServerTestCase):
         refused; when all is done the connection is closed.
         """
         wire = self.connectOpen()
-        self.callLater(wire, RUNNING_MAX + 1)
+        self.callLater(wire, LIMITS.runningCalls + 1)
         wire.protocol.factory.drain()
         self.assertFalse(wire.closing)
         error = errorOf(wire.ask(Probe.message(Probe.ECHO)))
         self.assertEqual(error, (1, 7, 2, "internal error: the server is shutting down"))
         self.answerAll()
-        self.assertEqual(len(wire.take()), RUNNING_MAX)
+        self.assertEqual(len(wire.take()), LIMITS.runningCalls)
         self.assertFalse(wire.closing)
         self.answerAll()
         self.assertEqual(len(wire.take()), 1)

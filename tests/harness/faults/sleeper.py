@@ -20,6 +20,7 @@ from twisted.logger import globalLogBeginner, textFileLogObserver
 
 from kaproto.backends.host import EmbeddedHost
 from kaproto.keepalive.liveness import KeepAlive
+from kaproto.limits import Limits
 from kaproto.policies import Mandatory
 from kaproto.program import Program, procedure
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
@@ -56,9 +57,12 @@ async def _serve(reactor: IReactorTime, interval: str, count: str, seconds: str)
     globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stdout)], redirectStandardIO=False)
     policy = Mandatory(KeepAlive(float(interval), int(count)))
     factory = KeepAliveServerFactory(
-        policy, EmbeddedHost(), [_Sleeper(float(seconds))], clock=reactor
+        policy,
+        EmbeddedHost(),
+        [_Sleeper(float(seconds))],
+        clock=reactor,
+        limits=Limits(openTimeout=2.0),
     )
-    factory.openTimeout = 2.0
     port = await serverFromString(reactor, "tcp:0:interface=0.0.0.0").listen(factory)
     print(f"listening on 0.0.0.0:{port.getHost().port}", flush=True)
     await Deferred()

@@ -29,6 +29,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from kaproto.errors import KeepAliveTimeout
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.keepalive.pacemaker import STALL, TICK, Pacemaker
+from kaproto.limits import Limits
 from kaproto.rpc.connection import CALLS
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
 from kaproto.wire.message import PING, PONG, packMessage
@@ -358,8 +359,7 @@ class Process(RuleBasedStateMachine):
         self.clock = ReactorClock()
         self.monotonic = 1000.0
         self.clock.read = self.read
-        factory = KeepAliveServerFactory(clock=self.clock)
-        factory.openTimeout = 10**9
+        factory = KeepAliveServerFactory(clock=self.clock, limits=Limits(openTimeout=10**9))
         factory.seconds = lambda: self.monotonic
         self.pacemaker = Pacemaker(self.clock, factory.seconds)
         factory._monitor.pacemaker = self.pacemaker

@@ -27,6 +27,7 @@ from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol
 from kaproto.errors import KeepAliveUnsupported, RemoteError
 from kaproto.interfaces import ISession
 from kaproto.keepalive.liveness import KeepAlive
+from kaproto.limits import Limits
 from kaproto.policies import MODES
 from kaproto.security.admission import AccessControl
 from kaproto.security.saslserver import makePortal
@@ -86,7 +87,8 @@ class ServerModel(RuleBasedStateMachine):
             MODES[mode].configured(None, KeepAlive(1000, 2)),
             self.backend,
             clock=IReactorTime(self.clock),
-            accessControl=AccessControl(portal=portal, failureDelay=0, tries=1000),
+            accessControl=AccessControl(portal=portal),
+            limits=Limits(failureDelay=0, loginTries=1000),
         )
         protocol = self.factory.buildProtocol(ADDRESS)
         assert isinstance(protocol, KeepAliveServerProtocol)

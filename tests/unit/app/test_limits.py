@@ -19,6 +19,7 @@ from twisted.python.usage import UsageError
 from kaproto.app import service as serviceModule
 from kaproto.app.options import Options
 from kaproto.app.service import KaServer, makeService
+from kaproto.limits import Limits
 from kaproto.policies.rules import RulesPolicy
 from kaproto.security.admission import AccessControl
 from kaproto.security.endpoints import TLSServerEndpoint
@@ -79,22 +80,34 @@ class OptionsTests(AppTestCase):
 
     def test_defaults(self) -> None:
         """
-        Unless told otherwise nobody has to log in.
+        Unless told otherwise nobody has to log in, and the limits are those of L{Limits}.
         """
         self.assertEqual(self.parse().accessControl, AccessControl())
+        self.assertEqual(self.parse().limits, Limits())
 
     def test_numbers(self) -> None:
         """
         Patience and limits are the command line's.
         """
-        accessControl = self.parse(
+        limits = self.parse(
             "--auth-timeout=1.5",
             "--auth-tries=2",
             "--auth-delay=0",
             "--max-clients=7",
             "--max-anonymous-clients=8",
-        ).accessControl
-        self.assertEqual(accessControl, AccessControl(None, None, 1.5, 2, 0, 7, 8))
+            "--open-timeout=2.5",
+        ).limits
+        self.assertEqual(
+            limits,
+            Limits(
+                loginTimeout=1.5,
+                loginTries=2,
+                failureDelay=0,
+                maxClients=7,
+                maxAnonymousClients=8,
+                openTimeout=2.5,
+            ),
+        )
 
     def test_badNumbers(self) -> None:
         """
@@ -222,7 +235,7 @@ class ServiceTests(AppTestCase):
         """
         service = self.makeFrom(self.auth, self.tls, "--max-clients=3")
         self.assertIsNotNone(service.factory.accessControl.portal)
-        self.assertEqual(service.factory.accessControl.maxClients, 3)
+        self.assertEqual(service.factory.limits.maxClients, 3)
 
     def test_upstreamLogin(self) -> None:
         """
@@ -243,9 +256,9 @@ class ServiceTests(AppTestCase):
         Unless told otherwise there may be as many clients as there may be open files, of which
         those of a gateway need two each.
         """
-        self.assertEqual(self.makeFrom().factory.accessControl.maxClients, 4032)
+        self.assertEqual(self.makeFrom().factory.limits.maxClients, 4032)
         gateway = self.makeFrom("--upstream=unix:/x/y")
-        self.assertEqual(gateway.factory.accessControl.maxClients, 2016)
+        self.assertEqual(gateway.factory.limits.maxClients, 2016)
 
     def test_maxClientsUnlimited(self) -> None:
         """
@@ -253,7 +266,7 @@ class ServiceTests(AppTestCase):
         """
         unlimited = resource.RLIM_INFINITY
         self.patch(resource, "getrlimit", lambda _which: (1024, unlimited))
-        self.assertEqual(self.makeFrom().factory.accessControl.maxClients, 0)
+        self.assertEqual(self.makeFrom().factory.limits.maxClients, 0)
 
     def test_exposed(self) -> None:
         """

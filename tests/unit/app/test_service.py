@@ -444,7 +444,7 @@ class MakeServiceTests(ServiceTestCase):
             "--mode=2", "--interval=1.5", "--count=2", "--open-timeout=3", "--insecure"
         )
         self.assertEqual(service.factory.policy, Mandatory(KeepAlive(1.5, 2)))
-        self.assertEqual(service.factory.openTimeout, 3)
+        self.assertEqual(service.factory.limits.openTimeout, 3)
         self.assertIs(service.factory.clock, self.clock)
         service.privilegedStartService()
         (line,) = self.logged()

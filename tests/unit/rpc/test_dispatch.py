@@ -9,21 +9,35 @@ import weakref
 from collections.abc import Awaitable
 from typing import Any, cast
 
+import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from kaproto.errors import RemoteError
+from kaproto.limits import Limits
 from kaproto.peer import Peer
 from kaproto.policies import Disable, Optional
 from kaproto.program import Program, procedure
-from kaproto.rpc.dispatch import RUNNING_MAX, WAITING_BYTES_MAX, WAITING_MAX, Calls
+from kaproto.rpc.dispatch import Calls
 from kaproto.rpc.negotiation import Event, ServerNegotiation
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
 from kaproto.wire.message import MESSAGE_MAX, Message, MessageReader, MessageType, Status, rpcError
 from kaproto.wire.programs import REMOTE_PROGRAM, Procedure
 from kaproto.wire.xdr import STRING_MAX
 from tests.support import KEEPALIVE, Probe, Wire, call, errorOf
+
+LIMITS = Limits()
+
+
+@attrs.define
+class FakeServer:
+    """
+    What L{Calls} sees of the factory.
+    """
+
+    programs: dict[int, Any]
+    limits: Limits = LIMITS
 
 
 class FakeConnection:
@@ -113,7 +127,8 @@ class CallsTestCase(SynchronousTestCase):
         self.probe = Probe()
         self.unpackable = Unpackable()
         programs = (self.probe, self.unpackable)
-        self.calls = Calls(self.connection, {program.number: program for program in programs})
+        self.server = FakeServer({program.number: program for program in programs})
+        self.calls = Calls(self.connection, self.server)
 
     def ask(self, message: Message) -> Message:
         """
@@ -325,14 +340,14 @@ class OrderTests(CallsTestCase):
         Only so many calls run at once.  The others wait, whatever they are, and are started in
         the order in which they came.
         """
-        self.receiveLater(RUNNING_MAX + 1)
-        self.calls.received(Probe.message(Probe.ECHO, serial=RUNNING_MAX + 1))
-        self.assertEqual(len(self.probe.waiting), RUNNING_MAX)
+        self.receiveLater(LIMITS.runningCalls + 1)
+        self.calls.received(Probe.message(Probe.ECHO, serial=LIMITS.runningCalls + 1))
+        self.assertEqual(len(self.probe.waiting), LIMITS.runningCalls)
         self.probe.waiting[5].callback(b"")
-        self.assertEqual(len(self.probe.waiting), RUNNING_MAX + 1)
+        self.assertEqual(len(self.probe.waiting), LIMITS.runningCalls + 1)
         self.assertEqual(self.serials(), [5])
         self.probe.waiting[6].callback(b"")
-        self.assertEqual(self.serials(), [5, 6, RUNNING_MAX + 1])
+        self.assertEqual(self.serials(), [5, 6, LIMITS.runningCalls + 1])
 
     def test_nothingOvertakes(self) -> None:
         """
@@ -377,7 +392,7 @@ class OrderTests(CallsTestCase):
         A hundred calls that wait are enough, until one of them is started.
         """
         self.assertFalse(self.calls.full)
-        self.receiveLater(RUNNING_MAX + WAITING_MAX - 1)
+        self.receiveLater(LIMITS.runningCalls + LIMITS.waitingCalls - 1)
         self.assertFalse(self.calls.full)
         self.calls.received(Probe.message(Probe.LATER))
         self.assertTrue(self.calls.full)
@@ -389,7 +404,7 @@ class OrderTests(CallsTestCase):
         A few large calls that wait are enough as well, until they are started.
         """
         self.calls.hold()
-        half = bytes(WAITING_BYTES_MAX // 2)
+        half = bytes(LIMITS.waitingBytes // 2)
         self.calls.received(Probe.message(Probe.ECHO, half))
         self.assertFalse(self.calls.full)
         self.calls.received(Probe.message(Probe.ECHO, half))
@@ -440,7 +455,7 @@ class FreedTests(SynchronousTestCase):
         An answer that comes after the end of its connection goes nowhere.
         """
         connection = FakeConnection()
-        calls = Calls(connection, {})
+        calls = Calls(connection, FakeServer({}))
         calls.clear()
         calls.answer(call(1), b"late")
         calls.fail(call(1), rpcError("late"))
@@ -456,9 +471,9 @@ class ClearTests(CallsTestCase):
         """
         What runs is cancelled, what waits is forgotten, and nothing more is answered or logged.
         """
-        self.receiveLater(RUNNING_MAX + 1)
+        self.receiveLater(LIMITS.runningCalls + 1)
         self.calls.clear()
-        self.assertEqual(len(self.probe.waiting), RUNNING_MAX)
+        self.assertEqual(len(self.probe.waiting), LIMITS.runningCalls)
         for waiting in self.probe.waiting:
             self.assertTrue(waiting.called)
         self.assertEqual(self.connection.replies, [])

@@ -13,10 +13,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kaproto.errors import AuthenticationFailed, LocalProtocolError, RemoteError
 from kaproto.interfaces import ADMITTED, OpenRequest, Refused
+from kaproto.limits import Limits
 from kaproto.peer import Peer
 from kaproto.policies import REFUSAL, Mandatory, Optional, Policy
 from kaproto.rpc.negotiation import (
-    MESSAGE_LIMITS,
     TRANSITIONS,
     Event,
     Phase,
@@ -68,10 +68,9 @@ class TransitionsTests(SynchronousTestCase):
 
     def test_everyPhase(self) -> None:
         """
-        There is a row for every phase, a limit for its messages, and a way to it.
+        There is a row for every phase, and a way to it.
         """
         self.assertEqual(set(TRANSITIONS), set(Phase))
-        self.assertEqual(set(MESSAGE_LIMITS), set(Phase))
         reached = {Phase.AUTHENTICATING}
         for _ in Phase:
             reached |= {
@@ -138,17 +137,17 @@ class TransitionsTests(SynchronousTestCase):
                 self.assertEqual(str(error), f"{event.value} while {phase.value}")
             self.assertIs(negotiation.phase, phase)
 
-    def test_limits(self) -> None:
+    def test_messageLimit(self) -> None:
         """
-        Messages may be the longer the further a connection has come, up to the protocol's own
-        limit, and before authentication they are far shorter.
+        Only a client that is open may send messages as long as the protocol allows.  While it is
+        being opened it has the limit of before: there is nothing that it may say.
         """
-        limits = [MESSAGE_LIMITS[phase] for phase in Phase]
-        self.assertEqual(limits, sorted(limits))
-        self.assertLessEqual(limits[0], 16384)
-        self.assertLessEqual(MESSAGE_LIMITS[Phase.READY], 65536)
-        for phase in (Phase.OPENING, Phase.OPEN):
-            self.assertEqual(MESSAGE_LIMITS[phase], MESSAGE_MAX)
+        limits = Limits(messageBeforeLogin=100, messageBeforeOpen=200)
+        expected = {Phase.AUTHENTICATING: 100, Phase.OPEN: MESSAGE_MAX}
+        negotiation = ServerNegotiation(Peer(), Policy(), authenticate=True)
+        for phase in Phase:
+            negotiation.phase = phase
+            self.assertEqual(negotiation.messageLimit(limits), expected.get(phase, 200), phase)
 
 
 class CheckTests(SynchronousTestCase):

@@ -276,7 +276,7 @@ class KeepAliveTests(ProtocolTestCase):
         """
         self.clock.advance(10)
         wire = self.plain()
-        wire.feed(PING * wire.protocol.pingBudget)
+        wire.feed(PING * wire.protocol.factory.limits.pingBudget)
         self.turns()
         self.assertFalse(wire.closing)
         wire.feed(PING)
@@ -291,7 +291,7 @@ class KeepAliveTests(ProtocolTestCase):
         """
         wire = self.plain()
         for _second in range(3):
-            wire.feed(PING * wire.protocol.pingBudget)
+            wire.feed(PING * wire.protocol.factory.limits.pingBudget)
             self.clock.advance(1)
         self.assertFalse(wire.closing)
 
@@ -303,7 +303,7 @@ class KeepAliveTests(ProtocolTestCase):
         for seconds, allowed in ((1, 1), (2, 2), (3.5, 3), (11, 11), (1000, 11)):
             wire = self.plain()
             self.clock.advance(seconds)
-            wire.feed(PING * (allowed * wire.protocol.pingBudget))
+            wire.feed(PING * (allowed * wire.protocol.factory.limits.pingBudget))
             self.turns(20)
             self.assertFalse(wire.closing)
             wire.feed(PING)
@@ -315,10 +315,10 @@ class KeepAliveTests(ProtocolTestCase):
         """
         wire = self.plain()
         self.clock.advance(5)
-        wire.feed(PING * (5 * wire.protocol.pingBudget))
+        wire.feed(PING * (5 * wire.protocol.factory.limits.pingBudget))
         self.turns(20)
         self.clock.advance(1)
-        wire.feed(PING * wire.protocol.pingBudget)
+        wire.feed(PING * wire.protocol.factory.limits.pingBudget)
         self.turns(20)
         self.assertFalse(wire.closing)
         wire.feed(PING)

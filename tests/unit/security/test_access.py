@@ -32,6 +32,7 @@ from kaproto.errors import (
     TooManyClients,
 )
 from kaproto.interfaces import ADMITTED, Admission, Refused
+from kaproto.limits import Limits
 from kaproto.peer import Peer
 from kaproto.policies import Policy
 from kaproto.security.admission import AccessControl
@@ -82,9 +83,12 @@ class AdmissionTestCase(ClockTestCase):
         """
         super().setUp()
         self.peers: list[Peer] = []
-        self.accessControl = AccessControl(maxAnonymousClients=0)
+        self.accessControl = AccessControl()
         self.factory = KeepAliveServerFactory(
-            Watching(self.peers), clock=self.clock, accessControl=self.accessControl
+            Watching(self.peers),
+            clock=self.clock,
+            accessControl=self.accessControl,
+            limits=Limits(maxAnonymousClients=0),
         )
 
     def wantPasswords(self) -> None:
@@ -433,7 +437,7 @@ class SASLTests(AdmissionTestCase):
         """
         Who fails too often is dropped, after the answer.
         """
-        self.accessControl.tries = 2
+        self.factory.limits = Limits(loginTries=2)
         wire = self.accept(self.factory)
         for number in range(2):
             wire.ask(call(Procedure.AUTH_SASL_INIT))
@@ -549,7 +553,7 @@ class LimitTests(AdmissionTestCase):
         those who are known stay.
         """
         self.wantPasswords()
-        self.accessControl.maxAnonymousClients = 2
+        self.factory.limits = Limits(maxAnonymousClients=2)
         known = self.accept(self.factory)
         known.protocol.authenticated("alice")
         first, second, third = (self.accept(self.factory) for _ in range(3))
@@ -565,7 +569,7 @@ class LimitTests(AdmissionTestCase):
         """
         When all are open, the newcomer is told so and dropped.
         """
-        self.accessControl.maxClients = 1
+        self.factory.limits = Limits(maxClients=1)
         first = self.accept(self.factory)
         first.ask(OPEN)
         second = self.accept(self.factory)
@@ -582,7 +586,7 @@ class LimitTests(AdmissionTestCase):
         """
         When some have not opened, one of them goes.
         """
-        self.accessControl.maxClients = 2
+        self.factory.limits = Limits(maxClients=2)
         self.accept(self.factory).ask(OPEN)
         idle = self.accept(self.factory)
         newcomer = self.accept(self.factory)

@@ -19,6 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import Interface
 
 from kaproto.errors import AuthenticationFailed, RemoteError
+from kaproto.limits import Limits
 from kaproto.peer import Peer
 from kaproto.security.admission import AccessControl, Authentication, PendingClients, mechanismsFor
 from kaproto.security.saslserver import Plain, makePortal
@@ -162,8 +163,8 @@ class AuthenticationTests(SynchronousTestCase):
         self.candidate = FakeCandidate()
         self.checker = InMemoryUsernamePasswordDatabaseDontUse(alice=b"sesame")
         portal = makePortal([self.checker])
-        accessControl = AccessControl(portal, tries=2, failureDelay=1.5)
-        self.authentication = Authentication(self.candidate, portal, accessControl, self.clock)
+        limits = Limits(loginTries=2, failureDelay=1.5)
+        self.authentication = Authentication(self.candidate, portal, lambda: limits, self.clock)
 
     def init(self) -> Deferred[bytes]:
         """
@@ -332,7 +333,7 @@ class ArrivalsTests(SynchronousTestCase):
         Allow five clients, of which two may be unknown.
         """
         self.pending: PendingClients[str] = PendingClients()
-        self.limits = AccessControl(maxClients=5, maxAnonymousClients=2)
+        self.limits = Limits(maxClients=5, maxAnonymousClients=2)
         self.connections: list[str] = []
 
     def come(self, name: str, *, unknown: bool = True) -> str | None:
@@ -394,7 +395,7 @@ class ArrivalsTests(SynchronousTestCase):
         """
         There need be no limits.
         """
-        self.limits = AccessControl(maxClients=0, maxAnonymousClients=0)
+        self.limits = Limits(maxClients=0, maxAnonymousClients=0)
         self.assertEqual([self.come(str(n)) for n in range(3000)], [None] * 3000)
 
     @given(
@@ -412,7 +413,7 @@ class ArrivalsTests(SynchronousTestCase):
         the newcomer is never turned away for somebody who is not open.
         """
         self.setUp()
-        self.limits = AccessControl(maxClients=clients, maxAnonymousClients=unknown)
+        self.limits = Limits(maxClients=clients, maxAnonymousClients=unknown)
         opened: set[str] = set()
         for number, (what, which) in enumerate(script):
             name = self.connections[which % len(self.connections)] if self.connections else ""

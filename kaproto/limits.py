@@ -1,0 +1,89 @@
+"""
+What one peer may cost, and how long it is waited for: every limit of a connection, with its
+default.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import attrs
+
+__all__ = ["CLIENT_LIMITS", "Limits"]
+
+_ZERO_ALLOWED: Final = frozenset({"maxClients", "maxAnonymousClients", "failureDelay"})
+
+
+@attrs.frozen
+class Limits:
+    """
+    The limits of a server or a client.
+
+    A factory has one as C{limits}, and each limit is read there when it is needed.  So that a
+    server can be told others while it runs, replace the whole::
+
+        factory.limits = attrs.evolve(factory.limits, maxClients=200)
+
+    Times are in seconds, sizes in bytes.
+
+    @ivar maxClients: connections at a time; 0 for any number.
+    @ivar maxAnonymousClients: connections at a time that have not finished the TLS handshake or
+        have not logged in; 0 for any number.
+    @ivar loginTimeout: the time a client has for the TLS handshake, and again to log in.
+    @ivar loginTries: how often a connection may fail to log in.
+    @ivar failureDelay: the time from a failed login to the answer.  It is the same for all
+        failures, so that it does not tell one from another.
+    @ivar openTimeout: the time from connecting, or from logging in, to open.
+    @ivar unreadTimeout: the time a client may go on calling without reading its replies.
+    @ivar stuckTimeout: the time both sides of a relay may leave unread what the other has sent.
+        Keepalive cannot detect that, because neither is read from.
+    @ivar closeTimeout: the time the peer has to read what was written, once this end closes.
+    @ivar pingBudget: pings a peer may send in a second.  It can save up those of ten seconds.
+    @ivar unreadPongs: pongs a peer may leave unread.
+    @ivar runningCalls: calls of one connection that run at once.
+    @ivar waitingCalls: calls that may wait before the connection is not read any more.
+    @ivar waitingBytes: the size of the calls that may wait.
+    @ivar messageBeforeLogin: the size of a message before the client has logged in: what a SASL
+        exchange needs.
+    @ivar messageBeforeOpen: the size of a message before the client has opened: what a URI needs.
+    """
+
+    maxClients: int = 0
+    maxAnonymousClients: int = 1024
+    loginTimeout: float = 10.0
+    loginTries: int = 3
+    failureDelay: float = 1.0
+    openTimeout: float = 10.0
+    unreadTimeout: float = 60.0
+    stuckTimeout: float = 60.0
+    closeTimeout: float = 5.0
+    pingBudget: int = 100
+    unreadPongs: int = 64
+    runningCalls: int = 20
+    waitingCalls: int = 100
+    waitingBytes: int = 1048576
+    messageBeforeLogin: int = 16384
+    messageBeforeOpen: int = 65536
+
+    def __attrs_post_init__(self) -> None:
+        """
+        @raise TypeError: when a limit is not a number, or not a whole one where it has to be.
+        @raise ValueError: when one is negative, or 0 where that has no meaning, or not finite.
+        """
+        for field in attrs.fields(Limits):
+            value = getattr(self, field.name)
+            kinds = int if isinstance(field.default, int) else int | float
+            if isinstance(value, bool) or not isinstance(value, kinds):
+                kind = "a whole number" if kinds is int else "a number"
+                raise TypeError(f"{field.name} is {kind}, not {value!r}")
+            least = 0 if field.name in _ZERO_ALLOWED else math.ulp(0)
+            if not least <= value < math.inf:
+                bound = "0 or more" if not least else "more than 0"
+                raise ValueError(f"{field.name} is {bound}, not {value!r}")
+
+
+CLIENT_LIMITS: Final = Limits(openTimeout=30.0)
+"""
+The defaults of a client, which may have to wait for a server that is starting.
+"""

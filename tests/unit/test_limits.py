@@ -1,0 +1,319 @@
+"""
+Tests for L{kaproto.limits}.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import attrs
+from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
+from twisted.internet.address import UNIXAddress
+from twisted.trial.unittest import SynchronousTestCase
+
+from kaproto.errors import ConnectionClosed
+from kaproto.limits import CLIENT_LIMITS, Limits
+from kaproto.security.admission import AccessControl
+from kaproto.security.saslserver import makePortal
+from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
+from kaproto.wire.filter import MessageFilter
+from kaproto.wire.message import PING, Message
+from kaproto.wire.programs import Procedure
+from kaproto.wire.sasl import packStart
+from tests.support import OPEN, ClockTestCase, Probe, Wire, call
+
+NAMES = [field.name for field in attrs.fields(Limits)]
+
+SASL_INIT = call(Procedure.AUTH_SASL_INIT)
+WRONG = call(Procedure.AUTH_SASL_START, packStart("PLAIN", b"\0alice\0wrong"))
+
+
+class LimitsTests(SynchronousTestCase):
+    """
+    The values.
+    """
+
+    def test_defaults(self) -> None:
+        """
+        A client waits longer for a server than a server for a client.
+        """
+        self.assertEqual(Limits().openTimeout, 10)
+        self.assertEqual(CLIENT_LIMITS, attrs.evolve(Limits(), openTimeout=30))
+
+    def test_documented(self) -> None:
+        """
+        The documentation has every limit, in the order in which they are given.
+        """
+        lines = (Limits.__doc__ or "").splitlines()
+        documented = [line.split()[1] for line in lines if line.startswith("    @ivar ")]
+        self.assertEqual(documented, [f"{name}:" for name in NAMES])
+
+    def test_refused(self) -> None:
+        """
+        What cannot be a limit is refused, and the error names it.
+        """
+        for name in NAMES:
+            whole = isinstance(getattr(Limits(), name), int)
+            for value in (-1, math.inf, math.nan, True, "1", None, 0.5 if whole else -0.5):
+                with self.assertRaisesRegex((TypeError, ValueError), f"^{name} is "):
+                    Limits(**{name: value})  # type: ignore[arg-type]
+
+    def test_zero(self) -> None:
+        """
+        Zero clients means any number, and there need be no delay; other limits are above zero.
+        """
+        Limits(maxClients=0, maxAnonymousClients=0, failureDelay=0)
+        for name in set(NAMES) - {"maxClients", "maxAnonymousClients", "failureDelay"}:
+            with self.assertRaisesRegex(ValueError, f"^{name} is more than 0, not 0"):
+                Limits(**{name: 0})
+
+    def test_whole(self) -> None:
+        """
+        Seconds may be whole numbers.
+        """
+        self.assertEqual(Limits(openTimeout=3).openTimeout, 3)
+
+
+class ChangeTests(ClockTestCase):
+    """
+    Each limit holds from when it is changed, in a server that is running.
+    """
+
+    def setUp(self) -> None:
+        """
+        Have a server.
+        """
+        super().setUp()
+        self.probe = Probe()
+        self.factory = KeepAliveServerFactory(
+            programs=[self.probe], clock=self.clock, accessControl=AccessControl()
+        )
+        self.tested: set[str] = set()
+
+    def change(self, **limits: Any) -> None:
+        """
+        Change limits.
+        """
+        self.factory.limits = attrs.evolve(self.factory.limits, **limits)
+
+    def come(self) -> Wire[KeepAliveServerProtocol]:
+        """
+        Connect, where a password may be sent as it is.
+        """
+        return self.accept(self.factory, UNIXAddress(None))
+
+    def open(self) -> Wire[KeepAliveServerProtocol]:
+        """
+        Connect and open.
+        """
+        wire = self.come()
+        wire.ask(OPEN)
+        return wire
+
+    def wantPasswords(self) -> None:
+        """
+        Have clients log in.
+        """
+        checker = InMemoryUsernamePasswordDatabaseDontUse(alice=b"sesame")
+        self.factory.accessControl = AccessControl(makePortal([checker]))
+
+    def later(self, wire: Wire[KeepAliveServerProtocol], count: int, payload: bytes = b"") -> None:
+        """
+        Call what takes time.
+        """
+        wire.feed(*[Probe.message(Probe.LATER, payload)] * count)
+        self.turns()
+
+    def assertEnds(self, wire: Wire[KeepAliveServerProtocol], seconds: float) -> None:
+        """
+        Fail unless a connection is closed after so many seconds, and not before.
+        """
+        self.advance(seconds - 0.25)
+        self.assertFalse(wire.closing)
+        self.advance(0.5)
+        self.assertTrue(wire.aborted)
+
+    def test_maxClients(self) -> None:
+        """
+        One client is one too many.
+        """
+        self.open()
+        self.change(maxClients=1)
+        second = self.come()
+        self.assertIn(b"the server has its 1 clients", second.ask(OPEN).payload)
+
+    def test_maxAnonymousClients(self) -> None:
+        """
+        The one that came first goes.
+        """
+        self.wantPasswords()
+        first = self.come()
+        self.change(maxAnonymousClients=1)
+        self.come()
+        self.assertTrue(first.aborted)
+
+    def test_loginTimeout(self) -> None:
+        """
+        There is less time to log in.
+        """
+        self.wantPasswords()
+        self.change(loginTimeout=2)
+        self.assertEnds(self.come(), 2)
+
+    def test_failureDelay(self) -> None:
+        """
+        The answer comes later, also to somebody who is logging in.
+        """
+        self.wantPasswords()
+        wire = self.come()
+        wire.ask(SASL_INIT)
+        self.change(failureDelay=4)
+        wire.feed(WRONG)
+        self.advance(3.75)
+        self.assertEqual(wire.take(), [])
+        self.advance(0.5)
+        self.assertEqual(len(wire.take()), 1)
+
+    def test_loginTries(self) -> None:
+        """
+        There are fewer tries, also for somebody who has had one.
+        """
+        self.wantPasswords()
+        wire = self.come()
+        for tries in (3, 2):
+            self.change(loginTries=tries)
+            self.assertFalse(wire.closing)
+            wire.feed(SASL_INIT, WRONG)
+            self.advance(1.25)
+        self.assertTrue(wire.closing)
+
+    def test_openTimeout(self) -> None:
+        """
+        There is less time to open.
+        """
+        self.change(openTimeout=3)
+        self.assertEnds(self.come(), 3)
+
+    def test_unreadTimeout(self) -> None:
+        """
+        There is less time to read.
+        """
+        wire = self.open()
+        wire.protocol.pauseProducing()
+        self.change(unreadTimeout=4)
+        self.later(wire, 200)
+        self.assertEnds(wire, 4)
+
+    def test_stuckTimeout(self) -> None:
+        """
+        There is less time for the two sides of a relay.
+        """
+        left, right = self.open(), self.open()
+        through = MessageFilter(lambda _header: False, lambda _message, _raw: None, print)
+        left.protocol.startRelay(through, through, right.protocol)
+        right.protocol.startRelay(through, through, left.protocol)
+        left.protocol.pauseProducing()
+        self.change(stuckTimeout=5)
+        right.protocol.pauseProducing()
+        self.assertEnds(right, 5)
+
+    def test_closeTimeout(self) -> None:
+        """
+        There is more time to read the last that was written.
+        """
+        wire = self.open()
+        self.change(closeTimeout=8)
+        wire.protocol.disconnect(ConnectionClosed("enough"))
+        self.advance(7.75)
+        self.assertFalse(wire.aborted)
+        self.advance(0.5)
+        self.assertTrue(wire.aborted)
+
+    def test_pingBudget(self) -> None:
+        """
+        Fewer pings are a flood.
+        """
+        wire = self.open()
+        self.change(pingBudget=3)
+        wire.feed(PING * 3)
+        self.assertFalse(wire.closing)
+        wire.feed(PING)
+        self.assertTrue(wire.aborted)
+
+    def test_unreadPongs(self) -> None:
+        """
+        Fewer pongs may be left unread.
+        """
+        wire = self.open()
+        wire.protocol.pauseProducing()
+        self.change(unreadPongs=3)
+        wire.feed(PING * 3)
+        self.assertFalse(wire.closing)
+        wire.feed(PING)
+        self.assertTrue(wire.aborted)
+
+    def test_runningCalls(self) -> None:
+        """
+        Fewer calls run at once.
+        """
+        wire = self.open()
+        self.change(runningCalls=2)
+        self.later(wire, 5)
+        self.assertEqual(len(self.probe.waiting), 2)
+
+    def test_waitingCalls(self) -> None:
+        """
+        Fewer calls may wait.
+        """
+        wire = self.open()
+        self.later(wire, 20)
+        self.change(waitingCalls=2)
+        self.later(wire, 1)
+        self.assertTrue(wire.reading)
+        self.later(wire, 1)
+        self.assertFalse(wire.reading)
+
+    def test_waitingBytes(self) -> None:
+        """
+        Fewer bytes may wait.
+        """
+        wire = self.open()
+        self.later(wire, 20)
+        self.change(waitingBytes=100)
+        self.later(wire, 1, bytes(40))
+        self.assertTrue(wire.reading)
+        self.later(wire, 1, bytes(60))
+        self.assertFalse(wire.reading)
+
+    def assertTooLong(self, message: Message, limit: int) -> None:
+        """
+        Fail unless a message is taken, and the next larger one is not.
+        """
+        wire = self.come()
+        room = bytes(limit - 28)
+        wire.feed(message._replace(payload=room))
+        self.assertFalse(wire.closing)
+        wire.feed(message._replace(payload=room + bytes(4)))
+        self.assertTrue(wire.aborted)
+
+    def test_messageBeforeLogin(self) -> None:
+        """
+        Messages of those who have not logged in are shorter.
+        """
+        self.wantPasswords()
+        self.change(messageBeforeLogin=256)
+        self.assertTooLong(call(Procedure.AUTH_LIST), 256)
+
+    def test_messageBeforeOpen(self) -> None:
+        """
+        Messages of those who have not opened are shorter.
+        """
+        self.change(messageBeforeOpen=512)
+        self.assertTooLong(call(Procedure.AUTH_LIST), 512)
+
+    def test_all(self) -> None:
+        """
+        There is a test here for each limit.
+        """
+        self.assertEqual([name for name in NAMES if not hasattr(self, f"test_{name}")], [])
