@@ -57,6 +57,8 @@ _WHY: Final = {
     CloseReason.CLIENT: "the client's own request",
 }
 
+_UNSUPPORTED: Final = "the server did not say that it supports keepalive, so it may not be pinged"
+
 
 @implementer(IHandshakeListener)
 class KeepAliveClientProtocol(KeepAliveProtocol):
@@ -84,6 +86,7 @@ class KeepAliveClientProtocol(KeepAliveProtocol):
         self._replies = Replies()
         self._listeners: dict[int, Callable[[int, bytes], None]] = {}
         self._waitingOpen: list[Deferred[KeepAliveClientProtocol]] = []
+        self._waitingPong: list[Deferred[float]] = []
         factory = self.factory
         self.setDeadline(factory.limits.openTimeout, "the server did not let this client open")
         if ISSLTransport.providedBy(self.transport):
@@ -237,10 +240,31 @@ class KeepAliveClientProtocol(KeepAliveProtocol):
         if self._reason is not None:
             raise self._reason
         if not self.keepAliveSupported:
-            raise KeepAliveUnsupported(
-                "the server did not say that it supports keepalive, so it may not be pinged"
-            )
+            raise KeepAliveUnsupported(_UNSUPPORTED)
         self.startKeepAlive(keepAlive)
+
+    def ping(self) -> Deferred[float]:
+        """
+        Ping the server once, now, whether it is watched or not.
+
+        @return: fires with the seconds that its answer took.  It does not fire while the server
+            does not answer, so add a timeout.  Fails with L{KeepAliveUnsupported} as
+            L{setKeepAlive} raises it, and with the reason when the connection closes first.
+        """
+        if self._reason is not None:
+            return fail(self._reason)
+        if not self.keepAliveSupported:
+            return fail(KeepAliveUnsupported(_UNSUPPORTED))
+        answer: Deferred[float] = Deferred()
+        self._waitingPong.append(answer)
+        self._heartbeat.ask(self._pingAnswered)
+        return answer
+
+    def _pingAnswered(self, latency: float) -> None:
+        # One pong answers all earlier pings.
+        pings, self._waitingPong = self._waitingPong, []
+        for each in pings:
+            each.callback(latency)
 
     def isAlive(self) -> bool:
         """
@@ -342,6 +366,9 @@ class KeepAliveClientProtocol(KeepAliveProtocol):
         opening, self._waitingOpen = self._waitingOpen, []
         for opened in opening:
             opened.errback(reason)
+        pings, self._waitingPong = self._waitingPong, []
+        for each in pings:
+            each.errback(reason)
 
 
 class KeepAliveClientFactory(KeepAliveFactory):

@@ -24,6 +24,7 @@ from weakref import WeakValueDictionary
 from twisted.internet.interfaces import IReactorTime, ITransport
 
 from kaproto.errors import KeepAliveTimeout
+from kaproto.keepalive.histogram import Histogram
 from kaproto.keepalive.idlereader import IdleReader
 from kaproto.keepalive.liveness import KeepAlive, Liveness, Verdict
 from kaproto.keepalive.pacemaker import Pacemaker, monotonicSeconds
@@ -75,6 +76,9 @@ class Heartbeat:
     @ivar pong: the bytes that answer a ping, when there is just one way to write them.
     @ivar latency: seconds between the latest ping that was answered and the answer; C{None} until
         there is one.
+    @ivar roundTrips: where to count each L{latency}, if anywhere.
+    @ivar onAnswer: called with each L{latency}, unless it is C{None}.  While it is there, the
+        connection is not read by the L{IdleReader}.
     @ivar slot: where on the wheel this is.  It belongs to the L{Pacemaker}.
     @ivar exact: whether the next time is to be kept exactly.  It belongs to the L{Pacemaker}.
     @ivar idle: the file descriptor while the L{IdleReader} reads it, else negative.
@@ -92,9 +96,11 @@ class Heartbeat:
         "idle",
         "latency",
         "liveness",
+        "onAnswer",
         "pacemaker",
         "pingedAt",
         "pong",
+        "roundTrips",
         "slot",
         "transport",
     )
@@ -135,6 +141,8 @@ class Heartbeat:
         self.pong = pong
         self.latency: float | None = None
         self.pingedAt: float | None = None
+        self.roundTrips: Histogram | None = None
+        self.onAnswer: Callable[[float], object] | None = None
         self.slot = self.idle = -1
         self.exact = False
         self._ping = ping
@@ -188,7 +196,7 @@ class Heartbeat:
         # Without the cycle of references it takes no garbage collector to free a connection.
         self.stop()
         self._ping = b""
-        self._died = self._isBetween = self._isBusy = None
+        self._died = self._isBetween = self._isBusy = self.onAnswer = None
 
     def heard(self) -> None:
         """
@@ -202,8 +210,24 @@ class Heartbeat:
         A pong came: measure L{latency}.
         """
         if self.pingedAt is not None:
-            self.latency = self.pacemaker.seconds() - self.pingedAt
+            self.latency = latency = self.pacemaker.seconds() - self.pingedAt
             self.pingedAt = None
+            if self.roundTrips is not None:
+                self.roundTrips.add(latency)
+            if self.onAnswer is not None:
+                self.onAnswer(latency)
+
+    def ask(self, onAnswer: Callable[[float], object]) -> None:
+        """
+        Ping the peer now, whether it is watched or not.
+
+        @param onAnswer: called with the seconds that this answer took, and each one after it.
+        """
+        if self.idle >= 0:
+            self._stopIdling()
+            self.transport.resumeProducing()
+        self.onAnswer = onAnswer
+        self.sendPing()
 
     def pause(self) -> None:
         """
@@ -256,7 +280,7 @@ class Heartbeat:
                 liveness.hear(now)
             else:
                 self.pacemaker.pingLater(self)
-                if self.idle < 0 and self._isBetween is not None:
+                if self.idle < 0 and self._isBetween is not None and self.onAnswer is None:
                     reader = self._monitor.idleReader
                     if reader is not None and self._isBetween():
                         reader.take(self)
@@ -292,7 +316,7 @@ class Heartbeat:
         """
         The pacemaker calls when all who were due have been checked.
         """
-        if not self.liveness.interval:
+        if not self.liveness.interval and self.onAnswer is None:
             return
         self.pingedAt = self.pacemaker.seconds()
         ping = self._ping

@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from kaproto.keepalive.histogram import SUM, Histogram
 from kaproto.keepalive.liveness import Liveness
 from kaproto.keepalive.pacemaker import Pacemaker
 from kaproto.transport import StreamTransport
@@ -47,6 +48,7 @@ class Idler(Protocol):
     @ivar liveness: what they stamp.
     @ivar pingedAt: when the ping was sent that has not been answered.
     @ivar latency: seconds that the latest answer took.
+    @ivar roundTrips: where to count it, if anywhere.
     """
 
     idle: int
@@ -55,6 +57,7 @@ class Idler(Protocol):
     liveness: Liveness
     pingedAt: float | None
     latency: float | None
+    roundTrips: Histogram | None
 
 
 @implementer(IReadDescriptor)
@@ -182,8 +185,14 @@ class IdleReader:
                 liveness.heard = now
                 liveness.unanswered = 0
                 if idler.pingedAt is not None:
-                    idler.latency = seconds - idler.pingedAt
+                    idler.latency = latency = seconds - idler.pingedAt
                     idler.pingedAt = None
+                    roundTrips = idler.roundTrips
+                    if roundTrips is not None:
+                        # Histogram.add(), without the cost of a call.
+                        micros = int(latency * 1e6)
+                        roundTrips[micros.bit_length()] += 1
+                        roundTrips[SUM] += micros
             else:
                 self._wake(idler, data)
                 wakes += 1

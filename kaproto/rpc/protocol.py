@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 
 from kaproto.errors import KeepAliveTimeout, PeerFlooded
 from kaproto.keepalive.heartbeat import Heartbeat, Monitor
+from kaproto.keepalive.histogram import Histogram
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.limits import Limits
 from kaproto.logbounds import BOUNDS
@@ -38,6 +39,7 @@ class KeepAliveFactory(Factory):
     @ivar seconds: a monotonic clock.
     @ivar limits: what each peer may cost, and how long it is waited for.  Replace it to change
         them.
+    @ivar roundTrips: how long the answers to pings took.
     """
 
     protocol: type[KeepAliveProtocol]  # type: ignore[assignment]
@@ -57,6 +59,7 @@ class KeepAliveFactory(Factory):
         # While there is a factory, its reactor's monitor is kept between two connections.
         self._monitor = Monitor.of(clock)
         self.seconds = self._monitor.pacemaker.seconds
+        self.roundTrips = Histogram()
 
 
 class KeepAliveProtocol(MessageProtocol):
@@ -86,6 +89,7 @@ class KeepAliveProtocol(MessageProtocol):
             isBetween=self._isBetweenMessages,
             clock=self.factory.clock,
         )
+        self._heartbeat.roundTrips = self.factory.roundTrips
         self._pingsSince = self.factory.seconds()
         super().makeConnection(transport)
 

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.application.internet import ClientService
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.error import ConnectError, ConnectionLost
 from twisted.internet.interfaces import (
     IProtocol,
@@ -903,6 +904,36 @@ class SetKeepAliveTests(ClientTestCase):
         self.clock.advance(0.125)
         wire.feed(PONG)
         self.assertEqual(wire.protocol.latency, 0.125)
+
+    def test_ping(self) -> None:
+        """
+        A single ping fires with the time its answer took; one answer counts for all pings before
+        it.  One that nobody waits for any more is no obstacle.
+        """
+        wire = self.connectOpen()
+        first, second = wire.protocol.ping(), wire.protocol.ping()
+        given = wire.protocol.ping().addTimeout(0.0625, self.clock)
+        self.assertEqual(wire.taken(), PING * 3)
+        self.clock.advance(0.125)
+        self.failureResultOf(given, DeferredTimeout)
+        self.assertNoResult(first)
+        wire.feed(PONG)
+        self.assertEqual(self.successResultOf(first), 0.125)
+        self.assertEqual(self.successResultOf(second), 0.125)
+        wire.feed(PONG)
+        last = wire.protocol.ping()
+        wire.lose(ConnectionLost())
+        self.failureResultOf(last, ConnectionLost)
+        self.failureResultOf(wire.protocol.ping(), ConnectionLost)
+
+    def test_pingUnsupported(self) -> None:
+        """
+        A server that has not been asked, or has no keepalive, is not pinged.
+        """
+        self.failureResultOf(self.connect().protocol.ping(), KeepAliveUnsupported)
+        wire = self.connectOpen(answers={feature(Feature.PROGRAM_KEEPALIVE): NO})
+        self.failureResultOf(wire.protocol.ping(), KeepAliveUnsupported)
+        self.assertEqual(wire.taken(), b"")
 
 
 class CloseTests(ClientTestCase):

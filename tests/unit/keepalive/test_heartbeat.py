@@ -18,6 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from kaproto.errors import KeepAliveTimeout
 from kaproto.keepalive import heartbeat as module
 from kaproto.keepalive.heartbeat import Heartbeat, Monitor
+from kaproto.keepalive.histogram import Histogram
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.keepalive.pacemaker import TICK
 
@@ -51,6 +52,21 @@ class Chat(LineReceiver):
         """
         Pass over what the peer says.
         """
+
+
+class Reader:
+    """
+    In the place of an L{kaproto.keepalive.idlereader.IdleReader}.
+    """
+
+    def __init__(self, released: list[object]) -> None:
+        self._released = released
+
+    def release(self, heartbeat: object) -> None:
+        """
+        Remember it.
+        """
+        self._released.append(heartbeat)
 
 
 class HeartbeatTestCase(SynchronousTestCase):
@@ -112,6 +128,49 @@ class HeartbeatTests(HeartbeatTestCase):
         self.advance(0.2)
         self.assertTrue(self.transport.disconnected)
         self.assertStopped()
+
+    def test_ask(self) -> None:
+        """
+        A peer can be pinged at any time, watched or not, and every answer from then on is told.
+        """
+        answers: list[float] = []
+        heartbeat = self.heartbeat()
+        heartbeat.ask(answers.append)
+        self.assertEqual(self.transport.value(), b"?")
+        self.clock.advance(0.25)
+        heartbeat.answered()
+        heartbeat.answered()
+        heartbeat.start(KeepAlive(1, 2))
+        self.advance(0.875)
+        heartbeat.heard()
+        self.assertEqual(answers, [0.25, 0.125])
+        heartbeat.end()
+        self.assertStopped()
+
+    def test_askIdle(self) -> None:
+        """
+        A connection whose pongs are read past the reactor is read by it again.
+        """
+        heartbeat = self.heartbeat()
+        heartbeat.idle = 5
+        released: list[object] = []
+        heartbeat._monitor.idleReader = Reader(released)  # type: ignore[assignment]
+        self.transport.pauseProducing()
+        heartbeat.ask(lambda _latency: None)
+        self.assertEqual(released, [heartbeat])
+        self.assertEqual(self.transport.producerState, "producing")
+        heartbeat.idle = -1
+
+    def test_roundTrips(self) -> None:
+        """
+        Answers are counted by how long they took, where somebody wants that.
+        """
+        heartbeat = self.heartbeat(KeepAlive(1, 2))
+        heartbeat.roundTrips = Histogram()
+        self.advance(1.125)
+        heartbeat.heard()
+        self.assertEqual((heartbeat.roundTrips.total, heartbeat.roundTrips.sum), (1, 0.125))
+        heartbeat.stop()
 
     def test_death(self) -> None:
         """

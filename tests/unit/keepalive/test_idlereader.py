@@ -20,6 +20,7 @@ from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from kaproto.keepalive.histogram import Histogram
 from kaproto.keepalive.idlereader import BATCH, WAKES, IdleReader
 from kaproto.keepalive.liveness import Liveness
 from kaproto.keepalive.pacemaker import Pacemaker
@@ -37,6 +38,7 @@ class Connected(Protocol):
     pong = PONG
     pingedAt: float | None = None
     latency: float | None = None
+    roundTrips: Histogram | None = None
 
     def __init__(self, liveness: Liveness) -> None:
         self.liveness = liveness
@@ -171,6 +173,20 @@ class IdleReaderTests(SynchronousTestCase):
         self.assertEqual(connected.liveness.unanswered, 0)
         self.assertEqual(connected.received, b"")
         self.assertGreaterEqual(connected.idle, 0)
+
+    def test_latency(self) -> None:
+        """
+        The answer to a ping is measured, and counted where that is wanted, as
+        L{Histogram.add} counts it.
+        """
+        connected = self.idle()
+        for roundTrips in (None, Histogram()):
+            connected.pingedAt, connected.roundTrips = 0.0, roundTrips
+            self.send(connected, PONG)
+            self.assertEqual((connected.latency, connected.pingedAt), (0.125, None))
+        expected = Histogram()
+        expected.add(0.125)
+        self.assertEqual(connected.roundTrips, expected)
 
     def test_twoPongs(self) -> None:
         """
