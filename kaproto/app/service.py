@@ -23,7 +23,6 @@ from twisted.internet.interfaces import (
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from kaproto.app.clock import useMonotonicClock
 from kaproto.app.collector import GCTuning
 from kaproto.app.listening import explain, isExposed, show
 from kaproto.app.options import Options
@@ -108,7 +107,7 @@ class KaServer(Service):
         self._reloadables = reloadables
         self._problem: str | None = None
         self._started = False
-        self._collector = GCTuning(reactor, lambda: bool(factory.connections))
+        self._collector = GCTuning(factory.clock, lambda: bool(factory.connections))
         self._alone = alone
 
     def privilegedStartService(self) -> None:
@@ -120,7 +119,6 @@ class KaServer(Service):
         super().privilegedStartService()  # type: ignore[no-untyped-call]
         if self._reloadables:
             signal.signal(signal.SIGHUP, self._hangUp)
-        useMonotonicClock(self._reactor)
         limitEventsPerTurn(self._reactor)
         _raiseFileLimit()
         for description, endpoint in self._endpoints:
@@ -210,7 +208,7 @@ class KaServer(Service):
                 count=len(self.factory.connections),
                 grace=self._grace,
             )
-        abort = self._reactor.callLater(self._grace, self.factory.abort)
+        abort = self.factory.clock.callLater(self._grace, self.factory.abort)
         await self.factory.drain()
         if abort.active():
             abort.cancel()

@@ -22,9 +22,9 @@ from kaproto.backends.relay import Relay
 from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol
 from kaproto.errors import ConnectionClosed, RemoteError, UpstreamLost
 from kaproto.interfaces import IBackend, ISession, OpenRequest
+from kaproto.keepalive.clock import monotonicClock
 from kaproto.keepalive.deadline import Deadline
 from kaproto.keepalive.liveness import KeepAlive
-from kaproto.keepalive.pacemaker import monotonicSeconds
 from kaproto.logbounds import BOUNDS
 from kaproto.peer import Peer
 from kaproto.security.saslclient import Login
@@ -79,9 +79,8 @@ class Gateway:
         self.libvirtd = f"libvirtd behind this gateway ({description})"
         self._endpoint = endpoint
         self._keepAlive = keepAlive
-        self._clock = clock
+        self._clock = monotonicClock(clock)
         self._forwardIdentity = forwardIdentity
-        self._seconds = monotonicSeconds(clock)
 
     def __str__(self) -> str:
         """
@@ -105,7 +104,7 @@ class Gateway:
 
     async def _open(self, peer: Peer, request: OpenRequest) -> ISession:
         opening = Deferred.fromCoroutine(self._connect(peer, request))
-        expiry = Deadline(self._clock, self._seconds, self.openTimeout, opening.cancel)
+        expiry = Deadline(self._clock, self._clock.seconds, self.openTimeout, opening.cancel)
         try:
             return _GatewaySession(self, await opening)
         except RemoteError:

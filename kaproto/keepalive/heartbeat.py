@@ -24,10 +24,11 @@ from weakref import WeakValueDictionary
 from twisted.internet.interfaces import IReactorTime, ITransport
 
 from kaproto.errors import KeepAliveTimeout
+from kaproto.keepalive.clock import MonotonicClock, monotonicClock
 from kaproto.keepalive.histogram import Histogram
 from kaproto.keepalive.idlereader import IdleReader
 from kaproto.keepalive.liveness import KeepAlive, Liveness, Verdict
-from kaproto.keepalive.pacemaker import Pacemaker, monotonicSeconds
+from kaproto.keepalive.pacemaker import Pacemaker
 from kaproto.transport import StreamTransport, hasUnread, writeNow
 
 __all__ = ["Heartbeat", "Monitor"]
@@ -44,14 +45,17 @@ class Monitor:
     __slots__ = ("__weakref__", "idleReader", "pacemaker")
 
     def __init__(self, clock: IReactorTime) -> None:
-        self.pacemaker = Pacemaker(clock, monotonicSeconds(clock))
-        self.idleReader = IdleReader.orNone(clock, self.pacemaker)
+        self.pacemaker = Pacemaker(clock)
+        reactor = clock.reactor if isinstance(clock, MonotonicClock) else clock
+        self.idleReader = IdleReader.orNone(reactor, self.pacemaker)
 
     @classmethod
     def of(cls, clock: IReactorTime) -> Monitor:
         """
+        @param clock: a reactor, its L{monotonicClock} or a L{twisted.internet.task.Clock}.
         @return: the one of this reactor, which lives as long as anybody refers to it.
         """
+        clock = monotonicClock(clock)
         monitor = _monitors.get(clock)
         if monitor is None:
             monitor = _monitors[clock] = cls(clock)

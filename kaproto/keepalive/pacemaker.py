@@ -7,12 +7,10 @@ different intervals they have.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import Final, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.internet.task import Clock, LoopingCall
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 __all__ = [
@@ -23,7 +21,6 @@ __all__ = [
     "TICK",
     "Pacemaker",
     "Watched",
-    "monotonicSeconds",
 ]
 
 TICK: Final = 1 / 32
@@ -59,18 +56,6 @@ _LOOK_AT_CLOCK_EVERY: Final = 16
 _NOWHERE: Final = -1
 _SOON: Final = -2
 _ROUNDING: Final = 1e-6
-
-
-def monotonicSeconds(clock: IReactorTime) -> Callable[[], float]:
-    """
-    The reactor's own C{seconds} is the wall clock, which administrators and NTP set forward and
-    back.
-
-    @return: C{time.monotonic} for a reactor, and a L{Clock}'s own time for a L{Clock}.
-    """
-    if isinstance(clock, Clock):
-        return clock.seconds
-    return time.monotonic
 
 
 class Watched(Protocol):
@@ -112,15 +97,14 @@ class Pacemaker:
 
     _log = Logger()
 
-    def __init__(self, clock: IReactorTime, seconds: Callable[[], float]) -> None:
+    def __init__(self, clock: IReactorTime) -> None:
         """
         @param clock: where the turns and continuations are scheduled.
-        @param seconds: a monotonic clock.
         """
         self._clock = clock
-        self.seconds = seconds
+        self.seconds = clock.seconds
         self._pings: list[Watched] = []
-        self._offset = seconds()
+        self._offset = self.seconds()
         self._turned = self._offset
         self._slots: dict[int, set[Watched]] = {}
         self._hand = 0

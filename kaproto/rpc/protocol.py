@@ -12,6 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kaproto.errors import KeepAliveTimeout, PeerFlooded
+from kaproto.keepalive.clock import monotonicClock
 from kaproto.keepalive.heartbeat import Heartbeat, Monitor
 from kaproto.keepalive.histogram import Histogram
 from kaproto.keepalive.liveness import KeepAlive
@@ -35,8 +36,8 @@ class KeepAliveFactory(Factory):
     """
     What the connections of one factory share.
 
-    @ivar clock: where timeouts are scheduled.
-    @ivar seconds: a monotonic clock.
+    @ivar clock: where timeouts are scheduled, by the monotonic clock.
+    @ivar seconds: the monotonic clock.
     @ivar limits: what each peer may cost, and how long it is waited for.  Replace it to change
         them.
     @ivar roundTrips: how long the answers to pings took.
@@ -55,10 +56,10 @@ class KeepAliveFactory(Factory):
             from twisted.internet import reactor
 
             clock = IReactorTime(reactor)
-        self.clock = clock
+        self.clock = monotonicClock(clock)
+        self.seconds = self.clock.seconds
         # While there is a factory, its reactor's monitor is kept between two connections.
         self._monitor = Monitor.of(clock)
-        self.seconds = self._monitor.pacemaker.seconds
         self.roundTrips = Histogram()
 
 

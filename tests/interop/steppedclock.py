@@ -1,14 +1,16 @@
 """
-Runs twistd with a wall clock that the test can step, while the monotonic clock is left alone.
+Runs twistd, or a script, with a wall clock that the test can step, but no other clock.
 
 A step of the machine's own clock would be felt by everybody on it.  So the functions that tell
 the wall clock's time are replaced before anything else is imported, and add an offset which
 another process can change at any time.
 
-Usage: C{python steppedclock.py OFFSETFILE TWISTD-ARGUMENTS...}
+Usage: C{python steppedclock.py OFFSETFILE TWISTD-ARGUMENTS...} or
+C{python steppedclock.py OFFSETFILE SCRIPT.py ARGUMENTS...}
 """
 
 import mmap
+import runpy
 import struct
 import sys
 import time
@@ -33,7 +35,7 @@ def pack(seconds: int) -> bytes:
 
 def main() -> None:
     """
-    Replace the clock, then be twistd.
+    Replace the clock, then run the program.
     """
     with open(sys.argv.pop(1), "rb") as file:
         shared = mmap.mmap(file.fileno(), SIZE, prot=mmap.PROT_READ)
@@ -47,9 +49,13 @@ def main() -> None:
     time.time = lambda: trueTime() + offset()
     time.time_ns = lambda: trueNanoseconds() + offset() * 10**9
 
-    from twisted.scripts.twistd import run
+    if sys.argv[1].endswith(".py"):
+        del sys.argv[0]
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    else:
+        from twisted.scripts.twistd import run
 
-    run()
+        run()
 
 
 if __name__ == "__main__":

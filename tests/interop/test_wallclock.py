@@ -11,8 +11,8 @@ import sys
 import time
 from datetime import datetime
 
-from tests.interop import steppedclock, wire
-from tests.interop.programs import startVirsh
+from tests.interop import libraryprogram, steppedclock, wire
+from tests.interop.programs import Program, startVirsh
 from tests.interop.rawclient import RawClient
 from tests.interop.servers import KaServer
 from tests.interop.support import InteropTestCase, pause, together, waitUntil
@@ -75,6 +75,48 @@ class WallClockTests(InteropTestCase):
         self.assertApproximates(_fast(server.log, "keepalive timeout"), seconds, 60)
         server.program.signal(signal.SIGTERM)
         self.assertEqual((await server.program.finish(3)).signal, signal.SIGTERM)
+
+    async def _checkLibrary(self, seconds: int) -> None:
+        """
+        Step the clock of a server and a client that use the library only, each with peers that
+        live on and fall silent.
+        """
+        offset = os.path.join(self.privateDirectory(), "offset")
+        _write(offset, 0)
+        script = [sys.executable, steppedclock.__file__, offset, libraryprogram.__file__]
+        server = Program.start(self, [*script, "serve", str(_INTERVAL), str(_COUNT)], os.environ)
+        port = int((await server.waitOutput(r"port (\d+)", timeout=20))[1])
+        target = await KaServer.start(self, "--mode=2")
+        client = Program.start(
+            self, [*script, "connect", target.uri, str(_INTERVAL), str(_COUNT)], os.environ
+        )
+        await client.waitOutput("connected", timeout=20)
+        alive, silent = [await RawClient.connect(self, port) for _client in range(2)]
+        for each in (alive, silent):
+            await each.open()
+        await waitUntil(lambda: alive.pings and silent.pings, "both clients to be pinged")
+
+        _write(offset, seconds)
+        await pause(_DEATH + _INTERVAL)
+        self.assertIsNone(silent.lostAt, "the step killed a client that answers")
+        self.assertNotIn("KeepAliveTimeout", client.output)
+
+        silent.answering = False
+        target.program.signal(signal.SIGSTOP)
+        stopped = time.monotonic()
+        assert silent.wroteAt is not None
+        self.assertApproximates(await silent.waitLost() - silent.wroteAt, _DEATH, 0.3)
+        match = await client.waitOutput(r"at (\S+): KeepAliveTimeout")
+        # The last pong may be as old as an interval, and more.
+        self.assertApproximates(float(match[1]) - stopped, _DEATH - _INTERVAL / 2, _INTERVAL)
+        self.assertIsNone(alive.lostAt)
+        target.program.signal(signal.SIGCONT)
+
+    async def test_library(self) -> None:
+        """
+        Nor does it make a difference to programs that use nothing but the library.
+        """
+        await together(self._checkLibrary(_HOUR), self._checkLibrary(-_HOUR))
 
     async def test_steps(self) -> None:
         """

@@ -19,7 +19,6 @@ from twisted.internet.task import Clock
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
-from kaproto.app.clock import useMonotonicClock
 from kaproto.client import (
     KeepAliveClientFactory,
     KeepAliveClientProtocol,
@@ -53,7 +52,6 @@ async def useClient(reactor: IReactorTime) -> None:
     """
     Everything that a client can do.
     """
-    useMonotonicClock(reactor)
     connection = await connect(
         reactor, "qemu:///system", name="", readOnly=True, keepAlive=KeepAlive(0.5, 3)
     )

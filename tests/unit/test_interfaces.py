@@ -14,6 +14,7 @@ from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword
 from twisted.cred.portal import IRealm
 from twisted.cred.strcred import ICheckerFactory
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IFileDescriptorReceiver,
     IHandshakeListener,
@@ -23,15 +24,17 @@ from twisted.internet.interfaces import (
     IProtocolFactory,
     IPushProducer,
     IReactorFDSet,
+    IReactorTime,
     IReadDescriptor,
     IStreamClientEndpoint,
     IStreamServerEndpoint,
     IStreamServerEndpointStringParser,
 )
 from twisted.internet.task import Clock
-from twisted.internet.testing import MemoryReactor
+from twisted.internet.testing import MemoryReactor, MemoryReactorClock
 from twisted.logger import ILogObserver
 from twisted.plugin import IPlugin, getPlugins
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import Interface, implementer
 from zope.interface.exceptions import Invalid
@@ -51,6 +54,7 @@ from kaproto.interfaces import (
     OpenRequest,
     Refused,
 )
+from kaproto.keepalive.clock import MonotonicClock
 from kaproto.keepalive.idlereader import IdleReader
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.keepalive.pacemaker import Pacemaker
@@ -88,6 +92,7 @@ VERIFIED = {
     "ProxyEndpoint",
     "ProxyParser",
     "MessageProtocol",
+    "MonotonicClock",
     "Realm",
     "RulesPolicy",
     "ScramFile",
@@ -97,6 +102,7 @@ VERIFIED = {
     "TCPKeepAliveParser",
     "TCPKeepAliveServerEndpoint",
     "TLSServerEndpoint",
+    "TimerFD",
     "User",
     "_GatewaySession",
     "_HostSession",
@@ -199,7 +205,7 @@ class ProvidersTests(SynchronousTestCase):
         What reads idle connections is something that a reactor can wait for.
         """
         clock = Clock()
-        reader = IdleReader(cast(IReactorFDSet, MemoryReactor()), Pacemaker(clock, clock.seconds))
+        reader = IdleReader(cast(IReactorFDSet, MemoryReactor()), Pacemaker(clock))
         self.assertTrue(verifyObject(IReadDescriptor, reader))
 
     def test_logBounds(self) -> None:
@@ -207,6 +213,18 @@ class ProvidersTests(SynchronousTestCase):
         The bounds of the log are an observer.
         """
         self.assertTrue(verifyObject(ILogObserver, BOUNDS))
+
+    def test_clock(self) -> None:
+        """
+        The monotonic clock schedules as a reactor does, and a reactor can wait for its alarm.
+        """
+        reactor = MemoryReactorClock()
+        clock = MonotonicClock(reactor)
+        self.assertTrue(verifyObject(IReactorTime, clock))
+        clock.callLater(1, clock.seconds)
+        (alarm,) = reactor.getReaders()
+        self.assertTrue(verifyObject(IReadDescriptor, alarm))
+        alarm.connectionLost(Failure(ConnectionDone()))
 
     def test_programs(self) -> None:
         """

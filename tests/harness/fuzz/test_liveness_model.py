@@ -361,7 +361,7 @@ class Process(RuleBasedStateMachine):
         self.clock.read = self.read
         factory = KeepAliveServerFactory(clock=self.clock, limits=Limits(openTimeout=10**9))
         factory.seconds = lambda: self.monotonic
-        self.pacemaker = Pacemaker(self.clock, factory.seconds)
+        self.pacemaker = Pacemaker(self.clock)
         factory._monitor.pacemaker = self.pacemaker
         self.factory = factory
         self.connections = [Connection(factory, self.clock) for _ in range(2)]

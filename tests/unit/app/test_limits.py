@@ -45,8 +45,7 @@ class AppTestCase(ClockTestCase):
         self.clock: MemoryReactorClock = MemoryReactorClock()
         self.patch(resource, "getrlimit", lambda _which: (1024, 4096))
         self.patch(resource, "setrlimit", lambda *_what: None)
-        for name in ("useMonotonicClock", "limitEventsPerTurn"):
-            self.patch(serviceModule, name, lambda _reactor: None)
+        self.patch(serviceModule, "limitEventsPerTurn", lambda _reactor: None)
         self.handlers: dict[int, Any] = {}
         self.patch(signal, "signal", self.handlers.__setitem__)
         self.directory = Path(self.mktemp()).absolute()

@@ -83,7 +83,7 @@ class IdleReaderTests(SynchronousTestCase):
             raise SkipTest("this system has no epoll")
         self.reactor = MemoryReactorClock()
         clock = Clock()
-        self.pacemaker = Pacemaker(clock, clock.seconds)
+        self.pacemaker = Pacemaker(clock)
         clock.advance(0.125)
         self.reader = IdleReader(cast(IReactorFDSet, self.reactor), self.pacemaker)
 

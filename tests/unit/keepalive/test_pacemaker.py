@@ -4,7 +4,6 @@ Tests for L{kaproto.keepalive.pacemaker}.
 
 from __future__ import annotations
 
-import time
 import tracemalloc
 from collections.abc import Callable
 from itertools import pairwise
@@ -12,8 +11,7 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet import reactor
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -25,7 +23,6 @@ from kaproto.keepalive.pacemaker import (
     STEP,
     TICK,
     Pacemaker,
-    monotonicSeconds,
 )
 
 ENDLESS = 10_000
@@ -152,7 +149,7 @@ class PacemakerTestCase(SynchronousTestCase):
         Make another clock and pacemaker.
         """
         self.clock = BusyClock()
-        self.pacemaker = Pacemaker(self.clock, self.clock.seconds)
+        self.pacemaker = Pacemaker(self.clock)
 
     def tearDown(self) -> None:
         """
@@ -590,21 +587,6 @@ class StallTests(PacemakerTestCase):
             patient.verdicts, [(1, Verdict.PING), (2, Verdict.PING), (3, Verdict.DEAD)]
         )
 
-    def test_wallClock(self) -> None:
-        """
-        When the wall clock, by which the reactor may schedule, is set forward by an hour, the
-        time is still that of the monotonic clock.
-        """
-        monotonic = [100.0]
-        pacemaker = Pacemaker(self.clock, lambda: monotonic[0])
-        patient = Patient(self.clock, pacemaker, KeepAlive(1, 1))
-        for _ in range(10):
-            monotonic[0] += TICK
-            self.clock.advance(3600)
-        self.assertEqual(pacemaker.now, 10 * TICK)
-        self.assertEqual(patient.verdicts, [])
-        pacemaker.forget(patient)
-
     def test_timeOfDeath(self) -> None:
         """
         Without stalls a silent peer is pinged and found dead within a tick of when that is due,
@@ -998,27 +980,6 @@ class BeatTests(PacemakerTestCase):
         self.assertOnTime(beat, 3)
 
 
-class MonotonicSecondsTests(SynchronousTestCase):
-    """
-    Where monotonic time comes from.
-    """
-
-    def test_reactor(self) -> None:
-        """
-        Beside a reactor, whose clock hangs on the wall, it is the system's monotonic clock.
-        """
-        self.assertIs(monotonicSeconds(IReactorTime(reactor)), time.monotonic)
-
-    def test_clock(self) -> None:
-        """
-        In tests it is the tests' own clock.
-        """
-        clock = Clock()
-        seconds = monotonicSeconds(clock)
-        clock.advance(5)
-        self.assertEqual(seconds(), 5)
-
-
 class ForgottenSlotTests(SynchronousTestCase):
     """
     What is left of peers that are not watched any more.
@@ -1029,7 +990,7 @@ class ForgottenSlotTests(SynchronousTestCase):
         A peer that is watched and forgotten again and again leaves no slots behind.
         """
         clock = Clock()
-        pacemaker = Pacemaker(clock, clock.seconds)
+        pacemaker = Pacemaker(clock)
         other, peer = StillPeer(), StillPeer()
         pacemaker.watch(other, 10**6)
         tracemalloc.start()
@@ -1051,7 +1012,7 @@ class StalledStartTests(SynchronousTestCase):
         It is watched from now on, not after as long as the process was stopped.
         """
         clock = Clock()
-        pacemaker = Pacemaker(clock, clock.seconds)
+        pacemaker = Pacemaker(clock)
         pacemaker.watch(StillPeer(), 10**6)
         clock.rightNow += 60
         peer = StillPeer()

@@ -18,6 +18,7 @@ from kaproto.errors import (
     PeerFlooded,
 )
 from kaproto.keepalive import heartbeat as heartbeatModule
+from kaproto.keepalive.clock import monotonicClock
 from kaproto.keepalive.idlereader import Idler, IdleReader
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.keepalive.pacemaker import STEP
@@ -54,7 +55,7 @@ class FactoryTests(SynchronousTestCase):
         from twisted.internet import reactor
 
         factory = KeepAliveFactory()
-        self.assertIs(factory.clock, reactor)
+        self.assertIs(factory.clock, monotonicClock(IReactorTime(reactor)))
         self.assertIs(factory.seconds, time.monotonic)
 
     def test_clock(self) -> None:

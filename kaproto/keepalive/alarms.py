@@ -1,0 +1,261 @@
+"""
+Alarms: ways to wake a reactor at a time that does not depend on the wall clock.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from math import inf
+from typing import Final, Protocol, cast
+
+import attrs
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IReactorFDSet,
+    IReactorFromThreads,
+    IReactorTime,
+    IReadDescriptor,
+)
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+__all__ = [
+    "AGAIN",
+    "Alarm",
+    "AlarmThread",
+    "TimerFD",
+    "TimerFunctions",
+    "makeAlarm",
+    "timerFunctions",
+]
+
+AGAIN: Final = 1 / 32
+"""
+Seconds after which a L{TimerFD} that has rung and was not set again rings once more.
+"""
+
+_SOONEST: Final = 1e-9
+_LONGEST_WAIT: Final = 3600.0
+_NANOSECONDS: Final = 10**9
+_CLOSED: Final = -1
+
+
+class Alarm(Protocol):
+    """
+    Calls a function in the reactor's thread at a time that the kernel's monotonic clock measures.
+    """
+
+    def set(self, delay: float) -> None:
+        """
+        Ring in C{delay} seconds, in place of any time set before.
+        """
+
+    def stop(self) -> None:
+        """
+        Do not ring, and leave nothing in the reactor.
+        """
+
+
+@attrs.frozen
+class TimerFunctions:
+    """
+    Linux's timerfd.
+
+    @ivar create: makes a file descriptor; raises L{OSError}.
+    @ivar set: makes it readable in some seconds, and again every L{AGAIN} seconds.
+    """
+
+    create: Callable[[], int]
+    set: Callable[[int, float], object]
+
+
+class _Timespec(ctypes.Structure):
+    _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
+
+    @classmethod
+    def of(cls, seconds: float) -> _Timespec:
+        return cls(*divmod(int(seconds * _NANOSECONDS), _NANOSECONDS))
+
+
+class _TimerSpec(ctypes.Structure):
+    """
+    C{struct itimerspec}.
+    """
+
+    _fields_ = (("interval", _Timespec), ("value", _Timespec))
+
+
+def timerFunctions() -> TimerFunctions | None:
+    """
+    @return: what Python has from 3.13 on, else the C library's own functions, else C{None}.
+    """
+    flags = os.O_NONBLOCK | os.O_CLOEXEC
+    create = getattr(os, "timerfd_create", None)
+    if create is not None:
+        set_ = os.timerfd_settime  # type: ignore[attr-defined, unused-ignore]
+        return TimerFunctions(
+            lambda: cast(int, create(time.CLOCK_MONOTONIC, flags=flags)),
+            lambda descriptor, delay: set_(descriptor, initial=delay, interval=AGAIN),
+        )
+    try:
+        library = ctypes.CDLL(None, use_errno=True)
+        libraryCreate, librarySet = library.timerfd_create, library.timerfd_settime
+    except (AttributeError, OSError):
+        return None
+
+    def createTimer() -> int:
+        descriptor: int = libraryCreate(time.CLOCK_MONOTONIC, flags)
+        if descriptor < 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+        return descriptor
+
+    def setTimer(descriptor: int, delay: float) -> object:
+        spec = _TimerSpec(_Timespec.of(AGAIN), _Timespec.of(delay))
+        return librarySet(descriptor, 0, ctypes.byref(spec), None)
+
+    return TimerFunctions(createTimer, setTimer)
+
+
+def makeAlarm(reactor: IReactorTime, ring: Callable[[], object]) -> Alarm:
+    """
+    @param ring: what to call.
+    @return: a L{TimerFD} where the system and the reactor have what it takes, else an
+        L{AlarmThread}.
+    """
+    functions = timerFunctions()
+    if functions is not None and IReactorFDSet.providedBy(reactor):
+        with suppress(OSError):
+            return TimerFD(reactor, ring, functions)
+    return AlarmThread(cast(IReactorFromThreads, reactor), ring)
+
+
+@implementer(IReadDescriptor)
+class TimerFD:
+    """
+    A timerfd, which the reactor waits for among its sockets.
+    """
+
+    def __init__(
+        self, reactor: IReactorTime, ring: Callable[[], object], functions: TimerFunctions
+    ) -> None:
+        """
+        @raise OSError: when there is no file descriptor left.
+        """
+        self._reactor = reactor
+        self._ring = ring
+        self._set = functions.set
+        self._descriptor = functions.create()
+        self._ringing: IDelayedCall | None = None
+
+    def set(self, delay: float) -> None:
+        """
+        Ring in C{delay} seconds.
+        """
+        if self._descriptor != _CLOSED:
+            self._set(self._descriptor, max(delay, _SOONEST))
+            cast(IReactorFDSet, self._reactor).addReader(self)
+
+    def stop(self) -> None:
+        """
+        Leave the reactor.
+        """
+        if self._descriptor != _CLOSED:
+            cast(IReactorFDSet, self._reactor).removeReader(self)
+        self._quiet()
+
+    def _quiet(self) -> None:
+        if self._ringing is not None:
+            self._ringing.cancel()
+            self._ringing = None
+
+    def fileno(self) -> int:
+        """
+        @return: the timerfd.
+        """
+        return self._descriptor
+
+    def logPrefix(self) -> str:
+        """
+        @return: this descriptor's name in the log.
+        """
+        return "monotonic clock"
+
+    def doRead(self) -> None:
+        """
+        The time has come.  Ring once the reactor has read from the sockets that are ready.
+
+        The reactor's C{callLater} does that without a further system call, unless the wall clock is
+        set back right now: then the timerfd, which repeats, comes here again.
+        """
+        with suppress(BlockingIOError):
+            os.read(self._descriptor, 8)
+        self._quiet()
+        self._ringing = self._reactor.callLater(0, self._rings)
+
+    def _rings(self) -> None:
+        self._ringing = None
+        self._ring()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """
+        The reactor has stopped.
+        """
+        os.close(self._descriptor)
+        self._descriptor = _CLOSED
+        self._quiet()
+
+
+class AlarmThread:
+    """
+    A thread that sleeps until it is time, for systems and reactors without timerfd.
+    """
+
+    def __init__(self, reactor: IReactorFromThreads, ring: Callable[[], object]) -> None:
+        self._reactor = reactor
+        self._ring = ring
+        self._lock = threading.Lock()
+        self._due = inf
+        self._thread: threading.Thread | None = None
+        self._waker, self._sleeper = socket.socketpair()
+
+    def set(self, delay: float) -> None:
+        """
+        Ring in C{delay} seconds.
+        """
+        with self._lock:
+            self._due = time.monotonic() + delay
+        if self._thread is None:
+            self._thread = threading.Thread(
+                target=self._wait, name="kaproto monotonic clock", daemon=True
+            )
+            self._thread.start()
+        else:
+            self._waker.send(b"\0")
+
+    def stop(self) -> None:
+        """
+        Let the thread sleep.
+        """
+        with self._lock:
+            self._due = inf
+
+    def _wait(self) -> None:
+        while True:
+            with self._lock:
+                left = self._due - time.monotonic()
+                if left <= 0:
+                    self._due = inf
+            if left <= 0:
+                self._reactor.callFromThread(self._ring)
+            else:
+                # A socket's timeout is relative: no change of the wall clock moves it.
+                self._sleeper.settimeout(min(left, _LONGEST_WAIT))
+                with suppress(TimeoutError):
+                    self._sleeper.recv(64)

@@ -1,0 +1,68 @@
+"""
+A program that uses nothing but the library, with no service around it.
+
+Usage: C{python libraryprogram.py serve INTERVAL COUNT} or
+C{python libraryprogram.py connect URI INTERVAL COUNT}
+"""
+
+import sys
+import time
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.interfaces import IReactorTCP, IReactorTime
+from twisted.internet.task import react
+
+from kaproto.client import connect
+from kaproto.keepalive.liveness import KeepAlive
+from kaproto.policies import Mandatory
+from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
+
+
+class Server(KeepAliveServerProtocol):
+    """
+    Says when it was closed, and why.
+    """
+
+    def connectionMade(self) -> None:
+        """
+        Wait for the end.
+        """
+        super().connectionMade()
+        self.whenClosed().addCallback(say)
+
+
+def say(reason: object) -> None:
+    """
+    Print something with the time at which it happened, on the clock that all processes share.
+    """
+    print(f"at {time.monotonic()}: {reason!r}", flush=True)
+
+
+async def serve(reactor: IReactorTCP, interval: str, count: str) -> None:
+    """
+    Serve for ever, on a port that is printed.
+    """
+    factory = KeepAliveServerFactory(Mandatory(KeepAlive(float(interval), int(count))))
+    factory.protocol = Server
+    endpoint = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
+    port = await endpoint.listen(factory)
+    address = port.getHost()
+    assert isinstance(address, IPv4Address)
+    print(f"listening on port {address.port}", flush=True)
+    await Deferred()
+
+
+async def talk(reactor: IReactorTime, uri: str, interval: str, count: str) -> None:
+    """
+    Connect, and say when the connection was closed and why.
+    """
+    connection = await connect(reactor, uri)
+    connection.setKeepAlive(float(interval), int(count))
+    say("connected")
+    say(await connection.whenClosed())
+
+
+if __name__ == "__main__":
+    react(serve if sys.argv[1] == "serve" else talk, sys.argv[2:])

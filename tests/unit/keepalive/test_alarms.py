@@ -1,0 +1,362 @@
+"""
+Tests for L{kaproto.keepalive.alarms}.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import select
+import threading
+import time
+from collections.abc import Callable
+from queue import Empty, Queue
+from unittest.mock import patch
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IReactorFDSet
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from kaproto.keepalive.alarms import (
+    AGAIN,
+    AlarmThread,
+    TimerFD,
+    TimerFunctions,
+    makeAlarm,
+    timerFunctions,
+)
+
+PATIENCE = 10.0
+
+
+class FakeTimer:
+    """
+    Stands in for timerfd: a pipe.
+    """
+
+    def __init__(self) -> None:
+        self.delays: list[float] = []
+        self.functions = TimerFunctions(self.create, self.set)
+
+    def create(self) -> int:
+        """
+        Make something readable.
+        """
+        self.descriptor, self.far = os.pipe2(os.O_NONBLOCK)
+        return self.descriptor
+
+    def set(self, descriptor: int, delay: float) -> None:
+        """
+        Note the delay.
+        """
+        self.delays.append(delay)
+
+    def expire(self) -> None:
+        """
+        Do what the kernel does.
+        """
+        os.write(self.far, bytes(8))
+
+
+class TimerFDTests(SynchronousTestCase):
+    """
+    Tests for L{TimerFD}.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make an alarm.
+        """
+        self.timer = FakeTimer()
+        self.reactor = MemoryReactorClock()
+        self.rung: list[float] = []
+        self.alarm = TimerFD(self.reactor, self.ring, self.timer.functions)
+        self.addCleanup(os.close, self.timer.far)
+
+    def ring(self) -> None:
+        """
+        Note the time.
+        """
+        self.rung.append(self.reactor.seconds())
+
+    def tearDown(self) -> None:
+        """
+        The reactor stops: the file descriptor is closed.
+        """
+        descriptor = self.alarm.fileno()
+        if descriptor >= 0:
+            self.alarm.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(self.alarm.fileno(), -1)
+        self.assertRaises(OSError, os.fstat, self.timer.descriptor)
+        self.alarm.set(1)
+        self.alarm.stop()
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_name(self) -> None:
+        """
+        It has a name in the log.
+        """
+        self.assertEqual(self.alarm.logPrefix(), "monotonic clock")
+
+    def test_rings(self) -> None:
+        """
+        It rings when the timer has expired and the reactor has read the other sockets.
+        """
+        self.alarm.set(5)
+        self.assertEqual(self.timer.delays, [5])
+        self.assertEqual(self.reactor.getReaders(), [self.alarm])
+        self.timer.expire()
+        self.alarm.doRead()
+        self.assertEqual(self.rung, [])
+        self.reactor.advance(0)
+        self.assertEqual(len(self.rung), 1)
+        self.assertRaises(BlockingIOError, os.read, self.timer.descriptor, 8)
+
+    def test_now(self) -> None:
+        """
+        A delay of zero, by which the kernel would stop the timer, is one of a nanosecond.
+        """
+        self.alarm.set(0)
+        self.assertEqual(self.timer.delays, [1e-9])
+
+    def test_wallClockSetBack(self) -> None:
+        """
+        When the wall clock is set back after the timer has expired and before the reactor makes
+        its call, the timer, which repeats, sees to it that the call is made all the same, and once.
+        """
+        self.alarm.set(5)
+        self.timer.expire()
+        self.alarm.doRead()
+        self.reactor.rightNow -= 3600
+        self.reactor.advance(AGAIN)
+        self.assertEqual(self.rung, [])
+        self.timer.expire()
+        self.alarm.doRead()
+        self.reactor.advance(0)
+        self.assertEqual(len(self.rung), 1)
+        self.reactor.advance(7200)
+        self.assertEqual(len(self.rung), 1)
+
+    def test_notExpired(self) -> None:
+        """
+        A timer that was set again meanwhile has nothing to be read, which does no harm.
+        """
+        self.alarm.set(5)
+        self.alarm.doRead()
+        self.reactor.advance(0)
+        self.assertEqual(len(self.rung), 1)
+
+    def test_stop(self) -> None:
+        """
+        Nothing is left in the reactor.
+        """
+        self.alarm.set(5)
+        self.alarm.doRead()
+        self.alarm.stop()
+        self.assertEqual((self.reactor.getReaders(), self.reactor.getDelayedCalls()), ([], []))
+        self.assertEqual(self.rung, [])
+
+
+class TimerFunctionsTests(SynchronousTestCase):
+    """
+    Tests for L{timerFunctions}.
+    """
+
+    def assertExpires(self, functions: TimerFunctions) -> None:
+        """
+        Fail unless a timer becomes readable at its time, and again after that.
+        """
+        descriptor = functions.create()
+        self.addCleanup(os.close, descriptor)
+        begun = time.monotonic()
+        functions.set(descriptor, 0.01)
+        self.assertRaises(BlockingIOError, os.read, descriptor, 8)
+        for bound in (0.01, 0.01 + AGAIN):
+            self.assertEqual(select.select([descriptor], [], [], PATIENCE)[0], [descriptor])
+            self.assertGreaterEqual(time.monotonic() - begun, bound)
+            os.read(descriptor, 8)
+        functions.set(descriptor, 2147483.25)
+        self.assertEqual(select.select([descriptor], [], [], 0)[0], [])
+
+    def test_system(self) -> None:
+        """
+        What this Python has.
+        """
+        functions = timerFunctions()
+        assert functions is not None
+        self.assertExpires(functions)
+
+    def test_library(self) -> None:
+        """
+        What Python before 3.13 has: the C library's functions.
+        """
+        with patch.object(os, "timerfd_create", None, create=True):
+            functions = timerFunctions()
+            assert functions is not None
+            self.assertExpires(functions)
+
+    def test_python(self) -> None:
+        """
+        Python's own functions get the clock, the flags and the seconds.
+        """
+        calls: list[object] = []
+
+        def create(*args: object, **kw: object) -> int:
+            calls.append((args, kw))
+            return 7
+
+        def setTime(*args: object, **kw: object) -> None:
+            calls.append((args, kw))
+
+        with (
+            patch.object(os, "timerfd_create", create, create=True),
+            patch.object(os, "timerfd_settime", setTime, create=True),
+        ):
+            functions = timerFunctions()
+        assert functions is not None
+        self.assertEqual(functions.create(), 7)
+        functions.set(7, 1.5)
+        flags = os.O_NONBLOCK | os.O_CLOEXEC
+        self.assertEqual(
+            calls,
+            [
+                ((time.CLOCK_MONOTONIC,), {"flags": flags}),
+                ((7,), {"initial": 1.5, "interval": AGAIN}),
+            ],
+        )
+
+    def test_libraryFails(self) -> None:
+        """
+        An error of the C library's is an L{OSError}.
+        """
+
+        class Library:
+            timerfd_settime = None
+
+            @staticmethod
+            def timerfd_create(_clock: int, _flags: int) -> int:
+                """
+                Fail as Linux does.
+                """
+                ctypes.set_errno(errno.EMFILE)
+                return -1
+
+        with (
+            patch.object(os, "timerfd_create", None, create=True),
+            patch.object(ctypes, "CDLL", lambda *_args, **_kw: Library),
+        ):
+            functions = timerFunctions()
+        assert functions is not None
+        self.assertEqual(self.assertRaises(OSError, functions.create).errno, errno.EMFILE)
+
+    def test_none(self) -> None:
+        """
+        Other systems have neither.
+        """
+        with (
+            patch.object(os, "timerfd_create", None, create=True),
+            patch.object(ctypes, "CDLL", lambda *_args, **_kw: object()),
+        ):
+            self.assertIsNone(timerFunctions())
+
+
+class ThreadsReactor:
+    """
+    As much of a reactor as a thread needs.
+    """
+
+    def __init__(self) -> None:
+        self.queue: Queue[tuple[Callable[[], object], int]] = Queue()
+
+    def callFromThread(self, function: Callable[[], object]) -> None:
+        """
+        Note what is to be called, and by whom.
+        """
+        self.queue.put((function, threading.get_ident()))
+
+
+class AlarmThreadTests(SynchronousTestCase):
+    """
+    Tests for L{AlarmThread}.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make an alarm.
+        """
+        self.reactor = ThreadsReactor()
+        self.alarm = AlarmThread(self.reactor, self.ring)  # type: ignore[arg-type]
+
+    def ring(self) -> None:
+        """
+        Is only told from others.
+        """
+
+    def test_rings(self) -> None:
+        """
+        It rings in the reactor's thread, once for each time it is set, and not early.
+        """
+        for _ in range(2):
+            begun = time.monotonic()
+            self.alarm.set(0.01)
+            function, thread = self.reactor.queue.get(timeout=PATIENCE)
+            self.assertGreaterEqual(time.monotonic() - begun, 0.01)
+            self.assertEqual(function, self.ring)
+            self.assertNotEqual(thread, threading.get_ident())
+        self.assertRaises(Empty, self.reactor.queue.get_nowait)
+
+    def test_earlier(self) -> None:
+        """
+        An earlier time takes the place of a later one.
+        """
+        self.alarm.set(3600)
+        self.alarm.set(0)
+        self.reactor.queue.get(timeout=PATIENCE)
+
+    def test_stop(self) -> None:
+        """
+        An alarm that was stopped does not ring.
+        """
+        self.alarm.set(0.02)
+        self.alarm.stop()
+        self.assertRaises(Empty, self.reactor.queue.get, timeout=0.05)
+        self.alarm.set(0)
+        self.reactor.queue.get(timeout=PATIENCE)
+
+
+class MakeAlarmTests(SynchronousTestCase):
+    """
+    Tests for L{makeAlarm}.
+    """
+
+    def test_timer(self) -> None:
+        """
+        A reactor that waits for file descriptors waits for a timerfd.
+        """
+        reactor = MemoryReactorClock()
+        self.assertTrue(IReactorFDSet.providedBy(reactor))
+        alarm = makeAlarm(reactor, lambda: None)
+        assert isinstance(alarm, TimerFD)
+        alarm.connectionLost(Failure(ConnectionDone()))
+
+    def test_thread(self) -> None:
+        """
+        Any other reactor, or system, gets a thread, and so does a process that has as many files
+        open as it may.
+        """
+
+        def create() -> int:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        full = TimerFunctions(create, lambda _descriptor, _delay: None)
+        for reactor, functions in (
+            (Clock(), timerFunctions()),
+            (MemoryReactorClock(), None),
+            (MemoryReactorClock(), full),
+        ):
+            with patch("kaproto.keepalive.alarms.timerFunctions", return_value=functions):
+                self.assertIsInstance(makeAlarm(reactor, lambda: None), AlarmThread)
