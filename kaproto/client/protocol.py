@@ -126,17 +126,8 @@ class KeepAliveClientProtocol(KeepAliveProtocol):
 
     async def _negotiate(self) -> None:
         factory = self.factory
-        try:
-            logIn = None if factory.login is None else partial(self._logIn, factory.login)
-            self.keepAliveSupported = await negotiate(
-                self._callRemote, factory.name, factory.flags, logIn
-            )
-            if factory.registersCloseCallback:
-                await self._askForFarewell()
-        except XDRError as error:
-            raise RemoteProtocolError(
-                f"the server's answer during open cannot be decoded: {error}"
-            ) from error
+        if not factory.startsOpen:
+            await self._openRemote()
         self.clearDeadline()
         self._open = True
         if self.keepAliveSupported:
@@ -150,6 +141,20 @@ class KeepAliveClientProtocol(KeepAliveProtocol):
             waiting, self._waitingOpen = self._waitingOpen, []
             for each in waiting:
                 each.callback(self)
+
+    async def _openRemote(self) -> None:
+        factory = self.factory
+        logIn = None if factory.login is None else partial(self._logIn, factory.login)
+        try:
+            self.keepAliveSupported = await negotiate(
+                self._callRemote, factory.name, factory.flags, logIn, ask=factory.asksForKeepAlive
+            )
+            if factory.registersCloseCallback:
+                await self._askForFarewell()
+        except XDRError as error:
+            raise RemoteProtocolError(
+                f"the server's answer during open cannot be decoded: {error}"
+            ) from error
 
     async def _askForFarewell(self) -> None:
         try:
@@ -382,12 +387,18 @@ class KeepAliveClientFactory(KeepAliveFactory):
     @ivar login: the name and the password, for servers that want them.
     @ivar onOpen: is called with each connection once it is open; the connection counts as open
         when what it returns has fired.
+    @ivar asksForKeepAlive: whether to ask the server for keepalive, by which a client says that
+        it answers pings.  A server that was not asked does not ping, and may refuse to open.
     @ivar registersCloseCallback: whether to ask the server to say why, when it closes.
+    @ivar startsOpen: whether the connection is open at once, without C{CONNECT_OPEN}: for servers
+        made with C{KeepAliveServerFactory(startsOpen=True)}.
     @ivar limits: for how long the server is waited for.
     """
 
     protocol = KeepAliveClientProtocol
+    asksForKeepAlive = True
     registersCloseCallback = True
+    startsOpen = False
 
     def __init__(
         self,

@@ -223,6 +223,8 @@ async def negotiate(
     name: str,
     flags: int = 0,
     authenticate: Callable[[list[int]], Awaitable[None]] | None = None,
+    *,
+    ask: bool = True,
 ) -> bool:
     """
     Open a connection, as the client: authenticate, ask for keepalive, open.
@@ -233,7 +235,8 @@ async def negotiate(
     @param name: what to open, as L{OpenRequest} has it.
     @param flags: as L{OpenRequest} has them.
     @param authenticate: authenticates by one of the L{AuthType}s that it is given.
-    @return: whether the server has keepalive and so may be pinged.
+    @param ask: whether to ask for keepalive.
+    @return: whether the server was asked for keepalive and has it, and so may be pinged.
     @raise AuthenticationFailed: when the server wants something that C{authenticate} cannot do.
     @raise RemoteError: when the server refuses.
     """
@@ -254,13 +257,17 @@ async def negotiate(
                     f"the server wants authentication by {wanted}, and none was given"
                 )
             await authenticate(types)
-    try:
-        feature = Packer().int32(Feature.PROGRAM_KEEPALIVE).packed()
-        supported = Unpacker(await call(Procedure.CONNECT_SUPPORTS_FEATURE, feature)).int32() != 0
-    except RemoteError:
-        supported = False
+    supported = ask and await _supportsKeepAlive(call)
     await call(Procedure.CONNECT_OPEN, Packer().optionalString(name).uint32(flags).packed())
     return supported
+
+
+async def _supportsKeepAlive(call: Callable[[int, bytes], Awaitable[bytes]]) -> bool:
+    feature = Packer().int32(Feature.PROGRAM_KEEPALIVE).packed()
+    try:
+        return Unpacker(await call(Procedure.CONNECT_SUPPORTS_FEATURE, feature)).int32() != 0
+    except RemoteError:
+        return False
 
 
 _AUTH_TYPES_MAX: Final = 20

@@ -380,6 +380,40 @@ class OpenTests(ClientTestCase):
         self.assertEqual(wire.taken(), PING)
 
 
+class WaysToOpenTests(ClientTestCase):
+    """
+    Clients that open differently.
+    """
+
+    def test_withoutAsking(self) -> None:
+        """
+        A client that does not ask for keepalive opens, and may not ping.
+        """
+        factory = self.factory()
+        factory.asksForKeepAlive = False
+        wire = self.connect(factory)
+        calls = [each.procedure for each in self.answerAll(wire)]
+        self.assertEqual(calls[:2], [Procedure.AUTH_LIST, Procedure.CONNECT_OPEN])
+        self.assertTrue(wire.protocol.isAlive())
+        self.assertFalse(wire.protocol.keepAliveSupported)
+
+    def test_startsOpen(self) -> None:
+        """
+        Where no C{CONNECT_OPEN} is known, a client calls at once.
+        """
+        factory = self.factory()
+        factory.startsOpen = True
+        server = KeepAliveServerFactory(programs=[Probe()], clock=self.clock, startsOpen=True)
+        pair = self.pair(server, factory)
+        self.assertTrue(pair.client.isAlive())
+        result = pair.client.call(Probe.number, Probe.ECHO, b"abcd")
+        pair.flush()
+        self.assertEqual(self.successResultOf(result), b"abcd")
+        closed = pair.client.close()
+        pair.flush()
+        self.assertIsInstance(self.successResultOf(closed), ConnectionClosed)
+
+
 class HookTests(ClientTestCase):
     """
     The factory's hook that runs after each open.
