@@ -97,9 +97,7 @@ def endpointFor(
         return UNIXClientEndpoint(reactor, parsed.socket), parsed.name
     endpoint = HostnameEndpoint(reactor, parsed.host, parsed.port)
     if parsed.transport == "tls":
-        pkipath = parsed.parameters.get("pkipath")
-        files = clientFiles(None if pkipath is None else Path(pkipath))
-        verify = parsed.parameters.get("no_verify", "0") == "0"
-        context = ClientContextFactory(files, parsed.host, verify=verify)
+        files = clientFiles(None if parsed.pkipath is None else Path(parsed.pkipath))
+        context = ClientContextFactory(files, parsed.host, verify=parsed.verify)
         return wrapClientTLS(context, endpoint), parsed.name
     return endpoint, parsed.name

@@ -31,12 +31,10 @@ def loginFor(uri: str) -> Login | None:
     if not isURI(uri):
         return None
     parsed = parseURI(uri)
-    path = parsed.parameters.get("authfile")
-    if path is None:
+    if parsed.authfile is None:
         return None
-    login = readLogin(Path(path), parsed.host or _LOCAL)
-    _sasl, dot, mechanism = parsed.parameters.get("auth", "").partition(".")
-    return attrs.evolve(login, mechanism=mechanism.upper()) if dot else login
+    login = readLogin(Path(parsed.authfile), parsed.host or _LOCAL)
+    return attrs.evolve(login, mechanism=parsed.mechanism)
 
 
 def readLogin(path: Path, host: str) -> Login:
