@@ -32,7 +32,7 @@ FLOORS: Final = (
     {"kaproto.records"},
     {"kaproto.policies", "kaproto.program"},
     {"kaproto.rpc"},
-    {"kaproto.client", "kaproto.server"},
+    {"kaproto.client", "kaproto.server", "kaproto.watch"},
     {"kaproto.backends", "kaproto.testing"},
     {"kaproto.app"},
 )
@@ -51,6 +51,7 @@ DOORS: Final = {
     "kaproto.program",
     "kaproto.server",
     "kaproto.testing",
+    "kaproto.watch",
 }
 """
 The modules that applications import.  What is not in one of their C{__all__} may move without

@@ -6,25 +6,26 @@ that makes the network swallow everything.
 from __future__ import annotations
 
 from collections import deque
-from typing import Final, Generic, TypeVar
+from collections.abc import Iterable
+from typing import Any, Final, Generic, TypeVar, cast
 
 import attrs
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IAddress, IPushProducer
+from twisted.internet.interfaces import IAddress, IProtocolFactory, IPushProducer
+from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol
 from kaproto.keepalive.pacemaker import TICK
-from kaproto.rpc.protocol import KeepAliveProtocol
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
 
-__all__ = ["ConnectedPair", "MemoryTransport", "Sent", "connectedPair"]
+__all__ = ["ConnectedPair", "MemoryTransport", "Sent", "connectedPair", "memoryPair"]
 
 _BUFFER_SIZE: Final = 65536
-_Server = TypeVar("_Server", bound=KeepAliveServerProtocol)
-_Client = TypeVar("_Client", bound=KeepAliveClientProtocol)
+_Server = TypeVar("_Server")
+_Client = TypeVar("_Client")
 
 
 @attrs.frozen
@@ -65,10 +66,10 @@ class MemoryTransport:
         self._losing = False
         self._aborting = False
         self._lost = False
-        self._protocol: KeepAliveProtocol | None = None
+        self._protocol: Protocol | None = None
         self._other: MemoryTransport | None = None
 
-    def attach(self, protocol: KeepAliveProtocol, other: MemoryTransport) -> None:
+    def attach(self, protocol: Protocol, other: MemoryTransport) -> None:
         """
         Connect a protocol to this end.
 
@@ -84,6 +85,19 @@ class MemoryTransport:
         Whether the protocol has been told that the connection is gone.
         """
         return self._lost
+
+    @property
+    def disconnecting(self) -> bool:
+        """
+        Whether the protocol has closed the connection.
+        """
+        return self._losing
+
+    def writeSequence(self, data: Iterable[bytes], /) -> None:
+        """
+        Send several pieces.
+        """
+        self.write(b"".join(data))
 
     def write(self, data: bytes, /) -> None:
         """
@@ -255,18 +269,33 @@ def connectedPair(
     clock = serverFactory.clock
     if not isinstance(clock, Clock) or clientFactory.clock is not clock:
         raise TypeError("make both factories with clock= the same twisted.internet.task.Clock")
+    pair: ConnectedPair[KeepAliveServerProtocol, KeepAliveClientProtocol] = memoryPair(
+        serverFactory, clientFactory, clock
+    )
+    if flush:
+        pair.flush()
+    return pair
+
+
+def memoryPair(
+    serverFactory: IProtocolFactory, clientFactory: IProtocolFactory, clock: Clock
+) -> ConnectedPair[Any, Any]:
+    """
+    Connect the protocols of any two factories, such as those that L{kaproto.watch.watched} and
+    L{kaproto.watch.watchedClient} make.
+
+    @param serverFactory: asked for one protocol.
+    @param clientFactory: asked for one too.
+    @param clock: the one with which both were made.
+    @return: the pair; nothing is delivered yet.
+    """
     sent: list[Sent] = []
     serverAddress = IPv4Address("TCP", "127.0.0.1", 16509)
     clientAddress = IPv4Address("TCP", "127.0.0.1", 54321)
     server = serverFactory.buildProtocol(clientAddress)
     client = clientFactory.buildProtocol(serverAddress)
-    assert isinstance(server, KeepAliveServerProtocol)
-    assert isinstance(client, KeepAliveClientProtocol)
     serverTransport = MemoryTransport("server", clock, sent, clientAddress)
     clientTransport = MemoryTransport("client", clock, sent, serverAddress)
-    serverTransport.attach(server, clientTransport)
-    clientTransport.attach(client, serverTransport)
-    pair = ConnectedPair(clock, server, client, serverTransport, clientTransport, sent)
-    if flush:
-        pair.flush()
-    return pair
+    serverTransport.attach(cast(Protocol, server), clientTransport)
+    clientTransport.attach(cast(Protocol, client), serverTransport)
+    return ConnectedPair(clock, server, client, serverTransport, clientTransport, sent)

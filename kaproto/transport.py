@@ -22,6 +22,7 @@ __all__ = [
     "identify",
     "paceAccepts",
     "unixCredentials",
+    "unsent",
     "writeNow",
 ]
 
@@ -145,6 +146,16 @@ def hasUnread(transport: StreamTransport) -> bool | None:
     except OSError:
         return False
     return True
+
+
+def unsent(transport: object) -> bool:
+    """
+    @return: whether a transport of Twisted's own has bytes that the kernel has not taken yet.
+    """
+    connection = connectionOf(transport)
+    return connection is not None and bool(
+        connection.dataBuffer or getattr(connection, "_tempDataBuffer", None)
+    )
 
 
 def paceAccepts(transport: StreamTransport, clock: IReactorTime) -> None:

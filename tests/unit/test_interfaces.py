@@ -78,21 +78,25 @@ from kaproto.testing import connectedPair
 from tests.pki import Authority, distinguished
 
 VERIFIED = {
+    "AMPCodec",
     "ApplicationBackend",
     "ClientContextFactory",
     "EmbeddedHost",
     "Gateway",
     "IdleReader",
+    "IntNCodec",
     "KeepAliveClientProtocol",
     "KeepAliveServerProtocol",
     "LibvirtTLSParser",
+    "LineCodec",
     "LogBounds",
+    "MessageProtocol",
+    "MonotonicClock",
+    "NetstringCodec",
     "Policy",
     "Program",
     "ProxyEndpoint",
     "ProxyParser",
-    "MessageProtocol",
-    "MonotonicClock",
     "Realm",
     "RulesPolicy",
     "ScramFile",
@@ -109,6 +113,7 @@ VERIFIED = {
     "_Nothing",
     "_Password",
     "_Proof",
+    "_WatchedEndpoint",
 }
 """
 The classes whose instances are verified below.

@@ -1,0 +1,26 @@
+"""
+Keepalive for protocols that exist already.
+
+L{watched} wraps a server's factory, L{watchedClient} and L{watchedEndpoint} wrap a client's.  A
+codec says how keepalive is said in the protocol.
+"""
+
+from kaproto.watch.codecs import AMPCodec, IntNCodec, LineCodec, NetstringCodec, Words
+from kaproto.watch.interfaces import Control, IHeartbeatCodec, Kind
+from kaproto.watch.wrapper import BEARS, WAIT, watched, watchedClient, watchedEndpoint
+
+__all__ = [
+    "BEARS",
+    "WAIT",
+    "AMPCodec",
+    "Control",
+    "IHeartbeatCodec",
+    "IntNCodec",
+    "Kind",
+    "LineCodec",
+    "NetstringCodec",
+    "Words",
+    "watched",
+    "watchedClient",
+    "watchedEndpoint",
+]

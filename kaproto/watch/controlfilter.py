@@ -1,0 +1,66 @@
+"""
+Takes control messages out of a stream, and passes everything else on as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kaproto.watch.framing import LONGER
+from kaproto.watch.interfaces import Control, IHeartbeatCodec
+
+__all__ = ["ControlFilter"]
+
+
+class ControlFilter:
+    r"""
+    One direction of one connection.
+
+    A short message is held until it is certain whether it is one of ours; the longest of ours is
+    what is held at most.  Example, with lines: of C{b"hel"} it is certain, and it passes; C{b"PI"}
+    is held until C{b"NG\r\n"} makes it a ping, or C{b"E\r\n"} makes it the application's.
+    """
+
+    __slots__ = ("_codec", "_framing", "_held")
+
+    def __init__(self, codec: IHeartbeatCodec) -> None:
+        self._codec = codec
+        self._framing = codec.framing()
+        self._held = b""
+
+    @property
+    def between(self) -> bool:
+        """
+        Whether all that came was whole messages.
+        """
+        return not self._held and self._framing.between
+
+    def feed(self, data: bytes) -> Iterator[bytes | Control]:
+        """
+        Bytes came.
+
+        @return: the application's bytes and the control messages, in order.  What follows the one
+            that was taken last has not been looked at yet.
+        @raise RemoteProtocolError: when they are no messages.
+        """
+        framing, codec = self._framing, self._codec
+        if self._held:
+            data, self._held = self._held + data, b""
+        begin = at = 0
+        while at < len(data):
+            if framing.between:
+                found = framing.whole(data, at, codec.most)
+                if found is None and codec.mayBegin(data[at:]):
+                    self._held = data[at:]
+                    break
+                if found is not None and found is not LONGER:
+                    control = codec.read(found[1])
+                    if control is not None:
+                        if begin < at:
+                            yield data[begin:at]
+                        begin = at = found[0]
+                        yield control
+                        continue
+            at = framing.passed(data, at)
+        if begin < at:
+            yield data[begin:at]

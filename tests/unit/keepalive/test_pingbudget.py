@@ -1,0 +1,37 @@
+"""
+Tests for L{kaproto.keepalive.pingbudget}.
+"""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from kaproto.keepalive.pingbudget import PingBudget
+
+
+class PingBudgetTests(SynchronousTestCase):
+    """
+    How many pings a peer may send.
+    """
+
+    def spend(self, budget: PingBudget, now: float, pings: int) -> int:
+        """
+        Send some pings at once.
+
+        @return: how many of them were within the budget.
+        """
+        return sum(budget.spend(now) for _ in range(pings))
+
+    def test_budget(self) -> None:
+        """
+        So many in a second, and those of up to ten quiet seconds later.
+        """
+        budget = PingBudget(100.0, 3)
+        for now, pings, within in (
+            (100.0, 5, 3),
+            (100.9, 1, 0),
+            (101.0, 5, 3),
+            (105.0, 30, 3 * 4),
+            (1000.0, 99, 3 * 11),
+        ):
+            self.assertEqual(self.spend(budget, now, pings), within, now)

@@ -1,0 +1,257 @@
+"""
+Tests for L{kaproto.watch.codecs} and L{kaproto.watch.controlfilter}.
+"""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.testing import StringTransport
+from twisted.protocols.amp import AMP, Box
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from kaproto.errors import RemoteProtocolError
+from kaproto.watch import (
+    AMPCodec,
+    Control,
+    IHeartbeatCodec,
+    IntNCodec,
+    Kind,
+    LineCodec,
+    NetstringCodec,
+    Words,
+)
+from kaproto.watch.controlfilter import ControlFilter
+from tests.unit.watch.test_framing import box, netstring, pieces
+
+CODECS: list[IHeartbeatCodec] = [
+    LineCodec(),
+    LineCodec(Words(b"p", b"q", b"a", b"b"), b"\n"),
+    NetstringCodec(),
+    IntNCodec(),
+    IntNCodec(structFormat="!B"),
+    AMPCodec(),
+]
+CODEC = st.sampled_from(CODECS)
+
+
+def sift(codec: IHeartbeatCodec, parts: list[bytes]) -> tuple[bytes, list[Control], ControlFilter]:
+    """
+    Feed a stream.
+
+    @return: the application's bytes, the control messages, and the filter.
+    """
+    found = ControlFilter(codec)
+    data, controls = b"", []
+    for part in parts:
+        for each in found.feed(part):
+            if isinstance(each, Control):
+                controls.append(each)
+            else:
+                data += each
+    return data, controls, found
+
+
+def framed(codec: IHeartbeatCodec, payload: bytes) -> bytes:
+    """
+    An application's message.
+    """
+    if isinstance(codec, AMPCodec):
+        return box(payload)
+    assert isinstance(codec, LineCodec | NetstringCodec | IntNCodec)
+    return codec.framed(payload)
+
+
+class CodecTests(SynchronousTestCase):
+    """
+    Control messages.
+    """
+
+    def test_interface(self) -> None:
+        """
+        All are codecs.
+        """
+        for codec in CODECS:
+            verifyObject(IHeartbeatCodec, codec)
+
+    @given(CODEC, st.floats(0, 2147483), st.data())
+    def test_roundTrip(self, codec: IHeartbeatCodec, interval: float, data: st.DataObject) -> None:
+        """
+        What one side says the other understands, however it is cut, and nothing of it reaches the
+        application.
+        """
+        messages = [
+            codec.ping,
+            codec.ask(interval),
+            codec.answer(interval),
+            codec.pong,
+        ]
+        rest, controls, found = sift(codec, pieces(data, b"".join(messages)))
+        self.assertEqual(rest, b"")
+        self.assertEqual(
+            [each.kind for each in controls], [Kind.PING, Kind.ASK, Kind.ANSWER, Kind.PONG]
+        )
+        for control in controls[1:3]:
+            self.assertLessEqual(abs(control.interval - interval), interval * 1e-8)
+        self.assertTrue(found.between)
+
+    @given(CODEC, st.lists(st.binary(max_size=80)), st.data())
+    def test_transparent(
+        self, codec: IHeartbeatCodec, payloads: list[bytes], data: st.DataObject
+    ) -> None:
+        """
+        The application's messages pass byte by byte, with control messages taken out from
+        between.
+        """
+        stream, wanted, pings = b"", b"", 0
+        for payload in payloads:
+            message = framed(codec, payload)
+            whole = codec.framing().whole(message, 0, 1000)
+            assert whole is not None
+            if codec.read(whole[1]) is not None:
+                continue
+            stream += message
+            wanted += message
+            if data.draw(st.booleans()):
+                stream += codec.ping
+                pings += 1
+        rest, controls, found = sift(codec, pieces(data, stream))
+        self.assertEqual((rest, controls), (wanted, [Control(Kind.PING)] * pings))
+        self.assertTrue(found.between)
+
+    @given(CODEC, st.binary(max_size=200), st.data())
+    def test_anything(self, codec: IHeartbeatCodec, stream: bytes, data: st.DataObject) -> None:
+        """
+        Any bytes pass in order, or are an error, and no more is held than the longest control
+        message.
+        """
+        found = ControlFilter(codec)
+        rest = b""
+        try:
+            for part in pieces(data, stream):
+                for each in found.feed(part):
+                    if isinstance(each, bytes):
+                        rest += each
+                self.assertLessEqual(len(found._held), codec.most + 16)
+        except RemoteProtocolError:
+            self.assertIsInstance(codec, NetstringCodec)
+            return
+        if b"PING" not in stream and not isinstance(codec, LineCodec):
+            self.assertEqual(rest + found._held, stream)
+
+    def test_prompts(self) -> None:
+        """
+        A line that cannot become a control message does not have to wait for its end.
+        """
+        for start, passes in (
+            (b"login: ", b"login: "),
+            (b"PONGO", b"PONGO"),
+            (b"KEEPALIVES", b"KEEPALIVES"),
+            (b"PIN", b""),
+            (b"PING\r", b""),
+            (b"KEEPALIVE", b""),
+            (b"KEEPALIVE 0.", b""),
+        ):
+            self.assertEqual(sift(LineCodec(), [start])[0], passes, start)
+
+    def test_notQuite(self) -> None:
+        """
+        What is only similar to a control message is the application's.
+        """
+        for line in (
+            b"ping",
+            b"PING 1",
+            b"KEEPALIVE nan",
+            b"KEEPALIVE inf",
+            b"KEEPALIVE -1",
+            b"KEEPALIVE five",
+            b"KEEPALIVE 5 5",
+            b"KEEPALIVE 2147484",
+            b"KEEPALIVE " + b"0" * 17,
+            b"",
+        ):
+            rest, controls, _ = sift(LineCodec(), [line + b"\r\n"])
+            self.assertEqual((rest, controls), (line + b"\r\n", []), line)
+
+    def test_withoutNumber(self) -> None:
+        """
+        A peer may leave the interval out.
+        """
+        _, controls, _ = sift(LineCodec(), [b"KEEPALIVE\r\n"])
+        self.assertEqual(controls, [Control(Kind.ASK)])
+
+    def test_everyoneAnswers(self) -> None:
+        """
+        Where every peer answers pings, as in IRC, nobody has to ask.
+        """
+        codec = LineCodec(Words(ask=None))
+        self.assertEqual((codec.ask(1), codec.decline()), (b"", b""))
+        self.assertIsNone(codec.read(b"KEEPALIVE 1"))
+        self.assertTrue(codec.mayBegin(b"P"))
+
+    def test_refusals(self) -> None:
+        """
+        A refusal is a message of the protocol.
+        """
+        for codec, first, refusal in (
+            (LineCodec(), b"", b"ERROR no\r\n"),
+            (NetstringCodec(), b"", netstring(b"ERROR no")),
+            (IntNCodec(), b"", b"\0\0\0\x08ERROR no"),
+            (AMPCodec(), b"", b""),
+            (AMPCodec(), b"\0", b""),
+            (AMPCodec(), b"\0\4_ask\0\1a\0\0", self.serialized(b"a")),
+            (AMPCodec(), b"\0\4_ans\0\1a\0\0", b""),
+        ):
+            self.assertEqual(codec.refusal("no", first), refusal)
+
+    def serialized(self, tag: bytes) -> bytes:
+        """
+        The error box as Twisted writes it.
+        """
+        error = Box(
+            {
+                b"_error": tag,
+                b"_error_code": b"KEEPALIVE_REQUIRED",
+                b"_error_description": b"no",
+            }
+        )
+        made: bytes = error.serialize()
+        return made
+
+
+class PlainAMPTests(SynchronousTestCase):
+    """
+    A peer that speaks AMP and knows no keepalive: Twisted's own.
+    """
+
+    def answers(self, box: bytes) -> list[Control]:
+        """
+        What such a peer answers to a control message.
+        """
+        peer = AMP()
+        transport = StringTransport()
+        peer.makeConnection(transport)
+        peer.dataReceived(box)
+        self.assertFalse(transport.disconnecting)
+        rest, controls, _ = sift(AMPCodec(), [transport.value()])
+        self.assertEqual(rest, b"")
+        return controls
+
+    def test_ask(self) -> None:
+        """
+        It declines, and stays connected.
+        """
+        self.assertEqual(self.answers(AMPCodec().ask(5)), [Control(Kind.DECLINE)])
+
+    def test_ping(self) -> None:
+        """
+        It answers all the same.
+        """
+        self.assertEqual(self.answers(AMPCodec().ping), [Control(Kind.PONG)])
+
+    def test_decline(self) -> None:
+        """
+        A server that does not offer keepalive says the same.
+        """
+        self.assertEqual(sift(AMPCodec(), [AMPCodec().decline()])[1], [Control(Kind.DECLINE)])

@@ -1,0 +1,496 @@
+"""
+Tests for L{kaproto.watch.wrapper} and L{kaproto.watch.protocol}.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IAddress, IStreamClientEndpoint
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.logger import capturedLogs, formatEvent
+from twisted.protocols.basic import LineReceiver, NetstringReceiver
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from kaproto.errors import KeepAliveTimeout, LocalProtocolError, PeerFlooded
+from kaproto.interfaces import ADMITTED, Admission, Refused
+from kaproto.keepalive.liveness import KeepAlive
+from kaproto.peer import Peer
+from kaproto.policies import Disable, Mandatory, Optional, Policy
+from kaproto.testing import memoryPair
+from kaproto.watch import (
+    AMPCodec,
+    IHeartbeatCodec,
+    LineCodec,
+    NetstringCodec,
+    Words,
+    watched,
+    watchedClient,
+    watchedEndpoint,
+)
+from kaproto.watch import protocol as protocolModule
+
+TERMS = KeepAlive(1, 2)
+ADDRESS = IPv4Address("TCP", "192.0.2.1", 5)
+
+
+class Chat(LineReceiver):
+    """
+    An application that knows nothing of keepalive.
+    """
+
+    greeting: bytes | None = None
+
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+        self.lost: list[Exception] = []
+        self.connections = 0
+
+    def connectionMade(self) -> None:
+        """
+        Greet.
+        """
+        self.connections += 1
+        if self.greeting is not None:
+            self.sendLine(self.greeting)
+
+    def lineReceived(self, line: bytes) -> None:
+        """
+        Keep it.
+        """
+        self.lines.append(line)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        Keep the reason.
+        """
+        assert isinstance(reason.value, Exception)
+        self.lost.append(reason.value)
+
+
+class ChatFactory(Factory):
+    """
+    Builds one chat.
+    """
+
+    noisy = False
+
+    def __init__(self, built: Protocol | None = None) -> None:
+        self.chat: Any = Chat() if built is None else built
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """
+        The chat.
+        """
+        return self.chat
+
+
+class WatchTestCase(SynchronousTestCase):
+    """
+    A server whose clients are watched, on a clock.
+    """
+
+    codec: IHeartbeatCodec = LineCodec()
+
+    def setUp(self) -> None:
+        """
+        Make the clock.
+        """
+        self.clock = Clock()
+        self.server, self.client = ChatFactory(), ChatFactory()
+        self.events = self.enterContext(capturedLogs())
+
+    def pair(
+        self, policy: Any, *, keepAlive: KeepAlive | None = TERMS, bears: float = 0.1, **more: Any
+    ) -> Any:
+        """
+        Connect a client, which asks unless C{keepAlive} is C{None}.
+        """
+        serverFactory = watched(self.server, policy, self.codec, clock=self.clock, **more)
+        clientFactory: Any = self.client
+        if keepAlive is not None:
+            clientFactory = watchedClient(
+                self.client, keepAlive, self.codec, clock=self.clock, bears=bears
+            )
+        made = memoryPair(serverFactory, clientFactory, self.clock)
+        made.flush()
+        return made
+
+    def logged(self) -> list[str]:
+        """
+        The log's lines.
+        """
+        return [formatEvent(event) for event in self.events]
+
+    def pings(self, pair: Any, name: str) -> int:
+        """
+        How many pings one end has sent.
+        """
+        return sum(data.count(self.codec.ping) for _, data in pair.writtenBy(name))
+
+
+class ModeTests(WatchTestCase):
+    """
+    The three modes, with clients that ask and clients that do not.
+    """
+
+    def test_asked(self) -> None:
+        """
+        A client that asks is served in every mode, and pinged but for mode 0.
+        """
+        for mode, policy in enumerate((Disable(TERMS), Optional(TERMS), Mandatory(TERMS))):
+            self.setUp()
+            pair = self.pair(policy, keepAlive=KeepAlive(0, 0))
+            self.client.chat.sendLine(b"hello")
+            pair.advance(10)
+            self.assertEqual(self.server.chat.lines, [b"hello"])
+            self.assertEqual(self.client.chat.lines, [])
+            self.assertEqual(self.pings(pair, "server") > 5, mode > 0)
+            self.assertEqual((self.server.chat.lost, self.client.chat.lost), ([], []))
+            self.assertTrue(pair.server._peer.asked)
+
+    def test_byNumber(self) -> None:
+        """
+        Modes can be given as numbers.
+        """
+        for mode, kind in enumerate((Disable, Optional, Mandatory)):
+            made: Any = watched(self.server, mode, self.codec, clock=self.clock)
+            self.assertIsInstance(made.policy, kind)
+
+    def test_plainClient(self) -> None:
+        """
+        A client that does not ask is served in modes 0 and 1, in mode 1 with a line in the log,
+        and is never sent anything that is not the application's.
+        """
+        for policy in (Disable(TERMS), Optional(TERMS)):
+            self.setUp()
+            self.server.chat.greeting = b"welcome"
+            pair = self.pair(policy, keepAlive=None)
+            self.client.chat.sendLine(b"hello")
+            self.client.chat.sendLine(b"hello")
+            pair.advance(10)
+            self.assertEqual(self.server.chat.lines, [b"hello"] * 2)
+            self.assertEqual(self.client.chat.lines, [b"welcome"])
+            would = [line for line in self.logged() if "mode 2 would refuse" in line]
+            self.assertEqual(len(would), policy.name == "optional")
+
+    def test_plainClientRefused(self) -> None:
+        """
+        In mode 2 it is refused with its first message, which the application does not see, in the
+        protocol's words.
+        """
+        pair = self.pair(Mandatory(TERMS), keepAlive=None)
+        self.client.chat.sendLine(b"hello")
+        pair.flush()
+        self.assertEqual((self.server.chat.lines, self.server.chat.connections), ([], 0))
+        (line,) = self.client.chat.lines
+        self.assertTrue(line.startswith(b"ERROR "), line)
+        self.assertEqual(len(self.client.chat.lost), 1)
+        self.assertIn("by policy mandatory", self.logged()[-1])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_silentClientRefused(self) -> None:
+        """
+        In mode 2 a client that says nothing is refused after a time.
+        """
+        pair = self.pair(Mandatory(TERMS), keepAlive=None, wait=3)
+        pair.advance(2.9)
+        self.assertEqual(self.client.chat.lost, [])
+        pair.advance(0.2)
+        self.assertEqual(len(self.client.chat.lost), 1)
+        self.assertIn("it did not ask for keepalive within 3 s", self.logged()[-1])
+
+    def test_refusedClientThatDoesNotClose(self) -> None:
+        """
+        A refused client that does not read its refusal is dropped.
+        """
+        pair = self.pair(Mandatory(TERMS), keepAlive=None)
+        pair.clientTransport.reading = False
+        self.client.chat.sendLine(b"hello")
+        pair.advance(4.9)
+        self.assertFalse(pair.serverTransport.disconnected)
+        pair.advance(0.2)
+        self.assertTrue(pair.serverTransport.disconnected)
+
+    def test_greetingWaits(self) -> None:
+        """
+        In mode 2 a server that speaks first does so once the client has asked.
+        """
+        self.server.chat.greeting = b"welcome"
+        pair = self.pair(Mandatory(TERMS))
+        self.assertEqual(self.client.chat.lines, [b"welcome"])
+        self.assertEqual(pair.writtenBy("server")[0][1], b"KEEPALIVE-OK 0.1\r\n")
+
+    def test_declined(self) -> None:
+        """
+        A policy that does not advertise keepalive leaves the client unasked.
+        """
+
+        class Silent(Policy):
+            name = "silent"
+
+            def advertises(self, peer: Peer) -> bool:
+                return False
+
+            def admit(self, peer: Peer) -> Admission | Refused:
+                return ADMITTED if not peer.asked else Refused("asked")
+
+        for codec in (LineCodec(), AMPCodec()):
+            self.setUp()
+            self.codec = codec
+            pair = self.pair(Silent(TERMS))
+            pair.advance(10)
+            self.assertFalse(pair.server._peer.asked)
+            self.assertEqual(self.pings(pair, "server") + self.pings(pair, "client"), 0)
+        self.assertIn("knows no keepalive", self.logged()[-1])
+
+    def test_askedAgain(self) -> None:
+        """
+        Asking twice changes nothing.
+        """
+        pair = self.pair(Optional(TERMS))
+        pair.clientTransport.write(LineCodec().ask(100))
+        pair.flush()
+        self.assertEqual(pair.server.heartbeat.keepAlive, TERMS)
+
+    def test_refusedAfterAll(self) -> None:
+        """
+        A policy may refuse a client that asked.
+        """
+
+        class Never(Policy):
+            name = "never"
+
+            def admit(self, peer: Peer) -> Admission | Refused:
+                return Refused("no")
+
+        self.pair(Never(TERMS))
+        self.assertEqual(self.client.chat.lines, [b"ERROR no"])
+        self.assertEqual(self.server.chat.connections, 0)
+
+    def test_everyoneAnswers(self) -> None:
+        """
+        Where every peer answers pings, all are watched, and nobody is refused.
+        """
+        self.codec = LineCodec(Words(ask=None))
+        pair = self.pair(Mandatory(TERMS))
+        pair.advance(5)
+        self.assertGreater(self.pings(pair, "server"), 2)
+        self.assertEqual((self.server.chat.lost, self.server.chat.lines), ([], []))
+
+
+class LifeTests(WatchTestCase):
+    """
+    Who is alive.
+    """
+
+    def test_idle(self) -> None:
+        """
+        Idle ends stay connected, and both know how fast the other answers.
+        """
+        pair = self.pair(Mandatory(TERMS))
+        pair.advance(60)
+        self.assertEqual((self.server.chat.lost, self.client.chat.lost), ([], []))
+        for end in (pair.server, pair.client):
+            self.assertIsNotNone(end.heartbeat.latency)
+            self.assertEqual(end.heartbeat.keepAlive, TERMS)
+
+    def test_dead(self) -> None:
+        """
+        When the network swallows everything both ends find out in time, and their applications
+        are told why.
+        """
+        pair = self.pair(Mandatory(TERMS))
+        pair.blackhole()
+        pair.advance(2.9)
+        self.assertEqual((self.server.chat.lost, self.client.chat.lost), ([], []))
+        pair.advance(0.2)
+        for chat in (self.server.chat, self.client.chat):
+            (reason,) = chat.lost
+            assert isinstance(reason, KeepAliveTimeout)
+        self.assertIn("tcp 127.0.0.1:54321 is dead: ", "".join(self.logged()))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_slowerThanWanted(self) -> None:
+        """
+        Nobody is pinged faster than it agrees to, and the log says so.
+        """
+        pair = self.pair(Mandatory(TERMS), keepAlive=KeepAlive(2, 2), bears=4)
+        self.assertEqual(pair.server.heartbeat.keepAlive, KeepAlive(4, 2))
+        self.assertEqual(pair.client.heartbeat.keepAlive, KeepAlive(2, 2))
+        self.assertIn("every 4 s instead of 1 s, as it asks", "".join(self.logged()))
+
+    def test_pause(self) -> None:
+        """
+        The silence of a peer that the application does not read does not count.
+        """
+        pair = self.pair(Mandatory(TERMS))
+        self.server.chat.transport.pauseProducing()
+        self.server.chat.transport.pauseProducing()
+        self.assertFalse(pair.serverTransport.reading)
+        pair.clientTransport.blackhole = True
+        pair.advance(10)
+        self.assertEqual(self.server.chat.lost, [])
+        self.server.chat.transport.resumeProducing()
+        self.server.chat.transport.resumeProducing()
+        self.assertTrue(pair.serverTransport.reading)
+        pair.advance(4)
+        self.assertEqual(len(self.server.chat.lost), 1)
+
+    def test_halfClose(self) -> None:
+        """
+        An application that sends no more can send no pings.
+        """
+        pair = self.pair(Mandatory(TERMS))
+        closed = []
+        pair.serverTransport.loseWriteConnection = lambda: closed.append(True)
+        pair.server.loseWriteConnection()
+        self.assertEqual(closed, [True])
+        self.assertFalse(pair.server.heartbeat.keepAlive.enabled)
+
+    def test_close(self) -> None:
+        """
+        An application that closes its connection leaves nothing behind.
+        """
+        pair = self.pair(Mandatory(TERMS))
+        self.server.chat.transport.stopProducing()
+        pair.flush()
+        self.assertIsInstance(self.server.chat.lost[0], ConnectionDone)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(pair.server.factory.protocols, {})
+
+
+class StreamTests(WatchTestCase):
+    """
+    The bytes on the wire.
+    """
+
+    def test_betweenMessages(self) -> None:
+        """
+        Pings and pongs go between the application's messages, never into one.
+        """
+        pair = self.pair(Mandatory(KeepAlive(1, 5)), keepAlive=KeepAlive(0, 0))
+        application = self.server.chat.transport
+        application.write(b"half")
+        pair.advance(2.5)
+        self.assertEqual(self.pings(pair, "server"), 0)
+        application.writeSequence([b" a ", b"line\r", b"\nnext"])
+        pair.flush()
+        self.assertEqual(self.client.chat.lines, [b"half a line"])
+        application.write(b"\r\n")
+        pair.flush()
+        self.assertEqual(self.client.chat.lines, [b"half a line", b"next"])
+        self.assertGreater(self.pings(pair, "server"), 0)
+
+    def test_wrongApplication(self) -> None:
+        """
+        An application whose messages are not the codec's is told.
+        """
+        self.codec = NetstringCodec()
+        pair = self.pair(Mandatory(TERMS))
+        error = self.assertRaises(LocalProtocolError, pair.server.write, b"hello\r\n")
+        self.assertIn("its codec is 'netstrings'", str(error))
+
+    def test_wrongPeer(self) -> None:
+        """
+        A peer whose messages are not the codec's is dropped, with a line in the log.
+        """
+        self.codec = NetstringCodec()
+        pair = self.pair(Optional(TERMS), keepAlive=None)
+        pair.clientTransport.write(b"hello")
+        pair.flush()
+        pair.server.dataReceived(b"more")
+        self.assertEqual(len(self.server.chat.lost), 1)
+        self.assertIn("a netstring that begins with b'hello'", self.logged()[-1])
+
+    def test_nothingAfterTheEnd(self) -> None:
+        """
+        An application that ends the connection gets nothing more.
+        """
+
+        class Once(NetstringReceiver):
+            def stringReceived(self, string: bytes) -> None:
+                assert self.transport is not None
+                self.transport.abortConnection()  # type: ignore[attr-defined]
+
+        self.codec = NetstringCodec()
+        self.server = ChatFactory(Once())
+        pair = self.pair(Optional(TERMS), keepAlive=None)
+        pair.clientTransport.write(b"1:a," * 3)
+        pair.flush()
+        self.assertTrue(pair.serverTransport.disconnected)
+
+    def test_flood(self) -> None:
+        """
+        A peer that pings too often is dropped.
+        """
+        pair = self.pair(Optional(TERMS), keepAlive=None)
+        pair.clientTransport.write(b"PING\r\n" * 101)
+        pair.flush()
+        (reason,) = self.server.chat.lost
+        self.assertIsInstance(reason, PeerFlooded)
+
+    def test_unreadPongs(self) -> None:
+        """
+        So is one that pings and reads no answers.
+        """
+        pair = self.pair(Optional(TERMS), keepAlive=None)
+        self.patch(protocolModule, "unsent", lambda _: True)
+        for _ in range(64):
+            pair.server.dataReceived(b"PING\r\n")
+        self.assertEqual(self.server.chat.lost, [])
+        pair.server.dataReceived(b"PING\r\n")
+        pair.advance(0.1)
+        self.assertIsInstance(self.server.chat.lost[0], PeerFlooded)
+
+
+class FactoryTests(WatchTestCase):
+    """
+    Wrapped factories and endpoints.
+    """
+
+    def test_declinedByFactory(self) -> None:
+        """
+        A factory may decline a connection.
+        """
+        self.server.chat = None
+        made: Any = watched(self.server, 1, self.codec, clock=self.clock)
+        protocol = made.buildProtocol(ADDRESS)
+        transport = StringTransport()
+        protocol.makeConnection(transport)
+        self.assertTrue(transport.disconnecting)
+        protocol.connectionLost(Failure(ConnectionDone()))
+
+    def test_defaultClock(self) -> None:
+        """
+        Without a clock it is the reactor's, by the monotonic clock.
+        """
+        made: Any = watched(self.server, 1, self.codec)
+        self.assertNotIsInstance(made.clock, Clock)
+
+    def test_endpoint(self) -> None:
+        """
+        A wrapped endpoint gives the application's protocol.
+        """
+
+        class Connected:
+            def connect(self, factory: Any) -> Deferred[Any]:
+                protocol = factory.buildProtocol(ADDRESS)
+                protocol.makeConnection(StringTransport())
+                return succeed(protocol)
+
+        made = watchedEndpoint(
+            Connected(),  # type: ignore[arg-type]
+            TERMS,
+            self.codec,
+            clock=self.clock,
+        )
+        verifyObject(IStreamClientEndpoint, made)
+        self.assertIs(self.successResultOf(made.connect(self.client)), self.client.chat)
