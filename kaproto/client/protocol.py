@@ -380,7 +380,8 @@ class KeepAliveClientFactory(KeepAliveFactory):
     """
     Builds connections that open one name.
 
-    @ivar name: what to open, such as C{"qemu:///system"}; C{""} for the server's default.
+    @ivar name: what to open, such as C{"qemu:///system"}; C{""} for the server's default; C{None}
+        to log in without opening anything.
     @ivar flags: 1 for a read-only connection.
     @ivar keepAlive: what L{KeepAliveClientProtocol.setKeepAlive} is called with after each open
         if the server supports it; by default zeros, so that nothing is pinged.
@@ -402,7 +403,7 @@ class KeepAliveClientFactory(KeepAliveFactory):
 
     def __init__(
         self,
-        name: str = "",
+        name: str | None = "",
         flags: int = 0,
         keepAlive: KeepAlive | None = None,
         onOpen: Callable[[KeepAliveClientProtocol], Awaitable[object] | None] | None = None,

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf, nextafter
-from typing import Final, cast
+from typing import Final, Protocol, cast
 from weakref import WeakValueDictionary
 
 from twisted.internet.interfaces import IReactorTime, ITransport
@@ -31,7 +31,26 @@ from kaproto.keepalive.liveness import KeepAlive, Liveness, Verdict
 from kaproto.keepalive.pacemaker import Pacemaker
 from kaproto.transport import StreamTransport, hasUnread, writeNow
 
-__all__ = ["Heartbeat", "Monitor"]
+__all__ = ["Heartbeat", "Judge", "Monitor"]
+
+
+class Judge(Protocol):
+    """
+    Knows more of a peer than its own silence, and has the last word on it.
+    """
+
+    def suspected(self) -> None:
+        """
+        The peer has left a ping unanswered for an interval.
+        """
+
+    def excuses(self) -> bool:
+        """
+        The peer has left all pings unanswered.
+
+        @return: whether it lives all the same.  If so, this is asked again after each interval
+            until the peer is heard.
+        """
 
 
 class Monitor:
@@ -62,6 +81,8 @@ class Monitor:
         return monitor
 
 
+_SECOND: Final = 2
+
 _monitors: Final[WeakValueDictionary[IReactorTime, Monitor]] = WeakValueDictionary()
 
 
@@ -86,6 +107,7 @@ class Heartbeat:
     @ivar slot: where on the wheel this is.  It belongs to the L{Pacemaker}.
     @ivar exact: whether the next time is to be kept exactly.  It belongs to the L{Pacemaker}.
     @ivar idle: the file descriptor while the L{IdleReader} reads it, else negative.
+    @ivar judge: asked before the peer is given up, if there is one.
     @ivar pingedAt: when the ping was sent that has not been answered, for L{latency}.
     """
 
@@ -98,6 +120,7 @@ class Heartbeat:
         "_ping",
         "exact",
         "idle",
+        "judge",
         "latency",
         "liveness",
         "onAnswer",
@@ -143,6 +166,7 @@ class Heartbeat:
         self.transport = cast(StreamTransport, transport)
         self.liveness = Liveness(self.pacemaker.now)
         self.pong = pong
+        self.judge: Judge | None = None
         self.latency: float | None = None
         self.pingedAt: float | None = None
         self.roundTrips: Histogram | None = None
@@ -200,7 +224,7 @@ class Heartbeat:
         # Without the cycle of references it takes no garbage collector to free a connection.
         self.stop()
         self._ping = b""
-        self._died = self._isBetween = self._isBusy = self.onAnswer = None
+        self._died = self._isBetween = self._isBusy = self.onAnswer = self.judge = None
 
     def heard(self) -> None:
         """
@@ -288,6 +312,8 @@ class Heartbeat:
                     reader = self._monitor.idleReader
                     if reader is not None and self._isBetween():
                         reader.take(self)
+                if liveness.unanswered == _SECOND and self.judge is not None:
+                    self.judge.suspected()
         else:
             return self._confirmDeath(now)
         # A ping may be a little late; after the last one it is death that is due.
@@ -310,6 +336,9 @@ class Heartbeat:
             self._condemned = self.exact = False
             liveness.hear(now)
             return liveness.due()
+        if self.judge is not None and self.judge.excuses():
+            self._condemned = False
+            return now + liveness.interval
         if self._died is None:
             self.transport.abortConnection()
         else:

@@ -220,7 +220,7 @@ class ServerNegotiation:
 
 async def negotiate(
     call: Callable[[int, bytes], Awaitable[bytes]],
-    name: str,
+    name: str | None,
     flags: int = 0,
     authenticate: Callable[[list[int]], Awaitable[None]] | None = None,
     *,
@@ -232,7 +232,7 @@ async def negotiate(
     A server that does not know the first two, as old ones do not, is opened all the same.
 
     @param call: calls a procedure of the remote program.
-    @param name: what to open, as L{OpenRequest} has it.
+    @param name: what to open, as L{OpenRequest} has it; C{None} to authenticate only.
     @param flags: as L{OpenRequest} has them.
     @param authenticate: authenticates by one of the L{AuthType}s that it is given.
     @param ask: whether to ask for keepalive.
@@ -258,7 +258,8 @@ async def negotiate(
                 )
             await authenticate(types)
     supported = ask and await _supportsKeepAlive(call)
-    await call(Procedure.CONNECT_OPEN, Packer().optionalString(name).uint32(flags).packed())
+    if name is not None:
+        await call(Procedure.CONNECT_OPEN, Packer().optionalString(name).uint32(flags).packed())
     return supported
 
 

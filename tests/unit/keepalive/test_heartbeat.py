@@ -309,6 +309,108 @@ class HeartbeatTests(HeartbeatTestCase):
         self.assertStopped()
 
 
+class Witness:
+    """
+    A judge that says what it is told to.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.verdict = True
+        self.asked: list[tuple[str, float]] = []
+
+    def suspected(self) -> None:
+        """
+        Note when.
+        """
+        self.asked.append(("suspected", self._clock.seconds()))
+
+    def excuses(self) -> bool:
+        """
+        Note when.
+        """
+        self.asked.append(("excuses", self._clock.seconds()))
+        return self.verdict
+
+
+class JudgeTests(HeartbeatTestCase):
+    """
+    A peer of which somebody knows more.
+    """
+
+    def setUp(self) -> None:
+        """
+        Watch the peer.
+        """
+        super().setUp()
+        self.judge = Witness(self.clock)
+
+    def watch(self, count: int) -> Heartbeat:
+        """
+        Watch a peer at an interval of a second.
+        """
+        heartbeat = self.heartbeat(KeepAlive(1, count))
+        heartbeat.judge = self.judge
+        return heartbeat
+
+    def test_excused(self) -> None:
+        """
+        The judge is told when a ping was left unanswered for an interval, and asked when all were,
+        and after each interval from then on.  No more pings are sent.
+        """
+        heartbeat = self.watch(3)
+        self.advance(6.5)
+        self.assertEqual(
+            self.judge.asked,
+            [("suspected", 2), ("excuses", 4), ("excuses", 5), ("excuses", 6)],
+        )
+        self.assertEqual(self.transport.value(), b"???")
+        self.assertEqual(self.deaths, [])
+        self.judge.verdict = False
+        self.advance(1)
+        self.assertEqual(len(self.deaths), 1)
+        self.assertEqual(self.deaths[0].silence, 7)
+        heartbeat.end()
+        self.assertStopped()
+
+    def test_heardAgain(self) -> None:
+        """
+        A peer that is heard again is pinged as ever.
+        """
+        heartbeat = self.watch(2)
+        self.advance(4.25)
+        heartbeat.heard()
+        self.transport.clear()
+        del self.judge.asked[:]
+        self.advance(2.5)
+        self.assertEqual(self.transport.value(), b"??")
+        self.assertEqual(self.judge.asked, [("suspected", 6.25)])
+        heartbeat.end()
+
+    def test_answers(self) -> None:
+        """
+        While the peer answers the judge is not asked, nor is it with a count of one before the
+        ping has been left unanswered for an interval.
+        """
+        heartbeat = self.watch(1)
+        for _ in range(3):
+            self.advance(1.5)
+            heartbeat.heard()
+        self.assertEqual(self.judge.asked, [])
+        self.judge.verdict = False
+        self.advance(2.1)
+        self.assertEqual([what for what, _ in self.judge.asked], ["excuses"])
+        self.assertEqual(len(self.deaths), 1)
+
+    def test_end(self) -> None:
+        """
+        The heartbeat lets go of its judge.
+        """
+        heartbeat = self.watch(1)
+        heartbeat.end()
+        self.assertIsNone(heartbeat.judge)
+
+
 class MonitorTests(HeartbeatTestCase):
     """
     What heartbeats share.

@@ -494,6 +494,18 @@ class NegotiateTests(SynchronousTestCase):
         self.successResultOf(Deferred.fromCoroutine(negotiate(server.call, "", 1)))
         self.assertEqual(server.calls[-1], (1, openPayload("", 1)))
 
+    def test_onlyAuthenticate(self) -> None:
+        """
+        Without a name nothing is opened.
+        """
+        server = Server({})
+        result = Deferred.fromCoroutine(negotiate(server.call, None))
+        self.assertIs(self.successResultOf(result), True)
+        self.assertEqual(
+            [procedure for procedure, _ in server.calls],
+            [Procedure.AUTH_LIST, Procedure.CONNECT_SUPPORTS_FEATURE],
+        )
+
     def test_oneAfterTheOther(self) -> None:
         """
         Nothing is asked before the answer to what was asked before has come, for servers may
