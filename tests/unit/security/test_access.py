@@ -618,7 +618,7 @@ class EndpointTests(ClockTestCase):
         def endpoint(reactor: object, *place: object) -> None:
             places.append(place)
 
-        self.patch(connecting, "HostnameEndpoint", endpoint)
+        self.patch(connecting, "HostEndpoint", endpoint)
         for port in ("", ":1234"):
             _endpoint, name = endpointFor(
                 self.reactor, f"qemu+tls://192.0.2.1{port}/system?pkipath={self.flat}"
