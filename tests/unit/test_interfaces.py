@@ -83,6 +83,7 @@ VERIFIED = {
     "ClientContextFactory",
     "EmbeddedHost",
     "Gateway",
+    "HostEndpoint",
     "IdleReader",
     "IntNCodec",
     "KeepAliveClientProtocol",

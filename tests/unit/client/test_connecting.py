@@ -19,12 +19,14 @@ from twisted.internet.interfaces import (
     IHostResolution,
     IReactorThreads,
     IResolutionReceiver,
+    IStreamClientEndpoint,
 )
 from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.threadpool import ThreadPool
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import alsoProvides, implementer
+from zope.interface.verify import verifyObject
 
 from kaproto.client.connecting import HostEndpoint, connect, endpointFor
 from kaproto.client.protocol import KeepAliveClientFactory, KeepAliveClientProtocol
@@ -114,6 +116,7 @@ class EndpointTests(SynchronousTestCase):
         """
         endpoint, name = endpointFor(self.reactor, "test+tcp://localhost:4040/default")
         self.assertEqual(endpoint, HostEndpoint(self.reactor, "localhost", 4040))
+        self.assertTrue(verifyObject(IStreamClientEndpoint, endpoint))
         self.assertEqual(name, "test:///default")
         self.connectTo("test+tcp://127.0.0.1/default")
         self.assertEqual(self.reactor.tcpClients[0][:2], ("127.0.0.1", 16509))
