@@ -36,6 +36,7 @@ CORE = {
     "kaproto.wire.programs",
     "kaproto.wire.proxyheader",
     "kaproto.wire.sasl",
+    "kaproto.wire.structs",
     "kaproto.wire.xdr",
 }
 """

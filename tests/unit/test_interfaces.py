@@ -111,7 +111,7 @@ VERIFIED = {
     "User",
     "_GatewaySession",
     "_HostSession",
-    "_Nothing",
+    "_NoSession",
     "_Password",
     "_Proof",
     "_WatchedEndpoint",
@@ -236,7 +236,8 @@ class ProvidersTests(SynchronousTestCase):
         """
         A program to subclass is one, and so is the remote program.
         """
-        for program in (Program(), RemoteProgram(ApplicationBackend())):
+        numbered = type("Numbered", (Program,), {"number": 7})
+        for program in (numbered(), RemoteProgram(ApplicationBackend())):
             self.assertTrue(verifyObject(IProgram, program))
 
     def test_protocols(self) -> None:
