@@ -35,6 +35,7 @@ FLOORS: Final = (
     {"kaproto.client", "kaproto.server", "kaproto.watch"},
     {"kaproto.backends", "kaproto.testing"},
     {"kaproto.app"},
+    {"kaproto.__main__", "kaproto.cli"},
 )
 """
 The floors from the ground up.  On each are rooms: modules, and packages with all their modules.
