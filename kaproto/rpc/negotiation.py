@@ -210,7 +210,9 @@ class ServerNegotiation:
         if request.name is None:
             raise rpcError("internal error: connection not open", ErrorCode.INTERNAL_ERROR)
         self.peer.requested = request.name
+        self.peer.readOnly = request.readOnly
         answer = self._policy.admit(self.peer)
+        self.peer.rule = answer.rule
         if isinstance(answer, Refused):
             self.advance(Event.REFUSED)
             raise rpcError(answer.message, ErrorCode.OPERATION_FAILED)

@@ -303,6 +303,8 @@ class OpenTests(SynchronousTestCase):
         answer = negotiation.open(openPayload(name, flags))
         self.assertEqual(answer, (OpenRequest(name, flags), ADMITTED))
         self.assertIs(negotiation.phase, Phase.OPENING)
+        self.assertEqual(negotiation.peer.requested, name)
+        self.assertEqual(negotiation.peer.readOnly, bool(flags & 1))
 
     def test_remark(self) -> None:
         """
