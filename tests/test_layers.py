@@ -31,6 +31,7 @@ CORE = {
     "kaproto.rpc.negotiation",
     "kaproto.security.dn",
     "kaproto.security.saslclient",
+    "kaproto.wire.domains",
     "kaproto.wire.filter",
     "kaproto.wire.message",
     "kaproto.wire.programs",
