@@ -33,6 +33,7 @@ FLOORS: Final = (
     {"kaproto.policies", "kaproto.program"},
     {"kaproto.rpc"},
     {"kaproto.client", "kaproto.server", "kaproto.watch"},
+    {"kaproto.endpointplugins"},
     {"kaproto.backends", "kaproto.testing"},
     {"kaproto.app"},
     {"kaproto.__main__", "kaproto.cli"},
