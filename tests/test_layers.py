@@ -29,6 +29,7 @@ CORE = {
     "kaproto.peer",
     "kaproto.policies.modes",
     "kaproto.rpc.negotiation",
+    "kaproto.security.clientauth",
     "kaproto.security.dn",
     "kaproto.security.saslclient",
     "kaproto.wire.domains",

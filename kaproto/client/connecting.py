@@ -43,7 +43,7 @@ from kaproto.keepalive.clock import monotonicClock
 from kaproto.keepalive.deadline import Deadline
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.limits import CLIENT_LIMITS
-from kaproto.security.authfile import loginFor
+from kaproto.security.authfile import authenticationFor
 from kaproto.security.pki import clientFiles
 from kaproto.security.saslclient import Login
 from kaproto.security.tls import ClientContextFactory
@@ -102,9 +102,9 @@ async def _connect(
         int(readOnly),
         keepAlive,
         clock=reactor,
-        login=login or loginFor(uri),
         limits=attrs.evolve(CLIENT_LIMITS, openTimeout=seconds),
     )
+    factory.authentication = authenticationFor(uri, login)
     clock = monotonicClock(reactor)
     opening = Deferred.fromCoroutine(_open(endpoint, factory))
     deadline = Deadline(clock, clock.seconds, seconds, opening.cancel)
@@ -153,7 +153,8 @@ def endpointFor(
         return UNIXClientEndpoint(reactor, parsed.socket), parsed.name
     endpoint = HostEndpoint(reactor, parsed.host, parsed.port)
     if parsed.transport == "tls":
-        files = clientFiles(None if parsed.pkipath is None else Path(parsed.pkipath))
+        pkipath = None if parsed.pkipath is None else Path(parsed.pkipath or "/")
+        files = clientFiles(pkipath)
         context = ClientContextFactory(files, parsed.host, verify=parsed.verify)
         return wrapClientTLS(context, endpoint), parsed.name
     return endpoint, parsed.name
