@@ -32,6 +32,7 @@ CORE = {
     "kaproto.security.clientauth",
     "kaproto.security.dn",
     "kaproto.security.saslclient",
+    "kaproto.security.saslprep",
     "kaproto.wire.domains",
     "kaproto.wire.filter",
     "kaproto.wire.message",

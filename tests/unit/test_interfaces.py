@@ -68,6 +68,7 @@ from kaproto.rpc.protocol import KeepAliveProtocol
 from kaproto.rpc.remote import RemoteProgram
 from kaproto.security.authplugin import ScramFileFactory
 from kaproto.security.endpoints import LibvirtTLSParser
+from kaproto.security.passwordfile import PasswordFile
 from kaproto.security.pki import clientFiles, serverFiles
 from kaproto.security.saslserver import IUser, Realm, User, _Password
 from kaproto.security.scram import IScramCredentials, ScramKeys, _Proof
@@ -95,6 +96,7 @@ VERIFIED = {
     "MessageProtocol",
     "MonotonicClock",
     "NetstringCodec",
+    "PasswordFile",
     "Policy",
     "Program",
     "ProxyEndpoint",
@@ -288,6 +290,8 @@ class ProvidersTests(SynchronousTestCase):
         self.assertTrue(verifyObject(IUser, User("alice")))
         self.assertTrue(verifyObject(ICredentialsChecker, ScramFile(path)))
         self.assertTrue(verifyObject(ICheckerFactory, ScramFileFactory()))
+        path.write_text("alice:sesame\n")
+        self.assertTrue(verifyObject(ICredentialsChecker, PasswordFile(path)))
         self.assertTrue(verifyObject(IUsernamePassword, _Password(b"alice", b"sesame")))
         for interface in (IScramCredentials, IUsernameHashedPassword):
             self.assertTrue(verifyObject(interface, _Proof(b"alice")))
