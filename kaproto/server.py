@@ -34,8 +34,9 @@ from kaproto.rpc.negotiation import Event, Phase, ServerNegotiation
 from kaproto.rpc.protocol import KeepAliveFactory, KeepAliveProtocol
 from kaproto.rpc.remote import RemoteProgram
 from kaproto.security.admission import AccessControl, Authentication, PendingClients
-from kaproto.security.tls import CONFIRMATION, ICertificateChecker, TLSTransport, examine
-from kaproto.transport import identify, paceAccepts
+from kaproto.security.handshake import ICertificateChecker
+from kaproto.security.tls import CONFIRMATION, TLSTransport, examine
+from kaproto.transport import identify, paceAccepts, tlsOf
 from kaproto.wire.message import Message, MessageType, Status, packMessage, rpcError
 from kaproto.wire.programs import (
     PROGRAM_VERSION,
@@ -74,6 +75,7 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
     _overLimit = False
     _afterReply: IDelayedCall | None = None
     _farewell: Exception
+    _handshaking = False
 
     def connectionMade(self) -> None:
         """
@@ -90,7 +92,7 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
         )
         self._calls = Calls(self, factory)
         self._limitMessages()
-        handshaking = self.peer.transport == "tls"
+        self._handshaking = handshaking = self.peer.transport == "tls"
         if portal is not None:
             self.authentication = Authentication(
                 self, portal, lambda: factory.limits, factory.clock
@@ -100,16 +102,30 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
         if handshaking:
             timeout = factory.limits.loginTimeout
             self.setDeadline(timeout, "it did not complete the TLS handshake")
+            self.dataReceived = self._receivedUnchecked  # type: ignore[method-assign]
         else:
             self._accepted()
 
+    def _receivedUnchecked(self, data: bytes) -> None:
+        """
+        Bytes arrived from a TLS client whose certificate has not been checked, because a protocol
+        between TLS and this one does not report the end of the handshake.  It has ended, since
+        these bytes are decrypted: check the certificate before looking at them.
+        """
+        self.handshakeCompleted()
+        if self._reason is None:
+            self.dataReceived(data)
+
     def handshakeCompleted(self) -> None:
         """
-        The TLS handshake is done: look at the certificate, and say that it is accepted.
+        The TLS handshake has completed: check the certificate, and tell the client that it is
+        accepted.
         """
-        if self._reason is not None:
+        if self._reason is not None or not self._handshaking:
             return
-        identity = examine(cast(TLSTransport, self.transport))
+        self._handshaking = False
+        del self.dataReceived
+        identity = examine(cast(TLSTransport, tlsOf(self.transport)))
         self.peer.tlsDN = identity.dn
         self.peer.tlsFingerprint = identity.fingerprint
         problem = self.factory.accessControl.checkCertificate(identity)
@@ -386,6 +402,9 @@ class KeepAliveServerProtocol(KeepAliveProtocol):
         if self._afterReply is not None:
             self._afterReply.cancel()
             self._afterReply = None
+        if self._handshaking:
+            self._handshaking = False
+            del self.dataReceived
         super().connectionLost(reason)
         self.factory.connectionGone(self)
 

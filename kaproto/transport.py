@@ -21,6 +21,7 @@ __all__ = [
     "hasUnread",
     "identify",
     "paceAccepts",
+    "tlsOf",
     "unixCredentials",
     "unsent",
     "writeNow",
@@ -90,7 +91,7 @@ def identify(transport: StreamTransport) -> Peer:
     @return: the peer, as far as its transport identifies it.
     """
     address = transport.getPeer()
-    if ISSLTransport.providedBy(transport):
+    if tlsOf(transport) is not None:
         return Peer(address, "tls")
     if isinstance(address, UNIXAddress):
         return Peer(address, "unix", unixCredentials=unixCredentials(transport))
@@ -126,6 +127,21 @@ def connectionOf(transport: object) -> Connection | None:
         if transport is None:
             return None
     return transport
+
+
+def tlsOf(transport: object | None) -> object | None:
+    """
+    Look under any wrappers for the TLS layer.
+
+    @return: the layer, C{None} without TLS.
+    """
+    # A wrapper of Twisted's provides what its transport does, so the lowest is the layer itself.
+    found: object | None = None
+    while transport is not None:
+        if ISSLTransport.providedBy(transport):
+            found = transport
+        transport = getattr(transport, "transport", None)
+    return found
 
 
 def hasUnread(transport: StreamTransport) -> bool | None:

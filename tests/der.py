@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["certificateFor", "element", "name", "objectIdentifier"]
+__all__ = ["body", "certificateFor", "element", "name", "objectIdentifier"]
 
 Attribute = tuple[str, int, bytes]
 
@@ -20,6 +20,13 @@ def element(tag: int, content: bytes) -> bytes:
         return bytes([tag, size]) + content
     octets = size.to_bytes((size.bit_length() + 7) // 8)
     return bytes([tag, 0x80 | len(octets)]) + octets + content
+
+
+def body(encoded: bytes) -> bytes:
+    """
+    @return: the content of an element.
+    """
+    return encoded[2 + (encoded[1] & 0x7F if encoded[1] & 0x80 else 0) :]
 
 
 def objectIdentifier(dotted: str) -> bytes:

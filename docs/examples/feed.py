@@ -6,15 +6,13 @@ A client may ask for the latest reading of a sensor, and subscribe to every new 
 
 from __future__ import annotations
 
-from enum import IntEnum
-from typing import Final
+from typing import Final, NamedTuple
 
-import attrs
 from twisted.internet.interfaces import IReactorTime
 
 from kaproto import KeepAlive, KeepAliveServerFactory, KeepAliveServerProtocol, Mandatory
 from kaproto.errors import RemoteError
-from kaproto.program import Program, pack, procedure
+from kaproto.program import ErrorCode, ErrorDomain, Packer, Program, Unpacker, procedure
 
 FEED: Final = 0x66656564
 LATEST: Final = 1
@@ -22,22 +20,27 @@ SUBSCRIBE: Final = 2
 READING: Final = 3
 
 
-@attrs.frozen
-class Reading:
+class Reading(NamedTuple):
     """
-    What a sensor measured: a struct in XDR.
+    What a sensor measured.
     """
 
     sensor: str
     value: int
 
+    def packed(self) -> bytes:
+        """
+        Make XDR of it.
+        """
+        return Packer().string(self.sensor).int32(self.value).packed()
 
-class FeedError(IntEnum):
-    """
-    The feed's own error codes, in an error domain of its own.
-    """
-
-    NO_SENSOR = 1
+    @classmethod
+    def unpacked(cls, payload: bytes) -> Reading:
+        """
+        Read it from XDR.
+        """
+        unpacker = Unpacker(payload)
+        return cls(unpacker.string(), unpacker.int32())
 
 
 class FeedConnection(KeepAliveServerProtocol):
@@ -56,23 +59,25 @@ class FeedProgram(Program):
     number = FEED
 
     def __init__(self) -> None:
-        self.readings: dict[str, Reading] = {}
+        self.latest: dict[str, Reading] = {}
 
-    @procedure(LATEST, arguments=str, result=Reading)
-    def latest(self, connection: FeedConnection, sensor: str) -> Reading:
+    @procedure(LATEST)
+    def answerLatest(self, connection: FeedConnection, payload: bytes) -> bytes:
         """
-        Return the latest reading of one sensor.
+        Answer with the latest reading of one sensor.
         """
-        if sensor not in self.readings:
-            raise RemoteError(FeedError.NO_SENSOR, FEED, f"there is no sensor {sensor}")
-        return self.readings[sensor]
+        sensor = Unpacker(payload).string()
+        if sensor not in self.latest:
+            raise RemoteError(ErrorCode.OPERATION_FAILED, ErrorDomain.NONE, f"no sensor {sensor}")
+        return self.latest[sensor].packed()
 
-    @procedure(SUBSCRIBE, arguments=None)
-    def subscribe(self, connection: FeedConnection) -> None:
+    @procedure(SUBSCRIBE)
+    def subscribe(self, connection: FeedConnection, payload: bytes) -> bytes:
         """
         Send this client every reading from now on.
         """
         connection.subscribed = True
+        return b""
 
 
 class FeedFactory(KeepAliveServerFactory):
@@ -89,9 +94,9 @@ class FeedFactory(KeepAliveServerFactory):
 
     def publish(self, reading: Reading) -> None:
         """
-        Send a reading to every subscriber, except those that are behind with reading.
+        Send a reading to whoever has subscribed.  Who is too slow to read it misses it.
         """
-        self.program.readings[reading.sensor] = reading
+        self.program.latest[reading.sensor] = reading
         for each in self.connections:
             if isinstance(each, FeedConnection) and each.subscribed and not each.congested:
-                each.sendEvent(FEED, READING, pack(reading))
+                each.sendEvent(FEED, READING, reading.packed())

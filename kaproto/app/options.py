@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword
@@ -14,6 +15,7 @@ from twisted.cred.strcred import (
     AuthOptionMixin,
     InvalidAuthType,
     UnsupportedInterfaces,
+    makeChecker,
 )
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndpoint
@@ -28,9 +30,8 @@ from kaproto.limits import Limits
 from kaproto.policies.plugins import describePolicies, findPolicy
 from kaproto.security.admission import AccessControl
 from kaproto.security.authfile import loginFor
-from kaproto.security.authplugin import makeChecker
 from kaproto.security.certificates import PKIError
-from kaproto.security.endpoints import TLSServerEndpoint, transportOf
+from kaproto.security.endpoints import TLSServerEndpoint, transportOf, whyNotServed
 from kaproto.security.saslclient import Login
 from kaproto.security.saslserver import makePortal
 
@@ -231,7 +232,11 @@ class Options(BaseOptions, AuthOptionMixin):
         """
         kind = description.partition(":")[0]
         try:
-            self.addChecker(makeChecker(description))  # type: ignore[no-untyped-call]
+            checker = makeChecker(description)
+            path = getattr(checker, "filename", None)
+            if path is not None:
+                Path(path).read_bytes()
+            self.addChecker(checker)  # type: ignore[no-untyped-call]
         except InvalidAuthType as error:
             raise UsageError(
                 f"--auth={kind}: there is no such checker; --help-auth lists them"
@@ -347,6 +352,9 @@ class Options(BaseOptions, AuthOptionMixin):
             raise UsageError(f"--upstream={description}: {error}") from error
 
     def _endpoint(self, description: str) -> IStreamServerEndpoint:
+        problem = whyNotServed(description)
+        if problem is not None:
+            raise UsageError(f"--listen={description}: {problem}")
         kind, colon, rest = description.removeprefix("haproxy:").partition(":")
         if kind == "unix" and colon and not rest.partition(":")[0]:
             raise UsageError(

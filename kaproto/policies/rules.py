@@ -116,17 +116,10 @@ class Rules:
         """
         @return: what the first rule that fits the peer says.
         """
-        return self.decide(peer)[1]
-
-    def decide(self, peer: Peer) -> tuple[str, Policy]:
-        """
-        @return: the first rule that fits the peer, named by its place in the file, and what it
-            says.
-        """
-        for number, rule in enumerate(self.rules, 1):
+        for rule in self.rules:
             if rule.fits(peer):
-                return f"rule {number}", rule.policy
-        return "default", self.default
+                return rule.policy
+        return self.default
 
 
 class _Place:
@@ -326,5 +319,4 @@ class RulesPolicy:
         """
         See L{IKeepAlivePolicy.admit}.
         """
-        rule, policy = self._rules.decide(peer)
-        return attrs.evolve(policy.admit(peer), rule=f"{rule}, mode {policy.name}")
+        return self._rules.policyFor(peer).admit(peer)

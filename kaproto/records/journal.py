@@ -74,8 +74,6 @@ class Journal:
         """
         self.counters.refused += 1
         self.refusals.add(peer, self._seconds(), refused=True)
-        if peer.rule is not None:
-            policy = f"{policy} ({peer.rule})"
         self._log.warn(
             "refused {peer} by policy {policy}: {reason}", peer=peer, policy=policy, reason=message
         )
@@ -104,12 +102,12 @@ class Journal:
             case TooManyClients():
                 counters.displaced += 1
                 journal.warn("dropped {peer}: {reason}", peer=peer, reason=reason)
-            case AuthenticationFailed():
-                journal.warn("refused {peer}: {reason}", peer=peer, reason=reason)
             case SSLError():
                 counters.unauthenticated += 1
                 why = explainTLS(reason)
                 journal.warn("refused {peer}: TLS failed: {reason}", peer=peer, reason=why)
+            case AuthenticationFailed():
+                journal.warn("refused {peer}: {reason}", peer=peer, reason=reason)
             case KeepAliveTimeout():
                 counters.dead += 1
                 journal.warn("{peer} is dead: {reason}", peer=peer, reason=reason)

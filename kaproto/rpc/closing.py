@@ -132,7 +132,9 @@ class ClosingProtocol(Protocol):
         """
         This end is closing: do nothing more but that.
         """
-        self._reason = reason
+        # Without the frames that it was raised in: they refer to this connection, which would stay
+        # in memory until the garbage collector runs.
+        self._reason = reason.with_traceback(None)
         self._stopTimers()
 
     def _stopTimers(self) -> None:

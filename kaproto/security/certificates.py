@@ -1,5 +1,6 @@
 """
-Certificates read from files and checked, with what is wrong with them in plain words.
+Certificates, keys and revocation lists, read from files and checked, with errors that name the file
+and the remedy.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Final, TypeVar
 import attrs
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
@@ -22,12 +23,16 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 from OpenSSL.crypto import (
+    FILETYPE_PEM,
     X509,
+    PKey,
     X509Store,
     X509StoreContext,
     X509StoreContextError,
     X509StoreFlags,
+    load_privatekey,
 )
+from OpenSSL.crypto import Error as CryptoError
 from OpenSSL.SSL import X509VerificationCodes as Codes
 
 from kaproto.security.pki import CertificateFiles
@@ -43,37 +48,48 @@ __all__ = [
 
 _T = TypeVar("_T")
 
+_MALFORMED: Final = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+"""
+What cryptography raises for contents that it cannot parse.
+"""
+
 
 class PKIError(ValueError):
     """
-    Something is wrong with a certificate file; the message names the file and what to do.
+    A certificate file cannot be used; the message names the file and the remedy.
     """
 
 
 @attrs.frozen
 class KeyMaterial:
     """
-    What the files hold, checked.
+    The contents of the files, checked.
 
-    @ivar authorities: those that may have signed the other end's certificate.
-    @ivar revocations: their lists of revoked certificates.
-    @ivar chain: this end's certificate, and those between it and the authority; empty for a
-        client that has none.
-    @ivar key: the private key to it.
+    @ivar authorities: the authorities trusted to sign the peer's certificate.
+    @ivar revocations: their revocation lists.
+    @ivar chain: this end's certificate, followed by those between it and the authority; empty for
+        a client that has none.
+    @ivar key: the private key of the certificate.
     """
 
     authorities: Sequence[x509.Certificate]
     revocations: Sequence[x509.CertificateRevocationList]
     chain: Sequence[x509.Certificate]
-    key: PrivateKeyTypes | None = attrs.field(repr=False)
+    key: PKey | None = attrs.field(repr=False)
 
 
 def loadKeyMaterial(files: CertificateFiles) -> KeyMaterial:
     """
-    Read the files, and check that they will do.
+    Read the files and check them.
 
-    @raise PKIError: when one is missing, cannot be read, is not what it should be, has expired or
-        does not fit to the others.
+    @raise PKIError: if one is missing, unreadable, malformed or expired, or does not match the
+        others.
     """
     end = "server" if files.server else "client"
     authorities = _certificates(files.ca, "the certificate of the authority (CA)")
@@ -83,10 +99,10 @@ def loadKeyMaterial(files: CertificateFiles) -> KeyMaterial:
     if files.certificate is None or files.key is None:
         return KeyMaterial(authorities, revocations, [], None)
     chain = _certificates(files.certificate, f"the {end}'s certificate")
-    key = _privateKey(files.key, end)
-    if _publicBytes(key) != _publicBytes(chain[0]):
+    key, public = _privateKey(files.key, end)
+    if _publicBytes(public) != _publicBytes(chain[0].public_key()):
         raise PKIError(
-            f"{files.key}: this is not the private key to the certificate in "
+            f"{files.key}: this is not the private key of the certificate in "
             f"{files.certificate}; the two must be made together"
         )
     _checkTime(chain[0], files.certificate)
@@ -102,7 +118,7 @@ def loadKeyMaterial(files: CertificateFiles) -> KeyMaterial:
 
 def trust(store: X509Store, authorities: Sequence[x509.Certificate]) -> None:
     """
-    Have a store trust these authorities, those among them too that another has signed.
+    Make a store trust these authorities, intermediate ones included.
     """
     for authority in authorities:
         store.add_cert(X509.from_cryptography(authority))
@@ -111,7 +127,7 @@ def trust(store: X509Store, authorities: Sequence[x509.Certificate]) -> None:
 
 UNSIGNED: Final = "is not signed by an authority (CA) that is trusted here"
 """
-What most often is wrong with a certificate, as L{explainVerification} says it.
+The most frequent problem of a certificate, in the words of L{explainVerification}.
 """
 
 _WORDS: Final = {
@@ -119,11 +135,15 @@ _WORDS: Final = {
     Codes.ERR_CERT_NOT_YET_VALID: "is not valid yet",
     Codes.ERR_CERT_REVOKED: "has been revoked",
     Codes.ERR_INVALID_PURPOSE: "is not meant for this end of a connection (extended key usage)",
+    Codes.ERR_CERT_CHAIN_TOO_LONG: "has too many authorities between it and a trusted one",
     Codes.ERR_UNABLE_TO_GET_CRL: (
         "cannot be checked, because its issuer's list of revoked certificates is missing"
     ),
     Codes.ERR_CRL_HAS_EXPIRED: (
         "cannot be checked, because the list of revoked certificates has expired"
+    ),
+    Codes.ERR_CRL_NOT_YET_VALID: (
+        "cannot be checked, because the list of revoked certificates is not valid yet"
     ),
     Codes.ERR_UNABLE_TO_GET_ISSUER_CERT: UNSIGNED,
     Codes.ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY: UNSIGNED,
@@ -137,7 +157,7 @@ _WORDS: Final = {
 def explainVerification(error: int) -> str:
     """
     @param error: one of OpenSSL's verification codes.
-    @return: what is wrong with the certificate, as the rest of a sentence about it.
+    @return: the problem of the certificate, as the rest of a sentence about it.
     """
     return _WORDS.get(error, f"was rejected by OpenSSL with verification code {error}")
 
@@ -159,24 +179,36 @@ def _read(path: Path, what: str) -> bytes:
 def _parse(path: Path, what: str, parse: Callable[[bytes], _T], data: bytes) -> _T:
     try:
         return parse(data)
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except _MALFORMED as error:
         raise PKIError(f"{path}: this is not {what} in PEM") from error
 
 
 def _certificates(path: Path, what: str) -> list[x509.Certificate]:
-    return _parse(path, what, x509.load_pem_x509_certificates, _read(path, what))
+    certificates = _parse(path, what, x509.load_pem_x509_certificates, _read(path, what))
+    for each in certificates:
+        try:
+            # These are parsed when they are first used, which must not raise later.
+            each.public_key(), each.extensions, each.subject
+        except _MALFORMED as error:
+            raise PKIError(f"{path}: the certificate cannot be used: {error}") from error
+    return certificates
 
 
-def _privateKey(path: Path, end: str) -> PrivateKeyTypes:
+def _privateKey(path: Path, end: str) -> tuple[PKey, PublicKeyTypes]:
+    """
+    @return: the key as pyOpenSSL has it, since cryptography's forgets that a key is for RSA-PSS
+        only, and OpenSSL then finds that it does not match the certificate; and its public half.
+    """
     what = f"the {end}'s private key"
     data = _read(path, what)
     try:
-        return _parse(path, what, lambda data: load_pem_private_key(data, None), data)
+        key = _parse(path, what, lambda data: load_pem_private_key(data, None), data)
     except TypeError as error:
         raise PKIError(
             f"{path}: the private key is encrypted, and there is nobody to ask for the "
             "passphrase; decrypt it with: openssl pkey"
         ) from error
+    return load_privatekey(FILETYPE_PEM, data), key.public_key()
 
 
 _CRL: Final = re.compile(b"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
@@ -191,14 +223,17 @@ def _revocations(
     now = dt.datetime.now(dt.UTC)
     for each in lists:
         if not any(_hasSigned(authority, each) for authority in authorities):
-            raise PKIError(
-                f"{path}: the list of revoked certificates is of no authority in {caPath}"
-            )
+            raise PKIError(f"{path}: this CRL was not issued by any authority in {caPath}")
         if each.next_update_utc is not None and each.next_update_utc < now:
             raise PKIError(
-                f"{path}: the list of revoked certificates has expired on "
-                f"{each.next_update_utc:%Y-%m-%d %H:%M} UTC, so that nobody could be let in; have "
+                f"{path}: the list of revoked certificates expired on "
+                f"{each.next_update_utc:%Y-%m-%d %H:%M} UTC, so nobody could be accepted; have "
                 "the authority issue a new one"
+            )
+        if each.last_update_utc > now:
+            raise PKIError(
+                f"{path}: the list of revoked certificates is not valid before "
+                f"{each.last_update_utc:%Y-%m-%d %H:%M} UTC; is the clock right?"
             )
     return lists
 
@@ -207,19 +242,19 @@ def _hasSigned(authority: x509.Certificate, crl: x509.CertificateRevocationList)
     key = authority.public_key()
     try:
         return authority.subject == crl.issuer and crl.is_signature_valid(key)  # type: ignore[arg-type]
-    except TypeError:
+    except (TypeError, *_MALFORMED):
         return False
 
 
-def _publicBytes(of: PrivateKeyTypes | x509.Certificate) -> bytes:
-    return of.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+def _publicBytes(key: PublicKeyTypes) -> bytes:
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def _checkTime(certificate: x509.Certificate, path: Path) -> None:
     now = dt.datetime.now(dt.UTC)
     if now > certificate.not_valid_after_utc:
         raise PKIError(
-            f"{path}: the certificate has expired on "
+            f"{path}: the certificate expired on "
             f"{certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC; renew it"
         )
     if now < certificate.not_valid_before_utc:
@@ -242,13 +277,17 @@ def _checkSigned(
     authorities: Sequence[x509.Certificate],
     files: CertificateFiles,
 ) -> None:
-    leaf, *others = [X509.from_cryptography(each) for each in chain]
     store = X509Store()
-    trust(store, authorities)
     try:
+        trust(store, authorities)
+        leaf, *others = [X509.from_cryptography(each) for each in chain]
         X509StoreContext(store, leaf, others).verify_certificate()
     except X509StoreContextError as error:
         raise PKIError(
             f"{files.certificate}: the certificate {explainVerification(error.errors[0])}; the "
             f"trusted ones are in {files.ca}"
+        ) from error
+    except CryptoError as error:
+        raise PKIError(
+            f"{files.ca}: the certificate cannot be used: {error.args[0][-1][-1]}"
         ) from error

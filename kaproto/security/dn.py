@@ -1,7 +1,7 @@
 """
-The name in a certificate, written as libvirt writes it, and the patterns that match such names.
+Distinguished names in certificates, as text in libvirt's form, and the patterns that match them.
 
-libvirt leaves both to its libraries: GnuTLS makes the text, GLib compares it.
+libvirt uses GnuTLS to make the text and GLib to match it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,18 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import Final
 
-__all__ = ["distinguishedName", "matchesGlob"]
+__all__ = ["NAME_MAX", "distinguishedName", "matchesGlob"]
+
+NAME_MAX: Final = 4096
+"""
+The longest name, in bytes of DER.  Anybody can make a certificate with any name, which then has to
+be formatted, compared, logged and kept.
+"""
+
+_TYPE_MAX: Final = 32
+"""
+The longest attribute type, in bytes.  Those with a label have ten at most.
+"""
 
 _NUMERIC: Final = 0x12
 _PRINTABLE: Final = 0x13
@@ -67,48 +78,51 @@ _ATTRIBUTES: Final[dict[str, tuple[str, frozenset[int]]]] = {
     "2.5.4.65": ("pseudonym", _DIRECTORY),
 }
 """
-The label of each attribute, and the ASN.1 string types in which its value is shown as text.
-Everything else is shown as hexadecimal.
+The label of each attribute type, and the ASN.1 string types whose values are shown as text.  Other
+values are shown in hexadecimal.
 """
 
 
 def distinguishedName(certificate: bytes) -> str:
     """
-    Write the subject of a certificate as libvirt does in C{tls_allowed_dn_list}, in its log and
-    in C{virt-admin client-info}: the parts in the order in which the certificate has them, with a
-    comma and no space between, as in C{C=GB,O=Red Hat,CN=alice,EMAIL=alice@example.org}.
+    Format the subject of a certificate as libvirt does in C{tls_allowed_dn_list}, in its log and
+    in C{virt-admin client-info}: the attributes in the order of the certificate, separated by a
+    comma without a space, as in C{C=GB,O=Red Hat,CN=alice,EMAIL=alice@example.org}.
 
-    The certificate's own bytes are read, since what a library has decoded no longer tells one
-    string type from another.
+    This reads the bytes of the certificate, because libraries decode the values, and the ASN.1
+    type of a value then is lost, on which its text depends.
 
     @param certificate: in DER.
     @return: the name; bytes that are not UTF-8 become lone surrogates.
-    @raise ValueError: when the certificate is malformed, or a value is empty, for which libvirt
-        has no name either.
+    @raise ValueError: if the certificate is malformed, the name is longer than L{NAME_MAX}, or a
+        value is empty, for which libvirt has no text either.
     """
     _tag, signed = next(_elements(certificate), (0, b""))
     _tag, toBeSigned = next(_elements(signed), (0, b""))
     fields = [content for tag, content in _elements(toBeSigned) if tag != _VERSION]
     if len(fields) < _SUBJECT + 1:
         raise ValueError("not a certificate")
+    subject = fields[_SUBJECT]
+    if len(subject) > NAME_MAX:
+        raise ValueError(f"a name of {len(subject)} bytes, where {NAME_MAX} are allowed")
     return ",".join(
         "+".join(_attribute(attribute) for _tag, attribute in _elements(relative))
-        for _tag, relative in _elements(fields[_SUBJECT])
+        for _tag, relative in _elements(subject)
     )
 
 
 def matchesGlob(text: str, pattern: str) -> bool:
     """
-    @param pattern: C{*} stands for any characters or none, C{?} for one; everything else, brackets
-        included, for itself.
-    @return: whether the pattern describes the whole text.
+    @param pattern: C{*} matches any characters or none, C{?} matches one, and any other character,
+        brackets included, matches itself.
+    @return: whether the pattern matches the whole text.
     """
     return fnmatchcase(text, pattern.replace("[", "[[]"))
 
 
 def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
     """
-    @return: the tag and the content of each of some DER elements in a row.
+    @return: the tag and the content of each element in a sequence of DER elements.
     """
     offset = 0
     while offset < len(data):
@@ -120,8 +134,8 @@ def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 def _content(data: bytes, offset: int) -> tuple[int, int]:
     """
-    @return: where the content of the element at C{offset} begins and ends.
-    @raise ValueError: when that is beyond the end of the data.
+    @return: the offsets at which the content of the element at C{offset} begins and ends.
+    @raise ValueError: if it ends beyond the data.
     """
     start = offset + 2
     size = data[offset + 1] if start <= len(data) else 0
@@ -130,7 +144,7 @@ def _content(data: bytes, offset: int) -> tuple[int, int]:
         size = int.from_bytes(data[start : start + octets])
         start += octets
     if start + size > len(data):
-        raise ValueError("a certificate whose name is cut short")
+        raise ValueError("a truncated certificate")
     return start, start + size
 
 
@@ -175,6 +189,9 @@ def _escaped(text: str) -> str:
 
 
 def _dotted(encoded: bytes) -> str:
+    # The time this takes grows with the square of the length.
+    if not 0 < len(encoded) <= _TYPE_MAX:
+        raise ValueError(f"an attribute type of {len(encoded)} bytes")
     numbers = []
     number = 0
     for byte in encoded:
@@ -183,6 +200,6 @@ def _dotted(encoded: bytes) -> str:
             numbers.append(number)
             number = 0
     if not numbers:
-        raise ValueError("a certificate with an attribute of no kind in its name")
+        raise ValueError("a truncated attribute type")
     first = min(numbers[0] // 40, 2)
     return ".".join(map(str, [first, numbers[0] - 40 * first, *numbers[1:]]))

@@ -1,8 +1,8 @@
 """
-The C{libvirttls:} endpoint string: TLS with certificates the way libvirtd has it.
+TLS endpoints, and the endpoint string C{libvirttls:}, which takes libvirtd's certificate files.
 
-Twisted imports this module whenever a program takes any endpoint string apart, so what is costly
-to import waits until it is needed.
+Twisted imports this module whenever a program parses an endpoint string, so what is slow to import
+is imported in functions.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Final, cast
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IListeningPort,
+    IProtocol,
     IProtocolFactory,
     IReactorTime,
+    IStreamClientEndpoint,
     IStreamServerEndpoint,
     IStreamServerEndpointStringParser,
 )
@@ -25,13 +27,23 @@ from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 if TYPE_CHECKING:
-    from kaproto.security.tls import ServerContextFactory
+    from kaproto.security.tls import ClientContextFactory, ServerContextFactory
+    from kaproto.security.tlslayer import TLSLayer
 
-__all__ = ["LibvirtTLSParser", "ProxyParser", "TLSServerEndpoint", "tlsEndpoint", "transportOf"]
+__all__ = [
+    "LibvirtTLSParser",
+    "ProxyParser",
+    "TLSClientEndpoint",
+    "TLSServerEndpoint",
+    "tlsEndpoint",
+    "transportOf",
+    "whyNotServed",
+]
 
 _PORT: Final = "16514"
 _BACKLOG: Final = "1024"
 _ANSWERS: Final = {"yes": True, "no": False}
+_LAYERS: Final = frozenset({"haproxy", "keepalive", "proxy", "tcpkeepalive"})
 
 
 @implementer(IStreamServerEndpoint)
@@ -39,7 +51,7 @@ class TLSServerEndpoint:
     """
     Listens with TLS.
 
-    @ivar contextFactory: has the certificate; reload it to use another.
+    @ivar contextFactory: has the certificate.  Its C{reload} replaces it.
     """
 
     def __init__(
@@ -50,7 +62,7 @@ class TLSServerEndpoint:
     ) -> None:
         """
         @param wrapped: where to listen.
-        @param clock: what small writes are gathered on, by default the reactor.
+        @param clock: collects small writes until its next turn, by default the reactor.
         """
         self.contextFactory = contextFactory
         self._wrapped = wrapped
@@ -67,19 +79,55 @@ class TLSServerEndpoint:
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
         """
-        See L{IStreamServerEndpoint}.
+        @return: fires with the port.
         """
-        from twisted.protocols.tls import TLSMemoryBIOFactory
+        from kaproto.security.tlslayer import TLSFactory
 
         return self._wrapped.listen(
-            TLSMemoryBIOFactory(self.contextFactory, False, factory, clock=self._clock)
+            TLSFactory(self.contextFactory, False, factory, clock=self._clock)
         )
+
+
+@implementer(IStreamClientEndpoint)
+class TLSClientEndpoint:
+    """
+    Connects with TLS.
+    """
+
+    def __init__(
+        self,
+        wrapped: IStreamClientEndpoint,
+        contextFactory: ClientContextFactory,
+        clock: IReactorTime | None = None,
+    ) -> None:
+        """
+        @param wrapped: where to connect.
+        @param contextFactory: has the certificate, and checks the server's.
+        @param clock: collects small writes until its next turn, by default the reactor.
+        """
+        self._wrapped = wrapped
+        self._contextFactory = contextFactory
+        self._clock = clock
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """
+        @return: fires with the protocol when the transport is connected, before the handshake.
+        """
+        from kaproto.security.tlslayer import TLSFactory
+
+        def wrappedProtocol(layer: object) -> IProtocol:
+            protocol = cast("TLSLayer", layer).wrappedProtocol
+            assert protocol is not None, "the layer keeps it until the connection is lost"
+            return protocol
+
+        factory = TLSFactory(self._contextFactory, True, protocolFactory, clock=self._clock)
+        return self._wrapped.connect(factory).addCallback(wrappedProtocol)
 
 
 @implementer(IPlugin, IStreamServerEndpointStringParser)
 class LibvirtTLSParser:
     """
-    Makes sense of C{libvirttls:PORT}, see L{tlsEndpoint}.
+    Parses C{libvirttls:PORT}, see L{tlsEndpoint}.
     """
 
     prefix = "libvirttls"
@@ -88,9 +136,7 @@ class LibvirtTLSParser:
         self, reactor: object, *args: object, **kwargs: object
     ) -> TLSServerEndpoint:
         """
-        See L{IStreamServerEndpointStringParser}.
-
-        @raise ValueError: when an argument is no good, or a file will not do.
+        @raise ValueError: if an argument is malformed, or a file cannot be used.
         """
         unknown = sorted(set(kwargs) - _ARGUMENTS)
         if unknown:
@@ -135,18 +181,18 @@ def tlsEndpoint(
     backlog: str = _BACKLOG,
 ) -> TLSServerEndpoint:
     """
-    Make the endpoint that a string describes.  All parts are optional.
+    Make the endpoint that a string describes.  All arguments are optional.
 
     @param port: the port to listen on.
-    @param pki: the folder where libvirt's default names are looked for, by default C{/etc/pki}.
+    @param pki: the folder that has libvirt's default file names, by default C{/etc/pki}.
     @param ca: the authorities' certificates, see L{kaproto.security.pki.serverFiles}.
     @param cert: the server's certificate.
-    @param key: the private key to it.
-    @param crl: the authorities' lists of revoked certificates.
-    @param verify: C{yes}, or C{no} to let in clients without certificates.
+    @param key: its private key.
+    @param crl: the authorities' revocation lists.
+    @param verify: C{yes}, or C{no} to accept clients without certificates.
     @param interface: the IP address to listen on, by default all.
     @param backlog: how many connections may wait to be accepted.
-    @raise ValueError: when an argument is no good, or a file will not do.
+    @raise ValueError: if an argument is malformed, or a file cannot be used.
     """
     from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
 
@@ -172,8 +218,8 @@ _ARGUMENTS: Final = frozenset(signature(tlsEndpoint).parameters) - {"reactor"}
 def transportOf(description: str) -> str:
     """
     @param description: a server endpoint string.
-    @return: C{"tcp"}, C{"tls"} or C{"unix"}, as L{kaproto.peer.Peer} has them; C{"tcp"} as well
-        for what is not known, since that is the least that can be expected of it.
+    @return: C{"tcp"}, C{"tls"} or C{"unix"}, as in L{kaproto.peer.Peer}; C{"tcp"} for unknown
+        endpoints too, since that is the least secure.
     """
     name, _colon, rest = description.removeprefix("haproxy:").removeprefix("proxy:").partition(":")
     if name in ("libvirttls", "ssl", "tls"):
@@ -181,6 +227,29 @@ def transportOf(description: str) -> str:
     if name == "unix" or (name in ("systemd", "fd") and "domain=UNIX" in rest.split(":")):
         return "unix"
     return "tcp"
+
+
+def whyNotServed(description: str) -> str | None:
+    """
+    @param description: a server endpoint string.
+    @return: if kaserver cannot serve libvirt's clients there, the reason, and what to write
+        instead; C{None} if it can.
+    """
+    kinds = description.split(":")
+    inner = next((each for each in kinds if each not in _LAYERS), "")
+    layers = kinds[: kinds.index(inner)] if inner else kinds
+    if inner in ("ssl", "tls"):
+        return (
+            f"{inner}: is TLS that libvirt's clients cannot speak with; use libvirttls:PORT, with "
+            "ca=, cert= and key= if the files are not in /etc/pki, and verify=no for clients "
+            "without certificates"
+        )
+    if inner == "libvirttls" and "haproxy" in layers:
+        return (
+            "a balancer sends the PROXY header before TLS begins, and haproxy: would look for it "
+            "inside TLS; use proxy:libvirttls:PORT:from=NETWORK, with the balancer's network"
+        )
+    return None
 
 
 def _path(text: str | None) -> Path | None:

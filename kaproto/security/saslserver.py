@@ -1,5 +1,5 @@
 """
-SASL (RFC 4422) for a server, without I/O.  A L{twisted.cred.portal.Portal} decides.
+SASL as a server, without I/O: mechanisms that end at a L{twisted.cred.portal.Portal}.
 """
 
 from __future__ import annotations
@@ -17,11 +17,9 @@ from twisted.cred.portal import IRealm, Portal
 from zope.interface import Attribute, Interface, implementer
 
 from kaproto.errors import KaprotoError
-from kaproto.security.saslprep import prepareName, preparePassword
 from kaproto.wire.sasl import SASLResult
 
 __all__ = [
-    "WRONG",
     "Answer",
     "IUser",
     "Mechanism",
@@ -30,21 +28,17 @@ __all__ = [
     "SASLFailed",
     "SASLServer",
     "User",
+    "login",
     "makePortal",
 ]
-
-WRONG: Final = "wrong user name or password"
-"""
-What is logged of both; nothing tells them apart.
-"""
 
 
 class SASLFailed(KaprotoError):
     """
-    A client was not authenticated.  The message is for the log, not for the client, which is not
-    told what was wrong.
+    A client could not be let in.  The message is for the log and never for the client, who is
+    not to learn what was wrong.
 
-    @ivar user: the name it gave, if it got that far.
+    @ivar user: the name that it gave, as far as it got.
     """
 
     def __init__(self, message: str, user: str | None = None) -> None:
@@ -54,17 +48,17 @@ class SASLFailed(KaprotoError):
 
 class IUser(Interface):
     """
-    The avatar that a portal must have for a user.
+    What a portal has to have for those whom it lets in.
     """
 
-    name: str = Attribute("The name that policies match and libvirt shows.")
+    name: str = Attribute("The name that policies see, and libvirt shows.")
 
 
 @implementer(IUser)
 @attrs.frozen
 class User:
     """
-    A user who has logged in.
+    Somebody who was let in.
     """
 
     name: str
@@ -73,31 +67,32 @@ class User:
 @implementer(IRealm)
 class Realm:
     """
-    A realm that accepts every user the checkers authenticate.
+    Takes whoever the checkers know for what they say.
     """
 
     def requestAvatar(
         self, avatarId: bytes | tuple[()], mind: object, *interfaces: type[Interface]
     ) -> tuple[type[Interface], User, Callable[[], None]]:
         """
-        @return: a L{User}.
-        @raise NotImplementedError: for anonymous clients, and for other interfaces than L{IUser}.
+        See L{IRealm}.
+
+        @raise NotImplementedError: when it is not a user that is asked for.
         """
         if IUser not in interfaces or not isinstance(avatarId, bytes):
-            raise NotImplementedError("kaproto's realm has only users with a name")
-        return IUser, User(avatarId.decode("utf-8", "surrogateescape")), _logout
+            raise NotImplementedError("kaproto has nothing but users")
+        return IUser, User(_text(avatarId)), _leave
 
 
-def _logout() -> None:
+def _leave() -> None:
     """
-    A user holds nothing that has to be released.
+    There is nothing that a user leaves behind.
     """
 
 
 def makePortal(checkers: Iterable[ICredentialsChecker]) -> Portal:
     """
-    @raise ValueError: if two checkers are for the same credentials, since cred would ask only the
-        last.
+    @raise ValueError: when two checkers are for the same credentials, of which cred would ask
+        only the last.
     """
     portal = Portal(Realm())
     for checker in checkers:
@@ -110,12 +105,25 @@ def makePortal(checkers: Iterable[ICredentialsChecker]) -> Portal:
     return portal
 
 
+async def login(portal: Portal, credentials: object, user: str) -> str:
+    """
+    @param user: the name that the client gave.
+    @return: the name of the user that the portal knows.
+    @raise SASLFailed: when it does not let the client in.
+    """
+    try:
+        _interface, avatar, _logout = await portal.login(credentials, None, IUser)  # type: ignore[arg-type]
+    except LoginFailed as error:
+        raise SASLFailed("no such user or another password", user) from error
+    return str(IUser(avatar).name)
+
+
 class Answer(NamedTuple):
     """
-    What a mechanism replies to the client.
+    What a mechanism says to the client.
 
-    @ivar data: what to send; C{None} for nothing.
-    @ivar user: the client's name, once it is authenticated.
+    @ivar data: what to send, C{None} for nothing.
+    @ivar user: who the client is, once that is certain.
     """
 
     data: bytes | None
@@ -124,14 +132,14 @@ class Answer(NamedTuple):
 
 class Mechanism(Protocol):
     """
-    One attempt to log in, by one mechanism.
+    One try at authentication, by one mechanism.
     """
 
     async def respond(self, data: bytes | None) -> Answer:
         """
         The client has sent something.
 
-        @raise SASLFailed: if the client is not who it says.
+        @raise SASLFailed: when it is not let in.
         """
 
     def abandon(self) -> None:
@@ -143,7 +151,7 @@ class Mechanism(Protocol):
 @implementer(IUsernamePassword)
 class _Password:
     """
-    A user name and a password, whose representation does not show the password.
+    A name and a password, of which the second is never shown.
     """
 
     __slots__ = ("password", "username")
@@ -154,15 +162,14 @@ class _Password:
 
     def checkPassword(self, password: bytes) -> bool:
         """
-        @return: whether the client gave this password.
+        See L{IUsernamePassword}.
         """
         return hmac.compare_digest(self.password, password)
 
 
 class Plain:
     """
-    The mechanism PLAIN (RFC 4616).  The client sends its password as it is, so this is only for
-    connections that nobody can listen to.
+    The mechanism PLAIN (RFC 4616): the password as it is, so only where nobody can listen.
     """
 
     def __init__(self, portal: Portal) -> None:
@@ -170,36 +177,24 @@ class Plain:
 
     async def respond(self, data: bytes | None) -> Answer:
         """
-        Check the one message of this mechanism, C{IDENTITY NUL NAME NUL PASSWORD}.
-
-        @raise SASLFailed: if the client is not who it says.
+        See L{Mechanism}.
         """
         if data is None:
             return Answer(b"", None)
-        parts = data.split(b"\0", _PLAIN_PARTS)
+        parts = data.split(b"\0")
         if len(parts) != _PLAIN_PARTS:
             raise SASLFailed("malformed message")
         identity, username, password = parts
-        try:
-            name = prepareName(username)
-        except ValueError as error:
-            raise SASLFailed(f"this cannot be a user name: {error}") from None
+        name = _text(username)
+        if not username or not password:
+            raise SASLFailed("no name or no password", name)
         if identity not in (b"", username):
-            raise SASLFailed("asks to act as another user", name)
-        try:
-            prepared = preparePassword(password)
-        except ValueError as error:
-            raise SASLFailed(f"this cannot be a password: {error}", name) from None
-        credentials = _Password(name.encode(), prepared.encode())
-        try:
-            _interface, avatar, _logout = await self._portal.login(credentials, None, IUser)
-        except LoginFailed:
-            raise SASLFailed(WRONG, name) from None
-        return Answer(None, str(IUser(avatar).name))
+            raise SASLFailed(f"wants to act as {_text(identity)!r}", name)
+        return Answer(None, await login(self._portal, _Password(username, password), name))
 
     def abandon(self) -> None:
         """
-        There is nothing to release.
+        There is nothing to let go of.
         """
 
 
@@ -216,11 +211,11 @@ class _State(Enum):
 
 class SASLServer:
     """
-    Authenticates one client.  After a failure the client may begin again.
+    One client's way of being let in.  After any failure the client may begin anew.
 
-    @ivar user: the client's name, once it is authenticated.
-    @ivar failures: how often it failed.
-    @ivar mechanism: the name of the mechanism that it uses, or used last.
+    @ivar user: who it is, once it is let in.
+    @ivar failures: how often it was not let in.
+    @ivar mechanism: the name of the mechanism that it tries, or tried last.
     """
 
     def __init__(
@@ -239,10 +234,10 @@ class SASLServer:
 
     def init(self) -> list[str]:
         """
-        The client asks which mechanisms there are.
+        The client asks what there is.
 
-        @return: their names.
-        @raise SASLFailed: if it has asked before.
+        @return: the names of the mechanisms.
+        @raise SASLFailed: when it has asked already.
         """
         self._expect(_State.IDLE)
         self._state = _State.READY
@@ -252,7 +247,7 @@ class SASLServer:
         """
         The client begins.
 
-        @raise SASLFailed: if it is not authenticated.
+        @raise SASLFailed: when it is not let in.
         """
         self._expect(_State.READY)
         make = self._mechanisms.get(mechanism)
@@ -266,7 +261,7 @@ class SASLServer:
         """
         The client goes on.
 
-        @raise SASLFailed: if it is not authenticated.
+        @raise SASLFailed: when it is not let in.
         """
         self._expect(_State.RUNNING)
         assert self._exchange is not None, "an exchange is running"
@@ -289,7 +284,7 @@ class SASLServer:
                 self._failed(SASLFailed(str(error)))
             raise
         if self._exchange is not exchange:
-            raise SASLFailed("it sent another message before it was answered")
+            raise SASLFailed("it did not wait for an answer")
         if answer.user is None:
             self._state = _State.RUNNING
             return SASLResult(complete=False, data=answer.data)
@@ -308,3 +303,7 @@ class SASLServer:
         if self._state is not _State.COMPLETE:
             self._state = _State.IDLE
         return error
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")

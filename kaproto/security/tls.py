@@ -1,52 +1,42 @@
 """
-TLS as libvirt uses it: who is at the other end by certificate, and the byte that says it is
-accepted.
+TLS as libvirt uses it: certificates for both ends, the peer's identity, and the byte with which a
+server says that it accepts a client.
 """
 
 from __future__ import annotations
 
 import hashlib
-import ipaddress
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Final, Protocol
 
 import attrs
 from OpenSSL import SSL
-from OpenSSL.crypto import (
-    FILETYPE_ASN1,
-    FILETYPE_PEM,
-    X509,
-    X509StoreFlags,
-    dump_certificate,
-    load_certificate,
-)
+from OpenSSL.crypto import FILETYPE_ASN1, X509StoreFlags, dump_certificate
 from OpenSSL.crypto import Error as CryptoError
-from service_identity import CertificateError, VerificationError
-from service_identity.pyopenssl import extract_patterns, verify_hostname, verify_ip_address
 from twisted.internet.interfaces import (
     IOpenSSLClientConnectionCreator,
     IOpenSSLServerConnectionCreator,
 )
 from twisted.protocols.tls import TLSMemoryBIOProtocol
-from zope.interface import Interface, implementer
+from zope.interface import implementer
 
-from kaproto.errors import AuthenticationFailed
-from kaproto.security.certificates import (
-    UNSIGNED,
-    KeyMaterial,
-    explainVerification,
-    loadKeyMaterial,
-    trust,
-)
+from kaproto.security.certificates import KeyMaterial, PKIError, loadKeyMaterial, trust
 from kaproto.security.dn import distinguishedName
+from kaproto.security.handshake import (
+    AUTHORITIES_MAX,
+    CertificateRefused,
+    ClientHandshake,
+    Handshake,
+    ICertificateChecker,
+    verified,
+)
 from kaproto.security.pki import CertificateFiles
+from kaproto.security.tlslayer import TLSLayer
 
 __all__ = [
     "CONFIRMATION",
-    "CertificateRefused",
     "ClientContextFactory",
-    "ICertificateChecker",
     "ServerContextFactory",
     "TLSIdentity",
     "TLSTransport",
@@ -60,50 +50,26 @@ What a server sends, before anything else, to a client whose certificate it acce
 """
 
 
-class CertificateRefused(AuthenticationFailed, SSL.Error):
-    """
-    One end does not accept the other's certificate; the message tells which and why.
-    """
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        # Twisted looks into what it takes to be one of pyOpenSSL's own errors.
-        self.args = ([("kaproto", "", message)],)
-        self._message = message
-
-    def __str__(self) -> str:
-        return self._message
-
-
-class ICertificateChecker(Interface):
-    """
-    A protocol that calls L{examine} when the handshake has completed, and refuses what is no good
-    (see L{twisted.internet.interfaces.IHandshakeListener}).  Such a one gets to see peers without
-    a good certificate, and can end the connection in order, as libvirtd does.  C{virsh} has a
-    message for that, while of a handshake that fails it often dies without one, of C{SIGPIPE}.
-    """
-
-
 class TLSTransport(Protocol):
     """
-    The slice of Twisted's TLS transport that L{examine} uses.
+    The method of Twisted's TLS transport that L{examine} uses.
     """
 
     def getHandle(self) -> SSL.Connection:
         """
-        Give away what does the encrypting.
+        @return: the connection, as pyOpenSSL has it.
         """
 
 
 @attrs.frozen
 class TLSIdentity:
     """
-    Who the other end is, by its certificate.
+    The peer's identity, from its certificate.
 
-    @ivar dn: the distinguished name in its certificate, in libvirt's form; C{None} where it has
-        no certificate, or one without a usable name.
-    @ivar fingerprint: the SHA-256 of the certificate, in hexadecimal; C{None} where it has none.
-    @ivar problem: why it is not acceptable; C{None} when it is.
+    @ivar dn: the distinguished name, in libvirt's form; C{None} if there is no certificate, or
+        none with a usable name.
+    @ivar fingerprint: the SHA-256 of the certificate, in hexadecimal; C{None} if there is none.
+    @ivar problem: why the peer cannot be accepted; C{None} if it can.
     """
 
     dn: str | None
@@ -111,165 +77,41 @@ class TLSIdentity:
     problem: str | None
 
 
-class _Connection(SSL.Connection):
+_OP_NO_RENEGOTIATION: Final[int] = getattr(SSL, "OP_NO_RENEGOTIATION", 1 << 30)
+"""
+OpenSSL's constant, which pyOpenSSL has not always had.  A client that negotiates anew makes the
+server compute, write, and look at another certificate, in the middle of a connection.
+"""
+
+
+@contextmanager
+def _naming(files: CertificateFiles) -> Iterator[None]:
     """
-    @ivar demanded: whether the other end has to have a certificate.
-    @ivar lenient: whether to complete the handshake in spite of a problem.
-    @ivar problem: what is wrong with the certificate that it has.
-    @ivar other: what the other end is.
+    @raise PKIError: with the name of the file, for errors of OpenSSL's.
     """
-
-    other = "client"
-    demanded = False
-    lenient = False
-    problem: str | None = None
-
-    def do_handshake(self) -> None:
-        """
-        Go on with the handshake.
-
-        @raise CertificateRefused: when this end does not accept the other's certificate.
-        """
-        try:
-            super().do_handshake()
-        except SSL.WantReadError:
-            raise
-        except SSL.Error:
-            if self.problem is not None:
-                raise CertificateRefused(f"the {self.other}'s certificate {self.problem}") from None
-            raise
-        if self.problem is not None:
-            _forgetErrors()
-        if self.demanded and not self.lenient and self.get_peer_certificate() is None:
-            raise CertificateRefused("the client has no certificate")
-
-
-def _forgetErrors() -> None:
-    """
-    OpenSSL 3 keeps on its list of errors what was wrong with a certificate that was let through
-    all the same, and takes it for an error of the next call.  pyOpenSSL empties the list whenever
-    it raises an error.
-    """
-    with suppress(CryptoError):
-        load_certificate(FILETYPE_PEM, b"")
-
-
-class _ClientConnection(_Connection):
-    """
-    @ivar host: whom the certificate has to be for; C{None} to take any.
-    """
-
-    other = "server"
-    host: str | None = None
-
-    def do_handshake(self) -> None:
-        """
-        Go on with the handshake; when it is done, check the server's name.
-
-        @raise CertificateRefused: when either end does not accept the other's certificate.
-        """
-        try:
-            super().do_handshake()
-        except SSL.Error as error:
-            _raiseAlert(error)
-            raise
-        if self.host is not None:
-            _checkHost(self, self.host)
-
-    def recv(self, bufsiz: int, flags: int | None = None) -> bytes:
-        """
-        Decrypt.
-
-        @raise CertificateRefused: when the server says that it does not accept this client's
-            certificate, which in TLS 1.3 comes after the handshake.
-        """
-        try:
-            return super().recv(bufsiz, flags)
-        except SSL.Error as error:
-            _raiseAlert(error)
-            raise
-
-
-_ALERTS: Final = ("certificate", "unknown ca", "access denied")
-
-
-def _raiseAlert(error: SSL.Error) -> None:
-    """
-    @raise CertificateRefused: when what went wrong is that the server said that it does not
-        accept this client's certificate.
-    """
-    queue = error.args[0] if error.args else None
-    if isinstance(queue, list) and queue:
-        _, alert, words = str(queue[-1][-1]).partition(" alert ")
-        if alert and any(each in words for each in _ALERTS):
-            raise CertificateRefused(
-                f"the server does not accept this client's certificate: {words}"
-            ) from None
-
-
-def _checkHost(connection: SSL.Connection, host: str) -> None:
     try:
-        try:
-            address = str(ipaddress.ip_address(host))
-        except ValueError:
-            verify_hostname(connection, host)
-        else:
-            verify_ip_address(connection, address)
-    except CertificateError as error:
-        raise CertificateRefused(
-            f"the server's certificate does not say which hosts it is for, so not that it is for "
-            f"{host}; it needs a subjectAltName ({error})"
+        yield
+    except (SSL.Error, CryptoError) as error:
+        raise PKIError(
+            f"{files.certificate or files.ca}: OpenSSL cannot use this certificate, its key or its "
+            f"authority: {explainTLS(error)}"
         ) from error
-    except VerificationError as error:
-        certificate = connection.get_peer_certificate()
-        assert certificate is not None, "a server always has one"
-        others = ", ".join(
-            _show(getattr(each, "pattern", None) or each) for each in extract_patterns(certificate)
-        )
-        raise CertificateRefused(
-            f"the server's certificate is for {others}, not for {host}; connect to it by a name "
-            "that it is for"
-        ) from error
-
-
-def _show(pattern: object) -> str:
-    return pattern.decode("ascii", "replace") if isinstance(pattern, bytes) else str(pattern)
-
-
-def _remember(
-    connection: SSL.Connection, certificate: X509, error: int, depth: int, good: int
-) -> bool:
-    """
-    OpenSSL has looked at one of the certificates that the other end sent.
-
-    @return: whether to go on.
-    """
-    if good:
-        return True
-    if error == SSL.X509VerificationCodes.ERR_UNABLE_TO_GET_CRL and depth > 0:
-        return True
-    assert isinstance(connection, _Connection)
-    if connection.problem is None:
-        problem = explainVerification(error)
-        if depth > 0 and problem != UNSIGNED:
-            problem = f"is signed by an authority whose certificate {problem}"
-        connection.problem = problem
-    return connection.lenient
 
 
 def _context(material: KeyMaterial, method: int) -> SSL.Context:
     context = SSL.Context(method)
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-    context.set_options(SSL.OP_NO_TICKET)
-    # An idle connection needs no buffers, which are most of what it weighs.
+    context.set_options(SSL.OP_NO_TICKET | _OP_NO_RENEGOTIATION)
+    # An idle connection needs no buffers, and they are most of its memory.
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    context.set_verify_depth(AUTHORITIES_MAX)
     if material.key is not None:
         leaf, *others = material.chain
         context.use_certificate(leaf)
         for each in others:
             context.add_extra_chain_cert(each)
-        context.use_privatekey(material.key)  # type: ignore[arg-type]
+        context.use_privatekey(material.key)
     store = context.get_cert_store()
     assert store is not None, "a new context has one"
     trust(store, material.authorities)
@@ -282,11 +124,11 @@ def _context(material: KeyMaterial, method: int) -> SSL.Context:
 def _sendsTickets(context: SSL.Context) -> bool:
     """
     Find out by a handshake in memory whether a server with this context sends session tickets
-    when its handshake is done.
+    after its handshake.
 
-    libvirt 9 clients read once for L{CONFIRMATION} and give up when it is a ticket that comes.
-    pyOpenSSL has no way to send none; an administrator has, C{NumTickets = 0} in the file that
-    the environment variable C{OPENSSL_CONF} names.
+    Clients of libvirt 9 read L{CONFIRMATION} once, and fail if a ticket arrives instead.
+    pyOpenSSL cannot turn tickets of TLS 1.3 off.  An administrator can, with C{NumTickets = 0} in
+    the file that the environment variable C{OPENSSL_CONF} names.
     """
     server = SSL.Connection(context, None)
     server.set_accept_state()
@@ -309,20 +151,20 @@ _ENOUGH: Final = 65536
 @implementer(IOpenSSLServerConnectionCreator)
 class ServerContextFactory:
     """
-    A server's certificate, and what it takes from its clients.
+    A server's certificate, and what it demands of its clients' certificates.
 
     @ivar verify: whether clients need certificates.
-    @ivar version: the newest version of TLS that is spoken: 1.3 where OpenSSL is configured to
-        send no session tickets, which libvirt 9 clients cannot stand, and 1.2 elsewhere.
+    @ivar version: the newest version of TLS that is offered: C{"1.3"} if OpenSSL is configured to
+        send no session tickets, which break clients of libvirt 9, otherwise C{"1.2"}.
     """
 
     version: str
 
     def __init__(self, findFiles: Callable[[], CertificateFiles], *, verify: bool = True) -> None:
         """
-        @param findFiles: says where certificates and the like are; it is asked each time they
-            are read, since there may be a list of revoked certificates where there was none.
-        @raise kaproto.security.certificates.PKIError: when they will not do.
+        @param findFiles: returns the paths of the files.  It is called for each L{reload}, since a
+            revocation list may have been added.
+        @raise kaproto.security.certificates.PKIError: if the files cannot be used.
         """
         self._findFiles = findFiles
         self.verify = verify
@@ -330,67 +172,76 @@ class ServerContextFactory:
 
     def reload(self) -> None:
         """
-        Read the files again.  Connections that are there already are not touched.
+        Read the files again, for connections that come from now on.
 
-        @raise kaproto.security.certificates.PKIError: when they will not do; what was read before
-            then stays in use.
+        @raise kaproto.security.certificates.PKIError: if the files cannot be used; the previous
+            ones stay in use, as they do after any other exception.
         """
-        material = loadKeyMaterial(self._findFiles())
-        version = "1.2" if _sendsTickets(_context(material, SSL.TLS_SERVER_METHOD)) else "1.3"
-        context = _context(material, SSL.TLS_SERVER_METHOD)
-        if version == "1.2":
+        files = self._findFiles()
+        material = loadKeyMaterial(files)
+        with _naming(files):
+            tickets = _sendsTickets(_context(material, SSL.TLS_SERVER_METHOD))
+            context = _context(material, SSL.TLS_SERVER_METHOD)
+        if tickets:
             context.set_max_proto_version(SSL.TLS1_2_VERSION)
         if self.verify:
-            context.set_verify(SSL.VERIFY_PEER, _remember)
-        self._context, self.version = context, version
+            context.set_verify(SSL.VERIFY_PEER, verified)
+        self._context, self.version = context, "1.2" if tickets else "1.3"
 
     def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """
-        See L{IOpenSSLServerConnectionCreator}.
+        Make the server's end of a connection.  Its handshake completes in spite of a bad
+        certificate if an L{ICertificateChecker} is certain to be told that it has completed.
         """
-        connection = _Connection(self._context, None)
-        connection.demanded = self.verify
-        connection.lenient = ICertificateChecker.providedBy(protocol.wrappedProtocol)
-        return connection
+        listener: object = protocol.wrappedProtocol
+        if isinstance(protocol, TLSLayer):
+            listener = protocol.listener()
+        handshake = Handshake(self._context, None)
+        handshake.needsCertificate = self.verify
+        handshake.lenient = ICertificateChecker.providedBy(listener)
+        return handshake
 
 
 @implementer(IOpenSSLClientConnectionCreator)
 class ClientContextFactory:
     """
-    A client's certificate, if it has one, and the server that it expects.
+    A client's certificate, if it has one, and what it demands of the server's.
     """
 
     def __init__(self, files: CertificateFiles, host: str, *, verify: bool = True) -> None:
         """
-        @param files: where certificates and the like are.
-        @param host: the name or the IP address that the server's certificate has to be for.
+        @param files: the paths of the files.
+        @param host: the name or IP address that the server's certificate must be for.
         @param verify: whether to check the server's certificate at all.
-        @raise kaproto.security.certificates.PKIError: when the files will not do.
+        @raise kaproto.security.certificates.PKIError: if the files cannot be used.
         """
-        self._context = _context(loadKeyMaterial(files), SSL.TLS_CLIENT_METHOD)
+        material = loadKeyMaterial(files)
+        with _naming(files):
+            self._context = _context(material, SSL.TLS_CLIENT_METHOD)
         self._host = host if verify else None
         if verify:
-            self._context.set_verify(SSL.VERIFY_PEER, _remember)
+            self._context.set_verify(SSL.VERIFY_PEER, verified)
 
     def clientConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """
-        See L{IOpenSSLClientConnectionCreator}.
+        Make the client's end of a connection.
         """
-        connection = _ClientConnection(self._context, None)
-        connection.host = self._host
-        return connection
+        handshake = ClientHandshake(self._context, None)
+        handshake.host = self._host
+        return handshake
 
 
 def examine(transport: TLSTransport) -> TLSIdentity:
     """
-    Find out, once the handshake has completed, who the other end is.
+    @param transport: TLS whose handshake has completed.
+    @return: the peer's identity.
     """
     connection = transport.getHandle()
     problem = getattr(connection, "problem", None)
     certificate = connection.get_peer_certificate()
     if certificate is None:
-        demanded = getattr(connection, "demanded", False)
-        return TLSIdentity(None, None, "it has no certificate" if demanded else None)
+        needed = getattr(connection, "needsCertificate", False)
+        return TLSIdentity(None, None, "it has no certificate" if needed else None)
     der = dump_certificate(FILETYPE_ASN1, certificate)
     fingerprint = hashlib.sha256(der).hexdigest()
     if problem is not None:
@@ -406,10 +257,10 @@ def examine(transport: TLSTransport) -> TLSIdentity:
 
 def explainTLS(reason: Exception) -> str:
     """
-    @param reason: why a TLS connection has ended.
-    @return: what OpenSSL says about it, if it was OpenSSL.
+    @param reason: why a TLS connection has ended, or could not be set up.
+    @return: the last error in OpenSSL's queue, for errors of OpenSSL's; otherwise the message.
     """
-    queue = reason.args[0] if isinstance(reason, SSL.Error) and reason.args else None
+    queue = reason.args[0] if isinstance(reason, SSL.Error | CryptoError) and reason.args else None
     if isinstance(queue, list) and queue and not isinstance(reason, CertificateRefused):
         return str(queue[-1][-1])
     return str(reason)

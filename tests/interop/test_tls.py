@@ -14,7 +14,7 @@ from cryptography.x509.oid import NameOID
 from kaproto.client import connect
 from kaproto.errors import AuthenticationFailed
 from kaproto.security.dn import distinguishedName
-from kaproto.security.tls import CertificateRefused
+from kaproto.security.handshake import CertificateRefused
 from tests.interop.programs import startVirsh
 from tests.interop.secure import SecureDaemon, SecureServer, SecureTestCase
 from tests.interop.support import reactor

@@ -30,6 +30,7 @@ from kaproto.transport import (
     hasUnread,
     identify,
     paceAccepts,
+    tlsOf,
     unixCredentials,
     writeNow,
 )
@@ -62,6 +63,20 @@ class IdentifyTests(SynchronousTestCase):
         A TLS connection is told from a TCP connection.
         """
         self.assertEqual(self.identify(ADDRESS, tls=True), Peer(ADDRESS, "tls"))
+
+    def test_wrappedTLS(self) -> None:
+        """
+        TLS is found under other protocols, whether these say that they have it or not.
+        """
+        layer = StringTransport(peerAddress=ADDRESS)
+        directlyProvides(layer, ISSLTransport)
+        wrapper = ProtocolWrapper(WrappingFactory(Factory()), Protocol())
+        wrapper.makeConnection(layer)
+        silent = SimpleNamespace(transport=wrapper)
+        for transport in (layer, wrapper, silent):
+            self.assertIs(tlsOf(transport), layer)
+        self.assertIsNone(tlsOf(StringTransport()))
+        self.assertIsNone(tlsOf(None))
 
     def test_unix(self) -> None:
         """

@@ -1,11 +1,10 @@
 """
-What kaproto plugs into Twisted's endpoint strings.
+What kaproto plugs into Twisted's endpoint strings: C{libvirttls}, C{proxy} and C{tcpkeepalive}.
 """
 
-from kaproto.endpointplugins import KeepAliveParser, TCPKeepAliveParser
+from kaproto.keepalive.endpointplugins import TCPKeepAliveParser
 from kaproto.security.endpoints import LibvirtTLSParser, ProxyParser
 
-keepalive = KeepAliveParser()
 libvirttls = LibvirtTLSParser()
 proxy = ProxyParser()
 tcpkeepalive = TCPKeepAliveParser()

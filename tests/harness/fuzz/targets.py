@@ -263,7 +263,7 @@ class _Alice:
                 raise UnauthorizedLogin
             return b"alice"
 
-        keys = _KEYS if known else ScramKeys.fake(credentials.username, b"secret", {_KEYS.shape})
+        keys = _KEYS if known else ScramKeys.fake(credentials.username, b"secret", _KEYS)
         challenged: Deferred[bool] = credentials.challenge(keys)
         return challenged.addCallback(settled)
 

@@ -23,6 +23,7 @@ from kaproto.client import (
     connecting,
     endpointFor,
 )
+from kaproto.client import connect as connectTo
 from kaproto.errors import (
     AuthenticationFailed,
     ConnectionClosed,
@@ -35,10 +36,11 @@ from kaproto.limits import Limits
 from kaproto.peer import Peer
 from kaproto.policies import Policy
 from kaproto.security.admission import AccessControl
+from kaproto.security.handshake import CertificateRefused
 from kaproto.security.pki import CertificateFiles, clientFiles, serverFiles
 from kaproto.security.saslclient import Login
 from kaproto.security.saslserver import makePortal
-from kaproto.security.tls import CertificateRefused, ClientContextFactory, ServerContextFactory
+from kaproto.security.tls import ClientContextFactory, ServerContextFactory
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
 from kaproto.wire.message import PING, PONG, Message
 from kaproto.wire.programs import Procedure
@@ -617,7 +619,7 @@ class EndpointTests(ClockTestCase):
         def endpoint(reactor: object, *place: object) -> None:
             places.append(place)
 
-        self.patch(connecting, "HostEndpoint", endpoint)
+        self.patch(connecting, "HostnameEndpoint", endpoint)
         for port in ("", ":1234"):
             _endpoint, name = endpointFor(
                 self.reactor, f"qemu+tls://192.0.2.1{port}/system?pkipath={self.flat}"
@@ -649,3 +651,11 @@ class EndpointTests(ClockTestCase):
         for parameter in ("", "&no_verify=0", "&no_verify=1"):
             endpointFor(self.reactor, f"qemu+tls://192.0.2.1/system?pkipath={self.flat}{parameter}")
         self.assertEqual(verified, [True, True, False])
+
+    def test_authfile(self) -> None:
+        """
+        The URI may name a file that has the login.
+        """
+        uri = "test+tcp://192.0.2.1/default?authfile=nothere"
+        error = self.failureResultOf(connectTo(self.reactor, uri), ValueError).value
+        self.assertIn("nothere: cannot be read", str(error))

@@ -6,18 +6,21 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import ssl
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import x25519
 from cryptography.x509.oid import ExtendedKeyUsageOID
+from OpenSSL.crypto import Error as CryptoError
 from OpenSSL.SSL import X509VerificationCodes
 from twisted.trial.unittest import SynchronousTestCase
 
+from kaproto.security import certificates
 from kaproto.security.certificates import PKIError, explainVerification, loadKeyMaterial
 from kaproto.security.pki import CertificateFiles, clientFiles, serverFiles
-from tests.pki import Authority, Identity, distinguished
+from tests.pki import Authority, Identity, distinguished, forPSS
 
 DAYS = dt.timedelta(days=1)
 
@@ -151,7 +154,7 @@ class KeyMaterialTests(SynchronousTestCase):
         """
         self.key.write_bytes(self.client.keyPEM)
         self.assertRefused(
-            self.key, f"not the private key to the certificate in {self.certificate}"
+            self.key, f"not the private key of the certificate in {self.certificate}"
         )
 
     def test_expired(self) -> None:
@@ -161,7 +164,7 @@ class KeyMaterialTests(SynchronousTestCase):
         expired = self.authority.issue(distinguished("server"), start=-3 * DAYS, end=-DAYS)
         self.use(expired)
         day = f"{expired.certificate.not_valid_after_utc:%Y-%m-%d}"
-        self.assertRefused(self.certificate, f"the certificate has expired on {day}")
+        self.assertRefused(self.certificate, f"the certificate expired on {day}")
 
     def test_notYetValid(self) -> None:
         """
@@ -175,7 +178,7 @@ class KeyMaterialTests(SynchronousTestCase):
         So is one of the authority's.
         """
         self.ca.write_bytes(Authority(start=-3 * DAYS, end=-DAYS).certificatePEM)
-        self.assertRefused(self.ca, "the certificate has expired")
+        self.assertRefused(self.ca, "the certificate expired")
 
     def test_otherAuthority(self) -> None:
         """
@@ -265,14 +268,59 @@ class KeyMaterialTests(SynchronousTestCase):
         """
         for name in ("Other CA", "Test CA"):
             self.crl.write_bytes(Authority(name).revoke())
-            self.assertRefused(self.crl, f"is of no authority in {self.ca}")
+            self.assertRefused(self.crl, f"was not issued by any authority in {self.ca}")
 
     def test_revocationsExpired(self) -> None:
         """
         So is a list that has expired, since it would have everybody refused.
         """
         self.crl.write_bytes(self.authority.revoke(start=-3 * DAYS, end=-DAYS))
-        self.assertRefused(self.crl, "the list of revoked certificates has expired on")
+        self.assertRefused(self.crl, "the list of revoked certificates expired on")
+
+    def test_revocationsOfTomorrow(self) -> None:
+        """
+        So is a list that is not valid yet.
+        """
+        self.crl.write_bytes(self.authority.revoke(start=DAYS, end=2 * DAYS))
+        self.assertRefused(self.crl, "is not valid before")
+
+    def test_malformed(self) -> None:
+        """
+        A certificate that is one by its form, and cannot be parsed when it is used, is refused.
+        """
+        for path, spoiled in ((self.ca, b"CA"), (self.certificate, b"server")):
+            whole = path.read_bytes()
+            der = x509.load_pem_x509_certificate(whole).public_bytes(serialization.Encoding.DER)
+            # A string type that there is not.
+            tag = der.rindex(b"\x0c", 0, der.rindex(spoiled))
+            broken = der[:tag] + b"\x0a" + der[tag + 1 :]
+            path.write_bytes(ssl.DER_cert_to_PEM_cert(broken).encode())
+            self.assertRefused(path, "the certificate cannot be used: ")
+            path.write_bytes(whole)
+
+    def test_unusableAuthority(self) -> None:
+        """
+        So is an authority's that OpenSSL does not take.
+        """
+
+        def refuse(*_what: object) -> None:
+            raise CryptoError([("x509 certificate routines", "", "unsupported algorithm")])
+
+        self.patch(certificates, "trust", refuse)
+        self.assertRefused(self.ca, "the certificate cannot be used: unsupported algorithm")
+
+    def test_pss(self) -> None:
+        """
+        An RSA key may be for PSS only.
+        """
+        certificate, key = forPSS(self.authority, distinguished("server"))
+        self.certificate.write_bytes(certificate)
+        self.key.write_bytes(key)
+        material = loadKeyMaterial(self.files())
+        assert material.key is not None
+        self.assertEqual(material.key.bits(), 2048)
+        self.key.write_bytes(forPSS(self.authority, distinguished("server"))[1])
+        self.assertRefused(self.key, "not the private key of the certificate")
 
     def test_keyThatCannotSign(self) -> None:
         """
@@ -291,7 +339,7 @@ class KeyMaterialTests(SynchronousTestCase):
             .sign(self.authority.key, hashes.SHA256())
         )
         self.ca.write_bytes(odd.public_bytes(serialization.Encoding.PEM))
-        self.assertRefused(self.crl, f"is of no authority in {self.ca}")
+        self.assertRefused(self.crl, f"was not issued by any authority in {self.ca}")
 
 
 class ExplainTests(SynchronousTestCase):

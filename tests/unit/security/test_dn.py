@@ -166,12 +166,26 @@ class DistinguishedNameTests(SynchronousTestCase):
 
     def test_noKind(self) -> None:
         """
-        An attribute that is of no kind is refused.
+        An attribute without a type, or with one that is cut short or very long, is refused.
         """
-        attribute = element(0x30, element(0x06, b"") + element(UTF8, b"a"))
-        subject = element(0x30, element(0x31, attribute))
-        with self.assertRaisesRegex(ValueError, "of no kind"):
-            distinguishedName(certificateFor(subject))
+        for encoded, words in [
+            (b"", "type of 0 bytes"),
+            (b"\x81", "truncated attribute type"),
+            (b"\x81" * 32 + b"\1", "type of 33 bytes"),
+        ]:
+            attribute = element(0x30, element(0x06, encoded) + element(UTF8, b"a"))
+            subject = element(0x30, element(0x31, attribute))
+            with self.assertRaisesRegex(ValueError, words):
+                distinguishedName(certificateFor(subject))
+
+    def test_tooLong(self) -> None:
+        """
+        A name that is too long is refused, before anything is done with its parts.
+        """
+        values = [(CN, UTF8, b"a" * 20)] * 200
+        with self.assertRaisesRegex(ValueError, "name of 6200 bytes, where 4096 are allowed"):
+            dn(*values)
+        self.assertEqual(len(dn(*values[:132])), 132 * 24 - 1)
 
     @given(st.data())
     def test_cutOrSpoiled(self, data: st.DataObject) -> None:

@@ -9,17 +9,25 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.endpoints import serverFromString
+from twisted.internet.endpoints import TCP4ClientEndpoint, serverFromString
 from twisted.internet.interfaces import IStreamServerEndpointStringParser
-from twisted.internet.protocol import Factory
-from twisted.internet.testing import MemoryReactor, MemoryReactorClock
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.testing import MemoryReactor, MemoryReactorClock, StringTransport
 from twisted.plugin import getPlugins
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase
 
 from kaproto.security.certificates import PKIError
-from kaproto.security.endpoints import LibvirtTLSParser, TLSServerEndpoint, transportOf
-from kaproto.security.pki import PKI_DIRECTORY
+from kaproto.security.endpoints import (
+    LibvirtTLSParser,
+    TLSClientEndpoint,
+    TLSServerEndpoint,
+    transportOf,
+    whyNotServed,
+)
+from kaproto.security.pki import PKI_DIRECTORY, clientFiles
+from kaproto.security.tls import ClientContextFactory
+from kaproto.security.tlslayer import TLSLayer
 from tests.pki import Authority, distinguished
 
 
@@ -164,6 +172,69 @@ class LibvirtTLSTests(SynchronousTestCase):
         """
         endpoint = LibvirtTLSParser().parseStreamServer(MemoryReactor(), pki=str(self.directory))
         self.assertIsInstance(endpoint, TLSServerEndpoint)
+
+
+class ClientTests(SynchronousTestCase):
+    """
+    Tests for L{TLSClientEndpoint}.
+    """
+
+    def test_connects(self) -> None:
+        """
+        It connects with TLS, and gives out the protocol that was asked for.
+        """
+        directory = Path(self.mktemp())
+        Authority().writeFlat(str(directory))
+        reactor = MemoryReactorClock()
+        endpoint = TLSClientEndpoint(
+            TCP4ClientEndpoint(reactor, "192.0.2.1", 16514),
+            ClientContextFactory(clientFiles(directory), "host.test"),
+            reactor,
+        )
+        connected = endpoint.connect(Factory.forProtocol(Protocol))
+        self.assertEqual(reactor.tcpClients[0][:2], ("192.0.2.1", 16514))
+        layer: Any = reactor.tcpClients[0][2].buildProtocol(None)
+        transport = StringTransport()
+        layer.makeConnection(transport)
+        protocol = self.successResultOf(connected)
+        assert isinstance(protocol, Protocol)
+        self.assertIsInstance(protocol.transport, TLSLayer)
+        self.assertEqual(transport.value()[:2], b"\x16\x03")
+
+
+class WhyNotServedTests(SynchronousTestCase):
+    """
+    Tests for L{whyNotServed}.
+    """
+
+    def test_not(self) -> None:
+        """
+        Twisted's own TLS, and a PROXY header inside of TLS, are not served, and the reason says
+        what is.
+        """
+        for description, words in [
+            ("ssl:443:privateKey=x", "use libvirttls:PORT, with ca="),
+            ("tls:/x:port=443", "tls: is TLS that libvirt's clients cannot speak"),
+            ("proxy:ssl:443:from=192.0.2.1", "use libvirttls:PORT"),
+            ("haproxy:libvirttls:16514", "use proxy:libvirttls:PORT:from=NETWORK"),
+            ("keepalive:haproxy:libvirttls", "use proxy:libvirttls:PORT:from=NETWORK"),
+        ]:
+            self.assertIn(words, str(whyNotServed(description)))
+
+    def test_served(self) -> None:
+        """
+        The others are, as far as their names tell.
+        """
+        for description in (
+            "libvirttls:16514",
+            "proxy:libvirttls:16514:from=192.0.2.1",
+            "tcp:16509",
+            "haproxy:tcp:16509",
+            "unix:/run/tls",
+            "proxy",
+            "",
+        ):
+            self.assertIsNone(whyNotServed(description))
 
 
 class TransportOfTests(SynchronousTestCase):

@@ -1,3 +1,0 @@
-"""
-The C{kaproto} command.
-"""

@@ -1,0 +1,455 @@
+"""
+Tests for L{kaproto.security.handshake}.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    SECP256R1,
+    SECP521R1,
+    generate_private_key,
+)
+from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPublicNumbers
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from OpenSSL import SSL
+from OpenSSL.crypto import FILETYPE_ASN1, X509, load_certificate
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.protocol import Factory
+from twisted.internet.task import Clock
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+from twisted.test.iosim import FakeTransport
+
+from kaproto.security import handshake, tls
+from kaproto.security.handshake import AUTHORITIES_MAX, CertificateRefused, isUsual, verified
+from kaproto.security.tls import ClientContextFactory, examine
+from tests.pki import Authority, Identity, certificateOf, distinguished
+from tests.support_tls import Remembering, TLSTestCase
+
+DAYS = dt.timedelta(days=1)
+ALICE = distinguished("alice")
+
+
+class VerificationTests(TLSTestCase):
+    """
+    A server verifies the certificates of its clients.
+    """
+
+    def test_otherAuthority(self) -> None:
+        """
+        A certificate that another authority has signed is found out.
+        """
+        for other in (Authority("Other CA"), Authority("Test CA")):
+            self.assertEqual(
+                self.problem(self.anyClientContext(other.issue(distinguished("alice")))),
+                "its certificate is not signed by an authority (CA) that is trusted here",
+            )
+
+    def test_signedByItself(self) -> None:
+        """
+        So is one that nobody has signed but itself.
+        """
+        self.assertEqual(
+            self.problem(self.anyClientContext(Authority("alice"))),
+            "its certificate is not signed by an authority (CA) that is trusted here",
+        )
+
+    def test_expired(self) -> None:
+        """
+        So is one that has expired.
+        """
+        expired = self.authority.issue(distinguished("alice"), start=-3 * DAYS, end=-DAYS)
+        self.assertEqual(
+            self.problem(self.anyClientContext(expired)), "its certificate has expired"
+        )
+
+    def test_notYetValid(self) -> None:
+        """
+        So is one that is not valid yet.
+        """
+        early = self.authority.issue(distinguished("alice"), start=DAYS, end=2 * DAYS)
+        self.assertEqual(
+            self.problem(self.anyClientContext(early)), "its certificate is not valid yet"
+        )
+
+    def test_inPieces(self) -> None:
+        """
+        A handshake may arrive in however small pieces, with good certificates and with bad ones.
+        """
+        other = Authority("Other CA").issue(distinguished("alice"))
+        for pieces in (1, 100):
+            for client, good in ((self.client, True), (other, False)):
+                server, _client = self.connect(
+                    self.serverContext(), self.anyClientContext(client), pieces=pieces
+                )
+                self.assertIsNone(server.lost)
+                self.assertTrue(server.done)
+                self.assertEqual(examine(server.transport).problem is None, good)
+
+    def test_twoProblems(self) -> None:
+        """
+        Of two problems one is told.
+        """
+        other = Authority("Other CA").issue(distinguished("a"), start=-3 * DAYS, end=-DAYS)
+        self.assertIn("is not signed by", str(self.problem(self.anyClientContext(other))))
+
+    def test_purpose(self) -> None:
+        """
+        So is one that is for servers.
+        """
+        wrong = self.authority.issue(
+            distinguished("alice"), purposes=[ExtendedKeyUsageOID.SERVER_AUTH]
+        )
+        self.assertIn("is not meant for", str(self.problem(self.anyClientContext(wrong))))
+
+    def test_between(self) -> None:
+        """
+        An authority in between may have signed it, if it is still valid itself.
+        """
+        between = Authority("Between", issuer=self.authority)
+        client = self.anyClientContext(between.issue(distinguished("alice")), [between])
+        self.assertIsNone(self.problem(client))
+        expired = Authority("Between", issuer=self.authority, start=-3 * DAYS, end=-DAYS)
+        client = self.anyClientContext(expired.issue(distinguished("alice")), [expired])
+        self.assertEqual(
+            self.problem(client),
+            "its certificate is signed by an authority whose certificate has expired",
+        )
+
+    def test_revoked(self) -> None:
+        """
+        A certificate on the authority's list is found out, and others are not.
+        """
+        self.authority.write(str(self.directory), crl=self.authority.revoke(self.client))
+        self.assertEqual(
+            self.problem(self.clientContext(self.client)), "its certificate has been revoked"
+        )
+        other = self.authority.issue(distinguished("bob"))
+        self.assertIsNone(self.problem(self.clientContext(other)))
+
+    def test_revocationUnknown(self) -> None:
+        """
+        With lists of some authorities, a certificate from another, of which it cannot be known
+        whether it has been revoked, is not taken.
+        """
+        between = Authority("Between", issuer=self.authority)
+        client = self.anyClientContext(between.issue(distinguished("alice")), [between])
+        self.authority.write(str(self.directory), crl=self.authority.revoke())
+        self.assertIn("list of revoked certificates is missing", str(self.problem(client)))
+
+    def test_revocationOfTheSigner(self) -> None:
+        """
+        The list of the one that has signed it is enough.
+        """
+        between = Authority("Between", issuer=self.authority)
+        client = self.anyClientContext(between.issue(distinguished("alice")), [between])
+        both = self.authority.certificatePEM + between.certificatePEM
+        (self.directory / "CA/cacert.pem").write_bytes(both)
+        (self.directory / "CA/cacrl.pem").write_bytes(between.revoke())
+        self.assertIsNone(self.problem(client))
+
+
+class StrangerTests(TLSTestCase):
+    """
+    A server verifies the certificates of somebody whom no authority knows.
+    """
+
+    def setUp(self) -> None:
+        """
+        Note what OpenSSL reports.
+        """
+        super().setUp()
+        self.reported: list[tuple[int, bool]] = []
+
+        def note(
+            connection: SSL.Connection, certificate: X509, error: int, depth: int, good: int
+        ) -> bool:
+            self.reported.append((depth, bool(good)))
+            return verified(connection, certificate, error, depth, good)
+
+        self.patch(tls, "verified", note)
+
+    def test_withAuthorities(self) -> None:
+        """
+        If a stranger shows more than a certificate of its own, the handshake ends at the first
+        problem.  No signature is checked with a key that no authority of ours has signed.
+        """
+        stranger = Authority("Stranger")
+        between = Authority("Between", issuer=stranger)
+        forged = Authority("Forged", issuer=self.authority, forged=True)
+        below = Authority("Below", issuer=forged)
+        chains: list[tuple[Identity, Sequence[Identity], list[tuple[int, bool]]]] = [
+            (stranger.issue(ALICE), [stranger], [(1, False)]),
+            (between.issue(ALICE), [between], [(1, False)]),
+            (between.issue(ALICE), [between, stranger], [(2, False)]),
+            # OpenSSL reports our own authority first, which is good.
+            (forged.issue(ALICE), [forged], [(2, True), (1, False)]),
+            (below.issue(ALICE), [below, forged], [(3, True), (2, False)]),
+        ]
+        for identity, others, reported in chains:
+            self.reported.clear()
+            client = self.anyClientContext(identity, others)
+            server, end = self.connect(self.serverContext(), client)
+            self.assertEqual(self.reported, reported)
+            self.assertFalse(server.done)
+            self.assertIsInstance(server.lost, CertificateRefused)
+            self.assertEqual(
+                str(server.lost),
+                "the client's certificate is not signed by an authority (CA) that is trusted here",
+            )
+            self.assertIsInstance(end.lost, SSL.Error)
+
+    def test_alone(self) -> None:
+        """
+        The handshake of one that shows a single certificate completes.
+        """
+        for identity in (
+            Authority("Stranger").issue(ALICE),
+            Authority("Stranger"),
+            self.authority.issue(ALICE, forged=True),
+        ):
+            self.assertIn("is not signed by", str(self.problem(self.anyClientContext(identity))))
+
+    def test_unusualKey(self) -> None:
+        """
+        But it does not if its key is an unusual one.
+        """
+        self.patch(handshake, "isUsual", lambda _certificate: False)
+        identity = Authority("Stranger").issue(ALICE)
+        server, _end = self.connect(self.serverContext(), self.anyClientContext(identity))
+        self.assertIsInstance(server.lost, CertificateRefused)
+        # The key of a client that is accepted has been seen by the authority.
+        self.assertIsNone(self.problem(self.anyClientContext(self.client)))
+
+    def test_longChain(self) -> None:
+        """
+        There may be some authorities between a client and a trusted one, and no more.
+        """
+        chain = [self.authority]
+        for number in range(AUTHORITIES_MAX + 1):
+            chain.append(Authority(f"CA {number}", issuer=chain[-1]))
+        longest, tooLong = (
+            self.anyClientContext(chain[count].issue(ALICE), chain[1 : count + 1])
+            for count in (AUTHORITIES_MAX, AUTHORITIES_MAX + 1)
+        )
+        self.assertIsNone(self.problem(longest))
+        server, _end = self.connect(self.serverContext(), tooLong)
+        self.assertEqual(
+            str(server.lost),
+            "the client's certificate has too many authorities between it and a trusted one",
+        )
+
+    def test_isUsual(self) -> None:
+        """
+        The keys in use are usual, and those that take long to check a signature are not.
+        """
+        modulus = (1 << 2047) + 1
+
+        def rsa(exponent: int, modulus: int = modulus) -> RSAPublicKey:
+            return RSAPublicNumbers(exponent, modulus).public_key()
+
+        keys: list[tuple[CertificatePublicKeyTypes, bool]] = [
+            (generate_private_key(SECP256R1()).public_key(), True),
+            (generate_private_key(SECP521R1()).public_key(), True),
+            (Ed25519PrivateKey.generate().public_key(), True),
+            (Ed448PrivateKey.generate().public_key(), True),
+            (rsa(65537), True),
+            (rsa((1 << 63) + 1), True),
+            (rsa((1 << 64) + 1), False),
+            (rsa((1 << 2046) + 1), False),
+            (rsa(65537, (1 << 8191) + 1), True),
+            (rsa(65537, (1 << 8192) + 1), False),
+            (X25519PrivateKey.generate().public_key(), False),
+        ]
+        for key, usual in keys:
+            self.assertEqual(isUsual(X509.from_cryptography(certificateOf(key))), usual, key)
+
+    def test_isUsualBroken(self) -> None:
+        """
+        A key that cannot be parsed is not usual.
+        """
+        der = bytearray(self.client.der)
+        at = der.index(bytes.fromhex("2a8648ce3d030107"))
+        der[at + 7] = 0x63
+        self.assertFalse(isUsual(load_certificate(FILETYPE_ASN1, bytes(der))))
+
+
+class ClientTests(TLSTestCase):
+    """
+    Tests for L{ClientContextFactory}.
+    """
+
+    def refusal(self, client: ClientContextFactory) -> str:
+        """
+        Connect.
+
+        @return: what the client has against the server's certificate.
+        """
+        _server, end = self.connect(self.serverContext(), client)
+        self.assertIsInstance(end.lost, CertificateRefused)
+        self.assertEqual(end.received, b"")
+        return str(end.lost)
+
+    def issued(self, *hosts: str) -> None:
+        """
+        Give the server a certificate for other hosts.
+        """
+        self.authority.write(
+            str(self.directory), self.authority.issue(distinguished("server"), hosts=hosts)
+        )
+
+    def test_accepted(self) -> None:
+        """
+        A server is accepted by a name or an address that is in its certificate.
+        """
+        for host in ("host.test", "10.0.0.1"):
+            _server, end = self.connect(self.serverContext(), self.clientContext(self.client, host))
+            self.assertEqual(end.received, b"hello")
+            self.assertIn("CN=server", str(examine(end.transport).dn))
+
+    def test_otherName(self) -> None:
+        """
+        It is not accepted by another name, and the names that there are are told.
+        """
+        self.assertEqual(
+            self.refusal(self.clientContext(self.client, "other.test")),
+            "the server's certificate is for host.test, 10.0.0.1, not for other.test; connect "
+            "by a name that it is for",
+        )
+
+    def test_manyNames(self) -> None:
+        """
+        Of many names, or very long ones, some are told.
+        """
+        self.issued(*(f"{'x' * 60}.{'y' * 60}.host{number}.test" for number in range(200)))
+        message = self.refusal(self.clientContext(self.client))
+        self.assertIn(" and 195 more, not for host.test", message)
+        self.assertLess(len(message), 800)
+
+    def test_wildcards(self) -> None:
+        """
+        A star stands for one part of a name; names that are malformed match nothing.
+        """
+        self.issued("*.example.test", "*", "a*b.example.test", "")
+        for host in ("host.example.test", "HOST.Example.Test"):
+            _server, end = self.connect(self.serverContext(), self.clientContext(self.client, host))
+            self.assertEqual(end.received, b"hello")
+        for host in ("example.test", "a.b.example.test", "test", "1234", "not a name", "h\u00f6st"):
+            self.assertIn("not for", self.refusal(self.clientContext(self.client, host)))
+
+    def test_zone(self) -> None:
+        """
+        The zone of an IPv6 address is this machine's affair, and in no certificate.
+        """
+        self.issued("fe80::1")
+        client = self.clientContext(self.client, "fe80::1%eth0")
+        _server, end = self.connect(self.serverContext(), client)
+        self.assertEqual(end.received, b"hello")
+
+    def test_malformed(self) -> None:
+        """
+        A certificate that cannot be parsed is refused.
+        """
+
+        def broken(_certificate: X509) -> object:
+            raise ValueError("x" * 1000)
+
+        context = self.clientContext(self.client)
+        server = self.serverContext()
+        self.patch(X509, "to_cryptography", broken)
+        _server, end = self.connect(server, context)
+        self.assertIn("the server's certificate is malformed: xxx", str(end.lost))
+        self.assertLess(len(str(end.lost)), 200)
+
+    def test_otherAddress(self) -> None:
+        """
+        Nor by another address.
+        """
+        self.assertIn("not for 10.0.0.2", self.refusal(self.clientContext(self.client, "10.0.0.2")))
+
+    def test_noNames(self) -> None:
+        """
+        Nor without any name, since that in the subject does not count.
+        """
+        self.authority.write(
+            str(self.directory), self.authority.issue([(NameOID.COMMON_NAME, "host.test")])
+        )
+        self.assertIn("has no subjectAltName", self.refusal(self.clientContext(self.client)))
+
+    def test_otherAuthority(self) -> None:
+        """
+        Nor with a certificate that another authority has signed.
+        """
+        other = Authority("Other CA")
+        files = self.clientFiles(other.issue(distinguished("alice")), other)
+        self.assertEqual(
+            self.refusal(ClientContextFactory(files, "host.test")),
+            "the server's certificate is not signed by an authority (CA) that is trusted here",
+        )
+
+    def test_chain(self) -> None:
+        """
+        A server shows the authorities between itself and the one that is trusted.
+        """
+        between = Authority("Between", issuer=self.authority)
+        server = between.issue(distinguished("server"), hosts=["host.test"])
+        self.authority.write(str(self.directory), server)
+        chain = server.certificatePEM + between.certificatePEM
+        (self.directory / "libvirt/servercert.pem").write_bytes(chain)
+        _server, end = self.connect(self.serverContext(), self.clientContext(self.client))
+        self.assertEqual(end.received, b"hello")
+
+    def test_unverified(self) -> None:
+        """
+        A client can do without all that.
+        """
+        other = Authority("Other CA")
+        files = self.clientFiles(None, other)
+        _server, end = self.connect(
+            self.serverContext(verify=False),
+            ClientContextFactory(files, "other.test", verify=False),
+        )
+        self.assertEqual(end.received, b"hello")
+
+    def test_otherErrors(self) -> None:
+        """
+        What is not about certificates stays what it is.
+        """
+
+        def broken(connection: SSL.Connection, *arguments: object) -> bytes:
+            raise SSL.Error([("SSL routines", "", "tlsv1 alert internal error")])
+
+        def empty(connection: SSL.Connection, *arguments: object) -> bytes:
+            raise SSL.Error([])
+
+        nobody: Any = None
+        connection = self.clientContext(None).clientConnectionForTLS(nobody)
+        for problem in (broken, empty):
+            self.patch(SSL.Connection, "recv", problem)
+            error = self.assertRaises(SSL.Error, connection.recv, 1)
+            self.assertNotIsInstance(error, CertificateRefused)
+        self.patch(SSL.Connection, "do_handshake", broken)
+        error = self.assertRaises(SSL.Error, connection.do_handshake)
+        self.assertNotIsInstance(error, CertificateRefused)
+
+    def test_cutShort(self) -> None:
+        """
+        A connection that ends in the middle of the handshake is lost as Twisted has it.
+        """
+        clock = Clock()
+        factory = TLSMemoryBIOFactory(
+            self.clientContext(None), True, Factory.forProtocol(Remembering), clock=clock
+        )
+        wrapper: Any = factory.buildProtocol(None)
+        end = wrapper.wrappedProtocol
+        wrapper.makeConnection(FakeTransport(wrapper, isServer=False))
+        wrapper.connectionLost(Failure(ConnectionDone()))
+        self.assertIsInstance(end.lost, ConnectionDone | ConnectionLost)

@@ -1,0 +1,503 @@
+"""
+Tests for L{kaproto.security.tlslayer}.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import weakref
+from collections.abc import Callable
+from typing import Any, ClassVar, cast
+
+from OpenSSL import SSL
+from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.protocols.policies import WrappingFactory
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+from twisted.test.iosim import FakeTransport, connect
+
+from kaproto.errors import PeerFlooded, RemoteProtocolError
+from kaproto.security import tls
+from kaproto.security.tls import CONFIRMATION, ServerContextFactory
+from kaproto.security.tlslayer import HANDSHAKE_MAX, UNASKED_MAX, TLSFactory
+from kaproto.server import KeepAliveServerFactory
+from kaproto.wire.message import PING, packMessage
+from kaproto.wire.programs import Procedure
+from tests.pki import Authority, Identity, distinguished
+from tests.rawtls import CIPHER, RawTLS12, RawTLS13
+from tests.support import call
+from tests.support_tls import Checking, TLSTestCase
+
+ALICE = distinguished("alice")
+
+
+class Transport(StringTransport):
+    """
+    What TLS writes to.
+    """
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """
+        Do nothing.
+        """
+
+
+class Client:
+    """
+    A client's end, as OpenSSL has it, whose peer is a protocol of the test.
+
+    @ivar connection: the end.
+    @ivar layer: the peer.
+    """
+
+    def __init__(self, context: SSL.Context, layer: Any) -> None:
+        self.connection = SSL.Connection(context, None)
+        self.connection.set_connect_state()
+        self.layer = layer
+        self.transport = Transport(peerAddress=IPv4Address("TCP", "192.0.2.1", 1))
+        layer.makeConnection(self.transport)
+
+    def flight(self) -> bytes:
+        """
+        Take in what the peer has written.
+
+        @return: what this end has to say to that.
+        """
+        written = self.transport.value()
+        self.transport.clear()
+        if written:
+            self.connection.bio_write(written)
+        with contextlib.suppress(SSL.WantReadError):
+            self.connection.do_handshake()
+        try:
+            return self.connection.bio_read(1 << 20)
+        except SSL.WantReadError:
+            return b""
+
+    def handshake(self) -> None:
+        """
+        Complete the handshake.
+        """
+        while flight := self.flight():
+            self.layer.dataReceived(flight)
+
+    def received(self) -> bytes:
+        """
+        @return: what the peer has sent.
+        """
+        self.flight()
+        try:
+            return self.connection.recv(1 << 16)
+        except (SSL.WantReadError, SSL.ZeroReturnError):
+            return b""
+
+
+class LayerTestCase(TLSTestCase):
+    """
+    Has a server's TLS layer, with the test in the place of the network.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make a clock.
+        """
+        super().setUp()
+        self.clock = Clock()
+
+    def context(self, identity: Identity | None = None) -> SSL.Context:
+        """
+        @return: a client's.
+        """
+        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        context.set_cipher_list(CIPHER)
+        identity = identity or self.client
+        context.use_certificate(identity.certificate)
+        context.use_privatekey(identity.key)
+        return context
+
+    def layer(
+        self,
+        factory: Any = None,
+        *,
+        kind: type[TLSMemoryBIOFactory] = TLSFactory,
+        context: ServerContextFactory | None = None,
+    ) -> Any:
+        """
+        @return: a server's.
+        """
+        factory = factory or Factory.forProtocol(Checking)
+        made: Any = kind(
+            context or self.serverContext(), False, factory, cast(IReactorTime, self.clock)
+        )
+        return made.buildProtocol(None)
+
+
+class HandshakeTests(LayerTestCase):
+    """
+    Until its handshake is complete, a peer can send a bounded number of bytes.
+    """
+
+    def test_endless(self) -> None:
+        """
+        A message of the handshake that does not end is cut off, in whatever pieces it comes.
+        """
+        part = b"\x16\x03\x01\x40\x00" + bytes(0x4000)
+        hello = b"\x16\x03\x01\x00\x04\x01\x01\xff\xff" + part * 4
+        for pieces in (len(hello), 1000):
+            layer = self.layer()
+            client = Client(self.context(), layer)
+            sent = 0
+            while not client.transport.disconnecting and sent < len(hello):
+                layer.dataReceived(hello[sent : sent + pieces])
+                sent += pieces
+            self.assertLess(sent, HANDSHAKE_MAX + pieces + 1)
+            layer.connectionLost(Failure(ConnectionDone()))
+
+    def test_said(self) -> None:
+        """
+        The protocol is told why.
+        """
+        layer = self.layer()
+        protocol = layer.wrappedProtocol
+        client = Client(self.context(), layer)
+        client.layer.dataReceived(b"\x16\x03\x01\x40\x00\x01\x01\xff\xff" + bytes(0x4000 - 4))
+        self.assertFalse(client.transport.disconnecting)
+        client.layer.dataReceived(b"\x16\x03\x01\x40\x00" + bytes(0x4000))
+        self.assertTrue(client.transport.disconnecting)
+        layer.connectionLost(Failure(ConnectionDone()))
+        self.assertIsInstance(protocol.lost, RemoteProtocolError)
+        self.assertIn("without completing the TLS handshake", str(protocol.lost))
+
+    def test_muchBehind(self) -> None:
+        """
+        What comes together with the end of the handshake does not count.
+        """
+        self.patch(tls, "_sendsTickets", lambda _context: False)
+        layer = self.layer()
+        protocol = layer.wrappedProtocol
+        client = Client(self.context(), layer)
+        layer.dataReceived(client.flight())
+        last = client.flight()
+        for _ in range(4):
+            client.connection.send(bytes(16000))
+        layer.dataReceived(last + client.connection.bio_read(1 << 20))
+        self.assertEqual(len(protocol.received), 64000)
+
+    def test_bytesReceived(self) -> None:
+        """
+        A part of a record counts among the bytes received, although the protocol gets none.
+        """
+        layer = self.layer()
+        protocol = layer.wrappedProtocol
+        client = Client(self.context(), layer)
+        client.handshake()
+        before = layer.bytesReceived
+        client.connection.send(b"hello")
+        record = client.connection.bio_read(1 << 20)
+        layer.dataReceived(record[:10])
+        self.assertEqual((layer.bytesReceived - before, protocol.received), (10, b""))
+        layer.dataReceived(record[10:])
+        self.assertEqual(layer.bytesReceived - before, len(record))
+        self.assertEqual(protocol.received, b"hello")
+
+
+class UnaskedTests(LayerTestCase):
+    """
+    A peer sends messages that OpenSSL answers by itself, and reads no answer.
+    """
+
+    def flood(self, layer: Any, client: Client, message: Callable[[], bytes]) -> int:
+        """
+        Send a message over and over, until the connection is closed.
+
+        @return: how many bytes wait for the peer to read them.
+        """
+        protocol = layer.wrappedProtocol
+        for _ in range(100):
+            if client.transport.disconnecting:
+                break
+            layer.dataReceived(b"".join(message() for _ in range(100)))
+        waiting = len(client.transport.value())
+        layer.connectionLost(Failure(ConnectionDone()))
+        self.assertIsInstance(protocol.lost, PeerFlooded)
+        self.assertIn(f"answer with more than {UNASKED_MAX} bytes", str(protocol.lost))
+        return waiting
+
+    def test_renegotiation(self) -> None:
+        """
+        In TLS 1.2 it asks for renegotiation, which is refused each time, until there have been
+        many.
+        """
+        layer = self.layer()
+        client = Client(self.context(), layer)
+        client.handshake()
+        client.flight()
+        records = RawTLS12(client.connection)
+        layer.dataReceived(records.application(b"hello"))
+        self.assertEqual(layer.wrappedProtocol.received, b"hello")
+        self.assertLess(self.flood(layer, client, records.hello), UNASKED_MAX + 8192)
+
+    def test_keyUpdates(self) -> None:
+        """
+        In TLS 1.3 it changes its key, and demands the same of this end.
+        """
+        self.patch(tls, "_sendsTickets", lambda _context: False)
+        layer = self.layer()
+        context = self.context()
+        records = RawTLS13(context)
+        client = Client(context, layer)
+        client.handshake()
+        client.flight()
+        layer.dataReceived(records.application(b"hello"))
+        layer.dataReceived(records.keyUpdate() + records.application(b", again"))
+        self.assertEqual(layer.wrappedProtocol.received, b"hello, again")
+        self.assertLess(self.flood(layer, client, records.keyUpdate), UNASKED_MAX + 8192)
+
+    def test_own(self) -> None:
+        """
+        What the protocol writes does not count.
+        """
+        layer = self.layer()
+        client = Client(self.context(), layer)
+        client.handshake()
+        for _ in range(10):
+            layer.wrappedProtocol.transport.write(bytes(30000))
+            self.clock.advance(0)
+        self.assertGreater(len(client.transport.value()), 300000)
+        client.transport.clear()
+        records = RawTLS12(client.connection)
+        layer.dataReceived(records.application(b"hello"))
+        self.assertFalse(client.transport.disconnecting)
+
+
+class Opaque(Protocol):
+    """
+    A wrapper that is none of Twisted's, and does not show what it wraps.
+    """
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def connectionMade(self) -> None:
+        """
+        Connect the other protocol.
+        """
+        self._inner.makeConnection(self.transport)
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Pass the bytes on.
+        """
+        self._inner.dataReceived(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        Pass the end on.
+        """
+        self._inner.connectionLost(reason)
+
+
+class OpaqueFactory(Factory):
+    """
+    Wraps the protocols of another factory.
+    """
+
+    def __init__(self, factory: Any) -> None:
+        self._factory = factory
+
+    def buildProtocol(self, addr: object) -> Any:
+        """
+        Wrap one.
+        """
+        return Opaque(self._factory.buildProtocol(addr))
+
+
+class WrappedTests(LayerTestCase):
+    """
+    kaproto's server above TLS, with other protocols in between, or Twisted's TLS below.
+    """
+
+    stacks: ClassVar[list[tuple[type[TLSMemoryBIOFactory], list[Callable[[Any], Any]], bool]]] = [
+        (TLSFactory, [], True),
+        (TLSFactory, [WrappingFactory], True),
+        (TLSFactory, [WrappingFactory, WrappingFactory], True),
+        (TLSFactory, [OpaqueFactory], False),
+        (TLSFactory, [WrappingFactory, OpaqueFactory], False),
+        (TLSMemoryBIOFactory, [], True),
+        (TLSMemoryBIOFactory, [WrappingFactory], False),
+        (TLSMemoryBIOFactory, [OpaqueFactory], False),
+    ]
+    """
+    Of each stack its TLS layer, the wrappers from the bottom to the top, and whether a client is
+    told that it is accepted before it has said anything.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make a server that accepts nobody but Alice.
+        """
+        super().setUp()
+        self.factory = KeepAliveServerFactory(clock=cast(IReactorTime, self.clock))
+        self.factory.accessControl.tlsAllowedDNs = ["*,CN=alice"]
+
+    def visit(
+        self,
+        kind: type[TLSMemoryBIOFactory],
+        wrappers: list[Callable[[Any], Any]],
+        identity: Identity,
+    ) -> tuple[bytes, bytes]:
+        """
+        Connect, and call although that may be too early.
+
+        @return: what the server sends before the call, and after it.
+        """
+        factory: Any = self.factory
+        for wrap in reversed(wrappers):
+            factory = wrap(factory)
+        layer = self.layer(factory, kind=kind)
+        client = Client(self.context(identity), layer)
+        try:
+            client.handshake()
+            self.clock.advance(0)
+            before = client.received()
+            client.connection.send(packMessage(call(Procedure.AUTH_LIST)))
+            layer.dataReceived(client.connection.bio_read(1 << 20))
+            self.clock.advance(0)
+            return before, client.received()
+        finally:
+            self.assertEqual(len(self.factory.connections), 1)
+            layer.connectionLost(Failure(ConnectionDone()))
+            self.assertEqual(self.factory.connections, set())
+
+    def test_accepted(self) -> None:
+        """
+        A client with the right name is served, if it does not wait for what the wrappers hide.
+        """
+        for kind, wrappers, told in self.stacks:
+            before, after = self.visit(kind, wrappers, self.client)
+            self.assertEqual(before, CONFIRMATION if told else b"", (kind, wrappers))
+            self.assertTrue((before + after).startswith(CONFIRMATION))
+            self.assertEqual((before + after)[1:5], b"\0\0\0\x24")
+
+    def test_otherName(self) -> None:
+        """
+        One with another name is not, whatever stands in between.
+        """
+        mallory = self.authority.issue(distinguished("mallory"))
+        for kind, wrappers, _told in self.stacks:
+            self.assertEqual(self.visit(kind, wrappers, mallory), (b"", b""), (kind, wrappers))
+        self.assertEqual(self.factory.journal.counters.unauthenticated, len(self.stacks))
+
+    def test_otherAuthority(self) -> None:
+        """
+        One whose certificate is of another authority does not get through the handshake, unless
+        whoever checks certificates can be told of it.
+        """
+        stranger = Authority("Stranger").issue(distinguished("alice"))
+        for kind, wrappers, told in self.stacks:
+            if told:
+                self.assertEqual(self.visit(kind, wrappers, stranger), (b"", b""))
+            else:
+                error = self.assertRaises(SSL.Error, self.visit, kind, wrappers, stranger)
+                self.assertIn("unknown ca", str(error))
+
+    def test_client(self) -> None:
+        """
+        A client's protocol, which may be wrapped too, is told that the handshake has completed.
+        """
+        protocols: list[Checking] = []
+
+        class Noting(Checking):
+            def connectionMade(self) -> None:
+                protocols.append(self)
+
+        server = self.layer()
+        factory = TLSFactory(
+            self.clientContext(self.client),
+            True,
+            WrappingFactory(Factory.forProtocol(Noting)),
+            cast(IReactorTime, self.clock),
+        )
+        layer: Any = factory.buildProtocol(None)
+        pump = connect(
+            server,
+            FakeTransport(server, isServer=True),
+            layer,
+            FakeTransport(layer, isServer=False),
+        )
+        for _ in range(3):
+            pump.flush()
+        self.assertTrue(protocols[0].done)
+
+
+class FreedTests(LayerTestCase):
+    """
+    A connection that has ended is freed without the garbage collector.
+    """
+
+    def assertFreed(self, end: Callable[[Client], None], *, handshake: bool = True) -> None:
+        """
+        Connect to kaproto's server, and end the connection.
+        """
+        factory = KeepAliveServerFactory(clock=cast(IReactorTime, self.clock))
+        layer = self.layer(factory)
+        client = Client(self.context(), layer)
+        if handshake:
+            client.handshake()
+            self.clock.advance(0)
+            client.received()
+        protocol = layer.wrappedProtocol
+        kept = [weakref.ref(each) for each in (layer, protocol, layer.getHandle())]
+        end(client)
+        del client.layer, client.transport, protocol
+        gc.collect()
+        enabled = gc.isenabled()
+        gc.disable()
+        try:
+            layer.connectionLost(Failure(ConnectionDone()))
+            del layer
+            self.assertEqual([each() for each in kept], [None] * 3)
+        finally:
+            if enabled:
+                gc.enable()
+
+    def test_ends(self) -> None:
+        """
+        This is so however it ends.
+        """
+
+        def say(data: bytes) -> Callable[[Client], None]:
+            def end(client: Client) -> None:
+                client.connection.send(data)
+                client.layer.dataReceived(client.connection.bio_read(1 << 20))
+
+            return end
+
+        def shutDown(client: Client) -> None:
+            client.connection.shutdown()
+            client.layer.dataReceived(client.connection.bio_read(1 << 20))
+
+        def speakPlain(client: Client) -> None:
+            client.layer.dataReceived(b"GET / HTTP/1.1\r\n\r\n")
+
+        def vanish(_client: Client) -> None:
+            pass
+
+        for end in (
+            vanish,
+            shutDown,
+            speakPlain,
+            say(bytes(100)),
+            say(packMessage(call(Procedure.AUTH_LIST))),
+            say(PING * 200),
+            say(packMessage(call(Procedure.CONNECT_OPEN, b"\0\0\0\1\xff"))),
+        ):
+            self.assertFreed(end)
+        for end in (vanish, speakPlain):
+            self.assertFreed(end, handshake=False)
