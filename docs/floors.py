@@ -33,8 +33,10 @@ FLOORS: Final = (
     {"kaproto.policies", "kaproto.program"},
     {"kaproto.rpc"},
     {"kaproto.client", "kaproto.server", "kaproto.watch"},
+    {"kaproto.endpointplugins"},
     {"kaproto.backends", "kaproto.testing"},
     {"kaproto.app"},
+    {"kaproto.__main__", "kaproto.cli"},
 )
 """
 The floors from the ground up.  On each are rooms: modules, and packages with all their modules.

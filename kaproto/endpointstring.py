@@ -8,12 +8,12 @@ endpoint takes its own keywords out, and puts the string of the inner one togeth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from twisted.internet.interfaces import IStreamServerEndpoint
 
-__all__ = ["LayeredEndpoint", "quoted", "takeKeywords", "unparsed"]
+__all__ = ["LayeredEndpoint", "innerEndpoint", "quoted", "takeKeywords", "unparsed"]
 
 
 @runtime_checkable
@@ -61,3 +61,37 @@ def takeKeywords(keywords: dict[str, str], names: Iterable[str]) -> dict[str, st
     @param names: the outer endpoint's.
     """
     return {name: keywords.pop(name) for name in names if name in keywords}
+
+
+_T = TypeVar("_T")
+
+
+def innerEndpoint(
+    fromString: Callable[[Any, str], _T],
+    reactor: object,
+    outer: str,
+    own: Iterable[str],
+    arguments: Sequence[str],
+    keywords: Mapping[str, str],
+) -> _T:
+    """
+    Make the inner endpoint.
+
+    @param fromString: C{serverFromString} or C{clientFromString}.
+    @param outer: the outer endpoint's name.
+    @param own: the keywords of the outer endpoint.
+    @param arguments: the inner endpoint's name and its positional arguments.
+    @param keywords: the inner endpoint's.
+    @raise ValueError: when there is none, or it does not take these arguments.
+    """
+    inner = unparsed(arguments, keywords)
+    try:
+        return fromString(reactor, inner)
+    except (TypeError, ValueError, KeyError, IndexError) as error:
+        hint = ""
+        if "" in arguments[1:] or any(not value for value in keywords.values()):
+            hint = "; in an IPv6 address write \\: for each colon, as in interface=\\:\\:1"
+        raise ValueError(
+            f"{outer}: takes {', '.join(f'{name}=' for name in own)}, and the rest, {inner!r}, is "
+            f"no endpoint: {error}{hint}"
+        ) from error

@@ -33,9 +33,11 @@ class Admission:
 
     @ivar warning: something to log and count about it, such as that a stricter policy would have
         refused it.
+    @ivar rule: which of the policy's rules decided, for operators to read.
     """
 
     warning: str | None = None
+    rule: str | None = None
 
 
 @attrs.frozen
@@ -44,9 +46,11 @@ class Refused:
     The peer may not open.
 
     @ivar message: what to tell it: why, and what to do about it.
+    @ivar rule: which of the policy's rules decided, for operators to read.
     """
 
     message: str
+    rule: str | None = None
 
 
 ADMITTED = Admission()

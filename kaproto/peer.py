@@ -46,6 +46,8 @@ class Peer:
     @ivar connectedAt: when it connected, in monotonic seconds.
     @ivar requested: what it asked to open, as L{kaproto.interfaces.OpenRequest} names it; C{None}
         until then.
+    @ivar readOnly: whether what it has open must not be changed through it.
+    @ivar rule: which of the policy's rules admitted it, if the policy has rules.
     """
 
     address: IAddress | None = None
@@ -58,6 +60,8 @@ class Peer:
     id: int = 0
     connectedAt: float = 0.0
     requested: str | None = None
+    readOnly: bool = False
+    rule: str | None = None
 
     @property
     def host(self) -> str | None:

@@ -12,20 +12,24 @@ from hypothesis import strategies as st
 from kaproto.errors import RemoteError
 from kaproto.keepalive.liveness import INTERVAL_MAX, KeepAlive
 from kaproto.wire.message import HEADER_SIZE, Message
+from kaproto.wire.xdr import ParameterType, TypedParameter
 
 __all__ = [
     "INT32",
+    "INT64",
     "UINT32",
     "UINT64",
     "errors",
     "garbage",
     "keepAlives",
     "messages",
+    "parameters",
     "pieces",
     "texts",
 ]
 
 INT32 = st.integers(-(2**31), 2**31 - 1)
+INT64 = st.integers(-(2**63), 2**63 - 1)
 UINT32 = st.integers(0, 2**32 - 1)
 UINT64 = st.integers(0, 2**64 - 1)
 
@@ -39,6 +43,24 @@ def texts() -> st.SearchStrategy[str]:
     Strings as peers send them: UTF-8, and bytes that are not.
     """
     return st.text(max_size=40) | st.binary(max_size=40).map(_decoded)
+
+
+def parameters() -> st.SearchStrategy[TypedParameter]:
+    """
+    Typed parameters of every type.
+    """
+    values: dict[ParameterType, st.SearchStrategy[bool | int | float | str]] = {
+        ParameterType.INT: INT32,
+        ParameterType.UINT: UINT32,
+        ParameterType.LLONG: INT64,
+        ParameterType.ULLONG: UINT64,
+        ParameterType.DOUBLE: st.floats(allow_nan=False),
+        ParameterType.BOOLEAN: st.booleans(),
+        ParameterType.STRING: texts(),
+    }
+    return st.one_of(
+        [st.builds(TypedParameter, texts(), value, st.just(kind)) for kind, value in values.items()]
+    )
 
 
 def messages() -> st.SearchStrategy[Message]:

@@ -29,13 +29,17 @@ CORE = {
     "kaproto.peer",
     "kaproto.policies.modes",
     "kaproto.rpc.negotiation",
+    "kaproto.security.clientauth",
     "kaproto.security.dn",
     "kaproto.security.saslclient",
+    "kaproto.security.saslprep",
+    "kaproto.wire.domains",
     "kaproto.wire.filter",
     "kaproto.wire.message",
     "kaproto.wire.programs",
     "kaproto.wire.proxyheader",
     "kaproto.wire.sasl",
+    "kaproto.wire.structs",
     "kaproto.wire.xdr",
 }
 """

@@ -6,13 +6,15 @@ A client may ask for the latest reading of a sensor, and subscribe to every new 
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from enum import IntEnum
+from typing import Final
 
+import attrs
 from twisted.internet.interfaces import IReactorTime
 
 from kaproto import KeepAlive, KeepAliveServerFactory, KeepAliveServerProtocol, Mandatory
 from kaproto.errors import RemoteError
-from kaproto.program import ErrorCode, ErrorDomain, Packer, Program, Unpacker, procedure
+from kaproto.program import Program, pack, procedure
 
 FEED: Final = 0x66656564
 LATEST: Final = 1
@@ -20,27 +22,22 @@ SUBSCRIBE: Final = 2
 READING: Final = 3
 
 
-class Reading(NamedTuple):
+@attrs.frozen
+class Reading:
     """
-    What a sensor measured.
+    What a sensor measured: a struct in XDR.
     """
 
     sensor: str
     value: int
 
-    def packed(self) -> bytes:
-        """
-        Make XDR of it.
-        """
-        return Packer().string(self.sensor).int32(self.value).packed()
 
-    @classmethod
-    def unpacked(cls, payload: bytes) -> Reading:
-        """
-        Read it from XDR.
-        """
-        unpacker = Unpacker(payload)
-        return cls(unpacker.string(), unpacker.int32())
+class FeedError(IntEnum):
+    """
+    The feed's own error codes, in an error domain of its own.
+    """
+
+    NO_SENSOR = 1
 
 
 class FeedConnection(KeepAliveServerProtocol):
@@ -59,25 +56,23 @@ class FeedProgram(Program):
     number = FEED
 
     def __init__(self) -> None:
-        self.latest: dict[str, Reading] = {}
+        self.readings: dict[str, Reading] = {}
 
-    @procedure(LATEST)
-    def answerLatest(self, connection: FeedConnection, payload: bytes) -> bytes:
+    @procedure(LATEST, arguments=str, result=Reading)
+    def latest(self, connection: FeedConnection, sensor: str) -> Reading:
         """
-        Answer with the latest reading of one sensor.
+        Return the latest reading of one sensor.
         """
-        sensor = Unpacker(payload).string()
-        if sensor not in self.latest:
-            raise RemoteError(ErrorCode.OPERATION_FAILED, ErrorDomain.NONE, f"no sensor {sensor}")
-        return self.latest[sensor].packed()
+        if sensor not in self.readings:
+            raise RemoteError(FeedError.NO_SENSOR, FEED, f"there is no sensor {sensor}")
+        return self.readings[sensor]
 
-    @procedure(SUBSCRIBE)
-    def subscribe(self, connection: FeedConnection, payload: bytes) -> bytes:
+    @procedure(SUBSCRIBE, arguments=None)
+    def subscribe(self, connection: FeedConnection) -> None:
         """
         Send this client every reading from now on.
         """
         connection.subscribed = True
-        return b""
 
 
 class FeedFactory(KeepAliveServerFactory):
@@ -94,9 +89,9 @@ class FeedFactory(KeepAliveServerFactory):
 
     def publish(self, reading: Reading) -> None:
         """
-        Send a reading to whoever has subscribed.  Who is too slow to read it misses it.
+        Send a reading to every subscriber, except those that are behind with reading.
         """
-        self.program.latest[reading.sensor] = reading
+        self.program.readings[reading.sensor] = reading
         for each in self.connections:
             if isinstance(each, FeedConnection) and each.subscribed and not each.congested:
-                each.sendEvent(FEED, READING, reading.packed())
+                each.sendEvent(FEED, READING, pack(reading))

@@ -11,14 +11,14 @@ from twisted.internet.task import react
 
 from feed import FEED, LATEST, SUBSCRIBE, Reading
 from kaproto import KeepAlive, connect
-from kaproto.program import Packer
+from kaproto.program import pack, unpack
 
 
 def show(procedure: int, payload: bytes) -> None:
     """
     Print a reading.
     """
-    reading = Reading.unpacked(payload)
+    reading = unpack(Reading, payload)
     print(f"{reading.sensor}: {reading.value}", flush=True)
 
 
@@ -27,7 +27,7 @@ async def main(reactor: IReactorTime, endpoint: str = "tcp:127.0.0.1:4040") -> N
     Print the latest reading, then every new one.
     """
     connection = await connect(reactor, endpoint, keepAlive=KeepAlive(interval=2, count=3))
-    show(LATEST, await connection.call(FEED, LATEST, Packer().string("load").packed()))
+    show(LATEST, await connection.call(FEED, LATEST, pack("load")))
     connection.listen(FEED, show)
     await connection.call(FEED, SUBSCRIBE)
     print(f"the feed ended: {await connection.whenClosed()}")

@@ -7,10 +7,10 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from feed import FEED, LATEST, SUBSCRIBE, FeedFactory, Reading
+from feed import FEED, LATEST, SUBSCRIBE, FeedError, FeedFactory, Reading
 from kaproto import KeepAliveClientFactory
 from kaproto.errors import RemoteError
-from kaproto.program import Packer
+from kaproto.program import pack, unpack
 from kaproto.testing import connectedPair
 
 
@@ -33,18 +33,19 @@ class FeedTests(SynchronousTestCase):
         The latest reading of a sensor can be asked for.
         """
         self.factory.publish(Reading("door", 1))
-        answer = self.client.call(FEED, LATEST, Packer().string("door").packed())
+        answer = self.client.call(FEED, LATEST, pack("door"))
         self.pair.flush()
-        self.assertEqual(Reading.unpacked(self.successResultOf(answer)), ("door", 1))
+        self.assertEqual(unpack(Reading, self.successResultOf(answer)), Reading("door", 1))
 
     def test_unknownSensor(self) -> None:
         """
-        To ask for a sensor that there is not is an error, which the connection survives.
+        Asking for an unknown sensor is an error of the feed's own, which the connection survives.
         """
-        answer = self.client.call(FEED, LATEST, Packer().string("window").packed())
+        answer = self.client.call(FEED, LATEST, pack("window"))
         self.pair.flush()
         error = self.failureResultOf(answer, RemoteError).value
-        self.assertEqual(error.message, "no sensor window")
+        self.assertEqual((error.code, error.domain), (FeedError.NO_SENSOR, FEED))
+        self.assertEqual(error.message, "there is no sensor window")
         self.assertTrue(self.client.isAlive())
 
     def test_subscribe(self) -> None:
@@ -52,13 +53,13 @@ class FeedTests(SynchronousTestCase):
         Readings come to a client once it has subscribed.
         """
         heard = []
-        self.client.listen(FEED, lambda _, payload: heard.append(Reading.unpacked(payload)))
+        self.client.listen(FEED, lambda _, payload: heard.append(unpack(Reading, payload)))
         self.factory.publish(Reading("door", 0))
         self.client.call(FEED, SUBSCRIBE)
         self.pair.flush()
         self.factory.publish(Reading("door", 1))
         self.pair.flush()
-        self.assertEqual(heard, [("door", 1)])
+        self.assertEqual(heard, [Reading("door", 1)])
 
     def test_death(self) -> None:
         """

@@ -7,7 +7,6 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
 from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword
@@ -15,7 +14,6 @@ from twisted.cred.strcred import (
     AuthOptionMixin,
     InvalidAuthType,
     UnsupportedInterfaces,
-    makeChecker,
 )
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndpoint
@@ -30,6 +28,7 @@ from kaproto.limits import Limits
 from kaproto.policies.plugins import describePolicies, findPolicy
 from kaproto.security.admission import AccessControl
 from kaproto.security.authfile import loginFor
+from kaproto.security.authplugin import makeChecker
 from kaproto.security.certificates import PKIError
 from kaproto.security.endpoints import TLSServerEndpoint, transportOf, whyNotServed
 from kaproto.security.saslclient import Login
@@ -232,11 +231,7 @@ class Options(BaseOptions, AuthOptionMixin):
         """
         kind = description.partition(":")[0]
         try:
-            checker = makeChecker(description)
-            path = getattr(checker, "filename", None)
-            if path is not None:
-                Path(path).read_bytes()
-            self.addChecker(checker)  # type: ignore[no-untyped-call]
+            self.addChecker(makeChecker(description))  # type: ignore[no-untyped-call]
         except InvalidAuthType as error:
             raise UsageError(
                 f"--auth={kind}: there is no such checker; --help-auth lists them"

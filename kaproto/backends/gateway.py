@@ -144,10 +144,13 @@ class Gateway:
 
     async def _connect(self, peer: Peer, request: OpenRequest) -> KeepAliveClientProtocol:
         factory = KeepAliveClientFactory(
-            request.name or "", request.flags, self._keepAlive, clock=self._clock
+            request.name or "",
+            request.flags,
+            self._keepAlive,
+            clock=self._clock,
+            login=self._login,
         )
         factory.registersCloseCallback = False
-        factory.login = self._login
         upstream = await self._endpoint.connect(factory)
         assert isinstance(upstream, KeepAliveClientProtocol)
         try:

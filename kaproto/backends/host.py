@@ -1,6 +1,5 @@
 """
-The embedded host: one domain that can be suspended and resumed, so that clients can be tried
-without libvirtd.
+The embedded host: answers with one domain, so that clients can be tried without libvirtd.
 """
 
 from __future__ import annotations
@@ -8,105 +7,41 @@ from __future__ import annotations
 import os
 import re
 import socket
-from enum import IntFlag
+from reprlib import repr as shortened
 from typing import Final
 from uuid import UUID
 from xml.sax.saxutils import escape
 
+import attrs
 from zope.interface import implementer
 
 from kaproto import __version__
-from kaproto.errors import PeerFlooded, RemoteError
+from kaproto.backends.domain import DOMAIN, EventCallbacks, SharedDomain, domainError
+from kaproto.errors import RemoteError
 from kaproto.interfaces import IBackend, ISession, OpenRequest
 from kaproto.peer import Peer
-from kaproto.program import Program, procedure
+from kaproto.program import Packer, Program, procedure
 from kaproto.server import KeepAliveServerProtocol
+from kaproto.wire.domains import (
+    Domain,
+    DomainInfo,
+    DomainList,
+    ListAllDomains,
+    RegisterCallback,
+    StateAndReason,
+)
 from kaproto.wire.programs import REMOTE_PROGRAM, ErrorCode, ErrorDomain, Feature, Procedure
-from kaproto.wire.xdr import Packer, Unpacker
 
-__all__ = [
-    "CALLBACKS_MAX",
-    "DOMAIN_NAME",
-    "DOMAIN_UUID",
-    "HOST_NAME",
-    "EmbeddedHost",
-    "versionNumber",
-]
+__all__ = ["HOST_NAME", "EmbeddedHost", "versionNumber"]
 
 HOST_NAME: Final = "test:///default"
 """
 The name that clients open: that of libvirt's test driver, which every libvirt client knows.
 """
 
-DOMAIN_NAME: Final = "test"
-"""
-The name of the domain.
-"""
-
-DOMAIN_UUID: Final = UUID("9124ca5f-6592-4c61-9ebb-7148b2fa2353")
-"""
-The UUID of the domain, the same on every embedded host.
-"""
-
-CALLBACKS_MAX: Final = 64
-"""
-How many event callbacks one connection may register.
-"""
-
 _TYPE: Final = "kaproto"
 _MODEL_SIZE: Final = 32
-_DOMAIN_ID: Final = 1
 _DOMAIN_MEMORY: Final = 1048576  # KiB
-_LIFECYCLE: Final = 0  # VIR_DOMAIN_EVENT_ID_LIFECYCLE
-_RUNNING, _PAUSED = 1, 3  # virDomainState
-_BOOTED, _UNPAUSED, _BY_USER = 1, 5, 1  # why it is running, or paused
-_SUSPENDED, _RESUMED = 3, 4  # virDomainEventType
-
-
-class _List(IntFlag):
-    """
-    What C{CONNECT_LIST_ALL_DOMAINS} is asked for (C{virConnectListAllDomainsFlags}).
-    """
-
-    ACTIVE = 1 << 0
-    INACTIVE = 1 << 1
-    PERSISTENT = 1 << 2
-    TRANSIENT = 1 << 3
-    RUNNING = 1 << 4
-    PAUSED = 1 << 5
-    SHUTOFF = 1 << 6
-    OTHER = 1 << 7
-    MANAGEDSAVE = 1 << 8
-    NO_MANAGEDSAVE = 1 << 9
-    AUTOSTART = 1 << 10
-    NO_AUTOSTART = 1 << 11
-    HAS_SNAPSHOT = 1 << 12
-    NO_SNAPSHOT = 1 << 13
-    HAS_CHECKPOINT = 1 << 14
-    NO_CHECKPOINT = 1 << 15
-
-
-_GROUPS: Final = (
-    _List.ACTIVE | _List.INACTIVE,
-    _List.PERSISTENT | _List.TRANSIENT,
-    _List.RUNNING | _List.PAUSED | _List.SHUTOFF | _List.OTHER,
-    _List.MANAGEDSAVE | _List.NO_MANAGEDSAVE,
-    _List.AUTOSTART | _List.NO_AUTOSTART,
-    _List.HAS_SNAPSHOT | _List.NO_SNAPSHOT,
-    _List.HAS_CHECKPOINT | _List.NO_CHECKPOINT,
-)
-"""
-Of each group that has a flag set, the domain must match one of the flags.
-"""
-
-_ALWAYS: Final = (
-    _List.ACTIVE
-    | _List.PERSISTENT
-    | _List.NO_MANAGEDSAVE
-    | _List.NO_AUTOSTART
-    | _List.NO_SNAPSHOT
-    | _List.NO_CHECKPOINT
-)
 
 
 def versionNumber(version: str) -> int:
@@ -118,29 +53,21 @@ def versionNumber(version: str) -> int:
     return major * 1_000_000 + minor * 1_000 + release
 
 
-def _memory() -> int:
-    """
-    @return: the machine's memory in KiB.
-    """
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 1024
-
-
 @implementer(IBackend)
 class EmbeddedHost:
     """
-    A host with one domain, whose state all connections share.
+    A host with one domain, which all connections share.
 
-    @ivar hostname: the machine's name, which it answers to C{CONNECT_GET_HOSTNAME}.
-    @ivar listening: the sessions that have registered event callbacks.
+    @ivar hostname: the machine's name.
+    @ivar domain: the domain.
     """
 
     features = frozenset({Feature.REMOTE_EVENT_CALLBACK})
 
     def __init__(self) -> None:
         self.hostname = socket.gethostname()
-        self.listening: set[_HostSession] = set()
-        self.state, self.reason = _RUNNING, _BOOTED
-        self.program = _HostProgram()
+        self.domain = SharedDomain()
+        self._program = _HostProgram()
 
     def __str__(self) -> str:
         """
@@ -152,7 +79,7 @@ class EmbeddedHost:
         """
         @return: whether the host answers this procedure of the remote program.
         """
-        return self.program.knows(procedure)
+        return self._program.knows(procedure)
 
     def open(self, peer: Peer, request: OpenRequest) -> ISession:
         """
@@ -165,48 +92,37 @@ class EmbeddedHost:
                 ErrorDomain.NONE,
                 f"no connection driver available for {name}; this server has {HOST_NAME}",
             )
-        return _HostSession(self, peer, name, readOnly=request.readOnly)
-
-    def change(self, state: int, reason: int, event: int) -> None:
-        """
-        Change the domain's state and tell every session that listens.
-        """
-        self.state, self.reason = state, reason
-        for session in list(self.listening):
-            session.lifecycleChanged(event)
+        return _HostSession(self, self._program, peer, name, request.readOnly)
 
 
 @implementer(ISession)
+@attrs.define(eq=False)
 class _HostSession:
     """
     One connection to the host.
 
-    @ivar callbacks: the IDs of its event callbacks, and the event of each.
+    @ivar callbacks: its event callbacks, once the connection is open.
     """
 
-    __slots__ = ("_connection", "_nextCallback", "callbacks", "host", "name", "peer", "readOnly")
-    idle = True
-
-    def __init__(self, host: EmbeddedHost, peer: Peer, name: str, *, readOnly: bool) -> None:
-        self.host = host
-        self.peer = peer
-        self.name = name
-        self.readOnly = readOnly
-        self.callbacks: dict[int, int] = {}
-        self._nextCallback = 0
-        self._connection: KeepAliveServerProtocol | None = None
+    host: EmbeddedHost
+    _program: Program
+    peer: Peer
+    name: str
+    readOnly: bool
+    callbacks: EventCallbacks | None = None
+    idle: bool = True
 
     def opened(self, connection: KeepAliveServerProtocol) -> None:
         """
-        Remember where to send events.
+        Let the client register callbacks.
         """
-        self._connection = connection
+        self.callbacks = EventCallbacks(self.host.domain, connection)
 
     def callReceived(self, procedure: int, payload: bytes) -> bytes:
         """
         Answer a call.
         """
-        result = self.host.program.callReceived(self, procedure, payload)
+        result = self._program.callReceived(self, procedure, payload)
         assert isinstance(result, bytes)
         return result
 
@@ -214,80 +130,34 @@ class _HostSession:
         """
         Send no more events.
         """
-        self._connection = None
-        self.host.listening.discard(self)
-
-    def register(self, event: int) -> int:
-        """
-        @param event: a C{virDomainEventID}; only lifecycle events ever happen.
-        @return: the new callback's ID.
-        @raise RemoteError: when there are L{CALLBACKS_MAX} already.
-        """
-        if len(self.callbacks) >= CALLBACKS_MAX:
-            raise _error(
-                ErrorCode.OPERATION_FAILED,
-                f"operation failed: this connection has {CALLBACKS_MAX} event callbacks, the most "
-                "that it may have; deregister one first",
-            )
-        callback = self._nextCallback
-        self._nextCallback += 1
-        self.callbacks[callback] = event
-        self.host.listening.add(self)
-        return callback
-
-    def deregister(self, callback: int) -> None:
-        """
-        @param callback: what L{register} returned.
-        @raise RemoteError: when there is no such callback.
-        """
-        if self.callbacks.pop(callback, None) is None:
-            raise _error(
-                ErrorCode.INVALID_ARG, f"invalid argument: there is no event callback {callback}"
-            )
-        if not self.callbacks:
-            self.host.listening.discard(self)
-
-    def lifecycleChanged(self, event: int) -> None:
-        """
-        Send the event to each lifecycle callback, or close the connection of a client that has
-        64 KiB to read and does not, so that events do not pile up in memory.
-        """
-        if self._connection is None:
-            return
-        if self._connection.congested:
-            self._connection.disconnect(PeerFlooded("it did not read its domain events"))
-            return
-        for callback, wanted in self.callbacks.items():
-            if wanted == _LIFECYCLE:
-                packer = _packDomain(Packer().int32(callback)).int32(event).int32(0)
-                self._connection.sendEvent(
-                    REMOTE_PROGRAM, Procedure.DOMAIN_EVENT_CALLBACK_LIFECYCLE, packer.packed()
-                )
+        if self.callbacks is not None:
+            self.callbacks.clear()
 
 
-def _error(code: ErrorCode, message: str) -> RemoteError:
-    return RemoteError(code, ErrorDomain.TEST, message)
+def _notFound(wanted: str) -> RemoteError:
+    return domainError(
+        ErrorCode.NO_DOMAIN,
+        f"Domain not found: no domain with {wanted}; this server has {DOMAIN.name}",
+    )
 
 
-def _packDomain(packer: Packer) -> Packer:
-    return packer.string(DOMAIN_NAME).fixed(DOMAIN_UUID.bytes).int32(_DOMAIN_ID)
-
-
-def _unpackDomain(unpacker: Unpacker) -> None:
+def _check(domain: Domain) -> None:
     """
     @raise RemoteError: when it is not the domain that there is.
     """
-    unpacker.string()
-    uuid = UUID(bytes=unpacker.fixed(16))
-    unpacker.int32()
-    _found(found=uuid == DOMAIN_UUID, wanted=f"the UUID {uuid}")
+    if domain.uuid != DOMAIN.uuid:
+        raise _notFound(f"the UUID {domain.uuid}")
 
 
-def _found(*, found: bool, wanted: str) -> None:
-    if not found:
-        raise _error(
-            ErrorCode.NO_DOMAIN,
-            f"Domain not found: no domain with {wanted}; this server has {DOMAIN_NAME}",
+def _mayWrite(session: _HostSession, function: str) -> None:
+    """
+    @param function: libvirt's name for what the client calls.
+    @raise RemoteError: when the connection is read-only.
+    """
+    if session.readOnly:
+        raise domainError(
+            ErrorCode.OPERATION_DENIED,
+            f"operation forbidden: read only access prevents {function}",
         )
 
 
@@ -298,168 +168,142 @@ class _HostProgram(Program):
 
     number = REMOTE_PROGRAM
 
-    @procedure(Procedure.CONNECT_GET_TYPE)
-    def getType(self, session: _HostSession, payload: bytes) -> bytes:
-        return Packer().string(_TYPE).packed()
+    @procedure(Procedure.CONNECT_GET_TYPE, result=str)
+    def getType(self, session: _HostSession) -> str:
+        return _TYPE
 
     @procedure(Procedure.CONNECT_GET_VERSION, Procedure.CONNECT_GET_LIB_VERSION)
     def getVersion(self, session: _HostSession, payload: bytes) -> bytes:
         return Packer().uint64(versionNumber(__version__)).packed()
 
-    @procedure(Procedure.CONNECT_GET_HOSTNAME)
-    def getHostname(self, session: _HostSession, payload: bytes) -> bytes:
-        return Packer().string(session.host.hostname).packed()
+    @procedure(Procedure.CONNECT_GET_HOSTNAME, result=str)
+    def getHostname(self, session: _HostSession) -> str:
+        return session.host.hostname
 
-    @procedure(Procedure.CONNECT_GET_URI)
-    def getURI(self, session: _HostSession, payload: bytes) -> bytes:
-        return Packer().string(session.name).packed()
+    @procedure(Procedure.CONNECT_GET_URI, result=str)
+    def getURI(self, session: _HostSession) -> str:
+        return session.name
 
-    @procedure(Procedure.CONNECT_IS_SECURE)
-    def isSecure(self, session: _HostSession, payload: bytes) -> bytes:
-        return Packer().int32(session.peer.secure).packed()
+    @procedure(Procedure.CONNECT_IS_SECURE, result=bool)
+    def isSecure(self, session: _HostSession) -> bool:
+        return session.peer.secure
 
     @procedure(Procedure.NODE_GET_INFO)
     def nodeInfo(self, session: _HostSession, payload: bytes) -> bytes:
-        # libvirt allows a host that does not know its topology to call all CPUs cores of one
-        # socket, and its frequency 0.
+        # libvirt lets a host that does not know its topology call all CPUs cores of one socket,
+        # and its frequency 0.
         cpus = os.cpu_count() or 1
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 1024
         model = os.uname().machine.encode()[: _MODEL_SIZE - 1].ljust(_MODEL_SIZE, b"\0")
-        packer = Packer().chars(model).uint64(_memory())
+        packer = Packer().chars(model).uint64(memory)
         for number in (cpus, 0, 1, 1, cpus, 1):  # CPUs, MHz, nodes, sockets, cores, threads
             packer.int32(number)
         return packer.packed()
 
-    @procedure(Procedure.CONNECT_GET_CAPABILITIES)
-    def capabilities(self, session: _HostSession, payload: bytes) -> bytes:
-        cpus = os.cpu_count() or 1
+    @procedure(Procedure.CONNECT_GET_CAPABILITIES, result=str)
+    def capabilities(self, session: _HostSession) -> str:
         return (
-            Packer()
-            .string(
-                "<capabilities>\n"
-                "  <host>\n"
-                "    <cpu>\n"
-                f"      <arch>{escape(os.uname().machine)}</arch>\n"
-                f"      <topology sockets='1' dies='1' cores='{cpus}' threads='1'/>\n"
-                "    </cpu>\n"
-                "  </host>\n"
-                "</capabilities>\n"
-            )
-            .packed()
+            "<capabilities>\n"
+            "  <host>\n"
+            "    <cpu>\n"
+            f"      <arch>{escape(os.uname().machine)}</arch>\n"
+            f"      <topology sockets='1' dies='1' cores='{os.cpu_count() or 1}' threads='1'/>\n"
+            "    </cpu>\n"
+            "  </host>\n"
+            "</capabilities>\n"
         )
 
-    @procedure(Procedure.CONNECT_LIST_ALL_DOMAINS)
-    def listAllDomains(self, session: _HostSession, payload: bytes) -> bytes:
-        arguments = Unpacker(payload)
-        wantsDomains, flags = arguments.int32(), arguments.uint32()
-        has = _ALWAYS | (_List.RUNNING if session.host.state == _RUNNING else _List.PAUSED)
-        matches = all(not flags & group or flags & group & has for group in _GROUPS)
-        packer = Packer()
-        if matches and wantsDomains:
-            _packDomain(packer.uint32(1))
-        else:
-            packer.uint32(0)
-        return packer.uint32(matches).packed()
+    @procedure(Procedure.CONNECT_LIST_ALL_DOMAINS, arguments=ListAllDomains, result=DomainList)
+    def listAllDomains(self, session: _HostSession, wanted: ListAllDomains) -> DomainList:
+        matches = session.host.domain.matches(wanted.flags)
+        return DomainList([DOMAIN] if matches and wanted.wantsDomains else [], int(matches))
 
-    @procedure(Procedure.DOMAIN_LOOKUP_BY_ID)
-    def lookupByID(self, session: _HostSession, payload: bytes) -> bytes:
-        number = Unpacker(payload).int32()
-        _found(found=number == _DOMAIN_ID, wanted=f"the ID {number}")
-        return _packDomain(Packer()).packed()
+    @procedure(Procedure.DOMAIN_LOOKUP_BY_ID, arguments=int, result=Domain)
+    def lookupByID(self, session: _HostSession, number: int) -> Domain:
+        if number != DOMAIN.id:
+            raise _notFound(f"the ID {number}")
+        return DOMAIN
 
-    @procedure(Procedure.DOMAIN_LOOKUP_BY_NAME)
-    def lookupByName(self, session: _HostSession, payload: bytes) -> bytes:
-        name = Unpacker(payload).string()
-        _found(found=name == DOMAIN_NAME, wanted=f"the name {name[:100]!r}")
-        return _packDomain(Packer()).packed()
+    @procedure(Procedure.DOMAIN_LOOKUP_BY_NAME, arguments=str, result=Domain)
+    def lookupByName(self, session: _HostSession, name: str) -> Domain:
+        if name != DOMAIN.name:
+            raise _notFound(f"the name {shortened(name)}")
+        return DOMAIN
 
-    @procedure(Procedure.DOMAIN_LOOKUP_BY_UUID)
-    def lookupByUUID(self, session: _HostSession, payload: bytes) -> bytes:
-        uuid = UUID(bytes=Unpacker(payload).fixed(16))
-        _found(found=uuid == DOMAIN_UUID, wanted=f"the UUID {uuid}")
-        return _packDomain(Packer()).packed()
+    @procedure(Procedure.DOMAIN_LOOKUP_BY_UUID, arguments=UUID, result=Domain)
+    def lookupByUUID(self, session: _HostSession, uuid: UUID) -> Domain:
+        _check(attrs.evolve(DOMAIN, uuid=uuid))
+        return DOMAIN
 
-    @procedure(Procedure.DOMAIN_GET_INFO)
-    def getInfo(self, session: _HostSession, payload: bytes) -> bytes:
-        _unpackDomain(Unpacker(payload))
-        packer = Packer().int32(session.host.state)
-        packer.uint64(_DOMAIN_MEMORY).uint64(_DOMAIN_MEMORY)
-        return packer.int32(1).uint64(0).packed()  # one CPU, which has used no time
+    @procedure(Procedure.DOMAIN_GET_INFO, arguments=Domain, result=DomainInfo)
+    def getInfo(self, session: _HostSession, domain: Domain) -> DomainInfo:
+        _check(domain)
+        return DomainInfo(session.host.domain.state.state, _DOMAIN_MEMORY, _DOMAIN_MEMORY, 1, 0)
 
-    @procedure(Procedure.DOMAIN_GET_STATE)
-    def getState(self, session: _HostSession, payload: bytes) -> bytes:
-        _unpackDomain(Unpacker(payload))
-        return Packer().int32(session.host.state).int32(session.host.reason).packed()
+    @procedure(Procedure.DOMAIN_GET_STATE, arguments=Domain, result=StateAndReason)
+    def getState(self, session: _HostSession, domain: Domain) -> StateAndReason:
+        _check(domain)
+        return session.host.domain.state
 
-    @procedure(Procedure.DOMAIN_GET_OS_TYPE)
-    def getOSType(self, session: _HostSession, payload: bytes) -> bytes:
-        _unpackDomain(Unpacker(payload))
-        return Packer().string("hvm").packed()
+    @procedure(Procedure.DOMAIN_GET_OS_TYPE, arguments=Domain, result=str)
+    def getOSType(self, session: _HostSession, domain: Domain) -> str:
+        _check(domain)
+        return "hvm"
 
-    @procedure(Procedure.DOMAIN_GET_AUTOSTART, Procedure.DOMAIN_HAS_MANAGED_SAVE_IMAGE)
-    def no(self, session: _HostSession, payload: bytes) -> bytes:
-        _unpackDomain(Unpacker(payload))
-        return Packer().int32(0).packed()
+    @procedure(
+        Procedure.DOMAIN_GET_AUTOSTART,
+        Procedure.DOMAIN_HAS_MANAGED_SAVE_IMAGE,
+        arguments=Domain,
+        result=bool,
+    )
+    def no(self, session: _HostSession, domain: Domain) -> bool:
+        _check(domain)
+        return False
 
-    @procedure(Procedure.DOMAIN_IS_ACTIVE, Procedure.DOMAIN_IS_PERSISTENT)
-    def yes(self, session: _HostSession, payload: bytes) -> bytes:
-        _unpackDomain(Unpacker(payload))
-        return Packer().int32(1).packed()
+    @procedure(
+        Procedure.DOMAIN_IS_ACTIVE, Procedure.DOMAIN_IS_PERSISTENT, arguments=Domain, result=bool
+    )
+    def yes(self, session: _HostSession, domain: Domain) -> bool:
+        _check(domain)
+        return True
 
-    @procedure(Procedure.DOMAIN_GET_XML_DESC)
-    def getXMLDesc(self, session: _HostSession, payload: bytes) -> bytes:
-        _unpackDomain(Unpacker(payload))
+    @procedure(Procedure.DOMAIN_GET_XML_DESC, arguments=Domain, result=str)
+    def getXMLDesc(self, session: _HostSession, domain: Domain) -> str:
+        _check(domain)
         return (
-            Packer()
-            .string(
-                f"<domain type='{_TYPE}' id='{_DOMAIN_ID}'>\n"
-                f"  <name>{DOMAIN_NAME}</name>\n"
-                f"  <uuid>{DOMAIN_UUID}</uuid>\n"
-                f"  <memory unit='KiB'>{_DOMAIN_MEMORY}</memory>\n"
-                "  <vcpu>1</vcpu>\n"
-                "  <os>\n"
-                f"    <type arch='{escape(os.uname().machine)}'>hvm</type>\n"
-                "  </os>\n"
-                "</domain>\n"
-            )
-            .packed()
+            f"<domain type='{_TYPE}' id='{DOMAIN.id}'>\n"
+            f"  <name>{DOMAIN.name}</name>\n"
+            f"  <uuid>{DOMAIN.uuid}</uuid>\n"
+            f"  <memory unit='KiB'>{_DOMAIN_MEMORY}</memory>\n"
+            "  <vcpu>1</vcpu>\n"
+            "  <os>\n"
+            f"    <type arch='{escape(os.uname().machine)}'>hvm</type>\n"
+            "  </os>\n"
+            "</domain>\n"
         )
 
-    @procedure(Procedure.DOMAIN_SUSPEND)
-    def suspend(self, session: _HostSession, payload: bytes) -> bytes:
-        self._mayChange(session, payload, _RUNNING, "virDomainSuspend", "running")
-        session.host.change(_PAUSED, _BY_USER, _SUSPENDED)
-        return b""
+    @procedure(Procedure.DOMAIN_SUSPEND, arguments=Domain)
+    def suspend(self, session: _HostSession, domain: Domain) -> None:
+        _check(domain)
+        _mayWrite(session, "virDomainSuspend")
+        session.host.domain.suspend()
 
-    @procedure(Procedure.DOMAIN_RESUME)
-    def resume(self, session: _HostSession, payload: bytes) -> bytes:
-        self._mayChange(session, payload, _PAUSED, "virDomainResume", "paused")
-        session.host.change(_RUNNING, _UNPAUSED, _RESUMED)
-        return b""
+    @procedure(Procedure.DOMAIN_RESUME, arguments=Domain)
+    def resume(self, session: _HostSession, domain: Domain) -> None:
+        _check(domain)
+        _mayWrite(session, "virDomainResume")
+        session.host.domain.resume()
 
-    def _mayChange(
-        self, session: _HostSession, payload: bytes, state: int, function: str, called: str
-    ) -> None:
-        _unpackDomain(Unpacker(payload))
-        if session.readOnly:
-            raise _error(
-                ErrorCode.OPERATION_DENIED,
-                f"operation forbidden: read only access prevents {function}",
-            )
-        if session.host.state != state:
-            raise _error(
-                ErrorCode.OPERATION_INVALID,
-                f"Requested operation is not valid: domain {DOMAIN_NAME!r} is not {called}",
-            )
+    @procedure(
+        Procedure.CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY, arguments=RegisterCallback, result=int
+    )
+    def registerCallback(self, session: _HostSession, callback: RegisterCallback) -> int:
+        if callback.domain is not None:
+            _check(callback.domain)
+        assert session.callbacks is not None
+        return session.callbacks.register(callback.event)
 
-    @procedure(Procedure.CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY)
-    def registerCallback(self, session: _HostSession, payload: bytes) -> bytes:
-        arguments = Unpacker(payload)
-        event = arguments.int32()
-        if arguments.uint32():
-            _unpackDomain(arguments)
-        return Packer().int32(session.register(event)).packed()
-
-    @procedure(Procedure.CONNECT_DOMAIN_EVENT_CALLBACK_DEREGISTER_ANY)
-    def deregisterCallback(self, session: _HostSession, payload: bytes) -> bytes:
-        session.deregister(Unpacker(payload).int32())
-        return b""
+    @procedure(Procedure.CONNECT_DOMAIN_EVENT_CALLBACK_DEREGISTER_ANY, arguments=int)
+    def deregisterCallback(self, session: _HostSession, callback: int) -> None:
+        assert session.callbacks is not None
+        session.callbacks.deregister(callback)

@@ -5,19 +5,44 @@ Connecting to a server by URI or endpoint string.
 from __future__ import annotations
 
 from pathlib import Path
+from socket import (
+    AF_INET6,
+    AI_NUMERICHOST,
+    AI_NUMERICSERV,
+    NI_NUMERICHOST,
+    NI_NUMERICSERV,
+    SOCK_STREAM,
+    getaddrinfo,
+    getnameinfo,
+)
 
+import attrs
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import (
     HostnameEndpoint,
+    TCP4ClientEndpoint,
+    TCP6ClientEndpoint,
     UNIXClientEndpoint,
     clientFromString,
 )
-from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
+from twisted.internet.error import ReactorNotRunning
+from twisted.internet.interfaces import (
+    IProtocol,
+    IProtocolFactory,
+    IReactorThreads,
+    IReactorTime,
+    IStreamClientEndpoint,
+)
+from twisted.internet.task import deferLater
+from zope.interface import implementer
 
 from kaproto.client.protocol import KeepAliveClientFactory, KeepAliveClientProtocol
-from kaproto.errors import ConnectionClosed
+from kaproto.errors import ConnectionClosed, DeadlineMissed
+from kaproto.keepalive.clock import monotonicClock
+from kaproto.keepalive.deadline import Deadline
 from kaproto.keepalive.liveness import KeepAlive
-from kaproto.security.authfile import loginFor
+from kaproto.limits import CLIENT_LIMITS
+from kaproto.security.authfile import authenticationFor
 from kaproto.security.endpoints import TLSClientEndpoint
 from kaproto.security.pki import clientFiles
 from kaproto.security.saslclient import Login
@@ -25,7 +50,7 @@ from kaproto.security.tls import ClientContextFactory
 from kaproto.uri import isURI, parseURI
 from kaproto.wire.programs import CloseReason
 
-__all__ = ["connect", "endpointFor"]
+__all__ = ["HostEndpoint", "connect", "endpointFor"]
 
 
 def connect(
@@ -36,6 +61,7 @@ def connect(
     readOnly: bool = False,
     keepAlive: KeepAlive | None = None,
     login: Login | None = None,
+    timeout: float = CLIENT_LIMITS.openTimeout,
 ) -> Deferred[KeepAliveClientProtocol]:
     """
     Connect to a libvirtd or a kaserver, and open.
@@ -48,13 +74,17 @@ def connect(
     @param readOnly: whether to ask for a connection that must not change anything.
     @param keepAlive: the interval and count to start with, see
         L{KeepAliveClientProtocol.setKeepAlive}.
-    @param login: the name and the password, for servers that want them; by default from the file
-        that the URI names in C{authfile=}.
-    @return: fires with the open connection; fails with L{ValueError} when the URI, or a file that
-        it names, cannot be used, with L{AuthenticationFailed} when one end does not let the other
-        in, with L{RemoteError} when the server refuses, or as connecting fails.
+    @param login: the user's name and password, for servers that want them; by default from the
+        file that the URI names in C{authfile=}.
+    @param timeout: seconds until the connection is open: for resolving the host's name,
+        connecting, TLS, the login and C{CONNECT_OPEN} together.
+    @return: fires with the open connection, and always fires.  Fails with L{ValueError} when the
+        URI, or a file that it names, cannot be used, with
+        L{AuthenticationFailed<kaproto.errors.AuthenticationFailed>} when one end does not accept
+        the other, with L{RemoteError<kaproto.errors.RemoteError>} when the server refuses, with
+        L{DeadlineMissed} after C{timeout} seconds, or as connecting fails.
     """
-    return Deferred.fromCoroutine(_connect(reactor, uri, name, readOnly, keepAlive, login))
+    return Deferred.fromCoroutine(_connect(reactor, uri, name, readOnly, keepAlive, login, timeout))
 
 
 async def _connect(
@@ -64,6 +94,7 @@ async def _connect(
     readOnly: bool,
     keepAlive: KeepAlive | None,
     login: Login | None,
+    seconds: float,
 ) -> KeepAliveClientProtocol:
     endpoint, uriName = endpointFor(reactor, uri, readOnly=readOnly)
     factory = KeepAliveClientFactory(
@@ -71,8 +102,28 @@ async def _connect(
         int(readOnly),
         keepAlive,
         clock=reactor,
-        login=login or loginFor(uri),
+        limits=attrs.evolve(CLIENT_LIMITS, openTimeout=seconds),
     )
+    factory.authentication = authenticationFor(uri, login)
+    clock = monotonicClock(reactor)
+    opening = Deferred.fromCoroutine(_open(endpoint, factory))
+    deadline = Deadline(clock, clock.seconds, seconds, opening.cancel)
+    try:
+        return await opening
+    except Exception as error:
+        if deadline.active():
+            raise
+        # Of all that was cancelled, only the wait until a connection is open ends with this error.
+        connected = isinstance(error, CancelledError)
+        what = f"{uri} did not let this client open" if connected else f"no connection to {uri}"
+        raise DeadlineMissed(what, seconds) from error
+    finally:
+        deadline.cancel()
+
+
+async def _open(
+    endpoint: IStreamClientEndpoint, factory: KeepAliveClientFactory
+) -> KeepAliveClientProtocol:
     connection = await endpoint.connect(factory)
     assert isinstance(connection, KeepAliveClientProtocol)
     try:
@@ -91,13 +142,71 @@ def endpointFor(
     @raise ValueError: when it cannot be used.
     """
     if not isURI(uri):
-        return clientFromString(reactor, uri), ""
+        try:
+            return clientFromString(reactor, uri), ""
+        except Exception as error:
+            raise ValueError(
+                f"{uri!r} is neither a libvirt URI nor a Twisted client endpoint string: {error}"
+            ) from error
     parsed = parseURI(uri, readOnly=readOnly)
     if parsed.transport == "unix":
         return UNIXClientEndpoint(reactor, parsed.socket), parsed.name
-    endpoint = HostnameEndpoint(reactor, parsed.host, parsed.port)
+    endpoint = HostEndpoint(reactor, parsed.host, parsed.port)
     if parsed.transport == "tls":
-        files = clientFiles(None if parsed.pkipath is None else Path(parsed.pkipath))
+        pkipath = None if parsed.pkipath is None else Path(parsed.pkipath or "/")
+        files = clientFiles(pkipath)
         context = ClientContextFactory(files, parsed.host, verify=parsed.verify)
         return TLSClientEndpoint(endpoint, context, IReactorTime(reactor, None)), parsed.name
     return endpoint, parsed.name
+
+
+@implementer(IStreamClientEndpoint)
+@attrs.frozen
+class HostEndpoint:
+    """
+    TCP to a host.  A name is resolved in the reactor's threads; an address, also an IPv6 address
+    with a zone or an IPv4 address such as C{127.1}, needs none.
+
+    @ivar reactor: the reactor.
+    @ivar host: a name or an address, without brackets.
+    @ivar port: the TCP port.
+    """
+
+    reactor: object
+    host: str
+    port: int
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """
+        @return: fires with the protocol; fails with L{ReactorNotRunning} for a name in a reactor
+            that has not been started, where resolving would never end.
+        """
+        return Deferred.fromCoroutine(self._connect(protocolFactory))
+
+    async def _connect(self, protocolFactory: IProtocolFactory) -> IProtocol:
+        reactor = self.reactor
+        endpoint = self._literal()
+        if endpoint is None:
+            if IReactorThreads.providedBy(reactor):
+                # If connecting has begun before the reactor runs, this is made when it does.
+                await deferLater(IReactorTime(reactor), 0)
+                if not reactor.getThreadPool().started:
+                    raise ReactorNotRunning(
+                        f"the reactor has not been started, so the name {self.host} cannot be "
+                        "resolved: call reactor.startRunning() in your event loop, or use the "
+                        "host's address"
+                    )
+            endpoint = HostnameEndpoint(reactor, self.host, self.port)
+        return await endpoint.connect(protocolFactory)
+
+    def _literal(self) -> IStreamClientEndpoint | None:
+        flags = AI_NUMERICHOST | AI_NUMERICSERV
+        try:
+            found = getaddrinfo(self.host, self.port, type=SOCK_STREAM, flags=flags)
+        except OSError:
+            return None
+        family, *_, address = found[0]
+        # This writes the address as Twisted reads it, with the zone that is apart from it here.
+        host, _port = getnameinfo(address, NI_NUMERICHOST | NI_NUMERICSERV)
+        kind = TCP6ClientEndpoint if family == AF_INET6 else TCP4ClientEndpoint
+        return kind(self.reactor, host, self.port)

@@ -5,7 +5,6 @@ The client's end of a connection: a Protocol and a Factory to subclass.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import ClassVar, Final
 
 from OpenSSL.SSL import Error as SSLError
@@ -35,7 +34,8 @@ from kaproto.logbounds import BOUNDS
 from kaproto.rpc.negotiation import negotiate
 from kaproto.rpc.protocol import KeepAliveFactory, KeepAliveProtocol
 from kaproto.rpc.replies import Replies
-from kaproto.security.saslclient import Login, authenticate
+from kaproto.security.clientauth import Authentication
+from kaproto.security.saslclient import Login
 from kaproto.security.tls import CONFIRMATION, explainTLS
 from kaproto.transport import identify
 from kaproto.wire.message import Message, MessageType
@@ -120,9 +120,9 @@ class KeepAliveClientProtocol(KeepAliveProtocol):
         if len(data) > len(CONFIRMATION):
             self.dataReceived(data[len(CONFIRMATION) :])
 
-    async def _logIn(self, login: Login, types: list[int]) -> None:
+    async def _authenticate(self, types: list[int]) -> None:
         secure = identify(self.transport).secure
-        await authenticate(self._callRemote, types, login, secure=secure)
+        await self.factory.authentication.run(self._callRemote, types, secure=secure)
 
     async def _negotiate(self) -> None:
         factory = self.factory
@@ -144,10 +144,13 @@ class KeepAliveClientProtocol(KeepAliveProtocol):
 
     async def _openRemote(self) -> None:
         factory = self.factory
-        logIn = None if factory.login is None else partial(self._logIn, factory.login)
         try:
             self.keepAliveSupported = await negotiate(
-                self._callRemote, factory.name, factory.flags, logIn, ask=factory.asksForKeepAlive
+                self._callRemote,
+                factory.name,
+                factory.flags,
+                self._authenticate,
+                ask=factory.asksForKeepAlive,
             )
             if factory.registersCloseCallback:
                 await self._askForFarewell()
@@ -385,7 +388,7 @@ class KeepAliveClientFactory(KeepAliveFactory):
     @ivar flags: 1 for a read-only connection.
     @ivar keepAlive: what L{KeepAliveClientProtocol.setKeepAlive} is called with after each open
         if the server supports it; by default zeros, so that nothing is pinged.
-    @ivar login: the name and the password, for servers that want them.
+    @ivar authentication: how to authenticate: with the login, or with none.
     @ivar onOpen: is called with each connection once it is open; the connection counts as open
         when what it returns has fired.
     @ivar asksForKeepAlive: whether to ask the server for keepalive, by which a client says that
@@ -412,7 +415,7 @@ class KeepAliveClientFactory(KeepAliveFactory):
         limits: Limits = CLIENT_LIMITS,
     ) -> None:
         super().__init__(clock, limits)
-        self.login = login
+        self.authentication = Authentication(login)
         self.name = name
         self.flags = flags
         self.keepAlive = KeepAlive(0, 0) if keepAlive is None else keepAlive

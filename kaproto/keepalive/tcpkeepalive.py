@@ -9,7 +9,7 @@ on answering.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -23,7 +23,7 @@ from twisted.internet.interfaces import (
 )
 from zope.interface import implementer
 
-from kaproto.endpointstring import takeKeywords, unparsed
+from kaproto.endpointstring import innerEndpoint, takeKeywords
 from kaproto.keepalive.kernel import (
     COUNT_MAX,
     INTERVAL_MAX,
@@ -150,7 +150,7 @@ def _parse(
     reactor: object,
     arguments: Sequence[str],
     keywords: dict[str, str],
-    fromString: Callable[[object, str], _Endpoint],
+    fromString: Callable[[Any, str], _Endpoint],
 ) -> tuple[_Endpoint, _Options]:
     own = takeKeywords(keywords, _KEYWORDS)
     name = arguments[0] if arguments else ""
@@ -164,7 +164,8 @@ def _parse(
         int(_number(own, "count", KeepAlive().count, COUNT_MAX)),
     )
     userTimeout = _number(own, "user-timeout", 0, _TIMEOUT_MAX) if "user-timeout" in own else None
-    return fromString(reactor, unparsed(arguments, keywords)), _Options(keepAlive, userTimeout)
+    inner = innerEndpoint(fromString, reactor, "tcpkeepalive", _KEYWORDS, arguments, keywords)
+    return inner, _Options(keepAlive, userTimeout)
 
 
 def _number(keywords: dict[str, str], name: str, default: float, most: int) -> float:

@@ -116,10 +116,17 @@ class Rules:
         """
         @return: what the first rule that fits the peer says.
         """
-        for rule in self.rules:
+        return self.decide(peer)[1]
+
+    def decide(self, peer: Peer) -> tuple[str, Policy]:
+        """
+        @return: the first rule that fits the peer, named by its place in the file, and what it
+            says.
+        """
+        for number, rule in enumerate(self.rules, 1):
             if rule.fits(peer):
-                return rule.policy
-        return self.default
+                return f"rule {number}", rule.policy
+        return "default", self.default
 
 
 class _Place:
@@ -319,4 +326,5 @@ class RulesPolicy:
         """
         See L{IKeepAlivePolicy.admit}.
         """
-        return self._rules.policyFor(peer).admit(peer)
+        rule, policy = self._rules.decide(peer)
+        return attrs.evolve(policy.admit(peer), rule=f"{rule}, mode {policy.name}")

@@ -74,6 +74,8 @@ class Journal:
         """
         self.counters.refused += 1
         self.refusals.add(peer, self._seconds(), refused=True)
+        if peer.rule is not None:
+            policy = f"{policy} ({peer.rule})"
         self._log.warn(
             "refused {peer} by policy {policy}: {reason}", peer=peer, policy=policy, reason=message
         )

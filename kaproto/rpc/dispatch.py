@@ -19,7 +19,7 @@ from kaproto.logbounds import BOUNDS
 from kaproto.rpc.negotiation import ServerNegotiation
 from kaproto.wire.message import Message, Status, packError, rpcError
 from kaproto.wire.programs import ErrorCode
-from kaproto.wire.xdr import XDRError
+from kaproto.wire.xdr import PackError, XDRError
 
 __all__ = ["Calls", "Connection", "Server"]
 
@@ -214,7 +214,7 @@ class Calls:
         if self._connection is None:
             return
         error = failure.value
-        if isinstance(error, XDRError):
+        if isinstance(error, XDRError) and not isinstance(error, PackError):
             error = rpcError("Unable to decode message payload")
         elif not isinstance(error, RemoteError) or not _canBeSent(error):
             self._log.failure(

@@ -13,14 +13,13 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Final
 
-from kaproto.errors import AuthenticationFailed, LocalProtocolError, RemoteError
+from kaproto.errors import LocalProtocolError, RemoteError
 from kaproto.interfaces import Admission, IKeepAlivePolicy, OpenRequest, Refused
 from kaproto.limits import Limits
 from kaproto.peer import Peer
 from kaproto.wire.message import MESSAGE_MAX, rpcError
 from kaproto.wire.programs import (
     REMOTE_PROGRAM,
-    AuthType,
     ErrorCode,
     Feature,
     Procedure,
@@ -210,7 +209,9 @@ class ServerNegotiation:
         if request.name is None:
             raise rpcError("internal error: connection not open", ErrorCode.INTERNAL_ERROR)
         self.peer.requested = request.name
+        self.peer.readOnly = request.readOnly
         answer = self._policy.admit(self.peer)
+        self.peer.rule = answer.rule
         if isinstance(answer, Refused):
             self.advance(Event.REFUSED)
             raise rpcError(answer.message, ErrorCode.OPERATION_FAILED)
@@ -221,8 +222,8 @@ class ServerNegotiation:
 async def negotiate(
     call: Callable[[int, bytes], Awaitable[bytes]],
     name: str | None,
-    flags: int = 0,
-    authenticate: Callable[[list[int]], Awaitable[None]] | None = None,
+    flags: int,
+    authenticate: Callable[[list[int]], Awaitable[None]],
     *,
     ask: bool = True,
 ) -> bool:
@@ -234,12 +235,13 @@ async def negotiate(
     @param call: calls a procedure of the remote program.
     @param name: what to open, as L{OpenRequest} has it; C{None} to authenticate only.
     @param flags: as L{OpenRequest} has them.
-    @param authenticate: authenticates by one of the L{AuthType}s that it is given.
+    @param authenticate: authenticates by one of the L{AuthType<kaproto.wire.programs.AuthType>}s
+        that it is given, if it has to.
     @param ask: whether to ask for keepalive.
     @return: whether the server was asked for keepalive and has it, and so may be pinged.
-    @raise AuthenticationFailed: when the server wants something that C{authenticate} cannot do.
     @raise RemoteError: when the server refuses.
     """
+    types: list[int] = []
     try:
         listed = Unpacker(await call(Procedure.AUTH_LIST, b""))
     except RemoteError as error:
@@ -247,16 +249,7 @@ async def negotiate(
             raise
     else:
         types = listed.array(listed.int32, _AUTH_TYPES_MAX)
-        if types and AuthType.NONE not in types:
-            if authenticate is None:
-                wanted = ", ".join(
-                    AuthType(each).name.lower() if each in list(AuthType) else str(each)
-                    for each in types
-                )
-                raise AuthenticationFailed(
-                    f"the server wants authentication by {wanted}, and none was given"
-                )
-            await authenticate(types)
+    await authenticate(types)
     supported = ask and await _supportsKeepAlive(call)
     if name is not None:
         await call(Procedure.CONNECT_OPEN, Packer().optionalString(name).uint32(flags).packed())

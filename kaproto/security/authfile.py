@@ -6,15 +6,18 @@ from __future__ import annotations
 
 from configparser import ConfigParser
 from configparser import Error as ConfigError
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import attrs
 
+from kaproto.security.clientauth import Authentication
 from kaproto.security.saslclient import Login
-from kaproto.uri import isURI, parseURI
+from kaproto.uri import ConnectionURI, isURI, parseURI
+from kaproto.wire.programs import AuthType
 
-__all__ = ["loginFor", "readLogin"]
+__all__ = ["authenticationFor", "loginFor", "readLogin"]
 
 _LOCAL: Final = "localhost"
 
@@ -31,10 +34,31 @@ def loginFor(uri: str) -> Login | None:
     if not isURI(uri):
         return None
     parsed = parseURI(uri)
-    if parsed.authfile is None:
-        return None
-    login = readLogin(Path(parsed.authfile), parsed.host or _LOCAL)
-    return attrs.evolve(login, mechanism=parsed.mechanism)
+    return _login(parsed) if parsed.authfile else None
+
+
+def _login(uri: ConnectionURI) -> Login:
+    login = readLogin(Path(uri.authfile or ""), uri.host or _LOCAL)
+    return attrs.evolve(login, mechanism=uri.mechanism)
+
+
+def authenticationFor(uri: str, login: Login | None = None) -> Authentication:
+    """
+    Find how a URI says to authenticate, with C{auth=} and C{authfile=}.  The file is read when the
+    server wants a login, and need not be there if it wants none.
+
+    @param login: a login that comes before the file's.
+    @raise ValueError: when the URI cannot be used.
+    """
+    if not isURI(uri):
+        return Authentication(login)
+    parsed = parseURI(uri)
+    wanted = None if parsed.authentication is None else AuthType[parsed.authentication.upper()]
+    if login is None and parsed.authfile:
+        return Authentication(partial(_login, parsed), wanted)
+    if login is not None and login.mechanism is None:
+        login = attrs.evolve(login, mechanism=parsed.mechanism)
+    return Authentication(login, wanted)
 
 
 def readLogin(path: Path, host: str) -> Login:

@@ -1,8 +1,8 @@
 """
-The C{scram:FILE} of C{--auth}.
+The values of C{--auth} that kaproto adds to Twisted's own.
 
 Twisted imports this module whenever a program has C{--auth}, so L{kaproto.security.scramfile},
-which needs the extra C{scram}, waits until it is asked for.
+which needs the extra C{scram}, is imported only when it is used.
 """
 
 from __future__ import annotations
@@ -11,24 +11,48 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from twisted.cred import strcred
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.strcred import ICheckerFactory
 from twisted.plugin import IPlugin
 from zope.interface import Interface, implementer
 
-__all__ = ["ScramFileFactory"]
+from kaproto.security.passwordfile import PasswordFile
+
+__all__ = ["ScramFileFactory", "makeChecker"]
+
+
+def makeChecker(description: str) -> ICredentialsChecker:
+    """
+    Make a checker as L{twisted.cred.strcred.makeChecker} does, but for C{file:PATH}, whose lines
+    Twisted takes for more than they say: it cuts passwords at the colon, and takes comments and
+    hashes for users.
+
+    @raise twisted.cred.strcred.InvalidAuthType: if there is no such kind of checker.
+    @raise ValueError: if the file cannot be used.
+    """
+    kind, _colon, path = description.partition(":")
+    if kind != "file":
+        return ICredentialsChecker(strcred.makeChecker(description))
+    return PasswordFile(_path("file", path))
+
+
+def _path(kind: str, path: str) -> Path:
+    if not path:
+        raise ValueError(f"it takes the path of a file, as in --auth={kind}:/etc/kaserver/users")
+    return Path(path)
 
 
 @implementer(IPlugin, ICheckerFactory)
 class ScramFileFactory:
     """
-    Makes a L{kaproto.security.scramfile.ScramFile}.
+    Makes a L{kaproto.security.scramfile.ScramFile} for C{--auth=scram:PATH}.
     """
 
     authType = "scram"
     authHelp = """
-    A file with a line NAME:KEYS for each user, whose passwords cannot be read from it.
+    A file with a line NAME:KEYS for each user. Nobody can read the passwords from it.
     python -m kaproto.security.scramfile NAME makes the lines. Serves SCRAM-SHA-256 and PLAIN, and
     needs kaproto's extra "scram".
     """
@@ -37,18 +61,13 @@ class ScramFileFactory:
 
     def generateChecker(self, argstring: str) -> ICredentialsChecker:
         """
-        See L{ICheckerFactory}.
-
-        @raise ValueError: when the file cannot be used, or the extra is not installed.
+        @param argstring: the path of the file.
+        @raise ValueError: if the file cannot be used, or the extra is not installed.
         """
         try:
             from kaproto.security.scramfile import ScramFile
         except ImportError as error:
             raise ValueError(
-                "scram: needs the package scramp; install it with: pip install 'kaproto[scram]'"
+                "it needs the package scramp; install it with: pip install 'kaproto[scram]'"
             ) from error
-        if not argstring:
-            raise ValueError(
-                "scram: wants the name of a file, as in --auth=scram:/etc/kaproto/users"
-            )
-        return ScramFile(Path(argstring))
+        return ScramFile(_path("scram", argstring))

@@ -14,7 +14,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Final, TypeVar, cast
 
 import attrs
-from twisted.internet.address import UNIXAddress
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import (
@@ -31,7 +31,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from kaproto.endpointstring import LayeredEndpoint, takeKeywords, unparsed
+from kaproto.endpointstring import LayeredEndpoint, innerEndpoint, takeKeywords
 from kaproto.errors import RemoteProtocolError
 from kaproto.logbounds import BOUNDS
 from kaproto.peer import Peer
@@ -86,13 +86,12 @@ class Trust:
                 return None
             who = "nobody knows whom" if credentials is None else f"uid {credentials.uid}"
             return f"{who} is not in uid="
-        host = getattr(address, "host", None)
-        if host is not None:
-            parsed = ip_address(host.partition("%")[0])
+        if isinstance(address, IPv4Address | IPv6Address):
+            parsed = ip_address(address.host.partition("%")[0])
             parsed = getattr(parsed, "ipv4_mapped", None) or parsed
             if any(parsed in network for network in self.networks):
                 return None
-        return f"{host or address} is not in from="
+        return f"{getattr(address, 'host', address)} is not in from="
 
 
 def headerOf(transport: object) -> ProxyHeader | None:
@@ -152,7 +151,7 @@ class _HeaderProtocol(Protocol):
         self._stop()
         transport = self.transport
         setattr(transport, _HEADER, header)
-        if header.source is not None:
+        if header.source is not None and header.destination is not None:
             _pretend(transport, header.source, header.destination)
         protocol = self.factory.wrapped.buildProtocol(transport.getPeer())
         if protocol is None:
@@ -182,13 +181,12 @@ class _HeaderProtocol(Protocol):
         self._stop()
 
 
-def _pretend(transport: object, source: IAddress, destination: IAddress | None) -> None:
+def _pretend(transport: object, source: IAddress, destination: IAddress) -> None:
     """
     Have a transport name the client's addresses instead of the balancer's.
     """
     transport.getPeer = lambda: source  # type: ignore[attr-defined]
-    if destination is not None:
-        transport.getHost = lambda: destination  # type: ignore[attr-defined]
+    transport.getHost = lambda: destination  # type: ignore[attr-defined]
 
 
 class ProxyFactory(Factory):
@@ -270,7 +268,9 @@ def proxyEndpoint(
             f"proxy:tcp:16509:from=192.0.2.0/24; {name!r} is none of them"
         )
     trust = _parseTrust(own, unix=name == "unix" or keywords.get("domain") == "UNIX")
-    inner = serverFromString(reactor, unparsed(arguments, keywords))
+    inner: IStreamServerEndpoint = innerEndpoint(
+        serverFromString, reactor, "proxy", _KEYWORDS, arguments, keywords
+    )
     clock = IReactorTime(reactor)
 
     def wrap(endpoint: IStreamServerEndpoint) -> IStreamServerEndpoint:
@@ -280,7 +280,7 @@ def proxyEndpoint(
 
 
 _KEYWORDS: Final = ("from", "uid")
-_INNER: Final = ("tcp", "tcp4", "tcp6", "unix", "systemd", "fd", "libvirttls")
+_INNER: Final = ("tcp", "tcp4", "tcp6", "unix", "systemd", "fd", "libvirttls", "keepalive")
 
 
 def _parseTrust(keywords: Mapping[str, str], *, unix: bool) -> Trust:

@@ -19,9 +19,13 @@ from kaproto.wire.sasl import (
     unpackResult,
 )
 
-__all__ = ["Login", "authenticate", "chooseMechanism"]
+__all__ = ["ITERATIONS_MAX", "Login", "authenticate", "chooseMechanism"]
 
-_ITERATIONS_MAX: Final = 1_000_000
+ITERATIONS_MAX: Final = 1_000_000
+"""
+How often SCRAM may hash a password: that takes a quarter of a second.
+"""
+
 _STEPS_MAX: Final = 8
 
 
@@ -114,10 +118,10 @@ class _Scram:
         try:
             self._client.set_server_first(data.decode("utf-8", "replace"))
             iterations = int(self._client.iterations)
-            if iterations > _ITERATIONS_MAX:
+            if iterations > ITERATIONS_MAX:
                 raise AuthenticationFailed(
                     f"the server wants the password hashed {iterations} times, and more than "
-                    f"{_ITERATIONS_MAX} times is no good sign"
+                    f"{ITERATIONS_MAX} times is no good sign"
                 )
             message: str = self._client.get_client_final()
         except self._error as error:

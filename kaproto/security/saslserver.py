@@ -1,5 +1,5 @@
 """
-SASL as a server, without I/O: mechanisms that end at a L{twisted.cred.portal.Portal}.
+SASL (RFC 4422) for a server, without I/O.  A L{twisted.cred.portal.Portal} decides.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from twisted.cred.portal import IRealm, Portal
 from zope.interface import Attribute, Interface, implementer
 
 from kaproto.errors import KaprotoError
+from kaproto.security.saslprep import prepareName, preparePassword
 from kaproto.wire.sasl import SASLResult
 
 __all__ = [
+    "WRONG",
     "Answer",
     "IUser",
     "Mechanism",
@@ -28,17 +30,21 @@ __all__ = [
     "SASLFailed",
     "SASLServer",
     "User",
-    "login",
     "makePortal",
 ]
+
+WRONG: Final = "wrong user name or password"
+"""
+What is logged of both; nothing tells them apart.
+"""
 
 
 class SASLFailed(KaprotoError):
     """
-    A client could not be let in.  The message is for the log and never for the client, who is
-    not to learn what was wrong.
+    A client was not authenticated.  The message is for the log, not for the client, which is not
+    told what was wrong.
 
-    @ivar user: the name that it gave, as far as it got.
+    @ivar user: the name it gave, if it got that far.
     """
 
     def __init__(self, message: str, user: str | None = None) -> None:
@@ -48,17 +54,17 @@ class SASLFailed(KaprotoError):
 
 class IUser(Interface):
     """
-    What a portal has to have for those whom it lets in.
+    The avatar that a portal must have for a user.
     """
 
-    name: str = Attribute("The name that policies see, and libvirt shows.")
+    name: str = Attribute("The name that policies match and libvirt shows.")
 
 
 @implementer(IUser)
 @attrs.frozen
 class User:
     """
-    Somebody who was let in.
+    A user who has logged in.
     """
 
     name: str
@@ -67,32 +73,31 @@ class User:
 @implementer(IRealm)
 class Realm:
     """
-    Takes whoever the checkers know for what they say.
+    A realm that accepts every user the checkers authenticate.
     """
 
     def requestAvatar(
         self, avatarId: bytes | tuple[()], mind: object, *interfaces: type[Interface]
     ) -> tuple[type[Interface], User, Callable[[], None]]:
         """
-        See L{IRealm}.
-
-        @raise NotImplementedError: when it is not a user that is asked for.
+        @return: a L{User}.
+        @raise NotImplementedError: for anonymous clients, and for other interfaces than L{IUser}.
         """
         if IUser not in interfaces or not isinstance(avatarId, bytes):
-            raise NotImplementedError("kaproto has nothing but users")
-        return IUser, User(_text(avatarId)), _leave
+            raise NotImplementedError("kaproto's realm has only users with a name")
+        return IUser, User(avatarId.decode("utf-8", "surrogateescape")), _logout
 
 
-def _leave() -> None:
+def _logout() -> None:
     """
-    There is nothing that a user leaves behind.
+    A user holds nothing that has to be released.
     """
 
 
 def makePortal(checkers: Iterable[ICredentialsChecker]) -> Portal:
     """
-    @raise ValueError: when two checkers are for the same credentials, of which cred would ask
-        only the last.
+    @raise ValueError: if two checkers are for the same credentials, since cred would ask only the
+        last.
     """
     portal = Portal(Realm())
     for checker in checkers:
@@ -105,25 +110,12 @@ def makePortal(checkers: Iterable[ICredentialsChecker]) -> Portal:
     return portal
 
 
-async def login(portal: Portal, credentials: object, user: str) -> str:
-    """
-    @param user: the name that the client gave.
-    @return: the name of the user that the portal knows.
-    @raise SASLFailed: when it does not let the client in.
-    """
-    try:
-        _interface, avatar, _logout = await portal.login(credentials, None, IUser)  # type: ignore[arg-type]
-    except LoginFailed as error:
-        raise SASLFailed("no such user or another password", user) from error
-    return str(IUser(avatar).name)
-
-
 class Answer(NamedTuple):
     """
-    What a mechanism says to the client.
+    What a mechanism replies to the client.
 
-    @ivar data: what to send, C{None} for nothing.
-    @ivar user: who the client is, once that is certain.
+    @ivar data: what to send; C{None} for nothing.
+    @ivar user: the client's name, once it is authenticated.
     """
 
     data: bytes | None
@@ -132,14 +124,14 @@ class Answer(NamedTuple):
 
 class Mechanism(Protocol):
     """
-    One try at authentication, by one mechanism.
+    One attempt to log in, by one mechanism.
     """
 
     async def respond(self, data: bytes | None) -> Answer:
         """
         The client has sent something.
 
-        @raise SASLFailed: when it is not let in.
+        @raise SASLFailed: if the client is not who it says.
         """
 
     def abandon(self) -> None:
@@ -151,7 +143,7 @@ class Mechanism(Protocol):
 @implementer(IUsernamePassword)
 class _Password:
     """
-    A name and a password, of which the second is never shown.
+    A user name and a password, whose representation does not show the password.
     """
 
     __slots__ = ("password", "username")
@@ -162,14 +154,15 @@ class _Password:
 
     def checkPassword(self, password: bytes) -> bool:
         """
-        See L{IUsernamePassword}.
+        @return: whether the client gave this password.
         """
         return hmac.compare_digest(self.password, password)
 
 
 class Plain:
     """
-    The mechanism PLAIN (RFC 4616): the password as it is, so only where nobody can listen.
+    The mechanism PLAIN (RFC 4616).  The client sends its password as it is, so this is only for
+    connections that nobody can listen to.
     """
 
     def __init__(self, portal: Portal) -> None:
@@ -177,24 +170,36 @@ class Plain:
 
     async def respond(self, data: bytes | None) -> Answer:
         """
-        See L{Mechanism}.
+        Check the one message of this mechanism, C{IDENTITY NUL NAME NUL PASSWORD}.
+
+        @raise SASLFailed: if the client is not who it says.
         """
         if data is None:
             return Answer(b"", None)
-        parts = data.split(b"\0")
+        parts = data.split(b"\0", _PLAIN_PARTS)
         if len(parts) != _PLAIN_PARTS:
             raise SASLFailed("malformed message")
         identity, username, password = parts
-        name = _text(username)
-        if not username or not password:
-            raise SASLFailed("no name or no password", name)
+        try:
+            name = prepareName(username)
+        except ValueError as error:
+            raise SASLFailed(f"this cannot be a user name: {error}") from None
         if identity not in (b"", username):
-            raise SASLFailed(f"wants to act as {_text(identity)!r}", name)
-        return Answer(None, await login(self._portal, _Password(username, password), name))
+            raise SASLFailed("asks to act as another user", name)
+        try:
+            prepared = preparePassword(password)
+        except ValueError as error:
+            raise SASLFailed(f"this cannot be a password: {error}", name) from None
+        credentials = _Password(name.encode(), prepared.encode())
+        try:
+            _interface, avatar, _logout = await self._portal.login(credentials, None, IUser)
+        except LoginFailed:
+            raise SASLFailed(WRONG, name) from None
+        return Answer(None, str(IUser(avatar).name))
 
     def abandon(self) -> None:
         """
-        There is nothing to let go of.
+        There is nothing to release.
         """
 
 
@@ -211,11 +216,11 @@ class _State(Enum):
 
 class SASLServer:
     """
-    One client's way of being let in.  After any failure the client may begin anew.
+    Authenticates one client.  After a failure the client may begin again.
 
-    @ivar user: who it is, once it is let in.
-    @ivar failures: how often it was not let in.
-    @ivar mechanism: the name of the mechanism that it tries, or tried last.
+    @ivar user: the client's name, once it is authenticated.
+    @ivar failures: how often it failed.
+    @ivar mechanism: the name of the mechanism that it uses, or used last.
     """
 
     def __init__(
@@ -234,10 +239,10 @@ class SASLServer:
 
     def init(self) -> list[str]:
         """
-        The client asks what there is.
+        The client asks which mechanisms there are.
 
-        @return: the names of the mechanisms.
-        @raise SASLFailed: when it has asked already.
+        @return: their names.
+        @raise SASLFailed: if it has asked before.
         """
         self._expect(_State.IDLE)
         self._state = _State.READY
@@ -247,7 +252,7 @@ class SASLServer:
         """
         The client begins.
 
-        @raise SASLFailed: when it is not let in.
+        @raise SASLFailed: if it is not authenticated.
         """
         self._expect(_State.READY)
         make = self._mechanisms.get(mechanism)
@@ -261,7 +266,7 @@ class SASLServer:
         """
         The client goes on.
 
-        @raise SASLFailed: when it is not let in.
+        @raise SASLFailed: if it is not authenticated.
         """
         self._expect(_State.RUNNING)
         assert self._exchange is not None, "an exchange is running"
@@ -284,7 +289,7 @@ class SASLServer:
                 self._failed(SASLFailed(str(error)))
             raise
         if self._exchange is not exchange:
-            raise SASLFailed("it did not wait for an answer")
+            raise SASLFailed("it sent another message before it was answered")
         if answer.user is None:
             self._state = _State.RUNNING
             return SASLResult(complete=False, data=answer.data)
@@ -303,7 +308,3 @@ class SASLServer:
         if self._state is not _State.COMPLETE:
             self._state = _State.IDLE
         return error
-
-
-def _text(name: bytes) -> str:
-    return name.decode("utf-8", "surrogateescape")

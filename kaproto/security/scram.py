@@ -1,9 +1,9 @@
 """
-The mechanism SCRAM-SHA-256 (RFC 5802, RFC 7677), for both ends: the password never crosses the
+The mechanism SCRAM-SHA-256 (RFC 5802, RFC 7677) for a server.  The password never crosses the
 wire, and each end proves to the other that it knows it.
 
-The messages are scramp's work, which the extra C{scram} installs.  Here is what connects it with
-L{twisted.cred}.
+scramp, which the extra C{scram} installs, reads and writes the messages.  This module connects it
+with L{twisted.cred}.
 """
 
 from __future__ import annotations
@@ -12,30 +12,37 @@ import base64
 import hmac
 import os
 import re
+from collections.abc import Collection
 from hashlib import sha256
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NamedTuple
 
 import attrs
 from scramp import ScramException, ScramMechanism
 from twisted.cred.credentials import IUsernameHashedPassword
 from twisted.cred.error import LoginFailed
 from twisted.cred.portal import Portal
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import Attribute, Interface, implementer
 
 from kaproto.logbounds import BOUNDS
-from kaproto.security.saslserver import Answer, IUser, SASLFailed
+from kaproto.security.hashing import offReactor
+from kaproto.security.saslclient import ITERATIONS_MAX
+from kaproto.security.saslprep import prepareName, preparePassword
+from kaproto.security.saslserver import WRONG, Answer, IUser, SASLFailed
 
-__all__ = ["ITERATIONS", "IScramCredentials", "ScramKeys", "ScramSHA256"]
+__all__ = ["ITERATIONS", "IScramCredentials", "ScramKeys", "ScramSHA256", "Shape"]
 
 ITERATIONS: Final = 4096
 """
-How often the password is hashed, the least that RFC 7677 allows.
+How often a password is hashed, unless a file says otherwise: the least that RFC 7677 allows.
 """
 
 _SALT_SIZE: Final = 16
+_SALT_MIN: Final = 12
+_SALT_MAX: Final = 128
+_MESSAGE_MAX: Final = 2048
 _MECHANISM: Final = ScramMechanism("SCRAM-SHA-256")
 _SECRET: Final = os.urandom(32)
 
@@ -43,12 +50,31 @@ _FORM: Final = re.compile(
     r"SCRAM-SHA-256\$([1-9][0-9]{3,6}):([A-Za-z0-9+/=]+)\$([A-Za-z0-9+/=]+):([A-Za-z0-9+/=]+)"
 )
 
+_CLIENT_FIRST: Final = re.compile(r"[^,]*,[^,]*,n=([^,]+),")
+"""
+The beginning of a client's first message, such as C{n,,n=alice,r=NONCE}.
+"""
+
+
+class Shape(NamedTuple):
+    """
+    What a client sees of a user's keys besides the salt itself.
+
+    @ivar iterations: how often the password was hashed.
+    @ivar saltSize: the length of the salt, in bytes.
+    """
+
+    iterations: int
+    saltSize: int
+
+
+_SHAPE: Final = Shape(ITERATIONS, _SALT_SIZE)
+
 
 @attrs.frozen
 class ScramKeys:
     """
-    What a server has to know of a password: enough to check it, and less than is needed to use
-    it.
+    What a server keeps of a password: enough to check it, not enough to log in with.
 
     @ivar salt: what the password was hashed with.
     @ivar iterations: how often.
@@ -66,38 +92,47 @@ class ScramKeys:
         cls, password: str, salt: bytes | None = None, iterations: int = ITERATIONS
     ) -> ScramKeys:
         """
+        This takes about a millisecond for 4,096 iterations, 0.14 s for 600,000; see L{offReactor}.
+
         @param salt: by default random.
-        @raise ValueError: when the password has characters that no password may have (RFC 4013).
+        @raise ValueError: if this cannot be a password.
         """
         if salt is None:
             salt = os.urandom(_SALT_SIZE)
         try:
-            salt, stored, server, count = _MECHANISM.make_auth_info(password, iterations, salt)
-        except ScramException as error:
-            raise ValueError(f"no password can be that: {error}") from None
+            prepared = preparePassword(password.encode("utf-8", "surrogatepass"))
+        except ValueError as error:
+            raise ValueError(f"this cannot be a password: {error}") from None
+        salt, stored, server, count = _MECHANISM.make_auth_info(prepared, iterations, salt)
         return cls(salt, count, stored, server)
 
     @classmethod
     def fromText(cls, text: str) -> ScramKeys:
         """
-        @param text: in the form in which PostgreSQL has it,
-            C{SCRAM-SHA-256$ITERATIONS:SALT$STORED:SERVER} with the last three in base64.
-        @raise ValueError: when it is not in that form.
+        @param text: the form that PostgreSQL uses,
+            C{SCRAM-SHA-256$ITERATIONS:SALT$STORED:SERVER}, the last three in base64.
+        @raise ValueError: if it has another form.
         """
         match = _FORM.fullmatch(text)
         if match is None:
-            raise ValueError("not of the form SCRAM-SHA-256$ITERATIONS:SALT$STORED:SERVER")
+            raise ValueError("the form is not SCRAM-SHA-256$ITERATIONS:SALT$STORED:SERVER")
         try:
             salt, stored, server = (
                 base64.b64decode(each, validate=True) for each in match.groups()[1:]
             )
         except ValueError as error:
             raise ValueError(f"the salt or a key is not in base64: {error}") from None
-        if not (len(stored) == len(server) == sha256().digest_size and len(salt) >= _SALT_MIN):
+        if not (
+            len(stored) == len(server) == sha256().digest_size
+            and _SALT_MIN <= len(salt) <= _SALT_MAX
+        ):
             raise ValueError("the salt or a key has the wrong length")
-        if int(match[1]) < ITERATIONS:
-            raise ValueError(f"there must be {ITERATIONS} iterations or more")
-        return cls(salt, int(match[1]), stored, server)
+        iterations = int(match[1])
+        if not ITERATIONS <= iterations <= ITERATIONS_MAX:
+            raise ValueError(
+                f"{iterations:,} iterations, where {ITERATIONS:,} to {ITERATIONS_MAX:,} are allowed"
+            )
+        return cls(salt, iterations, stored, server)
 
     def toText(self) -> str:
         """
@@ -108,21 +143,34 @@ class ScramKeys:
         )
         return f"SCRAM-SHA-256${self.iterations}:{salt}${stored}:{server}"
 
-    @classmethod
-    def fake(cls, username: bytes, secret: bytes, like: ScramKeys | None = None) -> ScramKeys:
+    @property
+    def shape(self) -> Shape:
         """
-        Make up keys for somebody who does not exist, so that nobody sees that.
+        What a client sees of the keys.
+        """
+        return Shape(self.iterations, len(self.salt))
 
-        @param secret: makes the same name have the same salt each time.
-        @param like: keys of somebody who exists, whose sizes to take.
+    @classmethod
+    def fake(
+        cls, username: bytes, secret: bytes, shapes: Collection[Shape] = (_SHAPE,)
+    ) -> ScramKeys:
         """
-        size = _SALT_SIZE if like is None else len(like.salt)
-        count = ITERATIONS if like is None else like.iterations
-        digest = b"".join(_digest(secret, bytes([n]) + username) for n in range(size // 32 + 1))
-        return cls(digest[:size], count, os.urandom(32), os.urandom(32))
+        Make keys for a user that does not exist.  No password fits them.
+
+        @param secret: makes the same name get the same salt each time, as that of a user is.
+        @param shapes: those of the users that exist.  Each name gets one of them, and keeps it
+            when others are added, unless it is one of those.
+        """
+        iterations, size = max(
+            shapes, key=lambda shape: _digest(secret, b"%d %d " % shape + username)
+        )
+        salt = b"".join(_digest(secret, bytes([n]) + username) for n in range(size // 32 + 1))
+        return cls(salt[:size], iterations, os.urandom(32), os.urandom(32))
 
     def matches(self, password: str) -> bool:
         """
+        This takes as long as L{fromPassword}.
+
         @return: whether this is the password.
         """
         try:
@@ -132,29 +180,39 @@ class ScramKeys:
         return hmac.compare_digest(keys.stored, self.stored)
 
 
-_SALT_MIN: Final = 12
-
-
 def _digest(secret: bytes, data: bytes) -> bytes:
     return hmac.digest(secret, data, "sha256")
 
 
+def _hash(username: bytes, password: bytes | None) -> ScramKeys:
+    """
+    @param password: the user's; C{None} for a user that does not exist, for whom it takes as long.
+    """
+    salt = _digest(_SECRET, username)[:_SALT_SIZE]
+    if password is not None:
+        try:
+            return ScramKeys.fromPassword(password.decode("utf-8"), salt)
+        except ValueError:
+            pass
+    return attrs.evolve(ScramKeys.fromPassword("unknown", salt), stored=os.urandom(32))
+
+
 def _explain(error: ScramException) -> str:
     wrong = error.server_error is not None and error.server_error.value == "invalid-proof"
-    return "no such user or another password" if wrong else f"malformed message: {error}"
+    return WRONG if wrong else f"malformed message: {error}"
 
 
 class IScramCredentials(Interface):
     """
-    Somebody who can prove to know a password.
+    A user name, and a client that can prove that it knows the password.
     """
 
-    username: bytes = Attribute("The name that is given.")
+    username: bytes = Attribute("The name the client gave, as SASLprep leaves it, in UTF-8.")
 
     def challenge(keys: ScramKeys) -> Deferred[bool]:
         """
         Ask for the proof.  A checker that does not know the name asks all the same, with
-        L{ScramKeys.fake}, so that its absence cannot be told from a wrong password.
+        L{ScramKeys.fake}, so that it looks as if only the password were wrong.
 
         @return: fires with whether the proof was right.
         """
@@ -163,20 +221,21 @@ class IScramCredentials(Interface):
 @implementer(IScramCredentials, IUsernameHashedPassword)
 class _Proof:
     """
-    What the checker is given, who says with which keys to challenge the client.
+    The credentials that a checker is given.
 
-    @ivar username: the name that the client gave.
-    @ivar keys: fires with the keys.
+    @ivar username: the name the client gave.
+    @ivar keys: fires with the keys to challenge the client with.
     """
 
     def __init__(self, username: bytes) -> None:
         self.username = username
         self.keys: Deferred[ScramKeys] = Deferred()
         self._result: Deferred[bool] = Deferred()
+        self._hashing: Deferred[Any] | None = None
 
     def challenge(self, keys: ScramKeys) -> Deferred[bool]:
         """
-        See L{IScramCredentials.challenge}.
+        Only the first challenge counts.
         """
         if not self.keys.called:
             self.keys.callback(keys)
@@ -184,38 +243,35 @@ class _Proof:
 
     def checkPassword(self, password: bytes) -> Deferred[bool]:
         """
-        See L{IUsernameHashedPassword}: a checker that has the password itself.
+        Challenge the client with the keys of a password, for checkers that have the password.
         """
-        salt = _digest(_SECRET, self.username)[:_SALT_SIZE]
-        try:
-            keys = ScramKeys.fromPassword(password.decode("utf-8"), salt)
-        except ValueError:
-            keys = ScramKeys.fake(self.username, _SECRET)
-        return self.challenge(keys)
+        self._hashing = offReactor(_hash, self.username, password)
+        return self._hashing.addCallback(self.challenge)
 
     def loginEnded(self, result: object) -> object:
         """
-        The checker has come to an end.  If it asked for no proof, it does not know the name.
+        The checker is done.  If it asked for no proof, it does not know the name; the client is
+        challenged all the same.
         """
-        if not self.keys.called:
-            # What a password costs is spent on this one too, or it would be told by the time.
-            unknown = ScramKeys.fromPassword(
-                "unknown", _digest(_SECRET, self.username)[:_SALT_SIZE]
-            )
-            self.keys.callback(attrs.evolve(unknown, stored=os.urandom(32)))
+        pending = self._hashing is not None and not self._hashing.called
+        if not self.keys.called and not pending:
+            self._hashing = offReactor(_hash, self.username, None)
+            self._hashing.addCallback(self.challenge).addErrback(Failure.trap, CancelledError)
         return result
 
     def settle(self, *, proven: bool) -> None:
         """
-        The client has proven that it knows the password, or not.
+        Tell the checker whether the client has proved that it knows the password.
         """
+        if self._hashing is not None and not self._hashing.called:
+            self._hashing.cancel()
         if not self._result.called:
             self._result.callback(proven)
 
 
 class ScramSHA256:
     """
-    One try.  See L{kaproto.security.saslserver.Mechanism}.
+    One attempt to log in.
     """
 
     name: ClassVar[str] = "SCRAM-SHA-256"
@@ -223,49 +279,45 @@ class ScramSHA256:
 
     def __init__(self, portal: Portal) -> None:
         self._portal = portal
-        self._keys: ScramKeys | None = None
         self._proof: _Proof | None = None
-        self._user = ""
-        self._server = _MECHANISM.make_server(self._lookUp)
+        self._user: str | None = None
 
     async def respond(self, data: bytes | None) -> Answer:
         """
-        See L{kaproto.sasl.Mechanism.respond}.
+        Challenge the client by the name in its first message, and check the proof in its second.
+
+        @raise SASLFailed: if the client is not who it says.
         """
         if data is None:
             return Answer(b"", None)
+        if len(data) > _MESSAGE_MAX:
+            raise SASLFailed(f"a message of {len(data):,} bytes", self._user)
         try:
             message = data.decode("utf-8")
             if self._proof is None:
                 return await self._challenge(message)
             return await self._check(self._proof, message)
         except UnicodeDecodeError:
-            raise SASLFailed("malformed message", self._user or None) from None
+            raise SASLFailed("malformed message", self._user) from None
         except ScramException as error:
-            raise SASLFailed(_explain(error), self._user or None) from None
+            raise SASLFailed(_explain(error), self._user) from None
 
     def abandon(self) -> None:
         """
-        See L{kaproto.sasl.Mechanism.abandon}.
+        Tell the checker that there is no proof.
         """
         if self._proof is not None:
             self._proof.settle(proven=False)
 
-    def _lookUp(self, username: str) -> tuple[bytes, bytes, bytes, int]:
-        """
-        scramp wants the keys as soon as it has found the name, which is too early: it is given
-        none the first time, when only the name is of interest.
-        """
-        self._user = username
-        keys = self._keys or ScramKeys.fake(b"", _SECRET)
-        return keys.salt, keys.stored, keys.server, keys.iterations
-
     async def _challenge(self, message: str) -> Answer:
-        _MECHANISM.make_server(self._lookUp).set_client_first(message)
-        proof = self._proof = _Proof(self._user.encode())
+        name = self._user = _nameIn(message)
+        proof = self._proof = _Proof(name.encode())
         self._login: Deferred[Any] = self._portal.login(proof, None, IUser)
         self._login.addBoth(proof.loginEnded).addErrback(self._notLetIn)
-        self._keys = await proof.keys
+        keys = await proof.keys
+        found = keys.salt, keys.stored, keys.server, keys.iterations
+        # scramp reads the name again.  Keys are for the name that the checker was asked about.
+        self._server = _MECHANISM.make_server(lambda again: found if again == name else None)
         self._server.set_client_first(message)
         first: str = self._server.get_server_first()
         return Answer(first.encode(), None)
@@ -281,8 +333,23 @@ class ScramSHA256:
 
     def _notLetIn(self, failure: Failure) -> None:
         """
-        The portal does not let the client in.  When that is because a checker is broken, nobody
-        else will say so: to the client it is all the same.
+        Log that a checker is broken; the client is told the same as if its password were wrong.
         """
-        if failure.check(LoginFailed) is None:
+        if failure.check(LoginFailed, CancelledError) is None:
             self._log.failure("a credentials checker failed", failure)
+
+
+def _nameIn(message: str) -> str:
+    """
+    @param message: a client's first.
+    @return: the user name, as SASLprep leaves it.
+    @raise SASLFailed: if there is none.
+    """
+    match = _CLIENT_FIRST.match(message)
+    if match is None:
+        raise SASLFailed("malformed message")
+    name = match[1].replace("=2C", ",").replace("=3D", "=")
+    try:
+        return prepareName(name.encode())
+    except ValueError as error:
+        raise SASLFailed(f"this cannot be a user name: {error}") from None

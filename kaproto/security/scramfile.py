@@ -17,19 +17,30 @@ from typing import ClassVar, cast
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import ICredentials, IUsernamePassword
 from twisted.cred.error import UnauthorizedLogin
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred
 from zope.interface import Interface, implementer
 
+from kaproto.security.hashing import offReactor
+from kaproto.security.saslprep import prepareName
 from kaproto.security.scram import IScramCredentials, ScramKeys
+from kaproto.security.userfile import readUsers
 
 __all__ = ["ScramFile", "main"]
+
+_USAGE = (
+    "usage: python -m kaproto.security.scramfile NAME\n"
+    "NAME has no colon, no # in front and no white space around it"
+)
 
 
 @implementer(ICredentialsChecker)
 class ScramFile:
     """
-    Knows whom a file lists, one C{NAME:KEYS} in each line, see L{ScramKeys.fromText}.  Empty
-    lines and those that begin with C{#} are passed over.
+    Checks passwords, and proofs of knowing them, against a file with one C{NAME:KEYS} in each line,
+    see L{kaproto.security.userfile} and L{ScramKeys.fromText}.
+
+    Nobody can find out which users exist: for other names there are keys as well, which no
+    password fits.
 
     @ivar path: the file.
     """
@@ -50,84 +61,66 @@ class ScramFile:
         """
         Read the file again.
 
-        @raise ValueError: when it cannot be used; the message names the line.  What was read
-            before then stays in use.
+        @raise ValueError: if it cannot be used, see L{readUsers}.  What was read before stays in
+            use.
         """
-        try:
-            text = self.path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"{self.path}: cannot be read: {error}") from error
-        users: dict[bytes, ScramKeys] = {}
-        for number, line in enumerate(text.splitlines(), 1):
-            if not line.strip() or line.startswith("#"):
-                continue
-            name, _colon, keys = line.strip().partition(":")
-            try:
-                _add(users, name, keys)
-            except ValueError as error:
-                raise ValueError(
-                    f"{self.path}, line {number}: {error}; "
-                    "python -m kaproto.security.scramfile NAME makes such lines"
-                ) from error
-        if not users:
-            raise ValueError(f"{self.path}: there is nobody in it")
+        users = readUsers(self.path, _keys)
+        # The first line stays when others come and go, and with it the salts of those who do not
+        # exist.  Salts that change would tell them from users.
+        first = next(iter(users.values()))
+        self._secret = hashlib.sha256(first.stored + first.server).digest()
+        self._shapes = frozenset(keys.shape for keys in users.values())
         self._users = users
-        self._like = next(iter(users.values()))
-        # The first line stays as others come and go, and with it the salts of nobody.
-        self._secret = hashlib.sha256(self._like.stored + self._like.server).digest()
 
     def requestAvatarId(self, credentials: ICredentials) -> Deferred[bytes | tuple[()]]:
         """
-        See L{ICredentialsChecker}.
+        @return: fires with the user name, or fails with L{UnauthorizedLogin}.
         """
+        username: bytes = cast(IUsernamePassword, credentials).username
+        keys = self._users.get(username) or ScramKeys.fake(username, self._secret, self._shapes)
         if IScramCredentials.providedBy(credentials):
-            return self._checkProof(credentials)
-        password = cast(IUsernamePassword, credentials)
-        username = password.username
-        keys = self._keys(username)
-        matches = keys.matches(password.password.decode("utf-8", "replace"))
-        return succeed(username) if matches else fail(UnauthorizedLogin())
+            proven = credentials.challenge(keys)
+        else:
+            password = cast(IUsernamePassword, credentials).password
+            proven = offReactor(keys.matches, password.decode("utf-8", "replace"))
 
-    def _checkProof(self, credentials: IScramCredentials) -> Deferred[bytes | tuple[()]]:
-        username = credentials.username
-        challenged = credentials.challenge(self._keys(username))
-
-        def settled(proven: bool) -> bytes:
-            if not proven:
+        def check(right: bool) -> bytes:
+            if not right:
                 raise UnauthorizedLogin
             return username
 
-        return challenged.addCallback(settled)
-
-    def _keys(self, username: bytes) -> ScramKeys:
-        return self._users.get(username) or ScramKeys.fake(username, self._secret, self._like)
+        return proven.addCallback(check)
 
 
-def _add(users: dict[bytes, ScramKeys], name: str, keys: str) -> None:
+def _keys(text: str) -> ScramKeys:
     """
-    @raise ValueError: when that cannot be.
+    @raise ValueError: if these are no keys.
     """
-    if not (name and keys):
-        raise ValueError("not of the form NAME:KEYS")
-    if name.encode() in users:
-        raise ValueError(f"{name!r} is there twice")
-    users[name.encode()] = ScramKeys.fromText(keys)
+    try:
+        return ScramKeys.fromText(text)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}; python -m kaproto.security.scramfile NAME makes such lines"
+        ) from None
 
 
 def main(arguments: Sequence[str]) -> str:
     """
-    @param arguments: a name, and nothing else.
-    @return: what to print.
+    @param arguments: a user name.
+    @return: the line to print.
+    @raise SystemExit: if there is none.
     """
-    if len(arguments) != 1 or ":" in arguments[0]:
-        raise SystemExit(
-            "usage: python -m kaproto.security.scramfile NAME, and no colon in the name"
-        )
-    password = getpass.getpass(f"Password for {arguments[0]}: ")
-    if getpass.getpass("Again: ") != password:
-        raise SystemExit("the two are not the same; nothing done")
+    if len(arguments) != 1 or ":" in arguments[0] or arguments[0] != arguments[0].strip(" #"):
+        raise SystemExit(_USAGE)
     try:
-        return f"{arguments[0]}:{ScramKeys.fromPassword(password).toText()}"
+        name = prepareName(arguments[0].encode("utf-8", "surrogateescape"))
+    except ValueError as error:
+        raise SystemExit(f"this cannot be a user name: {error}") from None
+    password = getpass.getpass(f"Password for {name}: ")
+    if getpass.getpass("Again: ") != password:
+        raise SystemExit("the passwords differ; nothing was done")
+    try:
+        return f"{name}:{ScramKeys.fromPassword(password).toText()}"
     except ValueError as error:
         raise SystemExit(str(error)) from None
 

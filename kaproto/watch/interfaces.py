@@ -24,6 +24,7 @@ class Kind(Enum):
     DECLINE = "the peer, which was asked, knows no keepalive"
     PING = "answer me"
     PONG = "the answer"
+    END = "the peer's application sends no more"
 
 
 @attrs.frozen
@@ -34,10 +35,12 @@ class Control:
     @ivar kind: what it is for.
     @ivar interval: with L{Kind.ASK} and L{Kind.ANSWER}, the shortest interval in seconds at which
         its sender agrees to be pinged.
+    @ivar reason: with L{Kind.DECLINE}, why, if the peer says.
     """
 
     kind: Kind
     interval: float = 0.0
+    reason: str = ""
 
 
 class IHeartbeatCodec(Interface):

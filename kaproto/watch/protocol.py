@@ -15,14 +15,13 @@ from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, providedBy
 
-from kaproto.errors import KeepAliveTimeout, LocalProtocolError, PeerFlooded, RemoteProtocolError
+from kaproto.errors import KeepAliveTimeout, PeerFlooded, RemoteProtocolError
 from kaproto.keepalive.heartbeat import Heartbeat
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.keepalive.pingbudget import PINGS_PER_SECOND, PingBudget
 from kaproto.transport import identify, unsent, writeNow
-from kaproto.watch.controlfilter import ControlFilter
-from kaproto.watch.framing import Tracker
 from kaproto.watch.interfaces import Control, Kind
+from kaproto.watch.wires import Wire
 
 __all__ = ["WatchedProtocol"]
 
@@ -44,6 +43,7 @@ class WatchedProtocol(ProtocolWrapper):
     _log = Logger()
     _reason: Exception | None = None
     _paused = False
+    _wire: Wire
     _pongsUnread = 0
     _timer: IDelayedCall | None = None
 
@@ -55,15 +55,13 @@ class WatchedProtocol(ProtocolWrapper):
         Protocol.makeConnection(self, transport)
         factory = self.factory
         factory.registerProtocol(self)
-        codec = factory.codec
-        self._filter = ControlFilter(codec)
-        self._tracker = Tracker(codec.framing())
+        self._wire = factory.newWire()
         self._pending: list[bytes] = []
         self.heartbeat = Heartbeat(
             transport,
             self._sendPing,
             died=self._end,
-            pong=codec.pong,
+            pong=factory.codec.pong,
             isBetween=self._isBetween,
             clock=factory.clock,
         )
@@ -85,7 +83,7 @@ class WatchedProtocol(ProtocolWrapper):
             self.wrappedProtocol.makeConnection(self)
 
     def _isBetween(self) -> bool:
-        return self._filter.between
+        return self._wire.between
 
     def dataReceived(self, data: bytes) -> None:
         """
@@ -95,7 +93,7 @@ class WatchedProtocol(ProtocolWrapper):
             return
         self.heartbeat.heard()
         try:
-            for each in self._filter.feed(data):
+            for each in self._wire.feed(data):
                 if isinstance(each, Control):
                     self._controlReceived(each)
                 else:
@@ -141,7 +139,7 @@ class WatchedProtocol(ProtocolWrapper):
         """
         Send a control message, after the end of the application's if one is under way.
         """
-        if self._tracker.between:
+        if self._wire.mayInject:
             writeNow(self.transport, message)
         elif message not in self._pending:
             self._pending.append(message)
@@ -167,14 +165,8 @@ class WatchedProtocol(ProtocolWrapper):
 
         @raise LocalProtocolError: when they are no messages of the codec's kind.
         """
-        try:
-            self._tracker.wrote(data)
-        except RemoteProtocolError as error:
-            raise LocalProtocolError(
-                f"the application wrote {error}, and its codec is {self.factory.codec.name!r}"
-            ) from error
-        self.transport.write(data)
-        if self._pending and self._tracker.between:
+        self.transport.write(self._wire.wrap(data))
+        if self._pending and self._wire.mayInject:
             pending, self._pending = self._pending, []
             self.transport.write(b"".join(pending))
 

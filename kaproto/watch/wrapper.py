@@ -11,7 +11,6 @@ from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
-    IAddress,
     IProtocol,
     IProtocolFactory,
     IReactorTime,
@@ -20,13 +19,11 @@ from twisted.internet.interfaces import (
 from twisted.protocols.policies import WrappingFactory
 from zope.interface import implementer
 
-from kaproto.errors import ConnectionClosed
-from kaproto.interfaces import IKeepAlivePolicy, Refused
-from kaproto.keepalive.clock import monotonicClock
+from kaproto.interfaces import IKeepAlivePolicy
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.policies.modes import MODES
-from kaproto.watch.interfaces import Control, IHeartbeatCodec, Kind
-from kaproto.watch.protocol import WatchedProtocol
+from kaproto.watch.ends import ClientFactory, ServerFactory
+from kaproto.watch.interfaces import IHeartbeatCodec
 
 __all__ = ["BEARS", "WAIT", "watched", "watchedClient", "watchedEndpoint"]
 
@@ -40,162 +37,6 @@ BEARS: Final = 0.1
 The shortest interval, in seconds, at which either side agrees to be pinged, unless it names
 another.
 """
-
-_CLOSE_TIMEOUT: Final = 5.0
-
-
-class _ServerProtocol(WatchedProtocol):
-    """
-    The server's end: asks the policy.
-    """
-
-    factory: _ServerFactory
-    _decided = False
-
-    def _started(self) -> None:
-        factory = self.factory
-        if not factory.codec.ask(0):
-            # Every peer of this protocol answers pings.
-            self._asked(0)
-        elif isinstance(factory.policy.admit(self._peer), Refused):
-            reason = f"it did not ask for keepalive within {factory.wait:g} s"
-            self._timer = factory.clock.callLater(factory.wait, self._decide, b"", reason)
-        else:
-            self._connectApplication()
-
-    def _negotiated(self, control: Control) -> None:
-        if control.kind is Kind.ASK and not self._peer.asked:
-            self._asked(control.interval)
-
-    def _asked(self, bears: float) -> None:
-        factory, peer = self.factory, self._peer
-        if factory.policy.advertises(peer) is not True:
-            self._inject(factory.codec.decline())
-            return
-        peer.asked = True
-        if factory.codec.ask(0):
-            self._inject(factory.codec.answer(factory.bears))
-        keepAlive = factory.policy.keepAlive(peer)
-        if keepAlive is not None:
-            self._watch(keepAlive, bears)
-        if self.wrappedProtocol is None:
-            self._decide()
-
-    def _applicationReceived(self, data: bytes) -> None:
-        if not self._decided:
-            self._decide(data)
-        if self._reason is None:
-            super()._applicationReceived(data)
-
-    def _decide(self, first: bytes = b"", why: str | None = None) -> None:
-        """
-        Admit the client or refuse it.
-
-        @param first: the first that came from its application.
-        """
-        self._decided = True
-        self._stopTimer()
-        policy = self.factory.policy
-        admission = policy.admit(self._peer)
-        if isinstance(admission, Refused):
-            self._refuse(admission.message, first, why)
-            return
-        if admission.warning is not None:
-            self._log.info("{peer}: {text}", peer=self._peer, text=admission.warning)
-        if self.wrappedProtocol is None:
-            self._connectApplication()
-
-    def _refuse(self, message: str, first: bytes, why: str | None) -> None:
-        factory = self.factory
-        self._log.warn(
-            "refused {peer} by policy {policy}: {why}",
-            peer=self._peer,
-            policy=factory.policy.name,
-            why=why or message,
-        )
-        self._reason = ConnectionClosed(message)
-        self.heartbeat.stop()
-        self.transport.write(factory.codec.refusal(message, first))
-        self.transport.loseConnection()
-        self._timer = factory.clock.callLater(_CLOSE_TIMEOUT, self.transport.abortConnection)
-
-
-class _ClientProtocol(WatchedProtocol):
-    """
-    The client's end: asks the server.
-    """
-
-    factory: _ClientFactory
-
-    def _started(self) -> None:
-        factory = self.factory
-        ask = factory.codec.ask(factory.bears)
-        if ask:
-            self.transport.write(ask)
-        else:
-            self._watch(factory.keepAlive, 0)
-        self._connectApplication()
-
-    def _negotiated(self, control: Control) -> None:
-        if control.kind is Kind.ANSWER:
-            self._watch(self.factory.keepAlive, control.interval)
-        elif control.kind is Kind.DECLINE:
-            self._log.info("{peer} knows no keepalive, and is not pinged", peer=self._peer)
-
-
-class _Factory(WrappingFactory[Any]):
-    """
-    What both ends' factories have.
-
-    @ivar codec: how keepalive is said.
-    @ivar bears: the shortest interval at which this side agrees to be pinged, in seconds.
-    @ivar clock: where timeouts are scheduled.
-    """
-
-    noisy = False
-
-    def __init__(
-        self,
-        wrappedFactory: IProtocolFactory,
-        codec: IHeartbeatCodec,
-        bears: float,
-        clock: IReactorTime | None,
-    ) -> None:
-        super().__init__(wrappedFactory)  # type: ignore[no-untyped-call]
-        if clock is None:
-            from twisted.internet import reactor
-
-            clock = IReactorTime(reactor)
-        self.codec = codec
-        self.bears = bears
-        self.clock = monotonicClock(clock)
-
-    def buildProtocol(self, addr: IAddress | None) -> WatchedProtocol:
-        """
-        @return: a protocol that builds the application's when that is to be connected.
-        """
-        built: WatchedProtocol = self.protocol(self, None)
-        return built
-
-
-class _ServerFactory(_Factory):
-    """
-    @ivar policy: how far keepalive goes with each client.
-    @ivar wait: seconds that a client has to ask, where those that do not are refused.
-    """
-
-    protocol = _ServerProtocol
-    policy: IKeepAlivePolicy
-    wait: float
-
-
-class _ClientFactory(_Factory):
-    """
-    @ivar keepAlive: how closely to watch a server that answers pings.
-    """
-
-    protocol = _ClientProtocol
-    keepAlive: KeepAlive
 
 
 def watched(
@@ -220,7 +61,7 @@ def watched(
     @param clock: a reactor or a L{twisted.internet.task.Clock}; by default the reactor.
     @return: a factory to listen with.
     """
-    made = _ServerFactory(factory, codec, bears, clock)
+    made = ServerFactory(factory, codec, bears, clock)
     made.policy = MODES[policy] if isinstance(policy, int) else policy
     made.wait = wait
     return made
@@ -245,7 +86,7 @@ def watchedClient(
     @param clock: a reactor or a L{twisted.internet.task.Clock}; by default the reactor.
     @return: a factory to connect with; L{watchedEndpoint} is for endpoints.
     """
-    made = _ClientFactory(factory, codec, bears, clock)
+    made = ClientFactory(factory, codec, bears, clock)
     made.keepAlive = keepAlive
     return made
 

@@ -140,7 +140,9 @@ class ErrorCode(IntEnum):
     AUTH_FAILED = 45
     OPERATION_INVALID = 55
     OPERATION_TIMEOUT = 68
+    AUTH_CANCELLED = 79
     OPERATION_UNSUPPORTED = 84
+    AUTH_UNAVAILABLE = 94
 
 
 class ErrorDomain(IntEnum):

@@ -86,12 +86,17 @@ _CHECKS = {
     "libvirtd": (LIBVIRTD, "--version"),
     "python3-libvirt": (PYTHON, "-c", "import libvirt"),
     "nsenter": ("nsenter", "--version"),
+    "unshare": (
+        "unshare",
+        *["--user", "--map-root-user", "--net", "--mount", "ip", "link", "set", "lo", "up"],
+    ),
 }
 
 
 def missingTools(tools: Sequence[str]) -> list[str]:
     """
-    @param tools: names out of C{virsh}, C{libvirtd}, C{python3-libvirt} and C{nsenter}.
+    @param tools: names out of C{virsh}, C{libvirtd}, C{python3-libvirt}, C{nsenter} and C{unshare}
+        (which here includes C{ip}).
     @return: those which this machine does not have.
     """
     return [tool for tool in tools if not _works(*_CHECKS[tool])]

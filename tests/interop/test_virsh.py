@@ -10,7 +10,7 @@ import socket
 import time
 from xml.etree import ElementTree as ET
 
-from kaproto.backends.host import DOMAIN_UUID
+from kaproto.backends.domain import DOMAIN
 from tests.interop.programs import Program, runVirsh, startVirsh
 from tests.interop.servers import KaServer
 from tests.interop.shared import SharedServer
@@ -132,13 +132,13 @@ class DomainTests(InteropTestCase):
         C{dominfo} and C{dumpxml} describe the domain, whichever of its names it is asked for by.
         """
         server = await KaServer.start(self)
-        for name in ("test", "1", str(DOMAIN_UUID)):
+        for name in ("test", "1", str(DOMAIN.uuid)):
             self.assertEqual(
-                await self._commands(server, f"dominfo {name}"), _DOMAIN.format(uuid=DOMAIN_UUID)
+                await self._commands(server, f"dominfo {name}"), _DOMAIN.format(uuid=DOMAIN.uuid)
             )
         output = await self._commands(server, "domid test; domuuid test; dumpxml test")
         number, uuid, text = output.split("\n", 2)
-        self.assertEqual((number, uuid), ("1", str(DOMAIN_UUID)))
+        self.assertEqual((number, uuid), ("1", str(DOMAIN.uuid)))
         self.assertEqual(ET.fromstring(text).findtext("name"), "test")
 
     async def test_unknown(self) -> None:

@@ -67,8 +67,16 @@ from kaproto.rpc.connection import MessageProtocol
 from kaproto.rpc.protocol import KeepAliveProtocol
 from kaproto.rpc.remote import RemoteProgram
 from kaproto.security.authplugin import ScramFileFactory
+<<<<<<< HEAD
+from kaproto.security.endpoints import LibvirtTLSParser
+<<<<<<< HEAD
+from kaproto.security.passwordfile import PasswordFile
+=======
+=======
 from kaproto.security.endpoints import LibvirtTLSParser, TLSClientEndpoint
+>>>>>>> 9b8f3aa (x)
 from kaproto.security.handshake import ICertificateChecker
+>>>>>>> 2c4bbde (wip2)
 from kaproto.security.pki import clientFiles, serverFiles
 from kaproto.security.saslserver import IUser, Realm, User, _Password
 from kaproto.security.scram import IScramCredentials, ScramKeys, _Proof
@@ -84,9 +92,11 @@ VERIFIED = {
     "ClientContextFactory",
     "EmbeddedHost",
     "Gateway",
+    "HostEndpoint",
     "IdleReader",
     "IntNCodec",
     "KeepAliveClientProtocol",
+    "KeepAliveParser",
     "KeepAliveServerProtocol",
     "LibvirtTLSParser",
     "LineCodec",
@@ -94,6 +104,7 @@ VERIFIED = {
     "MessageProtocol",
     "MonotonicClock",
     "NetstringCodec",
+    "PasswordFile",
     "Policy",
     "Program",
     "ProxyEndpoint",
@@ -109,10 +120,12 @@ VERIFIED = {
     "TLSClientEndpoint",
     "TLSServerEndpoint",
     "TimerFD",
+    "TunnelClientEndpoint",
+    "TunnelServerEndpoint",
     "User",
     "_GatewaySession",
     "_HostSession",
-    "_Nothing",
+    "_NoSession",
     "_Password",
     "_Proof",
     "_WatchedEndpoint",
@@ -237,7 +250,8 @@ class ProvidersTests(SynchronousTestCase):
         """
         A program to subclass is one, and so is the remote program.
         """
-        for program in (Program(), RemoteProgram(ApplicationBackend())):
+        numbered = type("Numbered", (Program,), {"number": 7})
+        for program in (numbered(), RemoteProgram(ApplicationBackend())):
             self.assertTrue(verifyObject(IProgram, program))
 
     def test_protocols(self) -> None:
@@ -287,6 +301,8 @@ class ProvidersTests(SynchronousTestCase):
         self.assertTrue(verifyObject(IUser, User("alice")))
         self.assertTrue(verifyObject(ICredentialsChecker, ScramFile(path)))
         self.assertTrue(verifyObject(ICheckerFactory, ScramFileFactory()))
+        path.write_text("alice:sesame\n")
+        self.assertTrue(verifyObject(ICredentialsChecker, PasswordFile(path)))
         self.assertTrue(verifyObject(IUsernamePassword, _Password(b"alice", b"sesame")))
         for interface in (IScramCredentials, IUsernameHashedPassword):
             self.assertTrue(verifyObject(interface, _Proof(b"alice")))

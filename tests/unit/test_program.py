@@ -4,15 +4,25 @@ Tests for L{kaproto.program}.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-from typing import ClassVar
+from collections.abc import Awaitable, Callable
+from enum import IntEnum
+from typing import Any, ClassVar
 
+import attrs
 from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from kaproto.interfaces import ISession, OpenRequest
 from kaproto.peer import Peer
-from kaproto.program import ApplicationBackend, Program, procedure
+from kaproto.program import ApplicationBackend, Program, UInt, XDRError, pack, procedure, unpack
+
+
+class Number(IntEnum):
+    """
+    The procedures of L{Sums} by name.
+    """
+
+    SIZE = 1
 
 
 class Sums(Program):
@@ -22,7 +32,7 @@ class Sums(Program):
 
     number: ClassVar[int] = 0x20304050
 
-    @procedure(1)
+    @procedure(Number.SIZE)
     def size(self, connection: object, payload: bytes) -> bytes:
         """
         Say how long the payload was.
@@ -43,9 +53,85 @@ class Sums(Program):
         raise NotImplementedError
 
 
-class ProgramTests(SynchronousTestCase):
+@attrs.frozen
+class Reading:
     """
-    Programs to subclass.
+    Arguments and results of L{Sensors}.
+    """
+
+    sensor: str
+    value: UInt
+
+
+class Sensors(Program):
+    """
+    A program whose procedures take and return Python objects.
+    """
+
+    number = 0x20304051
+
+    def __init__(self) -> None:
+        self.readings: dict[str, Reading] = {}
+        vars(self)["latest"] = "an attribute with the name of a procedure"
+
+    @procedure(1, arguments=str, result=Reading)
+    def latest(self, connection: object, sensor: str) -> Reading:
+        """
+        Return a reading.
+        """
+        return self.readings[sensor]
+
+    @procedure(2, arguments=Reading)
+    def store(self, connection: object, reading: Reading) -> None:
+        """
+        Return nothing.
+        """
+        self.readings[reading.sensor] = reading
+
+    @procedure(3, result=int)
+    async def count(self, connection: object) -> int:
+        """
+        Take nothing, and return later.
+        """
+        return len(self.readings)
+
+    @procedure(4, arguments=None)
+    def clear(self, connection: object) -> None:
+        """
+        Take and return nothing.
+        """
+        self.readings.clear()
+
+    @procedure(5, arguments=Reading)
+    async def storeLater(self, connection: object, reading: Reading) -> None:
+        """
+        Return nothing, later.
+        """
+        self.store(connection, reading)
+
+
+class ProgramTestCase(SynchronousTestCase):
+    """
+    Calls programs.
+    """
+
+    def call(self, program: Program, number: int, payload: bytes = b"") -> bytes:
+        """
+        @return: the answer, whether it comes at once or is awaited.
+        """
+        result = program.callReceived("connection", number, payload)
+        if isinstance(result, bytes):
+            return result
+        return self.successResultOf(Deferred.fromCoroutine(_awaited(result)))
+
+
+async def _awaited(result: Awaitable[bytes]) -> bytes:
+    return await result
+
+
+class ProgramTests(ProgramTestCase):
+    """
+    Programs whose procedures take and return XDR.
     """
 
     def test_procedures(self) -> None:
@@ -62,12 +148,9 @@ class ProgramTests(SynchronousTestCase):
         A method is given the connection and the payload, and what it returns is the answer, be it
         there already or not.
         """
-        program = Sums()
-        self.assertEqual(program.callReceived("connection", 1, b"four"), b"4")
+        self.assertEqual(self.call(Sums(), 1, b"four"), b"4")
         for number in (2, 3):
-            answer = program.callReceived("connection", number, b"")
-            assert isinstance(answer, Deferred)
-            self.assertEqual(self.successResultOf(answer), b"'connection'")
+            self.assertEqual(self.call(Sums(), number), b"'connection'")
 
     def test_version(self) -> None:
         """
@@ -97,16 +180,178 @@ class ProgramTests(SynchronousTestCase):
 
         program = More()
         self.assertEqual([program.knows(number) for number in (1, 2, 3, 4)], [True] * 4)
-        self.assertEqual(program.callReceived(None, 1, b""), b"overridden")
-        self.assertEqual(program.callReceived(None, 3, b""), b"another")
-        self.assertEqual(program.callReceived(None, 4, b""), b"another")
+        answers = [self.call(program, number) for number in (1, 3, 4)]
+        self.assertEqual(answers, [b"overridden", b"another", b"another"])
         self.assertFalse(Sums().knows(4))
-        self.assertEqual(Sums().callReceived(None, 1, b""), b"0")
+        self.assertEqual(self.call(Sums(), 1), b"0")
+
+    def test_twoPrograms(self) -> None:
+        """
+        A program that inherits from two has the procedures of both.
+        """
+
+        class First(Program):
+            @procedure(1)
+            def one(self, connection: object, payload: bytes) -> bytes:
+                return b"1"
+
+        class Second(Program):
+            @procedure(2)
+            def two(self, connection: object, payload: bytes) -> bytes:
+                return b"2"
+
+        class Both(First, Second):
+            number = 7
+
+        self.assertEqual([self.call(Both(), number) for number in (1, 2)], [b"1", b"2"])
+
+    def test_renumbered(self) -> None:
+        """
+        A method that a subclass gives another number has lost its old one.
+        """
+
+        class Renumbered(Sums):
+            @procedure(9)
+            def size(self, connection: object, payload: bytes) -> bytes:
+                return b"9"
+
+        self.assertEqual([Renumbered().knows(1), Renumbered().knows(9)], [False, True])
+
+
+class TypedTests(ProgramTestCase):
+    """
+    Programs whose procedures take and return Python objects.
+    """
+
+    def test_calls(self) -> None:
+        """
+        Arguments arrive unpacked, and results are packed: attrs classes, plain types or nothing,
+        now or later.
+        """
+        program = Sensors()
+        self.assertEqual(self.call(program, 2, pack(Reading("door", 1))), b"")
+        self.assertEqual(self.call(program, 5, pack(Reading("roof", 2))), b"")
+        answer = self.call(program, 1, pack("door"))
+        self.assertEqual(unpack(Reading, answer), Reading("door", 1))
+        self.assertEqual(unpack(int, self.call(program, 3)), 2)
+        self.assertEqual(self.call(program, 4), b"")
+        self.assertEqual(unpack(int, self.call(program, 3)), 0)
+
+    def test_badArguments(self) -> None:
+        """
+        Arguments that cannot be unpacked are an XDRError, and the method is not called.
+        """
+        program = Sensors()
+        error = self.assertRaises(XDRError, self.call, program, 2, b"\0\0\0\1x")
+        self.assertIn("Reading.sensor: ", str(error))
+        self.assertEqual(program.readings, {})
+
+    def test_ownErrors(self) -> None:
+        """
+        What a method raises goes through as it is.
+        """
+        self.assertRaises(KeyError, self.call, Sensors(), 1, pack("window"))
+
+
+def _define(method: Callable[..., Any], decorator: Callable[[Any], Any], name: str) -> Program:
+    """
+    @return: an instance of a program with one procedure.
+    """
+    method.__qualname__ = f"Broken.{name}"
+    members = {"number": 7, name: decorator(method)}
+    program: Program = type("Broken", (Program,), members)()
+    return program
+
+
+class EarlyErrorTests(ProgramTestCase):
+    """
+    What is wrong with a program is said when its class is made, and names class and procedure.
+    """
+
+    def test_declarations(self) -> None:
+        """
+        Numbers, names, classes and signatures that cannot be used.
+        """
+
+        def good(self: object, connection: object, payload: bytes) -> bytes:
+            raise NotImplementedError
+
+        def short(self: object, connection: object) -> bytes:
+            raise NotImplementedError
+
+        def text(self: object, connection: object, payload: bytes) -> str:
+            raise NotImplementedError
+
+        def nothing(self: object, connection: object, payload: bytes) -> None:
+            raise NotImplementedError
+
+        untyped: Any = procedure
+        for method, decorator, name, message in (
+            (good, untyped, "latest", "Broken.latest: a procedure needs a number: write @proc"),
+            (good, untyped(0), "latest", "Broken.latest: a procedure's number is a whole number"),
+            (good, untyped(2**31), "latest", "from 1 to 2147483647, not 2147483648"),
+            (good, untyped("1"), "latest", "not '1'"),
+            (good, untyped(1, 2.5), "latest", "not 2.5"),
+            (good, untyped(1), "version", "Broken.version: a procedure cannot have the name"),
+            (good, untyped(1), "number", "Broken.number: a procedure cannot have the name"),
+            (good, untyped(1), "knows", "Broken.knows: a procedure cannot have the name"),
+            (good, untyped(1), "callReceived", "Broken.callReceived: a procedure cannot have"),
+            (short, untyped(1), "latest", "Broken.latest: it is called with (self, connection, pa"),
+            (good, untyped(1, arguments=None), "latest", "it is called with (self, connection):"),
+            (short, untyped(1, arguments=str), "latest", "(self, connection, arguments):"),
+            (text, untyped(1), "latest", "Broken.latest: it returns str, and should return bytes"),
+            (nothing, untyped(1), "latest", "Broken.latest: it returns None, and should return"),
+            (good, untyped(1, arguments=dict), "latest", "Broken.latest: dict has no XDR; use an"),
+            (good, untyped(1, arguments=str, result=object), "latest", "object has no XDR"),
+        ):
+            error = self.assertRaises(TypeError, _define, method, decorator, name)
+            self.assertIn(message, str(error))
+
+    def test_postponedAnnotations(self) -> None:
+        """
+        A return annotation counts whether or not it is a string.
+        """
+        for annotation in (None, "None", str, "str"):
+
+            def method(self: object, connection: object, payload: bytes) -> bytes:
+                raise NotImplementedError
+
+            method.__annotations__["return"] = annotation
+            error = self.assertRaises(TypeError, _define, method, procedure(1), "latest")
+            self.assertIn("should return bytes, the result in XDR; or declare", str(error))
+
+    def test_withoutNumbers(self) -> None:
+        """
+        A procedure needs a number, and a class of programs to be used as well; one to inherit
+        from does not.
+        """
+        self.assertIn("@procedure(1)", str(self.assertRaises(TypeError, procedure)))
+
+        class Forgetful(Program):
+            @procedure(1)
+            def one(self, connection: object, payload: bytes) -> bytes:
+                raise NotImplementedError
+
+        error = self.assertRaises(TypeError, Forgetful)
+        self.assertIn("Forgetful has no number: choose one", str(error))
+
+    def test_numbers(self) -> None:
+        """
+        A program's number and version have 32 bits, and the keepalive program is libvirt's.
+        """
+        for name, value, message in (
+            ("number", "feed", "Bad.number: a whole number of up to 32 bits, not 'feed'"),
+            ("number", 2**32, "Bad.number: a whole number of up to 32 bits, not 4294967296"),
+            ("number", -1, "Bad.number: "),
+            ("version", None, "Bad.version: "),
+            ("number", 0x6B656570, "Bad.number: 0x6b656570 is libvirt's keepalive program"),
+        ):
+            error = self.assertRaises(TypeError, type, "Bad", (Program,), {name: value})
+            self.assertIn(message, str(error))
 
     def test_twoMethodsForOneNumber(self) -> None:
         """
-        Two methods of one program that claim the same number are a mistake, which is found when
-        the class is made and names both.
+        Two methods of one program that claim the same number are named both.
         """
 
         def define() -> None:
@@ -121,6 +366,55 @@ class ProgramTests(SynchronousTestCase):
 
         error = self.assertRaises(TypeError, define)
         self.assertEqual(str(error), "Torn: procedure 1 is both first and second")
+
+
+class ResultTests(ProgramTestCase):
+    """
+    A method that returns what it should not, now or later, is an error that names it.
+    """
+
+    def returning(self, value: object, *, later: bool, **types: Any) -> Program:
+        """
+        @return: a program whose procedure 1 returns a value.
+        """
+
+        def method(self: object, connection: object, payload: bytes = b"") -> Any:
+            return succeed(value) if later else value
+
+        untyped: Any = procedure
+        return _define(method, untyped(1, **types), "latest")
+
+    def test_results(self) -> None:
+        """
+        Raw results are bytes, others of the class that was declared, and fit.
+        """
+        for value, types, message in (
+            (None, {}, "returned None: it should return bytes, the result in XDR"),
+            ("text", {}, "returned 'text': it should return bytes, the result in XDR"),
+            (bytearray(4), {}, "it should return bytes, the result in XDR"),
+            (b"1", {"arguments": None}, "returned b'1': it is declared to have no result"),
+            ("x" * 999, {"result": int}, "xxx': its result is declared as int"),
+            (None, {"result": Reading}, "returned None: its result is declared as Reading"),
+            (Reading("a", -1), {"result": Reading}, "Reading.value: -1 does not fit"),
+            (2**31, {"result": int}, "2147483648 does not fit"),
+        ):
+            for later in (False, True):
+                program = self.returning(value, later=later, **types)
+                result: object = None
+                try:
+                    result = program.callReceived(None, 1, b"")
+                except TypeError as error:
+                    problem: BaseException = error
+                else:
+                    assert isinstance(result, Awaitable)
+                    call = Deferred.fromCoroutine(_awaited(result))
+                    problem = self.failureResultOf(call, TypeError).value
+                self.assertEqual(result is None, not later)
+                self.assertIn(message, str(problem))
+                self.assertTrue(
+                    str(problem).startswith("Broken.latest (procedure 1) returned "), problem
+                )
+                self.assertLess(len(str(problem)), 200)
 
 
 class ApplicationBackendTests(SynchronousTestCase):
@@ -143,50 +437,7 @@ class ApplicationBackendTests(SynchronousTestCase):
 
     def test_knowsNothing(self) -> None:
         """
-        It adds no procedures to the remote program.
+        It adds no procedures and no features to the remote program.
         """
         self.assertFalse(any(ApplicationBackend().knows(number) for number in range(500)))
-
-
-class InheritanceTests(SynchronousTestCase):
-    """
-    Programs made of other programs.
-    """
-
-    def test_twoPrograms(self) -> None:
-        """
-        A program that inherits from two has the procedures of both.
-        """
-
-        class First(Program):
-            @procedure(1)
-            def one(self, connection: object, payload: bytes) -> bytes:
-                return b"1"
-
-        class Second(Program):
-            @procedure(2)
-            def two(self, connection: object, payload: bytes) -> bytes:
-                return b"2"
-
-        class Both(First, Second):
-            number = 7
-
-        answers = [Both().callReceived(None, number, b"") for number in (1, 2)]
-        self.assertEqual(answers, [b"1", b"2"])
-
-    def test_renumbered(self) -> None:
-        """
-        A method that a subclass gives another number has lost its old one.
-        """
-
-        class First(Program):
-            @procedure(1)
-            def answer(self, connection: object, payload: bytes) -> bytes:
-                return b"1"
-
-        class Renumbered(First):
-            @procedure(2)
-            def answer(self, connection: object, payload: bytes) -> bytes:
-                return b"2"
-
-        self.assertEqual([Renumbered().knows(1), Renumbered().knows(2)], [False, True])
+        self.assertEqual(ApplicationBackend().features, frozenset())

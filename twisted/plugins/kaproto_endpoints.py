@@ -1,10 +1,11 @@
 """
-What kaproto plugs into Twisted's endpoint strings: C{libvirttls}, C{proxy} and C{tcpkeepalive}.
+What kaproto plugs into Twisted's endpoint strings.
 """
 
-from kaproto.keepalive.endpointplugins import TCPKeepAliveParser
+from kaproto.endpointplugins import KeepAliveParser, TCPKeepAliveParser
 from kaproto.security.endpoints import LibvirtTLSParser, ProxyParser
 
+keepalive = KeepAliveParser()
 libvirttls = LibvirtTLSParser()
 proxy = ProxyParser()
 tcpkeepalive = TCPKeepAliveParser()

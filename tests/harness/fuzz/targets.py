@@ -263,7 +263,7 @@ class _Alice:
                 raise UnauthorizedLogin
             return b"alice"
 
-        keys = _KEYS if known else ScramKeys.fake(credentials.username, b"secret", _KEYS)
+        keys = _KEYS if known else ScramKeys.fake(credentials.username, b"secret", {_KEYS.shape})
         challenged: Deferred[bool] = credentials.challenge(keys)
         return challenged.addCallback(settled)
 

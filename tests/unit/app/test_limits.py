@@ -143,11 +143,14 @@ class OptionsTests(AppTestCase):
         which may be a secret.
         """
         bad = self.directory / "bad"
-        bad.write_text("alice:sesame\n")
+        bad.write_text("alice:sesame:\n")
         for auth, words in [
             ("nosuch:sesame", "--auth=nosuch: there is no such checker; --help-auth lists them"),
             ("anonymous", "--auth=anonymous: it does not check passwords"),
-            ("file:/nothere", "--auth=file: [Errno 2] No such file"),
+            ("file:", "--auth=file: it takes the path of a file, as in --auth=file:/etc/kaserver/"),
+            ("scram:", "--auth=scram: it takes the path of a file"),
+            ("file:/nothere", "--auth=file: /nothere: cannot be read: No such file"),
+            (f"file:{bad}", f"--auth=file: {bad}, line 1: "),
             ("memory:sesame", "--auth=memory: "),
             (f"scram:{bad}", f"--auth=scram: {bad}, line 1: "),
         ]:

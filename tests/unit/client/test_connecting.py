@@ -4,19 +4,88 @@ Tests for L{kaproto.client.connecting}.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from socket import if_nametoindex
 from typing import cast
 
+from twisted.internet._resolver import HostResolution
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, UNIXClientEndpoint
+from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint
+from twisted.internet.error import ConnectingCancelledError, DNSLookupError, ReactorNotRunning
+from twisted.internet.interfaces import (
+    IAddress,
+    IHostnameResolver,
+    IHostResolution,
+    IReactorThreads,
+    IResolutionReceiver,
+    IStreamClientEndpoint,
+)
+from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactorClock
+from twisted.python.threadpool import ThreadPool
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import alsoProvides, implementer
+from zope.interface.verify import verifyObject
 
-from kaproto.client.connecting import connect, endpointFor
+from kaproto.client.connecting import HostEndpoint, connect, endpointFor
 from kaproto.client.protocol import KeepAliveClientFactory, KeepAliveClientProtocol
-from kaproto.errors import RemoteError
+from kaproto.errors import DeadlineMissed, RemoteError
 from kaproto.keepalive.liveness import KeepAlive
 from tests.support import ADDRESS, KEEPALIVE, Wire, opening
 from tests.unit.client.test_protocol import REFUSED, ClientTestCase
+
+
+@implementer(IHostnameResolver)
+class StaticResolver:
+    """
+    Resolves every name to the same addresses.
+
+    @ivar addresses: the addresses, C{None} to never say any.
+    @ivar asked: the names it was asked for.
+    """
+
+    def __init__(self, addresses: list[str] | None) -> None:
+        self.addresses = addresses
+        self.asked: list[str] = []
+
+    def resolveHostName(
+        self,
+        resolutionReceiver: IResolutionReceiver,
+        hostName: str,
+        portNumber: int = 0,
+        addressTypes: Sequence[type[IAddress]] | None = None,
+        transportSemantics: str = "TCP",
+    ) -> IHostResolution:
+        """
+        Give the addresses at once.
+        """
+        self.asked.append(hostName)
+        resolution = HostResolution(hostName)
+        resolutionReceiver.resolutionBegan(resolution)
+        if self.addresses is not None:
+            for address in self.addresses:
+                kind = IPv6Address if ":" in address else IPv4Address
+                resolutionReceiver.addressResolved(kind("TCP", address, portNumber))
+            resolutionReceiver.resolutionComplete()
+        return resolution
+
+
+class ThreadedReactor(MemoryReactorClock):
+    """
+    A reactor that has a thread pool, which is started with the reactor.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        alsoProvides(self, IReactorThreads)
+        self.threadpool = ThreadPool()
+
+    def getThreadPool(self) -> ThreadPool:
+        """
+        @return: the pool.
+        """
+        return self.threadpool
 
 
 class EndpointTests(SynchronousTestCase):
@@ -43,10 +112,11 @@ class EndpointTests(SynchronousTestCase):
 
     def test_tcp(self) -> None:
         """
-        A URI with C{+tcp} names a host, whose name is looked up, and a port.
+        A URI with C{+tcp} names a host and a port.
         """
         endpoint, name = endpointFor(self.reactor, "test+tcp://localhost:4040/default")
-        self.assertIsInstance(endpoint, HostnameEndpoint)
+        self.assertEqual(endpoint, HostEndpoint(self.reactor, "localhost", 4040))
+        self.assertTrue(verifyObject(IStreamClientEndpoint, endpoint))
         self.assertEqual(name, "test:///default")
         self.connectTo("test+tcp://127.0.0.1/default")
         self.assertEqual(self.reactor.tcpClients[0][:2], ("127.0.0.1", 16509))
@@ -83,11 +153,94 @@ class EndpointTests(SynchronousTestCase):
             ("test+tls://host/default?pkipath=/nothere", "/nothere/cacert.pem: there is no such"),
             ("test://host/default?pkipath=/nothere", "/nothere/cacert.pem: there is no such"),
             ("test+ssh://host/default", "ssh"),
-            ("nonsense", "nonsense"),
+            ("nonsense", "'nonsense' is neither a libvirt URI nor a Twisted client endpoint"),
+            ("tcp:host", "'tcp:host' is neither"),
         ):
             error = self.assertRaises(ValueError, endpointFor, self.reactor, uri)
             self.assertIn(why, str(error))
             self.failureResultOf(connect(self.reactor, uri), ValueError)
+
+
+class HostEndpointTests(SynchronousTestCase):
+    """
+    Names, which are resolved, and addresses, which are not.
+    """
+
+    def setUp(self) -> None:
+        """
+        Have a reactor that connects nowhere.
+        """
+        self.reactor = MemoryReactorClock()
+
+    def test_addresses(self) -> None:
+        """
+        An address is connected to at once, however it is written.
+        """
+        for host, address in [
+            ("192.0.2.1", "192.0.2.1"),
+            ("127.1", "127.0.0.1"),
+            ("0x7f000001", "127.0.0.1"),
+            ("0300.0.2.1", "192.0.2.1"),
+            ("::1", "::1"),
+            ("2001:DB8:0::1", "2001:db8::1"),
+            ("::ffff:192.0.2.9", "::ffff:192.0.2.9"),
+            ("fe80::1%lo", "fe80::1%lo"),
+            (f"fe80::1%{if_nametoindex('lo')}", "fe80::1%lo"),
+        ]:
+            HostEndpoint(self.reactor, host, 7).connect(Factory())
+            self.assertEqual(self.reactor.tcpClients.pop()[:2], (address, 7))
+
+    def test_name(self) -> None:
+        """
+        A name is resolved, and all addresses that it has are tried.
+        """
+        resolver = StaticResolver(["192.0.2.1", "2001:db8::1"])
+        self.reactor.nameResolver = resolver
+        connecting = HostEndpoint(self.reactor, "host.test", 7).connect(Factory())
+        self.reactor.advance(1)
+        self.assertEqual(resolver.asked, ["host.test"])
+        places = [client[:2] for client in self.reactor.tcpClients]
+        self.assertEqual(places, [("192.0.2.1", 7), ("2001:db8::1", 7)])
+        self.assertNoResult(connecting)
+
+    def test_unresolvable(self) -> None:
+        """
+        A name with no addresses, or that cannot be one, is an error.
+        """
+        self.reactor.nameResolver = StaticResolver([])
+        for host, error in [
+            ("host.test", DNSLookupError),
+            ("256.1.1.1", DNSLookupError),
+            ("fe80::1%nosuch", DNSLookupError),
+            ("[host]", ValueError),
+        ]:
+            self.failureResultOf(HostEndpoint(self.reactor, host, 7).connect(Factory()), error)
+
+    def test_reactorNotStarted(self) -> None:
+        """
+        In a reactor whose event loop runs and which has not been started itself, as happens with
+        asyncio, resolving a name would never end, and is an error that says what to do.
+        """
+        reactor = ThreadedReactor()
+        connecting = HostEndpoint(reactor, "host.test", 7).connect(Factory())
+        self.assertNoResult(connecting)
+        reactor.advance(0)
+        error = self.failureResultOf(connecting, ReactorNotRunning).value
+        self.assertIn("host.test", str(error))
+        self.assertIn("reactor.startRunning()", str(error))
+        HostEndpoint(reactor, "192.0.2.1", 7).connect(Factory())
+        self.assertEqual(reactor.tcpClients.pop()[:2], ("192.0.2.1", 7))
+
+    def test_reactorStartedLater(self) -> None:
+        """
+        Connecting may begin before the reactor runs.
+        """
+        reactor = ThreadedReactor()
+        reactor.nameResolver = StaticResolver(["192.0.2.1"])
+        HostEndpoint(reactor, "host.test", 7).connect(Factory())
+        reactor.threadpool.started = True
+        reactor.advance(0)
+        self.assertEqual(reactor.tcpClients.pop()[:2], ("192.0.2.1", 7))
 
 
 class ConnectTests(ClientTestCase):
@@ -140,6 +293,44 @@ class ConnectTests(ClientTestCase):
         self.answerAll(wire, {opening("test:///default"): REFUSED})
         wire.lose()
         self.assertEqual(str(self.failureResultOf(connecting, RemoteError).value), str(REFUSED))
+
+    def test_noConnection(self) -> None:
+        """
+        When connecting takes too long, resolving the name included, that is an error which says
+        what has not happened.
+        """
+        for resolver in (StaticResolver(["192.0.2.1"]), StaticResolver(None)):
+            reactor = MemoryReactorClock()
+            reactor.nameResolver = resolver
+            connecting = connect(reactor, "test+tcp://host/default", timeout=8)
+            reactor.pump([1] * 7)
+            self.assertNoResult(connecting)
+            reactor.pump([1, 0])
+            error = self.failureResultOf(connecting, DeadlineMissed).value
+            self.assertEqual(str(error), "no connection to test+tcp://host/default within 8 s")
+            self.assertEqual(reactor.getDelayedCalls(), [])
+
+    def test_notOpened(self) -> None:
+        """
+        The same time is all that the server has until the connection is open.
+        """
+        connecting, wire = self.begin("test+tcp://127.0.0.1/default", timeout=8)
+        self.clock.pump([1] * 8)
+        self.clock.advance(0)
+        error = self.failureResultOf(connecting, DeadlineMissed).value
+        self.assertIn("did not let this client open within 8 s", str(error))
+        wire.lose()
+        self.assertTrue(wire.closing)
+
+    def test_cancelledEarly(self) -> None:
+        """
+        Who gives up before there is a connection gets the error that says so.
+        """
+        reactor = MemoryReactorClock()
+        connecting = connect(reactor, "test+tcp://127.0.0.1/default")
+        connecting.cancel()
+        self.failureResultOf(connecting, ConnectingCancelledError)
+        self.assertEqual(reactor.getDelayedCalls(), [])
 
     def test_cancelled(self) -> None:
         """

@@ -28,7 +28,7 @@ from twisted.plugin import getPlugins
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from kaproto.keepalive.endpointplugins import TCPKeepAliveParser
+from kaproto.endpointplugins import TCPKeepAliveParser
 from kaproto.keepalive.tcpkeepalive import NotTCP
 
 

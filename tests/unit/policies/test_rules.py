@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from kaproto.interfaces import ADMITTED, IKeepAlivePolicy, Refused
+from kaproto.interfaces import Admission, IKeepAlivePolicy, Refused
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.peer import Peer
 from kaproto.policies import Disable, Mandatory, Optional
@@ -372,10 +372,12 @@ class PolicyTests(SynchronousTestCase):
         self.assertEqual(self.policy.keepAlive(monitor), KeepAlive(0.5, 2))
         self.assertEqual(self.policy.keepAlive(anybody), KeepAlive(7, 9))
         self.assertTrue(self.policy.advertises(anybody))
-        self.assertEqual(self.policy.admit(unix), ADMITTED)
-        self.assertIsInstance(self.policy.admit(anybody), Refused)
+        self.assertEqual(self.policy.admit(unix), Admission(rule="rule 1, mode disable"))
+        refused = self.policy.admit(anybody)
+        assert isinstance(refused, Refused)
+        self.assertEqual(refused.rule, "default, mode mandatory")
         anybody.asked = True
-        self.assertEqual(self.policy.admit(anybody), ADMITTED)
+        self.assertEqual(self.policy.admit(anybody), Admission(rule="default, mode mandatory"))
 
     def test_noArgument(self) -> None:
         """

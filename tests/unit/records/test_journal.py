@@ -141,6 +141,21 @@ class JournalTests(SynchronousTestCase):
         self.assertEqual(self.journal.wallClock.timeOfDay(ending.endedAt), 1006.5)
         self.assertEqual(counted(self.journal), {"accepted": 1, "opened": 1})
 
+    def test_rule(self) -> None:
+        """
+        The log names the rule that refused.
+        """
+        peer = somebody()
+        peer.rule = "rule 2, mode mandatory"
+        with capturedLogs() as events:
+            self.journal.refused(peer, "rules", "no keepalive")
+        self.assertEqual(
+            [formatEvent(event) for event in events],
+            [
+                "refused tcp 192.0.2.1:5 by policy rules (rule 2, mode mandatory): no keepalive",
+            ],
+        )
+
     def test_refusals(self) -> None:
         """
         Refusals, and admissions with a warning, are counted, logged and summed by caller.

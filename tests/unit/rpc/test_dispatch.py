@@ -24,7 +24,7 @@ from kaproto.rpc.negotiation import Event, ServerNegotiation
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
 from kaproto.wire.message import MESSAGE_MAX, Message, MessageReader, MessageType, Status, rpcError
 from kaproto.wire.programs import REMOTE_PROGRAM, Procedure
-from kaproto.wire.xdr import STRING_MAX
+from kaproto.wire.xdr import STRING_MAX, Packer, PackError
 from tests.support import KEEPALIVE, Probe, Wire, call, errorOf
 
 LIMITS = Limits()
@@ -80,6 +80,7 @@ class Unpackable(Program):
     LATER = 2
     NOTHING = 3
     LONG_ERROR = 4
+    UNFIT = 5
 
     def __init__(self) -> None:
         self.waiting: Deferred[bytes] = Deferred()
@@ -110,6 +111,13 @@ class Unpackable(Program):
         Fail with a message that is longer than strings may be.
         """
         raise RemoteError(1, 7, "x" * (STRING_MAX + 1))
+
+    @procedure(UNFIT)
+    def unfit(self, connection: object, payload: bytes) -> bytes:
+        """
+        Pack a number that does not fit.
+        """
+        return Packer().int32(2**31).packed()
 
 
 class CallsTestCase(SynchronousTestCase):
@@ -201,6 +209,15 @@ class AnswerTests(CallsTestCase):
             error, (1, 7, 2, "internal error: procedure 4 failed; the server's log has more")
         )
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_unfit(self) -> None:
+        """
+        A result that does not fit its XDR type is a bug like others, and not the caller's fault.
+        """
+        error = errorOf(self.ask(call(Unpackable.UNFIT, program=Unpackable.number)))
+        self.assertEqual(error[:3], (1, 7, 2), error)
+        self.assertIn("procedure 5 failed", error[3])
+        self.assertEqual(len(self.flushLoggedErrors(PackError)), 1)
 
     def test_undecodable(self) -> None:
         """

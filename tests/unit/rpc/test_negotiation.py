@@ -303,6 +303,8 @@ class OpenTests(SynchronousTestCase):
         answer = negotiation.open(openPayload(name, flags))
         self.assertEqual(answer, (OpenRequest(name, flags), ADMITTED))
         self.assertIs(negotiation.phase, Phase.OPENING)
+        self.assertEqual(negotiation.peer.requested, name)
+        self.assertEqual(negotiation.peer.readOnly, bool(flags & 1))
 
     def test_remark(self) -> None:
         """
@@ -449,6 +451,12 @@ class Server:
         return [procedure for procedure, _ in self.calls]
 
 
+async def needNothing(offered: list[int]) -> None:
+    """
+    Authenticate, where there is no need to.
+    """
+
+
 class NegotiateTests(SynchronousTestCase):
     """
     The way to being open, as the client goes it.
@@ -458,7 +466,7 @@ class NegotiateTests(SynchronousTestCase):
         """
         Open, and say whether keepalive is supported.
         """
-        result = Deferred.fromCoroutine(negotiate(server.call, "test:///default"))
+        result = Deferred.fromCoroutine(negotiate(server.call, "test:///default", 0, needNothing))
         return self.successResultOf(result)
 
     def failure(self, server: Server) -> BaseException:
@@ -467,7 +475,7 @@ class NegotiateTests(SynchronousTestCase):
 
         @return: the error.
         """
-        result = Deferred.fromCoroutine(negotiate(server.call, "test:///default"))
+        result = Deferred.fromCoroutine(negotiate(server.call, "test:///default", 0, needNothing))
         error: BaseException = self.failureResultOf(result).value
         return error
 
@@ -491,7 +499,7 @@ class NegotiateTests(SynchronousTestCase):
         The name and the flags are sent as they are given.
         """
         server = Server({})
-        self.successResultOf(Deferred.fromCoroutine(negotiate(server.call, "", 1)))
+        self.successResultOf(Deferred.fromCoroutine(negotiate(server.call, "", 1, needNothing)))
         self.assertEqual(server.calls[-1], (1, openPayload("", 1)))
 
     def test_onlyAuthenticate(self) -> None:
@@ -499,7 +507,7 @@ class NegotiateTests(SynchronousTestCase):
         Without a name nothing is opened.
         """
         server = Server({})
-        result = Deferred.fromCoroutine(negotiate(server.call, None))
+        result = Deferred.fromCoroutine(negotiate(server.call, None, 0, needNothing))
         self.assertIs(self.successResultOf(result), True)
         self.assertEqual(
             [procedure for procedure, _ in server.calls],
@@ -517,7 +525,7 @@ class NegotiateTests(SynchronousTestCase):
             waiting.append((procedure, Deferred()))
             return waiting[-1][1]
 
-        result = Deferred.fromCoroutine(negotiate(call, ""))
+        result = Deferred.fromCoroutine(negotiate(call, "", 0, needNothing))
         for number, answer in ((66, types(0)), (60, YES), (1, b"")):
             self.assertNoResult(result)
             ((procedure, deferred),) = waiting
@@ -543,16 +551,6 @@ class NegotiateTests(SynchronousTestCase):
         for number in (1, 2, -1):
             self.assertIs(self.supported(Server({60: Packer().int32(number).packed()})), True)
 
-    def test_serverWithoutAuthentication(self) -> None:
-        """
-        A server that wants no authentication, or gives none among others, or is so old that it
-        does not know the question, is opened without.
-        """
-        for answer in (types(), types(0), types(1, 0), UNKNOWN_AUTH_LIST):
-            server = Server({66: answer})
-            self.assertIs(self.supported(server), True)
-            self.assertEqual(server.procedures(), [66, 60, 1])
-
     def test_refusedAtOnce(self) -> None:
         """
         Any other error at the first question is the server's answer to the whole.
@@ -564,22 +562,6 @@ class NegotiateTests(SynchronousTestCase):
         ):
             server = Server({66: error})
             self.assertIs(self.failure(server), error)
-            self.assertEqual(server.procedures(), [66])
-
-    def test_authenticationWanted(self) -> None:
-        """
-        A server that insists on authentication is not opened without; the error names the ways it
-        has, by number where they are not known.
-        """
-        for answer, names in (
-            (types(1), "sasl"),
-            (types(2), "polkit"),
-            (types(1, 2, 77), "sasl, polkit, 77"),
-        ):
-            server = Server({66: answer})
-            error = self.failure(server)
-            self.assertIsInstance(error, AuthenticationFailed)
-            self.assertIn(f"by {names}, and none was given", str(error))
             self.assertEqual(server.procedures(), [66])
 
     def test_authenticates(self) -> None:
@@ -602,18 +584,27 @@ class NegotiateTests(SynchronousTestCase):
         self.assertIs(self.successResultOf(result), True)
         self.assertEqual(server.procedures(), [66, 60, 1])
 
-    def test_noNeedToAuthenticate(self) -> None:
+    def test_offered(self) -> None:
         """
-        Whoever can authenticate does not where there is no need.
+        What the server offers, be it nothing, is for the authenticator to judge.  A server so old
+        that it does not know the question offers nothing.
         """
+        for answer, expected in (
+            (types(), []),
+            (types(1, 0), [1, 0]),
+            (types(77), [77]),
+            (UNKNOWN_AUTH_LIST, []),
+        ):
+            offered: list[list[int]] = []
 
-        async def authenticate(choice: list[int]) -> None:
-            raise AssertionError(choice)
+            async def authenticate(choice: list[int], offered: list[list[int]] = offered) -> None:
+                offered.append(choice)
 
-        for answer in (types(), types(1, 0), UNKNOWN_AUTH_LIST):
             server = Server({66: answer})
             result = Deferred.fromCoroutine(negotiate(server.call, "", 0, authenticate))
             self.assertIs(self.successResultOf(result), True)
+            self.assertEqual(offered, [expected])
+            self.assertEqual(server.procedures(), [66, 60, 1])
 
     def test_authenticationFails(self) -> None:
         """

@@ -23,7 +23,6 @@ from kaproto.client import (
     connecting,
     endpointFor,
 )
-from kaproto.client import connect as connectTo
 from kaproto.errors import (
     AuthenticationFailed,
     ConnectionClosed,
@@ -619,7 +618,7 @@ class EndpointTests(ClockTestCase):
         def endpoint(reactor: object, *place: object) -> None:
             places.append(place)
 
-        self.patch(connecting, "HostnameEndpoint", endpoint)
+        self.patch(connecting, "HostEndpoint", endpoint)
         for port in ("", ":1234"):
             _endpoint, name = endpointFor(
                 self.reactor, f"qemu+tls://192.0.2.1{port}/system?pkipath={self.flat}"
@@ -651,11 +650,3 @@ class EndpointTests(ClockTestCase):
         for parameter in ("", "&no_verify=0", "&no_verify=1"):
             endpointFor(self.reactor, f"qemu+tls://192.0.2.1/system?pkipath={self.flat}{parameter}")
         self.assertEqual(verified, [True, True, False])
-
-    def test_authfile(self) -> None:
-        """
-        The URI may name a file that has the login.
-        """
-        uri = "test+tcp://192.0.2.1/default?authfile=nothere"
-        error = self.failureResultOf(connectTo(self.reactor, uri), ValueError).value
-        self.assertIn("nothere: cannot be read", str(error))

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from kaproto.security.authfile import loginFor, readLogin
+from kaproto.security.authfile import authenticationFor, loginFor, readLogin
+from kaproto.security.clientauth import Authentication
 from kaproto.security.saslclient import Login
+from kaproto.wire.programs import AuthType
 
 CONTENT = """\
 # libvirt's own clients read this too
@@ -124,3 +126,40 @@ class AuthFileTests(SynchronousTestCase):
         """
         self.assertIsNone(loginFor("qemu:///system"))
         self.assertIsNone(loginFor("unix:/run/libvirt/libvirt-sock"))
+
+
+class AuthenticationForTests(SynchronousTestCase):
+    """
+    Tests for L{authenticationFor}.
+    """
+
+    def test_withoutFile(self) -> None:
+        """
+        C{auth} in a URI says which way to go, and of SASL by which mechanism.
+        """
+        alice = Login("alice", "sesame")
+        plain = Login("alice", "sesame", "PLAIN")
+        for uri, login, expected in [
+            ("tcp:host:16509", None, Authentication()),
+            ("tcp:host:16509", alice, Authentication(alice)),
+            ("qemu+tcp://host/system", None, Authentication()),
+            ("qemu+tcp://host/system?auth=polkit", None, Authentication(None, AuthType.POLKIT)),
+            ("qemu+tcp://host/system?auth=sasl", alice, Authentication(alice, AuthType.SASL)),
+            ("qemu+tcp://host/system?auth=sasl.plain", alice, Authentication(plain, AuthType.SASL)),
+            ("qemu+tcp://host/system?auth=sasl.x", plain, Authentication(plain, AuthType.SASL)),
+            ("qemu+tcp://host/system?authfile=", None, Authentication()),
+            ("qemu+tcp://host/system?authfile=/nothere", alice, Authentication(alice)),
+        ]:
+            self.assertEqual(authenticationFor(uri, login), expected, uri)
+
+    def test_file(self) -> None:
+        """
+        The file is read when the login is wanted.
+        """
+        path = Path(self.mktemp())
+        uri = f"qemu+tls://test.example.org/system?auth=sasl.plain&authfile={path}"
+        authentication = authenticationFor(uri)
+        assert callable(authentication.login)
+        self.assertIn("cannot be read", str(self.assertRaises(ValueError, authentication.login)))
+        path.write_text(CONTENT, encoding="utf-8")
+        self.assertEqual(authentication.login(), Login("fred", "50%secret", "PLAIN"))

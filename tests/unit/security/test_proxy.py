@@ -7,7 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.address import HostnameAddress, IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.endpoints import TCP4ServerEndpoint, serverFromString
 from twisted.internet.interfaces import (
     IAddress,
@@ -24,6 +24,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from kaproto.endpointstring import quoted
+from kaproto.peer import UnixCredentials
+from kaproto.security import proxy
 from kaproto.security.endpoints import ProxyParser, TLSServerEndpoint
 from kaproto.security.proxy import HEADER_TIMEOUT, ProxyEndpoint, ProxyFactory, Trust, headerOf
 from tests.pki import Authority, distinguished
@@ -239,6 +241,7 @@ class TrustTests(ConnectionTestCase):
             (IPv6Address("TCP", "::ffff:192.0.2.10", 1), True),
             (IPv6Address("TCP", "fe80::1%eth0", 1), False),
             (UNIXAddress("x"), True),
+            (HostnameAddress(b"a", 1), False),
         ]
         for peer, believed in expected:
             transport = self.connect(f"proxy:tcp:16509:from={quoted(networks)}", peer)
@@ -259,6 +262,10 @@ class TrustTests(ConnectionTestCase):
             transport.protocol.dataReceived(LINE)
             self.assertEqual(bool(self.factory.addresses), believed, endpoint)
         self.assertIn("is not in uid=", self.logged()[0])
+        self.patch(proxy, "unixCredentials", lambda _: UnixCredentials(1, 1000, 1))
+        transport = self.connect("proxy:unix:x:uid=0,1000", peer)
+        transport.protocol.dataReceived(LINE)
+        self.assertEqual(len(self.factory.addresses), 1)
 
     def test_loopback(self) -> None:
         """

@@ -124,7 +124,7 @@ class PlainTests(SynchronousTestCase):
 
     def test_wrong(self) -> None:
         """
-        A wrong password and an unknown name are the same.
+        A wrong password and an unknown name look the same.
         """
         wrong = self.refusal(b"\0alice\0other")
         unknown = self.refusal(b"\0bob\0sesame")
@@ -135,14 +135,39 @@ class PlainTests(SynchronousTestCase):
         """
         Nobody may act as somebody else.
         """
-        self.assertIn("wants to act as 'root'", str(self.refusal(b"root\0alice\0sesame")))
+        self.assertIn("act as another user", str(self.refusal(b"root\0alice\0sesame")))
 
     def test_incomplete(self) -> None:
         """
         There have to be a name and a password.
         """
-        for data in (b"\0\0sesame", b"\0alice\0"):
-            self.assertIn("no name or no password", str(self.refusal(data)))
+        for data, words in ((b"\0\0sesame", "user name"), (b"\0alice\0", "password")):
+            self.assertIn(f"this cannot be a {words}: it is empty", str(self.refusal(data)))
+
+    def test_prepared(self) -> None:
+        """
+        Name and password are prepared by SASLprep, as they are for SCRAM.
+        """
+        self.assertEqual(self.respond("\0ali\u00adce\0\uff53esame".encode()).user, "alice")
+
+    def test_hostile(self) -> None:
+        """
+        A name or password that is too long, not UTF-8 or prohibited is refused, and the message for
+        the log does not grow with it.
+        """
+        for data in (
+            b"\0alice\0" + b"a" * 1025,
+            b"\0" + b"a" * 256 + b"\0sesame",
+            b"\0" + "\ufdfa".encode() * 5000 + b"\0sesame",
+            b"\0ali\xe9ce\0sesame",
+            b"\0alice\0ses\xe9ame",
+            b"\0alice\0ses\x07ame",
+            b"x" * 16384,
+            b"\0" * 16384,
+        ):
+            error = self.refusal(data)
+            self.assertLess(len(f"{error}{error.user}"), 120)
+            self.assertNotIn("ame", str(error).replace("name", ""))
 
     def test_malformed(self) -> None:
         """

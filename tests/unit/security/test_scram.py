@@ -21,7 +21,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from kaproto.security.saslserver import Answer, SASLFailed, makePortal
-from kaproto.security.scram import ITERATIONS, IScramCredentials, ScramKeys, ScramSHA256
+from kaproto.security.scram import (
+    ITERATIONS,
+    IScramCredentials,
+    ScramKeys,
+    ScramSHA256,
+    Shape,
+)
 
 EXAMPLE = (
     "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$"
@@ -68,9 +74,10 @@ class KeysTests(SynchronousTestCase):
         What does not have the form is refused.
         """
         for text, words in [
-            ("pencil", "not of the form"),
-            (EXAMPLE.replace("256", "1"), "not of the form"),
-            (EXAMPLE.replace("4096", "4095"), "4096 iterations or more"),
+            ("pencil", "the form is not"),
+            (EXAMPLE.replace("256", "1"), "the form is not"),
+            (EXAMPLE.replace("4096", "4095"), "4,095 iterations, where 4,096 to 1,000,000 are"),
+            (EXAMPLE.replace("4096", "1000001"), "1,000,001 iterations"),
             (EXAMPLE.replace("W22ZaJ0SNY7soEsUEjb6gQ==", "W22Z"), "wrong length"),
             (EXAMPLE.replace("2dU=", "2dU0"), "wrong length"),
             (EXAMPLE[:-1], "not in base64"),
@@ -82,7 +89,7 @@ class KeysTests(SynchronousTestCase):
         """
         Some characters cannot be in a password, and with them none fits.
         """
-        with self.assertRaisesRegex(ValueError, "no password can be that"):
+        with self.assertRaisesRegex(ValueError, "this cannot be a password"):
             ScramKeys.fromPassword("a\x07b")
         self.assertFalse(ScramKeys.fromText(EXAMPLE).matches("a\x07b"))
 
@@ -105,12 +112,31 @@ class KeysTests(SynchronousTestCase):
 
     def test_fakeLooksReal(self) -> None:
         """
-        The salt is as long as that of those who exist, and there are as many iterations.
+        The salt is as long as that of a user, and there are as many iterations.
         """
         for size in (12, 32, 33, 100):
-            real = ScramKeys.fromPassword("a", bytes(size), 5000)
-            fake = ScramKeys.fake(b"bob", b"secret", real)
-            self.assertEqual((len(fake.salt), fake.iterations), (size, 5000))
+            shape = Shape(5000, size)
+            self.assertEqual(ScramKeys.fake(b"bob", b"secret", {shape}).shape, shape)
+
+    def test_fakeShapes(self) -> None:
+        """
+        If users differ in their iterations, so do strangers: each shape is that of many names, a
+        name keeps it, and when a new one is added the others lose only what it gains.
+        """
+        old = {Shape(4096, 16), Shape(600_000, 24)}
+        new = Shape(10_000, 16)
+        names = [b"%d" % number for number in range(300)]
+
+        def shapes(among: set[Shape]) -> list[Shape]:
+            return [ScramKeys.fake(name, b"secret", sorted(among)).shape for name in names]
+
+        before, after = shapes(old), shapes(old | {new})
+        self.assertEqual(before, shapes(old))
+        for shape in old:
+            self.assertGreater(before.count(shape), 100)
+        self.assertGreater(after.count(new), 60)
+        for was, then in zip(before, after, strict=True):
+            self.assertIn(then, (was, new))
 
 
 @implementer(ICredentialsChecker)
@@ -209,7 +235,7 @@ class MechanismTests(SynchronousTestCase):
             self.assertEqual(error.user, user)
             mechanism.abandon()
             errors.append(str(error))
-        self.assertEqual(errors, ["no such user or another password"] * 2)
+        self.assertEqual(errors, ["wrong user name or password"] * 2)
 
     def test_unknownLooksKnown(self) -> None:
         """

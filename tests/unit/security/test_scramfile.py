@@ -17,11 +17,12 @@ from twisted.cred.strcred import ICheckerFactory, makeChecker
 from twisted.internet.defer import Deferred
 from twisted.plugin import getPlugins
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import directlyProvides
 
 from kaproto.security import scramfile
 from kaproto.security.authplugin import ScramFileFactory
 from kaproto.security.saslserver import Plain, SASLFailed, makePortal
-from kaproto.security.scram import ScramKeys, ScramSHA256
+from kaproto.security.scram import IScramCredentials, ScramKeys, ScramSHA256
 from kaproto.security.scramfile import ScramFile, main
 
 ALICE = ScramKeys.fromPassword("sesame")
@@ -98,56 +99,69 @@ class ScramFileTests(SynchronousTestCase):
 
     def test_unknownLooksKnown(self) -> None:
         """
-        Somebody who is not in the file is challenged as if, after a restart and after others were
-        added to the file as well.
+        A stranger is challenged like a user: with the same salt each time, also after a restart
+        and after others were added to the file.
         """
         self.write(f"carol:{ScramKeys.fromPassword('x', bytes(24), 5000).toText()}\n")
         first = self.scram("bob", "x")[1]
         self.assertEqual(len(first), len(self.scram("carol", "x")[1]))
         self.assertTrue(first.endswith(",i=5000"))
         with self.path.open("a") as file:
-            file.write(f"alice:{ALICE.toText()}\n")
+            file.write(f"dave:{ScramKeys.fromPassword('y', bytes(24), 5000).toText()}\n")
         self.assertEqual(self.scram("bob", "x")[1], first)
+
+    def test_iterations(self) -> None:
+        """
+        Users whose keys have different iterations and salts do not stand out: strangers have the
+        same ones.
+        """
+        weak = ScramKeys.fromPassword("x", bytes(12), 4096)
+        strong = ScramKeys.fromPassword("x", bytes(16), 5000)
+        self.write(f"carol:{weak.toText()}\ndave:{strong.toText()}\n")
+        checker = ScramFile(self.path)
+        seen: list[ScramKeys] = []
+        credentials = mock.Mock()
+        directlyProvides(credentials, IScramCredentials)
+
+        def challenge(keys: ScramKeys) -> Deferred[bool]:
+            seen.append(keys)
+            return Deferred()
+
+        credentials.challenge = challenge
+        for number in range(100):
+            credentials.username = b"stranger%d" % number
+            checker.requestAvatarId(credentials)
+        shapes = [keys.shape for keys in seen]
+        self.assertEqual(set(shapes), {weak.shape, strong.shape})
+        self.assertGreater(min(map(shapes.count, set(shapes))), 25)
 
     def test_mistakes(self) -> None:
         """
-        What is wrong with a file is said with the line that it is in.
+        Keys of another form are an error, with the line and what makes such lines.
         """
-        line = f"alice:{ALICE.toText()}\n"
-        for text, words in [
-            (f"{line}bob\n", "line 2: not of the form NAME:KEYS"),
-            (f"\n:{ALICE.toText()}", "line 2: not of the form NAME:KEYS"),
-            ("alice:sesame\n", "line 1: not of the form SCRAM-SHA-256"),
-            (line * 2, "line 2: 'alice' is there twice"),
-            ("# nobody\n", "there is nobody in it"),
-        ]:
-            self.write(text)
+        for keys in ("sesame", ALICE.toText() + ":", ALICE.toText()[:-1], "$apr1$x$y"):
+            self.write(f"# users\nalice:{keys}\n")
             error = self.assertRaises(ValueError, ScramFile, self.path)
-            self.assertIn(f"{self.path}", str(error))
-            self.assertIn(words, str(error))
-            self.assertNotIn("sesame", str(error))
-
-    def test_unreadable(self) -> None:
-        """
-        So is that a file cannot be read.
-        """
-        for path in (Path("nothere"), Path(self.mktemp())):
-            error = self.assertRaises(ValueError, ScramFile, path)
-            self.assertIn(f"{path}: cannot be read", str(error))
-        self.path.write_bytes(b"\xff")
-        self.assertRaises(ValueError, ScramFile, self.path)
+            self.assertIn(f"{self.path}, line 2: ", str(error))
+            self.assertIn("python -m kaproto.security.scramfile", str(error))
+            self.assertNotIn(keys, str(error))
 
     def test_reload(self) -> None:
         """
-        Those who were added come in after a reload; a bad file changes nothing.
+        After a reload there are other users; a bad file changes nothing.
         """
         checker = ScramFile(self.path)
         self.write(f"bob:{ALICE.toText()}\n")
         checker.reload()
+        before = dict(vars(checker))
         self.assertEqual(set(checker._users), {b"bob"})
-        self.write("rubbish")
+        for text in ("rubbish", "", f"bob:{ALICE.toText()}\neve:sesame\n"):
+            self.write(text)
+            self.assertRaises(ValueError, checker.reload)
+            self.assertEqual(vars(checker), before)
+        self.path.unlink()
         self.assertRaises(ValueError, checker.reload)
-        self.assertEqual(set(checker._users), {b"bob"})
+        self.assertEqual(vars(checker), before)
 
 
 class MainTests(SynchronousTestCase):
@@ -176,20 +190,21 @@ class MainTests(SynchronousTestCase):
         Two different passwords are refused.
         """
         self.type("sesame", "sesane")
-        self.assertIn("not the same", str(self.assertRaises(SystemExit, main, ["alice"])))
+        self.assertIn("the passwords differ", str(self.assertRaises(SystemExit, main, ["alice"])))
 
     def test_impossible(self) -> None:
         """
-        So is a password that cannot be one.
+        So is a password or a name that cannot be one.
         """
         self.type("a\x07", "a\x07")
-        self.assertIn("no password can be", str(self.assertRaises(SystemExit, main, ["alice"])))
+        self.assertIn("cannot be a pass", str(self.assertRaises(SystemExit, main, ["alice"])))
+        self.assertIn("be a user name", str(self.assertRaises(SystemExit, main, ["a\x07"])))
 
     def test_usage(self) -> None:
         """
-        There is one name, and it has no colon.
+        There is one name, and it is one that a line of the file can have.
         """
-        for arguments in ([], ["a", "b"], ["a:b"]):
+        for arguments in ([], ["a", "b"], ["a:b"], ["#a"], ["a "]):
             self.assertIn("usage", str(self.assertRaises(SystemExit, main, arguments)))
 
     def test_command(self) -> None:
@@ -223,9 +238,9 @@ class FactoryTests(SynchronousTestCase):
 
     def test_noFile(self) -> None:
         """
-        It wants a file.
+        It takes a file.
         """
-        with self.assertRaisesRegex(ValueError, "wants the name of a file"):
+        with self.assertRaisesRegex(ValueError, "takes the path of a file"):
             ScramFileFactory().generateChecker("")
 
     def test_notInstalled(self) -> None:

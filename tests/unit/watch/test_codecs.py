@@ -174,6 +174,14 @@ class CodecTests(SynchronousTestCase):
             rest, controls, _ = sift(LineCodec(), [line + b"\r\n"])
             self.assertEqual((rest, controls), (line + b"\r\n", []), line)
 
+    def test_similarBox(self) -> None:
+        """
+        A box that only mentions a tag of ours is the application's.
+        """
+        mine = box(b"kaproto")
+        rest, controls, _ = sift(AMPCodec(), [mine])
+        self.assertEqual((rest, controls), (mine, []))
+
     def test_withoutNumber(self) -> None:
         """
         A peer may leave the interval out.

@@ -4,6 +4,7 @@ Tests for L{kaproto.watch.wrapper} and L{kaproto.watch.protocol}.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from twisted.internet.address import IPv4Address
@@ -257,8 +258,10 @@ class ModeTests(WatchTestCase):
         """
         pair = self.pair(Optional(TERMS))
         pair.clientTransport.write(LineCodec().ask(100))
+        pair.serverTransport.write(LineCodec().ask(100))
         pair.flush()
         self.assertEqual(pair.server.heartbeat.keepAlive, TERMS)
+        self.assertEqual(pair.client.heartbeat.keepAlive, TERMS)
 
     def test_refusedAfterAll(self) -> None:
         """
@@ -274,6 +277,33 @@ class ModeTests(WatchTestCase):
         self.pair(Never(TERMS))
         self.assertEqual(self.client.chat.lines, [b"ERROR no"])
         self.assertEqual(self.server.chat.connections, 0)
+
+    def test_askedLate(self) -> None:
+        """
+        In mode 1 a client may ask after it has said something; it is watched from then on.
+        """
+        pair = self.pair(Optional(TERMS), keepAlive=None)
+        pair.clientTransport.write(b"hello\r\n" + LineCodec().ask(0))
+        pair.flush()
+        self.assertEqual(self.server.chat.lines, [b"hello"])
+        self.assertEqual(pair.server.heartbeat.keepAlive, TERMS)
+
+    def test_changesItsMind(self) -> None:
+        """
+        A policy's last word counts, which is said when the client speaks.
+        """
+
+        class Moody(Policy):
+            name = "moody"
+            answers: Iterator[Admission | Refused] = iter([Refused("no"), ADMITTED])
+
+            def admit(self, peer: Peer) -> Admission | Refused:
+                return next(self.answers)
+
+        pair = self.pair(Moody(TERMS), keepAlive=None)
+        self.client.chat.sendLine(b"hello")
+        pair.flush()
+        self.assertEqual(self.server.chat.lines, [b"hello"])
 
     def test_everyoneAnswers(self) -> None:
         """
@@ -298,6 +328,7 @@ class LifeTests(WatchTestCase):
         pair = self.pair(Mandatory(TERMS))
         pair.advance(60)
         self.assertEqual((self.server.chat.lost, self.client.chat.lost), ([], []))
+        self.assertTrue(pair.server.heartbeat._isBetween())
         for end in (pair.server, pair.client):
             self.assertIsNotNone(end.heartbeat.latency)
             self.assertEqual(end.heartbeat.keepAlive, TERMS)

@@ -10,8 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from kaproto.wire.xdr import STRING_MAX, Packer, Unpacker, XDRError
-from tests.strategies import INT32, UINT32, UINT64, texts
+from kaproto.wire.xdr import (
+    ARRAY_MAX,
+    STRING_MAX,
+    Packer,
+    PackError,
+    ParameterType,
+    TypedParameter,
+    Unpacker,
+    XDRError,
+)
+from tests.strategies import INT32, INT64, UINT32, UINT64, parameters, texts
 
 
 class WireTests(SynchronousTestCase):
@@ -23,8 +32,57 @@ class WireTests(SynchronousTestCase):
         """
         Numbers are big-endian, of four or eight bytes, and negative ones are in two's complement.
         """
-        packer = Packer().int32(-2).uint32(0x20008086).uint64(1_002_003)
-        self.assertEqual(packer.packed(), bytes.fromhex("fffffffe 20008086 00000000 000f4a13"))
+        packer = Packer().int32(-2).uint32(0x20008086).uint64(1_002_003).int64(-2).double(-0.5)
+        self.assertEqual(
+            packer.packed(),
+            bytes.fromhex(
+                "fffffffe 20008086 00000000 000f4a13 ffffffff fffffffe bfe00000 00000000"
+            ),
+        )
+
+    def test_booleans(self) -> None:
+        """
+        Truth is 1 or 0, and any number but 0 is true, as in libvirt's decoder.
+        """
+        packer = Packer().boolean(True).boolean(None).boolean("x")
+        self.assertEqual(packer.packed(), bytes.fromhex("00000001 00000000 00000001"))
+        unpacker = Unpacker(bytes.fromhex("00000002 ffffffff 00000000"))
+        self.assertEqual([unpacker.boolean() for _number in range(3)], [True, True, False])
+
+    def test_typedParameters(self) -> None:
+        """
+        A typed parameter is its name, the number of its type, and the value.
+        """
+        for parameter, expected in (
+            (TypedParameter("a", -1, ParameterType.INT), "00000001 ffffffff"),
+            (TypedParameter("a", 2**32 - 1, ParameterType.UINT), "00000002 ffffffff"),
+            (TypedParameter("a", -1), "00000003 ffffffff ffffffff"),
+            (TypedParameter("a", 2**63), "00000004 80000000 00000000"),
+            (TypedParameter("a", -0.5), "00000005 bfe00000 00000000"),
+            (TypedParameter("a", True), "00000006 00000001"),
+            (TypedParameter("a", "b"), "00000007 00000001 62000000"),
+        ):
+            packed = Packer().typedParameters([parameter]).packed()
+            self.assertEqual(packed, bytes.fromhex("00000001 00000001 61000000" + expected))
+            (again,) = Unpacker(packed).typedParameters()
+            self.assertEqual(again, parameter)
+            self.assertIs(type(again.value), type(parameter.value))
+
+    def test_oddParameters(self) -> None:
+        """
+        A parameter of a type that there is not cannot be read, nor can one be packed whose value
+        is not of its type.
+        """
+        for kind in (0, 8):
+            data = Packer().uint32(1).string("a").int32(kind).packed() + bytes(8)
+            error = self.assertRaises(XDRError, Unpacker(data).typedParameters)
+            self.assertIn(f"no parameter type {kind}", str(error))
+        for value, type_ in (("b", 3), (1, 7), (2**31, 1), (1.5, 4)):
+            parameter = TypedParameter("a", value, ParameterType(type_))
+            self.assertRaises(PackError, Packer().typedParameters, [parameter])
+        truth = TypedParameter("a", 2, ParameterType.BOOLEAN)
+        packed = Packer().typedParameters([truth]).packed()
+        self.assertEqual(packed[-4:], b"\0\0\0\1")
 
     def test_nothing(self) -> None:
         """
@@ -112,16 +170,19 @@ class RoundTripTests(SynchronousTestCase):
     What one end packs the other unpacks.
     """
 
-    @given(INT32, UINT32, UINT64)
-    def test_numbers(self, signed: int, unsigned: int, long: int) -> None:
+    @given(INT32, UINT32, UINT64, INT64, st.floats(allow_nan=False))
+    def test_numbers(
+        self, signed: int, unsigned: int, long: int, longSigned: int, real: float
+    ) -> None:
         """
         Every number that fits comes back, and no bytes are left.
         """
-        data = Packer().int32(signed).uint32(unsigned).uint64(long).packed()
-        unpacker = Unpacker(data)
+        packer = Packer().int32(signed).uint32(unsigned).uint64(long)
+        unpacker = Unpacker(packer.int64(longSigned).double(real).packed())
         self.assertEqual(
             (unpacker.int32(), unpacker.uint32(), unpacker.uint64()), (signed, unsigned, long)
         )
+        self.assertEqual((unpacker.int64(), unpacker.double()), (longSigned, real))
         self.assertRaises(XDRError, unpacker.fixed, 1)
 
     @given(texts(), st.none() | texts())
@@ -159,11 +220,32 @@ class RoundTripTests(SynchronousTestCase):
         """
         An array is its count and its elements.
         """
-        packer = Packer().uint32(len(numbers))
+        packer, byHand = Packer(), Packer().uint32(len(numbers))
         for number in numbers:
-            packer.int32(number)
+            byHand.int32(number)
+        packer.array(numbers, packer.int32, 20)
+        self.assertEqual(packer.packed(), byHand.packed())
         unpacker = Unpacker(packer.packed())
         self.assertEqual(unpacker.array(unpacker.int32, 20), numbers)
+
+    @given(st.none() | INT64)
+    def test_optional(self, value: int | None) -> None:
+        """
+        A value that may be absent is there or not.
+        """
+        packer = Packer()
+        packer.optional(value, packer.int64)
+        unpacker = Unpacker(packer.packed())
+        self.assertEqual(unpacker.optional(unpacker.int64), value)
+        self.assertRaises(XDRError, unpacker.uint32)
+
+    @given(st.lists(parameters(), max_size=5))
+    def test_typedParameters(self, values: list[TypedParameter]) -> None:
+        """
+        Typed parameters of every type come back.
+        """
+        packed = Packer().typedParameters(values).packed()
+        self.assertEqual(Unpacker(packed).typedParameters(), values)
 
 
 class LimitTests(SynchronousTestCase):
@@ -183,10 +265,14 @@ class LimitTests(SynchronousTestCase):
             (packer.uint32, -1),
             (packer.uint64, 2**64),
             (packer.uint64, -1),
+            (packer.int64, 2**63),
+            (packer.int64, -(2**63) - 1),
             (packer.int32, 1.5),
         ]:
-            error = self.assertRaises(XDRError, pack, value)
+            error = self.assertRaises(PackError, pack, value)
             self.assertIn(repr(value), str(error))
+        error = self.assertRaises(PackError, packer.double, 10**400)
+        self.assertLess(len(str(error)), 100)
         self.assertEqual(packer.packed(), b"")
 
     def test_packingLongStrings(self) -> None:
@@ -211,11 +297,16 @@ class LimitTests(SynchronousTestCase):
 
     def test_opaqueLimit(self) -> None:
         """
-        A field's own limit is the most that it takes.
+        A field's own limit is the most that it takes, on both ends.
         """
-        data = Packer().opaque(b"12345").packed()
+        data = Packer().opaque(b"12345", 5).packed()
         self.assertEqual(Unpacker(data).opaque(5), b"12345")
-        self.assertRaises(XDRError, Unpacker(data).opaque, 4)
+        self.assertEqual(Unpacker(data).string(5), "12345")
+        for read in (Unpacker(data).opaque, Unpacker(data).string):
+            self.assertRaises(XDRError, read, 4)
+        self.assertRaises(PackError, Packer().opaque, b"12345", 4)
+        self.assertRaises(PackError, Packer().string, "12345", 4)
+        self.assertRaises(PackError, Packer().opaque, bytes(STRING_MAX + 1))
 
     def test_arrayLimit(self) -> None:
         """
@@ -230,6 +321,18 @@ class LimitTests(SynchronousTestCase):
 
         self.assertRaises(XDRError, unpacker.array, element, 2)
         self.assertEqual(read, [])
+        packer = Packer()
+        self.assertRaises(PackError, packer.array, [1, 2, 3], packer.int32, 2)
+        self.assertRaises(PackError, packer.array, [1] * (ARRAY_MAX + 1), packer.int32)
+        self.assertEqual(packer.packed(), b"")
+
+    def test_arrayThatIsNotAllThere(self) -> None:
+        """
+        An array of more elements than could be in the bytes that there are is refused before any
+        is read, whatever the elements are.
+        """
+        unpacker = Unpacker(Packer().uint32(3).int32(1).int32(2).packed() + b"\0\0\0")
+        self.assertRaises(XDRError, unpacker.array, lambda: None)
 
     def test_fieldsThatAreNotAllThere(self) -> None:
         """

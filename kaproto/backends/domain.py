@@ -1,0 +1,186 @@
+"""
+The domain of the embedded host: its state, and the clients that want to hear of changes.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+from uuid import UUID
+
+from kaproto.errors import PeerFlooded, RemoteError
+from kaproto.program import pack
+from kaproto.server import KeepAliveServerProtocol
+from kaproto.wire.domains import (
+    Domain,
+    DomainState,
+    EventID,
+    LifecycleEvent,
+    LifecycleEventType,
+    ListFlag,
+    StateAndReason,
+)
+from kaproto.wire.programs import REMOTE_PROGRAM, ErrorCode, ErrorDomain, Procedure
+
+__all__ = ["CALLBACKS_MAX", "DOMAIN", "EventCallbacks", "SharedDomain", "domainError"]
+
+DOMAIN: Final = Domain("test", UUID("9124ca5f-6592-4c61-9ebb-7148b2fa2353"), 1)
+"""
+The domain's name, UUID and ID, the same on every embedded host.
+"""
+
+CALLBACKS_MAX: Final = 64
+"""
+The most event callbacks of one connection.
+"""
+
+_BOOTED: Final = StateAndReason(DomainState.RUNNING, 1)
+_UNPAUSED: Final = StateAndReason(DomainState.RUNNING, 5)
+_PAUSED_BY_USER: Final = StateAndReason(DomainState.PAUSED, 1)
+
+_GROUPS: Final = (
+    ListFlag.ACTIVE | ListFlag.INACTIVE,
+    ListFlag.PERSISTENT | ListFlag.TRANSIENT,
+    ListFlag.RUNNING | ListFlag.PAUSED | ListFlag.SHUTOFF | ListFlag.OTHER,
+    ListFlag.MANAGEDSAVE | ListFlag.NO_MANAGEDSAVE,
+    ListFlag.AUTOSTART | ListFlag.NO_AUTOSTART,
+    ListFlag.HAS_SNAPSHOT | ListFlag.NO_SNAPSHOT,
+    ListFlag.HAS_CHECKPOINT | ListFlag.NO_CHECKPOINT,
+)
+
+_ALWAYS: Final = (
+    ListFlag.ACTIVE
+    | ListFlag.PERSISTENT
+    | ListFlag.NO_MANAGEDSAVE
+    | ListFlag.NO_AUTOSTART
+    | ListFlag.NO_SNAPSHOT
+    | ListFlag.NO_CHECKPOINT
+)
+
+
+def domainError(code: ErrorCode, message: str) -> RemoteError:
+    """
+    @return: an error in the domain of libvirt's test driver.
+    """
+    return RemoteError(code, ErrorDomain.TEST, message)
+
+
+class SharedDomain:
+    """
+    A domain that runs or is paused.
+
+    @ivar state: its state, and why.
+    @ivar listeners: the callbacks of those connections that have any.
+    """
+
+    def __init__(self) -> None:
+        self.state = _BOOTED
+        self.listeners: set[EventCallbacks] = set()
+
+    def matches(self, flags: int) -> bool:
+        """
+        @param flags: L{ListFlag}s.
+        @return: whether the domain has one of the flags of each group that has any.
+        """
+        running = self.state.state == DomainState.RUNNING
+        has = _ALWAYS | (ListFlag.RUNNING if running else ListFlag.PAUSED)
+        wanted = [flags & group for group in _GROUPS]
+        return all(each & has for each in wanted if each)
+
+    def suspend(self) -> None:
+        """
+        Pause the domain.
+
+        @raise RemoteError: when it is not running.
+        """
+        self._change(DomainState.RUNNING, _PAUSED_BY_USER, LifecycleEventType.SUSPENDED)
+
+    def resume(self) -> None:
+        """
+        Let the domain run.
+
+        @raise RemoteError: when it is not paused.
+        """
+        self._change(DomainState.PAUSED, _UNPAUSED, LifecycleEventType.RESUMED)
+
+    def _change(
+        self, before: DomainState, after: StateAndReason, event: LifecycleEventType
+    ) -> None:
+        if self.state.state != before:
+            raise domainError(
+                ErrorCode.OPERATION_INVALID,
+                f"Requested operation is not valid: domain {DOMAIN.name!r} is not "
+                f"{before.name.lower()}",
+            )
+        self.state = after
+        for listener in list(self.listeners):
+            listener.happened(event)
+
+
+class EventCallbacks:
+    """
+    The event callbacks that one connection has registered.
+    """
+
+    __slots__ = ("_callbacks", "_connection", "_domain", "_next")
+
+    def __init__(self, domain: SharedDomain, connection: KeepAliveServerProtocol) -> None:
+        """
+        @param connection: where events are sent.
+        """
+        self._domain = domain
+        self._connection = connection
+        self._callbacks: dict[int, int] = {}
+        self._next = 0
+
+    def register(self, event: int) -> int:
+        """
+        @param event: an L{EventID}; only lifecycle events ever happen.
+        @return: the new callback's ID.
+        @raise RemoteError: when there are L{CALLBACKS_MAX} already.
+        """
+        if len(self._callbacks) >= CALLBACKS_MAX:
+            raise domainError(
+                ErrorCode.OPERATION_FAILED,
+                f"operation failed: this connection has {CALLBACKS_MAX} event callbacks, the most "
+                "that it may have; deregister one first",
+            )
+        callback = self._next
+        self._next += 1
+        self._callbacks[callback] = event
+        self._domain.listeners.add(self)
+        return callback
+
+    def deregister(self, callback: int) -> None:
+        """
+        @param callback: what L{register} returned.
+        @raise RemoteError: when there is no such callback.
+        """
+        if self._callbacks.pop(callback, None) is None:
+            raise domainError(
+                ErrorCode.INVALID_ARG, f"invalid argument: there is no event callback {callback}"
+            )
+        if not self._callbacks:
+            self.clear()
+
+    def clear(self) -> None:
+        """
+        Deregister all callbacks.
+        """
+        self._callbacks.clear()
+        self._domain.listeners.discard(self)
+
+    def happened(self, event: LifecycleEventType) -> None:
+        """
+        Send the event once for each lifecycle callback.  If the client does not read what was
+        sent before, close its connection instead, so that events do not pile up in memory.
+        """
+        if self._connection.congested:
+            self._connection.disconnect(PeerFlooded("it did not read its domain events"))
+            return
+        for callback, wanted in self._callbacks.items():
+            if wanted == EventID.LIFECYCLE:
+                self._connection.sendEvent(
+                    REMOTE_PROGRAM,
+                    Procedure.DOMAIN_EVENT_CALLBACK_LIFECYCLE,
+                    pack(LifecycleEvent(callback, DOMAIN, event, 0)),
+                )

@@ -1,0 +1,119 @@
+"""
+What all subcommands have in common: options, a place to write to, exit codes.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Final, NoReturn
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.usage import Options
+
+from kaproto import __version__
+
+__all__ = ["Command", "CommandFailed", "ExitCode", "number", "printVersion", "wholeNumber"]
+
+_LARGEST: Final = 2147483
+
+
+class ExitCode(IntEnum):
+    """
+    What a command tells the script that called it.
+    """
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    UNREACHABLE = 3
+    INTERRUPTED = 130
+
+
+class CommandFailed(Exception):
+    """
+    A command could not do what it was told; the message is for the user.
+
+    @ivar exitCode: what to exit with.
+    """
+
+    def __init__(self, message: str, exitCode: int = ExitCode.FAILED) -> None:
+        super().__init__(message)
+        self.exitCode = exitCode
+
+
+class Command(Options):
+    """
+    A subcommand to subclass.
+
+    @ivar write: prints a line.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.write: Callable[[str], object] = _print
+
+    def opt_version(self) -> None:
+        """
+        Print kaproto's version and exit.
+        """
+        printVersion()
+
+    async def run(self, reactor: IReactorTime) -> int:
+        """
+        Do what the command line says.
+
+        @return: the exit code.
+        @raise CommandFailed: when it cannot be done.
+        """
+        raise NotImplementedError
+
+
+def printVersion() -> NoReturn:
+    """
+    What C{--version} does.
+    """
+    sys.stdout.write(f"kaproto {__version__}\n")
+    raise SystemExit(ExitCode.OK)
+
+
+def _print(line: str) -> None:
+    # A user who watches a pipe wants each line when it comes.
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def number(flag: str, least: float = 0.0) -> Callable[[str], float]:
+    """
+    @param flag: the option's name, for errors.
+    @param least: the smallest value.
+    @return: what makes a number of the option's text, or raises L{ValueError}.
+    """
+
+    def coerce(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value <= _LARGEST:
+            raise ValueError(f"--{flag} takes a number from {least:g} to {_LARGEST}, not {text!r}")
+        return value
+
+    return coerce
+
+
+def wholeNumber(flag: str, least: int = 0) -> Callable[[str], int]:
+    """
+    @param flag: the option's name, for errors.
+    @param least: the smallest value.
+    @return: what makes a whole number of the option's text, or raises L{ValueError}.
+    """
+
+    def coerce(text: str) -> int:
+        if not (text.isascii() and text.isdecimal() and least <= int(text) <= _LARGEST):
+            raise ValueError(f"--{flag} takes a whole number from {least} up, not {text!r}")
+        return int(text)
+
+    return coerce

@@ -1,0 +1,105 @@
+"""
+The command line of C{kaproto}.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+from typing import ClassVar, NoReturn
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
+from twisted.python.usage import Options as BaseOptions
+from twisted.python.usage import UsageError
+
+from kaproto.cli.command import Command, CommandFailed, ExitCode, printVersion
+from kaproto.cli.completion import Completion
+from kaproto.cli.demo import Demo
+from kaproto.cli.ping import Ping
+
+__all__ = ["Options", "main", "perform"]
+
+
+class Options(BaseOptions):
+    """
+    The command line.
+    """
+
+    longdesc = (
+        "Exits with 0 when all went well, 1 when the command failed, 2 for a mistake on the "
+        "command line, 3 when kaserver could not be reached."
+    )
+    subCommands: ClassVar = [
+        ["ping", None, Ping, "Ping a libvirt host or a kaserver."],
+        ["demo", None, Demo, "Watch keepalive at work, in ten seconds, without libvirt."],
+        ["completion", None, Completion, "Print a script that completes commands in your shell."],
+    ]
+
+    @property
+    def synopsis(self) -> str:
+        """
+        The first line of C{--help}, of this and of each command.
+        """
+        return "Usage: kaproto" + ("" if self.subCommand else " COMMAND")
+
+    def opt_version(self) -> None:
+        """
+        Print kaproto's version and exit.
+        """
+        printVersion()
+
+    def postOptions(self) -> None:
+        """
+        @raise UsageError: when there is no command.
+        """
+        if self.subCommand is None:
+            raise UsageError("which command? kaproto --help lists them")
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """
+    Run a command in a process of its own, and exit.
+
+    @param arguments: the command line without the program's name; by default the process's.
+    """
+    options = Options()  # type: ignore[no-untyped-call]
+    try:
+        options.parseOptions(arguments)  # type: ignore[no-untyped-call]
+    except UsageError as error:
+        sys.stderr.write(f"kaproto: {error}\n")
+        raise SystemExit(ExitCode.USAGE) from error
+    command = options.subOptions
+    assert isinstance(command, Command), "there is one, postOptions says"
+    from twisted.internet.task import react
+
+    react(lambda reactor: Deferred.fromCoroutine(_exit(reactor, command)))
+
+
+async def _exit(reactor: object, command: Command) -> NoReturn:
+    raise SystemExit(await perform(IReactorTime(reactor), command))
+
+
+async def perform(reactor: IReactorTime, command: Command) -> int:
+    """
+    Run a command.  The first Ctrl-C ends it in order.
+
+    @return: the exit code.
+    """
+    running = Deferred.fromCoroutine(command.run(reactor))
+
+    def interrupted(number: int, frame: object) -> None:
+        signal.signal(signal.SIGINT, before)
+        IReactorFromThreads(reactor).callFromThread(running.cancel)
+
+    before = signal.signal(signal.SIGINT, interrupted)
+    try:
+        return await running
+    except CommandFailed as error:
+        sys.stderr.write(f"kaproto: {error}\n")
+        return error.exitCode
+    except CancelledError:
+        return ExitCode.INTERRUPTED
+    finally:
+        signal.signal(signal.SIGINT, before)

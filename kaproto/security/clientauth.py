@@ -1,0 +1,93 @@
+"""
+Authentication as a client, without I/O: by SASL with a login, or by polkit without one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import attrs
+
+from kaproto.errors import AuthenticationFailed, RemoteError
+from kaproto.security import saslclient
+from kaproto.security.saslclient import Login
+from kaproto.wire.programs import AuthType, ErrorCode, Procedure
+from kaproto.wire.xdr import Unpacker
+
+__all__ = ["Authentication"]
+
+
+@attrs.frozen
+class Authentication:
+    """
+    How a client authenticates.
+
+    @ivar login: the user's name and password, or what finds them once the server wants them;
+        C{None} if there are none.
+    @ivar wanted: the way to take, even if the server would let in clients that take none; C{None}
+        to leave that to the server.
+    """
+
+    login: Login | Callable[[], Login] | None = None
+    wanted: AuthType | None = None
+
+    async def run(
+        self, call: Callable[[int, bytes], Awaitable[bytes]], offered: list[int], *, secure: bool
+    ) -> None:
+        """
+        Authenticate, if the server wants that.
+
+        @param call: calls a procedure of the remote program.
+        @param offered: the L{AuthType}s that the server takes; it lets in everybody if there are
+            none, or if L{AuthType.NONE} is among them.
+        @param secure: whether nobody else can listen.
+        @raise AuthenticationFailed: when the server does not offer what is wanted, when it wants
+            what this client does not have, and when it refuses.
+        @raise ValueError: when the login cannot be found.
+        @raise kaproto.wire.xdr.XDRError: when the server's answer cannot be decoded.
+        """
+        if self.wanted is not None and self.wanted not in offered:
+            raise AuthenticationFailed(
+                f"{_names([self.wanted])} was asked for (auth= in a URI), and the server offers "
+                f"{_names(offered) or 'no authentication'}"
+            )
+        way = self._choose(offered)
+        if way == AuthType.POLKIT:
+            await _askPolkit(call)
+        elif way == AuthType.SASL and self.login is not None:
+            login = self.login() if callable(self.login) else self.login
+            await saslclient.authenticate(call, [AuthType.SASL], login, secure=secure)
+        elif way != AuthType.NONE:
+            raise AuthenticationFailed(
+                f"the server wants authentication by {_names(offered)}, and none was given"
+            )
+
+    def _choose(self, offered: list[int]) -> int:
+        if self.wanted is not None:
+            return self.wanted
+        if not offered or AuthType.NONE in offered:
+            return AuthType.NONE
+        if self.login is not None and AuthType.SASL in offered:
+            return AuthType.SASL
+        return AuthType.POLKIT if AuthType.POLKIT in offered else offered[0]
+
+
+async def _askPolkit(call: Callable[[int, bytes], Awaitable[bytes]]) -> None:
+    try:
+        complete = Unpacker(await call(Procedure.AUTH_POLKIT, b"")).int32()
+    except RemoteError as error:
+        if error.code not in _POLKIT_REFUSALS:
+            raise
+        raise AuthenticationFailed(
+            f"polkit on the server's host refuses this user: {error.message}"
+        ) from error
+    if not complete:
+        raise AuthenticationFailed("polkit on the server's host has not come to a decision")
+
+
+_POLKIT_REFUSALS = (ErrorCode.AUTH_FAILED, ErrorCode.AUTH_CANCELLED, ErrorCode.AUTH_UNAVAILABLE)
+
+
+def _names(types: list[int]) -> str:
+    known = list(AuthType)
+    return ", ".join(AuthType(each).name.lower() if each in known else str(each) for each in types)

@@ -1,0 +1,105 @@
+"""
+A file of names and passwords, as a checker for C{--auth=file:}.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, Final
+
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword
+from twisted.cred.error import UnauthorizedLogin
+from twisted.internet.defer import Deferred, maybeDeferred
+from zope.interface import Interface, implementer
+
+from kaproto.security.saslprep import preparePassword
+from kaproto.security.userfile import readUsers
+
+__all__ = ["PasswordFile"]
+
+_FOREIGN: Final = re.compile(
+    r"\$[A-Za-z0-9_-]+\$"  # crypt(3), htpasswd: $6$, $2y$, $apr1$
+    r"|\{[A-Za-z0-9.-]+\}"  # LDAP, dovecot, htpasswd -s: {SSHA}
+    r"|[a-z0-9_]+\$[0-9]+\$"  # Django: pbkdf2_sha256$600000$
+    r"|SCRAM-SHA-"  # a line for --auth=scram:
+    r"|(?:x|[*!]+)\Z"  # passwd, shadow: no password here
+)
+
+
+@implementer(ICredentialsChecker)
+class PasswordFile:
+    """
+    Checks passwords against a file with one C{NAME:PASSWORD} in each line, see
+    L{kaproto.security.userfile}.
+
+    A password has no colon, since the files that have more of them (passwd, shadow, htdigest) have
+    something else between them, and it does not look like the hash of one.
+
+    @ivar path: the file.
+    """
+
+    credentialInterfaces: ClassVar[Sequence[type[Interface]]] = (
+        IUsernamePassword,
+        IUsernameHashedPassword,
+    )
+
+    def __init__(self, path: Path) -> None:
+        """
+        @raise ValueError: see L{reload}.
+        """
+        self.path = path
+        self._nobody = os.urandom(16).hex().encode()
+        self.reload()
+
+    def reload(self) -> None:
+        """
+        Read the file again.
+
+        @raise ValueError: if it cannot be used, see L{readUsers}.  What was read before stays in
+            use.
+        """
+        self._passwords = readUsers(self.path, _password)
+
+    def requestAvatarId(
+        self, credentials: IUsernamePassword | IUsernameHashedPassword
+    ) -> Deferred[bytes | tuple[()]]:
+        """
+        @return: fires with the user name, or fails with L{UnauthorizedLogin}.
+        """
+        username: bytes = credentials.username
+        password = self._passwords.get(username)
+        # For a name that is not listed as much is compared, or hashed, so that it takes as long.
+        matches = maybeDeferred(credentials.checkPassword, password or self._nobody)
+
+        def check(matched: bool) -> bytes:
+            if password is None or not matched:
+                raise UnauthorizedLogin
+            return username
+
+        return matches.addCallback(check)
+
+
+def _password(text: str) -> bytes:
+    """
+    @raise ValueError: if this is no password.
+    """
+    if ":" in text:
+        raise ValueError(
+            "there are two colons, and neither a name nor a password has one; files of another "
+            "format cannot be used, and --auth=scram: takes any password"
+        )
+    if re.search(r"\s#", text):
+        raise ValueError("a comment needs a line of its own")
+    if _FOREIGN.match(text):
+        raise ValueError(
+            "what follows the colon looks like the hash of a password; this file has passwords "
+            "as they are, and --auth=scram: is for a file from which nobody can read them"
+        )
+    try:
+        return preparePassword(text.encode()).encode()
+    except ValueError as error:
+        raise ValueError(f"this cannot be a password: {error}") from None

@@ -1,0 +1,107 @@
+"""
+Reads files of users, one C{NAME:SECRET} in each line, for L{kaproto.security.passwordfile} and
+L{kaproto.security.scramfile}.
+
+The format has one meaning, and what does not fit is an error with its line.  A line that means
+something else to whoever wrote it must not become a login.
+
+  - The file is in UTF-8, without a byte order mark.  Lines end with LF.
+  - Blank lines, and lines whose first character is C{#}, are skipped.
+  - Every other line is a name, one colon and a secret.  White space is part of neither, except
+    within a secret.
+  - A name appears once.  Names are compared as SASLprep (RFC 4013) leaves them.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, TypeVar
+
+from kaproto.security.saslprep import prepareName
+
+__all__ = ["readUsers"]
+
+_T = TypeVar("_T")
+
+_SIZE_MAX: Final = 16 * 1024 * 1024
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+
+
+def readUsers(path: Path, secret: Callable[[str], _T]) -> dict[bytes, _T]:
+    """
+    @param path: the file.
+    @param secret: makes of the text behind the colon what is kept, and raises C{ValueError} if it
+        cannot.
+    @return: what is kept for each user, by name in UTF-8.
+    @raise ValueError: if the file cannot be used.  The message has the file, the line and what is
+        wrong with it, and quotes no secret.
+    """
+    users: dict[bytes, _T] = {}
+    lines: dict[bytes, int] = {}
+    for number, line in enumerate(_read(path).split(b"\n"), 1):
+        try:
+            entry = _parse(line, lines)
+            if entry is not None:
+                name, text = entry
+                users[name] = secret(text)
+                lines[name] = number
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: {error}") from None
+    if not users:
+        raise ValueError(f"{path}: it lists no users")
+    return users
+
+
+def _read(path: Path) -> bytes:
+    try:
+        # Without O_NONBLOCK a pipe that nobody writes to would wait for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ValueError(f"{path}: it is not a regular file")
+            data = file.read(_SIZE_MAX + 1)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
+    if len(data) > _SIZE_MAX:
+        raise ValueError(f"{path}: it is larger than 16 MiB")
+    return data
+
+
+def _parse(line: bytes, lines: dict[bytes, int]) -> tuple[bytes, str] | None:
+    """
+    @param lines: the lines of the names that were read before.
+    @return: name and secret; C{None} for a line without.
+    """
+    text = _decode(line)
+    if not text.strip() or text.startswith("#"):
+        return None
+    name, colon, secret = text.partition(":")
+    if not colon:
+        raise ValueError("there is no colon; a line is NAME:SECRET, or begins with # if it is none")
+    if not name or not secret:
+        raise ValueError(f"there is nothing {'behind' if name else 'in front of'} the colon")
+    if name != name.strip() or secret != secret.strip():
+        raise ValueError("there is white space around the name or around what follows the colon")
+    try:
+        user = prepareName(name.encode()).encode()
+    except ValueError as error:
+        raise ValueError(f"this cannot be a user name: {error}") from None
+    if user in lines:
+        raise ValueError(f"{user.decode()!r} is in line {lines[user]} already")
+    return user, secret
+
+
+def _decode(line: bytes) -> str:
+    if line.startswith(_BYTE_ORDER_MARK):
+        raise ValueError("there is a byte order mark; save the file as UTF-8 without one")
+    if b"\0" in line:
+        raise ValueError("there is a NUL byte; save the file as UTF-8")
+    if b"\r" in line:
+        raise ValueError("there is a carriage return; save the file with UNIX line ends (LF)")
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ValueError("it is not in UTF-8") from None

@@ -1,0 +1,188 @@
+"""
+The two ends of a watched connection, and the factories that build them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from twisted.internet.interfaces import IAddress, IProtocolFactory, IReactorTime
+from twisted.protocols.policies import WrappingFactory
+
+from kaproto.errors import ConnectionClosed
+from kaproto.interfaces import IKeepAlivePolicy, Refused
+from kaproto.keepalive.clock import monotonicClock
+from kaproto.keepalive.liveness import KeepAlive
+from kaproto.watch.interfaces import Control, IHeartbeatCodec, Kind
+from kaproto.watch.protocol import WatchedProtocol
+from kaproto.watch.wires import CodecWire, Wire
+
+__all__ = ["ClientFactory", "ClientProtocol", "ServerFactory", "ServerProtocol", "WatchingFactory"]
+
+_CLOSE_TIMEOUT: Final = 5.0
+
+
+class ServerProtocol(WatchedProtocol):
+    """
+    The server's end: asks the policy.
+    """
+
+    factory: ServerFactory
+    _decided = False
+
+    def _started(self) -> None:
+        factory = self.factory
+        if not factory.codec.ask(0):
+            # Every peer of this protocol answers pings.
+            self._asked(0)
+        elif isinstance(factory.policy.admit(self._peer), Refused):
+            reason = f"it did not ask for keepalive within {factory.wait:g} s"
+            self._timer = factory.clock.callLater(factory.wait, self._decide, b"", reason)
+        else:
+            self._connectApplication()
+
+    def _negotiated(self, control: Control) -> None:
+        if control.kind is Kind.ASK and not self._peer.asked:
+            self._asked(control.interval)
+
+    def _asked(self, bears: float) -> None:
+        factory, peer = self.factory, self._peer
+        if factory.policy.advertises(peer) is not True:
+            self._inject(factory.codec.decline())
+            return
+        peer.asked = True
+        if not self._decided:
+            self._decide()
+        if self._reason is not None:
+            return
+        if factory.codec.ask(0):
+            self._inject(factory.codec.answer(factory.bears))
+        keepAlive = factory.policy.keepAlive(peer)
+        if keepAlive is not None:
+            self._watch(keepAlive, bears)
+        if self.wrappedProtocol is None:
+            self._connectApplication()
+
+    def _applicationReceived(self, data: bytes) -> None:
+        if not self._decided:
+            self._decide(data)
+        if self._reason is None:
+            if self.wrappedProtocol is None:
+                self._connectApplication()
+            super()._applicationReceived(data)
+
+    def _decide(self, first: bytes = b"", why: str | None = None) -> None:
+        """
+        Admit the client or refuse it.
+
+        @param first: the first that came from its application.
+        @param why: what to log of a refusal, by default what the policy says.
+        """
+        self._decided = True
+        self._stopTimer()
+        admission = self.factory.policy.admit(self._peer)
+        if isinstance(admission, Refused):
+            self._refuse(admission.message, first, why)
+        elif admission.warning is not None:
+            self._log.info("{peer}: {text}", peer=self._peer, text=admission.warning)
+
+    def _refuse(self, message: str, first: bytes, why: str | None) -> None:
+        factory = self.factory
+        self._log.warn(
+            "refused {peer} by policy {policy}: {why}",
+            peer=self._peer,
+            policy=factory.policy.name,
+            why=why or message,
+        )
+        self._reason = ConnectionClosed(message)
+        self.heartbeat.stop()
+        self.transport.write(self._refusal(message, first))
+        self.transport.loseConnection()
+        self._timer = factory.clock.callLater(_CLOSE_TIMEOUT, self.transport.abortConnection)
+
+    def _refusal(self, message: str, first: bytes) -> bytes:
+        return self.factory.codec.refusal(message, first)
+
+
+class ClientProtocol(WatchedProtocol):
+    """
+    The client's end: asks the server.
+    """
+
+    factory: ClientFactory
+
+    def _started(self) -> None:
+        factory = self.factory
+        ask = factory.codec.ask(factory.bears)
+        if ask:
+            self.transport.write(ask)
+        else:
+            self._watch(factory.keepAlive, 0)
+        self._connectApplication()
+
+    def _negotiated(self, control: Control) -> None:
+        if control.kind is Kind.ANSWER:
+            self._watch(self.factory.keepAlive, control.interval)
+        elif control.kind is Kind.DECLINE:
+            self._log.info("{peer} knows no keepalive, and is not pinged", peer=self._peer)
+
+
+class WatchingFactory(WrappingFactory[Any]):
+    """
+    What both ends' factories have.
+
+    @ivar codec: how keepalive is said.
+    @ivar bears: the shortest interval at which this side agrees to be pinged, in seconds.
+    @ivar clock: where timeouts are scheduled.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        wrappedFactory: IProtocolFactory,
+        codec: IHeartbeatCodec,
+        bears: float,
+        clock: IReactorTime | None,
+    ) -> None:
+        super().__init__(wrappedFactory)  # type: ignore[no-untyped-call]
+        if clock is None:
+            from twisted.internet import reactor
+
+            clock = IReactorTime(reactor)
+        self.codec = codec
+        self.bears = bears
+        self.clock = monotonicClock(clock)
+
+    def newWire(self) -> Wire:
+        """
+        @return: for one connection.
+        """
+        return CodecWire(self.codec)
+
+    def buildProtocol(self, addr: IAddress | None) -> WatchedProtocol:
+        """
+        @return: a protocol that builds the application's when that is to be connected.
+        """
+        built: WatchedProtocol = self.protocol(self, None)
+        return built
+
+
+class ServerFactory(WatchingFactory):
+    """
+    @ivar policy: how far keepalive goes with each client.
+    @ivar wait: seconds that a client has to ask, where those that do not are refused.
+    """
+
+    protocol: type[ServerProtocol] = ServerProtocol
+    policy: IKeepAlivePolicy
+    wait: float
+
+
+class ClientFactory(WatchingFactory):
+    """
+    @ivar keepAlive: how closely to watch a server that answers pings.
+    """
+
+    protocol: type[ClientProtocol] = ClientProtocol
+    keepAlive: KeepAlive

@@ -1,0 +1,193 @@
+"""
+Tests for L{kaproto.cli.main}, and for what all commands have in common.
+"""
+
+from __future__ import annotations
+
+import io
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
+from twisted.internet.testing import MemoryReactorClock
+from twisted.python.usage import UsageError
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from kaproto import __version__
+from kaproto.cli.command import Command, CommandFailed, number, wholeNumber
+from kaproto.cli.main import Options, main, perform
+from kaproto.cli.ping import Ping
+
+
+@implementer(IReactorFromThreads)
+class Reactor(MemoryReactorClock):
+    """
+    A reactor with one thread.
+    """
+
+    def callFromThread(  # type: ignore[override]
+        self, function: Callable[[], object]
+    ) -> None:
+        """
+        Call it.
+        """
+        function()
+
+
+class Waiting(Command):
+    """
+    A command that ends when the test says so.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.result: Deferred[int] = Deferred()
+
+    async def run(self, reactor: IReactorTime) -> int:
+        """
+        Wait.
+        """
+        return await self.result
+
+
+def parse(*arguments: str) -> Options:
+    """
+    @return: a command line, parsed.
+    """
+    options = Options()  # type: ignore[no-untyped-call]
+    options.parseOptions(arguments)  # type: ignore[no-untyped-call]
+    return options
+
+
+class OptionsTests(SynchronousTestCase):
+    """
+    The command line.
+    """
+
+    def test_mistakes(self) -> None:
+        """
+        A mistake is named, and says what is allowed.
+        """
+        for arguments, words in [
+            ((), "which command?"),
+            (("nonsense",), "Unknown command: nonsense"),
+            (("ping",), "Wrong number of arguments"),
+            (("ping", "--count=0", "x"), "--count takes a whole number from 1 up, not '0'"),
+            (("ping", "--interval=0", "x"), "--interval takes a number from 0.1"),
+            (("ping", "--interval=x", "x"), "not 'x'"),
+            (("ping", "--freeze", "--check", "x"), "--freeze"),
+            (("completion", "tcsh"), "bash, zsh or fish, not 'tcsh'"),
+        ]:
+            error = self.assertRaises(UsageError, parse, *arguments)
+            self.assertIn(words, str(error), arguments)
+
+    def test_help(self) -> None:
+        """
+        The help of a command begins with how to call it.
+        """
+        options = parse("ping", "tcp:host")
+        self.assertIsInstance(options.subOptions, Ping)
+        self.assertIn("Usage: kaproto ping [options] URI\n", str(options.subOptions))
+        fresh = Options()  # type: ignore[no-untyped-call]
+        self.assertIn("Usage: kaproto COMMAND\n", str(fresh))
+
+    def test_version(self) -> None:
+        """
+        Every command knows the version.
+        """
+        for arguments in (["--version"], ["ping", "--version"]):
+            with redirect_stdout(io.StringIO()) as out:
+                error = self.assertRaises(SystemExit, parse, *arguments)
+            self.assertEqual((error.code, out.getvalue()), (0, f"kaproto {__version__}\n"))
+
+    def test_numbers(self) -> None:
+        """
+        Numbers are numbers.
+        """
+        self.assertEqual(number("x")("0.5"), 0.5)
+        self.assertEqual(wholeNumber("x")("5"), 5)
+        for text in ("nan", "inf", "-1", ""):
+            self.assertRaises(ValueError, number("x"), text)
+            self.assertRaises(ValueError, wholeNumber("x"), text)
+
+
+class PerformTests(SynchronousTestCase):
+    """
+    Running a command.
+    """
+
+    def setUp(self) -> None:
+        """
+        Start one.
+        """
+        self.before = signal.getsignal(signal.SIGINT)
+        self.command = Waiting()
+        self.running = Deferred.fromCoroutine(perform(Reactor(), self.command))
+        self.addCleanup(signal.signal, signal.SIGINT, self.before)
+
+    def assertExit(self, code: int) -> None:
+        """
+        It has ended, and signals are as before.
+        """
+        self.assertEqual(self.successResultOf(self.running), code)
+        self.assertIs(signal.getsignal(signal.SIGINT), self.before)
+
+    def test_result(self) -> None:
+        """
+        The exit code is the command's.
+        """
+        self.command.result.callback(7)
+        self.assertExit(7)
+
+    def test_failed(self) -> None:
+        """
+        A command that fails says why.
+        """
+        with redirect_stderr(io.StringIO()) as errors:
+            self.command.result.errback(CommandFailed("no such client", 5))
+        self.assertExit(5)
+        self.assertEqual(errors.getvalue(), "kaproto: no such client\n")
+
+    def test_interrupted(self) -> None:
+        """
+        Ctrl-C ends a command in order.
+        """
+        handler = signal.getsignal(signal.SIGINT)
+        assert callable(handler)
+        handler(signal.SIGINT, None)
+        self.assertExit(130)
+
+
+class MainTests(SynchronousTestCase):
+    """
+    The process.
+    """
+
+    def test_mistake(self) -> None:
+        """
+        A mistake on the command line is one line, and exit code 2.
+        """
+        with redirect_stderr(io.StringIO()) as errors:
+            error = self.assertRaises(SystemExit, main, ["nonsense"])
+        self.assertEqual(error.code, 2)
+        self.assertEqual(errors.getvalue(), "kaproto: Unknown command: nonsense\n")
+
+    def test_writes(self) -> None:
+        """
+        Commands print to the standard output, a line at a time.
+        """
+        with redirect_stdout(io.StringIO()) as out:
+            Command().write("line")
+        self.assertEqual(out.getvalue(), "line\n")
+        self.assertIsNot(sys.stdout, out)
+
+    def test_abstract(self) -> None:
+        """
+        A command that does nothing is none.
+        """
+        running = Deferred.fromCoroutine(Command().run(MemoryReactorClock()))
+        self.failureResultOf(running, NotImplementedError)
