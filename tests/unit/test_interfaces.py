@@ -67,16 +67,9 @@ from kaproto.rpc.connection import MessageProtocol
 from kaproto.rpc.protocol import KeepAliveProtocol
 from kaproto.rpc.remote import RemoteProgram
 from kaproto.security.authplugin import ScramFileFactory
-<<<<<<< HEAD
-from kaproto.security.endpoints import LibvirtTLSParser
-<<<<<<< HEAD
-from kaproto.security.passwordfile import PasswordFile
-=======
-=======
 from kaproto.security.endpoints import LibvirtTLSParser, TLSClientEndpoint
->>>>>>> 9b8f3aa (x)
 from kaproto.security.handshake import ICertificateChecker
->>>>>>> 2c4bbde (wip2)
+from kaproto.security.passwordfile import PasswordFile
 from kaproto.security.pki import clientFiles, serverFiles
 from kaproto.security.saslserver import IUser, Realm, User, _Password
 from kaproto.security.scram import IScramCredentials, ScramKeys, _Proof
