@@ -1,0 +1,211 @@
+"""
+Keepalive for web sockets (L{twisted.web.websocket}), with the pings that every web socket answers
+(RFC 6455, section 5.5.2).
+
+Since every peer answers them, none has to ask: with the opening handshake it has.  Modes 1 and 2
+are the same here.
+
+This needs the extra C{websocket}.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Generic, TypeVar, cast
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.server import Request
+from twisted.web.websocket import (
+    WebSocketClientFactory,
+    WebSocketProtocol,
+    WebSocketServerFactory,
+    WebSocketTransport,
+)
+
+from kaproto.errors import KeepAliveTimeout
+from kaproto.interfaces import IKeepAlivePolicy, Refused
+from kaproto.keepalive.heartbeat import Heartbeat
+from kaproto.keepalive.liveness import KeepAlive
+from kaproto.policies.modes import MODES
+from kaproto.transport import identify
+
+__all__ = ["WatchedWebSocket", "watchedWebSocket", "watchedWebSocketClient"]
+
+_PAYLOAD: Final = b"kaproto"
+_POLICY_VIOLATION: Final = 1008
+_Protocol = TypeVar("_Protocol", bound=WebSocketProtocol)
+
+
+class WatchedWebSocket(Generic[_Protocol]):
+    """
+    A web socket's protocol round an application's.
+
+    @ivar application: the application's protocol.
+    @ivar heartbeat: the watch on the peer, there once negotiation has started.
+    """
+
+    heartbeat: Heartbeat
+    _log = Logger()
+    _reason: KeepAliveTimeout | None = None
+
+    def __init__(
+        self,
+        application: _Protocol,
+        clock: IReactorTime | None,
+        *,
+        policy: IKeepAlivePolicy | None = None,
+        keepAlive: KeepAlive | None = None,
+    ) -> None:
+        """
+        @param policy: how far keepalive goes with a client; C{None} for a client's own end.
+        @param keepAlive: how closely a client watches the server.
+        """
+        self.application = application
+        self._policy = policy
+        self._keepAlive = keepAlive
+        self._clock = clock
+
+    def negotiationStarted(self, transport: WebSocketTransport) -> None:
+        """
+        The underlying transport is there.
+        """
+        self._transport = transport
+        # The wire protocol's transport, which has the socket.
+        bottom = cast(Any, transport).transport
+        self._peer = identify(bottom)
+        self.heartbeat = Heartbeat(bottom, self._sendPing, died=self._died, clock=self._clock)
+        self.application.negotiationStarted(transport)
+
+    def negotiationFinished(self) -> None:
+        """
+        The opening handshake is complete: the peer answers pings from now on.
+        """
+        keepAlive, policy, peer = self._keepAlive, self._policy, self._peer
+        if policy is not None:
+            peer.asked = policy.advertises(peer) is True
+            admission = policy.admit(peer)
+            if isinstance(admission, Refused):
+                self._log.warn(
+                    "refused {peer} by policy {policy}: {why}",
+                    peer=peer,
+                    policy=policy.name,
+                    why=admission.message,
+                )
+                self._transport.loseConnection(_POLICY_VIOLATION)
+                return
+            keepAlive = policy.keepAlive(peer) if peer.asked else None
+        if keepAlive is not None:
+            self.heartbeat.start(keepAlive)
+        self.application.negotiationFinished()
+
+    def _sendPing(self) -> None:
+        self._transport.ping(_PAYLOAD)
+
+    def _died(self, reason: KeepAliveTimeout) -> None:
+        self._reason = reason
+        self._log.warn("{peer} is dead: {reason}", peer=self._peer, reason=reason)
+        self.heartbeat.transport.abortConnection()
+
+    def pongReceived(self, payload: bytes) -> None:
+        """
+        A pong came.  The application gets those that answer its own pings.
+        """
+        self.heartbeat.heard()
+        if payload != _PAYLOAD:
+            self.application.pongReceived(payload)
+
+    def textMessageReceived(self, message: str) -> None:
+        """
+        A text message came.
+        """
+        self.heartbeat.heard()
+        self.application.textMessageReceived(message)
+
+    def bytesMessageReceived(self, data: bytes | bytearray) -> None:
+        """
+        A bytes message came.
+        """
+        self.heartbeat.heard()
+        self.application.bytesMessageReceived(data)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """
+        The connection is gone; the application is told when the peer was dead.
+        """
+        self.heartbeat.end()
+        self.application.connectionLost(reason if self._reason is None else Failure(self._reason))
+
+
+class _ServerFactory(Generic[_Protocol]):
+    def __init__(
+        self,
+        factory: WebSocketServerFactory[_Protocol],
+        policy: IKeepAlivePolicy,
+        clock: IReactorTime | None,
+    ) -> None:
+        self._factory = factory
+        self._policy = policy
+        self._clock = clock
+
+    def buildProtocol(self, request: Request) -> WatchedWebSocket[_Protocol]:
+        """
+        @return: the application's protocol with a watch round it.
+        """
+        application = self._factory.buildProtocol(request)
+        return WatchedWebSocket(application, self._clock, policy=self._policy)
+
+
+class _ClientFactory(Generic[_Protocol]):
+    def __init__(
+        self,
+        factory: WebSocketClientFactory[_Protocol],
+        keepAlive: KeepAlive,
+        clock: IReactorTime | None,
+    ) -> None:
+        self._factory = factory
+        self._keepAlive = keepAlive
+        self._clock = clock
+
+    def buildProtocol(self, url: str) -> WatchedWebSocket[_Protocol]:
+        """
+        @return: the application's protocol with a watch round it.
+        """
+        application = self._factory.buildProtocol(url)
+        return WatchedWebSocket(application, self._clock, keepAlive=self._keepAlive)
+
+
+def watchedWebSocket(
+    factory: WebSocketServerFactory[_Protocol],
+    policy: IKeepAlivePolicy | int,
+    *,
+    clock: IReactorTime | None = None,
+) -> WebSocketServerFactory[WatchedWebSocket[_Protocol]]:
+    """
+    Have a server watch its web sockets.
+
+    @param factory: the application's.
+    @param policy: how far keepalive goes with each client, or a mode: 0, 1 or 2.
+    @param clock: a reactor or a L{twisted.internet.task.Clock}; by default the reactor.
+    @return: a factory for L{twisted.web.websocket.WebSocketResource}.
+    """
+    chosen = MODES[policy] if isinstance(policy, int) else policy
+    return _ServerFactory(factory, chosen, clock)
+
+
+def watchedWebSocketClient(
+    factory: WebSocketClientFactory[_Protocol],
+    keepAlive: KeepAlive,
+    *,
+    clock: IReactorTime | None = None,
+) -> WebSocketClientFactory[WatchedWebSocket[_Protocol]]:
+    """
+    Have a client watch the server of its web socket.
+
+    @param factory: the application's.
+    @param keepAlive: how closely.
+    @param clock: a reactor or a L{twisted.internet.task.Clock}; by default the reactor.
+    @return: a factory for L{twisted.web.websocket.WebSocketClientEndpoint.connect}, whose protocol
+        has the application's as C{application}.
+    """
+    return _ClientFactory(factory, keepAlive, clock)
