@@ -5,7 +5,7 @@ A client, the gateway and a libvirtd, three parties connected in memory.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectingCancelledError
@@ -15,11 +15,13 @@ from zope.interface import implementer
 
 from kaproto.backends.gateway import Gateway
 from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol
+from kaproto.client.connection import ClientConnection
 from kaproto.interfaces import IKeepAlivePolicy
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.keepalive.pacemaker import TICK
 from kaproto.limits import Limits
 from kaproto.policies import Disable
+from kaproto.rpc.serverconnection import ServerConnection
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
 from kaproto.testing import ConnectedPair, connectedPair
 from kaproto.wire.message import Message, MessageType, Status, packMessage
@@ -116,10 +118,34 @@ class Party:
         return self.answering
 
 
-class NearEnd(Party, KeepAliveClientProtocol):
+class NearConnection(ClientConnection):
+    """
+    Opens as any client's does, and gives what comes after that to the test.
+    """
+
+    def messageReceived(self, message: Message) -> None:
+        """
+        Note what came, but for the answers to the calls by which it opens.
+        """
+        if message.type == MessageType.REPLY and message.serial in self._replies:
+            super().messageReceived(message)
+        else:
+            cast(Party, self.hooks).messages.append(message)
+
+    def keepAliveReceived(self, message: Message) -> None:
+        """
+        Note it, and answer as usual unless told not to.
+        """
+        if cast(Party, self.hooks).notes(message):
+            super().keepAliveReceived(message)
+
+
+class NearEnd(Party, KeepAliveClientProtocol, isBase=True):
     """
     The client, which opens as any client does and then lets the test make its calls.
     """
+
+    _kaprotoConnection = NearConnection
 
     def dataReceived(self, data: bytes) -> None:
         """
@@ -129,31 +155,39 @@ class NearEnd(Party, KeepAliveClientProtocol):
         super().dataReceived(data[:1])
         super().dataReceived(data[1:])
 
+    def connectionClosed(self, reason: Exception) -> None:
+        """
+        Note why.
+        """
+        self.closedBecause = reason
+
+
+class FarConnection(ServerConnection):
+    """
+    Serves until it is open, and gives what comes after that to the test.
+    """
+
     def messageReceived(self, message: Message) -> None:
         """
-        Note what came, but for the answers to the calls by which it opens.
+        Note what came, and let the server do what brings the connection to be open.
         """
-        if message.type == MessageType.REPLY and message.serial in self._replies:
-            super().messageReceived(message)
+        end = cast(FarEnd, self.hooks)
+        if end.scripted:
+            end.messages.append(message)
         else:
-            self.messages.append(message)
+            end.before.append(message)
+            if not end.answers(message):
+                super().messageReceived(message)
 
     def keepAliveReceived(self, message: Message) -> None:
         """
         Note it, and answer as usual unless told not to.
         """
-        if self.notes(message):
+        if cast(Party, self.hooks).notes(message):
             super().keepAliveReceived(message)
 
-    def closed(self, reason: Exception) -> None:
-        """
-        Note why.
-        """
-        super().closed(reason)
-        self.closedBecause = reason
 
-
-class FarEnd(Party, KeepAliveServerProtocol):
+class FarEnd(Party, KeepAliveServerProtocol, isBase=True):
     """
     libvirtd's end: it lets itself be opened, and then does nothing but what the test says.
 
@@ -161,6 +195,8 @@ class FarEnd(Party, KeepAliveServerProtocol):
     @ivar before: what came until then.
     @ivar raw: every byte that came after that.
     """
+
+    _kaprotoConnection = FarConnection
 
     def __init__(self) -> None:
         super().__init__()
@@ -177,28 +213,18 @@ class FarEnd(Party, KeepAliveServerProtocol):
         super().dataReceived(data[:1])
         super().dataReceived(data[1:])
 
-    def messageReceived(self, message: Message) -> None:
+    def answers(self, message: Message) -> bool:
         """
-        Note what came, and let the server do what brings the connection to be open.
-        """
-        if self.scripted:
-            self.messages.append(message)
-        else:
-            self.before.append(message)
-            super().messageReceived(message)
+        Answer a call, if this is not to be as usual.  Override it.
 
-    def keepAliveReceived(self, message: Message) -> None:
+        @return: whether it was answered.
         """
-        Note it, and answer as usual unless told not to.
-        """
-        if self.notes(message):
-            super().keepAliveReceived(message)
+        return False
 
-    def closed(self, reason: Exception) -> None:
+    def connectionClosed(self, reason: Exception) -> None:
         """
         Note why.
         """
-        super().closed(reason)
         self.closedBecause = reason
 
 

@@ -8,6 +8,7 @@ from typing import cast
 
 from twisted.internet.interfaces import IReactorTime
 
+from kaproto.rpc.connection import Connection
 from kaproto.rpc.protocol import KeepAliveFactory, KeepAliveProtocol
 from kaproto.wire.filter import Header
 from kaproto.wire.message import (
@@ -25,15 +26,31 @@ A message.
 """
 
 
-class Plain(KeepAliveProtocol):
+class PlainConnection(Connection):
+    """
+    A connection that gives its protocol every message.
+    """
+
+    def start(self) -> None:
+        """
+        Wait for what comes.
+        """
+
+    def messageReceived(self, message: Message) -> None:
+        """
+        Remember a message.
+        """
+        cast(Plain, self.hooks).messageReceived(message)
+
+
+class Plain(KeepAliveProtocol, isBase=True):
     """
     An end that remembers what happens to it.
     """
 
-    def connectionMade(self) -> None:
-        """
-        Begin with nothing.
-        """
+    _kaprotoConnection = PlainConnection
+
+    def __init__(self) -> None:
         self.messages: list[Message] = []
         self.reasons: list[Exception] = []
 
@@ -43,7 +60,7 @@ class Plain(KeepAliveProtocol):
         """
         self.messages.append(message)
 
-    def closed(self, reason: Exception) -> None:
+    def connectionClosed(self, reason: Exception) -> None:
         """
         Remember the reason.
         """

@@ -115,7 +115,7 @@ class RoundTripTests(SynchronousTestCase):
         transport = Connection(near, self.server, cast(IReactorFDSet, self.reactor))
         transport.socket = cast(socket.socket, self.socket)
         transport.connected = True
-        self.server.transport = self.server._heartbeat.transport = transport
+        self.server.transport = self.server._kaproto.heartbeat.transport = transport
 
     def roundTrip(self) -> None:
         """
@@ -165,7 +165,7 @@ class RoundTripTests(SynchronousTestCase):
         The pong of a client that has been idle for longer does not even get as far as its
         connection, and leaves it idle.
         """
-        heartbeat = self.server._heartbeat
+        heartbeat = self.server._kaproto.heartbeat
         idle = IdleReader(cast(IReactorFDSet, MemoryReactor()), heartbeat.pacemaker)
         heartbeat._monitor.idleReader = idle
         self.roundTrip()
@@ -183,7 +183,7 @@ class RoundTripTests(SynchronousTestCase):
         A ping goes straight from the wheel to the socket.
         """
         self.roundTrip()
-        heartbeat = self.server._heartbeat
+        heartbeat = self.server._kaproto.heartbeat
         pacemaker = heartbeat.pacemaker
         due = pacemaker.now + 1
 

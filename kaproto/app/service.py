@@ -107,7 +107,7 @@ class KaServer(Service):
         self._reloadables = reloadables
         self._problem: str | None = None
         self._started = False
-        self._collector = GCTuning(factory.clock, lambda: bool(factory.connections))
+        self._collector = GCTuning(factory.clock, lambda: bool(factory.clients))
         self._alone = alone
 
     def privilegedStartService(self) -> None:
@@ -202,10 +202,10 @@ class KaServer(Service):
     async def _stop(self) -> None:
         for port in self.ports:
             await maybeDeferred(port.stopListening)
-        if self.factory.connections:
+        if self.factory.clients:
             self._log.info(
                 "stopping: {count} connections have up to {grace:g} s to finish",
-                count=len(self.factory.connections),
+                count=len(self.factory.clients),
                 grace=self._grace,
             )
         abort = self.factory.clock.callLater(self._grace, self.factory.abort)

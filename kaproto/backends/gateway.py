@@ -20,6 +20,7 @@ from zope.interface import implementer
 from kaproto.backends.identity import packIdentity
 from kaproto.backends.relay import Relay
 from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol
+from kaproto.client.connection import ClientConnection
 from kaproto.errors import ConnectionClosed, RemoteError, UpstreamLost
 from kaproto.interfaces import IBackend, ISession, OpenRequest
 from kaproto.keepalive.clock import monotonicClock
@@ -27,6 +28,8 @@ from kaproto.keepalive.deadline import Deadline
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.logbounds import BOUNDS
 from kaproto.peer import Peer
+from kaproto.rpc.protocol import connectionOf
+from kaproto.rpc.serverconnection import ServerConnection
 from kaproto.security.saslclient import Login
 from kaproto.server import KeepAliveServerProtocol
 from kaproto.wire.message import rpcError
@@ -104,7 +107,7 @@ class Gateway:
 
     async def _open(self, peer: Peer, request: OpenRequest) -> ISession:
         opening = Deferred.fromCoroutine(self._connect(peer, request))
-        expiry = Deadline(self._clock, self._clock.seconds, self.openTimeout, opening.cancel)
+        expiry = Deadline(self._clock, self.openTimeout, opening.cancel)
         try:
             return _GatewaySession(self, await opening)
         except RemoteError:
@@ -142,7 +145,7 @@ class Gateway:
         self._log.warn("{peer} could not open: {reason}", peer=peer, reason=message)
         return rpcError(message, code)
 
-    async def _connect(self, peer: Peer, request: OpenRequest) -> KeepAliveClientProtocol:
+    async def _connect(self, peer: Peer, request: OpenRequest) -> ClientConnection:
         factory = KeepAliveClientFactory(
             request.name or "",
             request.flags,
@@ -159,9 +162,9 @@ class Gateway:
             if identity is not None:
                 await upstream.call(REMOTE_PROGRAM, Procedure.CONNECT_SET_IDENTITY, identity)
         except BaseException:
-            upstream.abort(ConnectionClosed("the client has gone"))
+            connectionOf(upstream, ClientConnection).abort(ConnectionClosed("the client has gone"))
             raise
-        return upstream
+        return connectionOf(upstream, ClientConnection)
 
 
 @implementer(ISession)
@@ -173,10 +176,10 @@ class _GatewaySession:
     __slots__ = ("_client", "_gateway", "_relay", "_upstream")
     _log = Logger(observer=BOUNDS)
 
-    def __init__(self, gateway: Gateway, upstream: KeepAliveClientProtocol) -> None:
+    def __init__(self, gateway: Gateway, upstream: ClientConnection) -> None:
         self._gateway = gateway
         self._upstream = upstream
-        self._client: KeepAliveServerProtocol | None = None
+        self._client: ServerConnection | None = None
         self._relay: Relay | None = None
 
     @property
@@ -190,10 +193,10 @@ class _GatewaySession:
         """
         Start relaying.
         """
-        self._client = connection
-        self._relay = Relay(connection, self._upstream)
+        self._client = client = connectionOf(connection, ServerConnection)
+        self._relay = Relay(client, self._upstream)
         self._relay.start()
-        self._upstream.whenClosed().addCallback(self._upstreamClosed)
+        self._upstream.closing.whenClosed().addCallback(self._upstreamClosed)
 
     def callReceived(self, procedure: int, payload: bytes) -> bytes:
         """

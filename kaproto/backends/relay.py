@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from kaproto.client import KeepAliveClientProtocol
+from kaproto.client.connection import ClientConnection
 from kaproto.errors import PeerFlooded, RemoteError, RemoteProtocolError
-from kaproto.rpc.connection import CALLS
-from kaproto.server import KeepAliveServerProtocol
+from kaproto.rpc.serverconnection import ServerConnection
 from kaproto.wire.filter import Header, MessageFilter
 from kaproto.wire.message import Message, MessageType, Status, packError, rpcError
 from kaproto.wire.programs import (
@@ -104,7 +103,7 @@ class Relay:
         "closing",
     )
 
-    def __init__(self, client: KeepAliveServerProtocol, upstream: KeepAliveClientProtocol) -> None:
+    def __init__(self, client: ServerConnection, upstream: ClientConnection) -> None:
         """
         @param client: the connection from a client.
         @param upstream: the connection to the server.
@@ -180,8 +179,7 @@ class Relay:
                 self._streams.add(serial)
         elif serial in self._streams:
             self._streams.remove(serial)
-            if self._client.draining:
-                self._client.relayedCallAnswered()
+            self._client.relayedCallAnswered()
 
     def _takeFromClient(self, message: Message, raw: bytes) -> None:
         client = self._client
@@ -232,10 +230,7 @@ class Relay:
     def _refuse(self, message: Message, error: RemoteError) -> None:
         client = self._client
         client.send(message.reply(packError(error), Status.ERROR))
-        if client.congested and not client.isPausedFor(CALLS):
-            client.pauseReading(CALLS)
-            timeout = client.factory.limits.unreadTimeout
-            client.setDeadline(timeout, "it did not read the replies to its calls")
+        client.answerInjected()
 
     def _keepFromServer(self, header: Header) -> bool:
         if header[1] == KEEPALIVE_PROGRAM:
@@ -243,8 +238,7 @@ class Relay:
         kind = header[4]
         if kind == _REPLY:
             self._outstanding.pop(header[5], None)
-            if self._client.draining:
-                self._client.relayedCallAnswered()
+            self._client.relayedCallAnswered()
         elif kind == _STREAM:
             self._noteStream(header[5], going=header[6] == Status.CONTINUE)
         elif kind == _REPLY_WITH_FDS:

@@ -11,6 +11,8 @@ from twisted.internet.interfaces import IReactorTime
 
 from kaproto.cli.command import ExitCode
 from kaproto.client import KeepAliveClientProtocol
+from kaproto.client.connection import ClientConnection
+from kaproto.rpc.protocol import connectionOf
 from kaproto.wire.message import MessageReader
 from kaproto.wire.programs import KEEPALIVE_PROGRAM
 
@@ -28,6 +30,7 @@ async def freeze(
     """
     began = reactor.seconds()
     reader = MessageReader()
+    machinery = connectionOf(connection, ClientConnection)
 
     def tell(text: str) -> None:
         write(f"{reactor.seconds() - began:7.2f} s  {text}")
@@ -38,7 +41,7 @@ async def freeze(
             if message.program == KEEPALIVE_PROGRAM:
                 tell("the server pings")
             else:
-                connection.messageReceived(message)
+                machinery.messageReceived(message)
 
     tell("this client answers no more")
     # The server cannot tell: its bytes are read, and nothing comes back.

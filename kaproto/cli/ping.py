@@ -19,7 +19,9 @@ from kaproto.cli.command import Command, CommandFailed, ExitCode, number, wholeN
 from kaproto.cli.freeze import freeze
 from kaproto.cli.roundtrips import RoundTrips
 from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol, endpointFor
+from kaproto.client.connection import ClientConnection
 from kaproto.errors import KaprotoError, RemoteError
+from kaproto.rpc.protocol import connectionOf
 from kaproto.security.authfile import loginFor
 from kaproto.wire.programs import REMOTE_PROGRAM, Procedure
 
@@ -208,7 +210,7 @@ async def _openBy(
     try:
         return await connection.whenOpen()
     except CancelledError as error:
-        connection.abort(error)
+        connectionOf(connection, ClientConnection).abort(error)
         raise
 
 

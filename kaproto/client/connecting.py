@@ -36,12 +36,14 @@ from twisted.internet.interfaces import (
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
+from kaproto.client.connection import ClientConnection
 from kaproto.client.protocol import KeepAliveClientFactory, KeepAliveClientProtocol
 from kaproto.errors import ConnectionClosed, DeadlineMissed
 from kaproto.keepalive.clock import monotonicClock
 from kaproto.keepalive.deadline import Deadline
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.limits import CLIENT_LIMITS
+from kaproto.rpc.protocol import connectionOf
 from kaproto.security.authfile import authenticationFor
 from kaproto.security.endpoints import TLSClientEndpoint
 from kaproto.security.pki import clientFiles
@@ -107,7 +109,7 @@ async def _connect(
     factory.authentication = authenticationFor(uri, login)
     clock = monotonicClock(reactor)
     opening = Deferred.fromCoroutine(_open(endpoint, factory))
-    deadline = Deadline(clock, clock.seconds, seconds, opening.cancel)
+    deadline = Deadline(clock, seconds, opening.cancel)
     try:
         return await opening
     except Exception as error:
@@ -129,7 +131,8 @@ async def _open(
     try:
         return await connection.whenOpen()
     except CancelledError:
-        connection.abort(ConnectionClosed("nobody waits for it any more", CloseReason.CLIENT))
+        abandoned = ConnectionClosed("nobody waits for it any more", CloseReason.CLIENT)
+        connectionOf(connection, ClientConnection).abort(abandoned)
         raise
 
 

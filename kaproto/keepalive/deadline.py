@@ -1,5 +1,5 @@
 """
-A time by which something has to have happened, of which a stall takes next to nothing.
+A timeout that does not run while this process is stalled or suspended.
 """
 
 from __future__ import annotations
@@ -21,56 +21,58 @@ How many parts a deadline is counted in.
 
 class Deadline:
     """
-    Calls a function once, when enough seconds have gone by for which this process has been
-    looking.  While it is suspended, or stalled in somebody's code, it cannot see what the peer
-    has done in good time: of a stall, however long, no more counts than the part of the deadline
-    that it fell in, and what is waiting in the sockets is read before the time is up.  Where there
-    is so much of that that it is not read in one turn of the reactor, one more part is given.
+    Calls a function once, after some seconds in which this process could see what the peer did.
+
+    The time is counted in L{PARTS}, each with a timer of its own.  A part that is over late counts
+    as itself and L{STALL}, however late it is.  For example, a deadline of 8 s has parts of 1 s;
+    when the process is suspended for an hour after 3.5 s, the fourth part counts 1.25 s, and the
+    deadline is over 3.75 s after the process goes on.
+
+    Then whatever waits in the socket is read before the function is called.  If that is too much
+    for one turn of the reactor, the peer gets one more part.
     """
 
-    __slots__ = (
-        "_call",
-        "_clock",
-        "_function",
-        "_isUnread",
-        "_left",
-        "_part",
-        "_seconds",
-        "_since",
-    )
+    __slots__ = ("_call", "_clock", "_function", "_isUnread", "_left", "_part", "_since")
 
     def __init__(
         self,
         clock: IReactorTime,
-        monotonic: Callable[[], float],
         seconds: float,
         function: Callable[[], object],
         isUnread: Callable[[], bool | None] = lambda: None,
     ) -> None:
         """
-        @param clock: where calls are scheduled.
-        @param monotonic: a monotonic clock.
-        @param seconds: how long it is, from now on.
+        @param clock: where calls are scheduled, by the monotonic clock.
+        @param seconds: the time from now on.
         @param function: what to call.
-        @param isUnread: whether something that the peer has sent is waiting to be read, C{None}
-            if that cannot be told.
+        @param isUnread: whether something from the peer waits to be read, C{None} if that cannot
+            be told.
         """
         self._clock = clock
-        self._seconds = monotonic
         self._left = seconds
         self._part = seconds / PARTS
         self._function = function
         self._isUnread: Callable[[], bool | None] | None = isUnread
         self._wait()
 
+    @property
+    def left(self) -> float:
+        """
+        Seconds until the function is called, if this process does not stall.
+        """
+        return max(0.0, self._left - self._counted())
+
+    def _counted(self) -> float:
+        return min(self._clock.seconds() - self._since, self._part + STALL)
+
     def _wait(self) -> None:
-        self._since = self._seconds()
+        self._since = self._clock.seconds()
         self._call: IDelayedCall | None = self._clock.callLater(
             max(0.0, min(self._part, self._left)), self._passed
         )
 
     def _passed(self) -> None:
-        self._left -= min(self._seconds() - self._since, self._part + STALL)
+        self._left -= self._counted()
         if self._left > 0:
             self._wait()
         else:
@@ -94,7 +96,7 @@ class Deadline:
 
     def cancel(self) -> None:
         """
-        Do not call the function; it need not be about to be called.
+        Do not call the function, if it has not been called yet.
         """
         if self._call is not None:
             self._call.cancel()

@@ -1,18 +1,16 @@
 """
-How a connection ends: by a deadline that was missed, in order, or at once; for one reason, and
-with no timer left behind.
+Why a connection closes, by when it has to have done what, and who waits for its end.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol as Slice
+from typing import Protocol
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from kaproto.errors import ConnectionClosed, DeadlineMissed
@@ -20,44 +18,46 @@ from kaproto.keepalive.deadline import Deadline
 from kaproto.limits import Limits
 from kaproto.transport import StreamTransport, hasUnread
 
-__all__ = ["ClosingProtocol", "Timed"]
+__all__ = ["Closing", "Shared"]
 
 
-class Timed(Slice):
+class Shared(Protocol):
     """
     What a connection needs of its factory.
 
     @ivar clock: where timeouts are scheduled.
-    @ivar seconds: a monotonic clock.
     @ivar limits: how long to wait for what.
     """
 
     clock: IReactorTime
-    seconds: Callable[[], float]
     limits: Limits
 
 
-class ClosingProtocol(Protocol):
+class Closing:
     """
-    A connection that ends for a reason, which it keeps to once it has one.
+    One connection's reason to close, and its deadline.
 
-    @ivar factory: what built it.
+    @ivar reason: why the connection closes; C{None} while it does not.  The first reason stays.
     """
 
-    factory: Timed
-    transport: StreamTransport  # type: ignore[assignment]
+    __slots__ = ("_abort", "_clock", "_deadline", "_ended", "_transport", "_waiting", "reason")
 
-    _reason: Exception | None = None
-    _deadline: Deadline | IDelayedCall | None = None
-    _ended = False
-    _waitingClosed: list[Deferred[Exception]] | None = None
-
-    def closed(self, reason: Exception) -> None:
+    def __init__(
+        self,
+        transport: StreamTransport,
+        clock: IReactorTime,
+        abort: Callable[[Exception], object],
+    ) -> None:
         """
-        The connection is gone.  Override it, and call this one as well.
-
-        @param reason: why, as far as this end knows.
+        @param abort: called when a deadline is missed.
         """
+        self.reason: Exception | None = None
+        self._transport = transport
+        self._clock = clock
+        self._abort = abort
+        self._deadline: Deadline | IDelayedCall | None = None
+        self._waiting: list[Deferred[Exception]] = []
+        self._ended = False
 
     def whenClosed(self) -> Deferred[Exception]:
         """
@@ -65,29 +65,26 @@ class ClosingProtocol(Protocol):
             L{kaproto.errors.KeepAliveTimeout}, L{ConnectionClosed},
             L{kaproto.errors.RemoteProtocolError} or what the transport reported.
         """
-        if self._ended and self._reason is not None:
-            return succeed(self._reason)
+        if self._ended and self.reason is not None:
+            return succeed(self.reason)
         waiting: Deferred[Exception] = Deferred()
-        if self._waitingClosed is None:
-            self._waitingClosed = []
-        self._waitingClosed.append(waiting)
+        self._waiting.append(waiting)
         return waiting
 
-    def setDeadline(self, seconds: float, expected: str) -> None:
+    def setDeadline(self, seconds: float, expected: str, allowed: float | None = None) -> None:
         """
         Close the connection with L{DeadlineMissed} unless L{clearDeadline} is called in time.
-        There is one deadline at a time.  See L{Deadline} for what a stall of this process means.
+        There is one deadline at a time.  A stall of this process hardly counts, see L{Deadline}.
 
         @param expected: what the peer has to do, said as what did not happen.
+        @param allowed: the seconds that the error names, if the peer has used up some already.
         """
         self.clearDeadline()
-        factory = self.factory
         self._deadline = Deadline(
-            factory.clock,
-            factory.seconds,
+            self._clock,
             seconds,
-            partial(self._missed, seconds, expected),
-            partial(hasUnread, self.transport),
+            partial(self._missed, DeadlineMissed(expected, allowed or seconds)),
+            partial(hasUnread, self._transport),
         )
 
     def clearDeadline(self) -> None:
@@ -98,70 +95,68 @@ class ClosingProtocol(Protocol):
             self._deadline.cancel()
             self._deadline = None
 
-    def _missed(self, seconds: float, expected: str) -> None:
+    @property
+    def timeLeft(self) -> float:
+        """
+        Seconds until the deadline; 0 when there is none.
+        """
+        return self._deadline.left if isinstance(self._deadline, Deadline) else 0.0
+
+    def _missed(self, error: DeadlineMissed) -> None:
         self._deadline = None
-        self.abort(DeadlineMissed(expected, seconds))
+        self._abort(error)
 
-    def disconnect(self, reason: Exception, timeout: float | None = None) -> None:
+    def begin(self, reason: Exception) -> bool:
         """
-        Close the connection once all that was written has been sent.
+        The connection begins to close.
 
-        @param reason: what L{closed} is called with.
-        @param timeout: seconds after which to close it all the same, by default
-            C{limits.closeTimeout}.
+        @return: whether this is the first reason for it.
         """
-        if self._reason is not None:
-            return
-        self._end(reason)
-        self._deadline = self.factory.clock.callLater(
-            self.factory.limits.closeTimeout if timeout is None else timeout, self._closeNow
-        )
-        self.transport.loseConnection()
-
-    def abort(self, reason: Exception) -> None:
-        """
-        Close the connection at once, whatever has not been sent.
-
-        @param reason: what L{closed} is called with.
-        """
-        if self._reason is None:
-            self._end(reason)
-        self.transport.abortConnection()
-
-    def _end(self, reason: Exception) -> None:
-        """
-        This end is closing: do nothing more but that.
-        """
-        # Without the frames that it was raised in: they refer to this connection, which would stay
-        # in memory until the garbage collector runs.
-        self._reason = reason.with_traceback(None)
-        self._stopTimers()
-
-    def _stopTimers(self) -> None:
-        """
-        Leave no timer behind.
-        """
+        if self.reason is not None:
+            return False
+        # Without the frames in which it was raised: they refer to this connection, which would
+        # stay in memory until the garbage collector runs.
+        self.reason = reason.with_traceback(None)
         self.clearDeadline()
+        return True
+
+    def abortAfter(self, seconds: float) -> None:
+        """
+        Abort the connection if the peer has not read by then what was written.
+        """
+        self._deadline = self._clock.callLater(seconds, self._closeNow)
 
     def _closeNow(self) -> None:
         self._deadline = None
-        self.transport.abortConnection()
+        self._transport.abortConnection()
 
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
+    def lost(self, failure: Failure) -> Exception:
         """
         The transport is gone.
+
+        @return: the reason.
         """
-        self._stopTimers()
-        if self._reason is None:
-            cause = reason.value
+        self.clearDeadline()
+        if self.reason is None:
+            cause = failure.value
             if isinstance(cause, Exception) and not isinstance(cause, ConnectionDone):
-                self._reason = cause
+                self.reason = cause
             else:
-                self._reason = ConnectionClosed("the peer closed the connection")
-        try:
-            self.closed(self._reason)
-        finally:
-            self._ended = True
-            waiting, self._waitingClosed = self._waitingClosed, None
-            for each in waiting or ():
-                each.callback(self._reason)
+                self.reason = ConnectionClosed("the peer closed the connection")
+        return self.reason
+
+    def end(self) -> None:
+        """
+        Tell everybody who waits for it that the connection has ended.
+        """
+        self._ended = True
+        self._abort = _nothing
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            each.callback(self.reason)  # type: ignore[arg-type]
+
+
+def _nothing(_reason: Exception) -> None:
+    """
+    After its end a connection has no deadlines; this lets go of it.
+    """

@@ -1,83 +1,224 @@
 """
-From bytes to messages, each peer in its turn, and when not to read from a peer: because it has too
-many calls waiting, or because somebody else does not read what it sends.
+One end of a connection: parses messages, keeps the peer watched, applies backpressure, closes.
 """
 
 from __future__ import annotations
 
 import os
-from typing import Final
+from collections.abc import Callable
+from enum import Flag
+from typing import Protocol
 
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import (
-    IDelayedCall,
-    IFileDescriptorReceiver,
-    IPushProducer,
-    ITCPTransport,
-)
-from twisted.internet.protocol import connectionDone
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, ITCPTransport
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from kaproto.errors import ProtocolError, RemoteProtocolError
-from kaproto.rpc.closing import ClosingProtocol
-from kaproto.transport import StreamTransport
+from kaproto.errors import KeepAliveTimeout, ProtocolError, RemoteProtocolError
+from kaproto.keepalive.heartbeat import Heartbeat
+from kaproto.keepalive.histogram import Histogram
+from kaproto.keepalive.liveness import KeepAlive
+from kaproto.logbounds import BOUNDS
+from kaproto.rpc.closing import Closing, Shared
+from kaproto.rpc.pingbudget import PingBudget
+from kaproto.transport import StreamTransport, writeNow
 from kaproto.wire.filter import MessageFilter
-from kaproto.wire.message import MESSAGE_MAX, TURN_MAX, Message, MessageReader
-from kaproto.wire.programs import KEEPALIVE_PROGRAM
+from kaproto.wire.message import (
+    MESSAGE_MAX,
+    PING,
+    PONG,
+    TURN_MAX,
+    Message,
+    MessageReader,
+    MessageType,
+)
+from kaproto.wire.programs import KEEPALIVE_PROGRAM, PROGRAM_VERSION, KeepAliveProcedure
 from kaproto.wire.xdr import XDRError
 
-__all__ = ["CALLS", "CONGESTION", "TURN", "MessageProtocol"]
-
-CALLS: Final = 1
-"""
-A reason for not reading from a peer: it has too many calls waiting.
-"""
-
-CONGESTION: Final = 2
-"""
-A reason for not reading from a peer: the other side of a relay does not read what it sends.
-"""
-
-TURN: Final = 4
-"""
-A reason for not reading from a peer: it is the turn of others, as more than L{TURN_MAX}
-messages have come from it at once.
-"""
+__all__ = ["Connection", "Gate", "Hooks", "Pause", "SharedByConnections"]
 
 
-@implementer(IPushProducer, IFileDescriptorReceiver)
-class MessageProtocol(ClosingProtocol):
+class Pause(Flag):
     """
-    A connection that reads messages, by itself or as one half of a relay.
+    Why a peer is not read from.
+
+    @cvar CALLS: too many of its calls wait.
+    @cvar CONGESTION: the other side of a relay does not read what this peer sends.
+    @cvar TURN: more than L{TURN_MAX} of its messages came at once, and it is the turn of others.
     """
 
-    _incoming: MessageFilter | None = None
-    _outgoing: MessageFilter | None = None
-    _source: MessageProtocol | None = None
-    _pauses = 0
-    _congested = False
-    _nextTurn: IDelayedCall | None = None
+    NONE = 0
+    CALLS = 1
+    CONGESTION = 2
+    TURN = 4
 
-    def makeConnection(self, transport: StreamTransport) -> None:
+
+class Hooks(Protocol):
+    """
+    What a L{Connection} calls of the protocol that has it.
+    """
+
+    def connectionOpened(self) -> None:
         """
-        Begin to watch what the transport has been given and has not sent.
+        The connection is open.
         """
-        self._reader = MessageReader(MESSAGE_MAX)
+
+    def connectionClosed(self, reason: Exception, /) -> None:
+        """
+        The connection has ended.
+        """
+
+
+class SharedByConnections(Shared, Protocol):
+    """
+    What a L{Connection} needs of its factory.
+
+    @ivar roundTrips: where latencies are counted.
+    """
+
+    roundTrips: Histogram
+
+
+class Gate:
+    """
+    Takes the bytes of a peer that has not been accepted yet, instead of the L{MessageReader}.
+
+    @ivar feed: called with the bytes.
+    """
+
+    __slots__ = ("feed", "stopped")
+
+    more = False
+    between = False
+
+    def __init__(self, feed: Callable[[bytes], None]) -> None:
+        self.feed = feed
+        self.stopped = False
+
+
+@implementer(IPushProducer)
+class Connection:
+    """
+    One end of a connection.  L{kaproto.rpc.serverconnection.ServerConnection} and
+    L{kaproto.client.connection.ClientConnection} give the messages their meaning: they override
+    L{start}, L{messageReceived}, and those of the empty methods that they need.
+
+    The transport's protocol hands it what comes, see L{kaproto.rpc.protocol.KeepAliveProtocol}.
+
+    @ivar transport: the connection to the peer.
+    @ivar hooks: the protocol that has this connection, until its end.
+    @ivar heartbeat: the watch on the peer.
+    @ivar closing: why the connection closes, and by when.
+    @ivar reader: parses messages.
+    @ivar incoming: takes the bytes of the peer instead of C{reader}, if there is one.
+    @ivar congested: whether the peer is behind with reading what was written to it.
+    """
+
+    __slots__ = (
+        "_nextTurn",
+        "_outgoing",
+        "_pauses",
+        "_pingBudget",
+        "_shared",
+        "_source",
+        "closing",
+        "congested",
+        "heartbeat",
+        "hooks",
+        "incoming",
+        "reader",
+        "transport",
+    )
+    _log = Logger(observer=BOUNDS)
+
+    def __init__(
+        self, transport: StreamTransport, hooks: Hooks, shared: SharedByConnections
+    ) -> None:
+        """
+        @param hooks: the protocol that has this connection.
+        @param shared: its factory.
+        """
+        self.transport = transport
+        self.hooks: Hooks | None = hooks
+        self._shared = shared
+        self.heartbeat = Heartbeat(
+            transport,
+            PING,
+            died=self.peerDied,
+            pong=PONG,
+            isBetween=self._isBetweenMessages,
+            clock=shared.clock,
+        )
+        self.heartbeat.roundTrips = shared.roundTrips
+        self.closing = Closing(transport, shared.clock, self.abort)
+        self.reader = MessageReader(MESSAGE_MAX)
+        self.incoming: MessageFilter | Gate | None = None
+        self.congested = False
+        self._outgoing: MessageFilter | None = None
+        self._source: Connection | None = None
+        self._pauses = Pause.NONE
+        self._pingBudget = PingBudget(shared.clock.seconds())
+        self._nextTurn: IDelayedCall | None = None
         if ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
         transport.registerProducer(self, True)
-        super().makeConnection(transport)  # type: ignore[no-untyped-call]
 
-    def dataReceived(self, data: bytes) -> None:
+    def start(self) -> None:
         """
-        Take in bytes.
+        The transport is connected.
         """
-        if self._reason is None and self._takeIn(data) and self._nextTurn is None:
-            self.pauseReading(TURN)
-            self._nextTurn = self.factory.clock.callLater(0, self._readOn)
+        raise NotImplementedError
 
-    def fileDescriptorReceived(self, descriptor: int) -> None:
+    def messageReceived(self, message: Message) -> None:
+        """
+        A message came that is not about keepalive.
+
+        @raise RemoteProtocolError: to close the connection for what the peer sent.
+        """
+        raise NotImplementedError
+
+    def peerDied(self, reason: KeepAliveTimeout) -> None:
+        """
+        The peer is dead.
+        """
+        self.abort(reason)
+
+    def congestionBegan(self) -> None:
+        """
+        The peer is behind with reading.
+        """
+
+    def congestionEnded(self) -> None:
+        """
+        The peer has read everything.
+        """
+
+    def stopped(self) -> None:
+        """
+        The connection begins to close: nothing more is sent.
+        """
+
+    def explained(self, reason: Exception) -> Exception:
+        """
+        @return: a better reason for the end of the connection, if there is one.
+        """
+        return reason
+
+    def ended(self, reason: Exception) -> None:
+        """
+        The connection has ended.
+        """
+
+    def received(self, data: bytes) -> None:
+        """
+        Parse bytes from the peer.
+        """
+        if self.closing.reason is None and self._takeIn(data) and self._nextTurn is None:
+            self.pauseReading(Pause.TURN)
+            self._nextTurn = self._shared.clock.callLater(0, self._readOn)
+
+    def descriptorReceived(self, descriptor: int) -> None:
         """
         A file descriptor came over a UNIX socket.  No call takes one here, so close both.
         """
@@ -89,65 +230,75 @@ class MessageProtocol(ClosingProtocol):
         @return: whether there is more, which has to wait until others have had their turn.
         """
         try:
-            if self._incoming is not None:
-                self._incoming.feed(data)
-                more = self._incoming.more
+            incoming = self.incoming
+            if incoming is not None:
+                incoming.feed(data)
+                more = incoming.more
             else:
                 if data:
-                    self._reader.feed(data)
+                    self.reader.feed(data)
                 more = self._nextTurn is not None or self._readMessages()
         except XDRError as error:
             self.abort(RemoteProtocolError(f"a message that cannot be decoded: {error}"))
         except ProtocolError as error:
             self.abort(error)
         else:
-            return more and self._reason is None
+            return more and self.closing.reason is None
         return False
 
     def _readMessages(self) -> bool:
         for _ in range(TURN_MAX):
-            message = self._reader.next()
+            message = self.reader.next()
             if message is None:
                 return False
             if message.program == KEEPALIVE_PROGRAM:
                 self.keepAliveReceived(message)
             else:
                 self.messageReceived(message)
-            if self._reason is not None:
+            if self.closing.reason is not None:
                 return False
-        return self._reader.partial is not None
+        return self.reader.partial is not None
 
     def _readOn(self) -> None:
         self._nextTurn = None
         if self._takeIn(b""):
-            self._nextTurn = self.factory.clock.callLater(0, self._readOn)
-        elif self._reason is None:
-            self.resumeReading(TURN)
+            self._nextTurn = self._shared.clock.callLater(0, self._readOn)
+        elif self.closing.reason is None:
+            self.resumeReading(Pause.TURN)
 
     def _isBetweenMessages(self) -> bool:
-        return self._reader.partial is None if self._incoming is None else self._incoming.between
+        return self.reader.partial is None if self.incoming is None else self.incoming.between
 
-    def messageReceived(self, message: Message) -> None:
+    def startKeepAlive(self, keepAlive: KeepAlive) -> None:
         """
-        A message came that is not about keepalive.  Override it.
-
-        @raise RemoteProtocolError: to close the connection for what the peer sent.
+        Ping the peer from now on, in place of any earlier interval and count.  A zero in either
+        stops it.
         """
-        raise NotImplementedError
+        if self.closing.reason is None:
+            self.heartbeat.start(keepAlive)
 
     def keepAliveReceived(self, message: Message) -> None:
         """
-        A message of the keepalive program came.  Override it.
+        A message of the keepalive program came: answer a ping, within the peer's budget.
 
-        @raise RemoteProtocolError: to close the connection for what the peer sent.
+        @raise RemoteProtocolError: when the peer is over its budget.
         """
-        raise NotImplementedError
+        if message.type != MessageType.MESSAGE:
+            self.messageReceived(message)
+        elif message.version == PROGRAM_VERSION:
+            if message.procedure == KeepAliveProcedure.PING:
+                shared = self._shared
+                now = shared.clock.seconds()
+                self._pingBudget.pinged(now, shared.limits, congested=self.congested)
+                self._write(PONG)
+            elif message.procedure == KeepAliveProcedure.PONG:
+                self.heartbeat.answered()
 
     def send(self, data: bytes) -> None:
         """
         Write a packed message, unless this end is closing.
         """
-        if self._reason is None:
+        if self.closing.reason is None:
             self._write(data)
 
     def _write(self, data: bytes) -> None:
@@ -156,125 +307,175 @@ class MessageProtocol(ClosingProtocol):
         else:
             self._outgoing.inject(data)
 
-    def startRelay(
-        self, incoming: MessageFilter, outgoing: MessageFilter, source: MessageProtocol
-    ) -> None:
-        """
-        Make this connection one half of a relay: from now on what comes from the peer goes
-        through a sieve, and is still a sign of life.
-
-        @param incoming: takes what comes from this connection's peer; it must keep back keepalive
-            messages and have them brought to L{keepAliveReceived}.
-        @param outgoing: what else writes to this connection, between whose messages this
-            connection's own have to fit.
-        @param source: the connection that C{outgoing} reads, which is not read while this peer
-            is behind.
-        """
-        self._incoming = incoming
-        self._outgoing = outgoing
-        self._source = source
-        if self._congested:
-            source.pauseReading(CONGESTION)
-        rest = self._reader.takeRest()
-        if rest:
-            self.dataReceived(rest)
-
-    def pauseReading(self, reason: int) -> None:
-        """
-        Read nothing from the peer until L{resumeReading}; its silence proves nothing meanwhile
-        and does not count.
-
-        @param reason: L{CALLS}, L{CONGESTION} or L{TURN}.
-        """
-        if not self._pauses:
-            self._stopReading()
-        self._pauses |= reason
-
-    def resumeReading(self, reason: int) -> None:
-        """
-        A reason for not reading has gone; read on if it was the last.
-        """
-        if self._pauses & reason:
-            self._pauses -= reason
-            if not self._pauses:
-                self._startReading()
-
-    def _stopReading(self) -> None:
-        self.transport.pauseProducing()
-
-    def _startReading(self) -> None:
-        self.transport.resumeProducing()
-
-    @property
-    def readingPaused(self) -> bool:
-        """
-        Whether nothing is read from the peer at present.
-        """
-        return bool(self._pauses)
-
-    def isPausedFor(self, reason: int) -> bool:
-        """
-        @return: whether this is among the reasons why nothing is read from the peer at present.
-        """
-        return bool(self._pauses & reason)
-
-    @property
-    def congested(self) -> bool:
-        """
-        Whether the peer is behind with reading what was written to it.
-        """
-        return self._congested
-
     def pauseProducing(self) -> None:
         """
-        The transport's buffer is full.  See L{IPushProducer}.
+        The transport's buffer is full.
         """
-        self._congested = True
+        self.congested = True
         if self._source is not None:
-            self._source.pauseReading(CONGESTION)
-            if self._pauses & ~TURN:
-                self.setDeadline(
-                    self.factory.limits.stuckTimeout,
+            self._source.pauseReading(Pause.CONGESTION)
+            if self._pauses & ~Pause.TURN:
+                self.closing.setDeadline(
+                    self._shared.limits.stuckTimeout,
                     "it and the other side of the relay did not read on",
                 )
+        self.congestionBegan()
 
     def resumeProducing(self) -> None:
         """
         The transport's buffer is empty again.
         """
-        self._congested = False
+        self.congested = False
+        self._pingBudget.read()
+        # That the peer took what had filled the buffer is a sign of life.  It may have nothing to
+        # say while it reads something long, and the pings that it should answer come after that.
+        heartbeat = self.heartbeat
+        heartbeat.liveness.hear(heartbeat.pacemaker.now)
         if self._source is not None:
-            self.clearDeadline()
-            self._source.clearDeadline()
-            self._source.resumeReading(CONGESTION)
+            self.closing.clearDeadline()
+            self._source.closing.clearDeadline()
+            self._source.resumeReading(Pause.CONGESTION)
+        self.congestionEnded()
 
     def stopProducing(self) -> None:
         """
         The transport takes no more.
         """
 
-    def _end(self, reason: Exception) -> None:
-        super()._end(reason)
-        for sieve in (self._incoming, self._outgoing):
-            if sieve is not None:
-                sieve.stopped = True
+    def pauseReading(self, reason: Pause) -> None:
+        """
+        Read nothing from the peer until L{resumeReading}.  Its silence does not count meanwhile.
+        """
+        if not self._pauses:
+            self.heartbeat.pause()
+            self.transport.pauseProducing()
+        self._pauses |= reason
+
+    def resumeReading(self, reason: Pause) -> None:
+        """
+        A reason for not reading has gone; read on if it was the last.
+        """
+        if self._pauses & reason:
+            self._pauses &= ~reason
+            if not self._pauses:
+                self.heartbeat.resume()
+                self.transport.resumeProducing()
+
+    @property
+    def pauses(self) -> Pause:
+        """
+        Why the peer is not read from at present.
+        """
+        return self._pauses
+
+    def startRelay(
+        self, incoming: MessageFilter, outgoing: MessageFilter, source: Connection
+    ) -> None:
+        """
+        Make this connection one half of a relay.
+
+        @param incoming: takes what comes from the peer; it must keep keepalive messages back and
+            have them brought to L{keepAliveReceived}.
+        @param outgoing: what else writes to this connection, between whose messages this
+            connection's own have to fit.
+        @param source: the connection that C{outgoing} reads, which is not read while this peer
+            is behind.
+        """
+        self.incoming = incoming
+        self._outgoing = outgoing
+        self._source = source
+        self.heartbeat.relay(self._pingBetween, self._isTakingHalfAMessage)
+        if self.congested:
+            source.pauseReading(Pause.CONGESTION)
+        rest = self.reader.takeRest()
+        if rest:
+            self.received(rest)
+
+    def _pingBetween(self) -> None:
+        if self._outgoing is None or not self._outgoing.midMessage:
+            writeNow(self.transport, PING)
+        else:
+            self._outgoing.inject(PING)
+
+    def _isTakingHalfAMessage(self) -> bool:
+        """
+        Whether the peer has read all there is of a message whose rest has yet to come from the
+        other side of the relay.
+        """
+        return self._outgoing is not None and self._outgoing.midMessage and not self.congested
+
+    def disconnect(self, reason: Exception, timeout: float | None = None) -> None:
+        """
+        Close the connection once everything that was written has been sent.
+
+        @param timeout: seconds after which to close it all the same, by default
+            C{limits.closeTimeout}.
+        """
+        if self.closing.begin(reason):
+            self._stop()
+            limit = self._shared.limits.closeTimeout
+            self.closing.abortAfter(limit if timeout is None else timeout)
+            self.transport.loseConnection()
+
+    def abort(self, reason: Exception) -> None:
+        """
+        Close the connection at once, whatever has not been sent.
+        """
+        if self.closing.begin(reason):
+            self._stop()
+        self.transport.abortConnection()
+
+    def _stop(self) -> None:
+        self._stopTimers()
+        for each in (self.incoming, self._outgoing):
+            if each is not None:
+                each.stopped = True
         self.transport.unregisterProducer()
+        self.stopped()
 
     def _stopTimers(self) -> None:
-        super()._stopTimers()
+        self.heartbeat.stop()
         if self._nextTurn is not None:
             self._nextTurn.cancel()
             self._nextTurn = None
 
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
+    def lost(self, failure: Failure) -> None:
         """
-        The transport is gone: take in what had to wait for its turn.
+        The transport is gone.
         """
-        if self._nextTurn is not None and isinstance(reason.value, ConnectionDone):
+        if self._nextTurn is not None and isinstance(failure.value, ConnectionDone):
             # With TLS the end can come in the same read as what was sent before it.
             self._nextTurn.cancel()
             self._nextTurn = None
             while self._takeIn(b""):
                 pass
-        super().connectionLost(reason)
-        self._incoming = self._outgoing = self._source = None
+        self._stopTimers()
+        reason = self.closing.reason = self.explained(self.closing.lost(failure))
+        hooks, self.hooks = self.hooks, None
+        # Without these cycles it takes no garbage collector to free a connection.
+        self.heartbeat.end()
+        self.incoming = self._outgoing = self._source = None
+        try:
+            self.ended(reason)
+            if hooks is not None:
+                self._callHook(hooks.connectionClosed, reason)
+        finally:
+            self.closing.end()
+
+    def opened(self) -> None:
+        """
+        Call the user's C{connectionOpened}.  If it fails, close the connection, as reactors do
+        with what protocols raise.
+        """
+        if self.hooks is not None:
+            error = self._callHook(self.hooks.connectionOpened)
+            if error is not None:
+                self.abort(error)
+
+    def _callHook(self, hook: Callable[..., None], *arguments: object) -> Exception | None:
+        try:
+            hook(*arguments)
+        except Exception as error:
+            self._log.failure("{hook!r} failed", hook=hook)
+            return error
+        return None

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable
-from typing import Protocol
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -21,17 +21,19 @@ from kaproto.wire.message import Message, Status, packError, rpcError
 from kaproto.wire.programs import ErrorCode
 from kaproto.wire.xdr import PackError, XDRError
 
-__all__ = ["Calls", "Connection", "Server"]
+__all__ = ["Caller", "Calls", "Server"]
 
 
-class Connection(Protocol):
+class Caller(Protocol):
     """
     What L{Calls} needs of the connection.
 
     @ivar negotiation: what may be called at present.
+    @ivar hooks: the protocol, which programs are given.
     """
 
     negotiation: ServerNegotiation
+    hooks: Any
 
     def send(self, data: bytes, /) -> None:
         """
@@ -75,8 +77,8 @@ class Calls:
     )
     _log = Logger(observer=BOUNDS)
 
-    def __init__(self, connection: Connection, server: Server) -> None:
-        self._connection: Connection | None = connection
+    def __init__(self, connection: Caller, server: Server) -> None:
+        self._connection: Caller | None = connection
         self._server = server
         self._running: set[Deferred[None]] | None = None
         self._waiting: deque[Message] | None = None
@@ -208,7 +210,7 @@ class Calls:
             raise rpcError(f"unknown procedure: {procedure}")
         assert self._connection is not None
         self._connection.negotiation.check(number, procedure)
-        return program.callReceived(self._connection, procedure, message.payload)
+        return program.callReceived(self._connection.hooks, procedure, message.payload)
 
     def _failed(self, failure: Failure, message: Message) -> None:
         if self._connection is None:

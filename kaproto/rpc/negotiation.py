@@ -1,9 +1,10 @@
 """
 The order in which a connection comes to be open, for both ends, without I/O.
 
-The server's side is a table, L{TRANSITIONS}; the client's is a coroutine, L{negotiate}.
-Authentication comes first, then the feature check by which a client says that it answers pings,
-then C{CONNECT_OPEN}.  That the check comes before is what makes mandatory keepalive possible.
+The server's side is a table, L{TRANSITIONS}, and everything that decides what a client may do next
+stands in this file; the client's side is a coroutine, L{negotiate}.  Authentication comes first,
+then the feature check by which a client says that it answers pings, then C{CONNECT_OPEN}.  That
+the check comes before is what makes mandatory keepalive possible.
 """
 
 from __future__ import annotations
@@ -13,7 +14,13 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Final
 
-from kaproto.errors import LocalProtocolError, RemoteError
+from kaproto.errors import (
+    AuthenticationFailed,
+    ConnectionClosed,
+    LocalProtocolError,
+    RemoteError,
+    RemoteProtocolError,
+)
 from kaproto.interfaces import Admission, IKeepAlivePolicy, OpenRequest, Refused
 from kaproto.limits import Limits
 from kaproto.peer import Peer
@@ -38,12 +45,28 @@ __all__ = [
 class Phase(Enum):
     """
     How far a connection has come, as the server sees it.
+
+    @cvar CONNECTED: the peer has not been accepted by its certificate; no message is looked at.
+    @cvar AUTHENTICATING: it has to log in.
+    @cvar READY: it may open.
+    @cvar REJECTING: its next call is answered with an error, and then the connection is closed.
+    @cvar OPENING: the policy has admitted it, and the backend opens.
+    @cvar OPENED: the backend has opened, and the client has not been told.
+    @cvar OPEN: it may call everything.
+    @cvar DRAINING: the server stops.  Calls that were accepted before are finished.
+    @cvar STOPPING: the same for a client that is not open.  What is under way is answered.
+    @cvar CLOSING: the connection closes when the call that is being answered has been.
     """
 
+    CONNECTED = "connected"
     AUTHENTICATING = "authenticating"
     READY = "ready"
+    REJECTING = "rejecting"
     OPENING = "opening"
+    OPENED = "opened"
     OPEN = "open"
+    DRAINING = "draining"
+    STOPPING = "stopping"
     CLOSING = "closing"
 
 
@@ -52,40 +75,82 @@ class Event(Enum):
     What takes a connection from one L{Phase} to another.
     """
 
+    ACCEPTED = "accepted"
+    LOGIN_NEEDED = "login needed"
     AUTHENTICATED = "authenticated"
+    TURNED_AWAY = "turned away"
     ADMITTED = "admitted"
+    REFUSED = "refused"
     OPENED = "opened"
     OPEN_FAILED = "open failed"
-    REFUSED = "refused"
+    ANSWERED = "answered"
+    STOPPING = "stopping"
     ENDING = "ending"
 
 
 TRANSITIONS: Final[Mapping[Phase, Mapping[Event, Phase]]] = MappingProxyType(
     {
+        Phase.CONNECTED: {
+            Event.ACCEPTED: Phase.READY,
+            Event.LOGIN_NEEDED: Phase.AUTHENTICATING,
+            Event.TURNED_AWAY: Phase.REJECTING,
+            Event.STOPPING: Phase.STOPPING,
+            Event.ENDING: Phase.CLOSING,
+        },
         Phase.AUTHENTICATING: {
             Event.AUTHENTICATED: Phase.READY,
+            Event.STOPPING: Phase.STOPPING,
             Event.ENDING: Phase.CLOSING,
         },
         Phase.READY: {
             Event.ADMITTED: Phase.OPENING,
             Event.REFUSED: Phase.CLOSING,
+            Event.TURNED_AWAY: Phase.REJECTING,
+            Event.STOPPING: Phase.STOPPING,
+            Event.ENDING: Phase.CLOSING,
+        },
+        Phase.REJECTING: {
+            Event.REFUSED: Phase.CLOSING,
+            Event.STOPPING: Phase.STOPPING,
             Event.ENDING: Phase.CLOSING,
         },
         Phase.OPENING: {
-            Event.OPENED: Phase.OPEN,
+            Event.OPENED: Phase.OPENED,
             Event.OPEN_FAILED: Phase.READY,
+            Event.STOPPING: Phase.STOPPING,
+            Event.ENDING: Phase.CLOSING,
+        },
+        Phase.OPENED: {
+            Event.ANSWERED: Phase.OPEN,
+            Event.STOPPING: Phase.STOPPING,
             Event.ENDING: Phase.CLOSING,
         },
         Phase.OPEN: {
+            Event.STOPPING: Phase.DRAINING,
+            Event.ENDING: Phase.CLOSING,
+        },
+        Phase.DRAINING: {
+            Event.STOPPING: Phase.DRAINING,
+            Event.ENDING: Phase.CLOSING,
+        },
+        Phase.STOPPING: {
+            Event.AUTHENTICATED: Phase.STOPPING,
+            Event.OPENED: Phase.STOPPING,
+            Event.OPEN_FAILED: Phase.STOPPING,
+            Event.STOPPING: Phase.STOPPING,
             Event.ENDING: Phase.CLOSING,
         },
         Phase.CLOSING: {
+            Event.AUTHENTICATED: Phase.CLOSING,
+            Event.OPENED: Phase.CLOSING,
+            Event.OPEN_FAILED: Phase.CLOSING,
+            Event.STOPPING: Phase.CLOSING,
             Event.ENDING: Phase.CLOSING,
         },
     }
 )
 """
-Every change of phase there is.  In C{CLOSING} nothing is answered any more.
+Every change of phase there is.
 """
 
 _AUTHENTICATION: Final = frozenset(
@@ -104,6 +169,9 @@ _BEFORE_OPEN: Final = _AUTHENTICATION | {
     Procedure.CONNECT_SUPPORTS_FEATURE,
 }
 
+_IS_OPEN: Final = frozenset({Phase.OPEN, Phase.DRAINING})
+_IS_STOPPING: Final = frozenset({Phase.DRAINING, Phase.STOPPING})
+
 
 def _notOpen() -> RemoteError:
     return rpcError("internal error: hypervisor connection not open", ErrorCode.INTERNAL_ERROR)
@@ -115,18 +183,20 @@ class ServerNegotiation:
 
     @ivar phase: how far it has come.
     @ivar peer: the other end.
+    @ivar full: whether the server had no room for it when it connected.
+    @ivar farewell: why the connection closes, once it is L{Phase.CLOSING}.
     """
 
-    __slots__ = ("_policy", "_refusal", "peer", "phase")
+    __slots__ = ("_openTimeLeft", "_policy", "_rejection", "farewell", "full", "peer", "phase")
 
-    def __init__(self, peer: Peer, policy: IKeepAlivePolicy, *, authenticate: bool) -> None:
-        """
-        @param authenticate: whether the peer has to authenticate.
-        """
+    def __init__(self, peer: Peer, policy: IKeepAlivePolicy) -> None:
         self.peer = peer
-        self.phase = Phase.AUTHENTICATING if authenticate else Phase.READY
+        self.phase = Phase.CONNECTED
+        self.full = False
+        self.farewell: Exception = ConnectionClosed("the client closed the connection")
         self._policy = policy
-        self._refusal: RemoteError | None = None
+        self._rejection: RemoteError | None = None
+        self._openTimeLeft: float | None = None
 
     def advance(self, event: Event) -> None:
         """
@@ -139,29 +209,113 @@ class ServerNegotiation:
             raise LocalProtocolError(f"{event.value} while {self.phase.value}")
         self.phase = phase
 
+    @property
+    def isOpen(self) -> bool:
+        """
+        Whether everything may be called.
+        """
+        return self.phase in _IS_OPEN
+
+    @property
+    def isStopping(self) -> bool:
+        """
+        Whether the connection closes when nothing is under way any more.
+        """
+        return self.phase in _IS_STOPPING
+
+    def accepted(self, limits: Limits, *, login: bool) -> None:
+        """
+        The transport is accepted: by the certificate, or because it needs none.
+
+        @param login: whether the peer has to log in.
+        """
+        full = limits.maxClients if self.full else 0
+        if full:
+            self.reject(
+                rpcError(
+                    f"operation failed: the server has its {full} clients (--max-clients); try "
+                    "later",
+                    ErrorCode.OPERATION_FAILED,
+                ),
+                AuthenticationFailed(f"one more than {full} clients (--max-clients)"),
+            )
+        else:
+            self.advance(Event.LOGIN_NEEDED if login else Event.ACCEPTED)
+
+    def reject(self, error: RemoteError, farewell: Exception) -> None:
+        """
+        Answer the peer's next call with an error, and then close.
+
+        @param farewell: why the connection closes.
+        """
+        self.advance(Event.TURNED_AWAY)
+        self._rejection, self.farewell = error, farewell
+
+    def end(self, farewell: Exception) -> None:
+        """
+        Close the connection when the call that is being answered has been.
+
+        @param farewell: why, unless there is a reason already.
+        """
+        if self.phase is not Phase.CLOSING:
+            self.farewell = farewell
+        self.advance(Event.ENDING)
+
     def messageLimit(self, limits: Limits) -> int:
         """
         @return: the size of the longest message accepted now, in bytes.
         """
-        if self.phase is Phase.AUTHENTICATING:
-            return limits.messageBeforeLogin
-        if self.phase is Phase.OPEN:
+        if self.isOpen:
             return MESSAGE_MAX
+        if self.phase in (Phase.CONNECTED, Phase.AUTHENTICATING):
+            return limits.messageBeforeLogin
         return limits.messageBeforeOpen
+
+    def deadline(self, limits: Limits) -> tuple[float, str, float] | None:
+        """
+        @return: the seconds that the peer has for its next step, what it will not have done by
+            then, and the seconds it had at first; C{None} when there is no such step.
+        """
+        match self.phase:
+            case Phase.CONNECTED:
+                timeout, expected = limits.loginTimeout, "it did not complete the TLS handshake"
+            case Phase.AUTHENTICATING:
+                timeout, expected = limits.loginTimeout, "it did not log in"
+            case Phase.READY | Phase.REJECTING:
+                # It is the sum of all tries: while the backend opens it does not run, and when
+                # that fails it goes on where it was.
+                left = self._openTimeLeft
+                timeout, expected = limits.openTimeout, "it did not open the connection"
+                return timeout if left is None else left, expected, timeout
+            case _:
+                return None
+        return timeout, expected, timeout
+
+    def receive(self) -> None:
+        """
+        A call came: find out whether any may come now.
+
+        @raise RemoteError: the answer to give when none may.
+        @raise RemoteProtocolError: when the peer has not been accepted.
+        """
+        if self.phase is Phase.CONNECTED:
+            raise RemoteProtocolError("a message before its certificate was accepted")
+        if self.phase is Phase.REJECTING and self._rejection is not None:
+            self.advance(Event.REFUSED)
+            raise self._rejection
+        if self.isStopping:
+            raise rpcError("internal error: the server is shutting down", ErrorCode.INTERNAL_ERROR)
 
     def check(self, program: int, procedure: int) -> None:
         """
-        Find out whether a procedure may be called now.
+        A call is about to start: find out whether this one may.
 
         @raise RemoteError: the answer to give when it may not.
         """
-        if self._refusal is not None and self.phase is not Phase.CLOSING:
-            self.advance(Event.REFUSED)
-            raise self._refusal
         remote = program == REMOTE_PROGRAM
         if self.phase is Phase.AUTHENTICATING and not (remote and procedure in _AUTHENTICATION):
             raise rpcError("authentication required")
-        if self.phase is not Phase.OPEN and not (remote and procedure in _BEFORE_OPEN):
+        if not self.isOpen and not (remote and procedure in _BEFORE_OPEN):
             raise _notOpen()
 
     def supportsFeature(self, feature: int) -> bool:
@@ -175,31 +329,33 @@ class ServerNegotiation:
         if feature == Feature.PROGRAM_KEEPALIVE:
             self.peer.asked = True
             return self._policy.advertises(self.peer)
-        if self.phase is not Phase.OPEN:
+        if not self.isOpen:
             raise _notOpen()
         return feature == Feature.REMOTE_CLOSE_CALLBACK
 
-    def openAtOnce(self) -> RemoteError | None:
+    def openAtOnce(self) -> Admission | RemoteError:
         """
         Open without being asked, for programs that know no C{CONNECT_OPEN}.
 
-        @return: C{None}, or the policy's refusal, which answers the peer's first call.
+        @return: the policy's admission, or its refusal, which answers the peer's first call.
         """
         answer = self._policy.admit(self.peer)
         if isinstance(answer, Refused):
-            self._refusal = rpcError(answer.message, ErrorCode.OPERATION_FAILED)
-        else:
-            self.advance(Event.ADMITTED)
-            self.advance(Event.OPENED)
-        return self._refusal
+            refusal = rpcError(answer.message, ErrorCode.OPERATION_FAILED)
+            self.reject(refusal, refusal)
+            return refusal
+        for event in (Event.ADMITTED, Event.OPENED, Event.ANSWERED):
+            self.advance(event)
+        return answer
 
-    def open(self, payload: bytes) -> tuple[OpenRequest, Admission]:
+    def open(self, payload: bytes, timeLeft: float | None = None) -> tuple[OpenRequest, Admission]:
         """
         The peer wants to open.
 
+        @param timeLeft: the seconds it has left to do so, if that is bounded.
         @return: what it wants, and the policy's word.
-        @raise RemoteError: the answer to give when it may not.  The phase tells whether it may
-            try again.
+        @raise RemoteError: the answer to give when it may not.  In L{Phase.CLOSING} the policy
+            has refused it; otherwise it may try again.
         @raise kaproto.wire.xdr.XDRError: when the payload cannot be decoded.
         """
         unpacker = Unpacker(payload)
@@ -214,7 +370,9 @@ class ServerNegotiation:
         self.peer.rule = answer.rule
         if isinstance(answer, Refused):
             self.advance(Event.REFUSED)
-            raise rpcError(answer.message, ErrorCode.OPERATION_FAILED)
+            self.farewell = rpcError(answer.message, ErrorCode.OPERATION_FAILED)
+            raise self.farewell
+        self._openTimeLeft = timeLeft
         self.advance(Event.ADMITTED)
         return request, answer
 

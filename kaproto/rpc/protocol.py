@@ -1,35 +1,30 @@
 """
-The shell that both ends share: a watch on the peer's life, by pings and pongs.
+The protocol that applications subclass, on either end: it has a connection and hooks, and as few
+names as can be.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, Final
+from typing import ClassVar, Final, TypeVar
 
-from twisted.internet.interfaces import IReactorTime
-from twisted.internet.protocol import Factory, connectionDone
-from twisted.logger import Logger
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IFileDescriptorReceiver, IReactorTime
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
-from kaproto.errors import KeepAliveTimeout, PeerFlooded
 from kaproto.keepalive.clock import monotonicClock
-from kaproto.keepalive.heartbeat import Heartbeat, Monitor
+from kaproto.keepalive.heartbeat import Monitor
 from kaproto.keepalive.histogram import Histogram
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.limits import Limits
-from kaproto.logbounds import BOUNDS
-from kaproto.rpc.connection import MessageProtocol
-from kaproto.transport import StreamTransport, writeNow
-from kaproto.wire.filter import MessageFilter
-from kaproto.wire.message import PING, PONG, Message, MessageType
-from kaproto.wire.programs import PROGRAM_VERSION, KeepAliveProcedure
+from kaproto.rpc.connection import Connection
+from kaproto.transport import StreamTransport
+from kaproto.wire.message import PONG
 
-__all__ = ["KeepAliveFactory", "KeepAliveProtocol"]
+__all__ = ["KeepAliveFactory", "KeepAliveProtocol", "connectionOf"]
 
-_SAVED_MAX: Final = 10
-"""
-The most seconds for which the ping budget can be saved up.
-"""
+_C = TypeVar("_C", bound=Connection)
 
 
 class KeepAliveFactory(Factory):
@@ -63,73 +58,84 @@ class KeepAliveFactory(Factory):
         self.roundTrips = Histogram()
 
 
-class KeepAliveProtocol(MessageProtocol):
+_BASES: Final[list[type]] = []
+"""
+The classes that applications subclass.
+"""
+
+_HOOKS: Final = {
+    "makeConnection": "connectionOpened(), which is called when the connection is open",
+    "connectionMade": "connectionOpened(), which is called when the connection is open",
+    "handshakeCompleted": "connectionOpened(), which is called when the connection is open",
+    "connectionLost": "connectionClosed(reason), which is called when it has ended",
+    "dataReceived": "procedures of a Program on a server, or listen() for events on a client",
+    "fileDescriptorReceived": "procedures of a Program: no file descriptors are received here",
+}
+"""
+What the transport calls and no application may define, and what to use instead.
+"""
+
+
+@implementer(IFileDescriptorReceiver)
+class KeepAliveProtocol(Protocol):
     """
     One end of a connection.  Subclass L{kaproto.server.KeepAliveServerProtocol} or
-    L{kaproto.client.KeepAliveClientProtocol}, which say what the messages mean.
+    L{kaproto.client.KeepAliveClientProtocol}.
+
+    A subclass may have any names of its own, and needs to call no C{super()}: what keeps the
+    connection going is not here but on an object that this has.
 
     @ivar factory: the L{KeepAliveFactory} that built it.
     """
 
     factory: KeepAliveFactory
 
-    _log: ClassVar[Logger] = Logger(observer=BOUNDS)
-    _pings = 0
-    _pingsSince = 0.0
-    _pongsUnread = 0
+    _kaprotoConnection: ClassVar[type[Connection]]
+    _kaproto: Connection
 
-    def makeConnection(self, transport: StreamTransport) -> None:
+    def __init_subclass__(cls, *, isBase: bool = False) -> None:
         """
-        Count the peer's appearance as hearing it.
+        @param isBase: whether applications subclass this.
+        @raise TypeError: when a subclass defines what the transport calls; the message names the
+            hook to define instead.
         """
-        self._heartbeat = Heartbeat(
-            transport,
-            PING,
-            died=self._peerDied,
-            pong=PONG,
-            isBetween=self._isBetweenMessages,
-            clock=self.factory.clock,
-        )
-        self._heartbeat.roundTrips = self.factory.roundTrips
-        self._pingsSince = self.factory.seconds()
-        super().makeConnection(transport)
+        super().__init_subclass__()
+        if isBase:
+            _BASES.append(cls)
+            return
+        base = next(each for each in cls.__mro__ if each in _BASES)
+        for name, hook in _HOOKS.items():
+            if getattr(cls, name, None) is not getattr(base, name, None):
+                raise TypeError(
+                    f"{cls.__qualname__} defines {name}, which {base.__name__} needs for itself. "
+                    f"Use {hook}."
+                )
 
-    def dataReceived(self, data: bytes) -> None:
+    def connectionOpened(self) -> None:
         """
-        Take in bytes; whatever they are, they are a sign of life.
+        Called when the connection is open.  Override it.
         """
-        # Heartbeat.heard(), without the cost of a call.
-        heartbeat = self._heartbeat
-        liveness = heartbeat.liveness
-        liveness.heard = heartbeat.pacemaker.now
-        liveness.unanswered = 0
-        if data == PONG and self._incoming is None and self._reader.partial is None:
-            if heartbeat.pingedAt is not None:
-                heartbeat.answered()
-        else:
-            super().dataReceived(data)
 
-    def startKeepAlive(self, keepAlive: KeepAlive) -> None:
+    def connectionClosed(self, reason: Exception) -> None:
         """
-        Ping the peer from now on, in place of any earlier interval and count; a zero in either
-        stops it.
+        Called once when the connection has ended, whether it was ever open or not.  Override it.
+
+        @param reason: as L{whenClosed} gives it.
         """
-        if self._reason is None:
-            self._heartbeat.start(keepAlive)
 
     @property
     def keepAlive(self) -> KeepAlive:
         """
-        The interval and count at which the peer is being pinged, zeros if it is not.
+        The interval and count at which the peer is pinged; zeros if it is not.
         """
-        return self._heartbeat.keepAlive
+        return self._kaproto.heartbeat.keepAlive
 
     @property
     def latency(self) -> float | None:
         """
         Seconds that the latest answer to a ping took; C{None} until there was one.
         """
-        return self._heartbeat.latency
+        return self._kaproto.heartbeat.latency
 
     @property
     def silence(self) -> float:
@@ -137,95 +143,57 @@ class KeepAliveProtocol(MessageProtocol):
         Seconds since the peer was last heard, to the precision of
         L{kaproto.keepalive.pacemaker.TICK}, and only while this process watches anybody.
         """
-        return self._heartbeat.silence
+        return self._kaproto.heartbeat.silence
 
-    def _peerDied(self, reason: KeepAliveTimeout) -> None:
+    def whenClosed(self) -> Deferred[Exception]:
         """
-        The peer is dead.
+        @return: fires, never fails, with the reason once the connection has ended:
+            L{kaproto.errors.KeepAliveTimeout}, L{kaproto.errors.ConnectionClosed},
+            L{kaproto.errors.RemoteProtocolError} or what the transport reported.
         """
-        self.abort(reason)
+        return self._kaproto.closing.whenClosed()
 
-    def startRelay(
-        self, incoming: MessageFilter, outgoing: MessageFilter, source: MessageProtocol
-    ) -> None:
+    def makeConnection(self, transport: StreamTransport) -> None:
         """
-        See L{MessageProtocol.startRelay}; pings have to fit between the messages that are
-        relayed.
+        The transport is connected.
         """
-        self._heartbeat.relay(self._pingBetween, self._isTakingHalfAMessage)
-        super().startRelay(incoming, outgoing, source)
+        self._kaproto = self._kaprotoConnection(transport, self, self.factory)
+        super().makeConnection(transport)  # type: ignore[no-untyped-call]
+        self._kaproto.start()
 
-    def _pingBetween(self) -> None:
-        if self._outgoing is None or not self._outgoing.midMessage:
-            writeNow(self.transport, PING)
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Bytes came from the peer: whatever they are, they are a sign of life.
+        """
+        # Heartbeat.heard(), without the cost of a call.
+        connection = self._kaproto
+        heartbeat = connection.heartbeat
+        liveness = heartbeat.liveness
+        liveness.heard = heartbeat.pacemaker.now
+        liveness.unanswered = 0
+        if data == PONG and connection.incoming is None and connection.reader.partial is None:
+            if heartbeat.pingedAt is not None:
+                heartbeat.answered()
         else:
-            self._outgoing.inject(PING)
+            connection.received(data)
 
-    def _isTakingHalfAMessage(self) -> bool:
+    def fileDescriptorReceived(self, descriptor: int) -> None:
         """
-        Whether the peer has read all there is of a message whose rest has yet to come from the
-        other side of the relay.
+        A file descriptor came from the peer.
         """
-        return self._outgoing is not None and self._outgoing.midMessage and not self._congested
-
-    def keepAliveReceived(self, message: Message) -> None:
-        """
-        A message of the keepalive program came: answer a ping, within the peer's budget.
-
-        @raise RemoteProtocolError: when the peer is over its budget.
-        """
-        if message.type != MessageType.MESSAGE:
-            self.messageReceived(message)
-        elif message.version == PROGRAM_VERSION:
-            if message.procedure == KeepAliveProcedure.PING:
-                self._pingReceived()
-            elif message.procedure == KeepAliveProcedure.PONG:
-                self._heartbeat.answered()
-
-    def _pingReceived(self) -> None:
-        now = self.factory.seconds()
-        limits = self.factory.limits
-        elapsed = now - self._pingsSince
-        if elapsed >= 1:
-            # Pings sent while this side did not read, because it stalled or had a reason not to,
-            # come all at once.
-            self._pingsSince = now
-            self._pings = -limits.pingBudget * min(int(elapsed) - 1, _SAVED_MAX)
-        self._pings += 1
-        if self._pings > limits.pingBudget:
-            raise PeerFlooded(f"more than {limits.pingBudget} pings in a second")
-        if self._congested:
-            self._pongsUnread += 1
-            if self._pongsUnread > limits.unreadPongs:
-                raise PeerFlooded(f"it pings and has not read {limits.unreadPongs} answers")
-        self._write(PONG)
-
-    def _stopReading(self) -> None:
-        self._heartbeat.pause()
-        super()._stopReading()
-
-    def _startReading(self) -> None:
-        self._heartbeat.resume()
-        super()._startReading()
-
-    def resumeProducing(self) -> None:
-        """
-        The transport's buffer is empty again.  That the peer took what had filled it is a sign
-        of life like bytes from it: it may have nothing to say while it reads something long, and
-        the pings it should answer come after that.
-        """
-        self._pongsUnread = 0
-        heartbeat = self._heartbeat
-        heartbeat.liveness.hear(heartbeat.pacemaker.now)
-        super().resumeProducing()
-
-    def _stopTimers(self) -> None:
-        super()._stopTimers()
-        self._heartbeat.stop()
+        self._kaproto.descriptorReceived(descriptor)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
         The transport is gone.
         """
-        super().connectionLost(reason)
-        self._heartbeat.end()
+        self._kaproto.lost(reason)
+
+
+def connectionOf(protocol: KeepAliveProtocol, kind: type[_C]) -> _C:
+    """
+    @return: the connection that a protocol has, for kaproto's own modules.
+    """
+    connection = protocol._kaproto
+    assert isinstance(connection, kind), f"{protocol!r} has a {type(connection).__name__}"
+    return connection

@@ -25,12 +25,11 @@ class Server(KeepAliveServerProtocol):
     Says when it was closed, and why.
     """
 
-    def connectionMade(self) -> None:
+    def connectionClosed(self, reason: Exception) -> None:
         """
-        Wait for the end.
+        Say it.
         """
-        super().connectionMade()
-        self.whenClosed().addCallback(say)
+        say(reason)
 
 
 def say(reason: object) -> None:

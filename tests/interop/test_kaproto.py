@@ -165,7 +165,7 @@ class PingTests(CommandTestCase):
         def write(line: str) -> None:
             lines.append(line)
             for connection in factory.connections:
-                connection.transport.pauseProducing()
+                connection._kaproto.transport.pauseProducing()
 
         command = Ping()
         command.write = write

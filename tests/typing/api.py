@@ -115,12 +115,11 @@ class Link(KeepAliveServerProtocol):
 
     color = "red"
 
-    def closed(self, reason: Exception) -> None:
+    def connectionClosed(self, reason: Exception) -> None:
         """
         Hear of the end.
         """
         assert_type(self.peer, Peer)
-        super().closed(reason)
 
 
 @implementer(IProgram)
@@ -291,7 +290,7 @@ def useServer(reactor: IReactorTime, endpoint: IStreamServerEndpoint) -> KeepAli
     factory.policy = Polite()
     StreamServerEndpointService(endpoint, factory)
     assert_type(factory.counters, Counters)
-    assert_type(factory.connections, set[KeepAliveServerProtocol])
+    assert_type(factory.connections, list[KeepAliveServerProtocol])
     assert_type(factory.drain(), Deferred[None])
     for each in factory.connections:
         assert_type(each.whenClosed(), Deferred[Exception])

@@ -63,8 +63,6 @@ from kaproto.peer import Peer
 from kaproto.policies import MODES, Policy
 from kaproto.policies.rules import RulesPolicy
 from kaproto.program import ApplicationBackend, Program
-from kaproto.rpc.connection import MessageProtocol
-from kaproto.rpc.protocol import KeepAliveProtocol
 from kaproto.rpc.remote import RemoteProgram
 from kaproto.security.authplugin import ScramFileFactory
 from kaproto.security.endpoints import LibvirtTLSParser, TLSClientEndpoint
@@ -87,14 +85,15 @@ VERIFIED = {
     "Gateway",
     "HostEndpoint",
     "IdleReader",
+    "Connection",
     "IntNCodec",
     "KeepAliveClientProtocol",
     "KeepAliveParser",
+    "KeepAliveProtocol",
     "KeepAliveServerProtocol",
     "LibvirtTLSParser",
     "LineCodec",
     "LogBounds",
-    "MessageProtocol",
     "MonotonicClock",
     "NetstringCodec",
     "PasswordFile",
@@ -249,18 +248,17 @@ class ProvidersTests(SynchronousTestCase):
 
     def test_protocols(self) -> None:
         """
-        Connections can be told by their transports to stop writing, and factories build them.
+        Protocols take what transports give them, and their connections can be told to stop writing;
+        factories build them.
         """
-        for protocol in (
-            MessageProtocol(),
-            KeepAliveProtocol(),
-            KeepAliveServerProtocol(),
-            KeepAliveClientProtocol(),
-        ):
-            self.assertTrue(verifyObject(IPushProducer, protocol))
-            self.assertTrue(verifyObject(IFileDescriptorReceiver, protocol))
         for protocol in (KeepAliveServerProtocol(), KeepAliveClientProtocol()):
+            self.assertTrue(verifyObject(IFileDescriptorReceiver, protocol))
             self.assertTrue(verifyObject(IHandshakeListener, protocol))
+        pair = connectedPair(
+            KeepAliveServerFactory(clock=(clock := Clock())), KeepAliveClientFactory(clock=clock)
+        )
+        for connection in (pair.server._kaproto, pair.client._kaproto):
+            self.assertTrue(verifyObject(IPushProducer, connection))
         self.assertTrue(verifyObject(ICertificateChecker, KeepAliveServerProtocol()))
         clock = Clock()
         for factory in (KeepAliveServerFactory(clock=clock), KeepAliveClientFactory(clock=clock)):

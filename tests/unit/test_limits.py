@@ -200,7 +200,7 @@ class ChangeTests(ClockTestCase):
         There is less time to read.
         """
         wire = self.open()
-        wire.protocol.pauseProducing()
+        wire.protocol._kaproto.pauseProducing()
         self.change(unreadTimeout=4)
         self.later(wire, 200)
         self.assertEnds(wire, 4)
@@ -211,11 +211,11 @@ class ChangeTests(ClockTestCase):
         """
         left, right = self.open(), self.open()
         through = MessageFilter(lambda _header: False, lambda _message, _raw: None, print)
-        left.protocol.startRelay(through, through, right.protocol)
-        right.protocol.startRelay(through, through, left.protocol)
-        left.protocol.pauseProducing()
+        left.protocol._kaproto.startRelay(through, through, right.protocol._kaproto)
+        right.protocol._kaproto.startRelay(through, through, left.protocol._kaproto)
+        left.protocol._kaproto.pauseProducing()
         self.change(stuckTimeout=5)
-        right.protocol.pauseProducing()
+        right.protocol._kaproto.pauseProducing()
         self.assertEnds(right, 5)
 
     def test_closeTimeout(self) -> None:
@@ -224,7 +224,7 @@ class ChangeTests(ClockTestCase):
         """
         wire = self.open()
         self.change(closeTimeout=8)
-        wire.protocol.disconnect(ConnectionClosed("enough"))
+        wire.protocol._kaproto.disconnect(ConnectionClosed("enough"))
         self.advance(7.75)
         self.assertFalse(wire.aborted)
         self.advance(0.5)
@@ -246,7 +246,7 @@ class ChangeTests(ClockTestCase):
         Fewer pongs may be left unread.
         """
         wire = self.open()
-        wire.protocol.pauseProducing()
+        wire.protocol._kaproto.pauseProducing()
         self.change(unreadPongs=3)
         wire.feed(PING * 3)
         self.assertFalse(wire.closing)

@@ -7,12 +7,13 @@ from __future__ import annotations
 import time
 
 from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol
+from kaproto.client.connection import ClientConnection
 from kaproto.counters import Counters
 from kaproto.errors import KeepAliveTimeout
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.limits import Limits
 from kaproto.policies import Disable, Mandatory, Optional, Policy
-from kaproto.rpc.connection import CALLS
+from kaproto.rpc.connection import Pause
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
 from kaproto.testing import ConnectedPair
 from kaproto.wire.message import PING, PONG, packMessage
@@ -24,27 +25,30 @@ HOUR = 3600
 LIMITS = Limits()
 
 
-class RawClient(KeepAliveClientProtocol):
+class SilentConnection(ClientConnection):
+    """
+    A connection on which nothing is said by itself.
+    """
+
+    def start(self) -> None:
+        """
+        Say nothing.
+        """
+
+
+class RawClient(KeepAliveClientProtocol, isBase=True):
     """
     A client that says nothing by itself, and keeps what it hears.
     """
 
-    def connectionMade(self) -> None:
-        """
-        Say nothing.
-        """
-        self.heard = b""
+    _kaprotoConnection = SilentConnection
+    heard = b""
 
     def dataReceived(self, data: bytes) -> None:
         """
         Keep it.
         """
         self.heard += data
-
-    def closed(self, reason: Exception) -> None:
-        """
-        Tell nobody.
-        """
 
 
 class RuleTests(ClockTestCase):
@@ -188,10 +192,10 @@ class RuleTests(ClockTestCase):
         While this end does not want to read, the peer's silence does not count.
         """
         pair = self.connect()
-        pair.server.pauseReading(CALLS)
+        pair.server._kaproto.pauseReading(Pause.CALLS)
         pair.advance(60)
         self.assertFalse(pair.serverTransport.disconnected)
-        pair.server.resumeReading(CALLS)
+        pair.server._kaproto.resumeReading(Pause.CALLS)
         pair.blackhole()
         resumed = self.clock.seconds()
         self.dies(pair, resumed + 3)
@@ -203,7 +207,7 @@ class RuleTests(ClockTestCase):
         """
         pair = self.connect()
         pair.client.setKeepAlive(0.5, 4)
-        pair.server.pauseReading(CALLS)
+        pair.server._kaproto.pauseReading(Pause.CALLS)
         pair.blackhole()
         closed = pair.client.whenClosed()
         pair.client.call(Probe.number, Probe.ECHO, bytes(100_000)).addErrback(lambda _: None)
@@ -233,7 +237,7 @@ class RuleTests(ClockTestCase):
             self.assertEqual(self.say(pair, PING), PONG)
             waiting = [packMessage(Probe.message(Probe.LATER))] * (LIMITS.runningCalls + 1)
             self.assertEqual(self.say(pair, *waiting, PING), PONG)
-            pair.server.drain()
+            pair.server._kaproto.drain()
             self.assertEqual(self.say(pair, PING), PONG)
 
     def test_rule6_floodsAreClosed(self) -> None:

@@ -189,11 +189,11 @@ class FactoryTests(ServerTestCase):
         """
         wire = self.connect()
         factory = wire.protocol.factory
-        self.assertEqual(factory.connections, {wire.protocol})
+        self.assertEqual(factory.connections, [wire.protocol])
         other = self.accept(factory)
         self.assertEqual(factory.counters.accepted, 2)
         wire.lose()
-        self.assertEqual(factory.connections, {other.protocol})
+        self.assertEqual(factory.connections, [other.protocol])
 
     def test_peer(self) -> None:
         """
@@ -348,7 +348,7 @@ class OddInputTests(ServerTestCase):
         self.assertEqual(errorOf(wire.ask(long)), NOT_OPEN)
         wire.feed(long._replace(payload=long.payload + bytes(4)))
         self.assertTrue(wire.aborted)
-        self.assertIn("28 to 65536 are allowed", str(wire.protocol._reason))
+        self.assertIn("28 to 65536 are allowed", str(wire.protocol._kaproto.closing.reason))
 
     def test_openWithoutName(self) -> None:
         """
@@ -408,7 +408,7 @@ class OddInputTests(ServerTestCase):
         wire.lose()
         self.assertEqual(clock.getDelayedCalls(), [])
         self.assertLessEqual(len(self.logged()) - before, 1)
-        self.assertEqual(factory.connections, set())
+        self.assertEqual(factory.connections, [])
         self.assertEqual(self.flushLoggedErrors(), [])
 
 
@@ -507,9 +507,9 @@ class ModeTests(ServerTestCase):
         A client that opens twice before it reads anything is refused once.
         """
         wire = self.connect(Mandatory(KEEPALIVE))
-        wire.protocol.pauseProducing()
+        wire.protocol._kaproto.pauseProducing()
         wire.feed(OPEN, OPEN)
-        wire.protocol.resumeProducing()
+        wire.protocol._kaproto.resumeProducing()
         self.assertEqual(len(wire.take()), 1)
         self.counted(wire, refused=1)
         self.assertEqual(len(self.logged()), 1)
@@ -635,7 +635,7 @@ class BrokenPolicyTests(ServerTestCase):
         """
         wire = self.connect(Broken())
         self.assertInternalError(wire.ask(OPEN), "admit")
-        self.assertIs(wire.protocol.negotiation.phase, Phase.READY)
+        self.assertIs(wire.protocol._kaproto.negotiation.phase, Phase.READY)
         self.assertEqual(errorOf(wire.ask(REGISTER)), NOT_OPEN)
         self.advance(10)
         self.assertTrue(wire.aborted)
@@ -956,12 +956,12 @@ class CallTests(ServerTestCase):
         The calls of a client that does not read its replies are not started until it does.
         """
         wire = self.connectOpen()
-        wire.protocol.pauseProducing()
+        wire.protocol._kaproto.pauseProducing()
         wire.feed(Probe.message(Probe.ECHO), Probe.message(Probe.ECHO))
         self.assertEqual(self.probe.calls, [])
         self.assertTrue(wire.reading)
-        wire.protocol.resumeProducing()
-        self.assertFalse(wire.protocol.congested)
+        wire.protocol._kaproto.resumeProducing()
+        self.assertFalse(wire.protocol._kaproto.congested)
         self.assertEqual(len(wire.take()), 2)
 
     def test_unreadReplies(self) -> None:
@@ -970,7 +970,7 @@ class CallTests(ServerTestCase):
         from it, and is then dropped, counted and logged.
         """
         wire = self.connectOpen()
-        wire.protocol.pauseProducing()
+        wire.protocol._kaproto.pauseProducing()
         self.callLater(wire, LIMITS.waitingCalls)
         self.assertFalse(wire.reading)
         self.advance(59)
@@ -987,10 +987,10 @@ class CallTests(ServerTestCase):
         A client that reads again in time has nothing to fear.
         """
         wire = self.connectOpen()
-        wire.protocol.pauseProducing()
+        wire.protocol._kaproto.pauseProducing()
         self.callLater(wire, LIMITS.waitingCalls)
         self.advance(59)
-        wire.protocol.resumeProducing()
+        wire.protocol._kaproto.resumeProducing()
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertTrue(wire.reading)
 
@@ -1002,7 +1002,7 @@ class CallTests(ServerTestCase):
         wire = self.connectOpen(Mandatory(KEEPALIVE), FEATURE_KEEPALIVE)
         self.callLater(wire, LIMITS.runningCalls + LIMITS.waitingCalls)
         self.assertFalse(wire.reading)
-        wire.protocol.pauseProducing()
+        wire.protocol._kaproto.pauseProducing()
         self.answerAll()
         self.advance(61)
         self.assertTrue(wire.aborted)
@@ -1012,10 +1012,10 @@ class CallTests(ServerTestCase):
         A client that reads again, after calling on without reading, still has to open in time.
         """
         wire = self.connect()
-        wire.protocol.pauseProducing()
+        wire.protocol._kaproto.pauseProducing()
         wire.feed(*[AUTH_LIST] * LIMITS.waitingCalls)
         self.advance(5)
-        wire.protocol.resumeProducing()
+        wire.protocol._kaproto.resumeProducing()
         self.advance(6)
         self.assertTrue(wire.aborted)
         wire.lose()
@@ -1080,7 +1080,7 @@ class DeathTests(ServerTestCase):
         """
         wire = self.connectOpen(Mandatory(KEEPALIVE), FEATURE_KEEPALIVE)
         wire.ask(REGISTER)
-        wire.protocol.pauseProducing()
+        wire.protocol._kaproto.pauseProducing()
         self.advance(3.1)
         self.assertTrue(wire.aborted)
         self.assertEqual(wire.taken(), PING * 2)
@@ -1136,7 +1136,7 @@ class BudgetTests(ServerTestCase):
         A client that pings and does not read is dropped, counted and logged once.
         """
         wire = self.connectOpen()
-        wire.protocol.pauseProducing()
+        wire.protocol._kaproto.pauseProducing()
         wire.feed(PING * 65)
         self.turns()
         self.assertTrue(wire.aborted)
@@ -1224,7 +1224,7 @@ class DrainTests(ServerTestCase):
         wire = self.connectOpen()
         self.callLater(wire, 1)
         wire.protocol.factory.drain()
-        wire.protocol.pauseProducing()
+        wire.protocol._kaproto.pauseProducing()
         wire.feed(Probe.message(Probe.ECHO))
         self.assertEqual(wire.take(), [])
 
@@ -1234,9 +1234,11 @@ class DrainTests(ServerTestCase):
         none once the connection is lost.
         """
         wire = self.connectOpen()
+        self.callLater(wire, 1)
+        wire.protocol._kaproto.drain()
         before = len(self.clock.getDelayedCalls())
-        wire.protocol.relayedCallAnswered()
-        wire.protocol.relayedCallAnswered()
+        wire.protocol._kaproto.relayedCallAnswered()
+        wire.protocol._kaproto.relayedCallAnswered()
         self.assertEqual(len(self.clock.getDelayedCalls()), before + 1)
         wire.lose()
         self.assertEqual(len(self.clock.getDelayedCalls()), before)
@@ -1279,11 +1281,11 @@ class DrainTests(ServerTestCase):
         wire = self.connectOpen()
         self.backend.session.idle = False
         wire.protocol.factory.drain()
-        wire.protocol.relayedCallAnswered()
+        wire.protocol._kaproto.relayedCallAnswered()
         self.clock.advance(0)
         self.assertFalse(wire.closing)
         self.backend.session.idle = True
-        wire.protocol.relayedCallAnswered()
+        wire.protocol._kaproto.relayedCallAnswered()
         self.clock.advance(0)
         self.assertTrue(wire.closing)
 
@@ -1363,7 +1365,7 @@ class DrainTests(ServerTestCase):
         The session learns why its connection is gone.
         """
         wire = self.connectOpen()
-        wire.protocol.abort(DeadlineMissed("it did not sing", 3))
+        wire.protocol._kaproto.abort(DeadlineMissed("it did not sing", 3))
         wire.lose()
         self.assertEqual(
             [str(reason) for reason in self.backend.session.reasons], ["it did not sing within 3 s"]

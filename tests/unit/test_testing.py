@@ -11,6 +11,7 @@ from twisted.internet.task import Clock
 from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol
 from kaproto.errors import ConnectionClosed, KeepAliveTimeout
 from kaproto.policies import Mandatory
+from kaproto.rpc.serverconnection import ServerConnection
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
 from kaproto.testing import ConnectedPair, MemoryTransport, Sent, connectedPair
 from kaproto.wire.message import PING, PONG, packMessage
@@ -55,7 +56,7 @@ class ConnectedPairTests(TestingTestCase):
         pair = self.connect()
         self.assertTrue(pair.client.isAlive())
         self.assertIs(pair.clock, self.clock)
-        self.assertEqual(pair.server.factory.connections, {pair.server})
+        self.assertEqual(list(pair.server.factory.connections), [pair.server])
         self.assertEqual(str(pair.server.peer), "tcp 127.0.0.1:54321")
         self.assertEqual(pair.clientTransport.getPeer().port, 16509)  # type: ignore[attr-defined]
 
@@ -112,7 +113,7 @@ class ConnectedPairTests(TestingTestCase):
         pair = self.connect()
         before = len(pair.sent)
         self.clock.advance(2.5)
-        pair.server.send(PING)
+        pair.server._kaproto.send(PING)
         pair.flush()
         self.assertEqual(pair.sent[before:], [Sent(2.5, "server", PING), Sent(2.5, "client", PONG)])
         self.assertEqual(pair.writtenBy("client")[-1], (2.5, PONG))
@@ -201,15 +202,19 @@ class MemoryTransportTests(TestingTestCase):
         """
         pair = self.connect()
         paused: list[None] = []
-        hold = pair.server.pauseProducing
-        self.patch(pair.server, "pauseProducing", lambda: paused.append(hold()))
+        begins = ServerConnection.congestionBegan
+        self.patch(
+            ServerConnection,
+            "congestionBegan",
+            lambda connection: paused.append(begins(connection)),
+        )
         pair.clientTransport.pauseProducing()
         self.assertFalse(pair.clientTransport.reading)
         chunk = packMessage(Probe.message(1, bytes(BUFFER_SIZE - 28))._replace(type=2))
-        pair.server.send(chunk)
+        pair.server._kaproto.send(chunk)
         self.assertFalse(pair.server.congested)
-        pair.server.send(chunk)
-        pair.server.send(chunk)
+        pair.server._kaproto.send(chunk)
+        pair.server._kaproto.send(chunk)
         self.assertTrue(pair.server.congested)
         self.assertEqual(len(paused), 1)
         pair.flush()
@@ -224,12 +229,12 @@ class MemoryTransportTests(TestingTestCase):
         """
         pair = self.connect()
         chunk = packMessage(Probe.message(1, bytes(BUFFER_SIZE))._replace(type=2))
-        pair.server.send(chunk)
+        pair.server._kaproto.send(chunk)
         self.assertTrue(pair.server.congested)
         pair.serverTransport.unregisterProducer()
         pair.flush()
         self.assertTrue(pair.server.congested)
-        pair.server.send(chunk)
+        pair.server._kaproto.send(chunk)
         pair.flush()
         self.assertTrue(pair.client.isAlive())
 

@@ -57,7 +57,7 @@ class _Orders(LineOnlyReceiver):
         connection.whenClosed().addCallback(
             lambda reason: _tell(name, "closed", kind=type(reason).__name__, reason=str(reason))
         )
-        port = connection.transport.getHost().port  # type: ignore[attr-defined]
+        port = connection.transport.getHost().port  # type: ignore[union-attr]
         _tell(name, "open", port=port)
 
     async def _call(self, name: str, program: int, procedure: int) -> None:

@@ -312,7 +312,7 @@ class Attacker:
         if case.state != "mid" or far is None or subject.near.ending or far.ending:
             return False
         before = len(subject.near.written)
-        sieve = subject.near.protocol._outgoing
+        sieve = subject.near.protocol._kaproto._outgoing
         waiting = b"".join((sieve is not None and sieve._injected) or ())
         rest = bytes(68)
         far.feed(rest)
@@ -370,7 +370,7 @@ class Attacker:
             require(not rest or near.ending, "half a frame was written")
             if target.toServer:
                 self._checkReplies(written, bytes(said))
-        reason = near.protocol._reason
+        reason = near.protocol._kaproto.closing.reason
         outcomes[f"ended with {type(reason).__name__}" if near.ending else "survived"] += 1
         self._result(target, subject)
         return looked
@@ -395,7 +395,10 @@ class Attacker:
         """
         @return: all that came of an attack, once the connection is gone and nothing is left.
         """
-        reasons = [repr(tap.protocol._reason) if tap.ending else "open" for tap in subject.taps]
+        reasons = [
+            repr(tap.protocol._kaproto.closing.reason) if tap.ending else "open"
+            for tap in subject.taps
+        ]
         written = [bytes(tap.written) for tap in subject.taps]
         self._end(target, subject)
         return (*reasons, *written)
@@ -421,7 +424,7 @@ class Attacker:
         for tap in subject.taps:
             require(not tap.wrongs, "\n".join(tap.wrongs))
             require(tap.lost, "the other side has not been closed")
-            reason = tap.protocol._reason
+            reason = tap.protocol._kaproto.closing.reason
             require(isinstance(reason, Exception), "closed without a reason")
         for waiting in subject.waiting:
             require(waiting.called, "somebody is waiting for ever")

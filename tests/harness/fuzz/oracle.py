@@ -226,7 +226,7 @@ class Judge:
         The connection must have been closed for a reason.
         """
         require(self.over, f"it should be closed ({why})")
-        reason = self.subject.near.protocol._reason
+        reason = self.subject.near.protocol._kaproto.closing.reason
         require(isinstance(reason, kind), f"closed with {reason!r}, not {kind.__name__}")
         self.outcomes[f"closed: {why}"] += 1
 
@@ -234,7 +234,9 @@ class Judge:
         """
         The connection must not have been closed.
         """
-        require(not self.over, f"closed with {self.subject.near.protocol._reason!r}")
+        require(
+            not self.over, f"closed with {self.subject.near.protocol._kaproto.closing.reason!r}"
+        )
         self.outcomes[outcome] += 1
 
     def keepAlive(self, frame: Wire) -> None:
@@ -472,7 +474,7 @@ class ClientJudge(Judge):
         if reply.procedure == OPEN and reply.status:
             require(self.over, "a client that may not open closes")
         if self.over:
-            reason = self.subject.near.protocol._reason
+            reason = self.subject.near.protocol._kaproto.closing.reason
             self.closed(type(reason).__name__)
         else:
             self.outcomes["taken"] += 1
@@ -582,7 +584,7 @@ class RelayJudge(Judge):
         if not self._queueing:
             return self.frames()
         require(not self.written(), "something was written in the middle of a frame")
-        sieve = self.subject.near.protocol._outgoing
+        sieve = self.subject.near.protocol._kaproto._outgoing
         waiting = list((sieve and sieve._injected) or ())
         new = [each for data in waiting[len(self.queue) :] for each in cutAll(data)[0]]
         self.queue = waiting

@@ -30,7 +30,7 @@ from kaproto.errors import KeepAliveTimeout
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.keepalive.pacemaker import STALL, TICK, Pacemaker
 from kaproto.limits import Limits
-from kaproto.rpc.connection import CALLS
+from kaproto.rpc.connection import Pause
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
 from kaproto.wire.message import PING, PONG, packMessage
 from tests.harness.fuzz import machineSettings
@@ -292,7 +292,7 @@ class Connection:
         The reactor reads the socket.
         """
         self.observe()
-        if self.socket and not self.protocol.readingPaused and not self.tap.ending:
+        if self.socket and not bool(self.protocol._kaproto.pauses) and not self.tap.ending:
             data, self.socket = bytes(self.socket), bytearray()
             self.tap.protocol.dataReceived(data)
             self.happenings.append(Heard())
@@ -312,8 +312,10 @@ class Connection:
             self._ended = True
             account = Account.of(self.happenings)
             assert account.mayDie, f"dead too early: {account}"
-            assert not self.socket or self.protocol.readingPaused, "dead with bytes to be read"
-            reason = self.protocol._reason
+            assert not self.socket or bool(self.protocol._kaproto.pauses), (
+                "dead with bytes to be read"
+            )
+            reason = self.protocol._kaproto.closing.reason
             assert isinstance(reason, KeepAliveTimeout), reason
             assert account.terms is not None
             assert (reason.interval, reason.count) == (
@@ -328,7 +330,7 @@ class Connection:
         See what should have been done by now.
         """
         self.observe()
-        if self.tap.ending or self.protocol.readingPaused or self.socket:
+        if self.tap.ending or bool(self.protocol._kaproto.pauses) or self.socket:
             return
         account = Account.of(self.happenings)
         assert not account.mustHavePinged, f"no ping: {account}"
@@ -379,7 +381,7 @@ class Process(RuleBasedStateMachine):
         Time has passed, and counts where this end is reading.
         """
         for each in self.connections:
-            paused = each.protocol.readingPaused
+            paused = bool(each.protocol._kaproto.pauses)
             each.happenings.append(Passed(0, 0) if paused else Passed(least, most))
 
     @initialize(first=INTERVALS, second=INTERVALS, count=COUNTS)
@@ -439,7 +441,7 @@ class Process(RuleBasedStateMachine):
         """
         connection = self.connections[who]
         terms = Account.of(connection.happenings).terms
-        if terms is None or connection.tap.ending or connection.protocol.readingPaused:
+        if terms is None or connection.tap.ending or bool(connection.protocol._kaproto.pauses):
             return
         for _step in range(400):
             account = Account.of(connection.happenings)
@@ -505,7 +507,7 @@ class Process(RuleBasedStateMachine):
         """
         connection = self.connections[who]
         if not connection.tap.ending:
-            connection.protocol.startKeepAlive(KeepAlive(interval, count))
+            connection.protocol._kaproto.startKeepAlive(KeepAlive(interval, count))
             connection.happenings.append(Started(interval, count))
 
     @rule(who=WHO, zero=st.sampled_from(((0, 5), (5, 0))))
@@ -515,7 +517,7 @@ class Process(RuleBasedStateMachine):
         """
         connection = self.connections[who]
         if not connection.tap.ending:
-            connection.protocol.startKeepAlive(KeepAlive(*zero))
+            connection.protocol._kaproto.startKeepAlive(KeepAlive(*zero))
             connection.happenings.append(Stopped())
 
     @rule(who=WHO)
@@ -526,11 +528,11 @@ class Process(RuleBasedStateMachine):
         connection = self.connections[who]
         if connection.tap.ending:
             return
-        if connection.protocol.readingPaused:
-            connection.protocol.resumeReading(CALLS)
+        if bool(connection.protocol._kaproto.pauses):
+            connection.protocol._kaproto.resumeReading(Pause.CALLS)
             self.read()
         else:
-            connection.protocol.pauseReading(CALLS)
+            connection.protocol._kaproto.pauseReading(Pause.CALLS)
 
     @rule(who=WHO)
     def congest(self, who: int) -> None:

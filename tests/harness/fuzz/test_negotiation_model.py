@@ -519,7 +519,7 @@ class ClientModel(RuleBasedStateMachine):
             assert self.gone
         else:
             assert self.supported
-            assert len(self.protocol._heartbeat.pacemaker) == int(interval > 0)
+            assert len(self.protocol._kaproto.heartbeat.pacemaker) == int(interval > 0)
 
     @rule()
     def work(self) -> None:
@@ -533,7 +533,7 @@ class ClientModel(RuleBasedStateMachine):
             assert number in self.results, "it cannot be called yet, or any more"
             self.expected[number] = self.results[number]
         else:
-            self.calls[self.protocol._replies.serial - 1] = done
+            self.calls[self.protocol._kaproto._replies.serial - 1] = done
             self.expected[number] = None
 
     @precondition(lambda self: self.calls and not self.gone)
@@ -565,7 +565,7 @@ class ClientModel(RuleBasedStateMachine):
         """
         self.look()
         assert not self.tap.wrongs, self.tap.wrongs
-        assert self.tap.ending == self.gone, self.protocol._reason
+        assert self.tap.ending == self.gone, self.protocol._kaproto.closing.reason
         frames = cutAll(bytes(self.tap.written))[0]
         own = [frame.procedure for frame in frames if frame.kind == 0 and frame.procedure != 59]
         assert own == list(self.ORDER[: len(own)])

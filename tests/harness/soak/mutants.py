@@ -10,12 +10,11 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from kaproto.keepalive.liveness import KeepAlive, Liveness, Verdict
 from kaproto.keepalive.pacemaker import Pacemaker
-from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
+from kaproto.rpc.serverconnection import ServerConnection
 
 __all__ = ["MUTANTS"]
 
@@ -30,19 +29,17 @@ def _replace(owner: type, name: str, value: object) -> None:
     setattr(owner, name, value)
 
 
-def _afterwards(action: Callable[[KeepAliveServerProtocol], None]) -> None:
+def _afterwards(action: Callable[[ServerConnection], None]) -> None:
     """
     Do something after a connection has gone.
     """
-    original = KeepAliveServerFactory.connectionGone
+    original = ServerConnection.ended
 
-    def connectionGone(
-        factory: KeepAliveServerFactory, connection: KeepAliveServerProtocol
-    ) -> None:
-        original(factory, connection)
+    def ended(connection: ServerConnection, reason: Exception) -> None:
+        original(connection, reason)
         action(connection)
 
-    _replace(KeepAliveServerFactory, "connectionGone", connectionGone)
+    _replace(ServerConnection, "ended", ended)
 
 
 def entries() -> None:
@@ -64,8 +61,8 @@ def timers() -> None:
     It leaves a timer for each connection.
     """
 
-    def wait(connection: KeepAliveServerProtocol) -> None:
-        connection.factory.clock.callLater(3600, int)
+    def wait(connection: ServerConnection) -> None:
+        connection._server.clock.callLater(3600, int)
 
     _afterwards(wait)
 
@@ -76,7 +73,7 @@ def descriptors() -> None:
     """
     number = itertools.count()
 
-    def keepOpen(_connection: KeepAliveServerProtocol) -> None:
+    def keepOpen(_connection: ServerConnection) -> None:
         if next(number) % 10 == 0:
             os.dup(0)
 
@@ -87,17 +84,15 @@ def traceback() -> None:
     """
     It fails when one connection in ten is lost.
     """
-    original = KeepAliveServerProtocol.connectionLost
+    original = ServerConnection.lost
     number = itertools.count()
 
-    def connectionLost(
-        connection: KeepAliveServerProtocol, reason: Failure = connectionDone
-    ) -> None:
-        original(connection, reason)
+    def lost(connection: ServerConnection, failure: Failure) -> None:
+        original(connection, failure)
         if next(number) % 10 == 0:
             raise ZeroDivisionError
 
-    _replace(KeepAliveServerProtocol, "connectionLost", connectionLost)
+    _replace(ServerConnection, "lost", lost)
 
 
 def _stretched(factor: float) -> None:

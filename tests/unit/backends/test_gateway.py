@@ -82,14 +82,14 @@ class Answering(FarEnd):
 
     procedure = Procedure.CONNECT_OPEN
 
-    def messageReceived(self, message: Message) -> None:
+    def answers(self, message: Message) -> bool:
         """
         Answer.
         """
         if message.procedure == self.procedure:
             self.answer(message)
-        else:
-            super().messageReceived(message)
+            return True
+        return False
 
     def answer(self, message: Message) -> None:
         """
@@ -113,7 +113,7 @@ class Listening(Answering):
         Say that it is so.
         """
         self.asked.append(message.payload)
-        self.send(message.reply())
+        self.write(message.reply())
 
 
 class OpenTestCase(SynchronousTestCase):
@@ -198,7 +198,7 @@ class OpenTestCase(SynchronousTestCase):
         """
         The timer that runs for a client which has not opened.
         """
-        deadline = self.wire.protocol._deadline
+        deadline = self.wire.protocol._kaproto.closing._deadline
         return deadline._call if isinstance(deadline, Deadline) else deadline
 
     @property
@@ -280,7 +280,7 @@ class OpenTests(OpenTestCase):
                 Answer with an error.
                 """
                 error = packError(RemoteError(39, 7, "unknown procedure: 60"))
-                self.send(message.reply(error, Status.ERROR))
+                self.write(message.reply(error, Status.ERROR))
 
         self.upstream.factory.protocol = Old
         self.assertOpens()
@@ -448,7 +448,7 @@ class FailureTests(OpenTestCase):
                 Answer with an error.
                 """
                 error = packError(RemoteError(5, 0, "no connection driver available", 1))
-                self.send(message.reply(error, Status.ERROR))
+                self.write(message.reply(error, Status.ERROR))
 
         self.upstream.factory.protocol = Refusing
         answer = self.refusal(self.ask(OPEN))
@@ -491,7 +491,7 @@ class FailureTests(OpenTestCase):
         """
         types = Packer().uint32(1).int32(AuthType.SASL).packed()
         said = self.failing(
-            lambda far, message: far.send(message.reply(types)), Procedure.AUTH_LIST
+            lambda far, message: far.write(message.reply(types)), Procedure.AUTH_LIST
         )
         self.assertIn("authentication by sasl", said)
 
@@ -499,7 +499,7 @@ class FailureTests(OpenTestCase):
         """
         One that sends what is no message cannot be opened.
         """
-        said = self.failing(lambda far, _message: far.send(bytes(28)), Procedure.CONNECT_OPEN)
+        said = self.failing(lambda far, _message: far.write(bytes(28)), Procedure.CONNECT_OPEN)
         self.assertIn("a message of 0 bytes", said)
 
     def test_closed(self) -> None:
@@ -525,7 +525,7 @@ class FailureTests(OpenTestCase):
                 """
                 Open and close.
                 """
-                self.send(message.reply())
+                self.write(message.reply())
                 self.transport.loseConnection()
 
         self.upstream.factory.protocol = Fickle
@@ -551,9 +551,9 @@ class FreedTests(SynchronousTestCase):
         parties = ThreeParties(None, KeepAlive(5, 5))
         near, _far = parties.opened()
         self.assertEqual(self.relays(), others + 1)
-        near.disconnect(ConnectionClosed("enough"))
+        near._kaproto.disconnect(ConnectionClosed("enough"))
         parties.flush()
-        self.assertEqual(parties.factory.connections, set())
+        self.assertEqual(parties.factory.connections, [])
         self.assertEqual(self.relays(), others)
 
     def relays(self) -> int:
@@ -577,7 +577,7 @@ class ClientGoneTests(OpenTestCase):
         self.parties.flush()
         self.assertNobodyUpstream()
         self.assertEqual(self.warnings, [])
-        self.assertEqual(self.parties.factory.connections, set())
+        self.assertEqual(self.parties.factory.connections, [])
 
     def test_connecting(self) -> None:
         """

@@ -41,6 +41,7 @@ from kaproto.wire.xdr import Packer
 from tests.strategies import garbage, messages, pieces
 from tests.support_gateway import (
     DESCRIPTION,
+    FarConnection,
     FarEnd,
     NearEnd,
     ThreeParties,
@@ -110,7 +111,7 @@ class RelayTestCase(SynchronousTestCase):
         for pair in (parties.toClient, parties.toUpstream):
             self.assertTrue(pair.clientTransport.disconnected)
             self.assertTrue(pair.serverTransport.disconnected)
-        self.assertEqual(parties.factory.connections, set())
+        self.assertEqual(parties.factory.connections, [])
         self.assertEqual(parties.clock.getDelayedCalls(), [])
 
 
@@ -236,7 +237,7 @@ class PassingTests(RelayTestCase):
         parties = ThreeParties()
         event = Message(REMOTE_PROGRAM, 1, 318, MessageType.MESSAGE, 1, Status.OK, b"early")
 
-        class Eager(FarEnd):
+        class EagerConnection(FarConnection):
             """
             Sends an event as soon as it is open.
             """
@@ -245,10 +246,18 @@ class PassingTests(RelayTestCase):
                 """
                 Send it in one go with the answer.
                 """
-                if self.session is not None and not self.scripted:
-                    self.scripted = True
-                    self.write(event)
+                end = cast(FarEnd, self.hooks)
+                if self.session is not None and not end.scripted:
+                    end.scripted = True
+                    end.write(event)
                 super().callAnswered()
+
+        class Eager(FarEnd):
+            """
+            Has such a connection.
+            """
+
+            _kaprotoConnection = EagerConnection
 
         parties.upstream.factory.protocol = Eager
         near = parties.connect()

@@ -628,7 +628,7 @@ class CallTests(ClientTestCase):
         After 2^32 calls the serials begin again.
         """
         wire = self.connectOpen()
-        wire.protocol._replies.serial = 2**32 - 1
+        wire.protocol._kaproto._replies.serial = 2**32 - 1
         results = [wire.protocol.call(Probe.number, 1) for _time in range(2)]
         asked = wire.take()
         self.assertEqual([each.serial for each in asked], [2**32 - 1, 0])
@@ -1091,7 +1091,7 @@ class CloseTests(ClientTestCase):
         wire.protocol.whenClosed().addCallback(lambda _reason: order.append("closed"))
         wire.protocol.call(Probe.number, 1).addErrback(lambda _failure: order.append("call"))
         early = wire.protocol.whenClosed()
-        wire.protocol.abort(ConnectionClosed("enough"))
+        wire.protocol._kaproto.abort(ConnectionClosed("enough"))
         self.assertNoResult(early)
         wire.lose()
         self.assertEqual(order, ["call", "closed"])
@@ -1148,7 +1148,7 @@ class CloseTests(ClientTestCase):
         """
         wire = self.connectOpen()
         wire.feed(closing(1))
-        wire.protocol.abort(KeepAliveTimeout(1, 2, 3))
+        wire.protocol._kaproto.abort(KeepAliveTimeout(1, 2, 3))
         wire.lose()
         self.assertIsInstance(self.successResultOf(wire.protocol.whenClosed()), KeepAliveTimeout)
 

@@ -36,7 +36,7 @@ class DeadlineTests(SynchronousTestCase):
         def expire() -> None:
             self.expired.append(clock.seconds())
 
-        return Deadline(clock, clock.seconds, seconds, expire, isUnread)
+        return Deadline(clock, seconds, expire, isUnread)
 
     def advance(self, seconds: float) -> None:
         """

@@ -19,8 +19,8 @@ from kaproto.errors import (
     ConnectionClosed,
     RemoteProtocolError,
 )
-from kaproto.rpc.connection import CALLS, CONGESTION, MessageProtocol
-from kaproto.rpc.protocol import KeepAliveFactory, KeepAliveProtocol
+from kaproto.rpc.connection import Connection, Pause
+from kaproto.rpc.protocol import KeepAliveFactory
 from kaproto.wire.filter import MessageFilter
 from kaproto.wire.message import (
     HEADER_SIZE,
@@ -135,7 +135,7 @@ class FramingTests(ProtocolTestCase):
         class Obedient(Plain):
             def messageReceived(self, message: Message) -> None:
                 super().messageReceived(message)
-                self.disconnect(ConnectionClosed("as you wish"))
+                self._kaproto.disconnect(ConnectionClosed("as you wish"))
 
         wire = self.plain(Obedient)
         wire.feed(HELLO, HELLO)
@@ -188,12 +188,11 @@ class FramingTests(ProtocolTestCase):
 
     def test_subclassMustReceive(self) -> None:
         """
-        The base classes do not know what messages mean, and this one not even those that are
-        about keepalive.
+        The base class does not know what messages mean, and what to do first.
         """
-        wire = self.plain(KeepAliveProtocol)
-        self.assertRaises(NotImplementedError, wire.feed, HELLO)
-        self.assertRaises(NotImplementedError, MessageProtocol().keepAliveReceived, HELLO)
+        connection = self.plain().protocol._kaproto
+        self.assertRaises(NotImplementedError, Connection.start, connection)
+        self.assertRaises(NotImplementedError, Connection.messageReceived, connection, HELLO)
 
     @given(st.data())
     def test_garbage(self, data: st.DataObject) -> None:
@@ -205,7 +204,7 @@ class FramingTests(ProtocolTestCase):
         factory = KeepAliveFactory(cast(IReactorTime, clock))
         factory.protocol = Plain
         wire = Wire(cast(Plain, factory.buildProtocol(None)))
-        wire.protocol.startKeepAlive(KEEPALIVE)
+        wire.protocol._kaproto.startKeepAlive(KEEPALIVE)
         for piece in data.draw(garbage().flatmap(pieces)):
             wire.feed(piece)
         if wire.closing:
@@ -271,7 +270,7 @@ class TurnTests(ProtocolTestCase):
         A peer that is not read because others have their turn is watched again afterwards.
         """
         wire = self.plain()
-        wire.protocol.startKeepAlive(KEEPALIVE)
+        wire.protocol._kaproto.startKeepAlive(KEEPALIVE)
         wire.feed(PONG * (TURN_MAX + 1))
         self.turns()
         self.advance(KEEPALIVE.interval + 0.25)
@@ -294,7 +293,7 @@ class TurnTests(ProtocolTestCase):
         """
         wire = self.plain()
         wire.feed(*self.many(2 * TURN_MAX))
-        wire.protocol.disconnect(ConnectionClosed("enough"))
+        wire.protocol._kaproto.disconnect(ConnectionClosed("enough"))
         self.turns()
         self.assertEqual(len(wire.protocol.messages), TURN_MAX)
 
@@ -331,17 +330,17 @@ class ReadingTests(ProtocolTestCase):
         the silence goes on from where it was.
         """
         wire = self.plain()
-        wire.protocol.startKeepAlive(KEEPALIVE)
+        wire.protocol._kaproto.startKeepAlive(KEEPALIVE)
         self.advance(0.5)
-        wire.protocol.pauseReading(CALLS)
+        wire.protocol._kaproto.pauseReading(Pause.CALLS)
         self.assertFalse(wire.reading)
-        self.assertTrue(wire.protocol.readingPaused)
-        self.assertTrue(wire.protocol.isPausedFor(CALLS))
+        self.assertTrue(bool(wire.protocol._kaproto.pauses))
+        self.assertTrue(wire.protocol._kaproto.pauses & Pause.CALLS)
         self.advance(100)
         self.assertEqual(wire.taken(), b"")
-        wire.protocol.resumeReading(CALLS)
+        wire.protocol._kaproto.resumeReading(Pause.CALLS)
         self.assertTrue(wire.reading)
-        self.assertFalse(wire.protocol.isPausedFor(CALLS))
+        self.assertFalse(wire.protocol._kaproto.pauses & Pause.CALLS)
         self.advance(0.25)
         self.assertEqual(wire.taken(), b"")
         self.advance(0.5)
@@ -352,13 +351,13 @@ class ReadingTests(ProtocolTestCase):
         An end reads again when the last reason for not reading has gone.
         """
         wire = self.plain()
-        wire.protocol.resumeReading(CALLS)
-        wire.protocol.pauseReading(CALLS)
-        wire.protocol.pauseReading(CALLS)
-        wire.protocol.pauseReading(CONGESTION)
-        wire.protocol.resumeReading(CALLS)
+        wire.protocol._kaproto.resumeReading(Pause.CALLS)
+        wire.protocol._kaproto.pauseReading(Pause.CALLS)
+        wire.protocol._kaproto.pauseReading(Pause.CALLS)
+        wire.protocol._kaproto.pauseReading(Pause.CONGESTION)
+        wire.protocol._kaproto.resumeReading(Pause.CALLS)
         self.assertFalse(wire.reading)
-        wire.protocol.resumeReading(CONGESTION)
+        wire.protocol._kaproto.resumeReading(Pause.CONGESTION)
         self.assertTrue(wire.reading)
 
     def test_congested(self) -> None:
@@ -366,22 +365,22 @@ class ReadingTests(ProtocolTestCase):
         The transport tells when the peer is behind with reading, and when it no longer is.
         """
         wire = self.plain()
-        self.assertIs(wire.transport.producer, wire.protocol)
+        self.assertIs(wire.transport.producer, wire.protocol._kaproto)
         self.assertTrue(wire.transport.streaming)
-        wire.protocol.pauseProducing()
-        self.assertTrue(wire.protocol.congested)
-        wire.protocol.resumeProducing()
-        self.assertFalse(wire.protocol.congested)
+        wire.protocol._kaproto.pauseProducing()
+        self.assertTrue(wire.protocol._kaproto.congested)
+        wire.protocol._kaproto.resumeProducing()
+        self.assertFalse(wire.protocol._kaproto.congested)
 
     def test_readingIsLife(self) -> None:
         """
         A peer that takes what had filled the buffer is alive, even if it says nothing.
         """
         wire = self.plain()
-        wire.protocol.startKeepAlive(KEEPALIVE)
+        wire.protocol._kaproto.startKeepAlive(KEEPALIVE)
         self.advance(2.5)
-        wire.protocol.pauseProducing()
-        wire.protocol.resumeProducing()
+        wire.protocol._kaproto.pauseProducing()
+        wire.protocol._kaproto.resumeProducing()
         self.advance(2.5)
         self.assertFalse(wire.closing)
         self.advance(0.7)
@@ -392,7 +391,7 @@ class ReadingTests(ProtocolTestCase):
         The transport may say that it takes no more; that it is lost, it says as well.
         """
         wire = self.plain()
-        wire.protocol.stopProducing()
+        wire.protocol._kaproto.stopProducing()
         self.assertFalse(wire.closing)
 
 
@@ -419,7 +418,7 @@ class RelayTests(ProtocolTestCase):
         """
         return MessageFilter(
             keepsKeepAlive,
-            lambda message, _raw: source.protocol.keepAliveReceived(message),
+            lambda message, _raw: source.protocol._kaproto.keepAliveReceived(message),
             target.write,
         )
 
@@ -427,8 +426,12 @@ class RelayTests(ProtocolTestCase):
         """
         Make the two ends one connection.
         """
-        self.left.protocol.startRelay(self.toRight, self.toLeft, self.right.protocol)
-        self.right.protocol.startRelay(self.toLeft, self.toRight, self.left.protocol)
+        self.left.protocol._kaproto.startRelay(
+            self.toRight, self.toLeft, self.right.protocol._kaproto
+        )
+        self.right.protocol._kaproto.startRelay(
+            self.toLeft, self.toRight, self.left.protocol._kaproto
+        )
 
     def test_relayed(self) -> None:
         """
@@ -463,7 +466,7 @@ class RelayTests(ProtocolTestCase):
         packed = packMessage(HELLO)
         self.left.feed(PING)
         self.assertEqual((self.left.taken(), self.right.taken()), (PONG, b""))
-        self.right.protocol.startKeepAlive(KEEPALIVE)
+        self.right.protocol._kaproto.startKeepAlive(KEEPALIVE)
         self.left.feed(packed[:30])
         self.advance(1.1)
         self.right.feed(PING)
@@ -494,11 +497,11 @@ class RelayTests(ProtocolTestCase):
         is, it can.
         """
         self.start()
-        self.right.protocol.startKeepAlive(KEEPALIVE)
+        self.right.protocol._kaproto.startKeepAlive(KEEPALIVE)
         self.left.feed(packMessage(HELLO)[:30])
         self.advance(10)
         self.assertFalse(self.right.closing)
-        self.right.protocol.pauseProducing()
+        self.right.protocol._kaproto.pauseProducing()
         self.advance(4.1)
         self.assertTrue(self.right.aborted)
 
@@ -508,22 +511,22 @@ class RelayTests(ProtocolTestCase):
         silence does not count.
         """
         self.start()
-        self.right.protocol.startKeepAlive(KEEPALIVE)
-        self.left.protocol.pauseProducing()
+        self.right.protocol._kaproto.startKeepAlive(KEEPALIVE)
+        self.left.protocol._kaproto.pauseProducing()
         self.assertFalse(self.right.reading)
         self.advance(10)
         self.assertFalse(self.right.closing)
-        self.left.protocol.resumeProducing()
+        self.left.protocol._kaproto.resumeProducing()
         self.assertTrue(self.right.reading)
 
     def test_congestedBefore(self) -> None:
         """
         A peer that was behind with reading before the relay began holds up the other as well.
         """
-        self.left.protocol.pauseProducing()
+        self.left.protocol._kaproto.pauseProducing()
         self.start()
         self.assertFalse(self.right.reading)
-        self.left.protocol.resumeProducing()
+        self.left.protocol._kaproto.resumeProducing()
         self.assertTrue(self.right.reading)
 
     def test_bothStuck(self) -> None:
@@ -531,9 +534,9 @@ class RelayTests(ProtocolTestCase):
         When neither peer reads, neither can be judged by its silence, so they have a deadline.
         """
         self.start()
-        self.left.protocol.pauseProducing()
+        self.left.protocol._kaproto.pauseProducing()
         self.assertEqual(self.clock.getDelayedCalls(), [])
-        self.right.protocol.pauseProducing()
+        self.right.protocol._kaproto.pauseProducing()
         self.advance(60)
         self.assertTrue(self.right.aborted)
         self.assertIn("did not read on within 60 s", str(self.reasonOf(self.right)))
@@ -544,9 +547,9 @@ class RelayTests(ProtocolTestCase):
         """
         for first in (self.left, self.right):
             self.start()
-            self.left.protocol.pauseProducing()
-            self.right.protocol.pauseProducing()
-            first.protocol.resumeProducing()
+            self.left.protocol._kaproto.pauseProducing()
+            self.right.protocol._kaproto.pauseProducing()
+            first.protocol._kaproto.resumeProducing()
             self.assertEqual(self.clock.getDelayedCalls(), [])
-            self.left.protocol.resumeProducing()
-            self.right.protocol.resumeProducing()
+            self.left.protocol._kaproto.resumeProducing()
+            self.right.protocol._kaproto.resumeProducing()

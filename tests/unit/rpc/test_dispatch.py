@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from kaproto.errors import RemoteError
 from kaproto.limits import Limits
 from kaproto.peer import Peer
-from kaproto.policies import Disable, Optional
+from kaproto.policies import Disable, Optional, Policy
 from kaproto.program import Program, procedure
 from kaproto.rpc.dispatch import Calls
 from kaproto.rpc.negotiation import Event, ServerNegotiation
@@ -40,6 +40,15 @@ class FakeServer:
     limits: Limits = LIMITS
 
 
+def readyNegotiation(policy: Policy) -> ServerNegotiation:
+    """
+    @return: that of a client who may open.
+    """
+    negotiation = ServerNegotiation(Peer(), policy)
+    negotiation.advance(Event.ACCEPTED)
+    return negotiation
+
+
 class FakeConnection:
     """
     What L{Calls} sees of a connection, which keeps what is sent.
@@ -49,9 +58,10 @@ class FakeConnection:
     """
 
     def __init__(self) -> None:
-        self.negotiation = ServerNegotiation(Peer(), Disable(), authenticate=False)
+        self.negotiation = readyNegotiation(Disable())
         self.replies: list[Message] = []
         self.answered = 0
+        self.hooks = object()
 
     def send(self, data: bytes, /) -> None:
         """
@@ -132,6 +142,7 @@ class CallsTestCase(SynchronousTestCase):
         self.connection = FakeConnection()
         self.connection.negotiation.advance(Event.ADMITTED)
         self.connection.negotiation.advance(Event.OPENED)
+        self.connection.negotiation.advance(Event.ANSWERED)
         self.probe = Probe()
         self.unpackable = Unpackable()
         programs = (self.probe, self.unpackable)
@@ -262,7 +273,7 @@ class AnswerTests(CallsTestCase):
         """
         Before the connection is open an application's program is not called.
         """
-        self.connection.negotiation = ServerNegotiation(Peer(), Disable(), authenticate=False)
+        self.connection.negotiation = readyNegotiation(Disable())
         error = errorOf(self.ask(Probe.message(Probe.ECHO)))
         self.assertEqual(error, (1, 7, 2, "internal error: hypervisor connection not open"))
         self.assertEqual(self.probe.calls, [])

@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from kaproto.errors import AuthenticationFailed, LocalProtocolError, RemoteError
+from kaproto.errors import (
+    AuthenticationFailed,
+    ConnectionClosed,
+    LocalProtocolError,
+    RemoteError,
+    RemoteProtocolError,
+)
 from kaproto.interfaces import ADMITTED, OpenRequest, Refused
 from kaproto.limits import Limits
 from kaproto.peer import Peer
@@ -31,11 +37,19 @@ from tests.strategies import UINT32, texts
 AUTHENTICATION = {66, 67, 68, 69, 70}
 BEFORE_OPEN = AUTHENTICATION | {1, 2, 60}
 
+TO_OPENING = [Event.LOGIN_NEEDED, Event.AUTHENTICATED, Event.ADMITTED]
+TO_OPEN = [*TO_OPENING, Event.OPENED, Event.ANSWERED]
+
 REACHED_BY: Mapping[Phase, list[Event]] = {
-    Phase.AUTHENTICATING: [],
-    Phase.READY: [Event.AUTHENTICATED],
-    Phase.OPENING: [Event.AUTHENTICATED, Event.ADMITTED],
-    Phase.OPEN: [Event.AUTHENTICATED, Event.ADMITTED, Event.OPENED],
+    Phase.CONNECTED: [],
+    Phase.AUTHENTICATING: [Event.LOGIN_NEEDED],
+    Phase.READY: [Event.LOGIN_NEEDED, Event.AUTHENTICATED],
+    Phase.REJECTING: [Event.TURNED_AWAY],
+    Phase.OPENING: TO_OPENING,
+    Phase.OPENED: [*TO_OPENING, Event.OPENED],
+    Phase.OPEN: TO_OPEN,
+    Phase.DRAINING: [*TO_OPEN, Event.STOPPING],
+    Phase.STOPPING: [Event.ACCEPTED, Event.STOPPING],
     Phase.CLOSING: [Event.ENDING],
 }
 """
@@ -47,7 +61,7 @@ def negotiationIn(phase: Phase, policy: Policy | None = None) -> ServerNegotiati
     """
     Make a negotiation that has come to a phase.
     """
-    negotiation = ServerNegotiation(Peer(), policy or Policy(), authenticate=True)
+    negotiation = ServerNegotiation(Peer(), policy or Policy())
     for event in REACHED_BY[phase]:
         negotiation.advance(event)
     assert negotiation.phase is phase
@@ -71,7 +85,7 @@ class TransitionsTests(SynchronousTestCase):
         There is a row for every phase, and a way to it.
         """
         self.assertEqual(set(TRANSITIONS), set(Phase))
-        reached = {Phase.AUTHENTICATING}
+        reached = {Phase.CONNECTED}
         for _ in Phase:
             reached |= {
                 TRANSITIONS[phase][event] for phase in reached for event in TRANSITIONS[phase]
@@ -105,12 +119,23 @@ class TransitionsTests(SynchronousTestCase):
             (phase, event)
             for phase, row in TRANSITIONS.items()
             for event, result in row.items()
-            if result in (Phase.OPENING, Phase.OPEN)
+            if result in (Phase.OPENING, Phase.OPENED, Phase.OPEN)
         ]
-        self.assertEqual(ways, [(Phase.READY, Event.ADMITTED), (Phase.OPENING, Event.OPENED)])
+        self.assertEqual(
+            ways,
+            [
+                (Phase.READY, Event.ADMITTED),
+                (Phase.OPENING, Event.OPENED),
+                (Phase.OPENED, Event.ANSWERED),
+            ],
+        )
         self.assertEqual(
             TRANSITIONS[Phase.AUTHENTICATING],
-            {Event.AUTHENTICATED: Phase.READY, Event.ENDING: Phase.CLOSING},
+            {
+                Event.AUTHENTICATED: Phase.READY,
+                Event.STOPPING: Phase.STOPPING,
+                Event.ENDING: Phase.CLOSING,
+            },
         )
 
     def test_anotherTry(self) -> None:
@@ -126,8 +151,8 @@ class TransitionsTests(SynchronousTestCase):
         An event that has no place is an error, which names the event and the phase, and changes
         nothing; any other leads where the table says.
         """
-        negotiation = ServerNegotiation(Peer(), Policy(), authenticate=True)
-        phase = Phase.AUTHENTICATING
+        negotiation = ServerNegotiation(Peer(), Policy())
+        phase = Phase.CONNECTED
         for event in events:
             if event in TRANSITIONS[phase]:
                 negotiation.advance(event)
@@ -143,8 +168,13 @@ class TransitionsTests(SynchronousTestCase):
         being opened it has the limit of before: there is nothing that it may say.
         """
         limits = Limits(messageBeforeLogin=100, messageBeforeOpen=200)
-        expected = {Phase.AUTHENTICATING: 100, Phase.OPEN: MESSAGE_MAX}
-        negotiation = ServerNegotiation(Peer(), Policy(), authenticate=True)
+        expected = {
+            Phase.CONNECTED: 100,
+            Phase.AUTHENTICATING: 100,
+            Phase.OPEN: MESSAGE_MAX,
+            Phase.DRAINING: MESSAGE_MAX,
+        }
+        negotiation = ServerNegotiation(Peer(), Policy())
         for phase in Phase:
             negotiation.phase = phase
             self.assertEqual(negotiation.messageLimit(limits), expected.get(phase, 200), phase)
@@ -188,24 +218,126 @@ class CheckTests(SynchronousTestCase):
         call no other program.
         """
         refused = {"internal error: hypervisor connection not open (code 1, domain 7, level 2)"}
-        for phase in (Phase.READY, Phase.OPENING, Phase.CLOSING):
+        for phase in set(Phase) - {Phase.AUTHENTICATING, Phase.OPEN, Phase.DRAINING}:
             self.assertEqual(self.allowed(phase), (BEFORE_OPEN, refused))
             self.assertEqual(self.allowed(phase, QEMU_PROGRAM), (set(), refused))
 
     def test_open(self) -> None:
         """
-        Once it is open everything may be called.
+        Once it is open everything may be called, also by the calls that still wait when the
+        server stops.
         """
-        for program in (REMOTE_PROGRAM, QEMU_PROGRAM, KEEPALIVE_PROGRAM, 0x20304050):
-            self.assertEqual(self.allowed(Phase.OPEN, program), (set(range(-1, 450)), set()))
+        for phase in (Phase.OPEN, Phase.DRAINING):
+            for program in (REMOTE_PROGRAM, QEMU_PROGRAM, KEEPALIVE_PROGRAM, 0x20304050):
+                self.assertEqual(self.allowed(phase, program), (set(range(-1, 450)), set()))
 
-    def test_firstPhase(self) -> None:
+
+class AcceptedTests(SynchronousTestCase):
+    """
+    What comes after the transport has been accepted.
+    """
+
+    def accept(self, *, login: bool = False, full: bool = False) -> ServerNegotiation:
         """
-        Where nobody has to authenticate, a connection is ready from the start.
+        Accept a peer, on a server that may have one client.
         """
-        for authenticate, phase in ((True, Phase.AUTHENTICATING), (False, Phase.READY)):
-            negotiation = ServerNegotiation(Peer(), Policy(), authenticate=authenticate)
+        negotiation = ServerNegotiation(Peer(), Policy())
+        negotiation.full = full
+        negotiation.accepted(Limits(maxClients=1), login=login)
+        return negotiation
+
+    def test_phases(self) -> None:
+        """
+        A peer has to log in, or may open.
+        """
+        self.assertIs(self.accept(login=True).phase, Phase.AUTHENTICATING)
+        self.assertIs(self.accept().phase, Phase.READY)
+
+    def test_full(self) -> None:
+        """
+        When the server was full, the first call is answered with an error, whatever it is, and
+        then the connection closes.
+        """
+        for login in (False, True):
+            negotiation = self.accept(login=login, full=True)
+            self.assertIs(negotiation.phase, Phase.REJECTING)
+            error = self.assertRaises(RemoteError, negotiation.receive)
+            self.assertEqual(error.code, 9)
+            self.assertIn("the server has its 1 clients (--max-clients)", error.message)
+            self.assertIs(negotiation.phase, Phase.CLOSING)
+            self.assertIn("one more than 1 clients", str(negotiation.farewell))
+
+    def test_roomAgain(self) -> None:
+        """
+        When the limit was taken away meanwhile, there is room.
+        """
+        negotiation = ServerNegotiation(Peer(), Policy())
+        negotiation.full = True
+        negotiation.accepted(Limits(), login=False)
+        self.assertIs(negotiation.phase, Phase.READY)
+
+    def test_receive(self) -> None:
+        """
+        Before the peer is accepted a message breaks the protocol; when the server stops, calls
+        are answered with an error; otherwise they may come.
+        """
+        for phase in Phase:
+            negotiation = negotiationIn(phase)
+            if phase is Phase.CONNECTED:
+                error = self.assertRaises(RemoteProtocolError, negotiation.receive)
+                self.assertIn("before its certificate was accepted", str(error))
+            elif phase in (Phase.DRAINING, Phase.STOPPING):
+                refusal = self.assertRaises(RemoteError, negotiation.receive)
+                self.assertIn("the server is shutting down", refusal.message)
+                self.assertTrue(negotiation.isStopping)
+            else:
+                negotiation.receive()
+                self.assertFalse(negotiation.isStopping)
             self.assertIs(negotiation.phase, phase)
+
+    def test_end(self) -> None:
+        """
+        The first reason to close stays.
+        """
+        negotiation = negotiationIn(Phase.OPEN)
+        first, second = ConnectionClosed("first"), ConnectionClosed("second")
+        negotiation.end(first)
+        negotiation.end(second)
+        self.assertIs(negotiation.farewell, first)
+        self.assertIs(negotiation.phase, Phase.CLOSING)
+
+
+class DeadlineTests(SynchronousTestCase):
+    """
+    How long a peer has for what comes next.
+    """
+
+    def test_phases(self) -> None:
+        """
+        There is a deadline as long as it is the peer's turn, and none afterwards.
+        """
+        limits = Limits(loginTimeout=3, openTimeout=7)
+        expected = {
+            Phase.CONNECTED: (3, "it did not complete the TLS handshake", 3),
+            Phase.AUTHENTICATING: (3, "it did not log in", 3),
+            Phase.READY: (7, "it did not open the connection", 7),
+            Phase.REJECTING: (7, "it did not open the connection", 7),
+        }
+        for phase in Phase:
+            self.assertEqual(negotiationIn(phase).deadline(limits), expected.get(phase))
+
+    def test_sum(self) -> None:
+        """
+        The time to open is the sum of all tries.
+        """
+        limits = Limits(openTimeout=7)
+        negotiation = negotiationIn(Phase.READY)
+        for left in (5.5, 0.0):
+            negotiation.open(openPayload(), left)
+            self.assertIsNone(negotiation.deadline(limits))
+            negotiation.advance(Event.OPEN_FAILED)
+            expected = (left, "it did not open the connection", 7)
+            self.assertEqual(negotiation.deadline(limits), expected)
 
 
 class Reluctant(Policy):
@@ -269,7 +401,7 @@ class SupportsFeatureTests(SynchronousTestCase):
         """
         Before open there are no others to ask for.
         """
-        for phase in set(Phase) - {Phase.OPEN}:
+        for phase in set(Phase) - {Phase.OPEN, Phase.DRAINING}:
             for feature in (8, 14, 15):
                 error = self.assertRaises(
                     RemoteError, negotiationIn(phase).supportsFeature, feature

@@ -22,7 +22,7 @@ from kaproto.keepalive.clock import monotonicClock
 from kaproto.keepalive.idlereader import Idler, IdleReader
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.keepalive.pacemaker import STEP
-from kaproto.rpc.connection import CALLS
+from kaproto.rpc.connection import Pause
 from kaproto.rpc.protocol import KeepAliveFactory
 from kaproto.wire.filter import MessageFilter
 from kaproto.wire.message import (
@@ -88,7 +88,7 @@ class KeepAliveTests(ProtocolTestCase):
         L{KeepAliveTimeout} that has the numbers.
         """
         wire = self.plain()
-        wire.protocol.startKeepAlive(KEEPALIVE)
+        wire.protocol._kaproto.startKeepAlive(KEEPALIVE)
         self.assertEqual(wire.protocol.keepAlive, KEEPALIVE)
         self.advance(2.9)
         self.assertEqual(wire.taken(), PING * 2)
@@ -106,7 +106,7 @@ class KeepAliveTests(ProtocolTestCase):
         wires = [self.plain() for _ in range(20)]
         dues: dict[Wire[Plain], float] = {}
         for number, wire in enumerate(wires):
-            wire.protocol.startKeepAlive(KeepAlive(0.7 + number / 1000, 1 + number % 3))
+            wire.protocol._kaproto.startKeepAlive(KeepAlive(0.7 + number / 1000, 1 + number % 3))
             dues[wire] = (0.7 + number / 1000) * (2 + number % 3)
         alive = set(wires)
         while alive:
@@ -125,7 +125,7 @@ class KeepAliveTests(ProtocolTestCase):
         A pong acknowledges all pings before it: as many may go unanswered again as at first.
         """
         wire = self.plain()
-        wire.protocol.startKeepAlive(KEEPALIVE)
+        wire.protocol._kaproto.startKeepAlive(KEEPALIVE)
         self.advance(2.5)
         wire.feed(PONG)
         self.advance(2.9)
@@ -140,14 +140,14 @@ class KeepAliveTests(ProtocolTestCase):
         each time.
         """
         wire = self.plain()
-        wire.protocol.startKeepAlive(KEEPALIVE)
+        wire.protocol._kaproto.startKeepAlive(KEEPALIVE)
         for now in (1, 2, 3):
-            self.assertIsNotNone(wire.protocol._heartbeat.due(now))
+            self.assertIsNotNone(wire.protocol._kaproto.heartbeat.due(now))
         wire.feed(PONG)
         for now in (4, 5, 6):
-            self.assertIsNotNone(wire.protocol._heartbeat.due(now))
+            self.assertIsNotNone(wire.protocol._kaproto.heartbeat.due(now))
         self.assertFalse(wire.closing)
-        self.assertIsNone(wire.protocol._heartbeat.due(6))
+        self.assertIsNone(wire.protocol._kaproto.heartbeat.due(6))
         self.assertTrue(wire.aborted)
 
     def test_anythingIsLife(self) -> None:
@@ -155,7 +155,7 @@ class KeepAliveTests(ProtocolTestCase):
         A pong, a message or a part of one puts off the next ping by an interval.
         """
         wire = self.plain()
-        wire.protocol.startKeepAlive(KEEPALIVE)
+        wire.protocol._kaproto.startKeepAlive(KEEPALIVE)
         for life in (PONG, packMessage(HELLO), packMessage(HELLO)[:1]):
             self.advance(0.75)
             wire.feed(life)
@@ -170,9 +170,9 @@ class KeepAliveTests(ProtocolTestCase):
         Starting again puts the new interval and count in place of the old ones at once.
         """
         wire = self.plain()
-        wire.protocol.startKeepAlive(KeepAlive(10, 5))
+        wire.protocol._kaproto.startKeepAlive(KeepAlive(10, 5))
         self.advance(1.5)
-        wire.protocol.startKeepAlive(KEEPALIVE)
+        wire.protocol._kaproto.startKeepAlive(KEEPALIVE)
         self.advance(0.1)
         self.assertEqual(wire.taken(), PING)
 
@@ -182,8 +182,8 @@ class KeepAliveTests(ProtocolTestCase):
         """
         for zero in (KeepAlive(0, 2), KeepAlive(1, 0)):
             wire = self.plain()
-            wire.protocol.startKeepAlive(KEEPALIVE)
-            wire.protocol.startKeepAlive(zero)
+            wire.protocol._kaproto.startKeepAlive(KEEPALIVE)
+            wire.protocol._kaproto.startKeepAlive(zero)
             self.assertEqual(wire.protocol.keepAlive, KeepAlive(0, 0))
             self.assertEqual(self.clock.getDelayedCalls(), [])
 
@@ -193,10 +193,10 @@ class KeepAliveTests(ProtocolTestCase):
         none.
         """
         wire = self.plain()
-        wire.protocol.startKeepAlive(KEEPALIVE)
-        wire.protocol._heartbeat.due(1)
-        (pinged,) = wire.protocol._heartbeat.pacemaker._pings
-        wire.protocol.disconnect(ConnectionClosed("enough"))
+        wire.protocol._kaproto.startKeepAlive(KEEPALIVE)
+        wire.protocol._kaproto.heartbeat.due(1)
+        (pinged,) = wire.protocol._kaproto.heartbeat.pacemaker._pings
+        wire.protocol._kaproto.disconnect(ConnectionClosed("enough"))
         pinged.sendPing()
         self.assertEqual(wire.taken(), b"")
 
@@ -205,8 +205,8 @@ class KeepAliveTests(ProtocolTestCase):
         An end that is closing does not begin to ping.
         """
         wire = self.plain()
-        wire.protocol.abort(ConnectionClosed("enough"))
-        wire.protocol.startKeepAlive(KEEPALIVE)
+        wire.protocol._kaproto.abort(ConnectionClosed("enough"))
+        wire.protocol._kaproto.startKeepAlive(KEEPALIVE)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_earlyBeat(self) -> None:
@@ -214,8 +214,8 @@ class KeepAliveTests(ProtocolTestCase):
         Called upon before a ping is due, an end says when it will be.
         """
         wire = self.plain()
-        wire.protocol.startKeepAlive(KEEPALIVE)
-        self.assertEqual(wire.protocol._heartbeat.due(0.5), 1)
+        wire.protocol._kaproto.startKeepAlive(KEEPALIVE)
+        self.assertEqual(wire.protocol._kaproto.heartbeat.due(0.5), 1)
         self.assertEqual(wire.taken(), b"")
 
     def test_latency(self) -> None:
@@ -224,7 +224,7 @@ class KeepAliveTests(ProtocolTestCase):
         together with something else.
         """
         wire = self.plain()
-        wire.protocol.startKeepAlive(KEEPALIVE)
+        wire.protocol._kaproto.startKeepAlive(KEEPALIVE)
         self.assertIsNone(wire.protocol.latency)
         for before, latency in ((b"", 0.125), (packMessage(HELLO), 0.25)):
             self.untilPinged(wire)
@@ -331,11 +331,11 @@ class KeepAliveTests(ProtocolTestCase):
         fill the memory; one that reads again in time is not.
         """
         wire = self.plain()
-        wire.protocol.pauseProducing()
+        wire.protocol._kaproto.pauseProducing()
         wire.feed(PING * FLOOD_OF_PONGS)
-        wire.protocol.resumeProducing()
+        wire.protocol._kaproto.resumeProducing()
         self.clock.advance(1)
-        wire.protocol.pauseProducing()
+        wire.protocol._kaproto.pauseProducing()
         wire.feed(PING * FLOOD_OF_PONGS)
         self.assertFalse(wire.closing)
         wire.feed(PING)
@@ -387,8 +387,8 @@ class IdleTests(ProtocolTestCase):
         """
         Have an end ping, and be idle in the room.
         """
-        wire.protocol._heartbeat._monitor.idleReader = cast(IdleReader, self.room)
-        wire.protocol.startKeepAlive(KEEPALIVE)
+        wire.protocol._kaproto.heartbeat._monitor.idleReader = cast(IdleReader, self.room)
+        wire.protocol._kaproto.startKeepAlive(KEEPALIVE)
 
     def test_idle(self) -> None:
         """
@@ -396,10 +396,10 @@ class IdleTests(ProtocolTestCase):
         """
         self.assertEqual(self.room.idlers, [])
         self.untilPinged(self.end)
-        self.assertEqual(self.room.idlers, [self.end.protocol._heartbeat])
+        self.assertEqual(self.room.idlers, [self.end.protocol._kaproto.heartbeat])
         self.end.feed(PONG)
         self.untilPinged(self.end)
-        self.assertEqual(self.room.idlers, [self.end.protocol._heartbeat])
+        self.assertEqual(self.room.idlers, [self.end.protocol._kaproto.heartbeat])
 
     def test_notWithinMessage(self) -> None:
         """
@@ -410,14 +410,14 @@ class IdleTests(ProtocolTestCase):
         self.assertEqual(self.room.idlers, [])
         self.end.feed(packMessage(HELLO)[20:])
         self.untilPinged(self.end)
-        self.assertEqual(self.room.idlers, [self.end.protocol._heartbeat])
+        self.assertEqual(self.room.idlers, [self.end.protocol._kaproto.heartbeat])
 
     def test_pausedReading(self) -> None:
         """
         Who does not read from a peer does not read from it in the room either.
         """
         self.untilPinged(self.end)
-        self.end.protocol.pauseReading(CALLS)
+        self.end.protocol._kaproto.pauseReading(Pause.CALLS)
         self.assertEqual(self.room.idlers, [])
         self.assertFalse(self.end.reading)
 
@@ -431,7 +431,7 @@ class IdleTests(ProtocolTestCase):
         self.untilPinged(self.end)
         self.advance(3)
         self.assertEqual(verdicts, [True, False])
-        self.assertEqual(self.room.idlers, [self.end.protocol._heartbeat])
+        self.assertEqual(self.room.idlers, [self.end.protocol._kaproto.heartbeat])
         self.assertFalse(self.end.closing)
         self.advance(3)
         self.assertEqual(verdicts, [False])
@@ -445,17 +445,17 @@ class IdleTests(ProtocolTestCase):
         However a connection ends, it leaves the room.
         """
         ends: tuple[Callable[[Wire[Plain]], None], ...] = (
-            lambda wire: wire.protocol.disconnect(ConnectionClosed("bye")),
-            lambda wire: wire.protocol.abort(ConnectionClosed("bye")),
+            lambda wire: wire.protocol._kaproto.disconnect(ConnectionClosed("bye")),
+            lambda wire: wire.protocol._kaproto.abort(ConnectionClosed("bye")),
             lambda wire: wire.lose(),
         )
         for end in ends:
             wire = self.plain()
             self.prepare(wire)
             self.untilPinged(wire)
-            self.assertIn(wire.protocol._heartbeat, self.room.idlers)
+            self.assertIn(wire.protocol._kaproto.heartbeat, self.room.idlers)
             end(wire)
-            self.assertNotIn(wire.protocol._heartbeat, self.room.idlers)
+            self.assertNotIn(wire.protocol._kaproto.heartbeat, self.room.idlers)
 
     def test_relay(self) -> None:
         """
@@ -463,11 +463,11 @@ class IdleTests(ProtocolTestCase):
         """
         sieve = MessageFilter(keepsKeepAlive, lambda _message, _raw: None, lambda _data: None)
         other = self.plain()
-        self.end.protocol.startRelay(sieve, sieve, other.protocol)
+        self.end.protocol._kaproto.startRelay(sieve, sieve, other.protocol._kaproto)
         packed = packMessage(HELLO)
         self.end.feed(packed[:20])
         self.untilPinged(self.end)
         self.assertEqual(self.room.idlers, [])
         self.end.feed(packed[20:])
         self.untilPinged(self.end)
-        self.assertEqual(self.room.idlers, [self.end.protocol._heartbeat])
+        self.assertEqual(self.room.idlers, [self.end.protocol._kaproto.heartbeat])

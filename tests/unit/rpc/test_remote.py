@@ -11,11 +11,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kaproto.errors import RemoteError
 from kaproto.interfaces import ISession, OpenRequest
+from kaproto.limits import Limits
 from kaproto.peer import Peer
 from kaproto.policies import Disable, Policy
 from kaproto.rpc.negotiation import Event, ServerNegotiation
 from kaproto.rpc.remote import RemoteProgram
+from kaproto.rpc.serverconnection import ServerConnection
 from kaproto.security.admission import Authentication
+from kaproto.server import KeepAliveServerProtocol
 from kaproto.wire.programs import PROGRAM_VERSION, REMOTE_PROGRAM, Feature, Procedure
 from kaproto.wire.xdr import Packer, Unpacker, XDRError
 from tests.support import FakeBackend
@@ -35,7 +38,7 @@ class Unadvertised(Policy):
         return False
 
 
-class FakeConnection:
+class FakeConnection(ServerConnection):
     """
     What L{RemoteProgram} sees of a connection, which remembers what is asked of it.
 
@@ -43,14 +46,14 @@ class FakeConnection:
     @ivar refusal: what L{openRequested} raises, if anything.
     """
 
-    session: ISession | None = None
-    closeCallbackRegistered = False
-    authentication: Authentication | None = None
-    refusal: RemoteError | None = None
-
     def __init__(self, policy: Policy) -> None:
         self.peer = Peer()
-        self.negotiation = ServerNegotiation(self.peer, policy, authenticate=False)
+        self.session: ISession | None = None
+        self.closeCallbackRegistered = False
+        self.authentication: Authentication | None = None
+        self.refusal: RemoteError | None = None
+        self.negotiation = ServerNegotiation(self.peer, policy)
+        self.negotiation.accepted(Limits(), login=False)
         self.events: list[str] = []
 
     def keepAliveRequested(self) -> None:
@@ -67,7 +70,7 @@ class FakeConnection:
             raise self.refusal
         return OpenRequest("test:///default", 1)
 
-    def opened(self, session: ISession) -> None:
+    def sessionOpened(self, session: ISession) -> None:
         """
         Remember, and the session.
         """
@@ -99,12 +102,14 @@ class RemoteProgramTests(SynchronousTestCase):
         self.backend = FakeBackend()
         self.program = RemoteProgram(self.backend)
         self.connection = FakeConnection(Disable())
+        self.protocol = KeepAliveServerProtocol()
+        self.protocol._kaproto = self.connection
 
     def call(self, procedure: int, payload: bytes = b"") -> bytes:
         """
         @return: the result of a call that is answered at once.
         """
-        result = self.program.callReceived(self.connection, procedure, payload)
+        result = self.program.callReceived(self.protocol, procedure, payload)
         assert isinstance(result, bytes)
         return result
 
@@ -118,7 +123,7 @@ class RemoteProgramTests(SynchronousTestCase):
             return await result
 
         return Deferred.fromCoroutine(
-            wait(self.program.callReceived(self.connection, procedure, b""))
+            wait(self.program.callReceived(self.protocol, procedure, b""))
         )
 
     def supports(self, feature: int) -> int:
@@ -171,7 +176,7 @@ class RemoteProgramTests(SynchronousTestCase):
         """
         Where the policy does not advertise keepalive the answer is 0, and nobody is pinged.
         """
-        self.connection = FakeConnection(Unadvertised())
+        self.connection = self.protocol._kaproto = FakeConnection(Unadvertised())
         self.assertEqual(self.supports(Feature.PROGRAM_KEEPALIVE), 0)
         self.assertEqual(self.connection.events, [])
 
@@ -183,6 +188,7 @@ class RemoteProgramTests(SynchronousTestCase):
         self.assertRaises(RemoteError, self.supports, Feature.REMOTE_CLOSE_CALLBACK)
         self.connection.negotiation.advance(Event.ADMITTED)
         self.connection.negotiation.advance(Event.OPENED)
+        self.connection.negotiation.advance(Event.ANSWERED)
         self.assertEqual(self.supports(Feature.REMOTE_CLOSE_CALLBACK), 1)
         self.assertEqual(self.supports(Feature.REMOTE_EVENT_CALLBACK), 1)
         for other in (Feature.FD_PASSING, 9999, -1):

@@ -307,7 +307,7 @@ class TLSTests(AdmissionTestCase):
         A handshake that completes when the connection is closing already lets nobody in.
         """
         wire = self.accept(self.factory)
-        wire.protocol.disconnect(ConnectionClosed("enough"))
+        wire.protocol._kaproto.disconnect(ConnectionClosed("enough"))
         wire.protocol.handshakeCompleted()
         self.assertEqual(wire.taken(), b"")
 
@@ -368,9 +368,10 @@ class TLSTests(AdmissionTestCase):
         A server that does not begin as libvirt's do is no such server.
         """
         client = self.confirm(b"220 ready")
-        self.assertIsInstance(client._reason, RemoteProtocolError)
+        self.assertIsInstance(client._kaproto.closing.reason, RemoteProtocolError)
         self.assertIn(
-            "b'2' over TLS where libvirt's servers first send b'\\x01'", str(client._reason)
+            "b'2' over TLS where libvirt's servers first send b'\\x01'",
+            str(client._kaproto.closing.reason),
         )
         client.connectionLost(DONE)
 
@@ -468,7 +469,7 @@ class SASLTests(AdmissionTestCase):
         """
         wire = self.accept(self.factory)
         self.advance(9)
-        wire.protocol.authenticated("alice")
+        wire.protocol._kaproto.authenticated("alice")
         self.advance(9)
         self.assertFalse(wire.closing)
         self.advance(2)
@@ -519,10 +520,10 @@ class SASLTests(AdmissionTestCase):
         """
         wire = self.accept(self.factory)
         for reason in ("first", "second"):
-            wire.protocol.endSoon(AuthenticationFailed(reason))
+            wire.protocol._kaproto.endSoon(AuthenticationFailed(reason))
         wire.ask(call(Procedure.AUTH_LIST))
-        self.assertEqual(str(wire.protocol._reason), "first")
-        wire.protocol.endSoon(AuthenticationFailed("third"))
+        self.assertEqual(str(wire.protocol._kaproto.closing.reason), "first")
+        wire.protocol._kaproto.endSoon(AuthenticationFailed("third"))
 
     def test_unix(self) -> None:
         """
@@ -555,10 +556,10 @@ class LimitTests(AdmissionTestCase):
         self.wantPasswords()
         self.factory.limits = Limits(maxAnonymousClients=2)
         known = self.accept(self.factory)
-        known.protocol.authenticated("alice")
+        known.protocol._kaproto.authenticated("alice")
         first, second, third = (self.accept(self.factory) for _ in range(3))
         self.assertTrue(first.aborted)
-        self.assertIsInstance(first.protocol._reason, TooManyClients)
+        self.assertIsInstance(first.protocol._kaproto.closing.reason, TooManyClients)
         for wire in (known, second, third):
             self.replyOf(wire)
         first.lose()

@@ -373,7 +373,7 @@ class WrappedTests(LayerTestCase):
         finally:
             self.assertEqual(len(self.factory.connections), 1)
             layer.connectionLost(Failure(ConnectionDone()))
-            self.assertEqual(self.factory.connections, set())
+            self.assertEqual(self.factory.connections, [])
 
     def test_accepted(self) -> None:
         """

@@ -1,0 +1,356 @@
+"""
+The client's end of a connection: negotiation, calls and their replies, events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Protocol
+
+from OpenSSL.SSL import Error as SSLError
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import ConnectionLost
+from twisted.internet.interfaces import ISSLTransport
+from twisted.python.failure import Failure
+
+from kaproto.errors import (
+    AuthenticationFailed,
+    ConnectionClosed,
+    KaprotoError,
+    KeepAliveUnsupported,
+    LocalProtocolError,
+    RemoteError,
+    RemoteProtocolError,
+)
+from kaproto.keepalive.liveness import KeepAlive
+from kaproto.rpc.connection import Connection, Gate, Hooks, SharedByConnections
+from kaproto.rpc.negotiation import negotiate
+from kaproto.rpc.replies import Replies
+from kaproto.security.clientauth import Authentication
+from kaproto.security.tls import CONFIRMATION, explainTLS
+from kaproto.transport import StreamTransport, identify
+from kaproto.wire.message import Message, MessageType
+from kaproto.wire.programs import (
+    PROGRAM_VERSION,
+    REMOTE_PROGRAM,
+    CloseReason,
+    Feature,
+    Procedure,
+)
+from kaproto.wire.xdr import Packer, Unpacker, XDRError
+
+__all__ = ["ClientConnection", "SharedByClient"]
+
+_WHY: Final = {
+    CloseReason.ERROR: "an error",
+    CloseReason.EOF: "end of file",
+    CloseReason.KEEPALIVE: "a keepalive timeout",
+    CloseReason.CLIENT: "the client's own request",
+}
+
+_UNSUPPORTED: Final = "the server did not say that it supports keepalive, so it may not be pinged"
+
+
+class SharedByClient(SharedByConnections, Protocol):
+    """
+    What a L{ClientConnection} needs of its factory: see
+    L{kaproto.client.protocol.KeepAliveClientFactory}.
+    """
+
+    name: str | None
+    flags: int
+    keepAlive: KeepAlive
+    authentication: Authentication
+    asksForKeepAlive: bool
+    registersCloseCallback: bool
+    startsOpen: bool
+    onOpen: Callable[[Any], Awaitable[object] | None] | None
+
+
+class ClientConnection(Connection):
+    """
+    A connection to a server.
+
+    @ivar keepAliveSupported: whether the server answered 1 to the feature check, so that it may
+        be pinged.
+    """
+
+    __slots__ = (
+        "_client",
+        "_goodbye",
+        "_handshakeDone",
+        "_listeners",
+        "_open",
+        "_ready",
+        "_replies",
+        "_serverSays",
+        "_waitingOpen",
+        "_waitingPong",
+        "keepAliveSupported",
+    )
+
+    def __init__(self, transport: StreamTransport, hooks: Hooks, shared: SharedByClient) -> None:
+        super().__init__(transport, hooks, shared)
+        self.keepAliveSupported = False
+        self._client = shared
+        self._replies = Replies()
+        self._listeners: dict[int, Callable[[int, bytes], None]] = {}
+        self._waitingOpen: list[Deferred[None]] = []
+        self._waitingPong: list[Deferred[float]] = []
+        self._goodbye: ConnectionClosed | None = None
+        self._serverSays: ConnectionClosed | None = None
+        self._open = self._ready = self._handshakeDone = False
+
+    def start(self) -> None:
+        """
+        Authenticate, ask for keepalive and open.
+        """
+        self.closing.setDeadline(
+            self._client.limits.openTimeout, "the server did not let this client open"
+        )
+        if ISSLTransport.providedBy(self.transport):
+            self.incoming = Gate(self._confirmationReceived)
+        else:
+            self._begin()
+
+    def _begin(self) -> None:
+        Deferred.fromCoroutine(self._negotiate()).addErrback(self._openFailed)
+
+    def handshakeCompleted(self) -> None:
+        """
+        The TLS handshake is done; whether the server accepts this client, it has yet to say.
+        """
+        self._handshakeDone = True
+
+    def _confirmationReceived(self, data: bytes) -> None:
+        """
+        The first that a server says over TLS is that it accepts the client.
+        """
+        self.incoming = None
+        self._handshakeDone = False
+        if not data.startswith(CONFIRMATION):
+            self.abort(
+                RemoteProtocolError(
+                    f"{data[:1]!r} over TLS where libvirt's servers first send {CONFIRMATION!r}"
+                )
+            )
+            return
+        self._begin()
+        if len(data) > len(CONFIRMATION):
+            self.received(data[len(CONFIRMATION) :])
+
+    async def _authenticate(self, types: list[int]) -> None:
+        secure = identify(self.transport).secure
+        await self._client.authentication.run(self._callRemote, types, secure=secure)
+
+    async def _negotiate(self) -> None:
+        client = self._client
+        if not client.startsOpen:
+            await self._openRemote()
+        self.closing.clearDeadline()
+        self._open = True
+        if self.keepAliveSupported:
+            self.startKeepAlive(client.keepAlive)
+        self.opened()
+        if client.onOpen is not None and self.isAlive():
+            later = client.onOpen(self.hooks)
+            if later is not None:
+                await later
+        if self.isAlive():
+            self._ready = True
+            waiting, self._waitingOpen = self._waitingOpen, []
+            for each in waiting:
+                each.callback(None)
+
+    async def _openRemote(self) -> None:
+        client = self._client
+        try:
+            self.keepAliveSupported = await negotiate(
+                self._callRemote,
+                client.name,
+                client.flags,
+                self._authenticate,
+                ask=client.asksForKeepAlive,
+            )
+            if client.registersCloseCallback:
+                await self._askForFarewell()
+        except XDRError as error:
+            raise RemoteProtocolError(
+                f"the server's answer during open cannot be decoded: {error}"
+            ) from error
+
+    async def _askForFarewell(self) -> None:
+        try:
+            feature = Packer().int32(Feature.REMOTE_CLOSE_CALLBACK).packed()
+            answer = await self._callRemote(Procedure.CONNECT_SUPPORTS_FEATURE, feature)
+            if Unpacker(answer).int32():
+                await self._callRemote(Procedure.CONNECT_REGISTER_CLOSE_CALLBACK, b"")
+        except RemoteError:
+            pass
+
+    def _openFailed(self, failure: Failure) -> None:
+        error = failure.value
+        if not isinstance(error, Exception):
+            failure.raiseException()
+        if self.closing.reason is None and not self._waitingOpen:
+            self._log.warn(
+                "{name} could not be opened: {error}", name=self._client.name, error=error
+            )
+        self.disconnect(error)
+
+    def _callRemote(self, procedure: int, payload: bytes) -> Deferred[bytes]:
+        return self._call(REMOTE_PROGRAM, procedure, payload, PROGRAM_VERSION)
+
+    def _call(self, program: int, procedure: int, payload: bytes, version: int) -> Deferred[bytes]:
+        if self.closing.reason is not None:
+            return fail(self.closing.reason)
+        try:
+            packed, result = self._replies.expect(program, procedure, payload, version)
+        except LocalProtocolError as error:
+            return fail(error)
+        self.send(packed)
+        return result
+
+    def call(
+        self, program: int, procedure: int, payload: bytes = b"", version: int = PROGRAM_VERSION
+    ) -> Deferred[bytes]:
+        """
+        See L{kaproto.client.KeepAliveClientProtocol.call}.
+        """
+        if not self._open and self.closing.reason is None:
+            if self._goodbye is not None:
+                return fail(self._goodbye)
+            return fail(
+                LocalProtocolError("the connection is not open yet: await whenOpen() first")
+            )
+        return self._call(program, procedure, payload, version)
+
+    def setKeepAlive(self, interval: float, count: int) -> None:
+        """
+        See L{kaproto.client.KeepAliveClientProtocol.setKeepAlive}.
+        """
+        keepAlive = KeepAlive(interval, count)
+        if self.closing.reason is not None:
+            raise self.closing.reason
+        if not self.keepAliveSupported:
+            raise KeepAliveUnsupported(_UNSUPPORTED)
+        self.startKeepAlive(keepAlive)
+
+    def ping(self) -> Deferred[float]:
+        """
+        See L{kaproto.client.KeepAliveClientProtocol.ping}.
+        """
+        if self.closing.reason is not None:
+            return fail(self.closing.reason)
+        if not self.keepAliveSupported:
+            return fail(KeepAliveUnsupported(_UNSUPPORTED))
+        answer: Deferred[float] = Deferred()
+        self._waitingPong.append(answer)
+        self.heartbeat.ask(self._pingAnswered)
+        return answer
+
+    def _pingAnswered(self, latency: float) -> None:
+        # One pong answers all earlier pings.
+        pings, self._waitingPong = self._waitingPong, []
+        for each in pings:
+            each.callback(latency)
+
+    def isAlive(self) -> bool:
+        """
+        See L{kaproto.client.KeepAliveClientProtocol.isAlive}.
+        """
+        return self._open and self.closing.reason is None
+
+    def listen(self, program: int, listener: Callable[[int, bytes], None]) -> None:
+        """
+        See L{kaproto.client.KeepAliveClientProtocol.listen}.
+        """
+        self._listeners[program] = listener
+
+    def whenOpen(self) -> Deferred[None]:
+        """
+        @return: fires once the connection is open and ready; fails when that does not come about.
+        """
+        if self._ready and self.isAlive():
+            return succeed(None)
+        if self.closing.reason is not None:
+            return fail(self.closing.reason)
+        waiting: Deferred[None] = Deferred()
+        self._waitingOpen.append(waiting)
+        return waiting
+
+    def close(self) -> Deferred[Exception]:
+        """
+        See L{kaproto.client.KeepAliveClientProtocol.close}.
+        """
+        if self.closing.reason is None and self._goodbye is None:
+            reason = ConnectionClosed("this client closed the connection", CloseReason.CLIENT)
+            self._goodbye = reason
+            if self._open:
+                self._open = False
+                self._callRemote(Procedure.CONNECT_CLOSE, b"").addTimeout(
+                    self._client.limits.closeTimeout, self._client.clock
+                ).addBoth(lambda _: self.disconnect(reason))
+            else:
+                self.disconnect(reason)
+        return self.closing.whenClosed()
+
+    def messageReceived(self, message: Message) -> None:
+        """
+        A reply or an event came.
+
+        @raise RemoteProtocolError: for what no server may send.
+        """
+        if message.type == MessageType.REPLY:
+            self._replies.received(message)
+        elif message.type == MessageType.MESSAGE:
+            self._eventReceived(message)
+        else:
+            raise RemoteProtocolError(
+                f"a message of type {message.type} for procedure {message.procedure} of program "
+                f"{message.program:#x}, which a client has no use for"
+            )
+
+    def _eventReceived(self, message: Message) -> None:
+        if (
+            message.program == REMOTE_PROGRAM
+            and message.procedure == Procedure.CONNECT_EVENT_CONNECTION_CLOSED
+        ):
+            reason = Unpacker(message.payload).int32()
+            why = (
+                _WHY.get(CloseReason(reason)) if reason in list(CloseReason) else f"reason {reason}"
+            )
+            self._serverSays = ConnectionClosed(
+                f"the server closed the connection because of {why}", reason
+            )
+        listener = self._listeners.get(message.program)
+        if listener is not None:
+            listener(message.procedure, message.payload)
+
+    def explained(self, reason: Exception) -> Exception:
+        """
+        @return: what the server said, or what the end of the connection means.
+        """
+        if isinstance(reason, ConnectionClosed | ConnectionLost):
+            if self._serverSays is not None:
+                return self._serverSays
+            if self._handshakeDone:
+                return AuthenticationFailed(
+                    "the server closed the connection instead of accepting this client: it wants "
+                    "another certificate, or one at all (pkipath= in a URI says where it is)"
+                )
+        if isinstance(reason, SSLError) and not isinstance(reason, KaprotoError):
+            return RemoteProtocolError(f"TLS failed: {explainTLS(reason)}")
+        return reason
+
+    def ended(self, reason: Exception) -> None:
+        """
+        Tell everybody who waits for something.
+        """
+        self._replies.fail(reason)
+        opening, self._waitingOpen = self._waitingOpen, []
+        for opened in opening:
+            opened.errback(reason)
+        pings, self._waitingPong = self._waitingPong, []
+        for each in pings:
+            each.errback(reason)

@@ -1,0 +1,429 @@
+"""
+The server's end of a connection: from the first byte of a client to the last.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Protocol, cast
+
+from twisted.internet.interfaces import IDelayedCall
+
+from kaproto.errors import (
+    AuthenticationFailed,
+    ConnectionClosed,
+    KeepAliveTimeout,
+    RemoteError,
+    RemoteProtocolError,
+    ServerStopping,
+    TooManyClients,
+)
+from kaproto.interfaces import Admission, IKeepAlivePolicy, IProgram, ISession, OpenRequest
+from kaproto.records.journal import Journal
+from kaproto.rpc.clients import Clients
+from kaproto.rpc.connection import Connection, Gate, Hooks, Pause, SharedByConnections
+from kaproto.rpc.dispatch import Calls
+from kaproto.rpc.negotiation import Event, Phase, ServerNegotiation
+from kaproto.security.admission import AccessControl, Authentication
+from kaproto.security.tls import CONFIRMATION, TLSTransport, examine
+from kaproto.transport import StreamTransport, identify, paceAccepts, tlsOf
+from kaproto.wire.message import Message, MessageType, Status, packMessage
+from kaproto.wire.programs import PROGRAM_VERSION, REMOTE_PROGRAM, CloseReason, Procedure
+from kaproto.wire.xdr import Packer, Unpacker
+
+__all__ = ["ServerConnection", "SharedByServer"]
+
+_EVENT_SERIAL: Final = 1
+_FAREWELL_SECONDS: Final = 0.1
+
+
+class SharedByServer(SharedByConnections, Protocol):
+    """
+    What a L{ServerConnection} needs of its factory.
+
+    @ivar policy: how far keepalive goes with each client.
+    @ivar programs: what can be called, by number.
+    @ivar accessControl: who may connect.
+    @ivar clients: who is connected.
+    @ivar journal: counts and logs what happens.
+    @ivar startsOpen: whether clients need not open.
+    """
+
+    policy: IKeepAlivePolicy
+    programs: dict[int, IProgram]
+    accessControl: AccessControl
+    clients: Clients[ServerConnection, Any]
+    journal: Journal
+    startsOpen: bool
+
+
+class ServerConnection(Connection):
+    """
+    A connection from a client.
+
+    @ivar peer: what is known of the client.
+    @ivar negotiation: how far it has come, and what it may do next.
+    @ivar session: what the backend opened for it, once it is open.
+    @ivar authentication: its login, while it has to log in.
+    @ivar closeCallbackRegistered: whether it wants to be told why, when this end closes.
+    """
+
+    __slots__ = (
+        "_calls",
+        "_drainCheck",
+        "_server",
+        "authentication",
+        "closeCallbackRegistered",
+        "negotiation",
+        "peer",
+        "session",
+    )
+
+    def __init__(self, transport: StreamTransport, hooks: Hooks, shared: SharedByServer) -> None:
+        super().__init__(transport, hooks, shared)
+        self._server = shared
+        self.peer = identify(transport)
+        self.negotiation = ServerNegotiation(self.peer, shared.policy)
+        self.session: ISession | None = None
+        self.authentication: Authentication | None = None
+        self.closeCallbackRegistered = False
+        self._calls = Calls(self, shared)
+        self._drainCheck: IDelayedCall | None = None
+
+    def start(self) -> None:
+        """
+        Give the client its time to authenticate and open.
+        """
+        server = self._server
+        paceAccepts(self.transport, server.clock)
+        server.journal.connected(self.peer)
+        portal = server.accessControl.portal
+        if portal is not None:
+            self.authentication = Authentication(self, portal, lambda: server.limits, server.clock)
+        handshaking = self.peer.transport == "tls"
+        displaced = server.clients.connected(
+            self, self.hooks, server.limits, anonymous=handshaking or portal is not None
+        )
+        if displaced is self:
+            self.negotiation.full = True
+        elif displaced is not None:
+            displaced.abort(
+                TooManyClients("too many clients: the oldest unopened connection was closed")
+            )
+        self.incoming = Gate(self._receivedUnchecked)
+        self._entered(Phase.CONNECTED)
+        if not handshaking:
+            self._accepted()
+
+    def _receivedUnchecked(self, data: bytes) -> None:
+        """
+        Bytes arrived from a TLS client whose certificate has not been checked, because a protocol
+        between TLS and this one does not report the end of the handshake.  It has ended, since
+        these bytes are decrypted: check the certificate before looking at them.
+        """
+        self.handshakeCompleted()
+        self.received(data)
+
+    def handshakeCompleted(self) -> None:
+        """
+        The TLS handshake has completed: check the certificate, and tell the client that it is
+        accepted.
+        """
+        if self.closing.reason is not None or self.negotiation.phase is not Phase.CONNECTED:
+            return
+        identity = examine(cast(TLSTransport, tlsOf(self.transport)))
+        self.peer.tlsDN = identity.dn
+        self.peer.tlsFingerprint = identity.fingerprint
+        problem = self._server.accessControl.checkCertificate(identity)
+        if problem is not None:
+            self._server.journal.loginFailed(self.peer)
+            self.disconnect(AuthenticationFailed(problem))
+            return
+        self.send(CONFIRMATION)
+        self._accepted()
+
+    def _accepted(self) -> None:
+        """
+        The transport is accepted, and messages are looked at from now on.
+        """
+        self.incoming = None
+        negotiation = self.negotiation
+        negotiation.accepted(self._server.limits, login=self.authentication is not None)
+        self._entered(Phase.CONNECTED)
+        if negotiation.phase is not Phase.AUTHENTICATING:
+            self._server.clients.known(self)
+        if self._server.startsOpen and negotiation.phase is Phase.READY:
+            self._openAtOnce()
+
+    def _openAtOnce(self) -> None:
+        answer = self.negotiation.openAtOnce()
+        if isinstance(answer, RemoteError):
+            self._refused(answer)
+            return
+        self._entered(Phase.READY)
+        self._admitted(answer)
+        self._server.clients.opened(self)
+        self._server.journal.opened(self.peer)
+        self.opened()
+
+    def _advance(self, event: Event) -> None:
+        before = self.negotiation.phase
+        self.negotiation.advance(event)
+        self._entered(before)
+
+    def _entered(self, before: Phase) -> None:
+        """
+        Set the message limit and the deadline of the phase that the connection has come to.
+
+        @param before: the phase it was in.
+        """
+        negotiation, limits = self.negotiation, self._server.limits
+        self.reader.limit = negotiation.messageLimit(limits)
+        deadline = negotiation.deadline(limits)
+        if deadline is not None:
+            self.closing.setDeadline(*deadline)
+        elif negotiation.phase in (Phase.OPENING, Phase.OPEN):
+            self.closing.clearDeadline()
+
+    def authenticated(self, user: str) -> None:
+        """
+        The client has logged in.
+        """
+        self.authentication = None
+        self.peer.user = user
+        self._server.clients.known(self)
+        self._advance(Event.AUTHENTICATED)
+
+    def authenticationFailed(self) -> None:
+        """
+        The client has failed to log in, and may have more tries.
+        """
+        self._server.journal.loginFailed(self.peer)
+
+    def endSoon(self, reason: Exception) -> None:
+        """
+        Close the connection when the call that is being answered has been.
+        """
+        if self.closing.reason is None:
+            self.negotiation.end(reason)
+
+    def messageReceived(self, message: Message) -> None:
+        """
+        A call came, or something that is of no use and is passed over, as libvirtd does.
+        """
+        if message.type == MessageType.CALL_WITH_FDS:
+            if Unpacker(message.payload).uint32():
+                raise RemoteProtocolError("a call that comes with file descriptors")
+            message = message._replace(type=MessageType.CALL, payload=message.payload[4:])
+        elif message.type != MessageType.CALL:
+            return
+        try:
+            self.negotiation.receive()
+        except RemoteError as error:
+            # A client that does not read gets no more answers to read.
+            if not self.congested:
+                self._calls.fail(message, error)
+            return
+        self._calls.received(message)
+        if self._calls.full and not self.pauses & Pause.CALLS:
+            self.pauseReading(Pause.CALLS)
+            self._limitUnread()
+
+    def callAnswered(self) -> None:
+        """
+        A reply was written: see what it makes possible.
+        """
+        if self.closing.reason is not None:
+            return
+        negotiation = self.negotiation
+        if negotiation.phase is Phase.OPENED:
+            self._advance(Event.ANSWERED)
+            if self.session is not None:
+                self.session.opened(self.hooks)
+            self.opened()
+        if negotiation.phase is Phase.CLOSING:
+            self.disconnect(negotiation.farewell)
+        elif negotiation.isStopping and self._isIdle:
+            self.disconnect(ServerStopping())
+        elif not self._calls.full:
+            self.resumeReading(Pause.CALLS)
+
+    def relayedCallAnswered(self) -> None:
+        """
+        A reply is about to be relayed.  If the server stops, see afterwards whether it was the
+        last.
+        """
+        if self.negotiation.phase is Phase.DRAINING and self._drainCheck is None:
+            self._drainCheck = self._server.clock.callLater(0, self._replyRelayed)
+
+    def _replyRelayed(self) -> None:
+        self._drainCheck = None
+        self.callAnswered()
+
+    def answerInjected(self) -> None:
+        """
+        A relay has answered a call itself: if the client does not read, do not read from it.
+        """
+        if self.congested and not self.pauses & Pause.CALLS:
+            self.pauseReading(Pause.CALLS)
+            self._limitUnread()
+
+    def _limitUnread(self) -> None:
+        # A client that has yet to open has less time for that, whatever it reads.
+        if self.congested and self.pauses & Pause.CALLS and not self._hasDeadline:
+            self.closing.setDeadline(
+                self._server.limits.unreadTimeout, "it did not read the replies to its calls"
+            )
+
+    @property
+    def _hasDeadline(self) -> bool:
+        return self.negotiation.deadline(self._server.limits) is not None
+
+    def congestionBegan(self) -> None:
+        """
+        The client does not read as fast as it calls: let its calls wait.
+        """
+        self._calls.hold()
+        self._limitUnread()
+
+    def congestionEnded(self) -> None:
+        """
+        The client has read what was written: answer more of its calls.
+        """
+        if self.pauses & Pause.CALLS and not self._hasDeadline:
+            self.closing.clearDeadline()
+        self._calls.proceed()
+        self.callAnswered()
+
+    def keepAliveRequested(self) -> None:
+        """
+        The client answers pings: ping it, if the policy says so.
+        """
+        keepAlive = self._server.policy.keepAlive(self.peer)
+        if keepAlive is not None and not self.heartbeat.keepAlive.enabled:
+            self.startKeepAlive(keepAlive)
+
+    def openRequested(self, payload: bytes) -> OpenRequest:
+        """
+        The client wants to open.
+
+        @raise RemoteError: when the policy refuses it, or it asks at the wrong time.
+        """
+        before = self.negotiation.phase
+        try:
+            request, admission = self.negotiation.open(payload, self.closing.timeLeft)
+        except RemoteError as error:
+            if self.negotiation.phase is Phase.CLOSING:
+                self._refused(error)
+            raise
+        self._entered(before)
+        self._admitted(admission)
+        return request
+
+    def _refused(self, error: RemoteError) -> None:
+        self._server.journal.refused(self.peer, self._server.policy.name, error.message)
+
+    def _admitted(self, admission: Admission) -> None:
+        if admission.warning is not None:
+            self._server.journal.warned(self.peer, admission.warning)
+
+    def sessionOpened(self, session: ISession) -> None:
+        """
+        The backend has opened; the client may have gone meanwhile.
+        """
+        if self.closing.reason is not None:
+            session.closed(self.closing.reason)
+            return
+        self.session = session
+        self._advance(Event.OPENED)
+        self._server.clients.opened(self)
+        self._server.journal.opened(self.peer)
+
+    def openFailed(self) -> None:
+        """
+        The backend could not open, and the client may try again.
+        """
+        if self.closing.reason is None:
+            self._advance(Event.OPEN_FAILED)
+
+    def closeRequested(self) -> None:
+        """
+        The client wants to close.
+        """
+        self.negotiation.end(
+            ConnectionClosed("the client closed the connection", CloseReason.CLIENT)
+        )
+
+    def drain(self) -> None:
+        """
+        Tell the client that the server stops, finish the calls that were accepted, close.
+        """
+        if self.closing.reason is None and not self.negotiation.isStopping:
+            self.negotiation.advance(Event.STOPPING)
+            self.sendCloseEvent(CloseReason.EOF)
+            self.callAnswered()
+
+    @property
+    def _isIdle(self) -> bool:
+        return self._calls.idle and (self.session is None or self.session.idle)
+
+    def sendEvent(
+        self, program: int, procedure: int, payload: bytes, version: int = PROGRAM_VERSION
+    ) -> None:
+        """
+        Send the client a message that answers no call.
+        """
+        message = Message(
+            program,
+            version,
+            procedure,
+            MessageType.MESSAGE,
+            _EVENT_SERIAL,
+            Status.OK,
+            payload,
+        )
+        self.send(packMessage(message))
+
+    def sendCloseEvent(self, reason: CloseReason) -> None:
+        """
+        Tell a client that wants to know why this end is about to close; C{virsh} prints it.
+        """
+        if self.closeCallbackRegistered:
+            self.sendEvent(
+                REMOTE_PROGRAM,
+                Procedure.CONNECT_EVENT_CONNECTION_CLOSED,
+                Packer().int32(reason).packed(),
+            )
+
+    def peerDied(self, reason: KeepAliveTimeout) -> None:
+        """
+        Tell a client that is dead why, in case it is not quite, and do not wait for it.
+        """
+        if not self.closeCallbackRegistered or self.congested:
+            self.abort(reason)
+            return
+        self.sendCloseEvent(CloseReason.KEEPALIVE)
+        self.disconnect(reason, _FAREWELL_SECONDS)
+
+    def stopped(self) -> None:
+        """
+        The connection begins to close: start no more calls.
+        """
+        self._calls.hold()
+
+    def ended(self, reason: Exception) -> None:
+        """
+        The connection has ended: let go of everything, and record it.
+        """
+        if self._drainCheck is not None:
+            self._drainCheck.cancel()
+            self._drainCheck = None
+        self._calls.clear()
+        if self.authentication is not None:
+            self.authentication.abandon()
+        self._server.journal.ended(self.peer, reason)
+        session, self.session = self.session, None
+        try:
+            if session is not None:
+                session.closed(reason)
+        finally:
+            self._server.clients.gone(self)
