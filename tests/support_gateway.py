@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClie
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
+from kaproto.backends.connections import UpstreamProtocol
 from kaproto.backends.gateway import Gateway
 from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol
 from kaproto.client.connection import ClientConnection
@@ -236,13 +237,14 @@ class Upstream:
     @ivar factory: what answers there; put in a policy or a backend of the test's own.
     @ivar error: what connecting fails with.
     @ivar deaf: whether connecting takes for ever.
-    @ivar mute: whether it is connected, and then nothing that is written arrives.
+    @ivar mute: whether it is connected, and then nothing that is written arrives: this is how a
+        libvirtd that hangs, or accepts nobody, looks.
     @ivar pairs: the connections made so far.
     @ivar cancelled: how many times connecting was given up.
     """
 
     def __init__(self, clock: Clock) -> None:
-        self.factory = KeepAliveServerFactory(clock=clock, limits=Limits(openTimeout=1000))
+        self.factory = KeepAliveServerFactory(clock=clock, limits=Limits(openTimeout=10_000))
         self.factory.protocol = FarEnd
         self.error: Exception | None = None
         self.deaf = False
@@ -284,14 +286,17 @@ class ThreeParties:
         self,
         policy: IKeepAlivePolicy | None = None,
         upstreamKeepAlive: KeepAlive = KeepAlive(5, 5),
+        *,
+        ask: bool = True,
     ) -> None:
         """
         @param policy: the gateway's, by default mode 0.
         @param upstreamKeepAlive: how closely the gateway watches libvirtd.
+        @param ask: whether it asks libvirtd for keepalive.
         """
         self.clock = Clock()
         self.upstream = Upstream(self.clock)
-        self.gateway = Gateway(self.upstream, DESCRIPTION, upstreamKeepAlive, self.clock)
+        self.gateway = Gateway(self.upstream, DESCRIPTION, upstreamKeepAlive, self.clock, ask=ask)
         self.factory = KeepAliveServerFactory(policy or Disable(), self.gateway, clock=self.clock)
         self._pairs: list[Pair] = []
 
@@ -320,7 +325,7 @@ class ThreeParties:
         """
         near = self.connect(farewell=farewell)
         assert near.isAlive(), "it should be open"
-        far = self.upstream.pairs[-1].server
+        far = self.toUpstream.server
         assert isinstance(far, FarEnd)
         far.scripted = True
         return near, far
@@ -335,9 +340,27 @@ class ThreeParties:
     @property
     def toUpstream(self) -> Pair:
         """
-        The newest connection between the gateway and libvirtd.
+        The newest connection between the gateway and libvirtd that is made for a client.
         """
-        return self.upstream.pairs[-1]
+        return [pair for pair in self.upstream.pairs if isinstance(pair.client, UpstreamProtocol)][
+            -1
+        ]
+
+    @property
+    def probes(self) -> list[Pair]:
+        """
+        The connections made to ask whether libvirtd is alive.
+        """
+        return [
+            pair for pair in self.upstream.pairs if not isinstance(pair.client, UpstreamProtocol)
+        ]
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """
+        All connections.
+        """
+        return self._pairs + self.upstream.pairs
 
     def forget(self) -> None:
         """
@@ -354,7 +377,7 @@ class ThreeParties:
         while moving:
             self.clock.advance(0)
             moving = False
-            for pair in self._pairs + self.upstream.pairs:
+            for pair in self.pairs:
                 for transport in (pair.clientTransport, pair.serverTransport):
                     moving |= transport.deliver()
 

@@ -15,7 +15,7 @@ from twisted.cred.strcred import (
     InvalidAuthType,
     UnsupportedInterfaces,
 )
-from twisted.internet.endpoints import serverFromString
+from twisted.internet.endpoints import UNIXClientEndpoint, serverFromString
 from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndpoint
 from twisted.python.usage import Options as BaseOptions
 from twisted.python.usage import UsageError
@@ -66,6 +66,15 @@ def _whole(flag: str, least: int) -> _Coerce:
         if not (text.isascii() and text.isdecimal() and int(text) >= least):
             raise ValueError(f"--{flag} takes a whole number from {least} up, not {text!r}")
         return int(text)
+
+    return coerce
+
+
+def _choice(flag: str, *words: str) -> _Coerce:
+    def coerce(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"--{flag} takes {', '.join(words[:-1])} or {words[-1]}, not {text!r}")
+        return text
 
     return coerce
 
@@ -166,8 +175,9 @@ class Options(BaseOptions, AuthOptionMixin):
         [
             "upstream-interval",
             None,
-            5.0,
-            "Seconds of silence from libvirtd before it is pinged; 0 for never.",
+            10.0,
+            "Seconds of silence from libvirtd before it is pinged; 0 for never, for sites with "
+            "storage that may hang for minutes (NFS).",
             _seconds("upstream-interval", 0),
         ],
         [
@@ -176,6 +186,15 @@ class Options(BaseOptions, AuthOptionMixin):
             5,
             "Pings left unanswered before libvirtd is dead; 0 for never pinging it.",
             _whole("upstream-count", 0),
+        ],
+        [
+            "upstream-ask",
+            None,
+            "auto",
+            "Whether to ask libvirtd for keepalive: auto, yes or no. If asked, it notices a dead "
+            "gateway, and drops connections with max_client_requests calls under way; auto does "
+            "not ask on a UNIX socket. A kaserver in mode 2 has to be asked.",
+            _choice("upstream-ask", "auto", "yes", "no"),
         ],
         [
             "grace",
@@ -204,6 +223,7 @@ class Options(BaseOptions, AuthOptionMixin):
     limits: Limits
     upstream: IStreamClientEndpoint | None = None
     upstreamLogin: Login | None = None
+    upstreamAsk: bool = True
     endpoints: list[tuple[str, IStreamServerEndpoint]]
 
     def __init__(self, reactor: object | None = None) -> None:
@@ -291,6 +311,9 @@ class Options(BaseOptions, AuthOptionMixin):
         if self["upstream"] is not None:
             self.upstream = self._upstreamEndpoint(self["upstream"])
             self.upstreamLogin = self._upstreamLogin(self["upstream"])
+            self.upstreamAsk = self["upstream-ask"] == "yes" or (
+                self["upstream-ask"] == "auto" and not isinstance(self.upstream, UNIXClientEndpoint)
+            )
         elif self["forward-identity"]:
             raise UsageError("--forward-identity needs --upstream=ENDPOINT to forward it to")
 

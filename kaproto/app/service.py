@@ -237,6 +237,7 @@ def makeService(options: Options, reactor: IReactorTime | None = None) -> KaServ
             reactor,
             forwardIdentity=bool(options["forward-identity"]),
             login=options.upstreamLogin,
+            ask=options.upstreamAsk,
         )
     limits = options.limits
     if not limits.maxClients:

@@ -12,19 +12,25 @@ import errno
 from typing import Final
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ConnectError, ConnectingCancelledError
+from twisted.internet.error import ConnectError, ConnectingCancelledError, ConnectionLost
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from kaproto.backends.connections import (
+    Probe,
+    UpstreamConnection,
+    UpstreamFactory,
+    UpstreamProtocol,
+)
 from kaproto.backends.identity import packIdentity
 from kaproto.backends.relay import Relay
-from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol
-from kaproto.client.connection import ClientConnection
+from kaproto.backends.upstream import Upstream
 from kaproto.errors import ConnectionClosed, RemoteError, UpstreamLost
 from kaproto.interfaces import IBackend, ISession, OpenRequest
 from kaproto.keepalive.clock import monotonicClock
 from kaproto.keepalive.deadline import Deadline
+from kaproto.keepalive.heartbeat import Monitor
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.logbounds import BOUNDS
 from kaproto.peer import Peer
@@ -51,8 +57,11 @@ class Gateway:
     """
     Opens by connecting to libvirtd.
 
+    @ivar asks: whether libvirtd is asked for keepalive.
     @ivar openTimeout: seconds libvirtd has to accept and open.
+    @ivar description: what log lines call libvirtd.
     @ivar libvirtd: what messages to clients call it.
+    @ivar upstream: whether libvirtd is alive.
     """
 
     _log = Logger(observer=BOUNDS)
@@ -66,6 +75,7 @@ class Gateway:
         keepAlive: KeepAlive,
         clock: IReactorTime,
         *,
+        ask: bool = True,
         forwardIdentity: bool = False,
         login: Login | None = None,
     ) -> None:
@@ -73,35 +83,52 @@ class Gateway:
         @param endpoint: where libvirtd listens.
         @param description: what to call it in messages and log lines.
         @param keepAlive: how closely to watch libvirtd itself.
-        @param forwardIdentity: whether to tell libvirtd who each client is, in place of this
-            process, once it has authenticated.
+        @param ask: whether to ask libvirtd for keepalive.  It then pings this gateway, finds out
+            when its host is gone, and drops connections with C{max_client_requests} calls under
+            way.  A kaserver in mode 2 has to be asked.
+        @param forwardIdentity: whether to tell libvirtd who each client is, once it has
+            authenticated, in place of this process.
         @param login: this process's own name and password at libvirtd, if it wants them.
         """
         self._login = login
         self.description = description
         self.libvirtd = f"libvirtd behind this gateway ({description})"
+        self.asks = ask
         self._endpoint = endpoint
         self._keepAlive = keepAlive
         self._clock = monotonicClock(clock)
+        self._monitor = Monitor.of(clock)
         self._forwardIdentity = forwardIdentity
+        self.upstream = Upstream(keepAlive, self._clock, self._now, self._probe)
+
+    def _now(self) -> float:
+        return self._monitor.pacemaker.now
+
+    def _probe(self) -> Probe:
+        self._log.info(
+            "connecting to {libvirtd} to ask whether it is alive, since pings go unanswered on "
+            "connections that have calls under way",
+            libvirtd=self.libvirtd,
+        )
+        return Probe(self._endpoint, self._keepAlive, self._clock, self._login)
 
     def __str__(self) -> str:
         """
-        The backend as log lines name it.
+        @return: this backend's name in log lines.
         """
         return f"gateway to {self.description}"
 
     def knows(self, procedure: int) -> bool:
         """
-        @return: C{True}, as only libvirtd can tell.
+        @return: C{True}, since only libvirtd can tell.
         """
         return True
 
     def open(self, peer: Peer, request: OpenRequest) -> Deferred[ISession]:
         """
-        See L{IBackend.open}.
+        Connect to libvirtd and open there.
 
-        @raise RemoteError: libvirtd's own, or one that says what is wrong with it.
+        @raise RemoteError: libvirtd's own, or one that says what is wrong with libvirtd.
         """
         return Deferred.fromCoroutine(self._open(peer, request))
 
@@ -110,7 +137,13 @@ class Gateway:
         expiry = Deadline(self._clock, self.openTimeout, opening.cancel)
         try:
             return _GatewaySession(self, await opening)
-        except RemoteError:
+        except RemoteError as error:
+            if not self.asks and "keepalive" in error.message:
+                self._log.warn(
+                    "{libvirtd} did not open because it was not asked for keepalive; a kaserver in "
+                    "mode 2 has to be: pass --upstream-ask=yes",
+                    libvirtd=self.libvirtd,
+                )
             raise
         except (CancelledError, ConnectingCancelledError) as problem:
             if expiry.active():
@@ -145,26 +178,31 @@ class Gateway:
         self._log.warn("{peer} could not open: {reason}", peer=peer, reason=message)
         return rpcError(message, code)
 
-    async def _connect(self, peer: Peer, request: OpenRequest) -> ClientConnection:
-        factory = KeepAliveClientFactory(
+    async def _connect(self, peer: Peer, request: OpenRequest) -> UpstreamConnection:
+        factory = UpstreamFactory(
+            self.upstream,
             request.name or "",
             request.flags,
             self._keepAlive,
-            clock=self._clock,
-            login=self._login,
+            self._clock,
+            self._login,
+            ask=self.asks,
         )
-        factory.registersCloseCallback = False
         upstream = await self._endpoint.connect(factory)
-        assert isinstance(upstream, KeepAliveClientProtocol)
+        assert isinstance(upstream, UpstreamProtocol)
         try:
             await upstream.whenOpen()
             identity = packIdentity(peer) if self._forwardIdentity else None
             if identity is not None:
                 await upstream.call(REMOTE_PROGRAM, Procedure.CONNECT_SET_IDENTITY, identity)
         except BaseException:
-            connectionOf(upstream, ClientConnection).abort(ConnectionClosed("the client has gone"))
+            connectionOf(upstream, UpstreamConnection).abort(
+                ConnectionClosed("the client has gone")
+            )
             raise
-        return connectionOf(upstream, ClientConnection)
+        connection = connectionOf(upstream, UpstreamConnection)
+        connection.watch()
+        return connection
 
 
 @implementer(ISession)
@@ -173,12 +211,12 @@ class _GatewaySession:
     One client's connection to libvirtd.
     """
 
-    __slots__ = ("_client", "_gateway", "_relay", "_upstream")
+    __slots__ = ("_client", "_connection", "_gateway", "_relay")
     _log = Logger(observer=BOUNDS)
 
-    def __init__(self, gateway: Gateway, upstream: ClientConnection) -> None:
+    def __init__(self, gateway: Gateway, connection: UpstreamConnection) -> None:
         self._gateway = gateway
-        self._upstream = upstream
+        self._connection = connection
         self._client: ServerConnection | None = None
         self._relay: Relay | None = None
 
@@ -194,29 +232,51 @@ class _GatewaySession:
         Start relaying.
         """
         self._client = client = connectionOf(connection, ServerConnection)
-        self._relay = Relay(client, self._upstream)
+        self._relay = Relay(client, self._connection)
+        self._connection.session = self
         self._relay.start()
-        self._upstream.closing.whenClosed().addCallback(self._upstreamClosed)
+        self._connection.closing.whenClosed().addCallback(self._upstreamClosed)
 
     def callReceived(self, procedure: int, payload: bytes) -> bytes:
         """
-        @raise RemoteError: always; calls are relayed, so none comes here.
+        @raise RemoteError: always; calls are relayed, and none comes here.
         """
         raise rpcError(f"unknown procedure: {procedure}")
 
     def closed(self, reason: Exception) -> None:
         """
-        The client is gone: let go of its connection to libvirtd, which is first given what a
-        client that closed in good order had sent.
+        The client is gone: close its connection to libvirtd, after sending what a client that
+        closed cleanly had sent.
         """
         self._client = None
+        self._connection.session = None
         if self._relay is not None:
             self._relay.end()
             self._relay = None
         if isinstance(reason, ConnectionClosed):
-            self._upstream.disconnect(reason)
+            self._connection.disconnect(reason)
         else:
-            self._upstream.abort(reason)
+            self._connection.abort(reason)
+
+    def upstreamRead(self) -> None:
+        """
+        Something was relayed to the client.
+        """
+        if self._client is not None:
+            self._client.relayedCallAnswered()
+
+    def upstreamBusy(self) -> None:
+        """
+        libvirtd does not read this connection, but it is alive.
+        """
+        if self._client is not None and self._relay is not None:
+            self._log.info(
+                "{peer} is busy: libvirtd does not read its connection while it has "
+                "max_client_requests messages of it in hand; {count} calls and streams are under "
+                "way, and the connection stays open, because libvirtd answers on others",
+                peer=self._client.peer,
+                count=self._relay.underWay,
+            )
 
     def _upstreamClosed(self, reason: Exception) -> None:
         client, relay = self._client, self._relay
@@ -225,8 +285,25 @@ class _GatewaySession:
         if relay.closing:
             client.disconnect(ConnectionClosed("the client closed the connection"))
             return
-        lost = UpstreamLost(f"{self._gateway.libvirtd}: {reason}")
+        lost = UpstreamLost(f"{self._gateway.libvirtd}: {reason}{self._hint(reason, relay)}")
         self._log.warn("closing {peer}: {reason}", peer=client.peer, reason=lost)
         relay.failOutstanding(rpcError(f"internal error: {lost}", ErrorCode.INTERNAL_ERROR))
         client.sendCloseEvent(CloseReason.EOF)
         client.disconnect(lost)
+
+    def _hint(self, reason: Exception, relay: Relay) -> str:
+        closed = isinstance(reason, ConnectionClosed | ConnectionLost)
+        if not (self._gateway.asks and closed and relay.underWay >= _REQUESTS):
+            return ""
+        return (
+            f"; {relay.underWay} calls and streams were under way, and libvirtd, which does not "
+            f"read more than max_client_requests ({_REQUESTS} by default), drops a connection "
+            "whose answers to its pings it does not read: raise max_client_requests in "
+            "libvirtd.conf, or pass --upstream-ask=no"
+        )
+
+
+_REQUESTS: Final = 5
+"""
+libvirtd's default of C{max_client_requests}.
+"""

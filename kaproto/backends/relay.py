@@ -1,10 +1,11 @@
 """
-Two connections made into one: what comes from the client goes to the server and the other way
-round, but for what belongs to one hop only.
+Joins a client's connection and one to a server: messages pass from one to the other as they are,
+except for those that belong to one hop only.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from kaproto.client.connection import ClientConnection
@@ -21,62 +22,37 @@ from kaproto.wire.programs import (
     Feature,
     Procedure,
 )
-from kaproto.wire.xdr import Unpacker
+from kaproto.wire.xdr import Unpacker, XDRError
 
-__all__ = ["ANSWERS_WAITING_MAX", "OUTSTANDING_MAX", "STREAMS_MAX", "Relay"]
+__all__ = [
+    "ANSWERS_WAITING_MAX",
+    "OUTSTANDING_MAX",
+    "STREAMS_MAX",
+    "WHOLE_MAX",
+    "Relay",
+]
 
 ANSWERS_WAITING_MAX: Final = 256
 """
-How many of the gateway's own answers may wait for the end of a message from the server.
+How many answers of the gateway's own may wait for the end of a message from the server.
 """
 
 OUTSTANDING_MAX: Final = 256
 """
-How many calls under way are kept in mind, for them to be answered if the server dies.
+How many calls are remembered, to be answered with an error if the server is lost.
 """
 
 STREAMS_MAX: Final = 256
 """
-How many streams under way are kept in mind, for them to end before kaserver does.
+How many open streams are told apart.  If there are more, some count as open until the connection
+ends.
 """
 
-_OWN: Final = frozenset(
-    {
-        (REMOTE_PROGRAM, procedure)
-        for procedure in (
-            Procedure.AUTH_LIST,
-            Procedure.AUTH_SASL_INIT,
-            Procedure.AUTH_SASL_START,
-            Procedure.AUTH_SASL_STEP,
-            Procedure.AUTH_POLKIT,
-        )
-    }
-)
-
-_PASSES_FDS: Final = frozenset(
-    {
-        (REMOTE_PROGRAM, Procedure.DOMAIN_OPEN_GRAPHICS),
-        (REMOTE_PROGRAM, Procedure.DOMAIN_CREATE_XML_WITH_FILES),
-        (REMOTE_PROGRAM, Procedure.DOMAIN_CREATE_WITH_FILES),
-        (REMOTE_PROGRAM, Procedure.DOMAIN_OPEN_GRAPHICS_FD),
-        (REMOTE_PROGRAM, Procedure.DOMAIN_FD_ASSOCIATE),
-        (QEMU_PROGRAM, 7),
-        (LXC_PROGRAM, 1),
-    }
-)
+WHOLE_MAX: Final = 65536
 """
-Procedures that hand over file descriptors, as only a UNIX socket without anybody between can.
+Messages up to this size are relayed in one piece, so that a ping fits in front of one that trickles
+in.  Longer ones are relayed as they come.
 """
-
-_SET_IDENTITY: Final = (REMOTE_PROGRAM, Procedure.CONNECT_SET_IDENTITY)
-_FEATURE: Final = (REMOTE_PROGRAM, Procedure.CONNECT_SUPPORTS_FEATURE)
-_CLOSE: Final = (REMOTE_PROGRAM, Procedure.CONNECT_CLOSE)
-_REGISTER: Final = (REMOTE_PROGRAM, Procedure.CONNECT_REGISTER_CLOSE_CALLBACK)
-_UNREGISTER: Final = (REMOTE_PROGRAM, Procedure.CONNECT_UNREGISTER_CLOSE_CALLBACK)
-
-_KEPT: Final = _OWN | _PASSES_FDS | {_SET_IDENTITY, _FEATURE, _REGISTER, _UNREGISTER}
-_PROGRAMS: Final = frozenset(program for program, _ in _KEPT)
-_SPECIAL: Final = frozenset(int(procedure) for _, procedure in _KEPT | {_CLOSE})
 
 # An enum's members are looked up at every use, which every relayed message would pay for.
 _CALL: Final = int(MessageType.CALL)
@@ -84,17 +60,24 @@ _REPLY: Final = int(MessageType.REPLY)
 _STREAM: Final = int(MessageType.STREAM)
 _CALL_WITH_FDS: Final = int(MessageType.CALL_WITH_FDS)
 _REPLY_WITH_FDS: Final = int(MessageType.REPLY_WITH_FDS)
+_CONTINUE: Final = int(Status.CONTINUE)
+_ERROR: Final = int(Status.ERROR)
+
+_OWN_FEATURES: Final = (Feature.PROGRAM_KEEPALIVE, Feature.FD_PASSING)
 
 
 class Relay:
     """
-    Relays between a client's connection and one to a server, both of them open.
+    Relays between a client and a server whose connections are both open.
 
-    @ivar closing: whether the client has called to close.
+    @ivar closing: whether the client has called C{CONNECT_CLOSE}.
     """
 
     __slots__ = (
+        "_calls",
         "_client",
+        "_failedStreams",
+        "_moreStreams",
         "_outstanding",
         "_streams",
         "_toClient",
@@ -105,42 +88,52 @@ class Relay:
 
     def __init__(self, client: ServerConnection, upstream: ClientConnection) -> None:
         """
-        @param client: the connection from a client.
+        @param client: the connection from the client.
         @param upstream: the connection to the server.
         """
         self.closing = False
         self._client = client
         self._upstream = upstream
+        self._calls = 0
         self._outstanding: dict[int, Header] = {}
         self._streams: set[int] = set()
+        self._moreStreams = False
+        self._failedStreams: set[int] = set()
         self._toServer = MessageFilter(
-            self._keepFromClient, self._takeFromClient, upstream.transport.write
+            self._interceptsCall, self._callIntercepted, upstream.transport.write, WHOLE_MAX
         )
         self._toClient = MessageFilter(
-            self._keepFromServer, self._takeFromServer, client.transport.write
+            self._interceptsReply, self._replyIntercepted, client.transport.write, WHOLE_MAX
         )
 
     def start(self) -> None:
         """
-        Relay from now on, beginning with what has come already.
+        Relay from now on, starting with what has been received already.
         """
         self._upstream.startRelay(self._toClient, self._toServer, self._client)
         self._client.startRelay(self._toServer, self._toClient, self._upstream)
 
     def end(self) -> None:
         """
-        The client has gone: nothing is relayed any more.
+        The client has gone: relay nothing any more.
         """
-        # The sieves hold this object's methods. Without this cycle it takes no garbage collector
-        # to free the connections.
+        # The filters refer to this object.  Without the cycle of references it takes no garbage
+        # collector to free the connections.
         del self._toServer, self._toClient
 
     @property
     def idle(self) -> bool:
         """
-        Whether no call is unanswered, as far as is known, and no stream under way.
+        Whether every call has been answered to the last byte, and no stream is open.
         """
-        return not self._outstanding and not self._streams
+        return not (self._calls or self._streams or self._moreStreams or self._toClient.midMessage)
+
+    @property
+    def underWay(self) -> int:
+        """
+        How many calls and streams the server has not finished.
+        """
+        return self._calls + len(self._streams)
 
     def failOutstanding(self, error: RemoteError) -> None:
         """
@@ -151,41 +144,45 @@ class Relay:
         for header in outstanding.values():
             self._client.send(Message._make((*header[1:], b"")).reply(payload, Status.ERROR))
 
-    def _keepFromClient(self, header: Header) -> bool:
-        program = header[1]
+    def _interceptsCall(self, header: Header) -> bool:
+        """
+        @return: whether a message from the client is not simply relayed.
+        """
+        _length, program, _version, procedure, kind, serial, _status = header
         if program == KEEPALIVE_PROGRAM:
             return True
-        kind = header[4]
         if kind == _CALL:
-            procedure = header[3]
-            if procedure in _SPECIAL and program in _PROGRAMS:
-                which = (program, procedure)
-                if which in _KEPT:
-                    return True
-                if which == _CLOSE:
-                    self.closing = True
-            self._note(header)
+            if (program, procedure) in _HANDLERS:
+                return True
+            self._callRelayed(serial, header)
         elif kind == _STREAM:
-            self._noteStream(header[5], going=header[6] != Status.ERROR)
+            self._streamUsed(serial)
         return kind == _CALL_WITH_FDS
 
-    def _note(self, header: Header) -> None:
+    def _callRelayed(self, serial: int, header: Header) -> None:
+        self._calls += 1
         if len(self._outstanding) < OUTSTANDING_MAX:
-            self._outstanding[header[5]] = header
+            self._outstanding[serial] = header
 
-    def _noteStream(self, serial: int, *, going: bool) -> None:
-        if going:
-            if len(self._streams) < STREAMS_MAX:
-                self._streams.add(serial)
-        elif serial in self._streams:
-            self._streams.remove(serial)
-            self._client.relayedCallAnswered()
+    def _streamUsed(self, serial: int) -> None:
+        if serial in self._failedStreams:
+            # The client has yet to read that it failed, and the server answers no more.
+            return
+        if len(self._streams) < STREAMS_MAX:
+            self._streams.add(serial)
+        elif serial not in self._streams:
+            self._moreStreams = True
 
-    def _takeFromClient(self, message: Message, raw: bytes) -> None:
-        client = self._client
-        which = (message.program, message.procedure)
+    def _streamEnded(self, serial: int, *, failed: bool) -> None:
+        self._streams.discard(serial)
+        if failed:
+            if len(self._failedStreams) == STREAMS_MAX:
+                self._failedStreams.clear()
+            self._failedStreams.add(serial)
+
+    def _callIntercepted(self, message: Message, raw: bytes) -> None:
         if message.program == KEEPALIVE_PROGRAM:
-            client.keepAliveReceived(message)
+            self._client.keepAliveReceived(message)
             return
         if self._toClient.waiting >= ANSWERS_WAITING_MAX:
             raise PeerFlooded(
@@ -194,56 +191,107 @@ class Relay:
             )
         if message.type == MessageType.CALL_WITH_FDS and Unpacker(message.payload).uint32():
             raise RemoteProtocolError("a call that comes with file descriptors")
-        if which in _OWN or (which == _FEATURE and self._isOwnFeature(message)):
-            client.messageReceived(message)
-        elif which == _SET_IDENTITY:
-            self._refuse(
-                message,
-                rpcError(
-                    "operation forbidden: this gateway lets nobody set an identity, which libvirtd "
-                    "would not verify",
-                    ErrorCode.OPERATION_DENIED,
-                ),
-            )
-        elif which in _PASSES_FDS:
-            self._refuse(
-                message,
-                rpcError(
-                    "Operation not supported: file descriptors cannot be passed through a gateway",
-                    ErrorCode.OPERATION_UNSUPPORTED,
-                ),
-            )
-        else:
-            if which in (_REGISTER, _UNREGISTER):
-                client.closeCallbackRegistered = which == _REGISTER
-            self._note((len(raw), *message[:6]))
-            self._upstream.transport.write(raw)
+        handler = _HANDLERS.get((message.program, message.procedure), Relay._relayCall)
+        handler(self, message, raw)
 
-    def _isOwnFeature(self, message: Message) -> bool:
+    def _relayCall(self, message: Message, raw: bytes) -> None:
+        self._callRelayed(message.serial, (len(raw), *message[:6]))
+        self._upstream.transport.write(raw)
+
+    def _answerHere(self, message: Message, raw: bytes) -> None:
+        self._client.messageReceived(message)
+
+    def _answerFeature(self, message: Message, raw: bytes) -> None:
+        """
+        Keepalive is this hop's own; all other features are the server's.
+        """
         withFds = message.type == MessageType.CALL_WITH_FDS
-        arguments = message.payload[4:] if withFds else message.payload
-        return Unpacker(arguments + bytes(4)).int32() in (
-            Feature.PROGRAM_KEEPALIVE,
-            Feature.FD_PASSING,
+        try:
+            feature = Unpacker(message.payload[4:] if withFds else message.payload).int32()
+        except XDRError:
+            feature = None
+        if feature in _OWN_FEATURES:
+            self._client.messageReceived(message)
+        else:
+            self._relayCall(message, raw)
+
+    def _refuseIdentity(self, message: Message, raw: bytes) -> None:
+        self._refuse(
+            message,
+            rpcError(
+                "operation forbidden: this gateway lets no client set an identity, because "
+                "libvirtd would not verify it",
+                ErrorCode.OPERATION_DENIED,
+            ),
         )
 
-    def _refuse(self, message: Message, error: RemoteError) -> None:
-        client = self._client
-        client.send(message.reply(packError(error), Status.ERROR))
-        client.answerInjected()
+    def _refuse(self, call: Message, error: RemoteError) -> None:
+        self._client.send(call.reply(packError(error), Status.ERROR))
+        self._client.answerInjected()
 
-    def _keepFromServer(self, header: Header) -> bool:
-        if header[1] == KEEPALIVE_PROGRAM:
+    def _refuseDescriptors(self, message: Message, raw: bytes) -> None:
+        self._refuse(
+            message,
+            rpcError(
+                "Operation not supported: file descriptors cannot be passed through a gateway",
+                ErrorCode.OPERATION_UNSUPPORTED,
+            ),
+        )
+
+    def _registerCloseCallback(self, message: Message, raw: bytes) -> None:
+        registers = message.procedure == Procedure.CONNECT_REGISTER_CLOSE_CALLBACK
+        self._client.closeCallbackRegistered = registers
+        self._relayCall(message, raw)
+
+    def _relayClose(self, message: Message, raw: bytes) -> None:
+        self.closing = True
+        self._relayCall(message, raw)
+
+    def _interceptsReply(self, header: Header) -> bool:
+        """
+        @return: whether a message from the server is not simply relayed.
+        """
+        _length, program, _version, _procedure, kind, serial, status = header
+        if program == KEEPALIVE_PROGRAM:
             return True
-        kind = header[4]
         if kind == _REPLY:
-            self._outstanding.pop(header[5], None)
-            self._client.relayedCallAnswered()
+            if self._calls:
+                self._calls -= 1
+            self._outstanding.pop(serial, None)
         elif kind == _STREAM:
-            self._noteStream(header[5], going=header[6] == Status.CONTINUE)
+            if status == _CONTINUE:
+                self._streamUsed(serial)
+            else:
+                self._streamEnded(serial, failed=status == _ERROR)
         elif kind == _REPLY_WITH_FDS:
             raise RemoteProtocolError("a reply that comes with file descriptors")
         return False
 
-    def _takeFromServer(self, message: Message, raw: bytes) -> None:
+    def _replyIntercepted(self, message: Message, raw: bytes) -> None:
         self._upstream.keepAliveReceived(message)
+
+
+_Handler = Callable[[Relay, Message, bytes], None]
+
+_HANDLERS: Final[Mapping[tuple[int, int], _Handler]] = {
+    (REMOTE_PROGRAM, Procedure.AUTH_LIST): Relay._answerHere,
+    (REMOTE_PROGRAM, Procedure.AUTH_SASL_INIT): Relay._answerHere,
+    (REMOTE_PROGRAM, Procedure.AUTH_SASL_START): Relay._answerHere,
+    (REMOTE_PROGRAM, Procedure.AUTH_SASL_STEP): Relay._answerHere,
+    (REMOTE_PROGRAM, Procedure.AUTH_POLKIT): Relay._answerHere,
+    (REMOTE_PROGRAM, Procedure.CONNECT_CLOSE): Relay._relayClose,
+    (REMOTE_PROGRAM, Procedure.CONNECT_SUPPORTS_FEATURE): Relay._answerFeature,
+    (REMOTE_PROGRAM, Procedure.CONNECT_SET_IDENTITY): Relay._refuseIdentity,
+    (REMOTE_PROGRAM, Procedure.CONNECT_REGISTER_CLOSE_CALLBACK): Relay._registerCloseCallback,
+    (REMOTE_PROGRAM, Procedure.CONNECT_UNREGISTER_CLOSE_CALLBACK): Relay._registerCloseCallback,
+    (REMOTE_PROGRAM, Procedure.DOMAIN_OPEN_GRAPHICS): Relay._refuseDescriptors,
+    (REMOTE_PROGRAM, Procedure.DOMAIN_CREATE_XML_WITH_FILES): Relay._refuseDescriptors,
+    (REMOTE_PROGRAM, Procedure.DOMAIN_CREATE_WITH_FILES): Relay._refuseDescriptors,
+    (REMOTE_PROGRAM, Procedure.DOMAIN_OPEN_GRAPHICS_FD): Relay._refuseDescriptors,
+    (REMOTE_PROGRAM, Procedure.DOMAIN_FD_ASSOCIATE): Relay._refuseDescriptors,
+    (QEMU_PROGRAM, 7): Relay._refuseDescriptors,
+    (LXC_PROGRAM, 1): Relay._refuseDescriptors,
+}
+"""
+What is done with the calls that are not simply relayed.
+"""

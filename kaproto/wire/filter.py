@@ -1,5 +1,5 @@
 """
-Messages that pass through, without being collected, and a few that are kept back.
+Passes a stream of messages on as it comes, and intercepts some of them.
 """
 
 from __future__ import annotations
@@ -10,94 +10,112 @@ from typing import Final
 from kaproto.errors import RemoteProtocolError
 from kaproto.wire.message import HEADER, HEADER_SIZE, MESSAGE_MAX, TURN_MAX, Message
 
-__all__ = ["KEPT_MAX", "Header", "MessageFilter"]
+__all__ = ["INTERCEPTED_MAX", "Header", "MessageFilter"]
 
-KEPT_MAX: Final = 65536
+INTERCEPTED_MAX: Final = 65536
 """
-The longest message that can be kept back, in bytes.
+The longest message that can be intercepted, in bytes.
 """
 
 Header = tuple[int, int, int, int, int, int, int]
 """
-The length word and the six words of the header.
+The length word and the six words of the header: program, version, procedure, type, serial, status.
 """
 
 
 class MessageFilter:
     """
-    Lets a stream of bytes through to the other side as it comes, a 32 MiB message in as many
-    pieces as it arrives in, and keeps back the messages that somebody on the way must see whole.
+    Forwards what it is fed, a 32 MiB message in the pieces in which it arrives.  Messages that
+    somebody on the way must see are collected and handed over instead.
 
-    The same way is used by messages of one's own, which L{inject} puts between two others.
+    Others can send messages the same way with L{inject}, which never breaks one that is being
+    forwarded.  For example, with a ping injected after the first half of a message A::
 
-    @ivar stopped: set it to let nothing through any more.
+        fed         A1      A2 B
+        injected       PING
+        forwarded   A1      A2 PING B
+
+    @ivar stopped: set it to forward nothing any more.
     """
 
     __slots__ = (
+        "_collecting",
         "_forward",
         "_injected",
-        "_keep",
+        "_intercepted",
+        "_intercepts",
         "_later",
         "_left",
+        "_needed",
         "_partial",
-        "_take",
+        "_whole",
         "stopped",
     )
 
     def __init__(
         self,
-        keep: Callable[[Header], bool],
-        take: Callable[[Message, bytes], None],
+        intercepts: Callable[[Header], bool],
+        intercepted: Callable[[Message, bytes], None],
         forward: Callable[[bytes], None],
+        whole: int = 0,
     ) -> None:
         """
-        @param keep: is shown the header of every message, of some twice, and says whether to
-            keep it back.
-        @param take: is given the messages kept back, made up and as they came.
-        @param forward: is given everything else, in order.
+        @param intercepts: called with the header of every message, once; returns whether to
+            intercept it.
+        @param intercepted: called with each intercepted message, parsed and as it came.
+        @param forward: called with everything else, in order.
+        @param whole: messages up to this size in bytes are forwarded in one piece.  While one is
+            collected others can be sent in front of it.
         """
-        self._keep = keep
-        self._take = take
+        self._intercepts = intercepts
+        self._intercepted = intercepted
         self._forward = forward
+        self._whole = whole
+        # Bytes that are missing of the message that is being forwarded.
         self._left = 0
+        # The beginning of a message that is being collected, the size at which to look at it
+        # again, and whether it will be intercepted, once its header has been seen.
         self._partial: bytearray | None = None
-        self._later: bytearray | None = None
+        self._needed = HEADER_SIZE
+        self._collecting: bool | None = None
+        # Whole messages that have to wait for the next turn.
+        self._later: bytes | None = None
         self._injected: list[bytes] | None = None
         self.stopped = False
 
     @property
     def midMessage(self) -> bool:
         """
-        Whether the last bytes let through were not the end of a message.
+        Whether a message has been forwarded in part.
         """
         return self._left > 0
 
     @property
     def between(self) -> bool:
         """
-        Whether all that came was whole messages.
+        Whether everything that was fed was whole messages, and all have been dealt with.
         """
         return not self._left and self._partial is None and self._later is None
 
     @property
     def waiting(self) -> int:
         """
-        How many injected messages wait for the end of the one that is under way.
+        How many injected messages wait for the end of the one that is being forwarded.
         """
         return 0 if self._injected is None else len(self._injected)
 
     @property
     def more(self) -> bool:
         """
-        Whether there was more in what came than L{TURN_MAX} messages, so that L{feed} has to be
-        called again, with nothing if nothing has come.
+        Whether L{feed}, having dealt with L{TURN_MAX} messages, has more to do: call it again, with
+        nothing if nothing has come.
         """
         return self._later is not None
 
     def inject(self, data: bytes) -> None:
         """
-        Send a whole message the same way as soon as no other is under way.  One that is waiting
-        already is not sent twice.
+        Send a whole message, now or as soon as the one that is being forwarded has ended.  The same
+        message does not wait twice.
         """
         if not self._left:
             self._forward(data)
@@ -108,43 +126,35 @@ class MessageFilter:
 
     def feed(self, data: bytes) -> None:
         """
-        Bytes came.
+        Take bytes as they came.
 
         @raise RemoteProtocolError: when a length word is out of bounds, or a message that should
-            be kept is too long for that.
+            be intercepted is too long.
         """
         if self.stopped:
             return
         if self._later is not None:
-            data = bytes(self._later) + data
+            data = self._later + data
             self._later = None
-            self._sift(data)
-            return
-        if self._left >= len(data):
+        elif self._left >= len(data):
             self._left -= len(data)
             self._forward(data)
             if self._injected and not self._left:
                 self._flushInjected()
             return
-        if self._partial is not None:
+        elif self._partial is not None:
             self._partial += data
-            if len(self._partial) < self._wanted(self._partial):
+            if len(self._partial) < self._needed:
                 return
             data = bytes(self._partial)
             self._partial = None
-        self._sift(data)
+        self._split(data)
 
-    def _wanted(self, partial: bytearray) -> int:
-        if len(partial) < HEADER_SIZE:
-            return HEADER_SIZE
-        header = HEADER.unpack_from(partial)
-        length = int(header[0])
-        # One that is too long is not collected, and refused by what its header alone tells.
-        if HEADER_SIZE <= length <= KEPT_MAX and self._keep(header):
-            return length
-        return HEADER_SIZE
-
-    def _sift(self, data: bytes) -> None:
+    def _split(self, data: bytes) -> None:
+        """
+        Forward data[begin:end] in one piece: C{end} moves on from message to message, and C{begin}
+        follows whenever something has been forwarded or intercepted.
+        """
         size = len(data)
         begin = 0
         end = self._left
@@ -152,57 +162,66 @@ class MessageFilter:
             self._forward(data[:end])
             self._flushInjected()
             begin = end
+        needed = HEADER_SIZE
         for _ in range(TURN_MAX):
             if size - end < HEADER_SIZE or self.stopped:
                 break
             header = HEADER.unpack_from(data, end)
             length = header[0]
-            # Nobody is shown a header that is none, and what came before it is let through.
-            legal = HEADER_SIZE <= length <= MESSAGE_MAX
-            try:
-                kept = legal and self._keep(header)
-            except RemoteProtocolError:
-                self._endWith(data[begin:end])
-                raise
-            if not legal or (kept and length > KEPT_MAX):
-                self._endWith(data[begin:end])
-                raise RemoteProtocolError(
-                    f"a message of {length} bytes for procedure {header[3]} of program "
-                    f"{header[1]:#x}, where {HEADER_SIZE} to {KEPT_MAX if kept else MESSAGE_MAX} "
-                    "are allowed"
-                )
-            if not kept:
+            collecting = self._collecting
+            if collecting is None:
+                try:
+                    collecting = self._check(header)
+                except RemoteProtocolError:
+                    # What came before the bad message is still good.
+                    self._left = 0
+                    self._forward(data[begin:end])
+                    raise
+            if size - end < length and (collecting or length <= self._whole):
+                self._collecting = collecting
+                needed = length
+                break
+            self._collecting = None
+            if not collecting:
                 end += length
                 continue
             if begin < end:
                 self._forward(data[begin:end])
-            begin = end
-            if size - end < length:
-                break
-            end = begin = end + length
+            begin = end = end + length
             raw = data[end - length : end]
             self._left = 0
-            self._take(Message._make((*header[1:], raw[HEADER_SIZE:])), raw)
+            self._intercepted(Message._make((*header[1:], raw[HEADER_SIZE:])), raw)
         else:
-            self._later = bytearray(data[end:]) or None
+            self._later = data[end:] or None
             data = data[:end]
             size = min(size, end)
         self._left = max(0, end - size)
         if end < size:
             self._partial = bytearray(data[end:])
+            self._needed = needed
             data = data[begin:end]
         elif begin:
             data = data[begin:]
         if data:
             self._forward(data)
 
-    def _endWith(self, data: bytes) -> None:
+    def _check(self, header: Header) -> bool:
         """
-        Let through the last that is let through: the end of a message, so that others of one's
-        own can follow.
+        @return: whether to intercept the message.
+        @raise RemoteProtocolError: when it is too short or too long.
         """
-        self._left = 0
-        self._forward(data)
+        length, program, _version, procedure, _type, _serial, _status = header
+        most = MESSAGE_MAX
+        if HEADER_SIZE <= length <= MESSAGE_MAX:
+            if not self._intercepts(header):
+                return False
+            if length <= INTERCEPTED_MAX:
+                return True
+            most = INTERCEPTED_MAX
+        raise RemoteProtocolError(
+            f"a message of {length} bytes for procedure {procedure} of program {program:#x}, where "
+            f"{HEADER_SIZE} to {most} are allowed"
+        )
 
     def _flushInjected(self) -> None:
         injected, self._injected = self._injected, None

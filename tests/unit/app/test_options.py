@@ -83,7 +83,7 @@ class GoodTests(OptionsTestCase):
         self.assertEqual([description for description, _ in options.endpoints], [DEFAULT_LISTEN])
         self.assertIsNone(options.upstream)
         self.assertEqual((options["open-timeout"], options["grace"]), (10, 5))
-        self.assertEqual((options["upstream-interval"], options["upstream-count"]), (5, 5))
+        self.assertEqual((options["upstream-interval"], options["upstream-count"]), (10, 5))
         self.assertFalse(options["insecure"])
         self.assertFalse(options["forward-identity"])
         self.listen(options)
@@ -179,6 +179,21 @@ class GoodTests(OptionsTestCase):
             self.assertEqual(options["upstream"], upstream)
             self.assertTrue(options["forward-identity"])
 
+    def test_upstreamAsk(self) -> None:
+        """
+        Unless told otherwise, libvirtd is asked for keepalive wherever it is not reached on a UNIX
+        socket.
+        """
+        local, remote = "--upstream=unix:/x/y", "--upstream=qemu+tcp://192.0.2.1/system"
+        for arguments, asks in (
+            ([local], False),
+            ([remote], True),
+            ([local, "--upstream-ask=auto"], False),
+            ([local, "--upstream-ask=yes"], True),
+            ([remote, "--upstream-ask=no"], False),
+        ):
+            self.assertIs(self.parse(*arguments).upstreamAsk, asks)
+
     def test_insecure(self) -> None:
         """
         Who wants to can be insecure.
@@ -238,6 +253,7 @@ class BadTests(OptionsTestCase):
         """
         self.assertRefused("upstream-interval", NUMBERS, "0 to 2147483")
         self.assertRefused("upstream-count", ("-1", "1.5", "x"), "a whole number from 0 up")
+        self.assertRefused("upstream-ask", ("", "maybe"), "auto, yes or no")
 
     def test_listen(self) -> None:
         """
@@ -313,6 +329,7 @@ class HelpTests(OptionsTestCase):
             "upstream",
             "upstream-interval",
             "upstream-count",
+            "upstream-ask",
             "forward-identity",
             "insecure",
             "help-policies",

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from twisted.logger import LogEvent, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from kaproto.backends.relay import ANSWERS_WAITING_MAX, OUTSTANDING_MAX, STREAMS_MAX
+from kaproto.backends.relay import ANSWERS_WAITING_MAX, OUTSTANDING_MAX, STREAMS_MAX, WHOLE_MAX
 from kaproto.errors import ConnectionClosed
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.policies import Mandatory
@@ -108,7 +108,7 @@ class RelayTestCase(SynchronousTestCase):
         Nobody is connected any more, and nothing will happen any more.
         """
         parties.flush()
-        for pair in (parties.toClient, parties.toUpstream):
+        for pair in parties.pairs:
             self.assertTrue(pair.clientTransport.disconnected)
             self.assertTrue(pair.serverTransport.disconnected)
         self.assertEqual(parties.factory.connections, [])
@@ -461,16 +461,34 @@ class WatchTests(RelayTestCase):
 
     def test_serverDead(self) -> None:
         """
-        A libvirtd that hangs is found dead in time. The client's calls are answered with an error
-        that says so, in the order in which they were made, it is told that the connection is
-        closed, and it is.
+        With nothing under way a libvirtd that hangs is found in C{interval * (count + 1)} seconds,
+        and the client is told.
         """
         parties, near, far = self.opened(farewell=True)
         far.answering = False
+        parties.advance(5.9)
+        self.assertEqual(near.messages, [])
+        parties.advance(0.2)
+        (told,) = near.messages
+        self.assertEqual(told.procedure, Procedure.CONNECT_EVENT_CONNECTION_CLOSED)
+        self.assertEqual(parties.probes, [])
+        self.assertAllGone(parties)
+
+    def test_serverHangs(self) -> None:
+        """
+        With calls under way it is asked on another connection first, and found in
+        C{interval * (count + 3)} seconds.  The calls are answered with an error that says so, in
+        the order in which they were made, and the client is told and disconnected.
+        """
+        parties, near, far = self.opened(farewell=True)
+        far.answering = False
+        parties.upstream.mute = True
         parties.advance(3)
         calls = [call(59, serial=31), call(1, program=QEMU_PROGRAM, serial=30)]
         near.write(*calls)
-        parties.advance(3.2)
+        parties.advance(6.9)
+        self.assertEqual(near.messages, [])
+        parties.advance(0.2)
         *answers, told = near.messages
         self.assertEqual(
             [each[:6] for each in answers], [reply(each, status=1)[:6] for each in calls]
@@ -479,8 +497,8 @@ class WatchTests(RelayTestCase):
             error = unpackError(each.payload)
             self.assertEqual((error.code, error.domain, error.level), (1, 7, 2))
             self.assertIn(f"libvirtd behind this gateway ({DESCRIPTION})", error.message)
-            self.assertIn("keepalive timeout", error.message)
-            self.assertIn("interval 2 s, count 2", error.message)
+            self.assertIn("it hangs, or the storage", error.message)
+            self.assertIn("--upstream-interval 2 s, --upstream-count 2", error.message)
         self.assertEqual(told.procedure, Procedure.CONNECT_EVENT_CONNECTION_CLOSED)
         self.assertEqual((told.type, told.serial, told.payload), (2, 1, number(1)))
         self.assertEqual(parties.factory.counters.dead, 0)
@@ -513,14 +531,16 @@ class WatchTests(RelayTestCase):
 
     def trickle(self, slow: NearEnd | FarEnd, parties: ThreeParties, seconds: float) -> None:
         """
-        Have one side send one message, one byte in every 16th of a second.
+        Have one side send a message too long to be relayed whole, one byte in four seconds.
         """
-        message = packMessage(stream(9, payload=bytes(10_000)))
-        sent = 0
+        message = packMessage(stream(9, payload=bytes(WHOLE_MAX)))
+        slow.write(message[:WHOLE_MAX])
+        parties.flush()
+        sent = WHOLE_MAX
 
         def each() -> None:
             nonlocal sent
-            due = int((parties.clock.seconds() - start) * 16)
+            due = WHOLE_MAX + int((parties.clock.seconds() - start) / 4)
             slow.write(message[sent:due])
             sent = due
 
@@ -529,7 +549,7 @@ class WatchTests(RelayTestCase):
 
     def test_clientSlow(self) -> None:
         """
-        libvirtd, which cannot be pinged while a client takes minutes over one message, is not
+        libvirtd, which cannot be pinged while a client takes minutes over one long message, is not
         found dead for that.
         """
         parties, near, far = self.opened()
@@ -552,15 +572,33 @@ class WatchTests(RelayTestCase):
         Once that message is complete, a side that is dead is found dead in time.
         """
         parties, near, far = self.opened(KeepAlive(60, 1))
-        packed = packMessage(stream(9, payload=bytes(100)))
-        near.write(packed[:50])
+        packed = packMessage(stream(9, payload=bytes(WHOLE_MAX)))
+        near.write(packed[:-50])
         far.answering = False
+        parties.upstream.mute = True
         parties.advance(20)
         self.assertIsNone(far.closedBecause)
-        near.write(packed[50:])
-        parties.advance(8.2)
+        near.write(packed[-50:])
+        parties.advance(12.2)
         self.assertIsNotNone(far.closedBecause)
         self.assertAllGone(parties)
+
+    def test_shortMessage(self) -> None:
+        """
+        A message that is short enough is relayed whole: while it trickles in, the other side is
+        pinged in front of it, and found dead in time if it does not answer.
+        """
+        packed = packMessage(stream(9, payload=bytes(100)))
+        for dead in range(2):
+            parties, near, far = self.opened()
+            both: list[NearEnd | FarEnd] = [near, far]
+            both[1 - dead].write(packed[:50])
+            parties.advance(3)
+            self.assertEqual(both[dead].pings, 1)
+            both[dead].answering = False
+            parties.advance(6.2)
+            self.assertIsNotNone(far.closedBecause)
+            self.assertAllGone(parties)
 
     def test_bothDead(self) -> None:
         """
@@ -568,7 +606,7 @@ class WatchTests(RelayTestCase):
         libvirtd has been silent as long.
         """
         parties, near, _far = self.opened(KeepAlive(2, 2), KeepAlive(2, 1))
-        near.write(packMessage(call(59, bytes(100)))[:50])
+        near.write(packMessage(call(59, bytes(WHOLE_MAX)))[:WHOLE_MAX])
         near.answering = False
         parties.advance(6.2)
         self.assertEqual(parties.factory.counters.dead, 1)
@@ -659,7 +697,7 @@ class EndTests(RelayTestCase):
         asked = call(59)
         near.write(asked)
         parties.flush()
-        far.write(packMessage(stream(9, payload=bytes(100)))[:50])
+        far.write(packMessage(stream(9, payload=bytes(WHOLE_MAX)))[:-1])
         parties.flush()
         far.transport.loseConnection()
         parties.flush()
@@ -724,9 +762,11 @@ class EndTests(RelayTestCase):
                     far.transport.abortConnection()
                 case "libvirtd hangs":
                     far.answering = False
+                    parties.upstream.mute = True
                 case "client hangs":
                     near.answering = False
-            parties.advance(7)
+            parties.advance(11)
+            parties.upstream.mute = False
             self.assertAllGone(parties)
             for name, pair in (("client", parties.toClient), ("upstream", parties.toUpstream)):
                 ends[f"{how}: {name}"] = weakref.ref(
@@ -791,22 +831,23 @@ class DrainTests(RelayTestCase):
         self.assertEqual(done, [None])
         self.assertAllGone(parties)
 
-    def streaming(self, *last: Message, near: bool) -> None:
+    def streaming(self, clients: Message, last: Message) -> None:
         """
-        Drain while a stream is under way, which C{last} ends.
+        Drain while a stream is under way.
 
-        @param near: whether it is the client that ends it.
+        @param clients: the client's last message.
+        @param last: the server's, which ends it.
         """
         parties, client, server = self.opened()
         client.write(stream(9, payload=b"up"))
         server.write(stream(9, payload=b"down"))
         parties.flush()
         done = self.drain(parties)
-        client.write(stream(9, payload=b"up"), stream(9, Status.OK))
+        client.write(stream(9, payload=b"up"), clients)
         server.write(stream(9, payload=b"down"), stream(9))
         parties.flush()
         self.assertEqual(done, [])
-        (client if near else server).write(*last)
+        server.write(last)
         parties.flush()
         self.assertEqual(done, [None])
         self.assertAllGone(parties)
@@ -815,32 +856,68 @@ class DrainTests(RelayTestCase):
         """
         A stream goes on until libvirtd has confirmed its end.
         """
-        self.streaming(stream(9, Status.OK), near=False)
+        self.streaming(stream(9, Status.OK), stream(9, Status.OK))
 
     def test_streamFailed(self) -> None:
         """
         A stream goes on until libvirtd says that it has failed.
         """
-        self.streaming(stream(9, Status.ERROR, b"why"), near=False)
+        self.streaming(stream(9), stream(9, Status.ERROR, b"why"))
 
     def test_streamAborted(self) -> None:
         """
-        A stream goes on until the client has given it up.
+        A stream that the client aborts goes on until libvirtd has confirmed that.
         """
-        self.streaming(stream(9, Status.ERROR), near=True)
+        self.streaming(stream(9, Status.ERROR), stream(9, Status.OK))
+
+    def test_streamFailedMeanwhile(self) -> None:
+        """
+        What the client sends before it has read that the stream failed is not another stream.
+        """
+        parties, near, far = self.opened()
+        for serial in range(STREAMS_MAX + 3):
+            near.write(stream(serial, payload=b"up"))
+            parties.flush()
+            far.write(stream(serial, Status.ERROR, b"why"))
+            parties.flush()
+            near.write(stream(serial, payload=b"up"))
+            parties.flush()
+        self.assertEqual(self.drain(parties), [None])
+
+    def test_longReply(self) -> None:
+        """
+        A call is answered when the last byte of its reply has been relayed.
+        """
+        parties, near, far = self.opened()
+        asked = call(14)
+        near.write(asked)
+        parties.flush()
+        done = self.drain(parties)
+        answer = packMessage(reply(asked, bytes(100_000)))
+        for part in (answer[:70_000], answer[70_000:-1]):
+            far.write(part)
+            parties.advance(1)
+            self.assertEqual(done, [])
+        far.write(answer[-1:])
+        parties.flush()
+        self.assertEqual(done, [None])
+        self.assertEqual(len(near.messages), 1)
+        self.assertAllGone(parties)
 
     def test_manyStreams(self) -> None:
         """
-        However many streams a client makes up, no more than so many are kept in mind.
+        However many streams a client makes up, no more than so many are told apart.  If there are
+        more, they count as open until the connection ends.
         """
-        parties, near, far = self.opened()
-        near.write(*(stream(serial, payload=b"x") for serial in range(STREAMS_MAX + 10)))
-        parties.flush()
-        self.assertEqual(len(far.messages), STREAMS_MAX + 10)
-        done = self.drain(parties)
-        far.write(*(stream(serial, Status.OK) for serial in range(STREAMS_MAX)))
-        parties.flush()
-        self.assertEqual(done, [None])
+        for number in (STREAMS_MAX, STREAMS_MAX + 1):
+            parties, near, far = self.opened()
+            near.write(*(stream(serial, payload=b"x") for serial in range(number)))
+            parties.flush()
+            self.assertEqual(len(far.messages), number)
+            done = self.drain(parties)
+            far.write(*(stream(serial, Status.OK) for serial in range(number)))
+            parties.flush()
+            self.assertEqual(done, [None] if number == STREAMS_MAX else [])
 
 
 class PressureTests(RelayTestCase):
@@ -921,14 +998,15 @@ class PressureTests(RelayTestCase):
         """
         parties, near, far = self.opened(farewell=True)
         far.transport.pauseProducing()
+        parties.upstream.mute = True
         near.write(call(59))
         parties.flush()
         for _count in range(10):
             near.write(stream(9, payload=bytes(50_000)))
             parties.flush()
-        parties.advance(6.2)
+        parties.advance(10.2)
         answer, told = near.messages
-        self.assertIn("keepalive timeout", unpackError(answer.payload).message)
+        self.assertIn("it hangs", unpackError(answer.payload).message)
         self.assertEqual(told.procedure, Procedure.CONNECT_EVENT_CONNECTION_CLOSED)
         self.assertAllGone(parties)
 
@@ -938,11 +1016,12 @@ class PressureTests(RelayTestCase):
         """
         parties, near, far = self.opened()
         far.transport.pauseProducing()
+        parties.upstream.mute = True
         packed = packMessage(stream(9, payload=bytes(BIG)))
         for begin in range(0, BIG, 50_000):
             near.write(packed[begin : begin + 50_000])
             parties.flush()
-        parties.advance(6.2)
+        parties.advance(10.2)
         self.assertAllGone(parties)
 
     def test_unstuck(self) -> None:
@@ -1039,7 +1118,7 @@ class PressureTests(RelayTestCase):
         Refusals that wait for the end of a message from libvirtd do not grow without bound.
         """
         parties, near, far = self.opened()
-        far.write(packMessage(stream(9, payload=bytes(100)))[:50])
+        far.write(packMessage(stream(9, payload=bytes(WHOLE_MAX)))[:-50])
         parties.flush()
         refused = [
             call(Procedure.CONNECT_SET_IDENTITY, serial=serial)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from kaproto.errors import RemoteProtocolError
-from kaproto.wire.filter import KEPT_MAX, Header, MessageFilter
+from kaproto.wire.filter import INTERCEPTED_MAX, Header, MessageFilter
 from kaproto.wire.message import (
     HEADER,
     HEADER_SIZE,
@@ -62,40 +62,43 @@ def parsed(data: bytes) -> list[Message]:
 
 class Sieve:
     """
-    A sieve, and what comes out of it.
+    A filter, and what comes out of it.
 
-    @ivar forwarded: what was let through, byte for byte.
-    @ivar longest: the most bytes let through at once.
-    @ivar taken: what was kept back.
+    @ivar forwarded: what was forwarded, byte for byte.
+    @ivar forwards: the same in pieces.
+    @ivar taken: what was intercepted.
     @ivar raw: the same as it came.
+    @ivar headers: the headers that were shown.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, whole: int = 0) -> None:
         self.forwarded = bytearray()
-        self.longest = 0
+        self.forwards: list[bytes] = []
         self.taken: list[Message] = []
         self.raw: list[bytes] = []
-        self.sieve = MessageFilter(self.keep, self.take, self.forward)
+        self.headers: list[Header] = []
+        self.sieve = MessageFilter(self.keep, self.take, self.forward, whole)
 
     def keep(self, header: Header) -> bool:
         """
-        Keep back the messages of one program.
+        Intercept the messages of one program.
         """
+        self.headers.append(header)
         return header[1] == KEPT
 
     def take(self, message: Message, raw: bytes) -> None:
         """
-        Note a message kept back.
+        Note an intercepted message.
         """
         self.taken.append(message)
         self.raw.append(raw)
 
     def forward(self, data: bytes) -> None:
         """
-        Note bytes let through.
+        Note forwarded bytes.
         """
         self.forwarded += data
-        self.longest = max(self.longest, len(data))
+        self.forwards.append(data)
 
     def feed(self, *data: bytes) -> None:
         """
@@ -130,11 +133,13 @@ class MessagesTests(SynchronousTestCase):
     def test_anything(self, drawn: Stream, data: st.DataObject) -> None:
         """
         However the stream is cut and whenever something is put in between, every message that
-        is not kept back comes through byte for byte and in order, every other one is taken whole
-        and in order, and what is put in between comes between two messages, at once if it can.
+        is not intercepted is forwarded byte for byte and in order, every other one is handed over
+        whole and in order, and what is injected comes between two messages, at once if it can.
+        Each header is shown once, and messages up to a size are forwarded in one piece.
         """
         stream, cut = drawn
-        out = Sieve()
+        whole = data.draw(st.sampled_from([0, 28, 60, 100, INTERCEPTED_MAX]))
+        out = Sieve(whole)
         wanted: list[bytes] = []
         waiting: list[bytes] = []
         for piece in cut:
@@ -159,6 +164,11 @@ class MessagesTests(SynchronousTestCase):
         self.assertEqual(
             [packMessage(message) for message in through if message.program == INJECTED], wanted
         )
+        packed = [packMessage(message) for message in stream]
+        self.assertEqual(out.headers, [HEADER.unpack_from(each) for each in packed])
+        for each in packed:
+            if len(each) <= whole and each not in out.raw:
+                self.assertTrue(any(each in piece for piece in out.forwards))
         kept = [message for message in stream if message.program == KEPT]
         self.assertEqual(out.taken, kept)
         self.assertEqual(out.raw, [packMessage(message) for message in kept])
@@ -192,7 +202,7 @@ class MessagesTests(SynchronousTestCase):
     @given(streams())
     def test_nothingHeldBack(self, drawn: Stream) -> None:
         """
-        Of a message that is not kept back no more is held than the beginning of its header.
+        Of a message that is not intercepted no more is held than the beginning of its header.
         """
         _messages, cut = drawn
         out = Sieve()
@@ -277,17 +287,17 @@ class LengthTests(SynchronousTestCase):
         its header is there, also when that comes in pieces: nothing of it is collected.
         """
         for cut in (0, 1, 27):
-            for length in (KEPT_MAX + 1, MESSAGE_MAX):
+            for length in (INTERCEPTED_MAX + 1, MESSAGE_MAX):
                 error = self.refused(length, KEPT, cut)
                 self.assertIn(f"a message of {length} bytes", error)
-                self.assertIn(f"28 to {KEPT_MAX} are allowed", error)
+                self.assertIn(f"28 to {INTERCEPTED_MAX} are allowed", error)
 
     def test_longest(self) -> None:
         """
         The longest message of each kind comes through.
         """
         out = Sieve()
-        kept = KEEPING._replace(payload=bytes(KEPT_MAX - HEADER_SIZE))
+        kept = KEEPING._replace(payload=bytes(INTERCEPTED_MAX - HEADER_SIZE))
         packed = packMessage(kept)
         out.feed(packed[:30], packed[30:-1], packed[-1:])
         self.assertEqual(out.taken, [kept])
@@ -348,6 +358,39 @@ class LengthTests(SynchronousTestCase):
         self.assertLess(peak, 2 * len(piece))
         self.assertGreater(total, MESSAGE_MAX - 2 * len(piece))
         self.assertTrue(sieve.midMessage)
+
+
+class WholeTests(SynchronousTestCase):
+    """
+    Messages that are forwarded in one piece.
+    """
+
+    def test_inFront(self) -> None:
+        """
+        While such a message trickles in, others are sent in front of it.
+        """
+        packed = packMessage(PASSING)
+        out = Sieve(len(packed))
+        for size in (10, HEADER_SIZE, len(packed) - 1):
+            out.feed(packed[:size])
+            self.assertFalse(out.sieve.midMessage)
+            self.assertFalse(out.sieve.between)
+            out.sieve.inject(PING)
+            self.assertEqual(out.forwarded, PING)
+            out.feed(packed[size:])
+            self.assertEqual(out.forwarded, PING + packed)
+            self.assertTrue(out.sieve.between)
+            out.forwarded.clear()
+
+    def test_longer(self) -> None:
+        """
+        Longer ones are forwarded as they come.
+        """
+        packed = packMessage(PASSING)
+        out = Sieve(len(packed) - 1)
+        out.feed(packed[:-1])
+        self.assertTrue(out.sieve.midMessage)
+        self.assertEqual(out.forwarded, packed[:-1])
 
 
 class InjectTests(SynchronousTestCase):
