@@ -34,10 +34,12 @@ class Admission:
     @ivar warning: something to log and count about it, such as that a stricter policy would have
         refused it.
     @ivar rule: which of the policy's rules decided, for operators to read.
+    @ivar readOnly: whether to open read-only, even if the peer does not ask for that.
     """
 
     warning: str | None = None
     rule: str | None = None
+    readOnly: bool = False
 
 
 @attrs.frozen
@@ -125,7 +127,16 @@ class OpenRequest:
         """
         Whether the connection must not change anything (C{VIR_CONNECT_RO}).
         """
-        return bool(self.flags & 1)
+        return bool(self.flags & _READ_ONLY)
+
+    def forReading(self) -> OpenRequest:
+        """
+        @return: the same request for a read-only connection.
+        """
+        return attrs.evolve(self, flags=self.flags | _READ_ONLY)
+
+
+_READ_ONLY = 1
 
 
 class ISession(Interface):

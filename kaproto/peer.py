@@ -4,14 +4,60 @@ What is known of the other end of a connection: all that a policy can go by.
 
 from __future__ import annotations
 
-from ipaddress import IPv6Address as IPv6
-from ipaddress import ip_address, ip_network
+import ipaddress
+from ipaddress import IPv4Network, IPv6Network
+from typing import Final
 
 import attrs
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IAddress
 
-__all__ = ["Peer", "UnixCredentials"]
+__all__ = ["Network", "Peer", "UnixCredentials", "parseAddress", "parseNetwork"]
+
+Network = IPv4Network | IPv6Network
+
+_MAPPED: Final = IPv6Network("::ffff:0:0/96")
+
+
+def parseAddress(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """
+    @param text: an IP address, with or without a zone such as C{%eth0}.
+    @return: the address without its zone.  An IPv4 address in IPv6 form, C{::ffff:192.0.2.1}, is
+        an IPv4 address.
+    @raise ValueError: when it is no address.
+    """
+    address = ipaddress.ip_address(text.partition("%")[0])
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def parseNetwork(text: str) -> Network:
+    """
+    @param text: a network such as C{10.0.0.0/8}, or one address.
+    @return: the network.  A network of IPv4 addresses in IPv6 form, C{::ffff:10.0.0.0/104}, is
+        the IPv4 network C{10.0.0.0/8}, as L{parseAddress} has its addresses.
+    @raise ValueError: when it is no network; the message says what is wrong with it.
+    """
+    base, slash, length = text.partition("/")
+    if slash and not (length.isascii() and length.isdecimal()):
+        raise ValueError(f"{text!r} is no network: after the slash comes the number of bits")
+    if "%" in base:
+        raise ValueError(f"{text!r} is no network: leave out the zone, %{base.partition('%')[2]}")
+    try:
+        network = ipaddress.ip_network(text)
+    except ValueError as error:
+        raise ValueError(_explain(text, error)) from error
+    if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
+        bits = network.prefixlen - _MAPPED.prefixlen
+        return IPv4Network((int(network.network_address) & 0xFFFFFFFF, bits))
+    return network
+
+
+def _explain(text: str, error: ValueError) -> str:
+    try:
+        meant = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return f"{text!r} is no network, such as 10.0.0.0/8 or fd00::/8: {error}"
+    return f"{text!r} is an address in a network; the network is {meant}"
 
 
 @attrs.frozen
@@ -42,11 +88,14 @@ class Peer:
     @ivar tlsFingerprint: the SHA-256 of its TLS certificate, in hexadecimal.
     @ivar user: the name it authenticated as through SASL.
     @ivar unixCredentials: who it is on a UNIX socket.
+    @ivar program: the name of its program on a UNIX socket (the kernel's C{comm}, up to 15
+        bytes), C{None} where the kernel does not tell.  A program can give itself any name.
     @ivar id: the number of its connection on this server, from 1, never used again; 0 for none.
     @ivar connectedAt: when it connected, in monotonic seconds.
     @ivar requested: what it asked to open, as L{kaproto.interfaces.OpenRequest} names it; C{None}
         until then.
-    @ivar readOnly: whether what it has open must not be changed through it.
+    @ivar readOnly: whether its connection is read-only, because it asked for that, or its listener
+        or the policy has it so.
     @ivar rule: which of the policy's rules admitted it, if the policy has rules.
     """
 
@@ -57,6 +106,7 @@ class Peer:
     tlsFingerprint: str | None = None
     user: str | None = None
     unixCredentials: UnixCredentials | None = None
+    program: str | None = None
     id: int = 0
     connectedAt: float = 0.0
     requested: str | None = None
@@ -79,12 +129,10 @@ class Peer:
         use as it likes, or a user of this machine.
         """
         if self.host is not None:
-            address = ip_address(self.host)
-            if not isinstance(address, IPv6):
+            address = parseAddress(self.host)
+            if isinstance(address, ipaddress.IPv4Address):
                 return str(address)
-            if address.ipv4_mapped is not None:
-                return str(address.ipv4_mapped)
-            return str(ip_network((int(address), 64), strict=False))
+            return str(ipaddress.ip_network((int(address), 64), strict=False))
         if self.unixCredentials is not None:
             return f"uid {self.unixCredentials.uid}"
         return self.transport
@@ -112,6 +160,8 @@ class Peer:
         parts = [self.transport, where]
         if self.unixCredentials is not None:
             parts.append(f"pid={self.unixCredentials.pid} uid={self.unixCredentials.uid}")
+            program = "unknown" if self.program is None else repr(self.program)
+            parts.append(f"program={program}")
         if self.tlsDN is not None:
             parts.append(f"dn={self.tlsDN!r}")
         if self.user is not None:

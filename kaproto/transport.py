@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from pathlib import Path
 from typing import Final, Protocol
 
 from twisted.internet.address import UNIXAddress
@@ -21,6 +22,7 @@ __all__ = [
     "hasUnread",
     "identify",
     "paceAccepts",
+    "programOf",
     "tlsOf",
     "unixCredentials",
     "unsent",
@@ -94,7 +96,9 @@ def identify(transport: StreamTransport) -> Peer:
     if tlsOf(transport) is not None:
         return Peer(address, "tls")
     if isinstance(address, UNIXAddress):
-        return Peer(address, "unix", unixCredentials=unixCredentials(transport))
+        credentials = unixCredentials(transport)
+        program = None if credentials is None else programOf(credentials.pid)
+        return Peer(address, "unix", unixCredentials=credentials, program=program)
     return Peer(address, "tcp")
 
 
@@ -114,6 +118,20 @@ def unixCredentials(transport: object) -> UnixCredentials | None:
     except (AttributeError, OSError):
         return None
     return UnixCredentials(*_UCRED.unpack(data))
+
+
+def programOf(pid: int) -> str | None:
+    """
+    Look up the name of a process on this machine.
+
+    @return: the name of its main thread, up to 15 bytes, which the process may have chosen;
+        C{None} if it is gone, in another PID namespace, or hidden from this process.
+    """
+    try:
+        comm = Path(f"/proc/{pid}/comm").read_bytes()
+    except OSError:
+        return None
+    return comm.removesuffix(b"\n").decode("utf-8", "backslashreplace")
 
 
 def connectionOf(transport: object) -> Connection | None:

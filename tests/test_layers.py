@@ -27,6 +27,8 @@ CORE = {
     "kaproto.keepalive.liveness",
     "kaproto.limits",
     "kaproto.peer",
+    "kaproto.policies.conditions",
+    "kaproto.policies.exceptions",
     "kaproto.policies.modes",
     "kaproto.rpc.negotiation",
     "kaproto.security.clientauth",

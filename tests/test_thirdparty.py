@@ -13,7 +13,10 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from kaproto.policies import REFUSAL
+from twisted.internet.address import IPv4Address
+
+from kaproto.peer import Peer
+from kaproto.policies import refusalFor
 from tests.interop import wire
 from tests.interop.programs import Program
 from tests.interop.rawclient import RawClient
@@ -119,5 +122,5 @@ class ThirdPartyTests(InteropTestCase):
         client = await RawClient.connect(self, server.port)
         reply = await client.call(wire.OPEN, wire.OPEN_ARGUMENTS)
         assert reply.error is not None
-        self.assertEqual(reply.error.message, REFUSAL)
+        self.assertEqual(reply.error.message, refusalFor(Peer(IPv4Address("TCP", "127.0.0.1", 0))))
         await client.waitLost()

@@ -2,6 +2,7 @@
 Policies: how far keepalive goes with each peer.
 """
 
-from kaproto.policies.modes import MODES, REFUSAL, Disable, Mandatory, Optional, Policy
+from kaproto.policies.exceptions import Exceptions
+from kaproto.policies.modes import MODES, Disable, Mandatory, Optional, Policy, refusalFor
 
-__all__ = ["MODES", "REFUSAL", "Disable", "Mandatory", "Optional", "Policy"]
+__all__ = ["MODES", "Disable", "Exceptions", "Mandatory", "Optional", "Policy", "refusalFor"]

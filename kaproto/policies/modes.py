@@ -15,20 +15,23 @@ from zope.interface import implementer
 from kaproto.interfaces import ADMITTED, Admission, IKeepAlivePolicy, Refused
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.peer import Peer
+from kaproto.policies.conditions import exceptionFor
 
-__all__ = ["MODES", "REFUSAL", "Disable", "Mandatory", "Optional", "Policy"]
+__all__ = ["MODES", "Disable", "Mandatory", "Optional", "Policy", "refusalFor"]
 
-REFUSAL: Final = (
-    "operation failed: this server requires keepalive, and the client did not ask for it before "
-    "opening the connection. If the client is a program that uses libvirt.so, it must register "
-    "and run an event loop (virEventRegisterDefaultImpl, virEventRunDefaultImpl). If it speaks "
-    "the protocol itself, as go-libvirt does, it must call CONNECT_SUPPORTS_FEATURE with "
-    "PROGRAM_KEEPALIVE (10) before CONNECT_OPEN and answer pings"
-)
-"""
-What a client without keepalive is told in mode 2.  The prefix is the one libvirt puts before
-messages with code 9.
-"""
+
+def refusalFor(peer: Peer) -> str:
+    """
+    @return: what a client is told that did not ask for keepalive where that is mandatory, in at
+        most 300 characters, since some tools print it twice.  The prefix is the one that libvirt
+        puts before messages with code 9.
+    """
+    return (
+        "operation failed: this server requires keepalive, which the client did not ask for before "
+        f"opening. Administrator: exempt it with --except={exceptionFor(peer)}. "
+        "Programmer: run libvirt's event loop (virEventRegisterDefaultImpl), or ask for feature 10 "
+        "and answer pings."
+    )
 
 
 @implementer(IPlugin, IKeepAlivePolicy)
@@ -116,9 +119,9 @@ class Mandatory(Policy):
 
     def admit(self, peer: Peer) -> Admission | Refused:
         """
-        @return: admission to those who asked, L{REFUSAL} to others.
+        @return: admission to those who asked, a refusal to others.
         """
-        return ADMITTED if peer.asked else Refused(REFUSAL)
+        return ADMITTED if peer.asked else Refused(refusalFor(peer))
 
 
 MODES: Final[tuple[Policy, ...]] = (Disable(), Optional(), Mandatory())

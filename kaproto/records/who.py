@@ -47,12 +47,14 @@ class Caller:
     @ivar dn: the name in its TLS certificate.
     @ivar host: its IP address.
     @ivar uid: its user on this machine, for a UNIX socket.
+    @ivar program: the name of its program, for a UNIX socket.
     """
 
     user: str | None
     dn: str | None
     host: str | None
     uid: int | None
+    program: str | None = None
 
     @classmethod
     def of(cls, peer: Peer) -> Caller:
@@ -65,6 +67,7 @@ class Caller:
             _cleanOrNone(peer.tlsDN),
             _cleanOrNone(peer.host),
             None if credentials is None else credentials.uid,
+            _cleanOrNone(peer.program),
         )
 
 

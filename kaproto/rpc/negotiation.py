@@ -365,7 +365,6 @@ class ServerNegotiation:
         if request.name is None:
             raise rpcError("internal error: connection not open", ErrorCode.INTERNAL_ERROR)
         self.peer.requested = request.name
-        self.peer.readOnly = request.readOnly
         answer = self._policy.admit(self.peer)
         self.peer.rule = answer.rule
         if isinstance(answer, Refused):
@@ -373,6 +372,9 @@ class ServerNegotiation:
             self.farewell = rpcError(answer.message, ErrorCode.OPERATION_FAILED)
             raise self.farewell
         self._openTimeLeft = timeLeft
+        if self.peer.readOnly or answer.readOnly:
+            request = request.forReading()
+        self.peer.readOnly = request.readOnly
         self.advance(Event.ADMITTED)
         return request, answer
 

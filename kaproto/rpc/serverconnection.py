@@ -82,6 +82,7 @@ class ServerConnection(Connection):
         super().__init__(transport, hooks, shared)
         self._server = shared
         self.peer = identify(transport)
+        self.peer.readOnly = shared.accessControl.readOnly
         self.negotiation = ServerNegotiation(self.peer, shared.policy)
         self.session: ISession | None = None
         self.authentication: Authentication | None = None

@@ -72,10 +72,12 @@ class AccessControl:
     @ivar portal: whom clients have to log in with, by SASL; C{None} to have them not log in.
     @ivar tlsAllowedDNs: patterns for the names in the certificates of TLS clients, one of which
         has to fit, see L{matchesGlob}; C{None} to take every name.
+    @ivar readOnly: whether all connections are read-only.
     """
 
     portal: Portal | None = None
     tlsAllowedDNs: Sequence[str] | None = None
+    readOnly: bool = False
 
     def checkCertificate(self, identity: TLSIdentity) -> str | None:
         """

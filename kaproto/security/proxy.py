@@ -10,7 +10,7 @@ networks that the listener names.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import ip_network
 from typing import Final, TypeVar, cast
 
 import attrs
@@ -34,7 +34,7 @@ from zope.interface import implementer
 from kaproto.endpointstring import LayeredEndpoint, innerEndpoint, takeKeywords
 from kaproto.errors import RemoteProtocolError
 from kaproto.logbounds import BOUNDS
-from kaproto.peer import Peer
+from kaproto.peer import Network, Peer, parseAddress, parseNetwork
 from kaproto.transport import StreamTransport, identify, unixCredentials
 from kaproto.wire.proxyheader import ProxyHeader, ProxyHeaderReader
 
@@ -45,7 +45,6 @@ HEADER_TIMEOUT: Final = 5.0
 Seconds that a balancer has for its header.  It sends it in its first packet.
 """
 
-_Network = IPv4Network | IPv6Network
 _HEADER: Final = "kaprotoProxyHeader"
 
 
@@ -59,7 +58,7 @@ class Trust:
         whom the socket's mode lets connect.
     """
 
-    networks: Sequence[_Network] = ()
+    networks: Sequence[Network] = ()
     users: Sequence[int] = ()
 
     @property
@@ -67,7 +66,7 @@ class Trust:
         """
         Whether every program on this machine can write headers over TCP.
         """
-        loopback: tuple[_Network, ...] = (ip_network("127.0.0.0/8"), ip_network("::1"))
+        loopback: tuple[Network, ...] = (ip_network("127.0.0.0/8"), ip_network("::1"))
         return any(
             each.overlaps(other)
             for each in self.networks
@@ -87,8 +86,7 @@ class Trust:
             who = "nobody knows whom" if credentials is None else f"uid {credentials.uid}"
             return f"{who} is not in uid="
         if isinstance(address, IPv4Address | IPv6Address):
-            parsed = ip_address(address.host.partition("%")[0])
-            parsed = getattr(parsed, "ipv4_mapped", None) or parsed
+            parsed = parseAddress(address.host)
             if any(parsed in network for network in self.networks):
                 return None
         return f"{getattr(address, 'host', address)} is not in from="
@@ -298,7 +296,7 @@ def _parseTrust(keywords: Mapping[str, str], *, unix: bool) -> Trust:
             "proxy: needs from=NETWORK[,NETWORK], the addresses that the load balancer connects "
             "from, such as from=192.0.2.10 or from=192.0.2.0/24"
         )
-    return Trust(networks=_each("from", keywords["from"], ip_network))
+    return Trust(networks=_each("from", keywords["from"], parseNetwork))
 
 
 _T = TypeVar("_T")

@@ -82,6 +82,7 @@ VERIFIED = {
     "ApplicationBackend",
     "ClientContextFactory",
     "EmbeddedHost",
+    "Exceptions",
     "Gateway",
     "HostEndpoint",
     "IdleReader",

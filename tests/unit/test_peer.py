@@ -7,7 +7,7 @@ from __future__ import annotations
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.trial.unittest import SynchronousTestCase
 
-from kaproto.peer import Peer, UnixCredentials
+from kaproto.peer import Peer, UnixCredentials, parseAddress, parseNetwork
 
 FOUR = IPv4Address("TCP", "192.0.2.1", 4040)
 SIX = IPv6Address("TCP", "2001:db8::1", 4040)
@@ -82,4 +82,62 @@ class PeerTests(SynchronousTestCase):
             str(peer), "tls 192.0.2.1:4040 dn='C=GB,CN=a\\nb' user=\"alice user='bob'\""
         )
         local = Peer(SOCKET, "unix", unixCredentials=UnixCredentials(10, 20, 30))
-        self.assertEqual(str(local), "unix socket pid=10 uid=20")
+        self.assertEqual(str(local), "unix socket pid=10 uid=20 program=unknown")
+        local.program = "virt\ninstall"
+        self.assertEqual(str(local), "unix socket pid=10 uid=20 program='virt\\ninstall'")
+
+
+class AddressTests(SynchronousTestCase):
+    """
+    Addresses and networks, as what they mean.
+    """
+
+    def test_addresses(self) -> None:
+        """
+        A zone does not count, and an IPv4 address may be written as IPv6 has it.
+        """
+        for text, expected in (
+            ("192.0.2.1", "192.0.2.1"),
+            ("::ffff:192.0.2.1", "192.0.2.1"),
+            ("::ffff:c000:201", "192.0.2.1"),
+            ("fe80::1%eth0", "fe80::1"),
+            ("::192.0.2.1", "::c000:201"),
+        ):
+            self.assertEqual(str(parseAddress(text)), expected)
+        self.assertRaises(ValueError, parseAddress, "here")
+
+    def test_networks(self) -> None:
+        """
+        A network of IPv4 addresses may be written as IPv6 has it, and one address is a network.
+        """
+        for text, expected in (
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("10.1.2.3", "10.1.2.3/32"),
+            ("fd00::/8", "fd00::/8"),
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("::ffff:0:0/96", "0.0.0.0/0"),
+            ("::ffff:10.1.2.3", "10.1.2.3/32"),
+            ("::/0", "::/0"),
+        ):
+            self.assertEqual(str(parseNetwork(text)), expected)
+
+    def test_noNetworks(self) -> None:
+        """
+        What is no network is named, with what was probably meant.
+        """
+        for text, message in (
+            ("10.0.0.1/8", "an address in a network; the network is 10.0.0.0/8"),
+            ("::ffff:10.0.0.1/104", "the network is ::ffff:"),
+            ("10.0.0.0/255.0.0.0", "after the slash comes the number of bits"),
+            ("10.0.0.0/", "after the slash comes the number of bits"),
+            ("10.0.0.0/+8", "after the slash comes the number of bits"),
+            ("fe80::%eth0/64", "leave out the zone, %eth0"),
+            ("10.0.0.0/33", "is no network, such as 10.0.0.0/8 or fd00::/8"),
+            ("010.0.0.0/8", "is no network, such as"),
+            ("10.0.0.0/8 ", "after the slash comes"),
+            ("here", "is no network, such as"),
+            ("", "is no network, such as"),
+        ):
+            error = self.assertRaises(ValueError, parseNetwork, text)
+            self.assertIn(message, str(error))
+            self.assertIn(repr(text), str(error))

@@ -25,7 +25,7 @@ from kaproto.keepalive.liveness import KeepAlive
 from kaproto.keepalive.pacemaker import MAX_CLOSES_PER_TURN
 from kaproto.limits import Limits
 from kaproto.peer import Peer
-from kaproto.policies import REFUSAL, Disable, Mandatory, Optional, Policy
+from kaproto.policies import Disable, Mandatory, Optional, Policy, refusalFor
 from kaproto.program import Program
 from kaproto.rpc.negotiation import Phase
 from kaproto.security.admission import AccessControl
@@ -417,6 +417,22 @@ class ModeTests(ServerTestCase):
     The three modes, and other policies.
     """
 
+    def test_readOnlyListener(self) -> None:
+        """
+        Where all connections are read-only, whatever a client asks for is opened for reading.
+        """
+        factory = KeepAliveServerFactory(
+            Disable(),
+            self.backend,
+            clock=Clock(),
+            accessControl=AccessControl(readOnly=True),
+        )
+        protocol = factory.buildProtocol(ADDRESS)
+        assert isinstance(protocol, KeepAliveServerProtocol)
+        self.assertEqual(Wire(protocol).ask(OPEN).status, Status.OK)
+        self.assertEqual([request.readOnly for request in self.backend.requests], [True])
+        self.assertTrue(protocol.peer.readOnly)
+
     def test_disable(self) -> None:
         """
         In mode 0 a client that asks for keepalive is told that it is there, and never pinged.
@@ -480,7 +496,7 @@ class ModeTests(ServerTestCase):
         wire = self.connect(Mandatory(KEEPALIVE))
         reply = wire.ask(opening(serial=3), AUTH_LIST, OPEN)
         self.assertEqual(reply.serial, 3)
-        self.assertEqual(errorOf(reply), (9, 7, 2, REFUSAL))
+        self.assertEqual(errorOf(reply), (9, 7, 2, refusalFor(wire.protocol.peer)))
         self.assertTrue(wire.closing)
         self.assertFalse(wire.aborted)
         wire.feed(AUTH_LIST)
@@ -849,7 +865,9 @@ class StartsOpenTests(ServerTestCase):
         call is dropped when it should have opened.
         """
         wire = self.serveOpen(Mandatory(KEEPALIVE))
-        self.assertEqual(errorOf(wire.ask(Probe.message(Probe.ECHO))), (9, 7, 2, REFUSAL))
+        self.assertEqual(
+            errorOf(wire.ask(Probe.message(Probe.ECHO))), (9, 7, 2, refusalFor(wire.protocol.peer))
+        )
         self.assertTrue(wire.closing)
         self.assertEqual(wire.protocol.factory.counters.refused, 1)
         self.assertEqual(self.probe.calls, [])

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
@@ -30,6 +31,7 @@ from kaproto.transport import (
     hasUnread,
     identify,
     paceAccepts,
+    programOf,
     tlsOf,
     unixCredentials,
     writeNow,
@@ -114,6 +116,43 @@ class WithHandle:
         See L{twisted.internet.interfaces.ISystemHandle}.
         """
         return self.handle
+
+
+class ProgramTests(SynchronousTestCase):
+    """
+    Tests for L{programOf}, and for who uses it.
+    """
+
+    def test_own(self) -> None:
+        """
+        The kernel says what a process is called, and the name on a UNIX socket is that of whoever
+        connected.
+        """
+        with open("/proc/self/comm", encoding="utf-8") as file:
+            name = file.read().strip()
+        self.assertEqual(programOf(os.getpid()), name)
+        here, there = socket.socketpair()
+        with here, there:
+            transport = StringTransport(peerAddress=UNIXAddress(""))
+            transport.getHandle = lambda: here  # type: ignore[attr-defined]
+            peer = identify(transport)
+        self.assertEqual(peer.program, name)
+        self.assertIn(f"program={name!r}", str(peer))
+
+    def test_odd(self) -> None:
+        """
+        A name may have line ends and bytes that are not UTF-8.
+        """
+        self.patch(Path, "read_bytes", lambda _path: b"a\nb\xff\n")
+        self.assertEqual(programOf(1), "a\nb\\xff")
+
+    def test_unknown(self) -> None:
+        """
+        Nothing is known of a process in another PID namespace, which has the number 0, or of one
+        that is gone.
+        """
+        self.assertIsNone(programOf(0))
+        self.assertIsNone(programOf(2**22 + 1))
 
 
 class UnixCredentialsTests(SynchronousTestCase):

@@ -11,7 +11,7 @@ import attrs
 
 from kaproto import KeepAlive
 from kaproto.interfaces import ADMITTED, Admission, Peer, Refused
-from kaproto.policies import REFUSAL, Policy
+from kaproto.policies import Policy, refusalFor
 
 
 @attrs.frozen
@@ -43,4 +43,4 @@ class Except(Policy):
             return ADMITTED
         if peer.host and any(ip_address(peer.host) in network for network in self.networks):
             return Admission("it did not ask for keepalive, and its network is excepted")
-        return Refused(REFUSAL)
+        return Refused(refusalFor(peer))

@@ -339,7 +339,7 @@ class ServiceTests(AppTestCase):
         rules.write_text("[default]\nmode = 9")
         service.reload()
         (line,) = self.logged(LogLevel.error)
-        self.assertIn(f"not reloaded, and as it was before: {rules}, line 2: mode: ", line)
+        self.assertIn(f"not reloaded, and as it was before: {rules}: default: mode: ", line)
         self.assertEqual(self.logged(LogLevel.info), ["reloaded ServerContextFactory"])
 
     def test_endpoints(self) -> None:

@@ -8,12 +8,13 @@ from typing import ClassVar
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.address import IPv6Address
 from twisted.trial.unittest import SynchronousTestCase
 
 from kaproto.interfaces import ADMITTED, Admission, Refused
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.peer import Peer
-from kaproto.policies import MODES, REFUSAL, Disable, Mandatory, Optional, Policy
+from kaproto.policies import MODES, Disable, Mandatory, Optional, Policy, refusalFor
 from tests.strategies import keepAlives
 
 TERMS = KeepAlive(2, 3)
@@ -93,24 +94,33 @@ class ModesTests(SynchronousTestCase):
         self.assertEqual(disable, ADMITTED)
         assert isinstance(optional, Admission)
         self.assertIn("mode 2 would refuse", str(optional.warning))
-        self.assertEqual(mandatory, Refused(REFUSAL))
+        self.assertEqual(mandatory, Refused(refusalFor(Peer())))
 
     def test_refusal(self) -> None:
         """
-        The refusal names both causes and the cure for each, after the prefix that libvirt's own
-        messages with this code have, all on one line.
+        The refusal says in its first clause what is the matter, after the prefix that libvirt's
+        own messages with this code have; then what an administrator can do about this client;
+        then what a programmer can do.  It is one line of 300 characters at most.
         """
-        self.assertTrue(REFUSAL.startswith("operation failed: "))
-        for word in (
-            "keepalive",
-            "virEventRegisterDefaultImpl",
-            "go-libvirt",
-            "CONNECT_SUPPORTS_FEATURE",
-            "PROGRAM_KEEPALIVE (10)",
-            "before CONNECT_OPEN",
+        address = IPv6Address("TCP", "2001:db8:1111:2222:3333:4444:5555:6666", 4040)
+        for peer, exception in (
+            (Peer(), "WHO"),
+            (Peer(address), f"network={address.host}"),
+            (Peer(address, user="alice"), "user=alice"),
+            (Peer(address, user="a" * 999, tlsDN="CN=" + "b" * 999), f"network={address.host}"),
         ):
-            self.assertIn(word, REFUSAL)
-        self.assertEqual(len(REFUSAL.splitlines()), 1)
+            refusal = refusalFor(peer)
+            order = [
+                "operation failed: this server requires keepalive, ",
+                f"--except={exception}. ",
+                "virEventRegisterDefaultImpl",
+                "feature 10",
+            ]
+            places = [refusal.index(part) for part in order]
+            self.assertEqual(places, sorted(places))
+            self.assertEqual(places[0], 0)
+            self.assertLessEqual(len(refusal), 300)
+            self.assertEqual(len(refusal.splitlines()), 1)
 
 
 class OwnPolicyTests(SynchronousTestCase):

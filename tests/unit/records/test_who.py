@@ -63,7 +63,10 @@ class WhoTests(SynchronousTestCase):
 
     def test_local(self) -> None:
         """
-        A local peer has the user and the process that the kernel names.
+        A local peer has the user, the process and the program that the kernel names.
         """
-        who = Who.of(Peer(UNIXAddress(b""), "unix", unixCredentials=UnixCredentials(7, 8, 9)))
-        self.assertEqual(who, Who(0, "unix", None, Caller(None, None, None, 8), 7))
+        peer = Peer(UNIXAddress(b""), "unix", unixCredentials=UnixCredentials(7, 8, 9))
+        self.assertEqual(Who.of(peer), Who(0, "unix", None, Caller(None, None, None, 8), 7))
+        peer.program = "virt\ninstall"
+        caller = Caller(None, None, None, 8, r"virt\ninstall")
+        self.assertEqual(Who.of(peer), Who(0, "unix", None, caller, 7))

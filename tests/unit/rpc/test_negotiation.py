@@ -18,10 +18,10 @@ from kaproto.errors import (
     RemoteError,
     RemoteProtocolError,
 )
-from kaproto.interfaces import ADMITTED, OpenRequest, Refused
+from kaproto.interfaces import ADMITTED, Admission, OpenRequest, Refused
 from kaproto.limits import Limits
 from kaproto.peer import Peer
-from kaproto.policies import REFUSAL, Mandatory, Optional, Policy
+from kaproto.policies import Mandatory, Optional, Policy, refusalFor
 from kaproto.rpc.negotiation import (
     TRANSITIONS,
     Event,
@@ -438,6 +438,23 @@ class OpenTests(SynchronousTestCase):
         self.assertEqual(negotiation.peer.requested, name)
         self.assertEqual(negotiation.peer.readOnly, bool(flags & 1))
 
+    def test_readOnly(self) -> None:
+        """
+        A listener or a policy can have a connection be read-only that did not ask for it: bit 0
+        of the flags is set, and the others stay.
+        """
+
+        class Reading(Policy):
+            def admit(self, peer: Peer) -> Admission | Refused:
+                return Admission(readOnly=True)
+
+        for policy, forced in ((Reading(), False), (Policy(), True)):
+            negotiation = negotiationIn(Phase.READY, policy)
+            negotiation.peer.readOnly = forced
+            request, _admission = negotiation.open(openPayload("", 4))
+            self.assertEqual(request, OpenRequest("", 5))
+            self.assertTrue(negotiation.peer.readOnly)
+
     def test_remark(self) -> None:
         """
         The policy's warning comes with the admission.
@@ -452,7 +469,7 @@ class OpenTests(SynchronousTestCase):
         code for a failed operation, and may not try again.
         """
         negotiation = negotiationIn(Phase.READY, Mandatory())
-        self.assertFails(negotiation, openPayload(), 9, REFUSAL)
+        self.assertFails(negotiation, openPayload(), 9, refusalFor(negotiation.peer))
         self.assertIs(negotiation.phase, Phase.CLOSING)
 
     def test_askedInTime(self) -> None:
@@ -756,7 +773,7 @@ class NegotiateTests(SynchronousTestCase):
         """
         A server's refusal comes out as it is.
         """
-        error = rpcError(REFUSAL, 9)
+        error = rpcError(refusalFor(Peer()), 9)
         self.assertIs(self.failure(Server({1: error})), error)
 
     def test_connectionLost(self) -> None:

@@ -1,0 +1,168 @@
+"""
+Conditions on a peer, with the same words in rules and in C{--except}.
+
+====================  ============================================================================
+C{network}            a network or an address that it connects from, such as C{10.0.0.0/8}
+C{transport}          C{tcp}, C{tls} or C{unix}
+C{dn}                 the distinguished name in its certificate
+C{user}               the name it logged in with
+C{program}            the name of its program, on a UNIX socket
+====================  ============================================================================
+
+In the last three C{*} stands for anything and C{?} for one character.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import attrs
+
+from kaproto.peer import Network, Peer, parseAddress, parseNetwork
+from kaproto.security.dn import matchesGlob
+
+__all__ = ["CONDITIONS", "ConditionError", "Conditions", "exceptionFor", "parseCondition"]
+
+_TRANSPORTS: Final = ("tcp", "tls", "unix")
+_COMM_MAX: Final = 15
+_WILDCARDS: Final = frozenset("*?")
+_OFFER_MAX: Final = 50
+
+
+class ConditionError(ValueError):
+    """
+    A condition cannot be used; the message says why and names the value.
+    """
+
+
+@attrs.frozen
+class _Condition:
+    """
+    One kind of condition.
+
+    @ivar parse: makes a value of what was written, or raises a C{ValueError}.
+    @ivar fits: whether such a value fits a peer.
+    """
+
+    parse: Callable[[str], Any]
+    fits: Callable[[Peer, Any], bool]
+
+
+def _parseTransport(text: str) -> str:
+    if text not in _TRANSPORTS:
+        raise ValueError(f"one of {', '.join(_TRANSPORTS)}, not {text!r}")
+    return text
+
+
+def _parseDN(text: str) -> str:
+    if "=" not in text and not _WILDCARDS & set(text):
+        raise ValueError(f"{text!r} is no name such as O=Example,CN=alice, or *,CN=alice")
+    return text
+
+
+def _parseUser(text: str) -> str:
+    if not text:
+        raise ValueError("a user has a name")
+    return text
+
+
+def _parseProgram(text: str) -> str:
+    """
+    @return: the first 15 bytes, which is all that the kernel keeps of a program's name.
+    """
+    if not text or "/" in text:
+        raise ValueError(f"{text!r} is no name of a program, such as virt-install")
+    data = text.encode("utf-8", "backslashreplace")
+    if len(data) <= _COMM_MAX:
+        return text
+    if _WILDCARDS & set(text):
+        raise ValueError(
+            f"{text!r} is too long: the kernel keeps {_COMM_MAX} bytes of a program's name, so "
+            f"end the pattern with * before that"
+        )
+    return data[:_COMM_MAX].decode("utf-8", "backslashreplace")
+
+
+def _isWithin(peer: Peer, network: Network) -> bool:
+    return peer.host is not None and parseAddress(peer.host) in network
+
+
+def _matches(text: str | None, pattern: str) -> bool:
+    return text is not None and matchesGlob(text, pattern)
+
+
+CONDITIONS: Final[Mapping[str, _Condition]] = {
+    "network": _Condition(parseNetwork, _isWithin),
+    "transport": _Condition(_parseTransport, lambda peer, value: peer.transport == value),
+    "dn": _Condition(_parseDN, lambda peer, pattern: _matches(peer.tlsDN, pattern)),
+    "user": _Condition(_parseUser, lambda peer, pattern: _matches(peer.user, pattern)),
+    "program": _Condition(_parseProgram, lambda peer, pattern: _matches(peer.program, pattern)),
+}
+"""
+The conditions by the words for them.
+"""
+
+
+@attrs.frozen
+class Conditions:
+    """
+    Conditions that fit a peer when all of them do.
+
+    @ivar values: for each word the values of which one has to fit.
+    """
+
+    values: Mapping[str, Sequence[Any]]
+
+    @classmethod
+    def parse(cls, written: Mapping[str, Sequence[str]]) -> Conditions:
+        """
+        @param written: for each word what was written.
+        @raise ConditionError: naming the word and the value that cannot be used.
+        """
+        return cls({word: _parseAll(word, texts) for word, texts in written.items()})
+
+    def fit(self, peer: Peer) -> bool:
+        """
+        @return: whether they fit the peer.
+        """
+        return all(
+            any(CONDITIONS[word].fits(peer, value) for value in values)
+            for word, values in self.values.items()
+        )
+
+
+def _parseAll(word: str, texts: Sequence[str]) -> list[Any]:
+    try:
+        return [CONDITIONS[word].parse(text) for text in texts]
+    except ValueError as error:
+        raise ConditionError(f"{word}: {error}") from error
+
+
+def parseCondition(text: str) -> Conditions:
+    """
+    @param text: one condition such as C{user=alice}, as C{--except} takes it.
+    @raise ConditionError: when there is no such condition, or it cannot be used.
+    """
+    word, equals, value = text.partition("=")
+    if not equals or word not in CONDITIONS:
+        words = ", ".join(f"{each}=" for each in CONDITIONS)
+        raise ConditionError(f"begins with one of {words}, as in program=virt-install")
+    return Conditions.parse({word: [value]})
+
+
+def exceptionFor(peer: Peer) -> str:
+    """
+    @return: what to give C{--except} to exempt this peer: the narrowest condition that is short
+        enough for an error message, or C{WHO} where there is none.
+    """
+    for word, value in (
+        ("user", peer.user),
+        ("dn", peer.tlsDN),
+        ("program", peer.program),
+        ("network", peer.host),
+    ):
+        text = f"{word}={value}"
+        if value and text.isprintable() and " " not in text and len(text) <= _OFFER_MAX:
+            return text
+    return "WHO"

@@ -1,0 +1,83 @@
+"""
+Exceptions from mandatory keepalive: peers that may open although they did not ask for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import attrs
+from zope.interface import implementer
+
+from kaproto.interfaces import Admission, IKeepAlivePolicy, Refused
+from kaproto.keepalive.liveness import KeepAlive
+from kaproto.peer import Peer
+from kaproto.policies.conditions import parseCondition
+
+__all__ = ["Exceptions"]
+
+
+@implementer(IKeepAlivePolicy)
+class Exceptions:
+    """
+    Another policy, with exceptions.
+
+    Whether an exempt peer may open is decided as if it had asked for keepalive, so that whatever
+    else the policy asks of it still holds.  It is not pinged, since it cannot answer.
+
+    With mode 1 the warnings are then about those whom mode 2 with the same exceptions would
+    refuse.
+    """
+
+    argumentFormat = ""
+
+    def __init__(self, policy: IKeepAlivePolicy, exceptions: Sequence[str]) -> None:
+        """
+        @param policy: the other policy.
+        @param exceptions: conditions such as C{program=virt-install}, of which one has to fit:
+            see L{kaproto.policies.conditions}.
+        @raise kaproto.policies.conditions.ConditionError: when one of them cannot be used.
+        """
+        self._policy = policy
+        self._exceptions = [(text, parseCondition(text)) for text in exceptions]
+        self.name = policy.name
+        self.description = policy.description
+
+    @property
+    def reload(self) -> Callable[[], None]:
+        """
+        The other policy's C{reload}, if it has one.
+        """
+        reload: Callable[[], None] = self._policy.reload  # type: ignore[attr-defined]
+        return reload
+
+    def configured(self, argument: str | None, keepAlive: KeepAlive) -> Exceptions:
+        """
+        Configure the other policy.
+        """
+        exceptions = [text for text, _conditions in self._exceptions]
+        return Exceptions(self._policy.configured(argument, keepAlive), exceptions)
+
+    def advertises(self, peer: Peer) -> bool:
+        """
+        @return: what the other policy says.
+        """
+        return self._policy.advertises(peer)
+
+    def keepAlive(self, peer: Peer) -> KeepAlive | None:
+        """
+        @return: what the other policy says.
+        """
+        return self._policy.keepAlive(peer)
+
+    def admit(self, peer: Peer) -> Admission | Refused:
+        """
+        @return: what the other policy says, of an exempt peer as if it had asked for keepalive.
+        """
+        if not peer.asked:
+            for text, conditions in self._exceptions:
+                if conditions.fit(peer):
+                    answer = self._policy.admit(attrs.evolve(peer, asked=True))
+                    rules = [answer.rule, f"exception {text}"]
+                    return attrs.evolve(answer, rule=", ".join(filter(None, rules)))
+        return self._policy.admit(peer)

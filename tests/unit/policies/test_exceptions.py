@@ -1,0 +1,145 @@
+"""
+Tests for L{kaproto.policies.exceptions}.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from kaproto.interfaces import ADMITTED, Admission, IKeepAlivePolicy, Refused
+from kaproto.keepalive.liveness import KeepAlive
+from kaproto.peer import Peer
+from kaproto.policies import Disable, Exceptions, Mandatory, Optional, Policy
+from kaproto.policies.conditions import ConditionError
+from kaproto.policies.rules import RulesPolicy
+
+TERMS = KeepAlive(7, 3)
+BOTH = ["user=backup", "program=virt-install"]
+
+
+class Picky(Policy):
+    """
+    A policy that wants keepalive, and something else of everybody.
+    """
+
+    name = "picky"
+
+    def admit(self, peer: Peer) -> Admission | Refused:
+        """
+        Refuse plain TCP, and those that did not ask.
+        """
+        if peer.transport == "tcp":
+            return Refused("not over TCP")
+        return ADMITTED if peer.asked else Refused("no keepalive")
+
+
+class ExceptionsTests(SynchronousTestCase):
+    """
+    A policy with exceptions.
+    """
+
+    def test_interface(self) -> None:
+        """
+        It is a policy, of the other one's name.
+        """
+        policy = Exceptions(Mandatory(TERMS), BOTH)
+        verifyObject(IKeepAlivePolicy, policy)
+        self.assertEqual((policy.name, policy.description), (Mandatory.name, Mandatory.description))
+
+    def test_exempt(self) -> None:
+        """
+        An exempt peer that did not ask is admitted in mode 2, and the exception named; others are
+        refused as ever.
+        """
+        policy = Exceptions(Mandatory(TERMS), BOTH)
+        for peer, rule in (
+            (Peer(user="backup"), "exception user=backup"),
+            (Peer(program="virt-install"), "exception program=virt-install"),
+        ):
+            self.assertEqual(policy.admit(peer), Admission(rule=rule))
+            self.assertFalse(peer.asked)
+        for peer in (Peer(), Peer(user="alice"), Peer(program="virt-clone")):
+            self.assertEqual(policy.admit(peer), Mandatory().admit(peer))
+
+    def test_unknownProgram(self) -> None:
+        """
+        No exception by program is for a peer whose program is not known.
+        """
+        policy = Exceptions(Mandatory(TERMS), ["program=*"])
+        self.assertIsInstance(policy.admit(Peer(transport="unix")), Refused)
+        self.assertNotIsInstance(policy.admit(Peer(transport="unix", program="x")), Refused)
+
+    def test_asked(self) -> None:
+        """
+        An exempt peer that asks for keepalive is treated like all others that do.
+        """
+        peer = Peer(user="backup", asked=True)
+        policy = Exceptions(Mandatory(TERMS), BOTH)
+        self.assertEqual(policy.admit(peer), ADMITTED)
+        self.assertEqual(policy.keepAlive(peer), TERMS)
+        self.assertTrue(policy.advertises(peer))
+
+    def test_warnings(self) -> None:
+        """
+        With mode 1 there is no warning about exempt peers, so that the others are those whom
+        mode 2 with the same exceptions would refuse; with mode 0 nothing changes.
+        """
+        optional = Exceptions(Optional(TERMS), BOTH)
+        exempt = optional.admit(Peer(user="backup"))
+        other = optional.admit(Peer(user="alice"))
+        assert isinstance(exempt, Admission)
+        assert isinstance(other, Admission)
+        self.assertIsNone(exempt.warning)
+        self.assertIn("mode 2 would refuse", str(other.warning))
+        self.assertEqual(Exceptions(Disable(), BOTH).admit(Peer(user="alice")), ADMITTED)
+
+    def test_onlyKeepAlive(self) -> None:
+        """
+        An exception exempts from keepalive only: what else a policy wants of a peer still holds.
+        """
+        policy = Exceptions(Picky(), BOTH)
+        exempt = Peer(transport="tls", user="backup")
+        self.assertEqual(policy.admit(exempt), Admission(rule="exception user=backup"))
+        exempt.transport = "tcp"
+        self.assertEqual(
+            policy.admit(exempt), Refused("not over TCP", rule="exception user=backup")
+        )
+
+    def test_rules(self) -> None:
+        """
+        With rules, both the rule and the exception are named; rules are read again through it.
+        """
+        path = Path(self.mktemp())
+        path.write_text("[default]\nmode = 2\n")
+        policy = Exceptions(RulesPolicy(path, TERMS), BOTH)
+        peer = Peer(user="backup")
+        self.assertEqual(
+            policy.admit(peer), Admission(rule="default, mode mandatory, exception user=backup")
+        )
+        path.write_text("[default]\nmode = 0\n")
+        policy.reload()
+        self.assertEqual(policy.admit(Peer()), Admission(rule="default, mode disable"))
+
+    def test_noReload(self) -> None:
+        """
+        Where the other policy has nothing to read again, this has not either.
+        """
+        self.assertFalse(hasattr(Exceptions(Mandatory(), BOTH), "reload"))
+
+    def test_configured(self) -> None:
+        """
+        It is configured as the other one is, with the same exceptions.
+        """
+        policy = Exceptions(Mandatory(), BOTH).configured(None, TERMS)
+        self.assertEqual(policy.keepAlive(Peer()), TERMS)
+        self.assertNotIsInstance(policy.admit(Peer(user="backup")), Refused)
+        self.assertRaises(ValueError, policy.configured, "x", TERMS)
+
+    def test_mistakes(self) -> None:
+        """
+        An exception that cannot be used is an error.
+        """
+        self.assertRaises(ConditionError, Exceptions, Mandatory(), ["users=a"])
