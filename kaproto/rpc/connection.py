@@ -220,10 +220,10 @@ class Connection:
 
     def descriptorReceived(self, descriptor: int) -> None:
         """
-        A file descriptor came over a UNIX socket.  No call takes one here, so close both.
+        A file descriptor came over a UNIX socket: close it.  Whether a call may bring some is
+        decided by the call.
         """
         os.close(descriptor)
-        self.abort(RemoteProtocolError("a file descriptor, which is not supported here"))
 
     def _takeIn(self, data: bytes) -> bool:
         """
