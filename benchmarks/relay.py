@@ -83,6 +83,7 @@ def _gateway(port: int, upstream: int, _folder: Path) -> Recipe:
         "kaserver",
         "--mode=2",
         f"--upstream=tcp:127.0.0.1:{upstream}",
+        "--insecure",
         f"--listen=tcp:{port}:interface=127.0.0.1",
     )
 

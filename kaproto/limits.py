@@ -30,7 +30,8 @@ class Limits:
     @ivar maxClients: connections at a time; 0 for any number.
     @ivar maxAnonymousClients: connections at a time that have not finished the TLS handshake or
         have not logged in; 0 for any number.
-    @ivar loginTimeout: the time a client has for the TLS handshake, and again to log in.
+    @ivar handshakeTimeout: the time a client has for the TLS handshake.
+    @ivar loginTimeout: the time a client has to log in; somebody may be typing a password.
     @ivar loginTries: how often a connection may fail to log in.
     @ivar failureDelay: the time from a failed login to the answer.  It is the same for all
         failures, so that it does not tell one from another.
@@ -51,7 +52,8 @@ class Limits:
 
     maxClients: int = 0
     maxAnonymousClients: int = 1024
-    loginTimeout: float = 10.0
+    handshakeTimeout: float = 10.0
+    loginTimeout: float = 60.0
     loginTries: int = 3
     failureDelay: float = 1.0
     openTimeout: float = 10.0

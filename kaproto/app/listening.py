@@ -1,12 +1,14 @@
 """
-What is said of a place to listen at: what it is called, who can reach it, and what to do where
-it cannot be had.
+What the log and error messages say of an address to listen at: its name, who can reach it, and
+what to do when it cannot be used.
 """
 
 from __future__ import annotations
 
 import errno
+import stat
 from ipaddress import ip_address
+from pathlib import Path
 from socket import gaierror
 from typing import Final
 
@@ -14,7 +16,7 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress
 
-__all__ = ["explain", "isExposed", "show"]
+__all__ = ["explain", "isExposed", "isOpenToAll", "show"]
 
 _IN_USE: Final = "choose another port or path, or stop what is listening there"
 _FOLDER: Final = "a socket needs a folder that exists"
@@ -26,6 +28,7 @@ _CURES: Final = {
     errno.ENOTDIR: _FOLDER,
     errno.EADDRNOTAVAIL: _ADDRESS,
     errno.EINVAL: _ADDRESS,
+    errno.EPERM: "group= takes a group that this process's user is a member of, unless it is root",
     errno.EACCES: (
         "ports below 1024 are root's, as some folders are; start as root (and change with twistd "
         "--uid), have systemd listen (systemd:), or choose another port or path"
@@ -36,7 +39,7 @@ _CURES: Final = {
 def explain(problem: BaseException | None) -> str:
     """
     @param problem: why it is not possible to listen.
-    @return: the same in words, with what to do if that is known.
+    @return: the reason in words, and what to do about it if that is known.
     """
     cause = problem.socketError if isinstance(problem, CannotListenError) else problem
     reason = str(getattr(cause, "strerror", None) or cause)
@@ -63,6 +66,17 @@ def isExposed(address: IAddress) -> bool:
     return (
         isinstance(address, IPv4Address | IPv6Address) and not ip_address(address.host).is_loopback
     )
+
+
+def isOpenToAll(address: UNIXAddress) -> bool:
+    """
+    @return: whether every user of this machine may connect to a UNIX socket.
+    """
+    try:
+        return bool(Path(show(address).removeprefix("unix ")).stat().st_mode & stat.S_IWOTH)
+    except (OSError, ValueError):
+        # It has no file, so it has no mode either.
+        return True
 
 
 def show(address: IAddress) -> str:

@@ -4,227 +4,87 @@ The command line of C{twistd kaserver}.
 
 from __future__ import annotations
 
-import math
+import os
+import shlex
 import sys
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Final, NoReturn
 
+from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword
-from twisted.cred.strcred import (
-    AuthOptionMixin,
-    InvalidAuthType,
-    UnsupportedInterfaces,
-)
-from twisted.internet.endpoints import UNIXClientEndpoint, serverFromString
-from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndpoint
+from twisted.cred.strcred import AuthOptionMixin, InvalidAuthType
+from twisted.internet.endpoints import UNIXClientEndpoint
+from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.python.usage import Options as BaseOptions
 from twisted.python.usage import UsageError
 
 from kaproto import __version__
+from kaproto.app.config import Config, ConfigError, ListenSettings, readConfig, writeConfig
+from kaproto.app.helptext import describe
+from kaproto.app.listeners import (
+    DEFAULT_LISTEN,
+    Listener,
+    defaultSocket,
+    serverEndpoint,
+    suggestUpstream,
+    unixListener,
+)
+from kaproto.app.settings import SETTINGS, Flag, Texts
 from kaproto.client import endpointFor
 from kaproto.interfaces import IKeepAlivePolicy
-from kaproto.keepalive.liveness import INTERVAL_MAX, KeepAlive
+from kaproto.keepalive.liveness import KeepAlive
 from kaproto.limits import Limits
 from kaproto.policies.plugins import describePolicies, findPolicy
 from kaproto.security.admission import AccessControl
 from kaproto.security.authfile import loginFor
 from kaproto.security.authplugin import makeChecker
 from kaproto.security.certificates import PKIError
-from kaproto.security.endpoints import TLSServerEndpoint, transportOf, whyNotServed
+from kaproto.security.endpoints import transportOf
 from kaproto.security.saslclient import Login
 from kaproto.security.saslserver import makePortal
 
-__all__ = ["DEFAULT_LISTEN", "Options"]
+__all__ = ["Options"]
 
-_BACKLOG: Final = 1024
-
-DEFAULT_LISTEN: Final = f"tcp:16509:interface=127.0.0.1:backlog={_BACKLOG}"
-"""
-Where to listen unless told: libvirt's TCP port, on this machine only.
-"""
-
-_Coerce = Callable[[str], object]
-
-
-def _seconds(flag: str, least: float) -> _Coerce:
-    def coerce(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not least <= value <= INTERVAL_MAX:
-            raise ValueError(
-                f"--{flag} takes a number of seconds from {least:g} to {INTERVAL_MAX}, not {text!r}"
-            )
-        return value
-
-    return coerce
-
-
-def _whole(flag: str, least: int) -> _Coerce:
-    def coerce(text: str) -> int:
-        if not (text.isascii() and text.isdecimal() and int(text) >= least):
-            raise ValueError(f"--{flag} takes a whole number from {least} up, not {text!r}")
-        return int(text)
-
-    return coerce
-
-
-def _choice(flag: str, *words: str) -> _Coerce:
-    def coerce(text: str) -> str:
-        if text not in words:
-            raise ValueError(f"--{flag} takes {', '.join(words[:-1])} or {words[-1]}, not {text!r}")
-        return text
-
-    return coerce
-
-
-_SHORTEST: Final = 0.05
-
-_KEEPALIVE: Final = KeepAlive()
-_LIMITS: Final = Limits()
+_FLAGS: Final = [each for each in SETTINGS.values() if isinstance(each.kind, Flag)]
+_LISTS: Final = [each for each in SETTINGS.values() if isinstance(each.kind, Texts)]
+_VALUES: Final = [each for each in SETTINGS.values() if each not in (*_FLAGS, *_LISTS)]
 
 
 class Options(BaseOptions, AuthOptionMixin):
     """
-    What the command line says, checked: C{policy}, C{endpoints} and the numbers.
+    The settings in force: those of the command line, else of the configuration file, else the
+    defaults.
+
+    @ivar policy: how far keepalive goes with each client.
+    @ivar keepAlive: the interval and count for clients.
+    @ivar listeners: where to listen.
+    @ivar limits: how many clients, and for how long.
+    @ivar upstream: where libvirtd listens, for a gateway.
+    @ivar upstreamLogin: the gateway's own name and password there.
+    @ivar upstreamAsk: whether the gateway asks for keepalive there.
+    @ivar checkers: the credentials checkers of all listeners.
     """
 
     supportedInterfaces = (IUsernamePassword, IUsernameHashedPassword)
-
     synopsis = "[--mode=0|1|2|NAME[:ARGUMENT]] [--listen=ENDPOINT]... [--upstream=ENDPOINT]"
     longdesc = (
         "Serve libvirt's RPC with negotiated keepalive. With mode 2 a client that does not ask "
         "for keepalive is refused when it opens. Try it: virsh -c "
         "test+tcp://127.0.0.1/default hostname"
     )
-
-    optParameters = [
-        [
-            "mode",
-            "m",
-            "0",
-            "How far keepalive goes: 0 or disable, 1 or optional, 2 or mandatory, or the name of "
-            "another policy, see --help-policies.",
-        ],
-        [
-            "interval",
-            "i",
-            float(_KEEPALIVE.interval),
-            "Seconds of silence from a client before it is pinged.",
-            _seconds("interval", _SHORTEST),
-        ],
-        [
-            "count",
-            "c",
-            _KEEPALIVE.count,
-            "Pings left unanswered before a client is dead, interval * (count + 1) seconds after "
-            "it was last heard.",
-            _whole("count", 1),
-        ],
-        [
-            "open-timeout",
-            None,
-            _LIMITS.openTimeout,
-            "Seconds a client has from connecting until it has opened.",
-            _seconds("open-timeout", 0.1),
-        ],
-        [
-            "auth-timeout",
-            None,
-            _LIMITS.loginTimeout,
-            "Seconds a client has for its TLS handshake, and as many again to log in.",
-            _seconds("auth-timeout", 0.1),
-        ],
-        [
-            "auth-tries",
-            None,
-            _LIMITS.loginTries,
-            "How often a connection may fail to log in.",
-            _whole("auth-tries", 1),
-        ],
-        [
-            "auth-delay",
-            None,
-            _LIMITS.failureDelay,
-            "Seconds after which a failure to log in is answered.",
-            _seconds("auth-delay", 0),
-        ],
-        [
-            "max-clients",
-            None,
-            _LIMITS.maxClients,
-            "How many clients there may be; 0 for as many as there may be open files.",
-            _whole("max-clients", 0),
-        ],
-        [
-            "max-anonymous-clients",
-            None,
-            _LIMITS.maxAnonymousClients,
-            "How many clients there may be that are not known yet. The one that has been at it "
-            "longest goes when there is one too many; 0 for any number.",
-            _whole("max-anonymous-clients", 0),
-        ],
-        [
-            "upstream",
-            "u",
-            None,
-            "Be a gateway to the libvirtd that listens there: a Twisted client endpoint such as "
-            "unix:/run/libvirt/libvirt-sock, or a libvirt URI such as qemu:///system.",
-        ],
-        [
-            "upstream-interval",
-            None,
-            10.0,
-            "Seconds of silence from libvirtd before it is pinged; 0 for never, for sites with "
-            "storage that may hang for minutes (NFS).",
-            _seconds("upstream-interval", 0),
-        ],
-        [
-            "upstream-count",
-            None,
-            5,
-            "Pings left unanswered before libvirtd is dead; 0 for never pinging it.",
-            _whole("upstream-count", 0),
-        ],
-        [
-            "upstream-ask",
-            None,
-            "auto",
-            "Whether to ask libvirtd for keepalive: auto, yes or no. If asked, it notices a dead "
-            "gateway, and drops connections with max_client_requests calls under way; auto does "
-            "not ask on a UNIX socket. A kaserver in mode 2 has to be asked.",
-            _choice("upstream-ask", "auto", "yes", "no"),
-        ],
-        [
-            "grace",
-            None,
-            5.0,
-            "Seconds that calls being answered have to finish when the server is stopped.",
-            _seconds("grace", 0),
-        ],
-    ]
-    optFlags = [
-        [
-            "forward-identity",
-            None,
-            "Tell the libvirtd behind --upstream who each client is: its SASL user, TLS name or "
-            "UNIX user.",
-        ],
-        [
-            "insecure",
-            None,
-            "Allow plain TCP without authentication on addresses other than loopback.",
-        ],
-    ]
+    # Defaults are filled in later: only what is given on the command line wins over the file.
+    optParameters: ClassVar = [[each.name, each.short, None, each.help] for each in _VALUES]
+    optFlags: ClassVar = [[each.name, each.short, each.help] for each in _FLAGS]
 
     policy: IKeepAlivePolicy
-    accessControl: AccessControl
+    keepAlive: KeepAlive
+    listeners: Sequence[Listener]
     limits: Limits
     upstream: IStreamClientEndpoint | None = None
     upstreamLogin: Login | None = None
-    upstreamAsk: bool = True
-    endpoints: list[tuple[str, IStreamServerEndpoint]]
+    upstreamAsk = True
+    _folder: Path | None = None
 
     def __init__(self, reactor: object | None = None) -> None:
         """
@@ -232,77 +92,83 @@ class Options(BaseOptions, AuthOptionMixin):
         """
         super().__init__()  # type: ignore[no-untyped-call]
         self._reactor = reactor
-        self["listen"] = []
-        self["tls-allowed-dn"] = []
+        self._origins: dict[str, str] = {}
+        self._checkersByDescription: dict[str, ICredentialsChecker] = {}
+
+    def _append(self, name: str, text: str) -> None:
+        self[name] = [*(self.get(name) or ()), text]
 
     def opt_listen(self, description: str) -> None:
         """
-        Listen on this Twisted server endpoint, by default
-        tcp:16509:interface=127.0.0.1:backlog=1024. May be given several times.
+        Add a place to listen at.
         """
-        self["listen"].append(description)
+        self._append("listen", description)
 
     opt_l = opt_listen
 
     def opt_auth(self, description: str) -> None:
         """
-        Have clients log in (SASL): file:PATH for a file of NAME:PASSWORD lines, scram:PATH for
-        one of salted keys, or another that --help-auth lists. Over TLS and UNIX sockets only.
+        Add a way to log in.
         """
-        kind = description.partition(":")[0]
-        try:
-            self.addChecker(makeChecker(description))  # type: ignore[no-untyped-call]
-        except InvalidAuthType as error:
-            raise UsageError(
-                f"--auth={kind}: there is no such checker; --help-auth lists them"
-            ) from error
-        except UnsupportedInterfaces as error:
-            raise UsageError(f"--auth={kind}: it does not check passwords") from error
-        except Exception as error:
-            raise UsageError(f"--auth={kind}: {error}") from error
+        self._append("auth", description)
 
     def opt_tls_allowed_dn(self, pattern: str) -> None:
         """
-        Let in only those TLS clients whose certificate has a name like this, such as
-        "C=GB,O=Example,CN=*". May be given several times.
+        Add a name that certificates may have.
         """
-        self["tls-allowed-dn"].append(pattern)
+        self._append("tls-allowed-dn", pattern)
 
-    def opt_help_policies(self) -> None:
+    def opt_help_policies(self) -> NoReturn:
         """
         Describe the policies that --mode can choose, and exit.
         """
         sys.stdout.write(describePolicies() + "\n")
         raise SystemExit(0)
 
-    def opt_version(self) -> None:
+    def opt_version(self) -> NoReturn:
         """
         Print kaproto's version and exit.
         """
         sys.stdout.write(f"kaserver (kaproto) {__version__}\n")
         raise SystemExit(0)
 
-    def postOptions(self) -> None:
+    def getUsage(self, width: int | None = None) -> str:
         """
-        Check what the parts mean together.
+        @return: what C{--help} prints: the settings in groups.
+        """
+        return describe(self.longdesc, width or 80)
+
+    def parseOptions(self, options: Iterable[str] | None = None) -> None:
+        """
+        Parse the command line.
 
         @raise UsageError: naming the flag, and what it takes.
+        @raise SystemExit: instead, with the same message, where a program such as C{twistd} parses
+            it, which would print all its own options before the message.
         """
-        keepAlive = KeepAlive(self["interval"], self["count"])
         try:
-            self.policy = findPolicy(self["mode"], keepAlive)
+            super().parseOptions(options)  # type: ignore[no-untyped-call]
+        except UsageError as error:
+            if self.parent is None:
+                raise
+            raise SystemExit(f"kaserver: {error}") from error
+
+    def postOptions(self) -> None:
+        """
+        Check what the settings mean together.
+
+        @raise UsageError: naming the flag, or the file and the key, and what is allowed.
+        """
+        listen = self._merge()
+        self.keepAlive = KeepAlive(self["interval"], self["count"])
+        try:
+            self.policy = findPolicy(self["mode"], self.keepAlive)
         except ValueError as error:
             raise UsageError(f"--mode={self['mode']}: {error}") from error
-        self.keepAlive = keepAlive
-        self.endpoints = [
-            (description, self._endpoint(description))
-            for description in self["listen"] or [DEFAULT_LISTEN]
-        ]
-
-        self.accessControl = self._accessControl()
         self.limits = Limits(
             maxClients=self["max-clients"],
             maxAnonymousClients=self["max-anonymous-clients"],
+            handshakeTimeout=self["handshake-timeout"],
             loginTimeout=self["auth-timeout"],
             loginTries=self["auth-tries"],
             failureDelay=self["auth-delay"],
@@ -316,33 +182,136 @@ class Options(BaseOptions, AuthOptionMixin):
             )
         elif self["forward-identity"]:
             raise UsageError("--forward-identity needs --upstream=ENDPOINT to forward it to")
+        listen = listen or [ListenSettings(self._defaultListen())]
+        self.listeners = [self._listener(each) for each in listen]
+        self._checkAllowedNames()
+        if self["check"]:
+            self._print(listen)
 
-    def _accessControl(self) -> AccessControl:
+    def _merge(self) -> Sequence[ListenSettings]:
+        """
+        Take from the file what the command line does not say, and the defaults for the rest.
+
+        @return: the places to listen at.
+        """
+        config = Config()
+        try:
+            if self["config"] is not None:
+                config = readConfig(Path(self["config"]))
+        except ConfigError as error:
+            raise UsageError(f"--config={self['config']}: {error}") from error
+        for name, setting in SETTINGS.items():
+            given = self.get(name)
+            if given not in (None, 0):
+                self[name] = self._given(name, given)
+                self._origins[name] = f"--{name}"
+            elif name in config.values:
+                self[name] = config.values[name]
+                self._origins[name] = self["config"]
+            else:
+                self[name] = setting.default
+                self._origins[name] = "default"
+        return [ListenSettings(each) for each in self["listen"] or ()] or config.listen
+
+    def _given(self, name: str, given: Any) -> object:  # noqa: ANN401 - text, a list or a flag
+        if not isinstance(given, str):
+            return given
+        try:
+            return SETTINGS[name].kind.fromText(given)
+        except ValueError as error:
+            raise UsageError(f"--{name} {error}") from error
+
+    def _defaultListen(self) -> str:
+        if self.upstream is None:
+            return DEFAULT_LISTEN
+        path = defaultSocket(os.environ, root=os.geteuid() == 0)
+        if path is None:
+            raise UsageError(
+                "--upstream without --listen: there is no folder for the socket, as neither "
+                "RUNTIME_DIRECTORY nor XDG_RUNTIME_DIR is set; name one, such as "
+                "--listen=unix:/path/to/libvirt-sock"
+            )
+        self._folder = path.parent
+        return unixListener(path)
+
+    def _listener(self, settings: ListenSettings) -> Listener:
+        flag = f"--listen={settings.endpoint}"
+        try:
+            endpoint = serverEndpoint(self._theReactor(), settings.endpoint)
+        except ValueError as error:
+            raise UsageError(f"{flag}: {error}") from error
+        auth = self["auth"] or () if settings.auth is None else settings.auth
+        names = settings.tlsAllowedDNs
+        if names is None:
+            names = self["tls-allowed-dn"]
         portal = None
-        if self.get("credCheckers"):
+        transport = transportOf(settings.endpoint)
+        if auth:
+            if transport == "tcp":
+                raise UsageError(
+                    f"--auth with {flag}: libvirt's clients give no password over plain TCP; "
+                    "listen with TLS, --listen=libvirttls:16514, or on a UNIX socket"
+                )
             try:
-                portal = makePortal(self["credCheckers"])
+                portal = makePortal([self._checker(each) for each in auth])
             except ValueError as error:
                 raise UsageError(f"--auth: {error}") from error
-            for description, _endpoint in self.endpoints:
-                if transportOf(description) == "tcp":
-                    raise UsageError(
-                        f"--auth with --listen={description}: libvirt's clients give no password "
-                        "over plain TCP; listen with TLS, --listen=libvirttls:16514, or on a UNIX "
-                        "socket"
-                    )
-        patterns = self["tls-allowed-dn"] or None
-        verifying = [
-            endpoint
-            for _description, endpoint in self.endpoints
-            if isinstance(endpoint, TLSServerEndpoint) and endpoint.contextFactory.verify
-        ]
-        if patterns and not verifying:
+        listener = Listener(
+            settings.endpoint, endpoint, AccessControl(portal, names or None), self._folder
+        )
+        known = listener.authenticates or transport == "unix"
+        if self.upstream is not None and not known and not self["insecure"]:
+            raise UsageError(
+                f"{flag}: everybody who can connect there, every user of this machine included, "
+                "would have this gateway's rights at libvirtd. Listen on a UNIX socket instead, "
+                "whose mode says who may connect (leave --listen out, or "
+                "--listen=unix:/run/kaserver/libvirt-sock:group=libvirt), or pass --insecure"
+            )
+        return listener
+
+    def _checker(self, description: str) -> ICredentialsChecker:
+        known = self._checkersByDescription
+        if description not in known:
+            known[description] = self._makeChecker(description)
+        return known[description]
+
+    def _makeChecker(self, description: str) -> ICredentialsChecker:
+        # The rest of the description may be a secret.
+        flag = f"--auth={description.partition(':')[0]}"
+        try:
+            checker = makeChecker(description)
+        except InvalidAuthType as error:
+            raise UsageError(f"{flag}: there is no such checker; --help-auth lists them") from error
+        except Exception as error:
+            raise UsageError(f"{flag}: {error}") from error
+        if not set(checker.credentialInterfaces) & set(self.supportedInterfaces):
+            raise UsageError(f"{flag}: it does not check passwords")
+        return checker
+
+    @property
+    def checkers(self) -> Sequence[ICredentialsChecker]:
+        """
+        The credentials checkers of all listeners.
+        """
+        return list(self._checkersByDescription.values())
+
+    def _checkAllowedNames(self) -> None:
+        if any(each.accessControl.tlsAllowedDNs for each in self.listeners) and not any(
+            each.wantsCertificates for each in self.listeners
+        ):
             raise UsageError(
                 "--tls-allowed-dn without a listener that wants certificates; there is one with "
                 "--listen=libvirttls:16514"
             )
-        return AccessControl(portal, patterns)
+
+    def _print(self, listen: Sequence[ListenSettings]) -> NoReturn:
+        values = {
+            name: self[name]
+            for name, setting in SETTINGS.items()
+            if setting.inFile and name != "listen" and self[name] is not None
+        }
+        sys.stdout.write(writeConfig(Config(values, listen), self._origins))
+        raise SystemExit(0)
 
     def _theReactor(self) -> object:
         if self._reactor is None:
@@ -357,6 +326,10 @@ class Options(BaseOptions, AuthOptionMixin):
         except PKIError as error:
             raise UsageError(f"--upstream={description}: {error}") from error
         except Exception as error:
+            meant = suggestUpstream(description)
+            if meant is not None:
+                flag = shlex.quote(f"--upstream={meant}")
+                raise UsageError(f"--upstream={description}: is {flag} meant?") from error
             raise UsageError(
                 f"--upstream={description}: {type(error).__name__}: {error}; it takes a Twisted "
                 "client endpoint, such as unix:/run/libvirt/libvirt-sock, or a libvirt URI, such "
@@ -368,34 +341,3 @@ class Options(BaseOptions, AuthOptionMixin):
             return loginFor(description)
         except ValueError as error:
             raise UsageError(f"--upstream={description}: {error}") from error
-
-    def _endpoint(self, description: str) -> IStreamServerEndpoint:
-        problem = whyNotServed(description)
-        if problem is not None:
-            raise UsageError(f"--listen={description}: {problem}")
-        kind, colon, rest = description.removeprefix("haproxy:").partition(":")
-        if kind == "unix" and colon and not rest.partition(":")[0]:
-            raise UsageError(
-                f"--listen={description}: it takes a path, such as unix:/run/kaserver.sock"
-            )
-        more = ""
-        if description.startswith(("tcp:", "tcp6:", "unix:")) and ":backlog=" not in description:
-            more = f":backlog={_BACKLOG}"
-        if kind == "unix" and colon and ":lockfile=" not in description:
-            # See kaproto.app.stalesocket.
-            more += ":lockfile=0"
-        try:
-            return IStreamServerEndpoint(serverFromString(self._theReactor(), description + more))
-        except PKIError as error:
-            raise UsageError(f"--listen={description}: {error}") from error
-        except Exception as error:
-            if kind == "systemd" and isinstance(error, KeyError):
-                raise UsageError(
-                    f"--listen={description}: systemd has passed no socket named {error}; the "
-                    "name is what the socket's unit has in FileDescriptorName=, and without "
-                    "systemd there is none"
-                ) from error
-            raise UsageError(
-                f"--listen={description}: {type(error).__name__}: {error}; it takes a Twisted "
-                f"server endpoint, such as {DEFAULT_LISTEN} or unix:/run/kaserver.sock"
-            ) from error

@@ -1,77 +1,49 @@
 """
-The running server: it listens, and it stops in order.
+The running server: it listens, reloads, drains and stops.
 """
 
 from __future__ import annotations
 
-import resource
-import signal
-from collections.abc import Sequence
-from types import FrameType
-from typing import Final, Protocol, cast
+from functools import partial
+from typing import Final
 
 import attrs
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import (
-    IListeningPort,
-    IReactorCore,
-    IReactorFromThreads,
-    IReactorTime,
-    IStreamServerEndpoint,
-)
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorCore, IReactorTime
+from twisted.internet.protocol import Factory
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
-from kaproto.app.collector import GCTuning
-from kaproto.app.listening import explain, isExposed, show
+from kaproto.app.listeners import Listener, virshCommand
 from kaproto.app.options import Options
-from kaproto.app.stalesocket import listenReplacingStale
-from kaproto.app.turns import limitEventsPerTurn
+from kaproto.app.ports import CannotListen, Place, Ports
+from kaproto.app.process import OwnProcess, clientsFor
+from kaproto.app.reloading import Reloader
 from kaproto.backends.gateway import Gateway
 from kaproto.backends.host import EmbeddedHost
 from kaproto.interfaces import IBackend
 from kaproto.keepalive.liveness import KeepAlive
-from kaproto.security.endpoints import TLSServerEndpoint, transportOf
-from kaproto.server import KeepAliveServerFactory
+from kaproto.rpc.serverconnection import ServerConnection
+from kaproto.security.endpoints import TLSServerEndpoint
+from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
 
-__all__ = ["CannotListen", "Exposed", "KaServer", "Options", "Reloadable", "makeService"]
-
-
-class Exposed(Exception):
-    """
-    Other machines could connect without authentication.
-    """
+__all__ = ["CannotListen", "KaServer", "Options", "makeService"]
 
 
-class Reloadable(Protocol):
-    """
-    Something that was read from a file.
-    """
-
-    def reload(self) -> None:
-        """
-        Read it again.
-
-        @raise ValueError: when it cannot be used; what was there stays in use.
-        """
-
-
-class CannotListen(SystemExit, Exception):
-    """
-    The server cannot start; the message names the flag.
-
-    As a L{SystemExit} it ends C{twistd -n} with its message and no traceback; as an L{Exception}
-    it is what a C{twistd} that becomes a daemon tells the process that waits for it.
-    """
+_MARGIN: Final = 10.0
+"""
+Seconds from the end of the grace until the process has ended.
+"""
 
 
 class KaServer(Service):
     """
-    Listens on some endpoints with one factory; stops listening, lets calls finish, closes.
+    Serves at some places.  To stop, it stops listening, lets calls finish, and closes.
 
-    @ivar factory: the factory.
-    @ivar ports: what is listening.
+    @ivar factory: the factory of its connections.
+    @ivar ports: where it listens.
+    @ivar draining: whether it accepts no new clients, and stops when those that are there have
+        left.
     """
 
     _log = Logger()
@@ -79,111 +51,100 @@ class KaServer(Service):
     def __init__(
         self,
         factory: KeepAliveServerFactory,
-        endpoints: Sequence[tuple[str, IStreamServerEndpoint]],
-        description: str,
-        grace: float,
-        *,
-        insecure: bool,
+        ports: Ports,
+        reloader: Reloader,
         reactor: IReactorTime,
-        reloadables: Sequence[Reloadable] = (),
-        alone: bool = False,
+        *,
+        grace: float,
+        drainTimeout: float,
+        process: OwnProcess | None = None,
     ) -> None:
         """
-        @param endpoints: with the strings that describe them.
-        @param description: what the log is to say of the server.
+        @param reloader: reads files again.
         @param grace: seconds that calls have to finish when the service stops.
-        @param insecure: whether plain TCP may be served to other machines.
-        @param reloadables: what has files to read again when the process gets SIGHUP.
-        @param alone: whether this is all that the process does, so that its garbage collector can
-            be set for it: see L{GCTuning}.
+        @param drainTimeout: seconds that clients have to leave when the service is drained.
+        @param process: the process, if this service has it to itself.
         """
         self.factory = factory
-        self.ports: list[IListeningPort] = []
-        self._endpoints = endpoints
-        self._description = description
-        self._grace = grace
-        self._insecure = insecure
+        self.ports = ports
+        self.draining = False
+        self._reloader = reloader
         self._reactor = reactor
-        self._reloadables = reloadables
-        self._problem: str | None = None
-        self._started = False
-        self._collector = GCTuning(factory.clock, lambda: bool(factory.clients))
-        self._alone = alone
+        self._grace = grace
+        self._drainTimeout = drainTimeout
+        self._process = process
+        self._listening: Deferred[list[None]] | None = None
+        self._drained: IDelayedCall | None = None
 
     def privilegedStartService(self) -> None:
         """
-        Listen, and from now on read files again on SIGHUP, if there are any.
+        Listen.  C{twistd} calls this before it gives up root's rights.
 
-        @raise CannotListen: when that cannot be done, with a message that names the flag.
+        @raise CannotListen: when that is not possible; the message names the flag.
         """
         super().privilegedStartService()  # type: ignore[no-untyped-call]
-        if self._reloadables:
-            signal.signal(signal.SIGHUP, self._hangUp)
-        limitEventsPerTurn(self._reactor)
-        _raiseFileLimit()
-        for description, endpoint in self._endpoints:
-            listening = listenReplacingStale(endpoint, self.factory)
-            listening.addCallback(self._listening, description, endpoint)
-            listening.addErrback(self._cannotListen, description)
-        if self._problem is not None:
-            raise CannotListen(self._problem)
-        self._started = True
-
-    def _cannotListen(self, failure: Failure, description: str) -> None:
-        problem = f"kaserver: --listen={description}: {explain(failure.value)}"
-        if self._started:
-            self._log.critical("{problem}", problem=problem)
-            IReactorCore(self._reactor).stop()
-        elif self._problem is None:
-            self._problem = problem
-
-    def _listening(
-        self, port: IListeningPort, description: str, endpoint: IStreamServerEndpoint
-    ) -> None:
-        self.ports.append(port)
-        address = port.getHost()
-        tls = endpoint.contextFactory if isinstance(endpoint, TLSServerEndpoint) else None
-        knows = self.factory.accessControl.portal is not None or (tls is not None and tls.verify)
-        transport = transportOf(description)
-        if not self._insecure and not knows and isExposed(address):
-            kind = "plain TCP" if transport == "tcp" else "TLS without client certificates"
-            raise Exposed(
-                f"{kind} without authentication lets in whoever can reach {show(address)}; add "
-                ":interface=127.0.0.1 to serve this machine only, or pass --insecure"
-            )
-        shown = show(address)
-        if transport == "tls":
-            shown = shown.replace("tcp", "tls" if tls is None else f"tls (up to {tls.version})", 1)
-        self._log.info(
-            "listening on {address} ({description})",
-            address=shown,
-            description=self._description,
-        )
+        if self._process is not None:
+            self._process.prepare()
+        self._listening = self.ports.start()
 
     def startService(self) -> None:
         """
-        From now on the signal after the one that stops the process ends it at once.
+        Listen, if that has not been done: C{twist} has no rights to give up.
         """
+        if self._listening is None:
+            self.privilegedStartService()
         super().startService()  # type: ignore[no-untyped-call]
-        if self._alone:
-            self._collector.start()
-        IReactorCore(self._reactor).addSystemEventTrigger("before", "shutdown", _dieOfNextSignal)
+        if self._process is not None and self._listening is not None:
+            self._process.start(self, self.factory.clock)
+            self._listening.addCallback(self._ready, self._process)
 
-    def _hangUp(self, number: int, frame: FrameType | None) -> None:
-        cast(IReactorFromThreads, self._reactor).callFromThread(self.reload)
+    def _ready(self, listening: object, process: OwnProcess) -> None:
+        IReactorCore(self._reactor).callWhenRunning(process.notifier.ready)
 
     def reload(self) -> None:
         """
         Read again what comes from files: certificates, rules, the list of those who may log in.
-        What cannot be used does not replace what was read before.
         """
-        for each in self._reloadables:
-            try:
-                each.reload()
-            except ValueError as error:
-                self._log.error("not reloaded, and as it was before: {error}", error=error)
-            else:
-                self._log.info("reloaded {what}", what=type(each).__name__)
+        self._reloader.reload()
+
+    def busy(self) -> bool:
+        """
+        @return: whether there are clients.
+        """
+        return bool(self.factory.clients)
+
+    def status(self) -> str:
+        """
+        @return: how the server is, in a line.
+        """
+        count = len(self.factory.clients)
+        clients = "1 client" if count == 1 else f"{count:,} clients"
+        return f"draining, {clients} left" if self.draining else clients
+
+    def drain(self, within: float | None = None) -> None:
+        """
+        Stop softly: stop listening, and stop the process when the clients that are there have
+        left, or have had their time.
+
+        @param within: seconds that they have, by default what the command line says.
+        """
+        if self.draining:
+            return
+        self.draining = True
+        seconds = self._drainTimeout if within is None else within
+        self._log.info(
+            "draining: no new clients; {count} connections have up to {seconds:g} s to leave",
+            count=len(self.factory.clients),
+            seconds=seconds,
+        )
+        self._drained = self.factory.clock.callLater(seconds, self._stopReactor)
+        Deferred.fromCoroutine(self.ports.stop()).addCallback(
+            lambda _: self.factory.clients.whenEmpty()
+        ).addCallback(lambda _: self._stopReactor())
+
+    def _stopReactor(self) -> None:
+        if self.running:
+            IReactorCore(self._reactor).stop()
 
     def stopService(self) -> Deferred[None]:
         """
@@ -193,15 +154,14 @@ class KaServer(Service):
         @return: fires when no connection is left.
         """
         super().stopService()  # type: ignore[no-untyped-call]
-        if self._collector.running:
-            self._collector.stop()
-        if self._reloadables:
-            signal.signal(signal.SIGHUP, signal.SIG_DFL)
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        for port in self.ports:
-            await maybeDeferred(port.stopListening)
+        if self._drained is not None and self._drained.active():
+            self._drained.cancel()
+        if self._process is not None:
+            self._process.notifier.stopping(self._grace + _MARGIN)
+        await self.ports.stop()
         if self.factory.clients:
             self._log.info(
                 "stopping: {count} connections have up to {grace:g} s to finish",
@@ -212,95 +172,107 @@ class KaServer(Service):
         await self.factory.drain()
         if abort.active():
             abort.cancel()
+        if self._process is not None:
+            self._process.stop()
+
+
+class _Door(Factory):
+    """
+    One listener's way to the server's factory: the connections have its access control.
+    """
+
+    noisy = False
+
+    def __init__(self, listener: Listener, factory: KeepAliveServerFactory) -> None:
+        self._listener = listener
+        self._factory = factory
+
+    def startFactory(self) -> None:
+        self._factory.doStart()  # type: ignore[no-untyped-call]
+
+    def stopFactory(self) -> None:
+        self._factory.doStop()  # type: ignore[no-untyped-call]
+
+    def buildProtocol(  # type: ignore[override]
+        self, addr: IAddress | None
+    ) -> KeepAliveServerProtocol:
+        protocol = self._factory.buildProtocol(addr)
+        assert isinstance(protocol, KeepAliveServerProtocol)
+        protocol._kaprotoConnection = partial(
+            ServerConnection,
+            accessControl=self._listener.accessControl,
+            listener=self._listener.description,
+        )
+        return protocol
 
 
 def makeService(options: Options, reactor: IReactorTime | None = None) -> KaServer:
     """
-    @param options: the command line, parsed.
+    @param options: the settings.
     @param reactor: what to run on, by default the reactor, in a process that does nothing else.
     @return: the service.
     """
-    alone = reactor is None
+    process = None
     if reactor is None:
         from twisted.internet import reactor as installed
 
         reactor = IReactorTime(installed)
-    backend: IBackend
-    if options.upstream is None:
-        backend = EmbeddedHost()
-    else:
-        upstreamKeepAlive = KeepAlive(options["upstream-interval"], options["upstream-count"])
-        backend = Gateway(
-            options.upstream,
-            options["upstream"],
-            upstreamKeepAlive,
-            reactor,
-            forwardIdentity=bool(options["forward-identity"]),
-            login=options.upstreamLogin,
-            ask=options.upstreamAsk,
-        )
+        process = OwnProcess(reactor)
+    backend = _backend(options, reactor)
     limits = options.limits
     if not limits.maxClients:
-        maxClients = _clientsFor(2 if isinstance(backend, Gateway) else 1)
+        maxClients = clientsFor(1 if options.upstream is None else 2)
         limits = attrs.evolve(limits, maxClients=maxClients)
-    factory = KeepAliveServerFactory(
-        options.policy,
-        backend,
-        clock=reactor,
-        accessControl=options.accessControl,
-        limits=limits,
-    )
-    description = (
+    factory = KeepAliveServerFactory(options.policy, backend, clock=reactor, limits=limits)
+    purpose = (
         f"mode {options.policy.name}, interval {options.keepAlive.interval:g} s, "
         f"count {options.keepAlive.count}, backend {backend}"
     )
+    ports = Ports(
+        [_place(each, factory, purpose, options) for each in options.listeners],
+        IReactorCore(reactor).stop,
+    )
+    contexts = [
+        each.endpoint.contextFactory
+        for each in options.listeners
+        if isinstance(each.endpoint, TLSServerEndpoint)
+    ]
     return KaServer(
         factory,
-        options.endpoints,
-        description,
-        options["grace"],
-        insecure=bool(options["insecure"]),
-        reactor=reactor,
-        reloadables=_reloadables(options),
-        alone=alone,
+        ports,
+        Reloader([options.policy, *contexts, *options.checkers]),
+        reactor,
+        grace=options["grace"],
+        drainTimeout=options["drain-timeout"],
+        process=process,
     )
 
 
-def _reloadables(options: Options) -> list[Reloadable]:
-    """
-    @return: all that the command line has named that has files.
-    """
-    endpoints = [endpoint for _description, endpoint in options.endpoints]
-    candidates = [
-        options.policy,
-        *(each.contextFactory for each in endpoints if isinstance(each, TLSServerEndpoint)),
-        *options.get("credCheckers", []),
-    ]
-    return [each for each in candidates if hasattr(each, "reload")]
+def _backend(options: Options, reactor: IReactorTime) -> IBackend:
+    if options.upstream is None:
+        return EmbeddedHost()
+    gateway = Gateway(
+        options.upstream,
+        options["upstream"],
+        KeepAlive(options["upstream-interval"], options["upstream-count"]),
+        reactor,
+        forwardIdentity=options["forward-identity"],
+        login=options.upstreamLogin,
+        ask=options.upstreamAsk,
+    )
+    gateway.openTimeout = options["upstream-timeout"]
+    return gateway
 
 
-def _clientsFor(files: int) -> int:
-    """
-    @param files: how many open files a client needs.
-    @return: how many clients there can be; 0 for any number.
-    """
-    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard == resource.RLIM_INFINITY:
-        return 0
-    return max(1, (hard - _OTHER_FILES) // files)
-
-
-_OTHER_FILES: Final = 64
-"""
-Open files that are not clients', generously counted.
-"""
-
-
-def _raiseFileLimit() -> None:
-    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _dieOfNextSignal() -> None:
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)
+def _place(
+    listener: Listener, factory: KeepAliveServerFactory, purpose: str, options: Options
+) -> Place:
+    return Place(
+        f"--listen={listener.description}",
+        listener.endpoint,
+        _Door(listener, factory),
+        purpose,
+        exposable=options["insecure"] or listener.authenticates,
+        folder=listener.folder,
+        connect=partial(virshCommand, upstream=options["upstream"]),
+    )

@@ -278,7 +278,8 @@ class ServerNegotiation:
         """
         match self.phase:
             case Phase.CONNECTED:
-                timeout, expected = limits.loginTimeout, "it did not complete the TLS handshake"
+                timeout = limits.handshakeTimeout
+                expected = "it did not complete the TLS handshake"
             case Phase.AUTHENTICATING:
                 timeout, expected = limits.loginTimeout, "it did not log in"
             case Phase.READY | Phase.REJECTING:

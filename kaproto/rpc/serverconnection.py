@@ -65,22 +65,38 @@ class ServerConnection(Connection):
     @ivar session: what the backend opened for it, once it is open.
     @ivar authentication: its login, while it has to log in.
     @ivar closeCallbackRegistered: whether it wants to be told why, when this end closes.
+    @ivar accessControl: who may connect, where it did.
+    @ivar listener: what the server's administrator calls the place that it connected to.
     """
 
     __slots__ = (
         "_calls",
         "_drainCheck",
         "_server",
+        "accessControl",
         "authentication",
         "closeCallbackRegistered",
+        "listener",
         "negotiation",
         "peer",
         "session",
     )
 
-    def __init__(self, transport: StreamTransport, hooks: Hooks, shared: SharedByServer) -> None:
+    def __init__(
+        self,
+        transport: StreamTransport,
+        hooks: Hooks,
+        shared: SharedByServer,
+        accessControl: AccessControl | None = None,
+        listener: str = "",
+    ) -> None:
+        """
+        @param accessControl: by default the factory's.
+        """
         super().__init__(transport, hooks, shared)
         self._server = shared
+        self.accessControl = accessControl or shared.accessControl
+        self.listener = listener
         self.peer = identify(transport)
         self.peer.readOnly = shared.accessControl.readOnly
         self.negotiation = ServerNegotiation(self.peer, shared.policy)
@@ -97,7 +113,7 @@ class ServerConnection(Connection):
         server = self._server
         paceAccepts(self.transport, server.clock)
         server.journal.connected(self.peer)
-        portal = server.accessControl.portal
+        portal = self.accessControl.portal
         if portal is not None:
             self.authentication = Authentication(self, portal, lambda: server.limits, server.clock)
         handshaking = self.peer.transport == "tls"
@@ -134,7 +150,7 @@ class ServerConnection(Connection):
         identity = examine(cast(TLSTransport, tlsOf(self.transport)))
         self.peer.tlsDN = identity.dn
         self.peer.tlsFingerprint = identity.fingerprint
-        problem = self._server.accessControl.checkCertificate(identity)
+        problem = self.accessControl.checkCertificate(identity)
         if problem is not None:
             self._server.journal.loginFailed(self.peer)
             self.disconnect(AuthenticationFailed(problem))

@@ -66,7 +66,7 @@ class GatewayTestCase(InteropTestCase):
         Start a kaserver in front of a libvirtd's UNIX socket.
         """
         upstream = f"--upstream=unix:{daemon.socketPath}"
-        return await KaServer.start(self, f"--mode={mode}", upstream, *arguments)
+        return await KaServer.start(self, f"--mode={mode}", upstream, "--insecure", *arguments)
 
     def startVirsh(
         self, uri: str, commands: Sequence[str], environment: Mapping[str, str] | None = None

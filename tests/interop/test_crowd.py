@@ -125,7 +125,7 @@ class CrowdTests(SecureTestCase):
         """
         Those who do not come in in time are dropped.
         """
-        server = await SecureServer.start(self, self.listener(), "--auth-timeout=0.5")
+        server = await SecureServer.start(self, self.listener(), "--handshake-timeout=0.5")
         crowd = await self.crowd(int(server.ports[0]), 20)
         await waitUntil(lambda: self.left(crowd) == 0, "the end of all connections")
         self.assertIn("it did not complete the TLS handshake within 0.5 s", server.log)

@@ -143,7 +143,9 @@ class UpstreamTests(FailureTestCase):
         """
         When there is no such socket at all, the error at open says so.
         """
-        server = await KaServer.start(self, "--upstream=unix:/nonexistent/libvirt-sock")
+        server = await KaServer.start(
+            self, "--upstream=unix:/nonexistent/libvirt-sock", "--insecure"
+        )
         result = await runVirsh(self, "-c", server.uri, "hostname")
         self.assertEqual(result.exitCode, 1)
         self.assertIn(

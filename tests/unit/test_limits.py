@@ -10,7 +10,12 @@ from typing import Any
 import attrs
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.internet.address import UNIXAddress
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import ISSLTransport
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import directlyProvides
 
 from kaproto.errors import ConnectionClosed
 from kaproto.limits import CLIENT_LIMITS, Limits
@@ -152,6 +157,23 @@ class ChangeTests(ClockTestCase):
         self.change(maxAnonymousClients=1)
         self.come()
         self.assertTrue(first.aborted)
+
+    def test_handshakeTimeout(self) -> None:
+        """
+        There is less time for the TLS handshake.
+        """
+        self.change(handshakeTimeout=2)
+        transport = StringTransport()
+        vars(transport)["setTcpNoDelay"] = lambda _enabled: None
+        directlyProvides(transport, ISSLTransport)
+        protocol = self.factory.buildProtocol(None)
+        assert protocol is not None
+        protocol.makeConnection(transport)
+        self.advance(1.75)
+        self.assertFalse(transport.disconnected)
+        self.advance(0.25)
+        self.assertTrue(transport.disconnected)
+        protocol.connectionLost(Failure(ConnectionDone()))
 
     def test_loginTimeout(self) -> None:
         """

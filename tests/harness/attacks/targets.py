@@ -221,7 +221,7 @@ class KaTarget(Target):
         self._arguments = [*arguments]
         if upstream is not None:
             self.name = "gateway"
-            self._arguments.append(f"--upstream=tcp:127.0.0.1:{upstream.address}")
+            self._arguments += [f"--upstream=tcp:127.0.0.1:{upstream.address}", "--insecure"]
         self.login = login
         if login is not None:
             users = os.path.join(self.directory, "users")

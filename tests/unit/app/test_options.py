@@ -4,43 +4,57 @@ Tests for L{kaproto.app.options}.
 
 from __future__ import annotations
 
+import os
 import sys
+import tomllib
+from collections.abc import Sequence
 from io import StringIO
+from pathlib import Path
+from unittest.mock import patch
 
-from twisted.internet.endpoints import StandardIOEndpoint, UNIXClientEndpoint
+from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.testing import MemoryReactorClock
+from twisted.python.usage import Options as BaseOptions
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
 from kaproto import __version__
-from kaproto.app.options import DEFAULT_LISTEN, Options
+from kaproto.app.listeners import DEFAULT_LISTEN
+from kaproto.app.options import Options
+from kaproto.app.settings import SETTINGS
 from kaproto.keepalive.liveness import KeepAlive
+from kaproto.limits import Limits
 from kaproto.policies import Disable, Mandatory, Optional
-from kaproto.server import KeepAliveServerFactory
+from kaproto.security.endpoints import TLSServerEndpoint
+from kaproto.security.saslclient import Login
+from tests.pki import Authority, distinguished
 
-NUMBERS = ("-1", "nan", "inf", "-inf", "1e400", "five", "", "1,5", "0x10")
-"""
-What is no number of seconds anywhere.
-"""
+TCP = "--listen=tcp:16509:interface=127.0.0.1"
+UNIX = "--listen=unix:/x/y"
 
 
 class OptionsTestCase(SynchronousTestCase):
     """
     A test of command lines.
+
+    @ivar folder: has the files that they name.
     """
 
     def setUp(self) -> None:
         """
-        Have a reactor that listens nowhere.
+        Have a reactor that listens nowhere, and no folder of systemd's.
         """
         self.reactor = MemoryReactorClock()
+        self.folder = Path(self.mktemp()).absolute()
+        self.folder.mkdir()
+        self.enterContext(patch.dict(os.environ, {"RUNTIME_DIRECTORY": "/run/ours"}))
 
     def parse(self, *arguments: str) -> Options:
         """
         Parse a command line.
         """
         options = Options(self.reactor)
-        options.parseOptions(list(arguments))  # type: ignore[no-untyped-call]
+        options.parseOptions(list(arguments))
         return options
 
     def refuse(self, *arguments: str) -> str:
@@ -48,14 +62,6 @@ class OptionsTestCase(SynchronousTestCase):
         @return: how a bad command line is refused.
         """
         return str(self.assertRaises(UsageError, self.parse, *arguments))
-
-    def listen(self, options: Options) -> None:
-        """
-        Listen on all endpoints.
-        """
-        factory = KeepAliveServerFactory(clock=self.reactor)
-        for _description, endpoint in options.endpoints:
-            self.successResultOf(endpoint.listen(factory))
 
     def printed(self, *arguments: str) -> str:
         """
@@ -67,6 +73,20 @@ class OptionsTestCase(SynchronousTestCase):
         self.assertIn(ended.code, (0, None))
         return output.getvalue()
 
+    def config(self, text: str) -> str:
+        """
+        @return: the flag that names a file with this text.
+        """
+        path = self.folder / "kaserver.toml"
+        path.write_text(text)
+        return f"--config={path}"
+
+    def descriptions(self, options: Options) -> Sequence[str]:
+        """
+        @return: where to listen.
+        """
+        return [each.description for each in options.listeners]
+
 
 class GoodTests(OptionsTestCase):
     """
@@ -75,29 +95,29 @@ class GoodTests(OptionsTestCase):
 
     def test_defaults(self) -> None:
         """
-        Unless told otherwise it is mode 0 on libvirt's port, on this machine only.
+        Unless told otherwise it is mode 0 on libvirt's port, on this machine only, and nobody has
+        to log in.
         """
         options = self.parse()
         self.assertEqual(options.policy, Disable(KeepAlive(5, 5)))
         self.assertEqual(options.keepAlive, KeepAlive(5, 5))
-        self.assertEqual([description for description, _ in options.endpoints], [DEFAULT_LISTEN])
+        self.assertEqual(self.descriptions(options), [DEFAULT_LISTEN])
         self.assertIsNone(options.upstream)
-        self.assertEqual((options["open-timeout"], options["grace"]), (10, 5))
-        self.assertEqual((options["upstream-interval"], options["upstream-count"]), (10, 5))
-        self.assertFalse(options["insecure"])
-        self.assertFalse(options["forward-identity"])
-        self.listen(options)
-        port, _factory, backlog, interface = self.reactor.tcpServers[0]
-        self.assertEqual((port, backlog, interface), (16509, 1024, "127.0.0.1"))
+        self.assertEqual(options.limits, Limits())
+        self.assertEqual(options.limits.loginTimeout, 60)
+        self.assertEqual(options.checkers, [])
+        (listener,) = options.listeners
+        self.assertFalse(listener.authenticates)
+        self.assertIsNone(listener.folder)
+        for name, setting in SETTINGS.items():
+            self.assertEqual(options[name], setting.default)
 
     def test_reactor(self) -> None:
         """
         By default the endpoints are the reactor's.
         """
         options = Options()
-        options.parseOptions(["--upstream=unix:/x/y"])  # type: ignore[no-untyped-call]
-        ((description, _endpoint),) = options.endpoints
-        self.assertEqual(description, DEFAULT_LISTEN)
+        options.parseOptions(["--upstream=unix:/x/y"])
         self.assertIsInstance(options.upstream, UNIXClientEndpoint)
 
     def test_mode(self) -> None:
@@ -110,60 +130,49 @@ class GoodTests(OptionsTestCase):
 
     def test_numbers(self) -> None:
         """
-        The interval may have decimals, the count not, and the policy gets both.
+        The interval may have decimals, the count not, and the policy gets both; the limits get the
+        others.
         """
         options = self.parse(
             "--mode=2",
             "--interval=0.05",
             "--count=1",
             "--open-timeout=0.1",
+            "--handshake-timeout=3",
+            "--auth-timeout=1.5",
+            "--auth-tries=2",
+            "--auth-delay=0",
+            "--max-clients=7",
+            "--max-anonymous-clients=8",
             "--grace=0",
             "--upstream-interval=0",
-            "--upstream-count=0",
         )
         self.assertEqual(options.policy, Mandatory(KeepAlive(0.05, 1)))
-        self.assertEqual((options["open-timeout"], options["grace"]), (0.1, 0))
-        self.assertEqual((options["upstream-interval"], options["upstream-count"]), (0, 0))
+        self.assertEqual(
+            options.limits,
+            Limits(
+                maxClients=7,
+                maxAnonymousClients=8,
+                handshakeTimeout=3,
+                loginTimeout=1.5,
+                loginTries=2,
+                failureDelay=0,
+                openTimeout=0.1,
+            ),
+        )
+        self.assertEqual((options["grace"], options["upstream-interval"]), (0, 0))
         options = self.parse("-i", "2147483", "-c", "100")
         self.assertEqual(options.keepAlive, KeepAlive(2147483, 100))
 
     def test_listen(self) -> None:
         """
-        There may be several endpoints, in place of the default one; those that have a backlog
-        have a long one unless they say so.
+        There may be several places, instead of the default one.
         """
-        options = self.parse(
-            "--listen=tcp:0:interface=127.0.0.1",
-            "-l",
-            "tcp:1:backlog=7",
-            "--listen=tcp6:2:interface=\\:\\:1",
-            "--listen=unix:/x/y:mode=600",
-        )
-        self.assertEqual(len(options.endpoints), 4)
-        self.listen(options)
+        options = self.parse(TCP, "-l", "tcp:1:backlog=7", UNIX)
         self.assertEqual(
-            [(port, backlog) for port, _factory, backlog, _interface in self.reactor.tcpServers],
-            [(0, 1024), (1, 7), (2, 1024)],
+            self.descriptions(options),
+            ["tcp:16509:interface=127.0.0.1", "tcp:1:backlog=7", "unix:/x/y"],
         )
-        path, _factory, backlog, mode, _pid = self.reactor.unixServers[0]
-        self.assertEqual((path, backlog, mode), ("/x/y", 1024, 0o600))
-
-    def test_lockFile(self) -> None:
-        """
-        UNIX sockets have no lock beside them, which would outlive a server that is killed, unless
-        it is asked for.
-        """
-        descriptions = ["unix:/x/y", "haproxy:unix:/x/y", "unix:/x/y:lockfile=1"]
-        self.listen(self.parse(*(f"--listen={each}" for each in descriptions)))
-        self.assertEqual([each[-1] for each in self.reactor.unixServers], [False, False, True])
-
-    def test_listenWithoutBacklog(self) -> None:
-        """
-        Endpoints that have no backlog are left as they are.
-        """
-        ((description, endpoint),) = self.parse("--listen=stdio:").endpoints
-        self.assertEqual(description, "stdio:")
-        self.assertIsInstance(endpoint, StandardIOEndpoint)
 
     def test_upstream(self) -> None:
         """
@@ -194,11 +203,22 @@ class GoodTests(OptionsTestCase):
         ):
             self.assertIs(self.parse(*arguments).upstreamAsk, asks)
 
+    def test_gatewayListens(self) -> None:
+        """
+        Unless told otherwise a gateway listens on a UNIX socket for its owner and its group, whose
+        folder is made.
+        """
+        options = self.parse("--upstream=qemu:///system")
+        (listener,) = options.listeners
+        self.assertEqual(listener.description, "unix:/run/ours/libvirt-sock:mode=660")
+        self.assertEqual(listener.folder, Path("/run/ours"))
+
     def test_insecure(self) -> None:
         """
         Who wants to can be insecure.
         """
         self.assertTrue(self.parse("--insecure")["insecure"])
+        self.parse("--upstream=qemu:///system", TCP, "--insecure")
 
 
 class BadTests(OptionsTestCase):
@@ -219,80 +239,48 @@ class BadTests(OptionsTestCase):
         """
         A mode is one of three, or a policy that is installed.
         """
-        self.assertRefused("mode", ("3", "-1", "1.5", "nonsense"), "0, 1, 2, disable, mandatory")
+        bad = ("3", "-1", "1.5", "nonsense", "")
+        self.assertRefused("mode", bad, "0, 1, 2, disable, mandatory")
         self.assertRefused("mode", ("2:argument",), "takes no argument")
 
-    def test_interval(self) -> None:
+    def test_numbers(self) -> None:
         """
-        An interval is a number of seconds within bounds.
+        Numbers have bounds.
         """
-        self.assertRefused("interval", (*NUMBERS, "0", "0.049", "2147484"), "0.05 to 2147483")
-
-    def test_count(self) -> None:
-        """
-        A count is a whole number of at least one.
-        """
-        bad = ("1.5", "0", "-1", "nan", "", "+5", "5 ", "1e3", "\u0665")
-        self.assertRefused("count", bad, "a whole number from 1 up")
-
-    def test_openTimeout(self) -> None:
-        """
-        Some time to open there must be.
-        """
-        self.assertRefused("open-timeout", (*NUMBERS, "0", "0.09"), "0.1 to 2147483")
-
-    def test_grace(self) -> None:
-        """
-        The grace may be nothing but not less.
-        """
-        self.assertRefused("grace", NUMBERS, "0 to 2147483")
-
-    def test_upstreamNumbers(self) -> None:
-        """
-        The upstream's interval and count may be zero but not less.
-        """
-        self.assertRefused("upstream-interval", NUMBERS, "0 to 2147483")
-        self.assertRefused("upstream-count", ("-1", "1.5", "x"), "a whole number from 0 up")
-        self.assertRefused("upstream-ask", ("", "maybe"), "auto, yes or no")
+        for flag, bad, allowed in (
+            (
+                "interval",
+                ("0", "2147484", "x", ""),
+                "takes a number of seconds from 0.05 to 2147483",
+            ),
+            ("count", ("0", "1.5", ""), "takes a whole number from 1 up"),
+            ("open-timeout", ("0.09",), "takes a number of seconds from 0.1 to 2147483"),
+            ("upstream-count", ("-1",), "takes a whole number from 0 up"),
+            ("upstream-ask", ("maybe", ""), "is one of auto, yes, no"),
+        ):
+            for value in bad:
+                error = self.refuse(f"--{flag}={value}")
+                self.assertEqual(error, f"--{flag} {allowed}, not {value!r}")
 
     def test_listen(self) -> None:
         """
-        An endpoint that cannot be parsed is refused, with an example of one that can.
+        A place that is none is refused with what was meant, or an example.
         """
-        bad = (
-            "nonsense",
-            "tcp",
-            "tcp:port",
-            "tcp:0:nosuch=1",
-            "unix",
-            "16509",
-            "",
-        )
+        self.assertIn("--listen=16509: is --listen=tcp:16509:", self.refuse("--listen=16509"))
+        bad = ("nonsense", "tcp:port", "")
         self.assertRefused("listen", bad, "a Twisted server endpoint, such as tcp:16509")
-        for value in bad:
-            self.assertIn(f"--listen={value}: ", self.refuse(f"--listen={value}"))
-
-    def test_noPath(self) -> None:
-        """
-        A UNIX socket has a path.
-        """
-        self.assertRefused("listen", ("unix:", "unix::mode=600", "haproxy:unix:"), "takes a path")
-
-    def test_systemd(self) -> None:
-        """
-        A socket that systemd has not passed is named, where Twisted itself only raises a
-        C{KeyError}.
-        """
-        for prefix in ("", "haproxy:"):
-            error = self.refuse(f"--listen={prefix}systemd:domain=INET:name=nosuch")
-            self.assertIn("systemd has passed no socket named 'nosuch'", error)
 
     def test_upstream(self) -> None:
         """
-        An upstream that cannot be parsed is refused, with examples of some that can.
+        An upstream that is none is refused with what was meant, or examples.
         """
         bad = ("nonsense", "tcp", "ssh+qemu://x", "qemu+ssh://host/system", "")
         self.assertRefused("upstream", bad, "unix:/run/libvirt/libvirt-sock", "qemu:///system")
+        self.assertEqual(
+            self.refuse("--upstream=/run/libvirt/libvirt-sock"),
+            "--upstream=/run/libvirt/libvirt-sock: is --upstream=unix:/run/libvirt/libvirt-sock "
+            "meant?",
+        )
 
     def test_forwardIdentity(self) -> None:
         """
@@ -308,6 +296,219 @@ class BadTests(OptionsTestCase):
         self.assertIn("nosuch", self.refuse("--nosuch"))
         self.assertIn("Wrong number of arguments", self.refuse("mandatory"))
 
+    def test_noFolder(self) -> None:
+        """
+        Where a gateway has no folder for its socket, it asks for one.
+        """
+        self.patch(os, "environ", {})
+        self.patch(os, "geteuid", lambda: 7)
+        self.assertIn("such as --listen=unix:/path", self.refuse("--upstream=qemu:///system"))
+        self.parse("--upstream=qemu:///system", UNIX)
+
+    def test_underTwistd(self) -> None:
+        """
+        Within C{twistd} a mistake ends it with the message alone.
+        """
+        options = Options(self.reactor)
+        options.parent = BaseOptions()
+        ended = self.assertRaises(SystemExit, options.parseOptions, ["--interval=x"])
+        self.assertEqual(
+            ended.code,
+            "kaserver: --interval takes a number of seconds from 0.05 to 2147483, not 'x'",
+        )
+
+
+class AccessTests(OptionsTestCase):
+    """
+    Who may connect.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make certificates and a file of passwords.
+        """
+        super().setUp()
+        self.authority = Authority()
+        self.authority.write(str(self.folder), self.authority.issue(distinguished("server")))
+        self.tls = f"--listen=libvirttls:16514:pki={self.folder}"
+        self.users = self.folder / "users"
+        self.users.write_text("alice:sesame\n")
+        self.auth = f"--auth=file:{self.users}"
+
+    def test_auth(self) -> None:
+        """
+        Over TLS and UNIX sockets clients can be made to log in.
+        """
+        for listen in (self.tls, UNIX):
+            options = self.parse(self.auth, listen)
+            (listener,) = options.listeners
+            self.assertTrue(listener.authenticates)
+            self.assertIsNotNone(listener.accessControl.portal)
+            self.assertEqual(len(options.checkers), 1)
+
+    def test_authOverTCP(self) -> None:
+        """
+        Over plain TCP they cannot, and what to do instead is said.
+        """
+        for arguments in ((TCP,), (self.tls, TCP), ()):
+            message = self.refuse(self.auth, *arguments)
+            self.assertIn("--auth with --listen=tcp:16509", message)
+            self.assertIn("--listen=libvirttls:16514", message)
+
+    def test_authUnusable(self) -> None:
+        """
+        A checker that there is not, or that cannot be used, is refused, without its argument,
+        which may be a secret.
+        """
+        bad = self.folder / "bad"
+        bad.write_text("alice:sesame:\n")
+        for auth, words in [
+            ("nosuch:sesame", "--auth=nosuch: there is no such checker; --help-auth lists them"),
+            ("anonymous", "--auth=anonymous: it does not check passwords"),
+            ("file:", "--auth=file: it takes the path of a file, as in --auth=file:/etc/kaserver/"),
+            ("scram:", "--auth=scram: it takes the path of a file"),
+            ("file:/nothere", "--auth=file: /nothere: cannot be read: No such file"),
+            (f"file:{bad}", f"--auth=file: {bad}, line 1: "),
+            ("memory:sesame", "--auth=memory: "),
+            (f"scram:{bad}", f"--auth=scram: {bad}, line 1: "),
+        ]:
+            message = self.refuse(f"--auth={auth}", self.tls)
+            self.assertIn(words, message)
+            self.assertNotIn("sesame", message)
+
+    def test_authTwice(self) -> None:
+        """
+        Two checkers for the same are refused.
+        """
+        other = "--auth=memory:alice:sesame"
+        self.assertIn("--auth: two checkers", self.refuse(self.auth, other, self.tls))
+
+    def test_authOfOne(self) -> None:
+        """
+        In a file each place may have its own way to log in, or none; a checker is made once.
+        """
+        file = f"file:{self.users}"
+        options = self.parse(
+            self.config(
+                f'auth = "{file}"\n'
+                f'[[listen]]\nendpoint = "libvirttls:16514:pki={self.folder}"\n'
+                f'tls-allowed-dn = "CN=*"\n'
+                '[[listen]]\nendpoint = "unix:/x"\nauth = []\n'
+                f'[[listen]]\nendpoint = "unix:/y"\nauth = ["{file}"]\n'
+            )
+        )
+        self.assertEqual([each.authenticates for each in options.listeners], [True, False, True])
+        self.assertEqual(
+            [each.accessControl.tlsAllowedDNs for each in options.listeners], [["CN=*"], None, None]
+        )
+        self.assertEqual(len(options.checkers), 1)
+
+    def test_unauthenticatedGateway(self) -> None:
+        """
+        In front of an upstream, nobody may connect over TCP without authentication, and the error
+        has both ways out; over a UNIX socket, with a certificate or a password they may.
+        """
+        upstream = "--upstream=unix:/x"
+        for listen in (TCP, "--listen=tcp:1", f"{self.tls}:verify=no", "--listen=haproxy:tcp:1"):
+            message = self.refuse(upstream, listen)
+            self.assertIn(listen, message)
+            self.assertIn("leave --listen out, or --listen=unix:", message)
+            self.assertIn("--insecure", message)
+        for arguments in ((self.tls,), (UNIX,), (f"{self.tls}:verify=no", self.auth)):
+            self.parse(upstream, *arguments)
+
+    def test_allowedDNs(self) -> None:
+        """
+        Patterns for names in certificates are collected.
+        """
+        options = self.parse("--tls-allowed-dn=CN=a", "--tls-allowed-dn=*,CN=b", self.tls)
+        (listener,) = options.listeners
+        self.assertEqual(listener.accessControl.tlsAllowedDNs, ["CN=a", "*,CN=b"])
+        self.assertIsInstance(listener.endpoint, TLSServerEndpoint)
+
+    def test_allowedDNsWithoutCertificates(self) -> None:
+        """
+        Where no certificates are wanted they would have no effect, and are refused.
+        """
+        for listen in (TCP, f"{self.tls}:verify=no"):
+            message = self.refuse("--tls-allowed-dn=CN=a", listen)
+            self.assertIn("--tls-allowed-dn without a listener that wants certificates", message)
+
+    def test_badFiles(self) -> None:
+        """
+        What is wrong with a certificate is said in one plain sentence.
+        """
+        (self.folder / "CA/cacert.pem").unlink()
+        for flag in (self.tls, "--upstream=test+tls://h/default?pkipath=/nothere"):
+            message = self.refuse(flag)
+            self.assertIn("/cacert.pem: there is no such file", message)
+            self.assertNotIn("Error", message)
+            self.assertNotIn("endpoint, such as", message)
+
+    def test_upstreamLogin(self) -> None:
+        """
+        The gateway's own name and password come from a file that the upstream's URI names.
+        """
+        file = self.folder / "auth.conf"
+        uri = f"test+unix:///default?socket=/x/y&authfile={file}"
+        self.assertIn("auth.conf: cannot be read", self.refuse(f"--upstream={uri}"))
+        file.write_text(
+            "[credentials-a]\nauthname=fred\npassword=s\n[auth-libvirt-default]\ncredentials=a\n"
+        )
+        self.assertEqual(self.parse(f"--upstream={uri}").upstreamLogin, Login("fred", "s"))
+        self.assertIsNone(self.parse("--upstream=unix:/x/y").upstreamLogin)
+
+
+class ConfigTests(OptionsTestCase):
+    """
+    C{--config}.
+    """
+
+    def test_flagsWin(self) -> None:
+        """
+        What the command line says wins over the file, and the file over the defaults; places to
+        listen at replace all of the file's.
+        """
+        config = self.config(
+            'mode = 2\ninterval = 7\ninsecure = true\n[[listen]]\nendpoint = "unix:/a"\n'
+            '[[listen]]\nendpoint = "unix:/b"'
+        )
+        options = self.parse(config, "--interval=3")
+        self.assertEqual(options.policy, Mandatory(KeepAlive(3, 5)))
+        self.assertTrue(options["insecure"])
+        self.assertEqual(self.descriptions(options), ["unix:/a", "unix:/b"])
+        options = self.parse(config, "--mode=0", "--listen=unix:/c")
+        self.assertEqual(options.policy, Disable(KeepAlive(7, 5)))
+        self.assertEqual(self.descriptions(options), ["unix:/c"])
+
+    def test_mistakes(self) -> None:
+        """
+        Mistakes name the file and the key.
+        """
+        message = self.refuse(self.config("count = 0"))
+        self.assertIn("kaserver.toml: count takes a whole number from 1 up, not 0", message)
+        self.assertIn("--config=/nothere: ", self.refuse("--config=/nothere"))
+
+    def test_check(self) -> None:
+        """
+        C{--check} prints what is in force and where it comes from, as a file that says the same.
+        """
+        config = self.config('mode = "mandatory"\nupstream = "qemu:///system"')
+        text = self.printed(config, "--count=3", "--check")
+        self.assertRegex(text, r'(?m)^mode = "mandatory" +# .*/kaserver.toml$')
+        self.assertRegex(text, r"(?m)^count = 3 +# --count$")
+        self.assertRegex(text, r"(?m)^interval = 5.0 +# default$")
+        understood = self.parse(self.config(text))
+        self.assertEqual(understood.policy, Mandatory(KeepAlive(5, 3)))
+        self.assertEqual(self.descriptions(understood), ["unix:/run/ours/libvirt-sock:mode=660"])
+        self.assertNotIn("config", tomllib.loads(text))
+
+    def test_checkMistakes(self) -> None:
+        """
+        C{--check} finds mistakes as a start does.
+        """
+        self.assertIn("--interval", self.refuse("--check", "--interval=x"))
+
 
 class HelpTests(OptionsTestCase):
     """
@@ -319,22 +520,7 @@ class HelpTests(OptionsTestCase):
         The help names every flag.
         """
         text = self.printed("--help")
-        for flag in (
-            "mode",
-            "listen",
-            "interval",
-            "count",
-            "open-timeout",
-            "grace",
-            "upstream",
-            "upstream-interval",
-            "upstream-count",
-            "upstream-ask",
-            "forward-identity",
-            "insecure",
-            "help-policies",
-            "version",
-        ):
+        for flag in (*SETTINGS, "help-policies", "help-auth", "version"):
             self.assertIn(f"--{flag}", text)
         self.assertIn("virsh -c test+tcp://127.0.0.1/default hostname", " ".join(text.split()))
 

@@ -4,106 +4,50 @@ Tests for L{kaproto.app.service}.
 
 from __future__ import annotations
 
-import errno
 import gc
 import os
-import resource
 import signal
-import weakref
 from collections.abc import Sequence
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
 
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import (
-    IAddress,
-    IListeningPort,
-    IProtocolFactory,
-    IReactorTime,
-    IStreamServerEndpoint,
-)
-from twisted.internet.testing import MemoryReactorClock
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IListeningPort, IReactorTime
+from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.logger import LogLevel
-from zope.interface import implementer
+from twisted.python.failure import Failure
 
+from kaproto.app import process as processModule
 from kaproto.app import service as serviceModule
-from kaproto.app.collector import THRESHOLDS
 from kaproto.app.options import Options
-from kaproto.app.service import CannotListen, KaServer, makeService
+from kaproto.app.ports import CannotListen, Ports
+from kaproto.app.process import OwnProcess
+from kaproto.app.reloading import Reloader
+from kaproto.app.service import KaServer, makeService
 from kaproto.backends.gateway import Gateway
-from kaproto.keepalive.clock import monotonicClock
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.policies import Mandatory
+from kaproto.policies.rules import RulesPolicy
+from kaproto.rpc.protocol import connectionOf
+from kaproto.rpc.serverconnection import ServerConnection
+from kaproto.security.scram import ScramKeys
+from kaproto.security.scramfile import ScramFile
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
-from tests.support import OPEN, ClockTestCase, Cycle, Probe, Wire
-
-LOOPBACK = IPv4Address("TCP", "127.0.0.1", 16509)
-
-
-@implementer(IListeningPort)
-class FakePort:
-    """
-    A port that remembers whether it listens.
-
-    @ivar listening: whether it does.
-    @ivar stopped: what its C{stopListening} gives.
-    """
-
-    def __init__(self, address: IAddress) -> None:
-        self.listening = True
-        self.stopped: Deferred[None] | None = None
-        self._address = address
-
-    def startListening(self) -> None:
-        """
-        It does so from the beginning.
-        """
-
-    def stopListening(self) -> Deferred[None] | None:
-        """
-        Listen no more.
-        """
-        self.listening = False
-        return self.stopped
-
-    def getHost(self) -> IAddress:
-        """
-        @return: where it listens.
-        """
-        return self._address
-
-
-@implementer(IStreamServerEndpoint)
-class FakeEndpoint:
-    """
-    An endpoint that listens at once or fails at once.
-
-    @ivar factories: what it listens for.
-    """
-
-    def __init__(self, address: IAddress = LOOPBACK, error: Exception | None = None) -> None:
-        self.port = FakePort(address)
-        self.factories: list[IProtocolFactory] = []
-        self._error = error
-
-    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """
-        See L{IStreamServerEndpoint.listen}.
-        """
-        self.factories.append(protocolFactory)
-        if self._error is not None:
-            return fail(self._error)
-        return succeed(IListeningPort(self.port))
+from tests.pki import Authority, distinguished
+from tests.support import OPEN, ClockTestCase, Probe, Wire
+from tests.unit.app.test_ports import FakeEndpoint, place
+from tests.unit.app.test_process import RecordingNotifier
 
 
 class ServiceTestCase(ClockTestCase):
     """
     A test of the service, in which no process is changed.
 
-    @ivar limits: what the limit of open files was set to.
-    @ivar bounded: what was made to serve a few at a time.
+    @ivar stopped: how often the reactor was stopped.
     """
+
+    stopped = 0
 
     def setUp(self) -> None:
         """
@@ -111,33 +55,34 @@ class ServiceTestCase(ClockTestCase):
         """
         super().setUp()
         self.clock: MemoryReactorClock = MemoryReactorClock()
-        self.limits: list[tuple[int, tuple[int, int]]] = []
-        self.patch(resource, "getrlimit", lambda _which: (1024, 4096))
-        self.patch(resource, "setrlimit", lambda *what: self.limits.append(what))
-        self.bounded: list[object] = []
-        self.patch(serviceModule, "limitEventsPerTurn", self.bounded.append)
+        self.patch(self.clock, "stop", self.stop)
         self.probe = Probe()
         self.serverFactory = KeepAliveServerFactory(programs=[self.probe], clock=self.clock)
+
+    def stop(self) -> None:
+        """
+        The reactor is stopped.
+        """
+        self.stopped += 1
 
     def make(
         self,
         endpoints: Sequence[FakeEndpoint] = (),
         *,
-        insecure: bool = False,
         grace: float = 5,
-        alone: bool = False,
+        process: OwnProcess | None = None,
     ) -> KaServer:
         """
         Make a service.
         """
         return KaServer(
             self.serverFactory,
-            [(f"fake:{number}", each) for number, each in enumerate(endpoints)],
-            "mode 2",
-            grace,
-            insecure=insecure,
-            reactor=cast(IReactorTime, self.clock),
-            alone=alone,
+            Ports([place(each) for each in endpoints], self.stop),
+            Reloader([]),
+            cast(IReactorTime, self.clock),
+            grace=grace,
+            drainTimeout=300,
+            process=process,
         )
 
     def start(self, endpoints: Sequence[FakeEndpoint] = (), *, grace: float = 5) -> KaServer:
@@ -160,173 +105,103 @@ class ServiceTestCase(ClockTestCase):
 
 class StartTests(ServiceTestCase):
     """
-    The server listens.
+    The server starts.
     """
 
-    def test_listens(self) -> None:
+    def test_twistd(self) -> None:
         """
-        All endpoints serve the one factory, and for each one line is logged.
+        C{twistd} has it listen while it is root, and start afterwards; that listens once.
         """
-        endpoints = [FakeEndpoint(), FakeEndpoint(IPv6Address("TCP", "::1", 16509))]
-        service = self.start(endpoints)
-        self.assertTrue(service.running)
-        self.assertEqual(
-            [each.factories for each in endpoints], [[self.serverFactory], [self.serverFactory]]
-        )
-        self.assertEqual(service.ports, [each.port for each in endpoints])
-        self.assertEqual(
-            self.logged(),
-            [
-                "listening on tcp 127.0.0.1:16509 (mode 2)",
-                "listening on tcp [::1]:16509 (mode 2)",
-            ],
-        )
-
-    def test_unix(self) -> None:
-        """
-        A UNIX socket is named by its path, anything else as it names itself.
-        """
-
-        @implementer(IAddress)
-        class Pigeon:
-            def __str__(self) -> str:
-                return "pigeon 7"
-
-        self.start(
-            [
-                FakeEndpoint(UNIXAddress(b"/x/y")),
-                FakeEndpoint(UNIXAddress("/x/z")),
-                FakeEndpoint(IAddress(Pigeon())),
-            ]
-        )
-        self.assertEqual(
-            self.logged(),
-            [
-                "listening on unix /x/y (mode 2)",
-                "listening on unix /x/z (mode 2)",
-                "listening on pigeon 7 (mode 2)",
-            ],
-        )
-
-    def test_process(self) -> None:
-        """
-        The reactor serves a few events at a time, and the limit of open files is raised to the
-        highest allowed.
-        """
-        self.make().privilegedStartService()
-        self.assertEqual(self.bounded, [self.clock])
-        self.assertEqual(self.limits, [(resource.RLIMIT_NOFILE, (4096, 4096))])
-
-    def test_collector(self) -> None:
-        """
-        Python's garbage collector is set for the server, if the process does nothing else, and
-        only while it runs.
-        """
-        before = gc.get_threshold()
-        self.start()
-        self.assertEqual(gc.get_threshold(), before)
-        service = self.make(alone=True)
-        service.startService()
-        self.addCleanup(gc.unfreeze)
-        self.assertEqual(gc.get_threshold(), THRESHOLDS)
-        aged = Cycle()
-        gc.collect()
-        reference = weakref.ref(aged)
-        del aged
-        wire = self.connectOpen()
-        self.clock.advance(60)
-        self.assertIsNotNone(reference())
-        wire.lose()
-        self.clock.advance(60)
-        self.assertIsNone(reference())
-        self.successResultOf(service.stopService())
-        self.assertEqual(gc.get_threshold(), before)
-
-    def test_busy(self) -> None:
-        """
-        When an endpoint is in use the process ends with a message that says which and why, and
-        what to do.
-        """
-        problem = OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
-        busy = FakeEndpoint(error=CannotListenError("127.0.0.1", 16509, problem))
-        service = self.make([FakeEndpoint(), busy])
-        ended = self.assertRaises(CannotListen, service.privilegedStartService)
-        self.assertIsInstance(ended, SystemExit)
-        self.assertEqual(
-            ended.code,
-            "kaserver: --listen=fake:1: Address already in use; choose another port or path, or "
-            "stop what is listening there",
-        )
-
-    def test_firstProblem(self) -> None:
-        """
-        When several cannot listen, the first is told of.
-        """
-        service = self.make([FakeEndpoint(error=OSError(each)) for each in ("first", "second")])
-        ended = self.assertRaises(CannotListen, service.privilegedStartService)
-        self.assertEqual(ended.code, "kaserver: --listen=fake:0: first")
-
-    def test_later(self) -> None:
-        """
-        An endpoint that takes its time and then cannot listen stops the server, which would
-        otherwise run and not be there.
-        """
-        stopped: list[None] = []
-        self.patch(self.clock, "stop", lambda: stopped.append(None))
-        listening: Deferred[IListeningPort] = Deferred()
         endpoint = FakeEndpoint()
-        self.patch(endpoint, "listen", lambda _factory: listening)
-        self.start([endpoint])
-        self.assertEqual(stopped, [])
-        listening.errback(OSError("no more"))
-        self.assertEqual(stopped, [None])
-        self.assertEqual(self.logged(), ["kaserver: --listen=fake:0: no more"])
-
-
-class ExposedTests(ServiceTestCase):
-    """
-    Plain TCP without authentication is for this machine only.
-    """
-
-    def test_refused(self) -> None:
-        """
-        An address that others can reach is refused, with what to do about it.
-        """
-        for address, shown in (
-            (IPv4Address("TCP", "0.0.0.0", 16509), "tcp 0.0.0.0:16509"),
-            (IPv4Address("TCP", "192.0.2.7", 1), "tcp 192.0.2.7:1"),
-            (IPv6Address("TCP", "::", 16509), "tcp [::]:16509"),
-            (IPv6Address("TCP", "fe80::1%eth0", 2), "tcp [fe80::1%eth0]:2"),
-        ):
-            service = self.make([FakeEndpoint(address)])
-            ended = self.assertRaises(CannotListen, service.privilegedStartService)
-            self.assertEqual(
-                ended.code,
-                "kaserver: --listen=fake:0: plain TCP without authentication lets in whoever can "
-                f"reach {shown}; add :interface=127.0.0.1 to serve this machine only, or pass "
-                "--insecure",
-            )
-        self.assertEqual(self.logged(), [])
-
-    def test_insecure(self) -> None:
-        """
-        Who wants to be insecure can.
-        """
-        service = self.make([FakeEndpoint(IPv4Address("TCP", "0.0.0.0", 16509))], insecure=True)
+        service = self.make([endpoint])
         service.privilegedStartService()
-        self.assertEqual(self.logged(), ["listening on tcp 0.0.0.0:16509 (mode 2)"])
+        self.assertEqual(len(endpoint.factories), 1)
+        service.startService()
+        self.assertTrue(service.running)
+        self.assertEqual(len(endpoint.factories), 1)
 
-    def test_loopback(self) -> None:
+    def test_twist(self) -> None:
         """
-        All of the loopback network is this machine.
+        C{twist} has it start only, and it listens too.
         """
-        self.make([FakeEndpoint(IPv4Address("TCP", "127.1.2.3", 1))]).privilegedStartService()
+        endpoint = FakeEndpoint()
+        self.make([endpoint]).startService()
+        self.assertEqual(len(endpoint.factories), 1)
         self.assertEqual(len(self.logged()), 1)
+
+    def test_cannotListen(self) -> None:
+        """
+        Either ends with a message when it cannot listen.
+        """
+        for start in ("privilegedStartService", "startService"):
+            service = self.make([FakeEndpoint(error=OSError("no"))])
+            self.assertRaises(CannotListen, getattr(service, start))
+
+
+class OwnProcessTests(ServiceTestCase):
+    """
+    A service with a process to itself.
+    """
+
+    def setUp(self) -> None:
+        """
+        Have a process that is not changed.
+        """
+        super().setUp()
+        self.handlers: dict[int, Any] = {}
+        self.patch(signal, "signal", self.handlers.__setitem__)
+        self.patch(processModule, "_raiseFileLimit", lambda: None)
+        self.notifier = RecordingNotifier()
+        self.patch(processModule, "takeEnvironment", lambda *_what: self.notifier)
+        vars(self.clock)["callFromThread"] = lambda work: work()
+        self.addCleanup(gc.unfreeze)
+        self.process = OwnProcess(self.clock)
+
+    def test_lifetime(self) -> None:
+        """
+        systemd is told that the service is ready when all places listen and the reactor runs, how
+        many clients there are, and that it stops, with the time that takes.
+        """
+        slow: Deferred[IListeningPort] = Deferred()
+        endpoint = FakeEndpoint()
+        self.patch(endpoint, "listen", lambda _factory: slow)
+        service = self.make([endpoint, FakeEndpoint()], process=self.process)
+        service.privilegedStartService()
+        service.startService()
+        self.assertEqual(self.notifier.sent, ["STATUS=0 clients"])
+        slow.callback(IListeningPort(FakeEndpoint().port))
+        self.assertEqual(self.notifier.sent, ["STATUS=0 clients"])
+        self.clock.run()
+        self.assertEqual(self.notifier.sent[1:], ["READY=1"])
+        wire = self.connectOpen()
+        self.clock.advance(10)
+        self.assertEqual(self.notifier.sent[2:], ["STATUS=1 client"])
+        service.stopService()
+        self.assertEqual(self.notifier.sent[3:], ["STOPPING=1"])
+        wire.lose()
+        self.assertEqual(self.process._loops, [])
+
+    def test_hangUp(self) -> None:
+        """
+        SIGHUP reloads, before the server has stopped, while it does and afterwards.
+        """
+        service = self.make([FakeEndpoint()], process=self.process)
+        service.startService()
+        wire = self.connectOpen()
+        wire.feed(Probe.message(Probe.LATER))
+        self.handlers[signal.SIGHUP](signal.SIGHUP, None)
+        stopped = service.stopService()
+        self.handlers[signal.SIGHUP](signal.SIGHUP, None)
+        self.assertNoResult(stopped)
+        wire.lose()
+        self.handlers[signal.SIGHUP](signal.SIGHUP, None)
+        nothing = [each for each in self.logged() if each.startswith("nothing to reload")]
+        self.assertEqual(len(nothing), 3)
 
 
 class StopTests(ServiceTestCase):
     """
-    The server stops in order, and in bounded time.
+    The server stops cleanly, and in bounded time.
     """
 
     def test_idle(self) -> None:
@@ -358,7 +233,7 @@ class StopTests(ServiceTestCase):
         wire.lose()
         self.successResultOf(stopped)
 
-    def test_drain(self) -> None:
+    def test_calls(self) -> None:
         """
         Calls that are being answered have the grace to finish, which is logged once.
         """
@@ -382,42 +257,88 @@ class StopTests(ServiceTestCase):
 
     def test_grace(self) -> None:
         """
-        Connections that have not finished when the grace is over are aborted.
+        Connections that have not finished when the grace is over are aborted; there may be none.
         """
-        service = self.start(grace=2.5)
+        for grace in (2.5, 0):
+            service = self.start(grace=grace)
+            wire = self.connectOpen()
+            wire.feed(Probe.message(Probe.LATER))
+            stopped = service.stopService()
+            self.clock.advance(grace)
+            self.assertTrue(wire.aborted)
+            self.assertNoResult(stopped)
+            wire.lose()
+            self.successResultOf(stopped)
+
+
+class DrainTests(ServiceTestCase):
+    """
+    The server accepts no new clients, and stops when those that are there have left.
+    """
+
+    def test_left(self) -> None:
+        """
+        Clients go on as before; when the last has left, the process stops.
+        """
+        endpoint = FakeEndpoint()
+        service = self.start([endpoint])
+        wires = [self.connectOpen(), self.connectOpen()]
+        self.assertEqual(service.status(), "2 clients")
+        service.drain()
+        service.drain()
+        self.assertTrue(service.draining)
+        self.assertFalse(endpoint.port.listening)
+        self.assertEqual(
+            self.logged()[1:],
+            ["draining: no new clients; 2 connections have up to 300 s to leave"],
+        )
+        wires[0].lose()
+        self.assertEqual(service.status(), "draining, 1 client left")
+        self.assertFalse(wires[1].closing)
+        self.assertEqual(self.stopped, 0)
+        wires[1].lose()
+        self.assertEqual(self.stopped, 1)
+        self.successResultOf(service.stopService())
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_bound(self) -> None:
+        """
+        When their time is over the process stops all the same.
+        """
+        service = self.start()
         wire = self.connectOpen()
-        wire.feed(Probe.message(Probe.LATER))
+        self.assertTrue(service.busy())
+        service.drain(within=7)
+        self.clock.advance(6.9)
+        self.assertEqual(self.stopped, 0)
+        self.clock.advance(0.1)
+        self.assertEqual(self.stopped, 1)
         stopped = service.stopService()
-        self.clock.advance(2.6)
-        self.assertTrue(wire.aborted)
-        self.assertNoResult(stopped)
         wire.lose()
         self.successResultOf(stopped)
+        self.assertFalse(service.busy())
 
-    def test_noGrace(self) -> None:
+    def test_empty(self) -> None:
         """
-        There may be no grace at all.
+        Without clients it stops at once.
         """
-        service = self.start(grace=0)
+        service = self.start()
+        self.assertFalse(service.busy())
+        service.drain()
+        self.assertEqual(self.stopped, 1)
+        self.successResultOf(service.stopService())
+
+    def test_stoppedMeanwhile(self) -> None:
+        """
+        A server that is drained can be stopped, and then is not stopped again.
+        """
+        service = self.start()
         wire = self.connectOpen()
-        wire.feed(Probe.message(Probe.LATER))
-        service.stopService()
-        self.clock.advance(0)
-        self.assertTrue(wire.aborted)
-
-    def test_secondSignal(self) -> None:
-        """
-        When the process begins to shut down, and not before, the next signal ends it at once.
-        """
-        handlers: list[tuple[int, object]] = []
-        self.patch(signal, "signal", lambda *what: handlers.append(what))
-        self.start()
-        self.assertEqual(handlers, [])
-        for trigger, arguments, keywords in self.clock.triggers["before"]["shutdown"]:
-            trigger(*arguments, **keywords)
-        self.assertEqual(
-            handlers, [(signal.SIGTERM, signal.SIG_DFL), (signal.SIGINT, signal.SIG_DFL)]
-        )
+        service.drain()
+        stopped = service.stopService()
+        wire.lose()
+        self.successResultOf(stopped)
+        self.assertEqual(self.stopped, 0)
 
 
 class MakeServiceTests(ServiceTestCase):
@@ -425,13 +346,32 @@ class MakeServiceTests(ServiceTestCase):
     From the command line to the service.
     """
 
+    def setUp(self) -> None:
+        """
+        Make files.
+        """
+        super().setUp()
+        self.folder = Path(self.mktemp()).absolute()
+        authority = Authority()
+        authority.write(str(self.folder), authority.issue(distinguished("server")))
+        self.tls = f"--listen=libvirttls:16514:pki={self.folder}"
+
     def makeFrom(self, *arguments: str) -> KaServer:
         """
         Make a service from a command line.
         """
         options = Options(self.clock)
-        options.parseOptions(list(arguments))  # type: ignore[no-untyped-call]
+        options.parseOptions(list(arguments))
         return makeService(options, cast(IReactorTime, self.clock))
+
+    def listening(self, *arguments: str) -> str:
+        """
+        Start a service.
+
+        @return: what it logs last.
+        """
+        self.makeFrom(*arguments).privilegedStartService()
+        return self.logged()[-1]
 
     def test_embeddedHost(self) -> None:
         """
@@ -447,57 +387,114 @@ class MakeServiceTests(ServiceTestCase):
         (line,) = self.logged()
         self.assertIn("(mode mandatory, interval 1.5 s, count 2, backend embedded host)", line)
         self.assertEqual(self.clock.tcpServers[0][0], 16509)
-        self.assertIs(self.clock.tcpServers[0][1], service.factory)
+
+    def test_connections(self) -> None:
+        """
+        A connection is the server's, with the access control and the name of the listener that it
+        came by.
+        """
+        service = self.makeFrom("--auth=memory:alice:sesame", "--listen=unix:/x", self.tls)
+        for each, description in zip(service.ports._places, ("unix:/x", self.tls[9:]), strict=True):
+            factory = cast(Any, each.factory)
+            factory.doStart()
+            protocol = factory.buildProtocol(None)
+            self.assertIsInstance(protocol, KeepAliveServerProtocol)
+            self.assertIs(protocol.factory, service.factory)
+            protocol.makeConnection(StringTransport())
+            connection = connectionOf(protocol, ServerConnection)
+            self.assertIsNotNone(connection.accessControl.portal)
+            self.assertEqual(connection.listener, description)
+            protocol.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(service.factory.numPorts, 2)
+        for each in service.ports._places:
+            cast(Any, each.factory).doStop()
+        self.assertEqual(service.factory.numPorts, 0)
+
+    def test_maxClients(self) -> None:
+        """
+        Unless told otherwise there may be as many clients as there may be open files, of which
+        those of a gateway need two each.
+        """
+        self.patch(serviceModule, "clientsFor", lambda files: 100 // files)
+        self.assertEqual(self.makeFrom().factory.limits.maxClients, 100)
+        gateway = self.makeFrom("--upstream=unix:/x/y", "--listen=unix:/x")
+        self.assertEqual(gateway.factory.limits.maxClients, 50)
+        self.assertEqual(self.makeFrom("--max-clients=3").factory.limits.maxClients, 3)
 
     def test_exposed(self) -> None:
         """
-        Without C{--insecure} others are kept out.
+        With certificates, with passwords over TLS, or with C{--insecure}, other machines may come.
         """
-        self.assertRaises(CannotListen, self.makeFrom("--listen=tcp:0").privilegedStartService)
+        auth = "--auth=memory:alice:sesame"
+        self.assertIn("listening on tls (up to 1.2) 0.0.0.0:16514", self.listening(self.tls))
+        self.assertIn("0.0.0.0:16514", self.listening(f"{self.tls}:verify=no", auth))
+        self.assertIn("0.0.0.0:16514", self.listening(f"{self.tls}:verify=no", "--insecure"))
+        for listen in (f"{self.tls}:verify=no", "--listen=tcp:16509"):
+            service = self.makeFrom(listen)
+            self.assertRaises(CannotListen, service.privilegedStartService)
 
     def test_gateway(self) -> None:
         """
-        With an upstream the service is a gateway, and says to what.
+        With an upstream the service is a gateway, and says to what, and how to connect.
         """
-        made: list[tuple[object, ...]] = []
+        made: list[Gateway] = []
 
         class Remembered(Gateway):
-            def __init__(self, *arguments: object, **keywords: object) -> None:
-                made.append(arguments)
-                super().__init__(*arguments, **keywords)  # type: ignore[arg-type]
+            def __init__(self, *arguments: Any, **keywords: Any) -> None:
+                super().__init__(*arguments, **keywords)
+                made.append(self)
 
         self.patch(serviceModule, "Gateway", Remembered)
+        # The path of a socket cannot be long.
+        path = os.path.relpath(self.folder / "s")
         service = self.makeFrom(
             "--upstream=unix:/x/y",
             "--upstream-interval=7",
             "--upstream-count=8",
-            "--insecure",
+            "--upstream-timeout=9",
+            f"--listen=unix:{path}",
         )
         service.privilegedStartService()
         self.assertIn("backend gateway to unix:/x/y)", self.logged()[0])
-        (arguments,) = made
-        self.assertIn(KeepAlive(7, 8), arguments)
+        self.assertEqual(
+            self.logged()[1], f"connect with: virsh -c 'qemu+unix:///system?socket={path}'"
+        )
+        (gateway,) = made
+        self.assertEqual(gateway._keepAlive, KeepAlive(7, 8))
+        self.assertEqual(gateway.openTimeout, 9)
+        stopped = service.stopService()
+        self.clock.advance(0)
+        self.successResultOf(stopped)
 
-    def test_grace(self) -> None:
+    def test_reload(self) -> None:
         """
-        The grace is the command line's.
+        All that comes from files is read again: the policy, certificates, who may log in.
         """
-        service = self.makeFrom("--grace=0.5")
-        wire = self.accept(service.factory)
-        wire.feed(OPEN)
-        service.stopService()
-        self.clock.advance(0.6)
-        self.assertTrue(wire.aborted)
+        rules = self.folder / "rules.toml"
+        rules.write_text("[default]\nmode = 1")
+        keys = self.folder / "keys"
+        keys.write_text(f"alice:{ScramKeys.fromPassword('sesame').toText()}\n")
+        service = self.makeFrom(f"--mode=rules:{rules}", f"--auth=scram:{keys}", self.tls)
+        reloaded: list[type] = []
+        for kind in (RulesPolicy, ScramFile):
+            self.patch(kind, "reload", lambda each: reloaded.append(type(each)))
+        service.reload()
+        self.assertEqual(reloaded, [RulesPolicy, ScramFile])
+        self.assertEqual(
+            self.logged(),
+            ["reloaded RulesPolicy", "reloaded ServerContextFactory", "reloaded ScramFile"],
+        )
 
     def test_reactor(self) -> None:
         """
-        By default it runs on the reactor.
+        By default it runs on the reactor, in a process of its own.
         """
         from twisted.internet import reactor
 
+        made: list[object] = []
+        self.patch(serviceModule, "OwnProcess", made.append)
         options = Options(self.clock)
-        options.parseOptions([])  # type: ignore[no-untyped-call]
+        options.parseOptions([])
         service = makeService(options)
-        self.assertIs(service.factory.clock, monotonicClock(IReactorTime(reactor)))
-        self.assertTrue(service._alone)
+        self.assertEqual(made, [reactor])
         self.successResultOf(service.stopService())

@@ -316,9 +316,9 @@ class DeadlineTests(SynchronousTestCase):
         """
         There is a deadline as long as it is the peer's turn, and none afterwards.
         """
-        limits = Limits(loginTimeout=3, openTimeout=7)
+        limits = Limits(handshakeTimeout=2, loginTimeout=3, openTimeout=7)
         expected = {
-            Phase.CONNECTED: (3, "it did not complete the TLS handshake", 3),
+            Phase.CONNECTED: (2, "it did not complete the TLS handshake", 2),
             Phase.AUTHENTICATING: (3, "it did not log in", 3),
             Phase.READY: (7, "it did not open the connection", 7),
             Phase.REJECTING: (7, "it did not open the connection", 7),

@@ -1,12 +1,14 @@
 """
-Tests for L{kaproto.app.turns}.
+Tests for L{kaproto.app.tuning}.
 """
 
 from __future__ import annotations
 
+import gc
 import select
 import socket
 import sys
+import weakref
 from unittest import skipUnless
 
 from twisted.internet.interfaces import IReadDescriptor
@@ -16,10 +18,127 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from kaproto.app.turns import MAX_EVENTS, limitEventsPerTurn
+from kaproto.app.tuning import MAX_EVENTS, THRESHOLDS, GCTuning, limitEventsPerTurn
+from tests.support import Cycle
 
 if hasattr(select, "epoll"):
     from twisted.internet.epollreactor import EPollReactor
+
+MINUTE = 60.0
+
+
+class GCTuningTests(SynchronousTestCase):
+    """
+    A garbage collector that does not look at everything again and again.
+    """
+
+    def setUp(self) -> None:
+        """
+        Tune the collector, in a server with one client.
+        """
+        self.clock = Clock()
+        self.busy = True
+        self.thresholds = gc.get_threshold()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        self.collector = GCTuning(self.clock, lambda: self.busy)
+        self.collector.start()
+
+    def tearDown(self) -> None:
+        """
+        Stop it, whatever the test did.
+        """
+        if self.collector.running:
+            self.collector.stop()
+
+    def agedCycle(self) -> weakref.ref[Cycle]:
+        """
+        @return: an object that has survived a full collection, and that nothing refers to now.
+        """
+        cycle = Cycle()
+        gc.collect()
+        return weakref.ref(cycle)
+
+    def test_setAside(self) -> None:
+        """
+        Objects from before the start are not looked at again.
+        """
+        frozen = gc.get_freeze_count()
+        self.assertGreater(frozen, 1000)
+        self.assertLess(len(gc.get_objects()), frozen)
+        self.assertEqual(gc.get_threshold(), THRESHOLDS)
+
+    def test_oneLook(self) -> None:
+        """
+        A full collection frees young objects, and does not look at those that survived an
+        earlier one.
+        """
+        aged = self.agedCycle()
+        young = weakref.ref(Cycle())
+        gc.collect()
+        self.assertIsNone(young())
+        self.assertIsNotNone(aged())
+
+    def test_onlyFullCollections(self) -> None:
+        """
+        Objects that survived only smaller collections are looked at again.
+        """
+        cycle = Cycle()
+        gc.collect(0)
+        gc.collect(1)
+        reference = weakref.ref(cycle)
+        del cycle
+        gc.collect()
+        self.assertIsNone(reference())
+
+    def test_sweptWhenIdle(self) -> None:
+        """
+        Once there are no clients, everything is looked at again.
+        """
+        aged = self.agedCycle()
+        self.clock.advance(MINUTE)
+        self.assertIsNotNone(aged())
+        self.busy = False
+        self.clock.advance(MINUTE)
+        self.assertIsNone(aged())
+
+    def test_notSweptForNothing(self) -> None:
+        """
+        A server that has been idle since the last sweep is not swept again.
+        """
+        self.busy = False
+        swept: list[str] = []
+        gc.callbacks.append(lambda phase, _info: swept.append(phase))
+        self.addCleanup(gc.callbacks.pop)
+        self.clock.advance(MINUTE)
+        self.assertEqual(swept, [])
+
+    def test_sweptWhenDoubled(self) -> None:
+        """
+        In a server that is never idle, everything is looked at again when it has doubled.
+        """
+        aged = self.agedCycle()
+        more = [[each] for each in range(gc.get_freeze_count() - 100)]
+        gc.collect()
+        self.clock.advance(MINUTE)
+        self.assertIsNotNone(aged())
+        more += [[each] for each in range(200)]
+        gc.collect()
+        self.clock.advance(MINUTE)
+        self.assertIsNone(aged())
+
+    def test_stop(self) -> None:
+        """
+        Afterwards the collector works as before.
+        """
+        aged = self.agedCycle()
+        self.collector.stop()
+        self.assertEqual(gc.get_threshold(), self.thresholds)
+        gc.collect()
+        self.assertIsNone(aged())
+        # Python 3.12 sets aside a few hundred that are there for ever.
+        self.assertLess(gc.get_freeze_count(), 1000)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
 @implementer(IReadDescriptor)
@@ -37,13 +156,13 @@ class Talker:
 
     def fileno(self) -> int:
         """
-        See L{IReadDescriptor}.
+        @return: of the socket that is read.
         """
         return self._near.fileno()
 
     def doRead(self) -> None:
         """
-        It is this one's turn.
+        Count the turn.
         """
         self.turns += 1
 
@@ -55,25 +174,25 @@ class Talker:
 
     def connectionLost(self, reason: Failure) -> None:
         """
-        See L{IReadDescriptor}.
+        It never is.
         """
 
     def logPrefix(self) -> str:
         """
-        See L{IReadDescriptor}.
+        @return: what a log would call it.
         """
         return "talker"
 
     def close(self) -> None:
         """
-        Be gone.
+        Close it.
         """
         self._near.close()
         self._far.close()
 
 
 @skipUnless(hasattr(select, "epoll"), "there is no epoll here")
-class BoundTurnsTests(SynchronousTestCase):
+class LimitEventsTests(SynchronousTestCase):
     """
     Turns of a real reactor that does not run, but is given its turns by the test.
     """

@@ -1,0 +1,295 @@
+"""
+From the description of a place to listen at to an endpoint: defaults, and what was meant by
+descriptions that mean nothing.
+"""
+
+from __future__ import annotations
+
+import difflib
+import grp
+import os
+import re
+import shlex
+import socket
+from collections.abc import Mapping
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote, urlsplit
+
+import attrs
+from twisted.internet.endpoints import AdoptedStreamServerEndpoint, serverFromString
+from twisted.internet.interfaces import IStreamServerEndpoint
+
+from kaproto.app.unixsockets import MODE, UNIXSocketReactor
+from kaproto.endpointstring import quoted
+from kaproto.security.admission import AccessControl
+from kaproto.security.certificates import PKIError
+from kaproto.security.endpoints import TLSServerEndpoint, whyNotServed
+from kaproto.uri import TCP_PORT, isURI
+
+__all__ = [
+    "DEFAULT_LISTEN",
+    "Listener",
+    "defaultSocket",
+    "innermost",
+    "serverEndpoint",
+    "suggestServer",
+    "suggestUpstream",
+    "unixListener",
+    "virshCommand",
+]
+
+_BACKLOG: Final = 1024
+
+DEFAULT_LISTEN: Final = f"tcp:{TCP_PORT}:interface=127.0.0.1"
+"""
+Where the embedded host is served unless told otherwise: at libvirt's TCP port, on this machine
+only.
+"""
+
+_LAYERS: Final = ("haproxy", "keepalive", "proxy", "tcpkeepalive")
+_KINDS: Final = (*_LAYERS, "libvirttls", "stdio", "systemd", "tcp", "tcp6", "unix")
+_OWN: Final = {"keepalive", "libvirttls", "proxy", "tcpkeepalive"}
+_GROUP: Final = re.compile(r"(?<!\\):group=((?:\\.|[^:\\])*)")
+
+
+@attrs.frozen
+class Listener:
+    """
+    A place to listen at.
+
+    @ivar description: the endpoint as the administrator wrote it.
+    @ivar endpoint: the endpoint.
+    @ivar accessControl: who may connect there.
+    @ivar folder: the socket's, if it is to be made.
+    """
+
+    description: str
+    endpoint: IStreamServerEndpoint
+    accessControl: AccessControl
+    folder: Path | None = None
+
+    @property
+    def wantsCertificates(self) -> bool:
+        """
+        Whether clients need a certificate there.
+        """
+        endpoint = self.endpoint
+        return isinstance(endpoint, TLSServerEndpoint) and endpoint.contextFactory.verify
+
+    @property
+    def authenticates(self) -> bool:
+        """
+        Whether clients are asked who they are.
+        """
+        return self.accessControl.portal is not None or self.wantsCertificates
+
+
+def innermost(description: str) -> str:
+    """
+    @param description: a server endpoint string.
+    @return: the same without those that go before another one, such as C{proxy:}.
+    """
+    kind, colon, rest = description.partition(":")
+    return innermost(rest) if colon and kind in _LAYERS else description
+
+
+def serverEndpoint(reactor: object, description: str) -> IStreamServerEndpoint:
+    """
+    Make the endpoint that a string describes.
+
+    Beside what Twisted says of such strings, TCP and UNIX sockets have a backlog of 1024, since
+    clients come back all at once after a restart; a UNIX socket has the mode 660, and can have
+    C{group=}; it has no lock beside it, see L{kaproto.app.unixsockets}.
+
+    @raise ValueError: when there is no such endpoint; the message says what was meant, if that can
+        be guessed.
+    """
+    _check(description)
+    kind, colon, rest = innermost(description).partition(":")
+    text, group = description, None
+    if kind == "unix":
+        text, group = _takeGroup(description)
+        if ":mode=" not in rest:
+            text += f":mode={MODE:o}"
+    if kind in ("tcp", "tcp6", "unix") and colon and ":backlog=" not in rest:
+        text += f":backlog={_BACKLOG}"
+    try:
+        listens = UNIXSocketReactor(reactor, group) if kind in ("unix", "systemd") else reactor
+        endpoint = serverFromString(listens, text)
+    except PKIError:
+        raise
+    except Exception as error:
+        raise ValueError(_explain(kind, description, error)) from error
+    if isinstance(endpoint, AdoptedStreamServerEndpoint):
+        _checkDomain(endpoint)
+    return IStreamServerEndpoint(endpoint)
+
+
+def _check(description: str) -> None:
+    """
+    @raise ValueError: when it is an endpoint, but not one to serve libvirt's clients at.
+    """
+    problem = whyNotServed(description)
+    if problem is not None:
+        raise ValueError(problem)
+    meant = _quoteAddress(description)
+    if meant != description:
+        raise ValueError(f"colons in an address are quoted: {_flag(meant)}")
+    kind, colon, rest = innermost(description).partition(":")
+    if kind == "unix" and colon and not rest.partition(":")[0]:
+        raise ValueError("it takes a path, such as unix:/run/kaserver/libvirt-sock")
+    if kind == "unix" and ":lockfile=" in rest:
+        raise ValueError(
+            "leave lockfile= out: whether a socket was left by a server that was killed is found "
+            "out without one"
+        )
+
+
+def _takeGroup(description: str) -> tuple[str, int | None]:
+    match = _GROUP.search(description)
+    if match is None:
+        return description, None
+    name = re.sub(r"\\(.)", r"\1", match[1])
+    try:
+        group = int(name) if name.isdecimal() else grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise ValueError(f"there is no group {name!r} on this machine") from None
+    return description[: match.start()] + description[match.end() :], group
+
+
+def _explain(kind: str, description: str, error: Exception) -> str:
+    if kind == "systemd" and isinstance(error, KeyError):
+        return (
+            f"systemd has passed no socket named {error}; the name is what the socket's unit has "
+            "in FileDescriptorName=, and without systemd there is none"
+        )
+    meant = suggestServer(description)
+    if meant is not None:
+        return f"is {_flag(meant)} meant?"
+    if isinstance(error, ValueError) and {kind, description.partition(":")[0]} & _OWN:
+        return str(error)
+    return (
+        f"{type(error).__name__}: {error}; it takes a Twisted server endpoint, such as "
+        f"{DEFAULT_LISTEN} or unix:/run/kaserver/libvirt-sock"
+    )
+
+
+def _flag(description: str) -> str:
+    return shlex.quote(f"--listen={description}")
+
+
+def _checkDomain(endpoint: AdoptedStreamServerEndpoint) -> None:
+    """
+    @raise ValueError: when the socket that systemd has passed is of another family.
+    """
+    with socket.socket(fileno=os.dup(endpoint.fileno)) as passed:
+        family = passed.family
+    if family != endpoint.addressFamily:
+        raise ValueError(
+            f"the socket that systemd has passed is of another kind: write "
+            f"domain={family.name.removeprefix('AF_')}"
+        )
+
+
+def suggestServer(description: str) -> str | None:
+    """
+    @param description: what is no server endpoint.
+    @return: the one that was probably meant.
+    """
+    kind, colon, rest = description.partition(":")
+    if description.startswith("/"):
+        return f"unix:{quoted(description)}"
+    if description.isdecimal():
+        return f"tcp:{description}:interface=127.0.0.1"
+    place = _hostAndPort(description)
+    if place is not None:
+        host, port = place
+        return f"tcp:{port}:interface={quoted(host)}"
+    if colon and kind in _KINDS:
+        host, _colon, port = rest.rpartition(":")
+        if kind in ("tcp", "tcp6", "libvirttls") and port.isdecimal() and host:
+            return f"{kind}:{port}:interface={quoted(host)}"
+        return None
+    close = difflib.get_close_matches(kind, _KINDS, 1, 0.7)
+    return f"{close[0]}{colon}{rest}" if colon and close else None
+
+
+def _hostAndPort(text: str) -> tuple[str, str] | None:
+    """
+    @return: the IP address and the port in C{ADDRESS}, C{ADDRESS:PORT} or C{[ADDRESS]:PORT}.
+    """
+    match = re.fullmatch(r"\[(.*)\](?::(\d+))?|([\d.]+|localhost)(?::(\d+))?", text)
+    host, port = (text, None) if match is None else (match[1] or match[3], match[2] or match[4])
+    if host != "localhost":
+        try:
+            ip_address(host)
+        except ValueError:
+            return None
+    return "127.0.0.1" if host == "localhost" else host, port or str(TCP_PORT)
+
+
+def _quoteAddress(description: str) -> str:
+    """
+    @return: the string with the colons of an IPv6 address quoted.
+    """
+    match = re.search(r"interface=([\w:.%]+?)(?=:[a-z]+=|$)", description)
+    if match is None or ":" not in match[1]:
+        return description
+    return description[: match.start(1)] + quoted(match[1]) + description[match.end() :]
+
+
+def suggestUpstream(description: str) -> str | None:
+    """
+    @param description: what is neither a client endpoint nor a URI.
+    @return: what was probably meant.
+    """
+    if description.startswith("/"):
+        return f"unix:{quoted(description)}"
+    host, colon, port = description.rpartition(":")
+    if colon and port.isdecimal() and re.fullmatch(r"[\w.-]+", host) and host not in _KINDS:
+        return f"tcp:{description}"
+    return None
+
+
+def defaultSocket(environment: Mapping[str, str], *, root: bool) -> Path | None:
+    """
+    @param environment: has C{RUNTIME_DIRECTORY}, of systemd, or C{XDG_RUNTIME_DIR}.
+    @param root: whether this process is root's.
+    @return: where a gateway listens unless told otherwise; C{None} where there is no such place.
+    """
+    given = environment.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+    own = environment.get("XDG_RUNTIME_DIR", "")
+    if given:
+        folder = Path(given)
+    elif root:
+        folder = Path("/run/kaserver")
+    elif own:
+        folder = Path(own) / "kaserver"
+    else:
+        return None
+    return folder / "libvirt-sock"
+
+
+def unixListener(path: Path) -> str:
+    """
+    @return: the endpoint string of a UNIX socket for its owner and its group.
+    """
+    return f"unix:{quoted(str(path))}:mode={MODE:o}"
+
+
+def virshCommand(path: str, upstream: str | None) -> str:
+    """
+    @param path: of the UNIX socket that kaserver listens on.
+    @param upstream: what it is a gateway to, if it is one.
+    @return: how to connect to it with virsh.
+    """
+    if upstream is None:
+        driver, name = "test", "/default"
+    elif isURI(upstream):
+        parts = urlsplit(upstream)
+        driver, name = parts.scheme.partition("+")[0], parts.path
+    else:
+        driver, name = "qemu", "/session" if "/run/user/" in upstream else "/system"
+    return f"virsh -c {shlex.quote(f'{driver}+unix://{name}?socket={quote(path)}')}"

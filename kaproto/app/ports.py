@@ -1,0 +1,158 @@
+"""
+The places that a server listens at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import attrs
+from twisted.internet.address import UNIXAddress
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.interfaces import (
+    IAddress,
+    IListeningPort,
+    IProtocolFactory,
+    IStreamServerEndpoint,
+)
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from kaproto.app.listening import explain, isExposed, isOpenToAll, show
+from kaproto.security.endpoints import TLSServerEndpoint
+
+__all__ = ["CannotListen", "Exposed", "Place", "Ports"]
+
+
+class Exposed(Exception):
+    """
+    Other machines could connect without authentication.
+    """
+
+
+class CannotListen(SystemExit, Exception):
+    """
+    The server cannot start; the message names the flag.
+
+    As a L{SystemExit} it ends C{twistd -n} with its message and no traceback; as an L{Exception}
+    it is what a C{twistd} that becomes a daemon tells the process that waits for it.
+    """
+
+
+@attrs.frozen
+class Place:
+    """
+    Somewhere to listen.
+
+    @ivar flag: the setting that names it, as messages do: C{"--listen=tcp:16509"}.
+    @ivar endpoint: listens.
+    @ivar factory: serves.
+    @ivar purpose: what the log says of it.
+    @ivar exposable: whether other machines may reach it: clients are authenticated, or the
+        administrator said so.
+    @ivar folder: is made before, if need be.
+    @ivar connect: gives the command that connects to a UNIX socket, by path; C{None} if there is
+        none to log.
+    """
+
+    flag: str
+    endpoint: IStreamServerEndpoint
+    factory: IProtocolFactory
+    purpose: str
+    exposable: bool = False
+    folder: Path | None = None
+    connect: Callable[[str], str] | None = None
+
+
+class Ports:
+    """
+    Listens at all places, or at none.
+
+    @ivar listening: what listens.
+    """
+
+    _log = Logger()
+
+    def __init__(self, places: Sequence[Place], failed: Callable[[], object]) -> None:
+        """
+        @param failed: is called when a place takes its time and then cannot listen, after that was
+            logged.
+        """
+        self.listening: list[IListeningPort] = []
+        self._places = places
+        self._failed = failed
+        self._problem: str | None = None
+        self._started = False
+
+    def start(self) -> Deferred[list[None]]:
+        """
+        Listen.
+
+        @return: fires when all places listen.
+        @raise CannotListen: when one cannot.
+        """
+        starting = [self._listen(each) for each in self._places]
+        if self._problem is not None:
+            raise CannotListen(f"kaserver: {self._problem}")
+        self._started = True
+        return gatherResults(starting)
+
+    def _listen(self, place: Place) -> Deferred[None]:
+        listening = maybeDeferred(self._begin, place)
+        listening.addCallback(self._listens, place)
+        done: Deferred[None] = Deferred()
+        # After a failure there is nothing to wait for any more.
+        listening.addCallbacks(done.callback, self._cannotListen, errbackArgs=(place,))
+        return done
+
+    def _begin(self, place: Place) -> Deferred[IListeningPort]:
+        if place.folder is not None:
+            place.folder.mkdir(mode=0o755, exist_ok=True)
+        return place.endpoint.listen(place.factory)
+
+    def _cannotListen(self, failure: Failure, place: Place) -> None:
+        problem = f"{place.flag}: {explain(failure.value)}"
+        if self._started:
+            self._log.critical("kaserver: {problem}", problem=problem)
+            self._failed()
+        elif self._problem is None:
+            self._problem = problem
+
+    def _listens(self, port: IListeningPort, place: Place) -> None:
+        self.listening.append(port)
+        address = port.getHost()
+        if not place.exposable and isExposed(address):
+            raise Exposed(
+                f"other machines could connect to {show(address)}, and nobody would authenticate "
+                "them; add :interface=127.0.0.1 to serve this machine only, have clients log in "
+                "(--auth, libvirttls:), or pass --insecure"
+            )
+        self._log.info(
+            "listening on {address} ({purpose})",
+            address=_shown(address, place),
+            purpose=place.purpose,
+        )
+        if place.connect is not None and isinstance(address, UNIXAddress):
+            self._log.info("connect with: {command}", command=place.connect(show(address)[5:]))
+            if isOpenToAll(address):
+                self._log.warn(
+                    "every user of this machine can connect to {address}; have its mode say who "
+                    "may (:mode=660:group=, or SocketMode= and SocketGroup= in a socket unit)",
+                    address=show(address),
+                )
+
+    async def stop(self) -> None:
+        """
+        Stop listening.
+        """
+        ports, self.listening = self.listening, []
+        for each in ports:
+            await maybeDeferred(each.stopListening)
+
+
+def _shown(address: IAddress, place: Place) -> str:
+    if not isinstance(place.endpoint, TLSServerEndpoint):
+        return show(address)
+    tls = f"tls (up to {place.endpoint.contextFactory.version})"
+    return show(address).replace("tcp", tls, 1)

@@ -1,0 +1,168 @@
+"""
+The process that kaserver has to itself: its limits, its signals, its garbage collector, and what
+systemd is told of it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, Final, Protocol
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from kaproto.app.notify import takeEnvironment
+from kaproto.app.tuning import GCTuning, limitEventsPerTurn
+from kaproto.logbounds import BOUNDS
+
+try:
+    import resource
+except ImportError:  # pragma: no cover - see tests.unit.app.test_process
+    resource = None  # type: ignore[assignment]
+
+__all__ = ["Controlled", "OwnProcess", "clientsFor"]
+
+_OTHER_FILES: Final = 64
+"""
+Open files that are not clients', generously counted.
+"""
+
+_STATUS_EVERY: Final = 10.0
+
+
+class Controlled(Protocol):
+    """
+    What signals control.
+    """
+
+    def reload(self) -> None:
+        """
+        Read files again.
+        """
+
+    def drain(self) -> None:
+        """
+        Accept no new clients, and stop when those that are there have left.
+        """
+
+    def status(self) -> str:
+        """
+        @return: how the server is, in a line.
+        """
+
+    def busy(self) -> bool:
+        """
+        @return: whether there are clients.
+        """
+
+
+class OwnProcess:
+    """
+    A process that is one server.
+    """
+
+    _log = Logger()
+
+    def __init__(self, reactor: Any) -> None:  # noqa: ANN401 - the reactor, of several interfaces
+        """
+        From now on SIGHUP does not end the process, which it does by default.
+        """
+        self._reactor = reactor
+        self.notifier = takeEnvironment(os.environ, os.getpid())
+        self._controlled: Controlled | None = None
+        self._loops: list[LoopingCall] = []
+        self._handle("SIGHUP", self._reload)
+
+    def prepare(self) -> None:
+        """
+        Make room for many clients.
+        """
+        limitEventsPerTurn(self._reactor)
+        _raiseFileLimit()
+
+    def start(self, controlled: Controlled, clock: IReactorTime) -> None:
+        """
+        Have signals control the server: SIGHUP reloads, SIGUSR2 drains it, and the one after that
+        which stops it ends the process at once.
+
+        @param clock: where to schedule.
+        """
+        self._controlled = controlled
+        # Somebody who has it already, such as twistd --debug, keeps it.
+        if signal.getsignal(signal.SIGUSR2) == signal.SIG_DFL:
+            self._handle("SIGUSR2", controlled.drain)
+        self._reactor.addSystemEventTrigger("before", "shutdown", _dieOfNextSignal)
+        self._collector = GCTuning(clock, controlled.busy)
+        self._collector.start()
+        watchdog = self.notifier.watchdog
+        self._repeat(clock, self._say, _STATUS_EVERY)
+        if watchdog:
+            self._repeat(clock, self.notifier.alive, watchdog / 2)
+
+    def _repeat(self, clock: IReactorTime, work: Callable[[], None], interval: float) -> None:
+        loop = LoopingCall(work)
+        loop.clock = clock
+        loop.start(interval)
+        self._loops.append(loop)
+
+    def _say(self) -> None:
+        if self._controlled is not None:
+            self.notifier.status(self._controlled.status())
+        BOUNDS.summarize()
+
+    def stop(self) -> None:
+        """
+        The server has stopped.
+        """
+        for each in self._loops:
+            each.stop()
+        self._loops.clear()
+        self._collector.stop()
+
+    def _reload(self) -> None:
+        if self._controlled is None:
+            self._log.info("SIGHUP: the server is starting, and reads everything now")
+        else:
+            self.notifier.reloading()
+            self._controlled.reload()
+            self.notifier.ready()
+
+    def _handle(self, name: str, work: Callable[[], None]) -> None:
+        """
+        Have a signal do some work, in a turn of the reactor of its own.
+        """
+        number = getattr(signal, name, None)
+
+        def caught(number: int, frame: FrameType | None) -> None:
+            self._reactor.callFromThread(work)
+
+        if number is not None:
+            signal.signal(number, caught)
+
+
+def clientsFor(files: int) -> int:
+    """
+    @param files: how many open files a client needs.
+    @return: how many clients there can be; 0 for any number.
+    """
+    if resource is None:
+        return 0
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY:
+        return 0
+    return max(1, (hard - _OTHER_FILES) // files)
+
+
+def _raiseFileLimit() -> None:
+    if resource is not None:
+        _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _dieOfNextSignal() -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)

@@ -1,0 +1,455 @@
+"""
+The settings of kaserver.  Each is a flag of the command line and a key of the configuration file.
+
+To add one, add a line to L{SETTINGS}: it appears in C{--help}, in C{--check} and in the
+configuration file by itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Final, Protocol
+
+import attrs
+
+from kaproto.keepalive.liveness import INTERVAL_MAX, KeepAlive
+from kaproto.limits import Limits
+
+__all__ = [
+    "GROUPS",
+    "SETTINGS",
+    "BadSetting",
+    "Choice",
+    "Flag",
+    "Kind",
+    "Mode",
+    "Seconds",
+    "Setting",
+    "Text",
+    "Texts",
+    "Whole",
+]
+
+
+class BadSetting(ValueError):
+    """
+    A setting does not take a value; the message begins with what it takes.
+    """
+
+
+class Kind(Protocol):
+    """
+    What a setting takes.
+    """
+
+    def fromText(self, text: str, /) -> object:
+        """
+        @param text: what the command line says.
+        @return: the value.
+        @raise BadSetting: when the setting does not take it.
+        """
+
+    def fromValue(self, value: object, /) -> object:
+        """
+        The same for a value from the configuration file.
+        """
+
+
+@attrs.frozen
+class Seconds:
+    """
+    A number of seconds, with or without decimals.
+    """
+
+    least: float = 0.0
+
+    def fromText(self, text: str) -> float:
+        """
+        @raise BadSetting: when it is no such number.
+        """
+        try:
+            return self.fromValue(float(text))
+        except ValueError:
+            raise self._refuse(text) from None
+
+    def fromValue(self, value: object) -> float:
+        """
+        @raise BadSetting: when it is no such number.
+        """
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self._refuse(value)
+        if not self.least <= value <= INTERVAL_MAX or math.isnan(value):
+            raise self._refuse(value)
+        return float(value)
+
+    def _refuse(self, value: object) -> BadSetting:
+        return BadSetting(
+            f"takes a number of seconds from {self.least:g} to {INTERVAL_MAX}, not {value!r}"
+        )
+
+
+@attrs.frozen
+class Whole:
+    """
+    A whole number.
+    """
+
+    least: int
+
+    def fromText(self, text: str) -> int:
+        """
+        @raise BadSetting: when it is no such number.
+        """
+        if not (text.isascii() and text.isdecimal() and int(text) >= self.least):
+            raise self._refuse(text)
+        return int(text)
+
+    def fromValue(self, value: object) -> int:
+        """
+        @raise BadSetting: when it is no such number.
+        """
+        if isinstance(value, bool) or not isinstance(value, int) or value < self.least:
+            raise self._refuse(value)
+        return value
+
+    def _refuse(self, value: object) -> BadSetting:
+        return BadSetting(f"takes a whole number from {self.least} up, not {value!r}")
+
+
+@attrs.frozen
+class Text:
+    """
+    Any text.
+    """
+
+    def fromText(self, text: str) -> str:
+        """
+        @return: it.
+        """
+        return text
+
+    def fromValue(self, value: object) -> str:
+        """
+        @raise BadSetting: when it is no text.
+        """
+        if not isinstance(value, str):
+            raise BadSetting(f"takes a string in quotes, not {value!r}")
+        return value
+
+
+@attrs.frozen
+class Mode(Text):
+    """
+    A policy's name, or its number.
+    """
+
+    def fromValue(self, value: object) -> str:
+        """
+        @raise BadSetting: when it is neither text nor a number.
+        """
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+        return super().fromValue(value)
+
+
+@attrs.frozen
+class Choice:
+    """
+    One of some words.
+    """
+
+    words: Sequence[str]
+
+    def fromText(self, text: str) -> str:
+        """
+        @raise BadSetting: when it is none of them.
+        """
+        return self.fromValue(text)
+
+    def fromValue(self, value: object) -> str:
+        """
+        @raise BadSetting: when it is none of them.
+        """
+        if isinstance(value, str) and value in self.words:
+            return value
+        raise BadSetting(f"is one of {', '.join(self.words)}, not {value!r}")
+
+
+@attrs.frozen
+class Texts:
+    """
+    A list of texts: a flag that may be given several times.
+    """
+
+    def fromText(self, text: str) -> list[str]:
+        """
+        @return: a list of it alone.
+        """
+        return [text]
+
+    def fromValue(self, value: object) -> list[str]:
+        """
+        @raise BadSetting: when it is neither a text nor a list of them.
+        """
+        texts: Sequence[object] = value if isinstance(value, list) else [value]
+        if not all(isinstance(each, str) for each in texts):
+            raise BadSetting(f"takes a string in quotes, or a list of them, not {value!r}")
+        return [str(each) for each in texts]
+
+
+@attrs.frozen
+class Flag:
+    """
+    On or off.  On the command line it has no value.
+    """
+
+    def fromText(self, text: str) -> bool:
+        """
+        @return: that it is on.
+        """
+        return True
+
+    def fromValue(self, value: object) -> bool:
+        """
+        @raise BadSetting: when it is neither.
+        """
+        if not isinstance(value, bool):
+            raise BadSetting(f"is true or false, not {value!r}")
+        return value
+
+
+@attrs.frozen
+class Setting:
+    """
+    One setting.
+
+    @ivar name: the flag's name, without dashes before it, which is also the key's.
+    @ivar group: the heading in C{--help} that it stands under, one of L{GROUPS}.
+    @ivar kind: what it takes.
+    @ivar default: its value unless it is set; C{None} if that depends.
+    @ivar help: what C{--help} says.
+    @ivar short: a letter that stands for it.
+    @ivar inFile: whether the configuration file may set it.
+    """
+
+    name: str
+    group: str
+    kind: Kind
+    default: object
+    help: str
+    short: str | None = None
+    inFile: bool = True
+
+
+GROUPS: Final = (
+    "Keepalive",
+    "Listening",
+    "Who may connect",
+    "Gateway",
+    "Limits",
+    "Operations",
+)
+_KEEPALIVE, _LISTENING, _ACCESS, _GATEWAY, _LIMITS, _OPERATIONS = GROUPS
+
+_DEFAULT: Final = Limits()
+
+SETTINGS: Final[Mapping[str, Setting]] = {
+    each.name: each
+    for each in (
+        Setting(
+            "mode",
+            _KEEPALIVE,
+            Mode(),
+            "0",
+            "0 or disable: clients are not pinged. 1 or optional: those that can be pinged are. 2 "
+            "or mandatory: the others are refused when they open. Or another policy: see "
+            "--help-policies.",
+            "m",
+        ),
+        Setting(
+            "interval",
+            _KEEPALIVE,
+            Seconds(0.05),
+            float(KeepAlive().interval),
+            "Seconds of silence from a client before it is pinged.",
+            "i",
+        ),
+        Setting(
+            "count",
+            _KEEPALIVE,
+            Whole(1),
+            KeepAlive().count,
+            "Unanswered pings after which a client is dead: interval * (count + 1) seconds after "
+            "it was last heard.",
+            "c",
+        ),
+        Setting(
+            "listen",
+            _LISTENING,
+            Texts(),
+            None,
+            "Where to listen: a Twisted server endpoint. May be given several times. The default "
+            "is tcp:16509:interface=127.0.0.1, and with --upstream a UNIX socket named "
+            "libvirt-sock, for its owner and its group, in $RUNTIME_DIRECTORY, or in /run/kaserver "
+            "(root), or in $XDG_RUNTIME_DIR/kaserver.",
+            "l",
+        ),
+        Setting(
+            "insecure",
+            _LISTENING,
+            Flag(),
+            False,
+            "Serve clients that nobody has authenticated also over TCP that other machines can "
+            "reach, and in front of --upstream.",
+        ),
+        Setting(
+            "auth",
+            _ACCESS,
+            Texts(),
+            None,
+            "Have clients log in (SASL), over TLS and UNIX sockets: file:PATH for a file of "
+            "NAME:PASSWORD lines, scram:PATH for one of salted keys, or another that --help-auth "
+            "lists.",
+        ),
+        Setting(
+            "tls-allowed-dn",
+            _ACCESS,
+            Texts(),
+            None,
+            "Accept only TLS clients whose certificate has a name that matches, such as "
+            "'C=GB,O=Example,CN=*'. May be given several times.",
+        ),
+        Setting(
+            "upstream",
+            _GATEWAY,
+            Text(),
+            None,
+            "Be a gateway to the libvirtd that listens there: a Twisted client endpoint such as "
+            "unix:/run/libvirt/libvirt-sock, or a libvirt URI such as qemu:///system.",
+            "u",
+        ),
+        Setting(
+            "upstream-interval",
+            _GATEWAY,
+            Seconds(),
+            10.0,
+            "Seconds of silence from libvirtd before it is pinged; 0 for never, where storage may "
+            "hang for minutes (NFS).",
+        ),
+        Setting(
+            "upstream-count",
+            _GATEWAY,
+            Whole(0),
+            5,
+            "Unanswered pings after which libvirtd is dead; 0 to never ping it.",
+        ),
+        Setting(
+            "upstream-ask",
+            _GATEWAY,
+            Choice(("auto", "yes", "no")),
+            "auto",
+            "Whether to ask libvirtd for keepalive. If asked, it notices a dead gateway, and drops "
+            "connections with max_client_requests calls under way; auto does not ask on a UNIX "
+            "socket. A kaserver in mode 2 has to be asked.",
+        ),
+        Setting(
+            "upstream-timeout",
+            _GATEWAY,
+            Seconds(0.1),
+            10.0,
+            "Seconds that libvirtd has to accept a connection and open it.",
+        ),
+        Setting(
+            "forward-identity",
+            _GATEWAY,
+            Flag(),
+            False,
+            "Tell libvirtd who each client is: its SASL user, TLS name or UNIX user.",
+        ),
+        Setting(
+            "max-clients",
+            _LIMITS,
+            Whole(0),
+            _DEFAULT.maxClients,
+            "Connections at a time; 0 for as many as open files allow.",
+        ),
+        Setting(
+            "max-anonymous-clients",
+            _LIMITS,
+            Whole(0),
+            _DEFAULT.maxAnonymousClients,
+            "Connections at a time that have not finished the TLS handshake or not logged in. One "
+            "more, and the oldest of them is closed. 0 for any number.",
+        ),
+        Setting(
+            "handshake-timeout",
+            _LIMITS,
+            Seconds(0.1),
+            _DEFAULT.handshakeTimeout,
+            "Seconds that a client has for the TLS handshake.",
+        ),
+        Setting(
+            "auth-timeout",
+            _LIMITS,
+            Seconds(0.1),
+            _DEFAULT.loginTimeout,
+            "Seconds that a client has to log in; somebody may be typing a password.",
+        ),
+        Setting(
+            "auth-tries",
+            _LIMITS,
+            Whole(1),
+            _DEFAULT.loginTries,
+            "How often a connection may fail to log in.",
+        ),
+        Setting(
+            "auth-delay",
+            _LIMITS,
+            Seconds(),
+            _DEFAULT.failureDelay,
+            "Seconds after which a failed login is answered.",
+        ),
+        Setting(
+            "open-timeout",
+            _LIMITS,
+            Seconds(0.1),
+            _DEFAULT.openTimeout,
+            "Seconds from connecting, or from logging in, until a client has opened.",
+        ),
+        Setting(
+            "grace",
+            _OPERATIONS,
+            Seconds(),
+            5.0,
+            "Seconds that running calls have to finish when the server stops.",
+        ),
+        Setting(
+            "drain-timeout",
+            _OPERATIONS,
+            Seconds(),
+            300.0,
+            "Seconds that clients have to leave when the server is drained (SIGUSR2), which is a "
+            "stop that begins with accepting no new ones.",
+        ),
+        Setting(
+            "config",
+            _OPERATIONS,
+            Text(),
+            None,
+            "Read settings from this file (TOML). Flags win.",
+            inFile=False,
+        ),
+        Setting(
+            "check",
+            _OPERATIONS,
+            Flag(),
+            False,
+            "Print the settings in force, as a configuration file, and exit.",
+            inFile=False,
+        ),
+    )
+}
+"""
+The settings by name, in the order of C{--help}.
+"""

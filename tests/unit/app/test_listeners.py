@@ -1,0 +1,303 @@
+"""
+Tests for L{kaproto.app.listeners}.
+"""
+
+from __future__ import annotations
+
+import grp
+import socket
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from twisted.internet import endpoints
+from twisted.internet.endpoints import AdoptedStreamServerEndpoint, StandardIOEndpoint
+from twisted.internet.interfaces import IStreamServerEndpoint
+from twisted.internet.protocol import Factory
+from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import SynchronousTestCase
+
+from kaproto.app import listeners
+from kaproto.app.listeners import (
+    DEFAULT_LISTEN,
+    defaultSocket,
+    innermost,
+    serverEndpoint,
+    suggestServer,
+    suggestUpstream,
+    unixListener,
+    virshCommand,
+)
+
+
+class RecordingReactor(MemoryReactorClock):
+    """
+    Listens nowhere.
+
+    @ivar listened: what it was asked for, with the group for UNIX sockets.
+    """
+
+    def __init__(self, reactor: object, group: int | None = None) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.group = group
+        self.listened: list[tuple[object, ...]] = []
+
+    def listenUNIX(
+        self,
+        address: Any,
+        factory: Any,
+        backlog: Any = 50,
+        mode: Any = 0o666,
+        wantPID: Any = 0,
+    ) -> None:
+        """
+        Remember what was asked for.
+        """
+        self.listened.append((address, backlog, mode, self.group))
+
+
+class EndpointTestCase(SynchronousTestCase):
+    """
+    A test that listens nowhere.
+    """
+
+    def setUp(self) -> None:
+        """
+        Record what would be listened on.
+        """
+        self.reactor = MemoryReactorClock()
+        self.made: list[RecordingReactor] = []
+
+        def make(reactor: object, group: int | None) -> RecordingReactor:
+            self.made.append(RecordingReactor(reactor, group))
+            return self.made[-1]
+
+        self.patch(listeners, "UNIXSocketReactor", make)
+
+    def make(self, description: str) -> IStreamServerEndpoint:
+        """
+        Make an endpoint.
+        """
+        return serverEndpoint(self.reactor, description)
+
+    def listen(self, *descriptions: str) -> None:
+        """
+        Listen on some.
+        """
+        for each in descriptions:
+            self.make(each).listen(Factory())
+
+    def refused(self, description: str) -> str:
+        """
+        @return: what is said of an endpoint that there is not.
+        """
+        return str(self.assertRaises(ValueError, self.make, description))
+
+
+class ServerEndpointTests(EndpointTestCase):
+    """
+    Endpoints from strings.
+    """
+
+    def test_backlog(self) -> None:
+        """
+        TCP has a long backlog unless it says so.
+        """
+        self.listen(
+            "tcp:0:interface=127.0.0.1",
+            "tcp:1:backlog=7",
+            "tcp6:2:interface=\\:\\:1",
+            "haproxy:tcp:3",
+        )
+        self.assertEqual(
+            [(port, backlog) for port, _factory, backlog, _interface in self.reactor.tcpServers],
+            [(0, 1024), (1, 7), (2, 1024), (3, 1024)],
+        )
+
+    def test_unix(self) -> None:
+        """
+        A UNIX socket is for its owner and its group unless it says so, and can belong to a group.
+        """
+        group = grp.getgrgid(0)
+        for description, expected in (
+            ("unix:/x", ("/x", 1024, 0o660, None)),
+            ("unix:/x:mode=600:backlog=5", ("/x", 5, 0o600, None)),
+            (f"unix:/x:group={group.gr_name}", ("/x", 1024, 0o660, 0)),
+            ("unix:/x:group=77:mode=666", ("/x", 1024, 0o666, 77)),
+            ("unix:/x\\:group\\=7", ("/x:group=7", 1024, 0o660, None)),
+            ("haproxy:unix:/x:group=77", ("/x", 1024, 0o660, 77)),
+            ("proxy:unix:/x:uid=0:group=77", ("/x", 1024, 0o660, 77)),
+        ):
+            self.listen(description)
+            self.assertEqual(self.made[-1].listened, [expected], description)
+
+    def test_badUNIX(self) -> None:
+        """
+        A UNIX socket has a path, a group that exists, and no lock.
+        """
+        for description in ("unix:", "unix::mode=600", "haproxy:unix:"):
+            self.assertIn("it takes a path, such as unix:/run/kaserver/", self.refused(description))
+        self.assertEqual(
+            self.refused("unix:/x:group=no\\:such"), "there is no group 'no:such' on this machine"
+        )
+        self.assertIn("leave lockfile= out", self.refused("unix:/x:lockfile=1"))
+
+    def test_others(self) -> None:
+        """
+        Endpoints that have no backlog are left as they are.
+        """
+        self.assertIsInstance(self.make("stdio:"), StandardIOEndpoint)
+
+    def test_mistakes(self) -> None:
+        """
+        A description that means nothing is answered with what was meant, if that can be guessed,
+        and with an example otherwise.
+        """
+        self.assertEqual(self.refused("16509"), "is --listen=tcp:16509:interface=127.0.0.1 meant?")
+        self.assertEqual(
+            self.refused("tcp6:1:interface=::1"),
+            "colons in an address are quoted: '--listen=tcp6:1:interface=\\:\\:1'",
+        )
+        for description in ("nonsense", "tcp", "tcp:port", "tcp:0:nosuch=1", "unix", ""):
+            self.assertIn(
+                "; it takes a Twisted server endpoint, such as tcp:16509", self.refused(description)
+            )
+        self.assertIn("proxy: needs from=NETWORK", self.refused("proxy:tcp:1"))
+        self.assertIn("use libvirttls:PORT", self.refused("ssl:443:privateKey=/x"))
+
+    def test_noSuchSocket(self) -> None:
+        """
+        A socket that systemd has not passed is named, where Twisted itself only raises a
+        C{KeyError}.
+        """
+        for prefix in ("", "haproxy:"):
+            error = self.refused(f"{prefix}systemd:domain=INET:name=nosuch")
+            self.assertIn("systemd has passed no socket named 'nosuch'", error)
+
+    def test_otherFamily(self) -> None:
+        """
+        A socket of another kind than the description says is refused.
+        """
+        passed = socket.socket(socket.AF_UNIX)
+        self.addCleanup(passed.close)
+        for family in (socket.AF_UNIX, socket.AF_INET):
+            endpoint = AdoptedStreamServerEndpoint(self.reactor, passed.fileno(), family)
+            with patch.object(listeners, "serverFromString", return_value=endpoint):
+                if family == socket.AF_UNIX:
+                    self.assertIs(self.make("systemd:domain=UNIX:name=x"), endpoint)
+                else:
+                    error = self.refused("systemd:domain=INET:name=x")
+                    self.assertIn("is of another kind: write domain=UNIX", error)
+
+    def test_innermost(self) -> None:
+        """
+        Endpoints that go before another one are seen through.
+        """
+        for description, inner in (
+            ("tcp:1", "tcp:1"),
+            ("haproxy:tcp:1", "tcp:1"),
+            ("keepalive:proxy:unix:/x:uid=1", "unix:/x:uid=1"),
+            ("proxy", "proxy"),
+            ("", ""),
+        ):
+            self.assertEqual(innermost(description), inner)
+
+
+class SuggestTests(SynchronousTestCase):
+    """
+    What was probably meant.
+    """
+
+    def test_server(self) -> None:
+        """
+        Suggestions for C{--listen}, every one of which Twisted can parse.
+        """
+        for description, meant in (
+            ("16509", "tcp:16509:interface=127.0.0.1"),
+            ("/run/kaserver.sock", "unix:/run/kaserver.sock"),
+            ("/run/a:b", "unix:/run/a\\:b"),
+            ("127.0.0.1:1", "tcp:1:interface=127.0.0.1"),
+            ("localhost:1", "tcp:1:interface=127.0.0.1"),
+            ("0.0.0.0", "tcp:16509:interface=0.0.0.0"),
+            ("[::1]:1", "tcp:1:interface=\\:\\:1"),
+            ("[::1]", "tcp:16509:interface=\\:\\:1"),
+            ("::1", "tcp:16509:interface=\\:\\:1"),
+            ("tcp:192.0.2.7:1", "tcp:1:interface=192.0.2.7"),
+            ("libvirttls:192.0.2.7:1", "libvirttls:1:interface=192.0.2.7"),
+            ("tcpp:1", "tcp:1"),
+            ("libvirt-tls:1", "libvirttls:1"),
+            ("unx:/x", "unix:/x"),
+        ):
+            self.assertEqual(suggestServer(description), meant)
+            parse: Any = endpoints._parse
+            self.assertIsNotNone(parse(meant))
+
+    def test_noServer(self) -> None:
+        """
+        Nothing is suggested for what may mean anything.
+        """
+        for description in ("", "nonsense", "1.2.3", "[::1", "tcp:x", "unix:", "x:1", "http://x"):
+            self.assertIsNone(suggestServer(description), description)
+
+    def test_upstream(self) -> None:
+        """
+        Suggestions for C{--upstream}.
+        """
+        for description, meant in (
+            ("/run/libvirt/libvirt-sock", "unix:/run/libvirt/libvirt-sock"),
+            ("host.example:16509", "tcp:host.example:16509"),
+            ("127.0.0.1:16509", "tcp:127.0.0.1:16509"),
+            ("tcp:16509", None),
+            ("host", None),
+            ("", None),
+        ):
+            self.assertEqual(suggestUpstream(description), meant)
+
+
+class DefaultTests(SynchronousTestCase):
+    """
+    Where to listen unless told otherwise.
+    """
+
+    def test_embedded(self) -> None:
+        """
+        The embedded host is served on this machine, at libvirt's port.
+        """
+        self.assertEqual(DEFAULT_LISTEN, "tcp:16509:interface=127.0.0.1")
+
+    def test_gateway(self) -> None:
+        """
+        A gateway's socket is in the folder that systemd made for it, or in /run for root, or in the
+        user's own.
+        """
+        systemd = {"RUNTIME_DIRECTORY": "/run/a:/run/b", "XDG_RUNTIME_DIR": "/run/user/7"}
+        user = {"XDG_RUNTIME_DIR": "/run/user/7"}
+        for environment, root, folder in (
+            (systemd, True, "/run/a"),
+            (systemd, False, "/run/a"),
+            (user, True, "/run/kaserver"),
+            ({}, True, "/run/kaserver"),
+            (user, False, "/run/user/7/kaserver"),
+        ):
+            self.assertEqual(defaultSocket(environment, root=root), Path(folder, "libvirt-sock"))
+        for environment in ({}, {"RUNTIME_DIRECTORY": "", "XDG_RUNTIME_DIR": ""}):
+            self.assertIsNone(defaultSocket(environment, root=False))
+
+    def test_listener(self) -> None:
+        """
+        It is for its owner and its group.
+        """
+        self.assertEqual(unixListener(Path("/run/a:b")), "unix:/run/a\\:b:mode=660")
+
+    def test_command(self) -> None:
+        """
+        The command to connect names what the upstream has.
+        """
+        for path, upstream, uri in (
+            ("/x/y", "unix:/run/libvirt/libvirt-sock", "qemu+unix:///system?socket=/x/y"),
+            ("/x/y", "qemu:///system", "qemu+unix:///system?socket=/x/y"),
+            ("/x/y", "xen+tls://host/?pkipath=/z", "xen+unix:///?socket=/x/y"),
+            ("/x/y", "unix:/run/user/7/libvirt/libvirt-sock", "qemu+unix:///session?socket=/x/y"),
+            ("/x y&z", None, "test+unix:///default?socket=/x%20y%26z"),
+        ):
+            self.assertEqual(virshCommand(path, upstream), f"virsh -c '{uri}'")

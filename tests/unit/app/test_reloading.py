@@ -1,0 +1,74 @@
+"""
+Tests for L{kaproto.app.reloading}.
+"""
+
+from __future__ import annotations
+
+from twisted.logger import LogLevel
+
+from kaproto.app.reloading import Reloader
+from tests.support import ClockTestCase
+
+
+class File:
+    """
+    Something that was read from a file.
+
+    @ivar read: how often it was read again.
+    """
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.read = 0
+        self._error = error
+
+    def reload(self) -> None:
+        """
+        Read it again.
+        """
+        self.read += 1
+        if self._error is not None:
+            raise self._error
+
+
+class ReloaderTests(ClockTestCase):
+    """
+    Files that are read again.
+    """
+
+    def test_each(self) -> None:
+        """
+        What can be read again is; whatever keeps one from that, the others are read, and it is
+        logged.
+        """
+        good = File()
+        errors = [
+            ValueError("line 2: no"),
+            OSError(13, "Permission denied"),
+            RecursionError("maximum recursion depth exceeded"),
+            MemoryError(),
+        ]
+        bad = [File(each) for each in errors]
+        Reloader([object(), *bad, good]).reload()
+        self.assertEqual([each.read for each in (*bad, good)], [1] * 5)
+        self.assertEqual(self.logged(LogLevel.info), ["reloaded File"])
+        self.assertEqual(
+            self.logged(LogLevel.error),
+            [
+                f"could not reload File, keeping the previous version: {each}"
+                for each in (
+                    "line 2: no",
+                    "[Errno 13] Permission denied",
+                    "maximum recursion depth exceeded",
+                    "MemoryError",
+                )
+            ],
+        )
+
+    def test_nothing(self) -> None:
+        """
+        When there is nothing, that is logged.
+        """
+        Reloader([object()]).reload()
+        self.assertEqual(
+            self.logged(), ["nothing to reload: no setting names a file that can be read again"]
+        )
