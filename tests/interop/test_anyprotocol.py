@@ -1,0 +1,246 @@
+"""
+Tests for keepalive below applications that know nothing of it: the examples, as processes, over
+loopback.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from time import monotonic
+from typing import NamedTuple
+
+from tests.interop.programs import Program
+from tests.interop.support import InteropTestCase, pause, requireInterop, together
+
+EXAMPLES = Path(__file__).resolve().parent.parent.parent / "docs" / "examples" / "keepalive"
+DEATH = 3.0
+"""
+The seconds after which a silent peer is dead in all of these.
+"""
+
+TERMS = "interval=1:count=2"
+
+
+class Case(NamedTuple):
+    """
+    An application with its two ends.
+
+    @ivar server: the arguments of the server, without the port.
+    @ivar client: those of the client.
+    @ivar plain: those of a client that knows no keepalive.
+    """
+
+    server: Sequence[str]
+    client: Sequence[str]
+    plain: Sequence[str] = ()
+
+
+LISTEN = "tcp:0:interface=127.0.0.1"
+CONNECT = "tcp:host=127.0.0.1:port=%s"
+WATCHED = {
+    name: Case(
+        (f"{name}_watched.py", "serve", LISTEN),
+        (f"{name}_watched.py", role, CONNECT),
+        (f"{name}.py", role, CONNECT),
+    )
+    for name, role in (("chat", "join"), ("sums", "ask"), ("records", "send"))
+}
+_TAKE_MODE = {case.server[0] for case in WATCHED.values()}
+TUNNELED = {
+    name: Case(
+        (f"{name}.py", serve, f"keepalive:{LISTEN}:policy=%s:{TERMS}"),
+        (f"{name}.py", role, f"keepalive:{CONNECT}:{TERMS}"),
+        (f"{name}.py", role, CONNECT),
+    )
+    for name, serve, role in (
+        ("chat", "serve", "join"),
+        ("sums", "serve", "ask"),
+        ("records", "serve", "send"),
+        ("jobs", "master", "worker"),
+    )
+}
+
+
+class AnyProtocolTestCase(InteropTestCase):
+    """
+    Applications as processes.
+    """
+
+    tools = ()
+
+    def run_(self, arguments: Sequence[str], *, stall: float = 0) -> Program:
+        """
+        Start an example.
+
+        @param stall: seconds for which it does nothing, some time after it began.
+        """
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(EXAMPLES), str(EXAMPLES.parent.parent.parent)]),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        script, *rest = arguments
+        command = [sys.executable, str(EXAMPLES / script), *rest]
+        if stall:
+            code = (
+                "import sys, time, runpy\n"
+                "from twisted.internet import reactor\n"
+                f"stall = lambda: (time.sleep({stall}), print('stalled', flush=True))\n"
+                "reactor.callLater(2, stall)\n"
+                "sys.argv = sys.argv[1:]\n"
+                "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+            )
+            command = [sys.executable, "-c", code, *command[1:]]
+        return Program.start(self, command, environment, self.privateDirectory())
+
+    async def serve(
+        self, arguments: Sequence[str], mode: str, *, stall: float = 0
+    ) -> tuple[Program, str]:
+        """
+        Start a server.
+
+        @return: it and its port.
+        """
+        filled = [each % mode if "%s" in each else each for each in arguments]
+        if arguments[0] in _TAKE_MODE:
+            filled.append(mode)
+        server = self.run_(filled, stall=stall)
+        found = await server.waitOutput(r"listening on .*port=(\d+)")
+        return server, found[1]
+
+    def client(self, arguments: Sequence[str], port: str) -> Program:
+        """
+        Start a client.
+        """
+        return self.run_([each % port if "%s" in each else each for each in arguments])
+
+    def assertNotLost(self, *programs: Program) -> None:
+        """
+        Nobody has lost a connection.
+        """
+        for each in programs:
+            self.assertNotIn("lost:", each.output)
+            self.assertTrue(each.running, each.output)
+
+
+class LifeTests(AnyProtocolTestCase):
+    """
+    Idle for longer than the time to death and alive; stopped and found dead in time.
+    """
+
+    async def lives(self, case: Case) -> None:
+        """
+        A server and two clients live while they are idle.  Then one client is stopped, and the
+        server finds it dead; then the server is stopped, and the other client finds it dead.
+        """
+        server, port = await self.serve(case.server, "2")
+        clients = [self.client(case.client, port) for _ in range(2)]
+        for client in clients:
+            await client.waitOutput("connected|heard", timeout=20)
+        await pause(DEATH + 1.5)
+        self.assertNotLost(server, *clients)
+        await self.finds(server, clients[0])
+        await self.finds(clients[1], server)
+
+    async def finds(self, program: Program, victim: Program) -> None:
+        """
+        Stop a process; another finds it dead in time.
+        """
+        os.kill(victim.pid, signal.SIGSTOP)
+        begun = monotonic()
+        await program.waitOutput("lost:", timeout=DEATH + 3)
+        took = monotonic() - begun
+        # It was last heard up to an interval ago.
+        self.assertTrue(DEATH - 1.2 < took < DEATH + 1, took)
+
+    async def test_lives(self) -> None:
+        """
+        Lines, AMP, netstrings and web sockets with a wrapper, lines with a heartbeat of their own,
+        and Perspective Broker in a tunnel: a worker whose master is stopped notices, with one
+        changed string on each end.
+        """
+        cases = [
+            *WATCHED.values(),
+            TUNNELED["jobs"],
+            Case(("chat_heartbeat.py", "serve", LISTEN), ("chat_heartbeat.py", "join", CONNECT)),
+        ]
+        if find_spec("wsproto") is None:
+            requireInterop("wsproto")
+        else:
+            cases.append(
+                Case(
+                    ("ticker_watched.py", "serve", LISTEN),
+                    ("ticker_watched.py", "read", "ws://127.0.0.1:%s/ticker"),
+                )
+            )
+        await together(*map(self.lives, cases))
+
+    async def test_stalled(self) -> None:
+        """
+        A server that does nothing for five seconds kills none of its healthy clients.
+        """
+
+        async def survives(case: Case) -> None:
+            server, port = await self.serve(case.server, "1", stall=5)
+            client = self.client(case.client, port)
+            await server.waitOutput("connected")
+            await server.waitOutput("stalled", timeout=15)
+            # The client has found the server dead, as anybody would; another one is served on.
+            other = self.client(case.client, port)
+            await other.waitOutput("connected|heard")
+            await pause(DEATH + 1)
+            self.assertNotIn("nothing heard for", server.output)
+            self.assertNotLost(other)
+            await client.kill()
+
+        await together(*map(survives, [WATCHED["chat"], WATCHED["sums"], TUNNELED["jobs"]]))
+
+
+class ModeTests(AnyProtocolTestCase):
+    """
+    Clients that know no keepalive.
+    """
+
+    async def test_refused(self) -> None:
+        """
+        In mode 2 they are refused, and the application sees nothing of them.
+        """
+
+        async def refused(case: Case) -> None:
+            server, port = await self.serve(case.server, "2")
+            client = self.client(case.plain, port)
+            # One that says nothing by itself has ten seconds.
+            await client.waitOutput("lost:|Traceback|ConnectionDone", timeout=20)
+            self.assertNotRegex(server.output, "connected|heard")
+
+        cases = [*WATCHED.values(), *TUNNELED.values()]
+        # Whoever calls through Perspective Broker is not told that the connection was lost.
+        cases.remove(TUNNELED["jobs"])
+        await together(*map(refused, cases))
+
+    async def test_served(self) -> None:
+        """
+        In mode 1 they are served.
+        """
+
+        async def served(case: Case) -> None:
+            server, port = await self.serve(case.server, "1")
+            client = self.client(case.plain, port)
+            await client.waitOutput("heard", timeout=15)
+            self.assertIn("connected", server.output)
+
+        await together(
+            *map(
+                served,
+                [
+                    each
+                    for each in (*WATCHED.values(), *TUNNELED.values())
+                    if "join" not in each.client
+                ],
+            )
+        )
