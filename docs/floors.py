@@ -54,6 +54,7 @@ DOORS: Final = {
     "kaproto.server",
     "kaproto.testing",
     "kaproto.watch",
+    "kaproto.watch.websocket",
 }
 """
 The modules that applications import.  What is not in one of their C{__all__} may move without
