@@ -89,8 +89,12 @@ class DeadlineMissed(RemoteProtocolError):
     @ivar seconds: how long it was given, in seconds.
     """
 
-    def __init__(self, expected: str, seconds: float) -> None:
-        super().__init__(f"{expected} within {seconds:g} s")
+    def __init__(self, expected: str, seconds: float, setting: str | None = None) -> None:
+        """
+        @param setting: the name of kaserver's setting for it, such as C{auth-timeout}.
+        """
+        flag = "" if setting is None else f" (--{setting})"
+        super().__init__(f"{expected} within {seconds:g} s{flag}")
         self.seconds = seconds
 
 

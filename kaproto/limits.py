@@ -33,6 +33,9 @@ class Limits:
     @ivar handshakeTimeout: the time a client has for the TLS handshake.
     @ivar loginTimeout: the time a client has to log in; somebody may be typing a password.
     @ivar loginTries: how often a connection may fail to log in.
+    @ivar loginGuesses: how many logins of one network, or by one user name, may fail within a
+        minute until the next ones are checked one after another, C{failureDelay} apart.  Whoever
+        has logged in from the same network within a day does not wait for others.
     @ivar failureDelay: the time from a failed login to the answer.  It is the same for all
         failures, so that it does not tell one from another.
     @ivar openTimeout: the time from connecting, or from logging in, to open.
@@ -55,6 +58,7 @@ class Limits:
     handshakeTimeout: float = 10.0
     loginTimeout: float = 60.0
     loginTries: int = 3
+    loginGuesses: int = 10
     failureDelay: float = 1.0
     openTimeout: float = 10.0
     unreadTimeout: float = 60.0

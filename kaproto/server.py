@@ -24,6 +24,7 @@ from kaproto.rpc.remote import RemoteProgram
 from kaproto.rpc.serverconnection import ServerConnection
 from kaproto.security.admission import AccessControl
 from kaproto.security.handshake import ICertificateChecker
+from kaproto.security.loginqueue import ILoginQueue, LoginQueue
 from kaproto.wire.programs import PROGRAM_VERSION
 
 __all__ = ["KeepAliveServerFactory", "KeepAliveServerProtocol"]
@@ -110,6 +111,8 @@ class KeepAliveServerFactory(KeepAliveFactory):
     @ivar policy: how far keepalive goes with each client.
     @ivar programs: what can be called, by number.
     @ivar accessControl: who may connect.
+    @ivar loginQueue: decides when the password of a client may be checked; one for several
+        processes may take its place.
     @ivar clients: who is connected.
     @ivar journal: what has been seen.
     @ivar counters: the same in numbers.
@@ -159,6 +162,7 @@ class KeepAliveServerFactory(KeepAliveFactory):
         self.journal = Journal(self.seconds)
         self.counters = self.journal.counters
         self.accessControl = AccessControl() if accessControl is None else accessControl
+        self.loginQueue: ILoginQueue = LoginQueue(self.clock, lambda: self.limits)
         if startsOpen and self.accessControl.portal is not None:
             raise ValueError("startsOpen: clients cannot log in without the remote program")
         self.startsOpen = startsOpen

@@ -171,6 +171,7 @@ class Options(BaseOptions, AuthOptionMixin):
             handshakeTimeout=self["handshake-timeout"],
             loginTimeout=self["auth-timeout"],
             loginTries=self["auth-tries"],
+            loginGuesses=self["auth-guesses"],
             failureDelay=self["auth-delay"],
             openTimeout=self["open-timeout"],
         )

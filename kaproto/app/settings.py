@@ -404,6 +404,15 @@ SETTINGS: Final[Mapping[str, Setting]] = {
             "How often a connection may fail to log in.",
         ),
         Setting(
+            "auth-guesses",
+            _LIMITS,
+            Whole(1),
+            _DEFAULT.loginGuesses,
+            "Failed logins of one network, or by one user name, within a minute. After that they "
+            "are checked one after another, --auth-delay apart; only users who have logged in from "
+            "the same network within a day do not wait. Raise it for clients behind one address.",
+        ),
+        Setting(
             "auth-delay",
             _LIMITS,
             Seconds(),

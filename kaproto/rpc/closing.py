@@ -71,19 +71,26 @@ class Closing:
         self._waiting.append(waiting)
         return waiting
 
-    def setDeadline(self, seconds: float, expected: str, allowed: float | None = None) -> None:
+    def setDeadline(
+        self,
+        seconds: float,
+        expected: str,
+        allowed: float | None = None,
+        setting: str | None = None,
+    ) -> None:
         """
         Close the connection with L{DeadlineMissed} unless L{clearDeadline} is called in time.
         There is one deadline at a time.  A stall of this process hardly counts, see L{Deadline}.
 
         @param expected: what the peer has to do, said as what did not happen.
         @param allowed: the seconds that the error names, if the peer has used up some already.
+        @param setting: kaserver's setting that the error names.
         """
         self.clearDeadline()
         self._deadline = Deadline(
             self._clock,
             seconds,
-            partial(self._missed, DeadlineMissed(expected, allowed or seconds)),
+            partial(self._missed, DeadlineMissed(expected, allowed or seconds, setting)),
             partial(hasUnread, self._transport),
         )
 

@@ -271,26 +271,28 @@ class ServerNegotiation:
             return limits.messageBeforeLogin
         return limits.messageBeforeOpen
 
-    def deadline(self, limits: Limits) -> tuple[float, str, float] | None:
+    def deadline(self, limits: Limits) -> tuple[float, str, float, str] | None:
         """
         @return: the seconds that the peer has for its next step, what it will not have done by
-            then, and the seconds it had at first; C{None} when there is no such step.
+            then, the seconds it had at first, and kaserver's setting for them; C{None} when there
+            is no such step.
         """
         match self.phase:
             case Phase.CONNECTED:
-                timeout = limits.handshakeTimeout
+                timeout, setting = limits.handshakeTimeout, "handshake-timeout"
                 expected = "it did not complete the TLS handshake"
             case Phase.AUTHENTICATING:
-                timeout, expected = limits.loginTimeout, "it did not log in"
+                timeout, setting = limits.loginTimeout, "auth-timeout"
+                expected = "it did not log in"
             case Phase.READY | Phase.REJECTING:
                 # It is the sum of all tries: while the backend opens it does not run, and when
                 # that fails it goes on where it was.
                 left = self._openTimeLeft
                 timeout, expected = limits.openTimeout, "it did not open the connection"
-                return timeout if left is None else left, expected, timeout
+                return timeout if left is None else left, expected, timeout, "open-timeout"
             case _:
                 return None
-        return timeout, expected, timeout
+        return timeout, expected, timeout, setting
 
     def receive(self) -> None:
         """

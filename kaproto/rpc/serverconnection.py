@@ -24,6 +24,7 @@ from kaproto.rpc.connection import Connection, Gate, Hooks, Pause, SharedByConne
 from kaproto.rpc.dispatch import Calls
 from kaproto.rpc.negotiation import Event, Phase, ServerNegotiation
 from kaproto.security.admission import AccessControl, Authentication
+from kaproto.security.loginqueue import ILoginQueue
 from kaproto.security.tls import CONFIRMATION, TLSTransport, examine
 from kaproto.transport import StreamTransport, identify, paceAccepts, tlsOf
 from kaproto.wire.message import Message, MessageType, Status, packMessage
@@ -44,6 +45,7 @@ class SharedByServer(SharedByConnections, Protocol):
     @ivar programs: what can be called, by number.
     @ivar accessControl: who may connect.
     @ivar clients: who is connected.
+    @ivar loginQueue: decides when the password of a client may be checked.
     @ivar journal: counts and logs what happens.
     @ivar startsOpen: whether clients need not open.
     """
@@ -52,6 +54,7 @@ class SharedByServer(SharedByConnections, Protocol):
     programs: dict[int, IProgram]
     accessControl: AccessControl
     clients: Clients[ServerConnection, Any]
+    loginQueue: ILoginQueue
     journal: Journal
     startsOpen: bool
 
@@ -115,7 +118,9 @@ class ServerConnection(Connection):
         server.journal.connected(self.peer)
         portal = self.accessControl.portal
         if portal is not None:
-            self.authentication = Authentication(self, portal, lambda: server.limits, server.clock)
+            self.authentication = Authentication(
+                self, portal, lambda: server.limits, server.clock, server.loginQueue
+            )
         handshaking = self.peer.transport == "tls"
         displaced = server.clients.connected(
             self, self.hooks, server.limits, anonymous=handshaking or portal is not None
@@ -215,6 +220,28 @@ class ServerConnection(Connection):
         The client has failed to log in, and may have more tries.
         """
         self._server.journal.loginFailed(self.peer)
+
+    def holdDeadline(self) -> float:
+        """
+        The client waits for its turn to log in: until then its time does not run.
+
+        @return: the seconds it has left.
+        """
+        left = self.closing.timeLeft
+        if self.negotiation.phase is Phase.AUTHENTICATING:
+            self.closing.clearDeadline()
+        return left
+
+    def resumeDeadline(self, left: float) -> None:
+        """
+        Its turn has come.
+
+        @param left: the seconds it has left.
+        """
+        deadline = self.negotiation.deadline(self._server.limits)
+        if self.negotiation.phase is Phase.AUTHENTICATING and self.closing.reason is None:
+            assert deadline is not None, "a client has some time to log in"
+            self.closing.setDeadline(left, *deadline[1:])
 
     def endSoon(self, reason: Exception) -> None:
         """

@@ -1,6 +1,6 @@
 """
-Who may come in: what a server wants to see of a client before it answers it, and what it grants
-those of whom it has not seen it yet.
+Client admission: authentication, TLS name checks, and limits on clients that are not authenticated
+or not open.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final, Generic, Protocol, TypeVar
 import attrs
 from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword
 from twisted.cred.portal import Portal
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -22,7 +22,8 @@ from kaproto.limits import Limits
 from kaproto.logbounds import BOUNDS
 from kaproto.peer import Peer
 from kaproto.security.dn import matchesGlob
-from kaproto.security.saslserver import Mechanism, Plain, SASLFailed, SASLServer
+from kaproto.security.loginqueue import ILoginQueue, ITurn
+from kaproto.security.saslserver import MakeMechanism, OpenGate, Plain, SASLFailed, SASLServer
 from kaproto.security.tls import TLSIdentity
 from kaproto.wire.message import rpcError
 from kaproto.wire.programs import ErrorCode
@@ -40,17 +41,17 @@ __all__ = [
 
 REFUSED: Final = "authentication failed: authentication failed"
 """
-All that a client is told, as by libvirtd.
+All that a client is told, in libvirtd's words.
 """
 
 
-def mechanismsFor(portal: Portal, *, secure: bool) -> dict[str, Callable[[Portal], Mechanism]]:
+def mechanismsFor(portal: Portal, *, secure: bool) -> dict[str, MakeMechanism]:
     """
-    @param secure: whether nobody can listen, so that a client may send its password as it is.
-    @return: the mechanisms, by name, for which the portal's checkers have what is needed, the
-        strongest first.
+    @param secure: whether nobody can listen to the connection, so that a client may send its
+        password as it is.
+    @return: the mechanisms that the portal's checkers can serve, by name, the strongest first.
     """
-    mechanisms: dict[str, Callable[[Portal], Mechanism]] = {}
+    mechanisms: dict[str, MakeMechanism] = {}
     interfaces = portal.listCredentialsInterfaces()
     try:
         from kaproto.security.scram import IScramCredentials, ScramSHA256
@@ -69,9 +70,9 @@ class AccessControl:
     """
     Who may connect.  L{kaproto.limits.Limits} has how many, and for how long.
 
-    @ivar portal: whom clients have to log in with, by SASL; C{None} to have them not log in.
-    @ivar tlsAllowedDNs: patterns for the names in the certificates of TLS clients, one of which
-        has to fit, see L{matchesGlob}; C{None} to take every name.
+    @ivar portal: authenticates clients by SASL; C{None} if they need not log in.
+    @ivar tlsAllowedDNs: patterns, one of which has to match the name in a TLS client's
+        certificate, see L{matchesGlob}; C{None} to accept every name.
     @ivar readOnly: whether all connections are read-only.
     """
 
@@ -81,15 +82,15 @@ class AccessControl:
 
     def checkCertificate(self, identity: TLSIdentity) -> str | None:
         """
-        @return: why a TLS client is not let in; C{None} when it is.
+        @return: why a TLS client is refused; C{None} if it is not.
         """
         if identity.problem is not None or self.tlsAllowedDNs is None:
             return identity.problem
         if identity.dn is None:
-            return "it has no certificate, and only certain names in certificates are let in"
+            return "it has no certificate, and only certain names are allowed (--tls-allowed-dn)"
         if any(matchesGlob(identity.dn, pattern) for pattern in self.tlsAllowedDNs):
             return None
-        return f"the name in its certificate, {identity.dn!r}, is not one of those that are let in"
+        return f"the name in its certificate, {identity.dn!r}, is not allowed (--tls-allowed-dn)"
 
 
 class Candidate(Protocol):
@@ -108,12 +109,26 @@ class Candidate(Protocol):
 
     def authenticationFailed(self) -> None:
         """
-        The client has failed to log in.
+        The client has failed to log in, and may try again.
+        """
+
+    def holdDeadline(self) -> float:
+        """
+        Stop the clock of the client's deadline, while it waits for us.
+
+        @return: the seconds that are left.
+        """
+
+    def resumeDeadline(self, left: float) -> None:
+        """
+        Let the clock run again.
+
+        @param left: what L{holdDeadline} returned.
         """
 
     def endSoon(self, reason: Exception) -> None:
         """
-        Close the connection when the call that is being answered has been.
+        Close the connection once the call under way is answered.
         """
 
 
@@ -130,20 +145,27 @@ class Authentication:
         portal: Portal,
         limits: Callable[[], Limits],
         clock: IReactorTime,
+        queue: ILoginQueue,
     ) -> None:
         """
+        @param portal: decides who may log in.
         @param limits: has the limits of the server at the time.
+        @param queue: decides when.
         """
         self._candidate = candidate
         self._limits = limits
         self._clock = clock
-        self._server = SASLServer(portal, mechanismsFor(portal, secure=candidate.peer.secure))
+        mechanisms = mechanismsFor(portal, secure=candidate.peer.secure)
+        self._server = SASLServer(
+            portal, mechanisms, lambda: _LoginGate(candidate, queue, self._begin)
+        )
+        self._begin()
 
     async def init(self, payload: bytes) -> bytes:
         """
         Answer C{AUTH_SASL_INIT}.
 
-        @raise kaproto.errors.RemoteError: when the client is not let in; so do the others.
+        @raise kaproto.errors.RemoteError: if the client is refused; so do the others.
         """
 
         async def init() -> bytes:
@@ -174,21 +196,27 @@ class Authentication:
     async def _finish(self, going: Awaitable[SASLResult]) -> bytes:
         result = await going
         if result.complete:
-            assert self._server.user is not None, "somebody has been let in"
+            assert self._server.user is not None, "the client is authenticated"
             self._candidate.authenticated(self._server.user)
         return packResult(result)
 
+    def _begin(self) -> None:
+        """
+        The time from here to the answer is the same for all failures.
+        """
+        self._begun = self._clock.seconds()
+
     async def _answer(self, work: Callable[[], Awaitable[bytes]]) -> bytes:
-        begun = self._clock.seconds()
+        self._begin()
         try:
-            # Those who do not wait for their failures to be answered get no more tries for it.
+            # A client that does not wait for the answers gets no more tries.
             if self._server.failures < self._limits().loginTries:
                 return await work()
         except CancelledError:
             raise
         except SASLFailed as error:
             self._log.warn(
-                "{peer} was not let in as {user!r} by {mechanism}: {error}",
+                "{peer} failed to log in as {user!r} by {mechanism}: {error}",
                 peer=self._candidate.peer,
                 user=error.user,
                 mechanism=self._server.mechanism,
@@ -196,10 +224,11 @@ class Authentication:
             )
         except Exception:
             self._log.failure(
-                "{peer} could not be let in, because a checker failed", peer=self._candidate.peer
+                "{peer} could not be authenticated: the credentials checker raised an error",
+                peer=self._candidate.peer,
             )
         self._candidate.authenticationFailed()
-        left = begun + self._limits().failureDelay - self._clock.seconds()
+        left = self._begun + self._limits().failureDelay - self._clock.seconds()
         await deferLater(self._clock, max(left, 0))
         if self._server.failures >= self._limits().loginTries:
             failed = AuthenticationFailed(f"failed to log in {self._server.failures} times")
@@ -207,19 +236,77 @@ class Authentication:
         raise rpcError(REFUSED, ErrorCode.AUTH_FAILED)
 
 
+class _LoginGate:
+    """
+    The L{kaproto.security.saslserver.Gate} of one attempt to log in, in front of a queue.
+    """
+
+    def __init__(self, candidate: Candidate, queue: ILoginQueue, begin: Callable[[], None]) -> None:
+        """
+        @param begin: called when the attempt has come through the queue.
+        """
+        self._candidate = candidate
+        self._queue = queue
+        self._begin = begin
+        self._waiting: Deferred[ITurn] | None = None
+        self._turn: ITurn | OpenGate = OpenGate()
+
+    async def enter(self, user: str, /) -> None:
+        """
+        Wait for our turn.  This wait is not the client's fault, so its deadline does not run.
+        """
+        turn = self._queue.enter(self._candidate.peer.network, user)
+        if turn.called:
+            self._turn = await turn
+            return
+        self._waiting = turn
+        left = self._candidate.holdDeadline()
+        try:
+            self._turn = await turn
+        finally:
+            self._waiting = None
+            self._candidate.resumeDeadline(left)
+            self._begin()
+
+    def answered(self) -> None:
+        """
+        The next one may be checked.
+        """
+        self._turn.answered()
+
+    def succeeded(self) -> None:
+        """
+        This user is known here from now on.
+        """
+        self._turn.succeeded()
+
+    def failed(self) -> None:
+        """
+        Count this guess, or leave the queue.
+        """
+        if self._waiting is not None:
+            self._waiting.cancel()
+        self._turn.failed()
+
+    def forget(self) -> None:
+        """
+        This was no guess.
+        """
+        self._turn.forget()
+
+
 _C = TypeVar("_C")
 
 
 class PendingClients(Generic[_C]):
     """
-    The connections that are not open yet, in the order in which they came.
+    The connections that are not open yet, the oldest first.
 
-    Whoever is over a limit is not left to wait, as that would leave everybody waiting: the one
-    that has been at it longest goes.
+    A new connection over a limit does not wait, or all would: it takes the place of the oldest.
     """
 
     def __init__(self) -> None:
-        # A plain dict goes through all that was removed from it to find its first.
+        # To find its first key, a plain dict skips over all that were removed before.
         self._unknown: OrderedDict[_C, None] = OrderedDict()
         self._unopened: OrderedDict[_C, None] = OrderedDict()
 
@@ -228,8 +315,8 @@ class PendingClients(Generic[_C]):
         A client has connected.
 
         @param count: how many connections there are now.
-        @param unknown: whether it has a handshake or a login before it.
-        @return: which connection is to be closed for it: itself, when all others are open.
+        @param unknown: whether it has to complete a TLS handshake or to log in.
+        @return: the connection to close for it: the new one itself, if all others are open.
         """
         self._unopened[connection] = None
         oldest: _C | None = None
@@ -245,19 +332,19 @@ class PendingClients(Generic[_C]):
 
     def known(self, connection: _C) -> None:
         """
-        A client has nothing more to show.
+        A client is authenticated.
         """
         self._unknown.pop(connection, None)
 
     def opened(self, connection: _C) -> None:
         """
-        A client has opened.
+        A client is open.
         """
         self._unopened.pop(connection, None)
 
     def gone(self, connection: _C) -> None:
         """
-        A connection is gone.
+        A connection has ended.
         """
         self.known(connection)
         self.opened(connection)

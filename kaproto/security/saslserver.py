@@ -5,7 +5,7 @@ SASL (RFC 4422) for a server, without I/O.  A L{twisted.cred.portal.Portal} deci
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from enum import Enum
 from typing import Final, NamedTuple, Protocol
 
@@ -14,6 +14,7 @@ from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.error import LoginFailed
 from twisted.cred.portal import IRealm, Portal
+from twisted.internet.defer import CancelledError
 from zope.interface import Attribute, Interface, implementer
 
 from kaproto.errors import KaprotoError
@@ -22,9 +23,13 @@ from kaproto.wire.sasl import SASLResult
 
 __all__ = [
     "WRONG",
+    "Admit",
     "Answer",
+    "Gate",
     "IUser",
+    "MakeMechanism",
     "Mechanism",
+    "OpenGate",
     "Plain",
     "Realm",
     "SASLFailed",
@@ -140,6 +145,64 @@ class Mechanism(Protocol):
         """
 
 
+class Gate(Protocol):
+    """
+    Decides when the password of one login may be checked, and learns what came of it.  Of the last
+    three one is called at the end, and perhaps L{failed} after that.
+    """
+
+    async def enter(self, user: str, /) -> None:
+        """
+        Wait until the password may be checked.
+        """
+
+    def answered(self) -> None:
+        """
+        The client was answered, and the login goes on.
+        """
+
+    def succeeded(self) -> None:
+        """
+        The client is authenticated.
+        """
+
+    def failed(self) -> None:
+        """
+        The client is not who it says, or is gone.
+        """
+
+    def forget(self) -> None:
+        """
+        A checker is broken.
+        """
+
+
+class OpenGate:
+    """
+    A L{Gate} at which nobody waits.
+    """
+
+    async def enter(self, user: str, /) -> None:
+        """
+        Do not wait.
+        """
+
+    def answered(self) -> None:
+        """
+        Nobody waits for this.
+        """
+
+    succeeded = failed = forget = answered
+
+
+Admit = Callable[[str], Awaitable[None]]
+"""
+L{Gate.enter}, called with a user name before the portal is asked about that user.
+"""
+
+MakeMechanism = Callable[[Portal, Admit], Mechanism]
+
+
 @implementer(IUsernamePassword)
 class _Password:
     """
@@ -165,8 +228,9 @@ class Plain:
     connections that nobody can listen to.
     """
 
-    def __init__(self, portal: Portal) -> None:
+    def __init__(self, portal: Portal, admit: Admit) -> None:
         self._portal = portal
+        self._admit = admit
 
     async def respond(self, data: bytes | None) -> Answer:
         """
@@ -190,6 +254,7 @@ class Plain:
             prepared = preparePassword(password)
         except ValueError as error:
             raise SASLFailed(f"this cannot be a password: {error}", name) from None
+        await self._admit(name)
         credentials = _Password(name.encode(), prepared.encode())
         try:
             _interface, avatar, _logout = await self._portal.login(credentials, None, IUser)
@@ -206,12 +271,25 @@ class Plain:
 _PLAIN_PARTS: Final = 3
 
 
+_IMPATIENT: Final = "it sent another message before it was answered"
+
+
+class _Exchange(NamedTuple):
+    """
+    One attempt to log in.
+    """
+
+    mechanism: Mechanism
+    gate: Gate
+
+
 class _State(Enum):
     IDLE = "before init"
     READY = "after init"
     RUNNING = "in an exchange"
     WAITING = "being checked"
     COMPLETE = "complete"
+    GONE = "after its end"
 
 
 class SASLServer:
@@ -224,17 +302,22 @@ class SASLServer:
     """
 
     def __init__(
-        self, portal: Portal, mechanisms: dict[str, Callable[[Portal], Mechanism]]
+        self,
+        portal: Portal,
+        mechanisms: dict[str, MakeMechanism],
+        gate: Callable[[], Gate] = OpenGate,
     ) -> None:
         """
         @param mechanisms: what it may use, see L{kaproto.security.admission.mechanismsFor}.
+        @param gate: makes the gate for one attempt.
         """
         self.user: str | None = None
         self.failures = 0
         self.mechanism: str | None = None
         self._portal = portal
         self._mechanisms = mechanisms
-        self._exchange: Mechanism | None = None
+        self._makeGate = gate
+        self._exchange: _Exchange | None = None
         self._state = _State.IDLE
 
     def init(self) -> list[str]:
@@ -259,7 +342,8 @@ class SASLServer:
         if make is None:
             raise self._failed(SASLFailed(f"there is no mechanism {mechanism[:64]!r}"))
         self.mechanism = mechanism
-        self._exchange = make(self._portal)
+        gate = self._makeGate()
+        self._exchange = _Exchange(make(self._portal, gate.enter), gate)
         return await self._respond(self._exchange, data)
 
     async def step(self, data: bytes | None) -> SASLResult:
@@ -276,23 +360,34 @@ class SASLServer:
         """
         The client is gone.
         """
+        self._state = _State.GONE
+        self._drop()
+
+    def _drop(self) -> None:
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
-            exchange.abandon()
+            exchange.mechanism.abandon()
+            exchange.gate.failed()
 
-    async def _respond(self, exchange: Mechanism, data: bytes | None) -> SASLResult:
+    async def _respond(self, exchange: _Exchange, data: bytes | None) -> SASLResult:
         self._state = _State.WAITING
         try:
-            answer = await exchange.respond(data)
+            answer = await exchange.mechanism.respond(data)
         except BaseException as error:
+            if not isinstance(error, SASLFailed | CancelledError):
+                exchange.gate.forget()
             if self._exchange is exchange:
                 self._failed(SASLFailed(str(error)))
+            elif isinstance(error, CancelledError) and self._state is not _State.GONE:
+                raise SASLFailed(_IMPATIENT) from None
             raise
         if self._exchange is not exchange:
-            raise SASLFailed("it sent another message before it was answered")
+            raise SASLFailed(_IMPATIENT)
         if answer.user is None:
             self._state = _State.RUNNING
+            exchange.gate.answered()
             return SASLResult(complete=False, data=answer.data)
+        exchange.gate.succeeded()
         self._state = _State.COMPLETE
         self._exchange = None
         self.user = answer.user
@@ -304,7 +399,7 @@ class SASLServer:
 
     def _failed(self, error: SASLFailed) -> SASLFailed:
         self.failures += 1
-        self.abandon()
-        if self._state is not _State.COMPLETE:
+        self._drop()
+        if self._state not in (_State.COMPLETE, _State.GONE):
             self._state = _State.IDLE
         return error

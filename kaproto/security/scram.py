@@ -30,7 +30,7 @@ from kaproto.logbounds import BOUNDS
 from kaproto.security.hashing import offReactor
 from kaproto.security.saslclient import ITERATIONS_MAX
 from kaproto.security.saslprep import prepareName, preparePassword
-from kaproto.security.saslserver import WRONG, Answer, IUser, SASLFailed
+from kaproto.security.saslserver import WRONG, Admit, Answer, IUser, SASLFailed
 
 __all__ = ["ITERATIONS", "IScramCredentials", "ScramKeys", "ScramSHA256", "Shape"]
 
@@ -277,8 +277,9 @@ class ScramSHA256:
     name: ClassVar[str] = "SCRAM-SHA-256"
     _log: ClassVar[Logger] = Logger(observer=BOUNDS)
 
-    def __init__(self, portal: Portal) -> None:
+    def __init__(self, portal: Portal, admit: Admit) -> None:
         self._portal = portal
+        self._admit = admit
         self._proof: _Proof | None = None
         self._user: str | None = None
 
@@ -311,6 +312,7 @@ class ScramSHA256:
 
     async def _challenge(self, message: str) -> Answer:
         name = self._user = _nameIn(message)
+        await self._admit(name)
         proof = self._proof = _Proof(name.encode())
         self._login: Deferred[Any] = self._portal.login(proof, None, IUser)
         self._login.addBoth(proof.loginEnded).addErrback(self._notLetIn)

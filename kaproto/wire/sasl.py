@@ -1,8 +1,9 @@
 """
-What the SASL procedures of the remote program carry: C{AUTH_SASL_INIT}, C{AUTH_SASL_START} and
-C{AUTH_SASL_STEP}.
+Arguments and results of the remote program's SASL procedures, C{AUTH_SASL_INIT},
+C{AUTH_SASL_START} and C{AUTH_SASL_STEP}.
 
-No data and data without any bytes are not the same to SASL, and both are sent.
+SASL tells no data, here C{None}, from data of no bytes.  Each byte of data is four bytes in a
+message.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ The most bytes of data in one step (C{REMOTE_AUTH_SASL_DATA_MAX}).
 
 class SASLResult(NamedTuple):
     """
-    What the server says to a step.
+    The server's answer to a step.
 
-    @ivar complete: whether it has let the client in.
-    @ivar data: the mechanism's own, C{None} for none.
+    @ivar complete: whether the client is authenticated.
+    @ivar data: the mechanism's data; C{None} for none.
     """
 
     complete: bool
@@ -51,8 +52,8 @@ def packMechanisms(names: list[str]) -> bytes:
 
 def unpackMechanisms(payload: bytes) -> list[str]:
     """
-    @return: the names of the mechanisms that the server has.
-    @raise XDRError: when the payload cannot be decoded.
+    @return: the names of the server's mechanisms.
+    @raise XDRError: if the payload cannot be decoded.
     """
     return [name for name in Unpacker(payload).string().split(",") if name]
 
@@ -60,15 +61,15 @@ def unpackMechanisms(payload: bytes) -> list[str]:
 def packStart(mechanism: str, data: bytes | None) -> bytes:
     """
     @return: the arguments of C{AUTH_SASL_START}.
-    @raise XDRError: when there is too much data.
+    @raise XDRError: if there is too much data.
     """
     return _packData(Packer().string(mechanism), data)
 
 
 def unpackStart(payload: bytes) -> tuple[str, bytes | None]:
     """
-    @return: the mechanism, and its data.
-    @raise XDRError: when the payload cannot be decoded.
+    @return: the name of the mechanism, and its data.
+    @raise XDRError: if the payload cannot be decoded.
     """
     unpacker = Unpacker(payload)
     return unpacker.string(), _unpackData(unpacker)
@@ -77,7 +78,7 @@ def unpackStart(payload: bytes) -> tuple[str, bytes | None]:
 def packStep(data: bytes | None) -> bytes:
     """
     @return: the arguments of C{AUTH_SASL_STEP}.
-    @raise XDRError: when there is too much data.
+    @raise XDRError: if there is too much data.
     """
     return _packData(Packer(), data)
 
@@ -85,7 +86,7 @@ def packStep(data: bytes | None) -> bytes:
 def unpackStep(payload: bytes) -> bytes | None:
     """
     @return: the mechanism's data.
-    @raise XDRError: when the payload cannot be decoded.
+    @raise XDRError: if the payload cannot be decoded.
     """
     return _unpackData(Unpacker(payload))
 
@@ -93,14 +94,14 @@ def unpackStep(payload: bytes) -> bytes | None:
 def packResult(result: SASLResult) -> bytes:
     """
     @return: the result of C{AUTH_SASL_START} and C{AUTH_SASL_STEP}.
-    @raise XDRError: when there is too much data.
+    @raise XDRError: if there is too much data.
     """
     return _packData(Packer().int32(result.complete), result.data)
 
 
 def unpackResult(payload: bytes) -> SASLResult:
     """
-    @raise XDRError: when the payload cannot be decoded.
+    @raise XDRError: if the payload cannot be decoded.
     """
     unpacker = Unpacker(payload)
     return SASLResult(unpacker.int32() != 0, _unpackData(unpacker))
@@ -108,7 +109,7 @@ def unpackResult(payload: bytes) -> SASLResult:
 
 def _packData(packer: Packer, data: bytes | None) -> bytes:
     if data is not None and len(data) > SASL_DATA_MAX:
-        raise XDRError(f"{len(data)} bytes of SASL data where {SASL_DATA_MAX} are the most allowed")
+        raise XDRError(f"{len(data)} bytes of SASL data where {SASL_DATA_MAX} are allowed")
     given = b"" if data is None else data
     return packer.int32(data is None).uint32(len(given)).chars(given).packed()
 
@@ -117,6 +118,6 @@ def _unpackData(unpacker: Unpacker) -> bytes | None:
     absent = unpacker.int32() != 0
     count = unpacker.uint32()
     if count > SASL_DATA_MAX:
-        raise XDRError(f"{count} elements where {SASL_DATA_MAX} are the most allowed")
+        raise XDRError(f"{count} bytes of SASL data where {SASL_DATA_MAX} are allowed")
     data = unpacker.chars(count)
     return None if absent else data

@@ -58,6 +58,7 @@ from kaproto.keepalive.clock import MonotonicClock
 from kaproto.keepalive.idlereader import IdleReader
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.keepalive.pacemaker import Pacemaker
+from kaproto.limits import Limits
 from kaproto.logbounds import BOUNDS
 from kaproto.peer import Peer
 from kaproto.policies import MODES, Policy
@@ -67,6 +68,7 @@ from kaproto.rpc.remote import RemoteProgram
 from kaproto.security.authplugin import ScramFileFactory
 from kaproto.security.endpoints import LibvirtTLSParser, TLSClientEndpoint
 from kaproto.security.handshake import ICertificateChecker
+from kaproto.security.loginqueue import ILoginQueue, ITurn, LoginQueue
 from kaproto.security.passwordfile import PasswordFile
 from kaproto.security.pki import clientFiles, serverFiles
 from kaproto.security.saslserver import IUser, Realm, User, _Password
@@ -95,6 +97,7 @@ VERIFIED = {
     "LibvirtTLSParser",
     "LineCodec",
     "LogBounds",
+    "LoginQueue",
     "MonotonicClock",
     "NetstringCodec",
     "PasswordFile",
@@ -121,6 +124,7 @@ VERIFIED = {
     "_NoSession",
     "_Password",
     "_Proof",
+    "_Turn",
     "_WatchedEndpoint",
 }
 """
@@ -298,6 +302,10 @@ class ProvidersTests(SynchronousTestCase):
         self.assertTrue(verifyObject(IUsernamePassword, _Password(b"alice", b"sesame")))
         for interface in (IScramCredentials, IUsernameHashedPassword):
             self.assertTrue(verifyObject(interface, _Proof(b"alice")))
+        queue = LoginQueue(Clock(), Limits)
+        self.assertTrue(verifyObject(ILoginQueue, queue))
+        turn = self.successResultOf(queue.enter("192.0.2.1", "alice"))
+        self.assertTrue(verifyObject(ITurn, turn))
 
     def test_notEverythingPasses(self) -> None:
         """

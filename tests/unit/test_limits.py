@@ -31,6 +31,7 @@ from tests.support import OPEN, ClockTestCase, Probe, Wire, call
 NAMES = [field.name for field in attrs.fields(Limits)]
 
 SASL_INIT = call(Procedure.AUTH_SASL_INIT)
+RIGHT = call(Procedure.AUTH_SASL_START, packStart("PLAIN", b"\0alice\0sesame"))
 WRONG = call(Procedure.AUTH_SASL_START, packStart("PLAIN", b"\0alice\0wrong"))
 
 
@@ -209,6 +210,20 @@ class ChangeTests(ClockTestCase):
             wire.feed(SASL_INIT, WRONG)
             self.advance(1.25)
         self.assertTrue(wire.closing)
+
+    def test_loginGuesses(self) -> None:
+        """
+        Logins have to wait after fewer failures.
+        """
+        self.wantPasswords()
+        for _ in range(2):
+            self.come().feed(SASL_INIT, WRONG)
+        self.change(loginGuesses=2)
+        wire = self.come()
+        wire.feed(SASL_INIT, RIGHT)
+        self.assertEqual(len(wire.take()), 1)
+        self.advance(1)
+        self.assertEqual(len(wire.take()), 1)
 
     def test_openTimeout(self) -> None:
         """

@@ -679,7 +679,10 @@ class OpenTests(ServerTestCase):
         self.counted(wire, deadlinesMissed=1)
         self.assertEqual(
             self.logged(),
-            ["dropped tcp 192.0.2.1:54321: it did not open the connection within 10 s"],
+            [
+                "dropped tcp 192.0.2.1:54321: it did not open the connection within 10 s "
+                "(--open-timeout)"
+            ],
         )
 
     def test_timeoutIsTheFactorys(self) -> None:

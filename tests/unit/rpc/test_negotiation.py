@@ -318,10 +318,10 @@ class DeadlineTests(SynchronousTestCase):
         """
         limits = Limits(handshakeTimeout=2, loginTimeout=3, openTimeout=7)
         expected = {
-            Phase.CONNECTED: (2, "it did not complete the TLS handshake", 2),
-            Phase.AUTHENTICATING: (3, "it did not log in", 3),
-            Phase.READY: (7, "it did not open the connection", 7),
-            Phase.REJECTING: (7, "it did not open the connection", 7),
+            Phase.CONNECTED: (2, "it did not complete the TLS handshake", 2, "handshake-timeout"),
+            Phase.AUTHENTICATING: (3, "it did not log in", 3, "auth-timeout"),
+            Phase.READY: (7, "it did not open the connection", 7, "open-timeout"),
+            Phase.REJECTING: (7, "it did not open the connection", 7, "open-timeout"),
         }
         for phase in Phase:
             self.assertEqual(negotiationIn(phase).deadline(limits), expected.get(phase))
@@ -336,7 +336,7 @@ class DeadlineTests(SynchronousTestCase):
             negotiation.open(openPayload(), left)
             self.assertIsNone(negotiation.deadline(limits))
             negotiation.advance(Event.OPEN_FAILED)
-            expected = (left, "it did not open the connection", 7)
+            expected = (left, "it did not open the connection", 7, "open-timeout")
             self.assertEqual(negotiation.deadline(limits), expected)
 
 

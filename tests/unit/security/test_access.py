@@ -45,7 +45,7 @@ from kaproto.wire.message import PING, PONG, Message
 from kaproto.wire.programs import Procedure
 from kaproto.wire.sasl import packStart
 from tests.pki import Authority, Identity, distinguished
-from tests.support import OPEN, ClockTestCase, call, errorOf
+from tests.support import OPEN, ClockTestCase, Wire, call, errorOf
 
 ALICE = Login("alice", "sesame")
 DONE = Failure(ConnectionDone())
@@ -229,7 +229,7 @@ class TLSTests(AdmissionTestCase):
         self.accessControl.tlsAllowedDNs = ["*,CN=bob"]
         ends = self.connect(self.alice)
         self.failureResultOf(ends.opened, AuthenticationFailed)
-        self.refused(ends, "CN=alice', is not one of those")
+        self.refused(ends, "CN=alice', is not allowed")
 
     def test_password(self) -> None:
         """
@@ -461,7 +461,60 @@ class SASLTests(AdmissionTestCase):
         self.advance(0.2)
         self.assertTrue(wire.aborted)
         wire.lose()
-        self.assertIn("it did not log in within 60 s", self.logged(LogLevel.warn)[0])
+        self.assertIn(
+            "it did not log in within 60 s (--auth-timeout)", self.logged(LogLevel.warn)[0]
+        )
+
+    def guess(self, password: bytes) -> Wire[KeepAliveServerProtocol]:
+        """
+        Connect, where a password may be sent as it is, and send one after 3 s.
+        """
+        wire = self.accept(self.factory, UNIXAddress(None))
+        wire.ask(call(Procedure.AUTH_SASL_INIT))
+        self.advance(3)
+        data = packStart("PLAIN", b"\0alice\0" + password)
+        wire.feed(call(Procedure.AUTH_SASL_START, data))
+        return wire
+
+    def test_turn(self) -> None:
+        """
+        While a login waits for its turn, the client's time to log in does not run.  Afterwards it
+        has as much left as it had before.
+        """
+        self.factory.limits = Limits(loginGuesses=1, failureDelay=20, loginTimeout=10)
+        self.guess(b"wrong")
+        right, wrong = self.guess(b"sesame"), self.guess(b"wrong again")
+        self.advance(13.75)
+        self.assertEqual(right.take(), [])
+        self.advance(0.5)
+        self.assertEqual(len(right.take()), 1)
+        self.advance(19.75)
+        self.assertFalse(wrong.closing)
+        self.advance(7.25)
+        self.assertTrue(wrong.aborted)
+        wrong.lose()
+        self.assertIn("did not log in within 10 s (--auth-timeout)", self.logged()[-1])
+
+    def test_endsWhileWaiting(self) -> None:
+        """
+        A connection that ends while its login waits leaves nothing behind, whoever ends it.
+        """
+        self.factory.limits = Limits(loginGuesses=1, failureDelay=20)
+        for how in (Wire.lose, lambda wire: wire.protocol.abort(ConnectionClosed("enough"))):
+            self.guess(b"wrong").lose()
+            how(self.guess(b"sesame"))
+            self.factory.abort()
+
+    def test_stopsWhileWaiting(self) -> None:
+        """
+        A server that stops answers who is waiting, and closes.
+        """
+        self.factory.limits = Limits(loginGuesses=1)
+        self.guess(b"wrong")
+        wire = self.guess(b"sesame")
+        self.factory.drain()
+        self.advance(4)
+        self.assertTrue(wire.closing)
 
     def test_openingTakesItsOwnTime(self) -> None:
         """

@@ -10,6 +10,7 @@ from unittest import mock
 
 from hypothesis import given
 from hypothesis import strategies as st
+from scramp import ScramClient
 from twisted.cred.checkers import AllowAnonymousAccess, InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.credentials import IUsernamePassword
 from twisted.internet.defer import Deferred
@@ -22,6 +23,7 @@ from kaproto.errors import AuthenticationFailed, RemoteError
 from kaproto.limits import Limits
 from kaproto.peer import Peer
 from kaproto.security.admission import AccessControl, Authentication, PendingClients, mechanismsFor
+from kaproto.security.loginqueue import LoginQueue
 from kaproto.security.saslserver import Plain, makePortal
 from kaproto.security.scram import IScramCredentials, ScramSHA256
 from kaproto.security.tls import TLSIdentity
@@ -109,7 +111,7 @@ class AdmittanceTests(SynchronousTestCase):
         for dn in ("CN=bob", "C=GB,CN=alice"):
             self.assertIsNone(judge(TLSIdentity(dn, "00", None)))
         for dn in ("CN=alice", "CN=bobby"):
-            self.assertIn(f"{dn!r}, is not one", str(judge(TLSIdentity(dn, "00", None))))
+            self.assertIn(f"{dn!r}, is not allowed", str(judge(TLSIdentity(dn, "00", None))))
         self.assertIn("no certificate", str(judge(TLSIdentity(None, None, None))))
 
     def test_noPatterns(self) -> None:
@@ -130,6 +132,7 @@ class FakeCandidate:
         self.user: str | None = None
         self.failures = 0
         self.reason: Exception | None = None
+        self.deadline: float | None = 60.0
 
     def authenticated(self, user: str) -> None:
         """
@@ -142,6 +145,21 @@ class FakeCandidate:
         Count.
         """
         self.failures += 1
+
+    def holdDeadline(self) -> float:
+        """
+        Stop the clock.
+        """
+        assert self.deadline is not None
+        left, self.deadline = self.deadline, None
+        return left
+
+    def resumeDeadline(self, left: float) -> None:
+        """
+        Let it run again.
+        """
+        assert self.deadline is None
+        self.deadline = left
 
     def endSoon(self, reason: Exception) -> None:
         """
@@ -163,8 +181,14 @@ class AuthenticationTests(SynchronousTestCase):
         self.candidate = FakeCandidate()
         self.checker = InMemoryUsernamePasswordDatabaseDontUse(alice=b"sesame")
         portal = makePortal([self.checker])
-        limits = Limits(loginTries=2, failureDelay=1.5)
-        self.authentication = Authentication(self.candidate, portal, lambda: limits, self.clock)
+        limits = Limits(loginTries=2, loginGuesses=4, failureDelay=1.5)
+        self.queue = LoginQueue(self.clock, lambda: limits)
+
+        def come() -> Authentication:
+            return Authentication(self.candidate, portal, lambda: limits, self.clock, self.queue)
+
+        self.come = come
+        self.authentication = come()
 
     def init(self) -> Deferred[bytes]:
         """
@@ -321,6 +345,133 @@ class AuthenticationTests(SynchronousTestCase):
         self.assertEqual(events, [])
         self.assertEqual(self.candidate.failures, 0)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def guess(self, user: str = "alice") -> None:
+        """
+        Have others at the same network fail four times, without waiting for the answer.
+        """
+        for _ in range(4):
+            other = self.come()
+            Deferred.fromCoroutine(other.init(b""))
+            Deferred.fromCoroutine(
+                other.start(packStart("PLAIN", f"\0{user}\0hushhush".encode()))
+            ).addErrback(lambda failure: failure.trap(RemoteError) and None)
+
+    def test_turn(self) -> None:
+        """
+        After many failures at the network a login waits for its turn.  Meanwhile the client's
+        deadline does not run.
+        """
+        for mechanism in ("PLAIN", "SCRAM-SHA-256"):
+            self.setUp()
+            client = ScramClient(["SCRAM-SHA-256"], "alice", "sesame")
+            first = client.get_client_first().encode()
+            self.guess("bob")
+            self.init()
+            result = self.start(mechanism, b"\0alice\0sesame" if mechanism == "PLAIN" else first)
+            self.assertNoResult(result)
+            self.assertIsNone(self.candidate.deadline)
+            self.clock.advance(1.5)
+            answer = unpackResult(self.successResultOf(result))
+            self.assertEqual(self.candidate.deadline, 60)
+            if mechanism == "SCRAM-SHA-256":
+                assert answer.data is not None
+                client.set_server_first(answer.data.decode())
+                self.successResultOf(self.step(client.get_client_final().encode()))
+            self.assertEqual(self.candidate.user, "alice")
+
+    def test_known(self) -> None:
+        """
+        A user who has logged in from there before does not wait.
+        """
+        self.init()
+        self.successResultOf(self.start("PLAIN", b"\0alice\0sesame"))
+        self.guess("bob")
+        self.authentication = self.come()
+        self.init()
+        self.successResultOf(self.start("PLAIN", b"\0alice\0sesame"))
+
+    def test_turnAndFailure(self) -> None:
+        """
+        A failure is answered as long after its turn as it would be otherwise after it was sent.
+        """
+        self.guess("bob")
+        self.init()
+        result = self.start("PLAIN", b"\0alice\0hushhush")
+        self.clock.advance(1.5)
+        self.assertRefusedLater(result)
+
+    def test_goneWhileWaiting(self) -> None:
+        """
+        Who leaves while it waits leaves nothing behind.
+        """
+        self.guess("bob")
+        self.init()
+        result = self.start("PLAIN", b"\0alice\0sesame")
+        self.authentication.abandon()
+        result.cancel()
+        self.failureResultOf(result)
+        self.assertEqual(self.candidate.deadline, 60)
+        self.clock.advance(1.5)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertIsNone(self.candidate.user)
+
+    def test_impatientWhileWaiting(self) -> None:
+        """
+        Who sends something else while it waits loses its turn, and one try.
+        """
+        self.guess("bob")
+        self.init()
+        result = self.start("PLAIN", b"\0alice\0sesame")
+        again = self.init()
+        self.assertEqual(self.candidate.deadline, 60)
+        for each in (result, again):
+            self.clock.advance(1.5)
+            self.failureResultOf(each, RemoteError)
+        self.assertIsNone(self.candidate.user)
+        self.assertIsNone(self.candidate.reason)
+
+    def test_leavingIsAFailure(self) -> None:
+        """
+        Who goes away before it is known whether the password was right has guessed.
+        """
+        for _ in range(4):
+            self.slowChecker()
+            self.authentication = self.come()
+            self.init()
+            result = self.start("PLAIN", b"\0bob\0hushhush")
+            result.cancel()
+            self.failureResultOf(result)
+        self.authentication = self.come()
+        self.init()
+        self.assertNoResult(self.start("PLAIN", b"\0alice\0sesame"))
+        self.assertIsNone(self.candidate.deadline)
+
+    def test_unprovenIsAFailure(self) -> None:
+        """
+        So has who begins SCRAM and does not go on.
+        """
+        for number in range(5):
+            self.authentication = self.come()
+            self.init()
+            client = ScramClient(["SCRAM-SHA-256"], f"user {number}", "sesame")
+            result = self.start("SCRAM-SHA-256", client.get_client_first().encode())
+            if number < 4:
+                self.successResultOf(result)
+                self.authentication.abandon()
+        self.assertNoResult(result)
+
+    def test_brokenCheckerIsNoFailure(self) -> None:
+        """
+        A broken checker is not the client's fault.
+        """
+        for _ in range(5):
+            self.slowChecker().errback(ZeroDivisionError())
+            self.authentication = self.come()
+            self.init()
+            result = self.start("PLAIN", b"\0alice\0sesame")
+            self.assertRefusedLater(result)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 5)
 
 
 class ArrivalsTests(SynchronousTestCase):

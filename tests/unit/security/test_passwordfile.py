@@ -14,8 +14,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kaproto.security import scram
 from kaproto.security.passwordfile import PasswordFile
-from kaproto.security.saslserver import Mechanism, Plain, SASLFailed, makePortal
+from kaproto.security.saslserver import Mechanism, OpenGate, Plain, SASLFailed, makePortal
 from kaproto.security.scram import ScramSHA256
+
+atOnce = OpenGate().enter
 
 FOREIGN = (
     "$apr1$Wx6bZ3bI$Q1Hp0qT3WbDaJ4eG0vO7d1",
@@ -61,8 +63,8 @@ class PasswordFileTests(SynchronousTestCase):
         @return: who it is to PLAIN, and to SCRAM.
         """
         portal = makePortal([PasswordFile(self.path)])
-        plain = self.say(Plain(portal), f"\0{user}\0{password}".encode())
-        mechanism = ScramSHA256(portal)
+        plain = self.say(Plain(portal, atOnce), f"\0{user}\0{password}".encode())
+        mechanism = ScramSHA256(portal, atOnce)
         client = ScramClient(["SCRAM-SHA-256"], user, password)
         first = self.say(mechanism, client.get_client_first().encode())
         client.set_server_first(first.data.decode())

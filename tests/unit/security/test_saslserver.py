@@ -20,9 +20,11 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from kaproto.security.saslserver import (
+    Admit,
     Answer,
     IUser,
     Mechanism,
+    OpenGate,
     Plain,
     Realm,
     SASLFailed,
@@ -38,6 +40,9 @@ def users() -> InMemoryUsernamePasswordDatabaseDontUse:
     A checker that knows Alice.
     """
     return InMemoryUsernamePasswordDatabaseDontUse(alice=b"sesame")
+
+
+atOnce = OpenGate().enter
 
 
 class PortalTests(SynchronousTestCase):
@@ -85,7 +90,7 @@ class PlainTests(SynchronousTestCase):
         """
         Begin.
         """
-        self.plain = Plain(makePortal([users()]))
+        self.plain = Plain(makePortal([users()]), atOnce)
 
     def respond(self, data: bytes | None) -> Answer:
         """
@@ -226,7 +231,7 @@ class ServerTests(SynchronousTestCase):
         self.made: list[Scripted] = []
         self.server = SASLServer(makePortal([users()]), {"SCRIPTED": self.make, "PLAIN": Plain})
 
-    def make(self, portal: Portal) -> Mechanism:
+    def make(self, portal: Portal, admit: Admit) -> Mechanism:
         """
         Make a mechanism.
         """
@@ -370,11 +375,11 @@ class ServerTests(SynchronousTestCase):
         """
         When the client is gone, the mechanism is told, once.
         """
-        self.server.abandon()
         self.begin()
         self.server.abandon()
         self.server.abandon()
         self.assertEqual(self.made[0].abandoned, 1)
+        self.assertRaises(SASLFailed, self.server.init)
 
 
 class SecretsTests(SynchronousTestCase):
@@ -396,7 +401,7 @@ class SecretsTests(SynchronousTestCase):
                 seen.append(credentials)
                 return super().requestAvatarId(credentials)  # type: ignore[no-untyped-call]
 
-        plain = Plain(makePortal([Checker(alice=b"sesame")]))
+        plain = Plain(makePortal([Checker(alice=b"sesame")]), atOnce)
         answer = self.successResultOf(Deferred.fromCoroutine(plain.respond(b"\0alice\0sesame")))
         self.assertEqual(answer.user, "alice")
         self.assertTrue(IUsernamePassword.providedBy(seen[0]))

@@ -4,6 +4,7 @@ Tests for L{kaproto.security.scram}.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from hypothesis import given, settings
@@ -16,11 +17,12 @@ from twisted.cred.checkers import (
 )
 from twisted.cred.credentials import IUsernameHashedPassword
 from twisted.cred.error import UnauthorizedLogin
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from kaproto.security.saslserver import Answer, SASLFailed, makePortal
+from kaproto.security import scram
+from kaproto.security.saslserver import Answer, OpenGate, SASLFailed, makePortal
 from kaproto.security.scram import (
     ITERATIONS,
     IScramCredentials,
@@ -28,6 +30,8 @@ from kaproto.security.scram import (
     ScramSHA256,
     Shape,
 )
+
+atOnce = OpenGate().enter
 
 EXAMPLE = (
     "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$"
@@ -172,7 +176,7 @@ class MechanismTests(SynchronousTestCase):
         """
         Begin.
         """
-        return ScramSHA256(makePortal([self.checker]))
+        return ScramSHA256(makePortal([self.checker]), atOnce)
 
     def respond(self, mechanism: ScramSHA256, message: str | bytes | None) -> Answer:
         """
@@ -269,6 +273,112 @@ class MechanismTests(SynchronousTestCase):
             del hashed[:]
             self.challenge(user)
             self.assertEqual(len(hashed), 1, user)
+
+    def test_hostileNames(self) -> None:
+        """
+        Names that no user can have, and messages that are too long, are refused before the checker
+        is asked, in words whose length the client does not choose.
+        """
+        self.checker = Scripted(None)
+        for message in (
+            "n,,n=" + "\ufdfa" * 85 + ",r=x",
+            "n,,n=" + "a" * 256 + ",r=x",
+            "n,,n=a\u0007,r=x",
+            "n,,n=\u00ad,r=x",
+            "n,,n=alice,r=" + "x" * 3000,
+            "n" * 16000,
+        ):
+            error = self.refusal(self.mechanism(), message)
+            self.assertLess(len(str(error)), 120)
+            self.assertIsNone(error.user)
+
+    def test_escapes(self) -> None:
+        """
+        A name may have the characters that SCRAM escapes.
+        """
+        name = "=2C,=3D,="
+        database: Any = self.checker
+        database.addUser(name.encode(), b"sesame")
+        mechanism, client, _first = self.challenge(name)
+        answer = self.respond(mechanism, client.get_client_final())
+        self.assertEqual(answer.user, name)
+
+    def later(self) -> list[Callable[[], None]]:
+        """
+        Have passwords hashed only when the test says so, as in a thread.
+
+        @return: what does it.
+        """
+        jobs: list[Callable[[], None]] = []
+
+        def hashLater(function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+            result: Deferred[Any] = Deferred()
+
+            def work() -> None:
+                if not result.called:
+                    maybeDeferred(function, *arguments).chainDeferred(result)
+
+            jobs.append(work)
+            return result
+
+        self.patch(scram, "offReactor", hashLater)
+        return jobs
+
+    def start(self, user: str) -> tuple[ScramSHA256, ScramClient, Deferred[Answer]]:
+        """
+        Send the client's first message.
+        """
+        mechanism = self.mechanism()
+        client = ScramClient(["SCRAM-SHA-256"], user, "sesame")
+        first = client.get_client_first().encode()
+        return mechanism, client, Deferred.fromCoroutine(mechanism.respond(first))
+
+    def test_hashedLater(self) -> None:
+        """
+        The client is challenged once the password is hashed, whether there is such a user or not.
+        """
+        for user in ("alice", "bob"):
+            jobs = self.later()
+            mechanism, client, result = self.start(user)
+            self.assertNoResult(result)
+            self.assertEqual(len(jobs), 1)
+            jobs[0]()
+            answer = self.successResultOf(result)
+            assert answer.data is not None
+            client.set_server_first(answer.data.decode())
+            final = client.get_client_final()
+            if user == "alice":
+                self.assertEqual(self.respond(mechanism, final).user, "alice")
+            else:
+                self.refusal(mechanism, final)
+            mechanism.abandon()
+
+    def test_goneWhileHashing(self) -> None:
+        """
+        If the client leaves before that, nothing is hashed and nothing is logged.
+        """
+        for user in ("alice", "bob"):
+            jobs = self.later()
+            mechanism, _client, result = self.start(user)
+            result.cancel()
+            mechanism.abandon()
+            self.failureResultOf(result, CancelledError)
+            jobs[0]()
+
+    def test_hashingFails(self) -> None:
+        """
+        If a password cannot be hashed, the client is challenged all the same, and the log says so.
+        """
+        hashed = [ZeroDivisionError(), ScramKeys.fromText(EXAMPLE)]
+
+        def hashOnce(function: object, *arguments: object) -> Deferred[Any]:
+            result = hashed.pop(0)
+            return fail(result) if isinstance(result, Exception) else succeed(result)
+
+        self.patch(scram, "offReactor", hashOnce)
+        mechanism, client, _first = self.challenge()
+        self.refusal(mechanism, client.get_client_final())
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_abandoned(self) -> None:
         """

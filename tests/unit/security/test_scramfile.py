@@ -1,5 +1,5 @@
 """
-Tests for L{kaproto.security.scramfile} and L{kaproto.security.authplugin}.
+Tests for L{kaproto.security.scramfile}.
 """
 
 from __future__ import annotations
@@ -13,17 +13,16 @@ from typing import Any
 from unittest import mock
 
 from scramp import ScramClient
-from twisted.cred.strcred import ICheckerFactory, makeChecker
 from twisted.internet.defer import Deferred
-from twisted.plugin import getPlugins
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import directlyProvides
 
 from kaproto.security import scramfile
-from kaproto.security.authplugin import ScramFileFactory
-from kaproto.security.saslserver import Plain, SASLFailed, makePortal
+from kaproto.security.saslserver import OpenGate, Plain, SASLFailed, makePortal
 from kaproto.security.scram import IScramCredentials, ScramKeys, ScramSHA256
 from kaproto.security.scramfile import ScramFile, main
+
+atOnce = OpenGate().enter
 
 ALICE = ScramKeys.fromPassword("sesame")
 
@@ -52,7 +51,7 @@ class ScramFileTests(SynchronousTestCase):
 
         @return: as whom.
         """
-        mechanism = Plain(makePortal([ScramFile(self.path)]))
+        mechanism = Plain(makePortal([ScramFile(self.path)]), atOnce)
         message = f"\0{user}\0{password}".encode()
         result: list[Any] = []
         Deferred.fromCoroutine(mechanism.respond(message)).addBoth(result.append)
@@ -67,7 +66,7 @@ class ScramFileTests(SynchronousTestCase):
 
         @return: as whom, and salt and iterations.
         """
-        mechanism = ScramSHA256(makePortal([ScramFile(self.path)]))
+        mechanism = ScramSHA256(makePortal([ScramFile(self.path)]), atOnce)
         client = ScramClient(["SCRAM-SHA-256"], user, password)
 
         def respond(message: str) -> Any:
@@ -218,37 +217,3 @@ class MainTests(SynchronousTestCase):
         runpy.run_path(str(scramfile.__file__), run_name="__main__")
         self.assertTrue(output.getvalue().startswith("alice:SCRAM-SHA-256$4096:"))
         self.assertTrue(output.getvalue().endswith("\n"))
-
-
-class FactoryTests(SynchronousTestCase):
-    """
-    Tests for C{--auth=scram:FILE}.
-    """
-
-    def test_installed(self) -> None:
-        """
-        Twisted finds it.
-        """
-        path = Path(self.mktemp())
-        path.write_text(f"alice:{ALICE.toText()}\n")
-        checker = makeChecker(f"scram:{path}")
-        self.assertIsInstance(checker, ScramFile)
-        factories: list[object] = list(getPlugins(ICheckerFactory))
-        self.assertTrue(any(isinstance(factory, ScramFileFactory) for factory in factories))
-
-    def test_noFile(self) -> None:
-        """
-        It takes a file.
-        """
-        with self.assertRaisesRegex(ValueError, "takes the path of a file"):
-            ScramFileFactory().generateChecker("")
-
-    def test_notInstalled(self) -> None:
-        """
-        It says what to install when scramp is not there.
-        """
-        with (
-            mock.patch.dict(sys.modules, {"kaproto.security.scramfile": None}),
-            self.assertRaisesRegex(ValueError, r"pip install 'kaproto\[scram\]'"),
-        ):
-            ScramFileFactory().generateChecker("x")

@@ -111,7 +111,7 @@ class SASLTests(SynchronousTestCase):
         """
         A count above the most that libvirt allows is refused, whatever follows.
         """
-        with self.assertRaisesRegex(XDRError, "65537 elements"):
+        with self.assertRaisesRegex(XDRError, "65537 bytes of SASL data"):
             unpackStep(struct.pack(">iI", 0, SASL_DATA_MAX + 1))
 
     @given(st.binary(max_size=40))

@@ -1,0 +1,77 @@
+"""
+Tests for L{kaproto.security.authplugin}.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from unittest import mock
+
+from twisted.cred import strcred
+from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
+from twisted.cred.strcred import ICheckerFactory, InvalidAuthType
+from twisted.plugin import getPlugins
+from twisted.trial.unittest import SynchronousTestCase
+
+from kaproto.security.authplugin import ScramFileFactory, makeChecker
+from kaproto.security.passwordfile import PasswordFile
+from kaproto.security.scram import ScramKeys
+from kaproto.security.scramfile import ScramFile
+
+
+class MakeCheckerTests(SynchronousTestCase):
+    """
+    Tests for L{makeChecker}.
+    """
+
+    def test_file(self) -> None:
+        """
+        C{file:} is kaproto's own, not Twisted's.
+        """
+        path = Path(self.mktemp())
+        path.write_text("alice:sesame\n")
+        self.assertIsInstance(makeChecker(f"file:{path}"), PasswordFile)
+
+    def test_others(self) -> None:
+        """
+        All others are Twisted's, or plugins.
+        """
+        checker = makeChecker("memory:alice:sesame")
+        self.assertIsInstance(checker, InMemoryUsernamePasswordDatabaseDontUse)
+        self.assertRaises(InvalidAuthType, makeChecker, "nosuch:x")
+
+    def test_noFile(self) -> None:
+        """
+        A file is wanted.
+        """
+        for kind in ("file", "scram"):
+            for description in (kind, f"{kind}:"):
+                with self.assertRaisesRegex(ValueError, "takes the path of a file"):
+                    makeChecker(description)
+
+
+class ScramFileFactoryTests(SynchronousTestCase):
+    """
+    Tests for C{--auth=scram:FILE}.
+    """
+
+    def test_installed(self) -> None:
+        """
+        Twisted finds it.
+        """
+        path = Path(self.mktemp())
+        path.write_text(f"alice:{ScramKeys.fromPassword('sesame').toText()}\n")
+        self.assertIsInstance(strcred.makeChecker(f"scram:{path}"), ScramFile)
+        factories: list[object] = list(getPlugins(ICheckerFactory))
+        self.assertTrue(any(isinstance(factory, ScramFileFactory) for factory in factories))
+
+    def test_notInstalled(self) -> None:
+        """
+        It says what to install when scramp is not there.
+        """
+        with (
+            mock.patch.dict(sys.modules, {"kaproto.security.scramfile": None}),
+            self.assertRaisesRegex(ValueError, r"pip install 'kaproto\[scram\]'"),
+        ):
+            ScramFileFactory().generateChecker("x")

@@ -1,0 +1,506 @@
+"""
+Tests for L{kaproto.security.guessing}.
+"""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+from twisted.trial.unittest import SynchronousTestCase
+
+from kaproto.security import guessing
+from kaproto.security.guessing import KNOWN_FOR, QUEUE, WINDOW, Attempt, GuessLimit
+
+HERE = "192.0.2.1"
+THERE = "2001:db8::/64"
+
+
+class GuessLimitTests(SynchronousTestCase):
+    """
+    Tests for L{GuessLimit}, with ten guesses a minute and a second between two turns.
+    """
+
+    def setUp(self) -> None:
+        """
+        Begin at some time.
+        """
+        self.limit = GuessLimit()
+        self.now = 1000.0
+
+    def enter(self, network: str = HERE, user: str = "alice") -> Attempt:
+        """
+        Want to log in.
+        """
+        return self.limit.enter(network, user, self.now)
+
+    def failAs(self, network: str = HERE, user: str = "alice", times: int = 1) -> None:
+        """
+        Fail to log in, without having to wait.
+        """
+        for _ in range(times):
+            attempt = self.enter(network, user)
+            self.assertTrue(attempt.granted)
+            self.limit.failed(attempt, self.now)
+
+    def succeed(self, network: str = HERE, user: str = "alice") -> None:
+        """
+        Log in, without having to wait.
+        """
+        attempt = self.enter(network, user)
+        self.assertTrue(attempt.granted)
+        self.limit.succeeded(attempt, self.now)
+
+    def later(self, seconds: float) -> list[Attempt]:
+        """
+        Let time go by, and fail every login whose turn comes.
+
+        @return: those.
+        """
+        until = self.now + seconds
+        granted = []
+        while (due := self.limit.nextTurn) is not None and due <= until:
+            self.now = max(self.now, due)
+            for attempt in self.limit.turns(self.now):
+                granted.append(attempt)
+                self.limit.failed(attempt, self.now)
+        self.now = until
+        return granted
+
+    def attack(self, network: str = HERE, times: int = 10) -> None:
+        """
+        Fail with a different user name each time.
+        """
+        for number in range(times):
+            self.failAs(network, f"guess {number}")
+
+    def test_few(self) -> None:
+        """
+        Up to ten failures within a minute nobody waits.
+        """
+        for _ in range(100):
+            self.attack(times=10)
+            self.later(WINDOW)
+        self.assertIsNone(self.limit.nextTurn)
+
+    def test_network(self) -> None:
+        """
+        The eleventh login waits until a second has passed since the tenth, the twelfth another.
+        """
+        self.attack()
+        self.later(0.25)
+        waiting = [self.enter(user="alice"), self.enter(user="bob")]
+        self.assertEqual([each.granted for each in waiting], [False, False])
+        self.assertEqual(self.later(0.74), [])
+        self.assertEqual(self.later(0.02), waiting[:1])
+        self.assertEqual(self.later(0.98), [])
+        self.assertEqual(self.later(0.02), waiting[1:])
+
+    def test_nobodyElse(self) -> None:
+        """
+        Those at other networks do not wait.
+        """
+        self.attack(times=10)
+        self.assertTrue(self.enter(THERE).granted)
+
+    def test_window(self) -> None:
+        """
+        A minute after the failures nobody waits any more.
+        """
+        self.attack()
+        self.later(59.9)
+        self.assertFalse(self.enter().granted)
+        self.setUp()
+        self.attack()
+        self.later(WINDOW)
+        self.succeed()
+
+    def test_name(self) -> None:
+        """
+        When a name is guessed from many networks, those wait for it who come from elsewhere than
+        the user does; other users do not.
+        """
+        self.succeed(HERE, "alice")
+        for number in range(10):
+            self.failAs(f"198.51.100.{number}", "alice")
+        self.assertFalse(self.enter("203.0.113.1", "alice").granted)
+        self.succeed("203.0.113.1", "bob")
+        for _ in range(100):
+            self.succeed(HERE, "alice")
+
+    def test_known(self) -> None:
+        """
+        Who has logged in from a network within a day does not wait for others there.
+        """
+        self.succeed(user="bob")
+        self.later(KNOWN_FOR)
+        self.attack()
+        self.succeed(user="bob")
+        self.later(KNOWN_FOR + 1)
+        self.attack()
+        self.assertFalse(self.enter(user="bob").granted)
+
+    def test_knownAndGuessed(self) -> None:
+        """
+        Nor, to speak of, for others who guess that user's own password there: the queue of a known
+        pair is a hundred times as fast.
+        """
+        self.succeed(user="bob")
+        self.failAs(user="bob", times=10)
+        crowd = [self.enter(user="bob") for _ in range(50)]
+        self.assertEqual(self.later(0.51), crowd)
+        crowd = [self.enter(user="bob") for _ in range(1000)]
+        self.assertEqual(self.later(1.01), crowd)
+
+    def test_successesAreFree(self) -> None:
+        """
+        Successes do not count, and take no failure back.
+        """
+        self.attack(times=9)
+        for number in range(50):
+            self.succeed(user=f"user {number}")
+        self.failAs()
+        self.assertFalse(self.enter(user="carol").granted)
+        self.succeed(user="user 1")
+        self.assertFalse(self.enter(user="dave").granted)
+
+    def test_undecided(self) -> None:
+        """
+        Logins that are being checked count until they have succeeded, so that a crowd that comes
+        at once is no way round the limit.  Each that succeeds makes room for another.
+        """
+        crowd = [self.enter(user=f"user {number}") for number in range(30)]
+        self.assertEqual([each.granted for each in crowd], [True] * 10 + [False] * 20)
+        self.assertEqual(self.later(100), [])
+        for each in crowd[:5]:
+            self.limit.succeeded(each, self.now)
+        self.assertEqual(self.limit.turns(self.now), crowd[10:15])
+        self.assertEqual([held for each in crowd for held in each.held], [])
+
+    def test_oneAfterAnother(self) -> None:
+        """
+        The next turn comes after the server has replied to the one before, but does not wait for
+        the client to go on.
+        """
+        self.attack()
+        first, second = self.enter(user="a"), self.enter(user="b")
+        self.now += 1
+        self.assertEqual(self.limit.turns(self.now), [first])
+        self.now += 50
+        self.assertEqual(self.limit.turns(self.now), [])
+        self.limit.answered(first, self.now)
+        self.limit.answered(first, self.now)
+        self.assertEqual(self.limit.turns(self.now), [second])
+
+    def test_strangersDoNotWaitForKnown(self) -> None:
+        """
+        A known user who is being checked does not hold up the queue of the network.
+        """
+        self.succeed(user="bob")
+        self.attack()
+        known, stranger = self.enter(user="bob"), self.enter(user="carol")
+        self.assertTrue(known.granted)
+        self.assertEqual(self.later(1), [stranger])
+
+    def test_both(self) -> None:
+        """
+        Who has to wait in the queue of the network and in that of the name waits in both at once.
+        """
+        for number in range(10):
+            self.failAs(f"198.51.100.{number}", "alice")
+        self.attack()
+        front = [self.enter(THERE, "alice") for _ in range(3)]
+        attempt = self.enter(HERE, "alice")
+        self.assertEqual(self.later(3.5), front)
+        self.assertEqual(self.later(1), [attempt])
+
+    def test_endsOnce(self) -> None:
+        """
+        What is said of a login after its end is of no account.
+        """
+        attempt = self.enter()
+        self.limit.failed(attempt, self.now)
+        self.limit.succeeded(attempt, self.now)
+        self.limit.failed(attempt, self.now)
+        self.attack(times=9)
+        self.assertFalse(self.enter().granted)
+
+    def test_left(self) -> None:
+        """
+        Who leaves a queue makes room, and has not failed.
+        """
+        self.attack()
+        crowd = [self.enter(user="a") for _ in range(50)]
+        self.later(0.5)
+        for each in crowd[:-1]:
+            self.limit.failed(each, self.now)
+        self.assertEqual(self.later(0.51), crowd[-1:])
+        self.assertIsNone(self.limit.nextTurn)
+        self.later(WINDOW - 1)
+        self.attack(times=9)
+
+    def test_forgotten(self) -> None:
+        """
+        A login that the server could not check has not failed.
+        """
+        for _ in range(100):
+            self.limit.forget(self.enter(), self.now)
+        self.succeed()
+
+    def test_longest(self) -> None:
+        """
+        However many come, nobody waits longer than a hundred turns.
+        """
+        for size in (100, 101, 350, 1000):
+            self.setUp()
+            self.attack()
+            first = self.now
+            crowd = [self.enter(user="a") for _ in range(size)]
+            self.later(QUEUE * 0.9)
+            more = [self.enter(user="b") for _ in range(10)]
+            self.assertEqual(self.later(first + QUEUE - self.now + 0.01)[-1:], crowd[-1:])
+            self.later(QUEUE)
+            self.assertTrue(all(each.granted for each in crowd + more))
+
+    def test_faster(self) -> None:
+        """
+        A queue that is too long for that is faster from the beginning, not all at once at the end.
+        """
+        self.attack()
+        for _ in range(1000):
+            self.enter(user="a")
+        for _ in range(9):
+            self.assertIn(len(self.later(10)), range(90, 111))
+
+    def test_held(self) -> None:
+        """
+        The first login in a minute that waits says what for.
+        """
+        self.attack()
+        self.assertEqual(self.enter(user="a").held, [f"network {HERE}"])
+        self.assertEqual(self.enter(user="b").held, [])
+        self.later(30)
+        self.assertEqual(self.enter(user="c").held, [])
+        self.later(WINDOW)
+        self.attack()
+        self.assertEqual(self.enter(user="d").held, [f"network {HERE}"])
+        self.later(1)
+        for number in range(10):
+            self.failAs(f"198.51.100.{number}", "bob")
+        self.assertEqual(self.enter(THERE, "bob").held, ["user 'bob'"])
+
+    def test_noDelay(self) -> None:
+        """
+        With a delay of 0 logins are checked one after another, as fast as that goes.
+        """
+        self.limit.delay = 0
+        self.attack()
+        crowd = [self.enter(user="a") for _ in range(3)]
+        self.assertEqual(self.later(0), crowd)
+
+    def test_tables(self) -> None:
+        """
+        The tables keep to their size; the network that failed longest ago is forgotten first.
+        """
+        self.patch(guessing, "TABLE_MAX", 5)
+        for number in range(6):
+            self.attack(f"198.51.100.{number}")
+            self.now += 1
+        self.assertTrue(self.enter("198.51.100.0", "a").granted)
+        self.assertFalse(self.enter("198.51.100.5", "a").granted)
+        self.assertFalse(self.enter("198.51.100.1", "a").granted)
+        for number in range(20):
+            self.succeed(f"203.0.113.{number}")
+            self.failAs(f"203.0.113.{number}", f"user {number}", times=2)
+        for table in (self.limit._networks, self.limit._names, self.limit._pairs):
+            self.assertEqual(len(table), 5)
+        self.assertLessEqual(len(self.limit._once._failed), 5)
+
+    def test_forgottenWhileWaiting(self) -> None:
+        """
+        Who waits in the queue of a network that is forgotten meanwhile gets its turn all the same.
+        """
+        self.patch(guessing, "TABLE_MAX", 2)
+        self.attack()
+        crowd = [self.enter(user="a") for _ in range(3)]
+        for number in range(3):
+            self.failAs(f"198.51.100.{number}")
+        self.assertNotIn(HERE, self.limit._networks)
+        self.assertEqual(self.later(3.01), crowd)
+
+    def test_namesThatFailOnce(self) -> None:
+        """
+        Of names that fail once nothing is kept but a keyed hash, so made-up ones push no other out
+        of the table.
+        """
+        self.attack("198.51.100.1", 4)
+        self.assertEqual(len(self.limit._names), 0)
+        kept = repr(self.limit._once._failed)
+        self.assertNotIn("guess", kept)
+        self.assertNotEqual(kept, repr(GuessLimit()._once._failed))
+        self.failAs("198.51.100.2", "guess 1")
+        self.assertEqual(list(self.limit._names), ["guess 1"])
+        self.later(WINDOW)
+        self.failAs("198.51.100.2", "guess 2")
+        self.assertEqual(list(self.limit._names), ["guess 1"])
+
+    def test_nothingIsKept(self) -> None:
+        """
+        Nothing is kept of those who log in at once but that they did.
+        """
+        for number in range(100):
+            self.succeed(f"198.51.100.{number}", f"user {number}")
+        self.assertEqual((len(self.limit._networks), len(self.limit._names)), (0, 0))
+        self.assertEqual(len(self.limit._pairs), 100)
+
+
+NETWORKS = st.sampled_from(["a", "b", "c"])
+USERS = st.sampled_from(["alice", "bob", "carol", "dave"])
+GUESSES = 3
+
+
+class GuessMachine(RuleBasedStateMachine):
+    """
+    Clients come, wait, fail, succeed and leave in any order.
+    """
+
+    attempts = Bundle("attempts")
+
+    @initialize()
+    def begin(self) -> None:
+        """
+        Nobody has come yet.
+        """
+        self.limit = GuessLimit(GUESSES, 1.0)
+        self.now = 0.0
+        self.open: list[Attempt] = []
+        self.failures: list[tuple[str, str, float]] = []
+        self.logins: dict[tuple[str, str], float] = {}
+        self.lastGranted = dict.fromkeys("abc", float("-inf"))
+
+    def suspicions(self, network: str, user: str | None = None) -> int:
+        """
+        @return: how many logins from a network, as a user, have failed or may fail.
+        """
+        failed = sum(
+            where == network and user in (None, who) and self.now - at < WINDOW
+            for where, who, at in self.failures
+        )
+        return failed + sum(
+            each.network == network and user in (None, each.user) and each.granted
+            for each in self.open
+        )
+
+    @rule(target=attempts, network=NETWORKS, user=USERS)
+    def enter(self, network: str, user: str) -> Attempt:
+        """
+        A client wants to log in.
+        """
+        before, own = self.suspicions(network), self.suspicions(network, user)
+        names = sum(who == user for _where, who, _at in self.failures)
+        known = self.logins.get((network, user), float("-inf")) >= self.now - KNOWN_FOR
+        waits = [each for each in self.open if each.network == network and not each.granted]
+        attempt = self.limit.enter(network, user, self.now)
+        if known and own < GUESSES and not any(each.user == user for each in waits):
+            assert attempt.granted, "a known pair waits for others"
+        if not known and before >= GUESSES:
+            assert not attempt.granted, "one guess too many"
+        if before < GUESSES and names < 2 and not waits:
+            assert attempt.granted, "it waits for nothing"
+        self.open.append(attempt)
+        if attempt.granted and not known:
+            self.lastGranted[network] = self.now
+        return attempt
+
+    @rule(seconds=st.sampled_from([0.001, 0.3, 1.0, 7.0, 59.0, KNOWN_FOR]))
+    def wait(self, seconds: float) -> None:
+        """
+        Time goes by, and the server replies to everybody at once.
+        """
+        until = self.now + seconds
+        for each in self.open:
+            self.limit.answered(each, self.now)
+        while (due := self.limit.nextTurn) is not None and due <= until:
+            assert due >= self.now
+            self.now = due
+            granted = self.limit.turns(due)
+            while granted:
+                self.granted(granted.pop(), granted)
+        self.now = until
+
+    def granted(self, attempt: Attempt, before: list[Attempt]) -> None:
+        """
+        A login has had its turn: see whether that was right, and reply.
+
+        @param before: those whose turn was at the same time, just before.
+        """
+        network = attempt.network
+        self.limit.answered(attempt, self.now)
+        if (network, attempt.user) in self.logins:
+            return
+        last, self.lastGranted[network] = self.lastGranted[network], self.now
+        # It counts itself.  A name may hold logins back until they have no distance any more.
+        if (
+            self.suspicions(network) > GUESSES
+            and not any(each.network == network for each in before)
+            and len(attempt._queues) == 1
+        ):
+            waited = self.now - attempt.entered
+            assert self.now - last > 0.999 or waited > QUEUE - 0.001, "too early"
+
+    @rule(attempt=attempts, outcome=st.sampled_from(["failed", "succeeded", "forget"]))
+    def end(self, attempt: Attempt, outcome: str) -> None:
+        """
+        A login comes to its end, perhaps for the second time.
+        """
+        if outcome == "succeeded" and not attempt.granted:
+            return
+        if attempt in self.open:
+            self.open.remove(attempt)
+            if outcome == "failed" and attempt.granted:
+                self.failures.append((attempt.network, attempt.user, self.now))
+            if outcome == "succeeded":
+                self.logins[attempt.network, attempt.user] = self.now
+        getattr(self.limit, outcome)(attempt, self.now)
+
+    @invariant()
+    def nobodyWaitsForEver(self) -> None:
+        """
+        After a hundred turns everybody is granted, as the server has replied to the others.
+        """
+        for each in self.open:
+            assert each.granted or self.now - each.entered <= QUEUE + 1
+
+    @invariant()
+    def theNumbersAgree(self) -> None:
+        """
+        What is kept of each network is what has happened there.
+        """
+        for network, source in self.limit._networks.items():
+            mine = [each for each in self.open if each.network == network]
+            assert source.undecided == sum(each.granted for each in mine)
+            assert 0 <= source.unanswered <= source.undecided
+            assert source.undecided or source.waiting or source.failures
+        for _due, _number, source in self.limit._dues:
+            assert source.due is None or source.waiting
+
+
+class AnyOrderTests(SynchronousTestCase):
+    """
+    Tests for L{GuessLimit} in any order of events.
+    """
+
+    def test_machine(self) -> None:
+        """
+        The promises are kept in any order of events.
+        """
+        run_state_machine_as_test(
+            GuessMachine, settings=settings(max_examples=60, stateful_step_count=40, deadline=None)
+        )
