@@ -87,7 +87,7 @@ def innerEndpoint(
     inner = unparsed(arguments, keywords)
     try:
         return fromString(reactor, inner)
-    except (TypeError, ValueError, KeyError, IndexError) as error:
+    except (TypeError, ValueError, IndexError) as error:
         hint = ""
         if "" in arguments[1:] or any(not value for value in keywords.values()):
             hint = "; in an IPv6 address write \\: for each colon, as in interface=\\:\\:1"

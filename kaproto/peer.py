@@ -86,6 +86,8 @@ class Peer:
         pings.
     @ivar tlsDN: the distinguished name in its TLS certificate, in libvirt's form.
     @ivar tlsFingerprint: the SHA-256 of its TLS certificate, in hexadecimal.
+    @ivar commonName: the common name in the certificate that a load balancer has verified, if that
+        ends TLS.  It is no identity: two authorities may give one to different people.
     @ivar user: the name it authenticated as through SASL.
     @ivar unixCredentials: who it is on a UNIX socket.
     @ivar program: the name of its program on a UNIX socket (the kernel's C{comm}, up to 15
@@ -104,6 +106,7 @@ class Peer:
     asked: bool = False
     tlsDN: str | None = None
     tlsFingerprint: str | None = None
+    commonName: str | None = None
     user: str | None = None
     unixCredentials: UnixCredentials | None = None
     program: str | None = None
@@ -164,6 +167,8 @@ class Peer:
             parts.append(f"program={program}")
         if self.tlsDN is not None:
             parts.append(f"dn={self.tlsDN!r}")
+        if self.commonName is not None:
+            parts.append(f"cn={self.commonName!r}")
         if self.user is not None:
             parts.append(f"user={self.user!r}")
         return " ".join(parts)

@@ -26,6 +26,7 @@ from kaproto.endpointstring import quoted
 from kaproto.security.admission import AccessControl
 from kaproto.security.certificates import PKIError
 from kaproto.security.endpoints import TLSServerEndpoint, whyNotServed
+from kaproto.security.proxy import ProxyEndpoint
 from kaproto.uri import TCP_PORT, isURI
 
 __all__ = [
@@ -76,7 +77,19 @@ class Listener:
         Whether clients need a certificate there.
         """
         endpoint = self.endpoint
+        if isinstance(endpoint, ProxyEndpoint) and endpoint.terminated is not None:
+            return endpoint.terminated.required
         return isinstance(endpoint, TLSServerEndpoint) and endpoint.contextFactory.verify
+
+    @property
+    def believesEverybodyHere(self) -> bool:
+        """
+        Whether any program on this machine could write a PROXY header, and so be anybody.
+        """
+        proxy = self.endpoint
+        if isinstance(proxy, TLSServerEndpoint):
+            proxy = proxy.wrapped
+        return isinstance(proxy, ProxyEndpoint) and proxy.trust.includesLoopback
 
     @property
     def authenticates(self) -> bool:

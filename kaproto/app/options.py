@@ -41,6 +41,7 @@ from kaproto.security.authfile import loginFor
 from kaproto.security.authplugin import makeChecker
 from kaproto.security.certificates import PKIError
 from kaproto.security.endpoints import transportOf
+from kaproto.security.proxy import ProxyEndpoint
 from kaproto.security.saslclient import Login
 from kaproto.security.saslserver import makePortal
 
@@ -247,6 +248,8 @@ class Options(BaseOptions, AuthOptionMixin):
             names = self["tls-allowed-dn"]
         portal = None
         transport = transportOf(settings.endpoint)
+        if isinstance(endpoint, ProxyEndpoint) and endpoint.terminated is not None:
+            transport = "tls"
         if auth:
             if transport == "tcp":
                 raise UsageError(
@@ -260,6 +263,13 @@ class Options(BaseOptions, AuthOptionMixin):
         listener = Listener(
             settings.endpoint, endpoint, AccessControl(portal, names or None), self._folder
         )
+        if listener.believesEverybodyHere and not self["insecure"]:
+            raise UsageError(
+                f"{flag}: from= includes this machine, and any of its programs could write a "
+                "PROXY header and be whom it likes. Have a balancer on this machine connect to a "
+                "UNIX socket, --listen=proxy:unix:PATH, whose mode says who may, or pass "
+                "--insecure"
+            )
         known = listener.authenticates or transport == "unix"
         if self.upstream is not None and not known and not self["insecure"]:
             raise UsageError(

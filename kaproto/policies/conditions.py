@@ -5,11 +5,12 @@ Conditions on a peer, with the same words in rules and in C{--except}.
 C{network}            a network or an address that it connects from, such as C{10.0.0.0/8}
 C{transport}          C{tcp}, C{tls} or C{unix}
 C{dn}                 the distinguished name in its certificate
+C{cn}                 the common name in it, as a load balancer that ends TLS sends it
 C{user}               the name it logged in with
 C{program}            the name of its program, on a UNIX socket
 ====================  ============================================================================
 
-In the last three C{*} stands for anything and C{?} for one character.
+In the last four C{*} stands for anything and C{?} for one character.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def _parseDN(text: str) -> str:
 
 def _parseUser(text: str) -> str:
     if not text:
-        raise ValueError("a user has a name")
+        raise ValueError("a name is not empty")
     return text
 
 
@@ -96,6 +97,7 @@ CONDITIONS: Final[Mapping[str, _Condition]] = {
     "network": _Condition(parseNetwork, _isWithin),
     "transport": _Condition(_parseTransport, lambda peer, value: peer.transport == value),
     "dn": _Condition(_parseDN, lambda peer, pattern: _matches(peer.tlsDN, pattern)),
+    "cn": _Condition(_parseUser, lambda peer, pattern: _matches(peer.commonName, pattern)),
     "user": _Condition(_parseUser, lambda peer, pattern: _matches(peer.user, pattern)),
     "program": _Condition(_parseProgram, lambda peer, pattern: _matches(peer.program, pattern)),
 }

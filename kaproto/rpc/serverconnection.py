@@ -25,7 +25,8 @@ from kaproto.rpc.dispatch import Calls
 from kaproto.rpc.negotiation import Event, Phase, ServerNegotiation
 from kaproto.security.admission import AccessControl, Authentication
 from kaproto.security.loginqueue import ILoginQueue
-from kaproto.security.tls import CONFIRMATION, TLSTransport, examine
+from kaproto.security.proxy import terminatedTLSOf
+from kaproto.security.tls import CONFIRMATION, TLSIdentity, TLSTransport, examine
 from kaproto.transport import StreamTransport, identify, paceAccepts, tlsOf
 from kaproto.wire.message import Message, MessageType, Status, packMessage
 from kaproto.wire.programs import PROGRAM_VERSION, REMOTE_PROGRAM, CloseReason, Procedure
@@ -122,6 +123,9 @@ class ServerConnection(Connection):
                 self, portal, lambda: server.limits, server.clock, server.loginQueue
             )
         handshaking = self.peer.transport == "tls"
+        terminated = terminatedTLSOf(self.transport)
+        if terminated is not None:
+            self.peer.transport = "tls"
         displaced = server.clients.connected(
             self, self.hooks, server.limits, anonymous=handshaking or portal is not None
         )
@@ -133,7 +137,10 @@ class ServerConnection(Connection):
             )
         self.incoming = Gate(self._receivedUnchecked)
         self._entered(Phase.CONNECTED)
-        if not handshaking:
+        if terminated is not None:
+            identity, self.peer.commonName = terminated
+            self._identified(identity)
+        elif not handshaking:
             self._accepted()
 
     def _receivedUnchecked(self, data: bytes) -> None:
@@ -152,7 +159,12 @@ class ServerConnection(Connection):
         """
         if self.closing.reason is not None or self.negotiation.phase is not Phase.CONNECTED:
             return
-        identity = examine(cast(TLSTransport, tlsOf(self.transport)))
+        self._identified(examine(cast(TLSTransport, tlsOf(self.transport))))
+
+    def _identified(self, identity: TLSIdentity) -> None:
+        """
+        The client's TLS connection is complete, here or at a load balancer.
+        """
         self.peer.tlsDN = identity.dn
         self.peer.tlsFingerprint = identity.fingerprint
         problem = self.accessControl.checkCertificate(identity)

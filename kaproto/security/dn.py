@@ -10,7 +10,10 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import Final
 
-__all__ = ["NAME_MAX", "distinguishedName", "matchesGlob"]
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+
+__all__ = ["NAME_MAX", "distinguishedName", "matchesGlob", "nameFromText"]
 
 NAME_MAX: Final = 4096
 """
@@ -102,12 +105,31 @@ def distinguishedName(certificate: bytes) -> str:
     fields = [content for tag, content in _elements(toBeSigned) if tag != _VERSION]
     if len(fields) < _SUBJECT + 1:
         raise ValueError("not a certificate")
-    subject = fields[_SUBJECT]
-    if len(subject) > NAME_MAX:
-        raise ValueError(f"a name of {len(subject)} bytes, where {NAME_MAX} are allowed")
+    return _format(fields[_SUBJECT])
+
+
+def nameFromText(text: str) -> str:
+    """
+    Format a distinguished name that is given as text in the form of RFC 2253 or RFC 4514, which
+    begins with its last attribute, as in C{CN=alice,O=Red Hat,C=GB}.
+
+    @return: the name in libvirt's form.
+    @raise ValueError: if it is no such text, or longer than L{NAME_MAX}.
+    """
+    name = x509.Name.from_rfc4514_string(text, {"emailAddress": NameOID.EMAIL_ADDRESS})
+    _tag, attributes = next(_elements(name.public_bytes()))
+    return _format(attributes)
+
+
+def _format(name: bytes) -> str:
+    """
+    @param name: the content of a C{Name} in DER.
+    """
+    if len(name) > NAME_MAX:
+        raise ValueError(f"a name of {len(name)} bytes, where {NAME_MAX} are allowed")
     return ",".join(
         "+".join(_attribute(attribute) for _tag, attribute in _elements(relative))
-        for _tag, relative in _elements(subject)
+        for _tag, relative in _elements(name)
     )
 
 

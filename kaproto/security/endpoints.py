@@ -65,7 +65,7 @@ class TLSServerEndpoint:
         @param clock: collects small writes until its next turn, by default the reactor.
         """
         self.contextFactory = contextFactory
-        self._wrapped = wrapped
+        self.wrapped = wrapped
         self._clock = clock
 
     def beneath(
@@ -75,7 +75,7 @@ class TLSServerEndpoint:
         @param wrap: makes an endpoint that does something before TLS begins.
         @return: the same endpoint with that below it.
         """
-        return TLSServerEndpoint(wrap(self._wrapped), self.contextFactory, self._clock)
+        return TLSServerEndpoint(wrap(self.wrapped), self.contextFactory, self._clock)
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
         """
@@ -83,7 +83,7 @@ class TLSServerEndpoint:
         """
         from kaproto.security.tlslayer import TLSFactory
 
-        return self._wrapped.listen(
+        return self.wrapped.listen(
             TLSFactory(self.contextFactory, False, factory, clock=self._clock)
         )
 
@@ -150,7 +150,7 @@ class LibvirtTLSParser:
 class ProxyParser:
     """
     Makes an endpoint of C{proxy:ENDPOINT:from=NETWORK}, see
-    L{kaproto.security.proxy.proxyEndpoint}.
+    L{kaproto.security.proxystring.proxyEndpoint}.
     """
 
     prefix = "proxy"
@@ -161,7 +161,7 @@ class ProxyParser:
         """
         @raise ValueError: when an argument is missing or malformed.
         """
-        from kaproto.security.proxy import proxyEndpoint
+        from kaproto.security.proxystring import proxyEndpoint
 
         return proxyEndpoint(
             reactor, cast(tuple[str, ...], args), cast(dict[str, str], dict(kwargs))
@@ -244,10 +244,11 @@ def whyNotServed(description: str) -> str | None:
             "ca=, cert= and key= if the files are not in /etc/pki, and verify=no for clients "
             "without certificates"
         )
-    if inner == "libvirttls" and "haproxy" in layers:
+    if "haproxy" in layers:
+        use = "proxy:unix:PATH" if inner == "unix" else f"proxy:{inner or 'tcp'}:PORT:from=NETWORK"
         return (
-            "a balancer sends the PROXY header before TLS begins, and haproxy: would look for it "
-            "inside TLS; use proxy:libvirttls:PORT:from=NETWORK, with the balancer's network"
+            f"haproxy: believes anybody's PROXY header, and looks for it inside TLS; use {use}, "
+            "with the network that the balancer connects from"
         )
     return None
 

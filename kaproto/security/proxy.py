@@ -9,14 +9,13 @@ networks that the listener names.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from ipaddress import ip_network
-from typing import Final, TypeVar, cast
+from typing import Final, cast
 
 import attrs
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
@@ -31,14 +30,22 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from kaproto.endpointstring import LayeredEndpoint, innerEndpoint, takeKeywords
 from kaproto.errors import RemoteProtocolError
 from kaproto.logbounds import BOUNDS
-from kaproto.peer import Network, Peer, parseAddress, parseNetwork
+from kaproto.peer import Network, Peer, parseAddress
+from kaproto.security.terminated import TerminatedTLS
+from kaproto.security.tls import TLSIdentity
 from kaproto.transport import StreamTransport, identify, unixCredentials
 from kaproto.wire.proxyheader import ProxyHeader, ProxyHeaderReader
 
-__all__ = ["HEADER_TIMEOUT", "ProxyEndpoint", "ProxyFactory", "Trust", "headerOf", "proxyEndpoint"]
+__all__ = [
+    "HEADER_TIMEOUT",
+    "ProxyEndpoint",
+    "ProxyFactory",
+    "Trust",
+    "headerOf",
+    "terminatedTLSOf",
+]
 
 HEADER_TIMEOUT: Final = 5.0
 """
@@ -46,6 +53,7 @@ Seconds that a balancer has for its header.  It sends it in its first packet.
 """
 
 _HEADER: Final = "kaprotoProxyHeader"
+_TERMINATED: Final = "kaprotoTerminatedTLS"
 
 
 @attrs.frozen
@@ -99,12 +107,26 @@ def headerOf(transport: object) -> ProxyHeader | None:
     @param transport: the connection's, with or without TLS and other protocols in between.
     @return: C{None} if there was none.
     """
-    each: object | None = transport
-    while each is not None:
-        header = getattr(each, _HEADER, None)
-        if isinstance(header, ProxyHeader):
-            return header
-        each = getattr(each, "transport", None)
+    return cast(ProxyHeader | None, _attributeOf(transport, _HEADER))
+
+
+def terminatedTLSOf(transport: object) -> tuple[TLSIdentity, str | None] | None:
+    """
+    Find out whether a load balancer has ended the client's TLS connection.
+
+    @return: the client's identity and the common name in its certificate, as L{TerminatedTLS} has
+        them; C{None} if it has not.
+    """
+    return cast(tuple[TLSIdentity, str | None] | None, _attributeOf(transport, _TERMINATED))
+
+
+def _attributeOf(transport: object | None, name: str) -> object | None:
+    # Wrappers pass on what they do not have themselves; the lowest is asked by its own attributes.
+    while transport is not None:
+        found: object | None = vars(transport).get(name) if hasattr(transport, "__dict__") else None
+        if found is not None:
+            return found
+        transport = getattr(transport, "transport", None)
     return None
 
 
@@ -148,6 +170,13 @@ class _HeaderProtocol(Protocol):
     def _handOver(self, header: ProxyHeader, rest: bytes) -> None:
         self._stop()
         transport = self.transport
+        terminated = self.factory.terminated
+        if terminated is not None:
+            if header.source is None:
+                # The balancer checks that somebody listens, and has no client.
+                transport.loseConnection()
+                return
+            setattr(transport, _TERMINATED, terminated.identify(header))
         setattr(transport, _HEADER, header)
         if header.source is not None and header.destination is not None:
             _pretend(transport, header.source, header.destination)
@@ -194,16 +223,24 @@ class ProxyFactory(Factory):
     @ivar wrapped: the other factory.
     @ivar trust: whose headers are believed.
     @ivar clock: where deadlines are scheduled.
+    @ivar terminated: how identities are read from headers, where the balancer ends TLS.
     """
 
     protocol = _HeaderProtocol  # type: ignore[assignment]
     noisy = False
     _log = Logger(observer=BOUNDS)
 
-    def __init__(self, wrapped: IProtocolFactory, trust: Trust, clock: IReactorTime) -> None:
+    def __init__(
+        self,
+        wrapped: IProtocolFactory,
+        trust: Trust,
+        clock: IReactorTime,
+        terminated: TerminatedTLS | None = None,
+    ) -> None:
         self.wrapped = wrapped
         self.trust = trust
         self.clock = clock
+        self.terminated = terminated
 
     def startFactory(self) -> None:
         """
@@ -231,11 +268,19 @@ class ProxyEndpoint:
 
     @ivar wrapped: where to listen: an endpoint without TLS, since the header precedes it.
     @ivar trust: whose headers are believed.
+    @ivar terminated: how identities are read from headers, where the balancer ends TLS.
     """
 
-    def __init__(self, wrapped: IStreamServerEndpoint, trust: Trust, clock: IReactorTime) -> None:
+    def __init__(
+        self,
+        wrapped: IStreamServerEndpoint,
+        trust: Trust,
+        clock: IReactorTime,
+        terminated: TerminatedTLS | None = None,
+    ) -> None:
         self.wrapped = wrapped
         self.trust = trust
+        self.terminated = terminated
         self._clock = clock
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
@@ -243,77 +288,4 @@ class ProxyEndpoint:
         @param factory: is started, and asked for a protocol for each connection whose header is
             complete, with the client's address.
         """
-        return self.wrapped.listen(ProxyFactory(factory, self.trust, self._clock))
-
-
-def proxyEndpoint(
-    reactor: object, arguments: Sequence[str], keywords: dict[str, str]
-) -> IStreamServerEndpoint:
-    """
-    Make the endpoint that a string describes.
-
-    @param arguments: the inner endpoint's name and its positional arguments.
-    @param keywords: the inner endpoint's keywords, and C{from}, networks separated by commas, for
-        TCP, or C{uid}, user ids separated by commas, for UNIX sockets.
-    @raise ValueError: when a keyword is malformed or missing, or the inner endpoint cannot have a
-        header in front of it.
-    """
-    own = takeKeywords(keywords, _KEYWORDS)
-    name = arguments[0] if arguments else ""
-    if name not in _INNER:
-        raise ValueError(
-            f"proxy: goes before one of {', '.join(_INNER)}, as in "
-            f"proxy:tcp:16509:from=192.0.2.0/24; {name!r} is none of them"
-        )
-    trust = _parseTrust(own, unix=name == "unix" or keywords.get("domain") == "UNIX")
-    inner: IStreamServerEndpoint = innerEndpoint(
-        serverFromString, reactor, "proxy", _KEYWORDS, arguments, keywords
-    )
-    clock = IReactorTime(reactor)
-
-    def wrap(endpoint: IStreamServerEndpoint) -> IStreamServerEndpoint:
-        return ProxyEndpoint(endpoint, trust, clock)
-
-    return inner.beneath(wrap) if isinstance(inner, LayeredEndpoint) else wrap(inner)
-
-
-_KEYWORDS: Final = ("from", "uid")
-_INNER: Final = ("tcp", "tcp4", "tcp6", "unix", "systemd", "fd", "libvirttls", "keepalive")
-
-
-def _parseTrust(keywords: Mapping[str, str], *, unix: bool) -> Trust:
-    if unix:
-        if "from" in keywords:
-            raise ValueError(
-                "from= is for TCP; on a UNIX socket mode= says who may connect, and uid= whose "
-                "headers are believed"
-            )
-        return Trust(users=_each("uid", keywords.get("uid"), _uid))
-    if "uid" in keywords:
-        raise ValueError("uid= is for UNIX sockets; from= says which networks are believed")
-    if "from" not in keywords:
-        raise ValueError(
-            "proxy: needs from=NETWORK[,NETWORK], the addresses that the load balancer connects "
-            "from, such as from=192.0.2.10 or from=192.0.2.0/24"
-        )
-    return Trust(networks=_each("from", keywords["from"], parseNetwork))
-
-
-_T = TypeVar("_T")
-
-
-def _each(name: str, text: str | None, parse: Callable[[str], _T]) -> tuple[_T, ...]:
-    if text is None:
-        return ()
-    try:
-        return tuple(parse(each) for each in text.split(","))
-    except ValueError as error:
-        raise ValueError(
-            f"{name}={text}: {error} (in an IPv6 address write \\: for each colon)"
-        ) from error
-
-
-def _uid(text: str) -> int:
-    if not (text.isascii() and text.isdecimal()):
-        raise ValueError(f"a user id is a whole number, not {text!r}")
-    return int(text)
+        return self.wrapped.listen(ProxyFactory(factory, self.trust, self._clock, self.terminated))

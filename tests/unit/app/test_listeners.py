@@ -107,7 +107,7 @@ class ServerEndpointTests(EndpointTestCase):
             "tcp:0:interface=127.0.0.1",
             "tcp:1:backlog=7",
             "tcp6:2:interface=\\:\\:1",
-            "haproxy:tcp:3",
+            "proxy:tcp:3:from=192.0.2.1",
         )
         self.assertEqual(
             [(port, backlog) for port, _factory, backlog, _interface in self.reactor.tcpServers],
@@ -125,7 +125,7 @@ class ServerEndpointTests(EndpointTestCase):
             (f"unix:/x:group={group.gr_name}", ("/x", 1024, 0o660, 0)),
             ("unix:/x:group=77:mode=666", ("/x", 1024, 0o666, 77)),
             ("unix:/x\\:group\\=7", ("/x:group=7", 1024, 0o660, None)),
-            ("haproxy:unix:/x:group=77", ("/x", 1024, 0o660, 77)),
+            ("proxy:unix:/x:group=77", ("/x", 1024, 0o660, 77)),
             ("proxy:unix:/x:uid=0:group=77", ("/x", 1024, 0o660, 77)),
         ):
             self.listen(description)
@@ -135,7 +135,7 @@ class ServerEndpointTests(EndpointTestCase):
         """
         A UNIX socket has a path, a group that exists, and no lock.
         """
-        for description in ("unix:", "unix::mode=600", "haproxy:unix:"):
+        for description in ("unix:", "unix::mode=600", "proxy:unix:"):
             self.assertIn("it takes a path, such as unix:/run/kaserver/", self.refused(description))
         self.assertEqual(
             self.refused("unix:/x:group=no\\:such"), "there is no group 'no:such' on this machine"
@@ -170,8 +170,8 @@ class ServerEndpointTests(EndpointTestCase):
         A socket that systemd has not passed is named, where Twisted itself only raises a
         C{KeyError}.
         """
-        for prefix in ("", "haproxy:"):
-            error = self.refused(f"{prefix}systemd:domain=INET:name=nosuch")
+        for prefix, suffix in (("", ""), ("proxy:", ":from=192.0.2.1")):
+            error = self.refused(f"{prefix}systemd:domain=INET:name=nosuch{suffix}")
             self.assertIn("systemd has passed no socket named 'nosuch'", error)
 
     def test_otherFamily(self) -> None:

@@ -405,13 +405,40 @@ class AccessTests(OptionsTestCase):
         )
         self.assertEqual(len(options.checkers), 1)
 
+    def test_headersFromHere(self) -> None:
+        """
+        Where any program of this machine could write a PROXY header, that has to be wanted.
+        """
+        for listen in (
+            "--listen=proxy:tcp:1:from=127.0.0.1",
+            f"{self.tls}:from=0.0.0.0/0".replace("--listen=", "--listen=proxy:"),
+        ):
+            self.assertIn("proxy:unix:PATH", self.refuse(listen))
+            self.parse(listen, "--insecure")
+
+    def test_terminated(self) -> None:
+        """
+        Where a balancer ends TLS, clients are known by their certificates, and can give passwords.
+        """
+        listen = "--listen=proxy:tcp:1:from=192.0.2.1:tls=terminated"
+        (listener,) = self.parse(listen, "--tls-allowed-dn=CN=a", "--auth=memory:a:b").listeners
+        self.assertTrue(listener.authenticates)
+        self.assertFalse(listener.believesEverybodyHere)
+        (listener,) = self.parse(f"{listen}:certificate=optional").listeners
+        self.assertFalse(listener.authenticates)
+
     def test_unauthenticatedGateway(self) -> None:
         """
         In front of an upstream, nobody may connect over TCP without authentication, and the error
         has both ways out; over a UNIX socket, with a certificate or a password they may.
         """
         upstream = "--upstream=unix:/x"
-        for listen in (TCP, "--listen=tcp:1", f"{self.tls}:verify=no", "--listen=haproxy:tcp:1"):
+        for listen in (
+            TCP,
+            "--listen=tcp:1",
+            f"{self.tls}:verify=no",
+            "--listen=proxy:tcp:1:from=192.0.2.1",
+        ):
             message = self.refuse(upstream, listen)
             self.assertIn(listen, message)
             self.assertIn("leave --listen out, or --listen=unix:", message)

@@ -98,7 +98,10 @@ class MistakeTests(SynchronousTestCase):
         The error names the word, and what was written.
         """
         for text, message in (
-            ("netwrok=10.0.0.0/8", "begins with one of network=, transport=, dn=, user=, program="),
+            (
+                "netwrok=10.0.0.0/8",
+                "begins with one of network=, transport=, dn=, cn=, user=, program=",
+            ),
             ("alice", "begins with one of network="),
             ("", "begins with one of network="),
             ("network=10.0.0.1/8", "network: '10.0.0.1/8' is an address in a network; the network"),
@@ -106,7 +109,7 @@ class MistakeTests(SynchronousTestCase):
             ("transport=udp", "transport: one of tcp, tls, unix, not 'udp'"),
             ("dn=alice", "dn: 'alice' is no name such as O=Example,CN=alice"),
             ("dn=", "dn: '' is no name"),
-            ("user=", "user: a user has a name"),
+            ("user=", "user: a name is not empty"),
             ("program=", "program: '' is no name of a program"),
             ("program=/usr/bin/virsh", "program: '/usr/bin/virsh' is no name of a program"),
             ("program=prometheus-libvirt-*", "program: 'prometheus-libvirt-*' is too long"),
@@ -145,4 +148,4 @@ class OfferTests(SynchronousTestCase):
         """
         There are no others.
         """
-        self.assertEqual(list(CONDITIONS), ["network", "transport", "dn", "user", "program"])
+        self.assertEqual(list(CONDITIONS), ["network", "transport", "dn", "cn", "user", "program"])

@@ -205,8 +205,8 @@ class MistakesTests(SynchronousTestCase):
             ("default = 1", "default: write the default as a table [default]"),
             (
                 one + '\n[[rule]]\nmode = 1\nnetwrok = "10.0.0.0/8"',
-                "rule 2: netwrok: there is no such key; there are network, transport, dn, user, "
-                "program, mode, interval, count, readonly",
+                "rule 2: netwrok: there is no such key; there are network, transport, dn, cn, "
+                "user, program, mode, interval, count, readonly",
             ),
             (
                 '[default]\nmode = 1\nuser = "a"',

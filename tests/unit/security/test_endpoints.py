@@ -218,6 +218,8 @@ class WhyNotServedTests(SynchronousTestCase):
             ("proxy:ssl:443:from=192.0.2.1", "use libvirttls:PORT"),
             ("haproxy:libvirttls:16514", "use proxy:libvirttls:PORT:from=NETWORK"),
             ("keepalive:haproxy:libvirttls", "use proxy:libvirttls:PORT:from=NETWORK"),
+            ("haproxy:tcp:16509", "use proxy:tcp:PORT:from=NETWORK"),
+            ("haproxy:unix:/x", "use proxy:unix:PATH"),
         ]:
             self.assertIn(words, str(whyNotServed(description)))
 
@@ -229,7 +231,7 @@ class WhyNotServedTests(SynchronousTestCase):
             "libvirttls:16514",
             "proxy:libvirttls:16514:from=192.0.2.1",
             "tcp:16509",
-            "haproxy:tcp:16509",
+            "proxy:tcp:16509:from=192.0.2.1",
             "unix:/run/tls",
             "proxy",
             "",
@@ -251,7 +253,7 @@ class TransportOfTests(SynchronousTestCase):
             ("ssl:443:privateKey=x", "tls"),
             ("tls:/dir:port=443", "tls"),
             ("unix:/run/x", "unix"),
-            ("haproxy:unix:/run/x", "unix"),
+            ("proxy:unix:/run/x", "unix"),
             ("systemd:domain=UNIX:name=x", "unix"),
             ("systemd:domain=INET:name=x", "tcp"),
             ("tcp:16509", "tcp"),

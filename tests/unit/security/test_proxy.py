@@ -4,6 +4,8 @@ Tests for L{kaproto.security.proxy}.
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +28,12 @@ from zope.interface.verify import verifyObject
 from kaproto.endpointstring import quoted
 from kaproto.peer import UnixCredentials
 from kaproto.security import proxy
+from kaproto.security.admission import AccessControl
 from kaproto.security.endpoints import ProxyParser, TLSServerEndpoint
 from kaproto.security.proxy import HEADER_TIMEOUT, ProxyEndpoint, ProxyFactory, Trust, headerOf
+from kaproto.server import KeepAliveServerFactory
+from kaproto.wire.message import Message, packMessage
+from kaproto.wire.programs import REMOTE_PROGRAM
 from tests.pki import Authority, distinguished
 
 BALANCER = IPv4Address("TCP", "192.0.2.10", 40000)
@@ -222,6 +228,93 @@ class HeaderTests(ConnectionTestCase):
         self.assertEqual(factory.running, 0)
 
 
+class TerminatedTests(ConnectionTestCase):
+    """
+    A balancer that ends TLS, in front of a server of libvirt's protocol.
+    """
+
+    def serve(self, header: bytes, options: str = "", names: Sequence[str] | None = None) -> Any:
+        """
+        Connect to a server, with a header.
+        """
+        self.reactor = MemoryReactorClock()
+        factory = KeepAliveServerFactory(
+            clock=self.reactor, accessControl=AccessControl(tlsAllowedDNs=names)
+        )
+        server: Any = serverFromString(
+            self.reactor, f"proxy:tcp:1:from=192.0.2.10:tls=terminated{options}"
+        )
+        self.successResultOf(server.listen(factory))
+        listening: Any = self.reactor.tcpServers[-1][1]
+        protocol = listening.buildProtocol(BALANCER)
+        transport: Any = StringTransport(peerAddress=BALANCER)
+        transport.protocol = protocol
+        protocol.makeConnection(transport)
+        transport.protocol.dataReceived(header)
+        return transport
+
+    def test_identified(self) -> None:
+        """
+        The client gets the byte that it waits for, and the server has its name and its address.
+        """
+        transport = self.serve(terminatedHeader(b"CN=alice,O=x"), names=["O=x,CN=al*"])
+        self.assertEqual(transport.value(), b"\1")
+        peer = transport.protocol.peer
+        self.assertEqual((peer.tlsDN, peer.commonName), ("O=x,CN=alice", "al"))
+        self.assertEqual((peer.address, peer.transport), (CLIENT, "tls"))
+        self.assertIn("cn='al'", str(peer))
+
+    def test_refused(self) -> None:
+        """
+        A name that is not allowed, and a client that was not verified, are refused without the
+        byte, and nothing that they send is looked at.
+        """
+        for header, options, names in (
+            (terminatedHeader(b"CN=bob"), "", ["CN=al*"]),
+            (terminatedHeader(b"/CN=alice"), "", None),
+            (LINE, "", None),
+            (LINE, ":certificate=optional", ["*"]),
+        ):
+            transport = self.serve(header, options, names)
+            self.assertTrue(transport.disconnecting)
+            transport.protocol.dataReceived(encodedHostname())
+            self.assertEqual(transport.value(), b"")
+
+    def test_optional(self) -> None:
+        """
+        Where certificates are optional, a client without one is served, and is nobody.
+        """
+        transport = self.serve(LINE, ":certificate=optional")
+        self.assertEqual(transport.value(), b"\1")
+        self.assertIsNone(transport.protocol.peer.tlsDN)
+
+    def test_healthCheck(self) -> None:
+        """
+        A balancer that only looks whether somebody listens is not a client, and not logged.
+        """
+        transport = self.serve(b"PROXY UNKNOWN\r\n")
+        self.assertTrue(transport.disconnecting)
+        self.assertEqual(self.logged(), [])
+
+
+def terminatedHeader(name: bytes) -> bytes:
+    """
+    A header of version 2 that says that the client was verified, and its name.
+    """
+    tls = struct.pack(">BI", 3, 0) + b"\x22\0\2al"
+    fields = struct.pack(">BH", 0x20, len(tls)) + tls + struct.pack(">BH", 0xE0, len(name)) + name
+    addresses = bytes((203, 0, 113, 5, 198, 51, 100, 1)) + struct.pack(">HH", 1234, 16509)
+    size = len(addresses + fields)
+    return b"\r\n\r\n\0\r\nQUIT\n\x21\x11" + struct.pack(">H", size) + addresses + fields
+
+
+def encodedHostname() -> bytes:
+    """
+    A call.
+    """
+    return packMessage(Message(REMOTE_PROGRAM, 1, 59, 0, 0, 0))
+
+
 class TrustTests(ConnectionTestCase):
     """
     Whose headers are believed.
@@ -355,6 +448,13 @@ class StringTests(SynchronousTestCase):
             "proxy:unix:x:from=192.0.2.1": "from= is for TCP",
             "proxy:systemd:domain=UNIX:index=0:from=192.0.2.1": "from= is for TCP",
             "proxy:unix:x:uid=root": "not 'root'",
+            "proxy:tcp:1:from=192.0.2.1:tls=yes": "tls= is terminated",
+            "proxy:tcp:1:from=192.0.2.1:dn=0xE1": "dn= goes with tls=terminated",
+            "proxy:tcp:1:from=192.0.2.1:certificate=optional": "certificate= goes with",
+            "proxy:tcp:1:from=192.0.2.1:tls=terminated:certificate=no": "required or optional",
+            "proxy:tcp:1:from=192.0.2.1:tls=terminated:dn=0x22": "a private field is from 0xe0",
+            "proxy:tcp:1:from=192.0.2.1:tls=terminated:dn=x": "dn=x: ",
+            "proxy:libvirttls:1:from=192.0.2.1:tls=terminated": "leave tls= out",
         }
         for description, reason in expected.items():
             error = self.assertRaises(ValueError, self.parse, description)
