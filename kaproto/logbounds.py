@@ -183,7 +183,7 @@ def _shortened(event: LogEvent) -> LogEvent:
     changed: LogEvent = {
         name: shorten(text)
         for name, value in event.items()
-        if not name.startswith("log_")
+        if not (isinstance(value, int | float) or name.startswith("log_"))
         if len(text := str(value)) > VALUE_MAX or not text.isprintable()
     }
     failure = event.get("log_failure")

@@ -96,6 +96,7 @@ class Peer:
     @ivar connectedAt: when it connected, in monotonic seconds.
     @ivar requested: what it asked to open, as L{kaproto.interfaces.OpenRequest} names it; C{None}
         until then.
+    @ivar opened: whether it has opened.
     @ivar readOnly: whether its connection is read-only, because it asked for that, or its listener
         or the policy has it so.
     @ivar rule: which of the policy's rules admitted it, if the policy has rules.
@@ -113,6 +114,7 @@ class Peer:
     id: int = 0
     connectedAt: float = 0.0
     requested: str | None = None
+    opened: bool = False
     readOnly: bool = False
     rule: str | None = None
 
@@ -131,6 +133,8 @@ class Peer:
         Whom limits are counted for: an IPv4 address, an IPv6 network of 64 bits, which one host may
         use as it likes, or a user of this machine.
         """
+        if isinstance(self.address, IPv4Address):
+            return self.address.host
         if self.host is not None:
             address = parseAddress(self.host)
             if isinstance(address, ipaddress.IPv4Address):

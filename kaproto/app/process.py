@@ -75,7 +75,24 @@ class OwnProcess:
         self.notifier = takeEnvironment(os.environ, os.getpid())
         self._controlled: Controlled | None = None
         self._loops: list[LoopingCall] = []
-        self._handle("SIGHUP", self._reload)
+        self._collector: GCTuning | None = None
+        self.handle("SIGHUP", self._reload)
+
+    def handle(self, name: str, work: Callable[[], None]) -> None:
+        """
+        Have a signal do some work, in a turn of the reactor of its own.
+
+        @param name: the signal's name.  Nothing happens if there is no such signal here, or
+            somebody has a use for it already, as C{twistd --debug} for SIGUSR2.
+        """
+        number = getattr(signal, name, None)
+        if number is None or signal.getsignal(number) != signal.SIG_DFL:
+            return
+
+        def caught(number: int, frame: FrameType | None) -> None:
+            self._reactor.callFromThread(work)
+
+        signal.signal(number, caught)
 
     def prepare(self) -> None:
         """
@@ -92,9 +109,7 @@ class OwnProcess:
         @param clock: where to schedule.
         """
         self._controlled = controlled
-        # Somebody who has it already, such as twistd --debug, keeps it.
-        if signal.getsignal(signal.SIGUSR2) == signal.SIG_DFL:
-            self._handle("SIGUSR2", controlled.drain)
+        self.handle("SIGUSR2", controlled.drain)
         self._reactor.addSystemEventTrigger("before", "shutdown", _dieOfNextSignal)
         self._collector = GCTuning(clock, controlled.busy)
         self._collector.start()
@@ -121,7 +136,9 @@ class OwnProcess:
         for each in self._loops:
             each.stop()
         self._loops.clear()
-        self._collector.stop()
+        if self._collector is not None:
+            self._collector.stop()
+            self._collector = None
 
     def _reload(self) -> None:
         if self._controlled is None:
@@ -130,18 +147,6 @@ class OwnProcess:
             self.notifier.reloading()
             self._controlled.reload()
             self.notifier.ready()
-
-    def _handle(self, name: str, work: Callable[[], None]) -> None:
-        """
-        Have a signal do some work, in a turn of the reactor of its own.
-        """
-        number = getattr(signal, name, None)
-
-        def caught(number: int, frame: FrameType | None) -> None:
-            self._reactor.callFromThread(work)
-
-        if number is not None:
-            signal.signal(number, caught)
 
 
 def clientsFor(files: int) -> int:

@@ -5,16 +5,18 @@ The running server: it listens, reloads, drains and stops.
 from __future__ import annotations
 
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import attrs
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorCore, IReactorTime
 from twisted.internet.protocol import Factory
-from twisted.logger import Logger
+from twisted.logger import FileLogObserver, ILogObserver, Logger
+from twisted.python.components import Componentized
 
 from kaproto.app.listeners import Listener, virshCommand
+from kaproto.app.logs import installLog
 from kaproto.app.options import Options
 from kaproto.app.ports import CannotListen, Place, Ports
 from kaproto.app.process import OwnProcess, clientsFor
@@ -58,12 +60,14 @@ class KaServer(Service):
         grace: float,
         drainTimeout: float,
         process: OwnProcess | None = None,
+        logObserver: FileLogObserver | None = None,
     ) -> None:
         """
         @param reloader: reads files again.
         @param grace: seconds that calls have to finish when the service stops.
         @param drainTimeout: seconds that clients have to leave when the service is drained.
         @param process: the process, if this service has it to itself.
+        @param logObserver: what C{twistd} is to write the log with.
         """
         self.factory = factory
         self.ports = ports
@@ -73,8 +77,17 @@ class KaServer(Service):
         self._grace = grace
         self._drainTimeout = drainTimeout
         self._process = process
+        self._logObserver = logObserver
         self._listening: Deferred[list[None]] | None = None
         self._drained: IDelayedCall | None = None
+
+    def setServiceParent(self, parent: Any) -> None:  # noqa: ANN401 - an application or a service
+        """
+        Become a part of an application.
+        """
+        if self._logObserver is not None and isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self._logObserver)
+        super().setServiceParent(parent)  # type: ignore[no-untyped-call]
 
     def privilegedStartService(self) -> None:
         """
@@ -176,7 +189,7 @@ class KaServer(Service):
             self._process.stop()
 
 
-class _Door(Factory):
+class _ListenerFactory(Factory):
     """
     One listener's way to the server's factory: the connections have its access control.
     """
@@ -212,18 +225,20 @@ def makeService(options: Options, reactor: IReactorTime | None = None) -> KaServ
     @param reactor: what to run on, by default the reactor, in a process that does nothing else.
     @return: the service.
     """
-    process = None
+    process, observer = None, None
     if reactor is None:
         from twisted.internet import reactor as installed
 
         reactor = IReactorTime(installed)
         process = OwnProcess(reactor)
+        observer = installLog(options.parent, options["log-format"], process.handle)
     backend = _backend(options, reactor)
     limits = options.limits
     if not limits.maxClients:
         maxClients = clientsFor(1 if options.upstream is None else 2)
         limits = attrs.evolve(limits, maxClients=maxClients)
     factory = KeepAliveServerFactory(options.policy, backend, clock=reactor, limits=limits)
+    factory.journal.audits = True
     purpose = (
         f"mode {options.policy.name}, interval {options.keepAlive.interval:g} s, "
         f"count {options.keepAlive.count}, backend {backend}"
@@ -245,6 +260,7 @@ def makeService(options: Options, reactor: IReactorTime | None = None) -> KaServ
         grace=options["grace"],
         drainTimeout=options["drain-timeout"],
         process=process,
+        logObserver=observer,
     )
 
 
@@ -270,7 +286,7 @@ def _place(
     return Place(
         f"--listen={listener.description}",
         listener.endpoint,
-        _Door(listener, factory),
+        _ListenerFactory(listener, factory),
         purpose,
         exposable=options["insecure"] or listener.authenticates,
         folder=listener.folder,

@@ -13,6 +13,7 @@ from typing import Final, Protocol
 
 import attrs
 
+from kaproto.app.logs import FORMATS
 from kaproto.keepalive.liveness import INTERVAL_MAX, KeepAlive
 from kaproto.limits import Limits
 
@@ -440,6 +441,14 @@ SETTINGS: Final[Mapping[str, Setting]] = {
             300.0,
             "Seconds that clients have to leave when the server is drained (SIGUSR2), which is a "
             "stop that begins with accepting no new ones.",
+        ),
+        Setting(
+            "log-format",
+            _OPERATIONS,
+            Choice(FORMATS),
+            None,
+            "How the log is written: text, or json, an object in each line. By default text, and "
+            "under twist what its own option says.",
         ),
         Setting(
             "config",

@@ -115,16 +115,17 @@ class Endings:
         """
         return reversed(self._latest)
 
-    def ended(self, peer: Peer, reason: Exception, now: float) -> None:
+    def ended(self, peer: Peer, reason: Exception, now: float) -> Ending:
         """
         A connection ended.
 
         @param now: in monotonic seconds.
+        @return: what is kept of it.
         """
         kind = kindOf(reason)
         self.counts[kind] += 1
         words = explainTLS(reason) if isinstance(reason, SSLError) else str(reason)
         name = None if peer.requested is None else clean(peer.requested)
-        self._latest.append(
-            Ending(Who.of(peer), kind, clean(words), name, now, now - peer.connectedAt)
-        )
+        ending = Ending(Who.of(peer), kind, clean(words), name, now, now - peer.connectedAt)
+        self._latest.append(ending)
+        return ending

@@ -22,6 +22,7 @@ from kaproto.errors import (
 )
 from kaproto.logbounds import BOUNDS
 from kaproto.peer import Peer
+from kaproto.records.audit import auditClosed, auditOpened
 from kaproto.records.endings import Endings
 from kaproto.records.refusals import Refusals
 from kaproto.records.wallclock import WallClock
@@ -38,6 +39,7 @@ class Journal:
     @ivar counters: how often each thing happened.
     @ivar endings: the latest connections that ended.
     @ivar refusals: who was refused, or would be.
+    @ivar audits: whether to log a line for each client that opens, and one when it has ended.
     @ivar wallClock: gives the time of day of the moments that are kept.
     """
 
@@ -51,6 +53,7 @@ class Journal:
         self.counters = Counters()
         self.endings = Endings()
         self.refusals = Refusals()
+        self.audits = False
         self.wallClock = WallClock(seconds, wall)
         self._seconds = seconds
 
@@ -88,17 +91,24 @@ class Journal:
         self.refusals.add(peer, self._seconds(), refused=False)
         self._log.info("{peer}: {text}", peer=peer, text=warning)
 
-    def opened(self, peer: Peer) -> None:
+    def opened(self, peer: Peer, policy: str) -> None:
         """
         A client is open.
+
+        @param policy: the policy that admitted it.
         """
         self.counters.opened += 1
+        peer.opened = True
+        if self.audits:
+            auditOpened(peer, policy)
 
     def ended(self, peer: Peer, reason: Exception) -> None:
         """
         A connection ended; say why, if that was not in order.
         """
-        self.endings.ended(peer, reason, self._seconds())
+        ending = self.endings.ended(peer, reason, self._seconds())
+        if self.audits and peer.opened:
+            auditClosed(peer, ending.kind, ending.reason, ending.duration)
         counters, journal = self.counters, self._log
         match reason:
             case TooManyClients():

@@ -196,7 +196,7 @@ class ServerConnection(Connection):
         self._entered(Phase.READY)
         self._admitted(answer)
         self._server.clients.opened(self)
-        self._server.journal.opened(self.peer)
+        self._server.journal.opened(self.peer, self._server.policy.name)
         self.opened()
 
     def _advance(self, event: Event) -> None:
@@ -392,7 +392,7 @@ class ServerConnection(Connection):
         self.session = session
         self._advance(Event.OPENED)
         self._server.clients.opened(self)
-        self._server.journal.opened(self.peer)
+        self._server.journal.opened(self.peer, self._server.policy.name)
 
     def openFailed(self) -> None:
         """

@@ -8,14 +8,16 @@ import gc
 import os
 import signal
 from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
 from typing import Any, cast
 
+from twisted.application.service import Application, MultiService
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IListeningPort, IReactorTime
 from twisted.internet.testing import MemoryReactorClock, StringTransport
-from twisted.logger import LogLevel
+from twisted.logger import FileLogObserver, ILogObserver, LogLevel
 from twisted.python.failure import Failure
 
 from kaproto.app import process as processModule
@@ -492,9 +494,31 @@ class MakeServiceTests(ServiceTestCase):
         from twisted.internet import reactor
 
         made: list[object] = []
-        self.patch(serviceModule, "OwnProcess", made.append)
+        self.patch(signal, "signal", lambda *_what: None)
+        self.patch(processModule, "takeEnvironment", lambda *_what: RecordingNotifier())
+
+        class Recorded(OwnProcess):
+            def __init__(self, reactor: object) -> None:
+                made.append(reactor)
+                super().__init__(MemoryReactorClock())
+
+        self.patch(serviceModule, "OwnProcess", Recorded)
         options = Options(self.clock)
         options.parseOptions([])
         service = makeService(options)
         self.assertEqual(made, [reactor])
         self.successResultOf(service.stopService())
+
+    def test_log(self) -> None:
+        """
+        C{twistd} gets what writes the log from the application, before it starts to log.
+        """
+        service = self.make()
+        service._logObserver = observer = FileLogObserver(StringIO(), lambda _event: "")
+        application = Application("test")
+        service.setServiceParent(application)
+        self.assertIs(application.getComponent(ILogObserver), observer)
+        parent = MultiService()
+        service.disownServiceParent()  # type: ignore[no-untyped-call]
+        service.setServiceParent(parent)
+        self.assertEqual(list(parent), [service])

@@ -126,7 +126,7 @@ class JournalTests(SynchronousTestCase):
         peer = somebody()
         self.journal.connected(peer)
         self.clock.advance(2.5)
-        self.journal.opened(peer)
+        self.journal.opened(peer, "optional")
         peer.requested = "test:///default"
         self.clock.advance(4)
         self.journal.ended(peer, ConnectionClosed("the client closed the connection"))
@@ -140,6 +140,25 @@ class JournalTests(SynchronousTestCase):
         )
         self.assertEqual(self.journal.wallClock.timeOfDay(ending.endedAt), 1006.5)
         self.assertEqual(counted(self.journal), {"accepted": 1, "opened": 1})
+
+    def test_audit(self) -> None:
+        """
+        If it is to audit, a client that has opened has a line at open and one at its end; others
+        have none.
+        """
+        for audits in (False, True):
+            self.journal.audits = audits
+            opened, other = somebody(), somebody()
+            with capturedLogs() as log:
+                self.journal.connected(opened)
+                self.journal.opened(opened, "optional")
+                self.clock.advance(3)
+                for each in (opened, other):
+                    self.journal.ended(each, ConnectionClosed("the client closed the connection"))
+            lines = [formatEvent(event) for event in log]
+            self.assertEqual(len(lines), 2 * audits)
+        self.assertIn("admitted by policy optional", lines[0])
+        self.assertIn("ended after 3.0 s: the client closed the connection", lines[1])
 
     def test_rule(self) -> None:
         """

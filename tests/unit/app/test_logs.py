@@ -1,0 +1,263 @@
+"""
+Tests for L{kaproto.app.logs}.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from io import BytesIO, StringIO, TextIOWrapper
+from pathlib import Path
+from typing import IO, Any
+
+from twisted.internet.address import IPv4Address, UNIXAddress
+from twisted.logger import (
+    FileLogObserver,
+    Logger,
+    LogLevel,
+    eventAsText,
+    formatEventAsClassicLogText,
+)
+from twisted.python.failure import Failure
+from twisted.python.usage import Options as BaseOptions
+from twisted.trial.unittest import SynchronousTestCase
+
+from kaproto.app.logs import eventAsJSON, eventAsLine, installLog, isJournal, makeObserver
+from kaproto.peer import Peer, UnixCredentials
+
+Event = dict[str, Any]
+
+
+def events() -> list[Event]:
+    """
+    @return: one event of each kind.
+    """
+    caught: list[Event] = []
+    journal = Logger("some.where", observer=caught.append)  # type: ignore[arg-type]
+    journal.info("a {number} {text!r}", number=7, text="b")
+    journal.warn("two\nlines")
+    journal.failure("it failed", Failure(ValueError("a bug")))
+    journal.debug(None)
+    caught.append({"log_format": "legacy", "log_system": "old", "log_time": 1e9, "isError": 0})
+    return caught
+
+
+class LineTests(SynchronousTestCase):
+    """
+    Lines of text.
+    """
+
+    def test_sameAsTwisted(self) -> None:
+        """
+        They are those that Twisted writes.
+        """
+        for event in events():
+            self.assertEqual(eventAsLine(event), formatEventAsClassicLogText(event) or "")
+
+    def test_bare(self) -> None:
+        """
+        An event with nothing but a text has the time of now.
+        """
+        self.assertRegex(eventAsLine({"log_format": "x"}), r"^20\d\d-\S+ \[-#info\] x\n$")
+
+
+class JSONTests(SynchronousTestCase):
+    """
+    Lines of JSON.
+    """
+
+    def parsed(self, event: Event) -> Event:
+        """
+        @return: the one object in the line.
+        """
+        text = eventAsJSON(event)
+        self.assertEqual(text.count("\n"), 1)
+        self.assertTrue(text.isascii())
+        parsed: Event = json.loads(text)
+        return parsed
+
+    def test_fields(self) -> None:
+        """
+        Each is one object in one line: time, level, logger, message and what else the event has.
+        """
+        plain, lines, failed, empty, legacy = events()
+        plain["log_time"] = 1_000_000_000.25
+        self.assertEqual(
+            self.parsed(plain),
+            {
+                "time": "2001-09-09T01:46:40.250000Z",
+                "level": "info",
+                "logger": "some.where",
+                "message": "a 7 'b'",
+                "number": 7,
+                "text": "b",
+            },
+        )
+        self.assertEqual(self.parsed(lines)["message"], "two\nlines")
+        self.assertEqual(eventAsJSON(empty), "")
+        self.assertEqual(self.parsed(legacy)["message"], "legacy")
+        self.assertEqual(set(self.parsed(legacy)), {"time", "level", "logger", "message"})
+        self.assertIn("ValueError: a bug", self.parsed(failed)["traceback"])
+        self.assertEqual(self.parsed(failed)["message"], "it failed")
+        self.assertEqual(self.parsed(failed)["level"], "critical")
+
+    def test_peer(self) -> None:
+        """
+        A client is an object with what is known of it; what JSON cannot say is text.
+        """
+        tcp = Peer(IPv4Address("TCP", "192.0.2.1", 5), "tls", tlsDN="CN=a", user="alice")
+        local = Peer(
+            UNIXAddress(None), "unix", unixCredentials=UnixCredentials(3, 4, 5), program="virsh"
+        )
+        parsed = self.parsed(
+            {"log_format": "x", "peer": tcp, "other": local, "error": ValueError("no")}
+        )
+        self.assertEqual(
+            parsed["peer"],
+            {"transport": "tls", "host": "192.0.2.1", "port": 5, "user": "alice", "dn": "CN=a"},
+        )
+        self.assertEqual(
+            parsed["other"], {"transport": "unix", "uid": 4, "pid": 3, "program": "virsh"}
+        )
+        self.assertEqual(parsed["error"], "no")
+
+    def test_hostile(self) -> None:
+        """
+        No text ends the line, or the object, before its time, or hides what the event has.
+        """
+        text = '"}\n{"level": "x\u2028\x1b[31m\ud800'
+        parsed = self.parsed({"log_format": "{text}", "text": text, "level": "forged"})
+        self.assertEqual(parsed["message"], text)
+        self.assertEqual(parsed["level"], "info")
+
+
+class JournalTests(SynchronousTestCase):
+    """
+    What systemd's journal reads.
+    """
+
+    def environment(self, out: IO[Any]) -> dict[str, str]:
+        """
+        @return: one in which the journal reads from a file.
+        """
+        status = os.fstat(out.fileno())
+        return {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
+
+    def test_isJournal(self) -> None:
+        """
+        The journal reads what it says it reads, and nothing else.
+        """
+        path = Path(self.mktemp())
+        with path.open("w") as out, Path(os.devnull).open("w") as other:
+            environment = self.environment(out)
+            self.assertTrue(isJournal(out, environment))
+            self.assertFalse(isJournal(other, environment))
+            self.assertFalse(isJournal(out, {}))
+        self.assertFalse(isJournal(out, environment))
+        self.assertFalse(isJournal(StringIO(), environment))
+
+    def test_priorities(self) -> None:
+        """
+        Each line has its priority before it; the text has no time, which the journal has itself.
+        """
+        for form in ("text", "json"):
+            path = Path(self.mktemp())
+            with path.open("w") as out:
+                observer = makeObserver(form, out, self.environment(out))
+                for event in events():
+                    observer(event)
+            lines = path.read_text().splitlines()
+            if form == "text":
+                self.assertEqual(lines[:4], ["<6>a 7 'b'", "<4>two", "<4>lines", "<2>it failed"])
+                self.assertTrue(all(line.startswith("<2>") for line in lines[3:-1]))
+                self.assertEqual(lines[-1], "<6>legacy")
+            else:
+                self.assertEqual([line[:4] for line in lines], ["<6>{", "<4>{", "<2>{", "<6>{"])
+
+    def test_levels(self) -> None:
+        """
+        Every level has a priority.
+        """
+        with Path(self.mktemp()).open("w+") as out:
+            observer = makeObserver("text", out, self.environment(out))
+            for level in LogLevel.iterconstants():
+                observer({"log_format": "x", "log_level": level})
+            out.seek(0)
+            self.assertEqual(sorted(out.read().split()), ["<2>x", "<3>x", "<4>x", "<6>x", "<7>x"])
+
+
+class InstallTests(SynchronousTestCase):
+    """
+    How the program that runs the service comes to write the log.
+    """
+
+    def setUp(self) -> None:
+        """
+        Have a standard output.
+        """
+        self.out = TextIOWrapper(BytesIO())
+        self.patch(sys, "stdout", self.out)
+        self.handled: dict[str, Callable[[], None]] = {}
+
+    def install(self, form: str | None, **options: object) -> FileLogObserver | None:
+        """
+        Install it into a program with these options.
+        """
+        program = BaseOptions()
+        program.update(options)
+        self.program = program
+        return installLog(program, form, self.handled.__setitem__)
+
+    def written(self, observer: FileLogObserver | None) -> str:
+        """
+        @return: what the observer writes to standard output.
+        """
+        assert observer is not None
+        observer({"log_format": "x", "log_time": 1})
+        self.out.seek(0)
+        return self.out.read()
+
+    def test_twistd(self) -> None:
+        """
+        In the foreground C{twistd} writes to standard output, unless it has a file to write to.
+        """
+        self.assertIn("[-#info] x\n", self.written(self.install(None, nodaemon=True)))
+        self.assertIn('{"time": ', self.written(self.install("json", nodaemon=True, logfile="-")))
+
+    def test_file(self) -> None:
+        """
+        Otherwise it writes to a file, which is rotated on SIGUSR1.
+        """
+        path = Path(self.mktemp())
+        for options, name in (({"logfile": str(path)}, path), ({}, Path("twistd.log"))):
+            observer = self.install("json", **options)
+            assert observer is not None
+            observer({"log_format": "x"})
+            self.assertIn('"message": "x"', name.read_text())
+            self.handled["SIGUSR1"]()
+            self.assertIn('"message": "x"', Path(f"{name}.1").read_text())
+
+    def test_twist(self) -> None:
+        """
+        C{twist} has its own choice of form, which is kept unless told otherwise, and its own file.
+        """
+        for form, own, begin in (
+            (None, "json", "{"),
+            ("text", "json", "1970"),
+            (None, "text", "1970"),
+        ):
+            options = {"fileLogObserverFactory": None, "logFormat": own}
+            self.assertIsNone(self.install(form, **options))
+            out = StringIO()
+            self.program["fileLogObserverFactory"](out)({"log_format": "x", "log_time": 1})
+            self.assertTrue(out.getvalue().startswith(begin), out.getvalue())
+
+    def test_others(self) -> None:
+        """
+        Whoever has chosen another log has it.
+        """
+        self.assertIsNone(self.install("json", logger=eventAsText))
+        self.assertIsNone(self.install("json", syslog=True))
+        self.assertIsNone(installLog(None, "json", self.handled.__setitem__))
