@@ -37,6 +37,7 @@ __all__ = [
     "serverEndpoint",
     "suggestServer",
     "suggestUpstream",
+    "takeReadOnly",
     "unixListener",
     "virshCommand",
 ]
@@ -53,6 +54,7 @@ _LAYERS: Final = ("haproxy", "keepalive", "proxy", "tcpkeepalive")
 _KINDS: Final = (*_LAYERS, "libvirttls", "stdio", "systemd", "tcp", "tcp6", "unix")
 _OWN: Final = {"keepalive", "libvirttls", "proxy", "tcpkeepalive"}
 _GROUP: Final = re.compile(r"(?<!\\):group=((?:\\.|[^:\\])*)")
+_READ_ONLY: Final = re.compile(r"(?<!\\):readonly=((?:\\.|[^:\\])*)")
 
 
 @attrs.frozen
@@ -138,6 +140,21 @@ def serverEndpoint(reactor: object, description: str) -> IStreamServerEndpoint:
     if isinstance(endpoint, AdoptedStreamServerEndpoint):
         _checkDomain(endpoint)
     return IStreamServerEndpoint(endpoint)
+
+
+def takeReadOnly(description: str) -> tuple[str, bool]:
+    """
+    @param description: a server endpoint string, with or without C{readonly=yes} or
+        C{readonly=no}.
+    @return: the string without that, and whether all connections there are read-only.
+    @raise ValueError: when it is neither yes nor no.
+    """
+    match = _READ_ONLY.search(description)
+    if match is None:
+        return description, False
+    if match[1] not in ("yes", "no"):
+        raise ValueError(f"readonly is yes or no, not {match[1]!r}")
+    return description[: match.start()] + description[match.end() :], match[1] == "yes"
 
 
 def _check(description: str) -> None:

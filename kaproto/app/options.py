@@ -28,6 +28,7 @@ from kaproto.app.listeners import (
     defaultSocket,
     serverEndpoint,
     suggestUpstream,
+    takeReadOnly,
     unixListener,
 )
 from kaproto.app.settings import SETTINGS, Flag, Texts
@@ -35,6 +36,7 @@ from kaproto.client import endpointFor
 from kaproto.interfaces import IKeepAlivePolicy
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.limits import Limits
+from kaproto.policies import Exceptions
 from kaproto.policies.plugins import describePolicies, findPolicy
 from kaproto.security.admission import AccessControl
 from kaproto.security.authfile import loginFor
@@ -58,6 +60,7 @@ class Options(BaseOptions, AuthOptionMixin):
     defaults.
 
     @ivar policy: how far keepalive goes with each client.
+    @ivar basePolicy: the same without exceptions.
     @ivar keepAlive: the interval and count for clients.
     @ivar listeners: where to listen.
     @ivar limits: how many clients, and for how long.
@@ -79,6 +82,7 @@ class Options(BaseOptions, AuthOptionMixin):
     optFlags: ClassVar = [[each.name, each.short, each.help] for each in _FLAGS]
 
     policy: IKeepAlivePolicy
+    basePolicy: IKeepAlivePolicy
     keepAlive: KeepAlive
     listeners: Sequence[Listener]
     limits: Limits
@@ -106,6 +110,12 @@ class Options(BaseOptions, AuthOptionMixin):
         self._append("listen", description)
 
     opt_l = opt_listen
+
+    def opt_except(self, condition: str) -> None:
+        """
+        Add an exception from mandatory keepalive.
+        """
+        self._append("except", condition)
 
     def opt_auth(self, description: str) -> None:
         """
@@ -163,9 +173,14 @@ class Options(BaseOptions, AuthOptionMixin):
         listen = self._merge()
         self.keepAlive = KeepAlive(self["interval"], self["count"])
         try:
-            self.policy = findPolicy(self["mode"], self.keepAlive)
+            self.policy = self.basePolicy = findPolicy(self["mode"], self.keepAlive)
         except ValueError as error:
             raise UsageError(f"--mode={self['mode']}: {error}") from error
+        if self["except"]:
+            try:
+                self.policy = Exceptions(self.basePolicy, self["except"])
+            except ValueError as error:
+                raise UsageError(f"--except={error}") from error
         self.limits = Limits(
             maxClients=self["max-clients"],
             maxAnonymousClients=self["max-anonymous-clients"],
@@ -239,7 +254,8 @@ class Options(BaseOptions, AuthOptionMixin):
     def _listener(self, settings: ListenSettings) -> Listener:
         flag = f"--listen={settings.endpoint}"
         try:
-            endpoint = serverEndpoint(self._theReactor(), settings.endpoint)
+            description, readOnly = takeReadOnly(settings.endpoint)
+            endpoint = serverEndpoint(self._theReactor(), description)
         except ValueError as error:
             raise UsageError(f"{flag}: {error}") from error
         auth = self["auth"] or () if settings.auth is None else settings.auth
@@ -261,7 +277,10 @@ class Options(BaseOptions, AuthOptionMixin):
             except ValueError as error:
                 raise UsageError(f"--auth: {error}") from error
         listener = Listener(
-            settings.endpoint, endpoint, AccessControl(portal, names or None), self._folder
+            settings.endpoint,
+            endpoint,
+            AccessControl(portal, names or None, readOnly),
+            self._folder,
         )
         if listener.believesEverybodyHere and not self["insecure"]:
             raise UsageError(

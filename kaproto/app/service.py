@@ -255,7 +255,7 @@ def makeService(options: Options, reactor: IReactorTime | None = None) -> KaServ
     return KaServer(
         factory,
         ports,
-        Reloader([options.policy, *contexts, *options.checkers]),
+        Reloader([options.basePolicy, *contexts, *options.checkers]),
         reactor,
         grace=options["grace"],
         drainTimeout=options["drain-timeout"],
@@ -287,7 +287,7 @@ def _place(
         f"--listen={listener.description}",
         listener.endpoint,
         _ListenerFactory(listener, factory),
-        purpose,
+        f"{purpose}, read-only" if listener.accessControl.readOnly else purpose,
         exposable=options["insecure"] or listener.authenticates,
         folder=listener.folder,
         connect=partial(virshCommand, upstream=options["upstream"]),

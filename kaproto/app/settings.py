@@ -286,11 +286,21 @@ SETTINGS: Final[Mapping[str, Setting]] = {
             "c",
         ),
         Setting(
+            "except",
+            _KEEPALIVE,
+            Texts(),
+            None,
+            "Let clients open that did not ask for keepalive, and do not ping them: "
+            "program=virt-install, user=NAME, dn=NAME, network=ADDRESS or transport=unix. May be "
+            "given several times.",
+        ),
+        Setting(
             "listen",
             _LISTENING,
             Texts(),
             None,
-            "Where to listen: a Twisted server endpoint. May be given several times. The default "
+            "Where to listen: a Twisted server endpoint; with :readonly=yes all connections there "
+            "are read-only. May be given several times. The default "
             "is tcp:16509:interface=127.0.0.1, and with --upstream a UNIX socket named "
             "libvirt-sock, for its owner and its group, in $RUNTIME_DIRECTORY, or in /run/kaserver "
             "(root), or in $XDG_RUNTIME_DIR/kaserver.",

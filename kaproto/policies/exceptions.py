@@ -4,7 +4,7 @@ Exceptions from mandatory keepalive: peers that may open although they did not a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import attrs
 from zope.interface import implementer
@@ -12,7 +12,7 @@ from zope.interface import implementer
 from kaproto.interfaces import Admission, IKeepAlivePolicy, Refused
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.peer import Peer
-from kaproto.policies.conditions import parseCondition
+from kaproto.policies.conditions import ConditionError, Conditions, parseCondition
 
 __all__ = ["Exceptions"]
 
@@ -36,20 +36,13 @@ class Exceptions:
         @param policy: the other policy.
         @param exceptions: conditions such as C{program=virt-install}, of which one has to fit:
             see L{kaproto.policies.conditions}.
-        @raise kaproto.policies.conditions.ConditionError: when one of them cannot be used.
+        @raise kaproto.policies.conditions.ConditionError: when one of them cannot be used; the
+            message begins with it.
         """
         self._policy = policy
-        self._exceptions = [(text, parseCondition(text)) for text in exceptions]
+        self._exceptions = [(text, _parse(text)) for text in exceptions]
         self.name = policy.name
         self.description = policy.description
-
-    @property
-    def reload(self) -> Callable[[], None]:
-        """
-        The other policy's C{reload}, if it has one.
-        """
-        reload: Callable[[], None] = self._policy.reload  # type: ignore[attr-defined]
-        return reload
 
     def configured(self, argument: str | None, keepAlive: KeepAlive) -> Exceptions:
         """
@@ -81,3 +74,10 @@ class Exceptions:
                     rules = [answer.rule, f"exception {text}"]
                     return attrs.evolve(answer, rule=", ".join(filter(None, rules)))
         return self._policy.admit(peer)
+
+
+def _parse(text: str) -> Conditions:
+    try:
+        return parseCondition(text)
+    except ConditionError as error:
+        raise ConditionError(f"{text}: {error}") from error

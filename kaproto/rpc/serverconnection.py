@@ -102,7 +102,7 @@ class ServerConnection(Connection):
         self.accessControl = accessControl or shared.accessControl
         self.listener = listener
         self.peer = identify(transport)
-        self.peer.readOnly = shared.accessControl.readOnly
+        self.peer.readOnly = self.accessControl.readOnly
         self.negotiation = ServerNegotiation(self.peer, shared.policy)
         self.session: ISession | None = None
         self.authentication: Authentication | None = None

@@ -25,6 +25,7 @@ from kaproto.app.listeners import (
     serverEndpoint,
     suggestServer,
     suggestUpstream,
+    takeReadOnly,
     unixListener,
     virshCommand,
 )
@@ -188,6 +189,21 @@ class ServerEndpointTests(EndpointTestCase):
                 else:
                     error = self.refused("systemd:domain=INET:name=x")
                     self.assertIn("is of another kind: write domain=UNIX", error)
+
+    def test_readOnly(self) -> None:
+        """
+        C{readonly=} is taken out of the description, wherever it stands; it is yes or no.
+        """
+        for description, expected in (
+            ("tcp:1", ("tcp:1", False)),
+            ("tcp:1:readonly=no", ("tcp:1", False)),
+            ("tcp:1:readonly=yes:backlog=7", ("tcp:1:backlog=7", True)),
+            (r"unix:/x\:readonly=yes", (r"unix:/x\:readonly=yes", False)),
+        ):
+            self.assertEqual(takeReadOnly(description), expected)
+        for value in ("", "true", "1", "YES"):
+            error = self.assertRaises(ValueError, takeReadOnly, f"tcp:1:readonly={value}")
+            self.assertIn(f"readonly is yes or no, not {value!r}", str(error))
 
     def test_innermost(self) -> None:
         """

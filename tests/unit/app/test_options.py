@@ -22,8 +22,10 @@ from kaproto import __version__
 from kaproto.app.listeners import DEFAULT_LISTEN
 from kaproto.app.options import Options
 from kaproto.app.settings import SETTINGS
+from kaproto.interfaces import Refused
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.limits import Limits
+from kaproto.peer import Peer
 from kaproto.policies import Disable, Mandatory, Optional
 from kaproto.security.endpoints import TLSServerEndpoint
 from kaproto.security.saslclient import Login
@@ -176,6 +178,29 @@ class GoodTests(OptionsTestCase):
             ["tcp:16509:interface=127.0.0.1", "tcp:1:backlog=7", "unix:/x/y"],
         )
 
+    def test_readOnly(self) -> None:
+        """
+        All connections to a listener may be read-only.
+        """
+        listen = [f"--listen=unix:/x/{name}" for name in ("y:readonly=yes", "z:readonly=no", "w")]
+        options = self.parse(*listen)
+        readOnly = [each.accessControl.readOnly for each in options.listeners]
+        self.assertEqual(readOnly, [True, False, False])
+
+    def test_except(self) -> None:
+        """
+        There may be exceptions from keepalive, from the command line or the file.
+        """
+        exempt, others = Peer(program="virt-install"), Peer(program="virt-clone")
+        for arguments in (
+            ["--except=program=virt-install", "--except=user=alice"],
+            [self.config('except = ["program=virt-install"]')],
+        ):
+            options = self.parse("--mode=2", *arguments)
+            self.assertEqual(options.basePolicy, Mandatory())
+            self.assertNotIsInstance(options.policy.admit(exempt), Refused)
+            self.assertIsInstance(options.policy.admit(others), Refused)
+
     def test_upstream(self) -> None:
         """
         The upstream is an endpoint string or a libvirt URI.
@@ -283,6 +308,16 @@ class BadTests(OptionsTestCase):
             "--upstream=/run/libvirt/libvirt-sock: is --upstream=unix:/run/libvirt/libvirt-sock "
             "meant?",
         )
+
+    def test_except(self) -> None:
+        """
+        An exception that cannot be used is named.
+        """
+        for text, message in (
+            ("alice", "--except=alice: begins with one of network=, transport=, dn=, user=, prog"),
+            ("network=10.1.1.1/8", "--except=network=10.1.1.1/8: network: '10.1.1.1/8' is an add"),
+        ):
+            self.assertIn(message, self.refuse("--mode=2", f"--except={text}"))
 
     def test_forwardIdentity(self) -> None:
         """

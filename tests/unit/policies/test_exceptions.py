@@ -110,24 +110,19 @@ class ExceptionsTests(SynchronousTestCase):
 
     def test_rules(self) -> None:
         """
-        With rules, both the rule and the exception are named; rules are read again through it.
+        With rules, both the rule and the exception are named, also when the rules are read again.
         """
         path = Path(self.mktemp())
         path.write_text("[default]\nmode = 2\n")
-        policy = Exceptions(RulesPolicy(path, TERMS), BOTH)
+        rules = RulesPolicy(path, TERMS)
+        policy = Exceptions(rules, BOTH)
         peer = Peer(user="backup")
         self.assertEqual(
             policy.admit(peer), Admission(rule="default, mode mandatory, exception user=backup")
         )
         path.write_text("[default]\nmode = 0\n")
-        policy.reload()
+        rules.reload()
         self.assertEqual(policy.admit(Peer()), Admission(rule="default, mode disable"))
-
-    def test_noReload(self) -> None:
-        """
-        Where the other policy has nothing to read again, this has not either.
-        """
-        self.assertFalse(hasattr(Exceptions(Mandatory(), BOTH), "reload"))
 
     def test_configured(self) -> None:
         """
@@ -140,6 +135,7 @@ class ExceptionsTests(SynchronousTestCase):
 
     def test_mistakes(self) -> None:
         """
-        An exception that cannot be used is an error.
+        An exception that cannot be used is an error that names it.
         """
-        self.assertRaises(ConditionError, Exceptions, Mandatory(), ["users=a"])
+        error = self.assertRaises(ConditionError, Exceptions, Mandatory(), ["user=a", "users=a"])
+        self.assertIn("users=a: begins with one of network=", str(error))

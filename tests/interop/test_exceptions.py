@@ -1,0 +1,115 @@
+"""
+Programs that do not ask for keepalive, with exceptions and at a read-only listener.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+from tests.interop.programs import Program, Result, runVirsh
+from tests.interop.servers import KaServer
+from tests.interop.support import PYTHON, InteropTestCase, privateEnvironment
+
+OPEN = """
+import libvirt, sys
+libvirt.registerErrorHandler(lambda context, error: None, None)
+try:
+    domain = libvirt.open(sys.argv[1]).lookupByName("test")
+    domain.suspend()
+    print("suspended", domain.name())
+except libvirt.libvirtError as error:
+    print(error)
+"""
+"""
+A program without an event loop, as most batch tools are.
+"""
+
+
+class ExceptionsTests(InteropTestCase):
+    """
+    kaserver on a UNIX socket in mode 2.
+    """
+
+    tools = ("python3-libvirt",)
+
+    async def serve(self, *arguments: str, options: str = "") -> tuple[KaServer, str]:
+        """
+        Start kaserver.
+
+        @param options: what follows the path in the endpoint.
+        @return: the server, and the URI for its UNIX socket.
+        """
+        path = os.path.join(self.privateDirectory(), "sock")
+        server = await KaServer.start(
+            self, "--mode=2", f"--listen=unix:{path}{options}", *arguments
+        )
+        await server.program.waitOutput(re.escape(path))
+        return server, f"test+unix:///default?socket={path}"
+
+    async def openAs(self, uri: str, name: str) -> Result:
+        """
+        Run a program without an event loop.
+
+        @param name: what it is called.
+        """
+        directory = self.privateDirectory()
+        python = os.path.join(directory, name)
+        os.symlink(PYTHON, python)
+        script = os.path.join(directory, "script.py")
+        with open(script, "w", encoding="ascii") as file:
+            file.write(OPEN)
+        command = [python, script, uri]
+        return await Program.start(self, command, privateEnvironment(directory)).finish()
+
+    async def test_program(self) -> None:
+        """
+        The program that is excepted opens; any other is refused, is told how an administrator can
+        except it, and is logged by name and process.
+        """
+        server, uri = await self.serve("--except=program=virt-install", "--except=user=nobody")
+        result = await self.openAs(uri, "virt-install")
+        self.assertEqual(result.output, "suspended test\n", result)
+        result = await self.openAs(uri, "virt-clone")
+        self.assertIn("this server requires keepalive", result.output)
+        self.assertIn("--except=program=virt-clone", result.output)
+        match = re.search(r"refused unix socket pid=\d+ uid=\d+ program='virt-clone'", server.log)
+        self.assertIsNotNone(match, server.log)
+        self.assertNotIn("virt-install", server.log)
+
+    async def test_longName(self) -> None:
+        """
+        A program's name may be longer than what the kernel keeps of it.
+        """
+        name = "prometheus-libvirt-exporter"
+        _server, uri = await self.serve(f"--except=program={name}")
+        self.assertEqual((await self.openAs(uri, name)).output, "suspended test\n")
+
+    async def test_wouldRefuse(self) -> None:
+        """
+        In mode 1 those who are excepted are not among those whom mode 2 would refuse.
+        """
+        server, uri = await self.serve("--mode=1", "--except=program=virt-install")
+        for name in ("virt-install", "virt-clone"):
+            await self.openAs(uri, name)
+            await runVirsh(self, "-c", uri, "resume test")
+        self.assertIn("program='virt-clone': mode 2 would refuse", server.log)
+        self.assertNotIn("virt-install", server.log)
+
+    async def test_readOnly(self) -> None:
+        """
+        At a read-only listener a client can look, and change nothing, though it has not asked for
+        a read-only connection.
+        """
+        server, uri = await self.serve("--except=transport=unix", options=":readonly=yes")
+        self.assertIn("read-only", server.log)
+        result = await self.openAs(uri, "virt-install")
+        self.assertEqual(
+            result.output,
+            "operation forbidden: read only access prevents virDomainSuspend\n",
+        )
+        result = await runVirsh(self, "-c", uri, "domstate test")
+        self.assertEqual(result.output.strip(), "running")
+        # The other listener is not read-only.
+        result = await runVirsh(self, "-c", server.uri, "suspend test")
+        self.assertEqual((result.exitCode, result.errors), (0, ""))
