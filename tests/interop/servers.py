@@ -112,8 +112,16 @@ class LibvirtDaemon:
     address = "127.0.0.1"
     program: Program
 
-    def __init__(self, case: InteropTestCase, directory: str, interval: int, count: int) -> None:
+    def __init__(
+        self,
+        case: InteropTestCase,
+        directory: str,
+        interval: int,
+        count: int,
+        settings: str = "",
+    ) -> None:
         self._case = case
+        self._settings = settings
         self._directory = directory
         self._interval = interval
         self._count = count
@@ -122,15 +130,16 @@ class LibvirtDaemon:
 
     @classmethod
     async def start(
-        cls, case: InteropTestCase, interval: int = -1, count: int = 5
+        cls, case: InteropTestCase, interval: int = -1, count: int = 5, settings: str = ""
     ) -> LibvirtDaemon:
         """
         Start it, and wait until it can be connected to.
 
         @param interval: its own C{keepalive_interval} in seconds; -1 has it never ping.
         @param count: its own C{keepalive_count}.
+        @param settings: more lines for its configuration file.
         """
-        daemon = cls(case, case.privateDirectory(), interval, count)
+        daemon = cls(case, case.privateDirectory(), interval, count, settings)
         daemon.port = reservePort(case)
         await daemon.restart()
         return daemon
@@ -150,6 +159,7 @@ class LibvirtDaemon:
                     interval=self._interval,
                     count=self._count,
                 )
+                + self._settings
             )
         os.makedirs(environment["XDG_RUNTIME_DIR"], mode=0o700, exist_ok=True)
         user = _UNPRIVILEGED if os.geteuid() == 0 else None

@@ -1,0 +1,272 @@
+"""
+A libvirtd that does not read a connection because it has five of its messages in hand: who stays
+connected, and how soon a libvirtd that hangs is found all the same.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import struct
+import time
+
+from tests.interop import wire
+from tests.interop.gateway import GatewayTestCase, openSockets
+from tests.interop.programs import startPythonLibvirt
+from tests.interop.rawclient import RawClient
+from tests.interop.servers import KaServer, LibvirtDaemon
+from tests.interop.support import pause, together, unavailable, waitUntil
+
+_RESTORE = 54
+_SAVE = 55
+
+_INTERVAL = 0.5
+_COUNT = 2
+_IDLE_DEATH = _INTERVAL * (_COUNT + 1)
+_BUSY_DEATH = _INTERVAL * (_COUNT + 3)
+_WATCH = (f"--upstream-interval={_INTERVAL}", f"--upstream-count={_COUNT}")
+
+_DOMAIN = (
+    wire.string("test")
+    + bytes.fromhex("6695eb01f6a48304 79aa97f2502e193f".replace(" ", ""))
+    + struct.pack(">i", 1)
+)
+"""
+The test driver's domain: its name, UUID and id.
+"""
+
+
+class BusyTestCase(GatewayTestCase):
+    """
+    Makes calls that block: each restores a domain from a FIFO that nobody writes to.
+    """
+
+    async def startAll(
+        self, number: int, *arguments: str, settings: str = ""
+    ) -> tuple[LibvirtDaemon, list[KaServer]]:
+        """
+        Start a libvirtd that itself drops clients after three seconds, and several gateways in
+        front of it, so that the clients of one prove nothing to another.
+        """
+        daemon = await LibvirtDaemon.start(self, 1, 2, settings)
+        servers = await together(
+            *(self.startGateway(daemon, *_WATCH, *arguments, mode=1) for _ in range(number))
+        )
+        self.fifo = os.path.join(self.privateDirectory(), "fifo")
+        os.chmod(os.path.dirname(self.fifo), 0o711)
+        os.mkfifo(self.fifo, 0o666)
+        os.chmod(self.fifo, 0o666)
+        return daemon, servers
+
+    def block(self, client: RawClient, number: int) -> list[int]:
+        """
+        Make calls that block.
+
+        @return: their serials.
+        """
+        return [client.sendCall(_RESTORE, wire.string(self.fifo)) for _ in range(number)]
+
+    async def unblock(self, client: RawClient, calls: list[int]) -> None:
+        """
+        Let the calls go, and wait until all are answered.
+        """
+        deadline = time.monotonic() + 20
+        while any(client.replyTo(serial) is None for serial in calls):
+            self.assertLess(time.monotonic(), deadline, "calls were left unanswered")
+            self.assertIsNone(client.lostAt)
+            descriptor = os.open(self.fifo, os.O_RDWR | os.O_NONBLOCK)
+            await pause(0.1)
+            os.close(descriptor)
+
+    async def blocked(self, server: KaServer, number: int) -> tuple[RawClient, list[int]]:
+        """
+        Connect a client with that many blocked calls.
+        """
+        client = await self.client(server.port)
+        calls = self.block(client, number)
+        await pause(0.2)
+        return client, calls
+
+
+class BusyTests(BusyTestCase):
+    """
+    Live connections.
+    """
+
+    async def test_blocked(self) -> None:
+        """
+        Clients with 4, 5, 8 and 50 blocked calls stay connected for several times as long as it
+        takes to find a dead libvirtd, by kaserver or by libvirtd itself.  What libvirtd does not
+        read is logged once.  All calls are answered in the end, and the probe is closed.
+        """
+        numbers = (4, 5, 8, 50)
+        _daemon, servers = await self.startAll(len(numbers))
+        before = [openSockets(server.program.pid) for server in servers]
+        clients = [
+            await self.blocked(server, number)
+            for server, number in zip(servers, numbers, strict=True)
+        ]
+        await pause(4 * _BUSY_DEATH)
+        for (client, calls), server, number in zip(clients, servers, numbers, strict=True):
+            self.assertIsNone(client.lostAt, f"{number} blocked calls")
+            self.assertEqual(server.log.count("is busy"), number >= 5)
+            self.assertEqual(server.log.count("to ask whether it is alive"), number >= 5)
+            self.assertEqual([client.replyTo(serial) for serial in calls], [None] * number)
+        for client, calls in clients:
+            await self.unblock(client, calls)
+            await client.succeed(wire.GET_HOSTNAME)
+        # Each client has two sockets: its own, and the one to libvirtd.
+        await together(
+            *(
+                self.settled(server, count + 2)
+                for server, count in zip(servers, before, strict=True)
+            )
+        )
+
+    async def test_fifthCall(self) -> None:
+        """
+        A fifth call that ends the four before it gets through: saving a domain to the FIFO lets
+        all that restore from it go on.
+        """
+        _daemon, (server,) = await self.startAll(1)
+        client, calls = await self.blocked(server, 4)
+        await pause(2 * _BUSY_DEATH)
+        calls.append(client.sendCall(_SAVE, _DOMAIN + wire.string(self.fifo)))
+        for serial in calls:
+            await client.reply(serial, 5)
+        self.assertNotIn("is busy", server.log)
+
+    async def test_maxClients(self) -> None:
+        """
+        A libvirtd that has all the clients it accepts is alive while another connection is
+        answered, whether or not it accepts one more to be asked.
+        """
+        _daemon, (server,) = await self.startAll(
+            1, settings="max_clients = 2\nmax_anonymous_clients = 0\n"
+        )
+        other = await self.client(server.port)
+        busy, calls = await self.blocked(server, 8)
+        await pause(4 * _BUSY_DEATH)
+        self.assertIsNone(busy.lostAt)
+        self.assertEqual(server.log.count("is busy"), 1)
+        # With that one gone there is a place for the probe.
+        await other.disconnect()
+        await pause(4 * _BUSY_DEATH)
+        self.assertIsNone(busy.lostAt)
+        self.assertIn("to ask whether it is alive", server.log)
+        await self.unblock(busy, calls)
+
+    async def test_twoGateways(self) -> None:
+        """
+        Two kaservers in a row, the second in mode 2: it does not open for the first unless that
+        asks, as the first one's log says; then a busy libvirtd is left alone by both.
+        """
+        daemon, _ = await self.startAll(0)
+        path = os.path.join(self.privateDirectory(), "second")
+        second = await self.startGateway(daemon, *_WATCH, f"--listen=unix:{path}", mode=2)
+        chained = [
+            await KaServer.start(self, "--mode=1", f"--upstream=unix:{path}", *_WATCH, *ask)
+            for ask in ((), ("--upstream-ask=yes",))
+        ]
+        refused = await RawClient.connect(self, chained[0].port)
+        answer = await refused.call(wire.OPEN, wire.OPEN_ARGUMENTS)
+        assert answer.error is not None
+        self.assertIn("keepalive", answer.error.message)
+        await waitUntil(lambda: "pass --upstream-ask=yes" in chained[0].log, "what to do")
+        client, calls = await self.blocked(chained[1], 8)
+        await pause(4 * _BUSY_DEATH)
+        self.assertIsNone(client.lostAt)
+        self.assertEqual(second.log.count("is busy"), 1)
+        self.assertNotIn("is busy", chained[1].log)
+        await self.unblock(client, calls)
+
+
+class HangTests(BusyTestCase):
+    """
+    A libvirtd that hangs.
+    """
+
+    async def test_stopped(self) -> None:
+        """
+        libvirtd stopped with 0, 4 and 8 calls under way is found: with nothing under way in
+        C{interval * (count + 1)} seconds, else in C{interval * (count + 3)}.  The calls are
+        answered with an error that says so.
+        """
+        numbers = (0, 4, 8)
+        daemon, servers = await self.startAll(len(numbers))
+        clients = [
+            await self.blocked(server, number)
+            for server, number in zip(servers, numbers, strict=True)
+        ]
+        await pause(2 * _BUSY_DEATH)
+        daemon.freeze()
+        stopped = time.monotonic()
+        for (client, calls), number in zip(clients, numbers, strict=True):
+            took = await client.waitLost() - stopped
+            # The last pong may be as old as an interval; with 8 calls it is the probe's.
+            latest = _BUSY_DEATH if number else _IDLE_DEATH
+            earliest = (_IDLE_DEATH if number != 4 else _BUSY_DEATH) - 1.5 * _INTERVAL
+            self.assertTrue(earliest < took < latest + 0.2, f"{number} calls: {took} s")
+            for serial in calls:
+                answer = client.replyTo(serial)
+                assert answer is not None and answer.error is not None
+                self.assertIn("it hangs, or the storage", answer.error.message)
+        for server in servers[1:]:
+            await server.program.waitOutput("it hangs")
+        daemon.thaw()
+
+
+_CONSOLE = """
+import os
+libvirt.registerErrorHandler(lambda *_: None, None)
+libvirt.virEventRegisterDefaultImpl()
+def loop():
+    while True:
+        libvirt.virEventRunDefaultImpl()
+threading.Thread(target=loop, daemon=True).start()
+connection = libvirt.open(sys.argv[1])
+connection.registerCloseCallback(lambda *_: print("closed", flush=True), None)
+XML = '''<domain type="qemu"><name>paused</name><memory>65536</memory>
+<os><type arch="x86_64">hvm</type></os>
+<devices><serial type="pty"/><console type="pty"/></devices></domain>'''
+domain = connection.createXML(XML, libvirt.VIR_DOMAIN_START_PAUSED)
+stream = connection.newStream(libvirt.VIR_STREAM_NONBLOCK)
+domain.openConsole(None, stream)
+sent = 0
+while sent < 65536:
+    done = stream.send(b"x" * 4096)
+    if done > 0:
+        sent += done
+print("pasted", sent, flush=True)
+time.sleep(float(sys.argv[2]))
+print("alive", connection.isAlive(), flush=True)
+other = libvirt.open(sys.argv[1])
+other.lookupByName("paused").destroy()
+print("hostname", connection.getHostname(), flush=True)
+"""
+
+
+class ConsoleTests(BusyTestCase):
+    """
+    A stream whose sink takes nothing.
+    """
+
+    tools = ("virsh", "libvirtd", "python3-libvirt")
+
+    async def test_paste(self) -> None:
+        """
+        While 64 KiB pasted into the console of a paused guest wait for it, the connection stays,
+        and goes on when the guest is gone.
+        """
+        if shutil.which("qemu-system-x86_64") is None:
+            unavailable("no qemu-system-x86_64, and the console of a guest needs one")
+        _daemon, (server,) = await self.startAll(1)
+        uri = f"qemu+tcp://127.0.0.1:{server.port}/session"
+        program = startPythonLibvirt(self, _CONSOLE, uri, str(4 * _BUSY_DEATH))
+        await program.waitOutput("pasted 65536", 30)
+        result = await program.finish(30)
+        self.assertIn("alive 1", result.output, program.describe())
+        self.assertIsNotNone(re.search(r"hostname \S+", result.output))
+        self.assertNotIn("closed", result.output)
+        self.assertEqual(server.log.count("is busy"), 1)
