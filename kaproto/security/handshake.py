@@ -54,6 +54,7 @@ __all__ = [
     "ClientHandshake",
     "Handshake",
     "ICertificateChecker",
+    "countMessage",
     "isUsual",
     "verified",
 ]
@@ -105,8 +106,8 @@ class Handshake(SSL.Connection):
     @ivar lenient: whether to complete the handshake in spite of a problem.
     @ivar problem: the problem with the peer's certificate, C{None} if there is none.
     @ivar completed: whether the handshake has completed.
-    @ivar unasked: bytes that OpenSSL has written by itself since the handshake: alerts, and
-        answers to key updates and to attempts to negotiate anew.
+    @ivar unasked: how many messages of TLS itself OpenSSL has read or written since the handshake,
+        see L{countMessage}.
     @ivar peerIs: what to call the peer.
     """
 
@@ -116,7 +117,6 @@ class Handshake(SSL.Connection):
     problem: str | None = None
     completed = False
     unasked = 0
-    _sending = False
 
     def do_handshake(self) -> None:
         """
@@ -140,24 +140,22 @@ class Handshake(SSL.Connection):
             raise CertificateRefused("the client has no certificate")
         self.completed = True
 
-    def send(self, buf: bytes | bytearray | memoryview, flags: int = 0) -> int:
-        """
-        Encrypt bytes of the application.
-        """
-        self._sending = True
-        return super().send(buf, flags)
 
-    def bio_read(self, bufsiz: int) -> bytes:
-        """
-        Take encrypted bytes, to write them to the transport.
-        """
-        data = super().bio_read(bufsiz)
-        # Twisted calls this after each send(), so other bytes are OpenSSL's own.
-        if self._sending:
-            self._sending = False
-        elif self.completed:
-            self.unasked += len(data)
-        return data
+def countMessage(connection: SSL.Connection, where: int, _result: int) -> None:
+    """
+    OpenSSL's information callback.  Count the messages of TLS that come after the handshake: key
+    updates, attempts to renegotiate, alerts.  OpenSSL answers most of them by itself.
+
+    The bytes of the application cause no such callback, so counting costs them nothing.
+
+    @param where: bits that say what has happened: C{SSL_CB_EXIT} that OpenSSL is done with a
+        message, C{SSL_CB_ALERT} that it has read or written an alert.
+    """
+    if where & _MESSAGES and isinstance(connection, Handshake) and connection.completed:
+        connection.unasked += 1
+
+
+_MESSAGES: Final = SSL.SSL_CB_EXIT | SSL.SSL_CB_ALERT
 
 
 def _clearErrors() -> None:

@@ -29,6 +29,7 @@ from kaproto.security.handshake import (
     ClientHandshake,
     Handshake,
     ICertificateChecker,
+    countMessage,
     verified,
 )
 from kaproto.security.pki import CertificateFiles
@@ -103,6 +104,7 @@ def _context(material: KeyMaterial, method: int) -> SSL.Context:
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_options(SSL.OP_NO_TICKET | _OP_NO_RENEGOTIATION)
+    context.set_info_callback(countMessage)
     # An idle connection needs no buffers, and they are most of its memory.
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
     context.set_verify_depth(AUTHORITIES_MAX)

@@ -5,7 +5,7 @@ make it compute and keep.
 
 from __future__ import annotations
 
-from typing import Final, cast
+from typing import Final
 
 from twisted.internet.interfaces import IHandshakeListener
 from twisted.internet.protocol import connectionDone
@@ -23,11 +23,10 @@ The most bytes that a peer may send until its handshake is complete.  Four certi
 keys of 4096 bits are 6 KiB.
 """
 
-UNASKED_MAX: Final = 32768
+UNASKED_MAX: Final = 1000
 """
-The most bytes that OpenSSL may write by itself after the handshake.  An answer to a key update, or
-a refusal to negotiate anew, has about 30, so there may be a thousand.  Peers renew their keys after
-millions of messages, if ever.
+The most messages of TLS itself that OpenSSL may read and write after the handshake.  A key update
+and its answer are two.  Peers renew their keys after millions of messages, if ever.
 """
 
 
@@ -38,7 +37,8 @@ class TLSLayer(BufferingTLSTransport):
       - Until the handshake is complete, L{HANDSHAKE_MAX} bytes are read, which bounds the number of
         certificates to parse.
       - OpenSSL answers some messages of the peer by itself, even if the peer reads nothing, and
-        Twisted keeps these answers in memory.  After L{UNASKED_MAX} bytes the connection is closed.
+        Twisted keeps these answers in memory.  After L{UNASKED_MAX} messages the connection is
+        closed.
       - A protocol learns that the handshake has completed although other protocols wrap it.  One
         that waits for that before it trusts the peer can so be wrapped.
       - A connection that has ended is freed at once, and not when the garbage collector runs next:
@@ -64,34 +64,35 @@ class TLSLayer(BufferingTLSTransport):
         """
         Decrypt bytes that have arrived from the transport.
         """
-        before = self.bytesReceived
-        self.bytesReceived = before + len(data)
-        handshake = cast(Handshake, self.getHandle())
+        self.bytesReceived += len(data)
+        handshake: Handshake = self.getHandle()
         if handshake.completed:
             super().dataReceived(data)
         else:
-            super().dataReceived(data[: HANDSHAKE_MAX - before])
-            if not handshake.completed:
-                if self.bytesReceived > HANDSHAKE_MAX:
-                    problem = RemoteProtocolError(
-                        f"more than {HANDSHAKE_MAX} bytes without completing the TLS handshake"
-                    )
-                    self.failVerification(Failure(problem))
-                return
-            rest = data[HANDSHAKE_MAX - before :]
+            self._handshakeReceived(handshake, data)
+        if handshake.unasked > UNASKED_MAX and self.connected:
+            flooded = PeerFlooded(f"more than {UNASKED_MAX} TLS messages that are no data")
+            self.failVerification(Failure(flooded))
+
+    def _handshakeReceived(self, handshake: Handshake, data: bytes) -> None:
+        room = HANDSHAKE_MAX - (self.bytesReceived - len(data))
+        super().dataReceived(data[:room])
+        if handshake.completed:
+            # Bytes of the application may come with the end of the handshake.
+            rest = data[room:]
             if rest:
                 super().dataReceived(rest)
-        if handshake.unasked > UNASKED_MAX and self.connected:
-            flooded = PeerFlooded(
-                f"TLS messages that OpenSSL had to answer with more than {UNASKED_MAX} bytes"
+        elif len(data) > room:
+            problem = RemoteProtocolError(
+                f"more than {HANDSHAKE_MAX} bytes without completing the TLS handshake"
             )
-            self.failVerification(Failure(flooded))
+            self.failVerification(Failure(problem))
 
     def _checkHandshakeStatus(self) -> None:
         # Twisted tells the protocol right above only.  Should Twisted rename this method, wrapped
         # protocols are not told, so they go on trusting nobody.
         super()._checkHandshakeStatus()
-        handshake = cast(Handshake | None, self.getHandle())
+        handshake: Handshake | None = self.getHandle()
         if handshake is not None and handshake.completed:
             listener = self.listener()
             if listener is not None and listener is not self.wrappedProtocol:
