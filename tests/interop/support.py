@@ -82,6 +82,7 @@ def _works(*command: str) -> bool:
 
 
 _CHECKS = {
+    "haproxy": ("haproxy", "-v"),
     "virsh": (VIRSH, "--version"),
     "libvirtd": (LIBVIRTD, "--version"),
     "python3-libvirt": (PYTHON, "-c", "import libvirt"),
@@ -95,8 +96,8 @@ _CHECKS = {
 
 def missingTools(tools: Sequence[str]) -> list[str]:
     """
-    @param tools: names out of C{virsh}, C{libvirtd}, C{python3-libvirt}, C{nsenter} and C{unshare}
-        (which here includes C{ip}).
+    @param tools: names out of C{haproxy}, C{virsh}, C{libvirtd}, C{python3-libvirt}, C{nsenter} and
+        C{unshare} (which here includes C{ip}).
     @return: those which this machine does not have.
     """
     return [tool for tool in tools if not _works(*_CHECKS[tool])]

@@ -1,0 +1,207 @@
+"""
+kaserver behind a real haproxy: the client's address and name reach it, by TCP, by TLS that is
+passed through, and by TLS that ends at haproxy.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from shutil import which
+
+from tests.interop.programs import Program
+from tests.interop.secure import SecureServer, SecureTestCase
+from tests.interop.servers import LibvirtDaemon, reservePort
+from tests.interop.support import privateEnvironment, waitUntil
+
+BALANCER = "127.0.0.3"
+"""
+Where haproxy connects from, so that its address is not the client's.
+"""
+
+FROM = f"from={BALANCER}"
+HAPROXY = which("haproxy", path="/usr/sbin:/usr/local/sbin:/usr/bin") or "haproxy"
+
+
+class HaproxyTestCase(SecureTestCase):
+    """
+    Starts haproxy.
+    """
+
+    tools = (*SecureTestCase.tools, "haproxy", "libvirtd")
+
+    async def balance(self, port: str, *, bind: str = "", server: str = "send-proxy-v2") -> int:
+        """
+        Put haproxy in front of a port.
+
+        @param bind: what to add to the line of what it listens on.
+        @param server: what to add to the line of the server.
+        @return: the port that it listens on.
+        """
+        return await self.run_(
+            f"frontend clients\n  bind 127.0.0.1:PORT {bind}\n  default_backend hosts\n"
+            f"backend hosts\n  source {BALANCER}\n  server a 127.0.0.1:{port} {server}\n"
+        )
+
+    async def run_(self, configuration: str) -> int:
+        """
+        Start haproxy, and wait until it listens.
+
+        @param configuration: with C{PORT} for the port that it listens on, which is returned.
+        """
+        directory = self.privateDirectory()
+        front = reservePort(self)
+        path = Path(directory) / "haproxy.cfg"
+        path.write_text(
+            "defaults\n"
+            "  mode tcp\n"
+            "  timeout connect 5s\n"
+            "  timeout client 60s\n"
+            "  timeout server 60s\n" + configuration.replace("PORT", str(front))
+        )
+        program = Program.start(
+            self,
+            [HAPROXY, "-db", "-f", str(path)],
+            privateEnvironment(directory),
+            directory,
+        )
+
+        def listens() -> bool:
+            assert program.running, program.describe()
+            sockets = map(str.split, Path("/proc/net/tcp").read_text().splitlines())
+            return any(each[1].endswith(f":{front:04X}") and each[3] == "0A" for each in sockets)
+
+        await waitUntil(listens, program.describe)
+        return front
+
+    def rules(self, text: str) -> str:
+        """
+        A file of rules.
+        """
+        path = Path(self.privateDirectory()) / "rules.toml"
+        path.write_text(text)
+        return f"--mode=rules:{path}"
+
+
+class PassThroughTests(HaproxyTestCase):
+    """
+    haproxy passes the client's bytes on, and its address before them.
+    """
+
+    async def test_tcp(self) -> None:
+        """
+        Rules and log see the client's address, not haproxy's; who connects past haproxy is nobody.
+        """
+        rules = self.rules('[default]\nmode = 2\n[[rule]]\nnetwork = "127.0.0.1"\nmode = 0\n')
+        for header in ("send-proxy", "send-proxy-v2"):
+            server = await SecureServer.start(
+                self, f"--listen=proxy:tcp:0:interface=127.0.0.1:{FROM}", "--insecure", rules
+            )
+            front = await self.balance(server.ports[0], server=header)
+            await self.letIn(f"test+tcp://127.0.0.1:{front}/default")
+            self.assertRegex(server.log, r"tcp 127\.0\.0\.1:\d+")
+            self.assertNotIn(f"{BALANCER}:", server.log)
+            await self.refused(f"test+tcp://127.0.0.1:{server.ports[0]}/default", "")
+            await server.program.waitOutput("127.0.0.1 is not in from=")
+            await server.program.kill()
+
+    async def test_tls(self) -> None:
+        """
+        TLS goes through, and the header before it.
+        """
+        listen = self.listener(f":{FROM}").replace("--listen=", "--listen=proxy:")
+        server = await SecureServer.start(
+            self, listen, "--mode=2", "--insecure", "--tls-allowed-dn=*CN=alice"
+        )
+        front = await self.balance(server.ports[0])
+        await self.letIn(f"test+tls://127.0.0.1:{front}/default?pkipath={self.alice}")
+        await server.program.waitOutput(r"tls 127\.0\.0\.1:\d+ dn='C=GB")
+
+
+class TerminatedTests(HaproxyTestCase):
+    """
+    haproxy ends TLS.
+    """
+
+    async def terminate(self, *arguments: str) -> tuple[SecureServer, int]:
+        """
+        Start both; haproxy demands certificates.
+        """
+        server = await SecureServer.start(
+            self,
+            f"--listen=proxy:tcp:0:interface=127.0.0.1:{FROM}:tls=terminated",
+            "--insecure",
+            *arguments,
+        )
+        pki = Path(self.pki)
+        bundle = Path(self.privateDirectory()) / "server.pem"
+        bundle.write_bytes(
+            (pki / "libvirt/servercert.pem").read_bytes()
+            + (pki / "libvirt/private/serverkey.pem").read_bytes()
+        )
+        ca = pki / "CA/cacert.pem"
+        front = await self.balance(
+            server.ports[0],
+            bind=f"ssl crt {bundle} ca-file {ca} verify optional ssl-max-ver TLSv1.2 "
+            "no-tls-tickets",
+            server="send-proxy-v2-ssl-cn",
+        )
+        return server, front
+
+    async def test_commonName(self) -> None:
+        """
+        virsh gets the byte that it waits for, and rules see the common name, which is no
+        distinguished name.
+        """
+        rules = self.rules('[default]\nmode = 2\n[[rule]]\ncn = "al*"\nmode = 1\nreadonly = true\n')
+        server, front = await self.terminate(rules)
+        await self.letIn(f"test+tls://127.0.0.1:{front}/default?pkipath={self.alice}")
+        await server.program.waitOutput(r"tls 127\.0\.0\.1:\d+ cn='alice'")
+        self.assertNotIn("dn=", server.log)
+
+    async def test_noCertificate(self) -> None:
+        """
+        A client that haproxy let pass without a certificate is refused.
+        """
+        server, front = await self.terminate("--mode=2")
+        uri = f"test+tls://127.0.0.1:{front}/default?pkipath={self.nobody}&no_sanity=1"
+        await self.refused(uri, "server verification (of our certificate or IP address) failed")
+        await server.program.waitOutput("does not say that it verified a client certificate")
+
+
+class HostsTests(HaproxyTestCase):
+    """
+    Two kaservers behind haproxy, in front of a real libvirtd.
+    """
+
+    async def test_drain(self) -> None:
+        """
+        While one kaserver drains, a loop of virsh commands through haproxy sees no error.
+        """
+        daemon = await LibvirtDaemon.start(self)
+        servers = [
+            await SecureServer.start(
+                self,
+                f"--listen=proxy:tcp:0:interface=127.0.0.1:{FROM}",
+                f"--upstream=unix:{daemon.socketPath}",
+                "--insecure",
+                "--mode=2",
+            )
+            for _ in range(2)
+        ]
+        lines = "".join(
+            f"  server s{number} 127.0.0.1:{each.ports[0]} send-proxy-v2 check inter 200 fall 1\n"
+            for number, each in enumerate(servers)
+        )
+        front = await self.run_(
+            "  option redispatch\n"
+            f"listen hosts\n  bind 127.0.0.1:PORT\n  source {BALANCER}\n{lines}"
+        )
+        uri = f"test+tcp://127.0.0.1:{front}/default"
+        results = []
+        for number in range(12):
+            if number == 4:
+                servers[0].program.signal(15)
+            results.append(await self.hostname(uri))
+        self.assertEqual([each.exitCode for each in results], [0] * 12, results)
+        self.assertEqual(results[0].output.strip(), os.uname().nodename)
