@@ -1,7 +1,7 @@
 """
-What can go wrong, and whose fault it was.
+Errors, by whose fault they are.
 
-L{LocalProtocolError} is our own mistake, L{RemoteProtocolError} the peer's.  L{RemoteError} is
+L{LocalProtocolError} is this side's mistake, L{RemoteProtocolError} the peer's.  L{RemoteError} is
 neither: the peer understood the call and answered that it failed.
 """
 
@@ -28,8 +28,8 @@ __all__ = [
 
 def _printable(text: str) -> str:
     """
-    @return: the text with everything escaped that no log file takes, or no terminal should be
-        given: bytes that are not UTF-8, and control characters but for line ends and tabs.
+    @return: the text, safe for logs and terminals: bytes that are not UTF-8 and control characters
+        other than line ends and tabs are escaped.
     """
     if text.isprintable():
         return text
@@ -41,9 +41,8 @@ def _printable(text: str) -> str:
 
 class KaprotoError(Exception):
     """
-    The root of every error that kaproto raises on its own account.
-
-    What C{str} makes of it can be logged and shown, even where it quotes the peer.
+    The base class of kaproto's errors.  C{str} of one is safe to log and show, even where it quotes
+    the peer.
     """
 
     def __str__(self) -> str:
@@ -52,7 +51,7 @@ class KaprotoError(Exception):
 
 class ProtocolError(KaprotoError):
     """
-    Somebody broke the protocol.  Only the two subclasses, which say who, are raised.
+    The base class of the two protocol errors.  It is never raised itself.
     """
 
     def __init__(self, message: str) -> None:
@@ -65,28 +64,28 @@ class ProtocolError(KaprotoError):
 
 class LocalProtocolError(ProtocolError):
     """
-    This side tried something that the protocol forbids, such as calling before the connection
-    is open or sending a message that is too large.
+    This side did something that the protocol forbids, such as calling before the connection is
+    open or sending a message that is too large.
     """
 
 
 class RemoteProtocolError(ProtocolError):
     """
-    The peer sent something that the protocol forbids; the message names what it was.
+    The peer sent something that the protocol forbids.  The message says what.
     """
 
 
 class PeerFlooded(RemoteProtocolError):
     """
-    The peer went over one of its budgets: too many pings, or replies that it does not read.
+    The peer exceeded a limit: it pinged too often, or did not read what was sent to it.
     """
 
 
 class DeadlineMissed(RemoteProtocolError):
     """
-    The peer did not do in time what the protocol expected of it.
+    The peer did not do something in time.
 
-    @ivar seconds: how long it was given, in seconds.
+    @ivar seconds: the time it had, in seconds.
     """
 
     def __init__(self, expected: str, seconds: float, setting: str | None = None) -> None:
@@ -120,17 +119,16 @@ class KeepAliveTimeout(KaprotoError):
 
 class KeepAliveUnsupported(KaprotoError):
     """
-    The server answered 0, or an error, when asked for the keepalive feature, so it may not be
-    pinged.
+    The server does not have the keepalive feature, so it cannot be pinged.
     """
 
 
 class ConnectionClosed(KaprotoError):
     """
-    The connection is over in good order, by C{close()} or because the far end said so.
+    The connection was closed in order, by C{close()} or by the peer.
 
-    @ivar reason: libvirt's C{virConnectCloseReason} where the far end gave one: 0 error, 1 end
-        of file, 2 keepalive timeout, 3 closed by the client.
+    @ivar reason: the peer's reason (libvirt's C{virConnectCloseReason}), if it gave one: 0 error, 1
+        end of file, 2 keepalive timeout, 3 closed by the client.
     """
 
     def __init__(self, message: str, reason: int | None = None) -> None:
@@ -155,18 +153,20 @@ class ServerStopping(ConnectionClosed):
 
 class AuthenticationFailed(KaprotoError):
     """
-    The two ends share no way to authenticate, or the credentials were refused.
+    The two ends have no way to authenticate in common, or the credentials were refused.
     """
 
 
 class RemoteError(KaprotoError):
     """
-    The far end answered a call with an error (libvirt's C{remote_error}).
+    An error that answers a call (libvirt's C{remote_error}).
 
-    @ivar code: a C{virErrorNumber}, see L{kaproto.wire.programs.ErrorCode}.
-    @ivar domain: a C{virErrorDomain}, see L{kaproto.wire.programs.ErrorDomain}.
+    Programs raise it to fail a call, with libvirt's codes or with a domain and codes of their own.
+
+    @ivar code: libvirt's are C{virErrorNumber}s, see L{kaproto.wire.programs.ErrorCode}.
+    @ivar domain: libvirt's are C{virErrorDomain}s, see L{kaproto.wire.programs.ErrorDomain}.
     @ivar level: 0 none, 1 warning, 2 error.
-    @ivar message: the text for the user, as the far end wrote it.
+    @ivar message: the text for the user.
     """
 
     def __init__(self, code: int, domain: int, message: str, level: int = 2) -> None:
@@ -184,7 +184,7 @@ class RemoteError(KaprotoError):
 
 class TooManyClients(KaprotoError):
     """
-    The server had too many clients, and this one was not open yet, or not even known.
+    The server had too many clients, and this one had not logged in or not opened yet.
     """
 
 

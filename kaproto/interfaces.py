@@ -1,5 +1,5 @@
 """
-The extension points: what can be plugged into kaproto, as zope Interfaces.
+The extension points, as zope Interfaces: policies, backends and programs.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Admission:
     """
     The peer may open.
 
-    @ivar warning: something to log and count about it, such as that a stricter policy would have
-        refused it.
+    @ivar warning: what to log and count about it, for example that a stricter policy would refuse
+        it.
     @ivar rule: which of the policy's rules decided, for operators to read.
     @ivar readOnly: whether to open read-only, even if the peer does not ask for that.
     """
@@ -47,7 +47,7 @@ class Refused:
     """
     The peer may not open.
 
-    @ivar message: what to tell it: why, and what to do about it.
+    @ivar message: the error for the client: why, and what to do about it.
     @ivar rule: which of the policy's rules decided, for operators to read.
     """
 
@@ -57,55 +57,55 @@ class Refused:
 
 ADMITTED = Admission()
 """
-The peer may open, and there is no more to say about it.
+The peer may open, without a warning.
 """
 
 
 class IKeepAlivePolicy(Interface):
     """
-    How far keepalive goes with each peer.
+    Decides for each peer whether to ping it, and whether it may open.
 
-    Make an instance that also provides L{twisted.plugin.IPlugin} available from a module in
-    C{twisted/plugins/}, and C{twistd kaserver --mode=NAME:ARGUMENT} finds it.
-    L{kaproto.policies.Policy} is a base class with everything filled in.
+    C{twistd kaserver --mode=NAME:ARGUMENT} finds an instance that also provides
+    L{twisted.plugin.IPlugin} in a module in C{twisted/plugins/}.  L{kaproto.policies.Policy} is a
+    base class with defaults for all of it.
     """
 
-    name: str = Attribute("What selects it on the command line.")
+    name: str = Attribute("The name for C{--mode}.")
 
     description: str = Attribute("One line of help for administrators.")
 
     argumentFormat: str = Attribute(
-        "What may follow the name and a colon; empty for a policy that takes no argument."
+        "The argument after the name and a colon, for C{--help-policies}; empty if there is none."
     )
 
     def configured(argument: str | None, keepAlive: KeepAlive) -> IKeepAlivePolicy:
         """
-        Make the policy that will be used.
+        Configure the policy.
 
-        @param argument: what followed the name and a colon, C{None} when nothing did.
+        @param argument: what follows the name and a colon, C{None} without a colon.
         @param keepAlive: the interval and count from the command line.
-        @return: a policy; it may be the same object.
-        @raise ValueError: when the argument is no good; the message is shown to the user.
+        @return: the configured policy, which may be the same object.
+        @raise ValueError: when the argument cannot be used.  The user sees the message.
         """
 
     def advertises(peer: Peer) -> bool:
         """
-        @return: whether to answer 1 when the peer asks for the keepalive feature.  A peer that
-            is answered 0 must not be pinged.
+        @return: whether to answer 1 to the peer's feature check for keepalive.  A peer that is
+            answered 0 is not pinged.
         """
 
     def keepAlive(peer: Peer) -> KeepAlive | None:
         """
-        Called when a peer has asked for the keepalive feature and been answered 1.
+        Called after L{advertises} has returned C{True}.
 
-        @return: at which interval and count to ping it, or C{None} not to.
+        @return: the interval and count to ping the peer with, C{None} to not ping it.
         """
 
     def admit(peer: Peer) -> Admission | Refused:
         """
-        Called when a peer wants to open.  C{peer.asked} tells whether it asked for keepalive.
+        Called when the peer opens.  C{peer.asked} says whether it has asked for keepalive.
 
-        @return: whether it may.
+        @return: whether it may open.
         """
 
 
@@ -114,9 +114,9 @@ class OpenRequest:
     """
     The arguments of C{CONNECT_OPEN}.
 
-    @ivar name: what to open, as a URI without transport and host, C{""} to be given a default,
-        C{None} where the client sent no name at all.
-    @ivar flags: bit 0 asks for a read-only connection; clients set others for their own use.
+    @ivar name: what to open, as a URI without transport and host; C{""} for the default; C{None} if
+        the client sent no name.
+    @ivar flags: bit 0 asks for a read-only connection.  Other bits mean nothing to a server.
     """
 
     name: str | None
@@ -125,7 +125,7 @@ class OpenRequest:
     @property
     def readOnly(self) -> bool:
         """
-        Whether the connection must not change anything (C{VIR_CONNECT_RO}).
+        Whether the client asks for a read-only connection (C{VIR_CONNECT_RO}).
         """
         return bool(self.flags & _READ_ONLY)
 
@@ -141,24 +141,24 @@ _READ_ONLY = 1
 
 class ISession(Interface):
     """
-    What answers one connection's calls to the remote program once it is open.
+    Answers one open connection's calls to the remote program.
     """
 
     idle: bool = Attribute(
-        "Whether it is doing nothing for the client but answering calls that it was given through "
-        "C{callReceived}."
+        "Whether nothing is under way but calls given to C{callReceived}, so that the server may "
+        "close the connection when these are answered."
     )
 
     def opened(connection: Any) -> None:
         """
-        The client has been told that the connection is open.
+        Called once, after the reply to C{CONNECT_OPEN} was sent.
 
         @param connection: the L{kaproto.server.KeepAliveServerProtocol}.
         """
 
     def callReceived(procedure: int, payload: bytes) -> bytes | Awaitable[bytes]:
         """
-        A call to one of the procedures that the backend L{knows<IBackend.knows>}.
+        Answer a call to a procedure that the backend L{knows<IBackend.knows>}.
 
         @return: the result in XDR, now or later.
         @raise kaproto.errors.RemoteError: to answer with an error, now or later.
@@ -167,30 +167,33 @@ class ISession(Interface):
 
     def closed(reason: Exception) -> None:
         """
-        The connection is gone.
+        Called once, when the connection has ended.
+
+        @param reason: why it ended.
         """
 
 
 class IBackend(Interface):
     """
-    What a connection opens: an embedded host, or something behind a gateway.
+    Opens sessions: on an embedded host, or on a libvirtd behind a gateway.
     """
 
     features: frozenset[int] = Attribute(
-        "The L{kaproto.wire.programs.Feature}s that its sessions have and that the server does "
-        "not answer for itself, such as C{REMOTE_EVENT_CALLBACK}."
+        "The L{kaproto.wire.programs.Feature}s of its sessions, such as C{REMOTE_EVENT_CALLBACK}. "
+        "The server itself has C{PROGRAM_KEEPALIVE} and C{REMOTE_CLOSE_CALLBACK}."
     )
 
     def knows(procedure: int) -> bool:
         """
-        @return: whether the sessions have this procedure, which can be asked for before one is
-            open.
+        @return: whether sessions answer this procedure of the remote program.  A client may call
+            it before it has opened, and gets another error then.
         """
 
     def open(peer: Peer, request: OpenRequest) -> ISession | Awaitable[ISession]:
         """
-        Called when the policy has admitted the peer.
+        Open a session for a peer that the policy has admitted.
 
+        @return: the session, now or later.
         @raise kaproto.errors.RemoteError: when it cannot be opened, now or later.  The client
             may try again.
         """
@@ -198,21 +201,22 @@ class IBackend(Interface):
 
 class IProgram(Interface):
     """
-    An RPC program of an application's own, served beside the remote program.
+    An application's own RPC program, served beside the remote program.
+    L{kaproto.program.Program} is a base class.
     """
 
-    number: int = Attribute("The program's number, which no other program on the server has.")
+    number: int = Attribute("The program's number, unique on the server.")
 
     version: int = Attribute("The program's version.")
 
     def knows(procedure: int) -> bool:
         """
-        @return: whether the program has this procedure.
+        @return: whether the program answers this procedure.
         """
 
     def callReceived(connection: Any, procedure: int, payload: bytes) -> bytes | Awaitable[bytes]:
         """
-        A call, from a connection that is open, to a procedure that the program L{knows}.
+        Answer a call of an open connection to a procedure that the program L{knows}.
 
         @param connection: the L{kaproto.server.KeepAliveServerProtocol}.
         @return: the result in XDR, now or later.

@@ -1,5 +1,5 @@
 """
-What is known of the other end of a connection: all that a policy can go by.
+What is known of the other end of a connection, for policies, logs and limits.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ def _explain(text: str, error: ValueError) -> str:
 @attrs.frozen
 class UnixCredentials:
     """
-    Who connected to a UNIX socket, by the kernel's word (C{SO_PEERCRED}).
+    Who connected to a UNIX socket, from the kernel (C{SO_PEERCRED}).
 
-    @ivar pid: the process that connected; it may have ended since.
+    @ivar pid: the process that connected, which may have ended since.
     @ivar uid: its user.
     @ivar gid: its group.
     """
@@ -80,25 +80,24 @@ class Peer:
     """
     The other end of a connection.
 
-    @ivar address: where it connected from.
+    @ivar address: its address.
     @ivar transport: C{"tcp"}, C{"tls"} or C{"unix"}.
-    @ivar asked: whether it has asked for the keepalive feature, by which it says that it answers
-        pings.
+    @ivar asked: whether it has asked for the keepalive feature, and so answers pings.
     @ivar tlsDN: the distinguished name in its TLS certificate, in libvirt's form.
     @ivar tlsFingerprint: the SHA-256 of its TLS certificate, in hexadecimal.
     @ivar commonName: the common name in the certificate that a load balancer has verified, if that
         ends TLS.  It is no identity: two authorities may give one to different people.
-    @ivar user: the name it authenticated as through SASL.
-    @ivar unixCredentials: who it is on a UNIX socket.
-    @ivar program: the name of its program on a UNIX socket (the kernel's C{comm}, up to 15
-        bytes), C{None} where the kernel does not tell.  A program can give itself any name.
+    @ivar user: the name it logged in with (SASL).
+    @ivar unixCredentials: its process and user, on a UNIX socket.
+    @ivar program: the name of its program, on a UNIX socket (the kernel's C{comm}, up to 15
+        bytes); C{None} if it is not known.  A program can give itself any name.
     @ivar id: the number of its connection on this server, from 1, never used again; 0 for none.
     @ivar connectedAt: when it connected, in monotonic seconds.
     @ivar requested: what it asked to open, as L{kaproto.interfaces.OpenRequest} names it; C{None}
         until then.
     @ivar opened: whether it has opened.
-    @ivar readOnly: whether its connection is read-only, because it asked for that, or its listener
-        or the policy has it so.
+    @ivar readOnly: whether its connection is read-only: the peer asked for that, or its listener or
+        the policy demands it.
     @ivar rule: which of the policy's rules admitted it, if the policy has rules.
     """
 
@@ -121,7 +120,7 @@ class Peer:
     @property
     def host(self) -> str | None:
         """
-        The peer's IP address, where it has one.
+        The peer's IP address, if it has one.
         """
         if isinstance(self.address, IPv4Address | IPv6Address):
             return self.address.host
@@ -130,8 +129,8 @@ class Peer:
     @property
     def network(self) -> str:
         """
-        Whom limits are counted for: an IPv4 address, an IPv6 network of 64 bits, which one host may
-        use as it likes, or a user of this machine.
+        What limits are counted by: an IPv4 address, an IPv6 network of 64 bits, all of whose
+        addresses one host can use, or a user of this machine.
         """
         if isinstance(self.address, IPv4Address):
             return self.address.host
@@ -147,7 +146,7 @@ class Peer:
     @property
     def secure(self) -> bool:
         """
-        Whether nobody but the peer and this machine can read what they say to each other.
+        Whether nobody in between can read the connection.
         """
         return self.transport in ("tls", "unix")
 

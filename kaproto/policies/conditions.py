@@ -1,14 +1,12 @@
 """
 Conditions on a peer, with the same words in rules and in C{--except}.
 
-====================  ============================================================================
-C{network}            a network or an address that it connects from, such as C{10.0.0.0/8}
-C{transport}          C{tcp}, C{tls} or C{unix}
-C{dn}                 the distinguished name in its certificate
-C{cn}                 the common name in it, as a load balancer that ends TLS sends it
-C{user}               the name it logged in with
-C{program}            the name of its program, on a UNIX socket
-====================  ============================================================================
+    - C{network}: an address, or a network such as C{10.0.0.0/8}
+    - C{transport}: C{tcp}, C{tls} or C{unix}
+    - C{dn}: the distinguished name in its certificate
+    - C{cn}: the common name in it, from a load balancer that ends TLS
+    - C{user}: the name it logged in with
+    - C{program}: the name of its program, on a UNIX socket
 
 In the last four C{*} stands for anything and C{?} for one character.
 """
@@ -29,6 +27,7 @@ _TRANSPORTS: Final = ("tcp", "tls", "unix")
 _COMM_MAX: Final = 15
 _WILDCARDS: Final = frozenset("*?")
 _OFFER_MAX: Final = 50
+_ODD: Final = _WILDCARDS | {" "}
 
 
 class ConditionError(ValueError):
@@ -42,8 +41,8 @@ class _Condition:
     """
     One kind of condition.
 
-    @ivar parse: makes a value of what was written, or raises a C{ValueError}.
-    @ivar fits: whether such a value fits a peer.
+    @ivar parse: parses a value, or raises a C{ValueError}.
+    @ivar fits: whether a parsed value fits a peer.
     """
 
     parse: Callable[[str], Any]
@@ -102,7 +101,7 @@ CONDITIONS: Final[Mapping[str, _Condition]] = {
     "program": _Condition(_parseProgram, lambda peer, pattern: _matches(peer.program, pattern)),
 }
 """
-The conditions by the words for them.
+The conditions by their words.
 """
 
 
@@ -111,7 +110,7 @@ class Conditions:
     """
     Conditions that fit a peer when all of them do.
 
-    @ivar values: for each word the values of which one has to fit.
+    @ivar values: the parsed values of each word, one of which has to fit.
     """
 
     values: Mapping[str, Sequence[Any]]
@@ -119,7 +118,7 @@ class Conditions:
     @classmethod
     def parse(cls, written: Mapping[str, Sequence[str]]) -> Conditions:
         """
-        @param written: for each word what was written.
+        @param written: the values of each word, as text.
         @raise ConditionError: naming the word and the value that cannot be used.
         """
         return cls({word: _parseAll(word, texts) for word, texts in written.items()})
@@ -155,8 +154,9 @@ def parseCondition(text: str) -> Conditions:
 
 def exceptionFor(peer: Peer) -> str:
     """
-    @return: what to give C{--except} to exempt this peer: the narrowest condition that is short
-        enough for an error message, or C{WHO} where there is none.
+    @return: the argument for C{--except} that exempts this peer: the first of its user, DN,
+        program and address that is short and plain enough for an error message, C{WHO} if none is.
+        One with a wildcard is not plain, because it would exempt others as well.
     """
     for word, value in (
         ("user", peer.user),
@@ -165,6 +165,7 @@ def exceptionFor(peer: Peer) -> str:
         ("network", peer.host),
     ):
         text = f"{word}={value}"
-        if value and text.isprintable() and " " not in text and len(text) <= _OFFER_MAX:
+        plain = text.isprintable() and not _ODD & set(text)
+        if value and plain and len(text) <= _OFFER_MAX:
             return text
     return "WHO"

@@ -1,7 +1,7 @@
 """
-The three modes: disable, optional, mandatory.
+The three modes: disable, optional and mandatory.
 
-Each is an ordinary plugin behind L{IKeepAlivePolicy}, as anybody's may be.
+Each is a plugin that provides L{IKeepAlivePolicy}, like any other policy.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ __all__ = ["MODES", "Disable", "Mandatory", "Optional", "Policy", "refusalFor"]
 
 def refusalFor(peer: Peer) -> str:
     """
-    @return: what a client is told that did not ask for keepalive where that is mandatory, in at
-        most 300 characters, since some tools print it twice.  The prefix is the one that libvirt
-        puts before messages with code 9.
+    @return: the error for a client that did not ask for mandatory keepalive: what is wrong, what
+        an administrator can do, what a programmer can do.  It has 300 characters at most, because
+        some tools print it twice, and begins as libvirt's messages with code 9 do.
     """
     return (
         "operation failed: this server requires keepalive, which the client did not ask for before "
@@ -38,8 +38,10 @@ def refusalFor(peer: Peer) -> str:
 @attrs.frozen
 class Policy:
     """
-    A policy to subclass: it advertises keepalive, pings whoever asked for it, admits everybody
-    and takes no argument.
+    A policy to subclass.  It advertises keepalive, pings each peer that asked for it, admits every
+    peer, and takes no argument.
+
+    @ivar terms: the interval and count for peers that are pinged.
     """
 
     name: ClassVar[str] = ""
@@ -50,7 +52,8 @@ class Policy:
 
     def configured(self, argument: str | None, keepAlive: KeepAlive) -> Self:
         """
-        See L{IKeepAlivePolicy.configured}.
+        @return: a copy with this interval and count.
+        @raise ValueError: when there is an argument.
         """
         if argument is not None:
             raise ValueError(f"{self.name} takes no argument, and {argument!r} was given")
@@ -58,26 +61,26 @@ class Policy:
 
     def advertises(self, peer: Peer) -> bool:
         """
-        See L{IKeepAlivePolicy.advertises}.
+        @return: C{True}.
         """
         return True
 
     def keepAlive(self, peer: Peer) -> KeepAlive | None:
         """
-        See L{IKeepAlivePolicy.keepAlive}.
+        @return: L{terms}.
         """
         return self.terms
 
     def admit(self, peer: Peer) -> Admission | Refused:
         """
-        See L{IKeepAlivePolicy.admit}.
+        @return: L{ADMITTED}.
         """
         return ADMITTED
 
 
 class Disable(Policy):
     """
-    Mode 0: the server never starts pinging, and still answers a client's pings.
+    Mode 0: the server pings nobody.  It still answers pings.
     """
 
     name = "disable"
@@ -92,15 +95,15 @@ class Disable(Policy):
 
 class Optional(Policy):
     """
-    Mode 1: clients that asked are pinged, others are let in unwatched.
+    Mode 1: clients that asked are pinged, others are admitted with a warning.
     """
 
     name = "optional"
-    description = "mode 1: ping clients that asked for keepalive; let others in unwatched"
+    description = "mode 1: ping clients that asked for keepalive; admit others too"
 
     def admit(self, peer: Peer) -> Admission | Refused:
         """
-        @return: admission, with a warning where mode 2 would refuse.
+        @return: admission, with a warning if mode 2 would refuse the client.
         """
         if peer.asked:
             return ADMITTED
@@ -119,7 +122,7 @@ class Mandatory(Policy):
 
     def admit(self, peer: Peer) -> Admission | Refused:
         """
-        @return: admission to those who asked, a refusal to others.
+        @return: admission if the client asked, else a refusal.
         """
         return ADMITTED if peer.asked else Refused(refusalFor(peer))
 

@@ -1,5 +1,5 @@
 """
-Policies by the names that administrators use.
+Finds policies by name, for C{--mode}.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ __all__ = ["describePolicies", "findPolicy", "installedPolicies"]
 
 def installedPolicies() -> dict[str, IKeepAlivePolicy]:
     """
-    @return: every policy that an installed package brings as a plugin, by name; kaproto's own
-        come first and cannot be replaced.
+    @return: kaproto's own policies and those of installed plugins, by name.  A plugin cannot
+        replace one of kaproto's own.
     """
     own: list[IKeepAlivePolicy] = [*MODES, RulesPolicy()]
     policies = {policy.name: policy for policy in own}
@@ -28,12 +28,12 @@ def installedPolicies() -> dict[str, IKeepAlivePolicy]:
 
 def findPolicy(selector: str, keepAlive: KeepAlive) -> IKeepAlivePolicy:
     """
-    Find the policy that C{--mode} asks for.
+    Find the policy for C{--mode}.
 
     @param selector: a mode's number, or C{NAME} or C{NAME:ARGUMENT}.
     @param keepAlive: the interval and count from the command line.
-    @raise ValueError: when there is no such policy, or its argument is no good; the message says
-        what there is.
+    @raise ValueError: when there is no such policy, or it does not take this argument.  The
+        message lists the policies.
     """
     name, colon, argument = selector.partition(":")
     if name.isdecimal() and int(name) < len(MODES):

@@ -152,12 +152,28 @@ class MessageFilter:
 
     def _split(self, data: bytes) -> None:
         """
-        Forward data[begin:end] in one piece: C{end} moves on from message to message, and C{begin}
-        follows whenever something has been forwarded or intercepted.
+        Split bytes into messages, forward most of them and intercept the others.
+
+        Messages that follow one another are forwarded in one piece, since each piece costs a
+        C{write}.  So the loop only moves C{end} past a message, and C{data[begin:end]} is what is
+        to be forwarded; that happens when a message is intercepted, and at the end.  For example,
+        of three messages of 100 bytes the second is intercepted, and the third has only 40 bytes
+        yet::
+
+            bytes       0.......100......200...240
+            message     |   A    |   B    | C..
+            after A     begin=0  end=100
+            after B     forward [0:100], intercept [100:200], begin=end=200
+            after C     end=300, beyond the data: forward [200:240], 60 bytes are left
+
+        C{_left} is what the loop starts from when the next bytes arrive: here the first 60 of them
+        are forwarded without a look.  A message that is collected is not forwarded in part: its
+        beginning stays in C{_partial}, and C{end} before it.
         """
         size = len(data)
         begin = 0
         end = self._left
+        # The message that was being forwarded ends here, so those injected come next.
         if self._injected:
             self._forward(data[:end])
             self._flushInjected()
@@ -178,6 +194,7 @@ class MessageFilter:
                     self._forward(data[begin:end])
                     raise
             if size - end < length and (collecting or length <= self._whole):
+                # Remember the answer, so that C{intercepts} is called once for each message.
                 self._collecting = collecting
                 needed = length
                 break
@@ -192,6 +209,7 @@ class MessageFilter:
             self._left = 0
             self._intercepted(Message._make((*header[1:], raw[HEADER_SIZE:])), raw)
         else:
+            # TURN_MAX messages are enough for this turn: the rest waits in C{_later}.
             self._later = data[end:] or None
             data = data[:end]
             size = min(size, end)

@@ -37,18 +37,18 @@ __all__ = [
 
 HEADER_SIZE = 28
 """
-Bytes in the length word and the header, so the least that a message can have.
+The size of the length word and the header, and of the shortest message, in bytes.
 """
 
 MESSAGE_MAX = 33554436
 """
-Bytes in the largest message (C{VIR_NET_MESSAGE_MAX} and the length word): 32 MiB and 4.
+The size of the longest message, in bytes: 32 MiB and the length word (C{VIR_NET_MESSAGE_MAX}).
 """
 
 TURN_MAX = 64
 """
-How many messages of one peer are looked at before others have their turn, so that one that sends
-small messages as fast as it can does not have everybody wait for each 64 KiB of them.
+The most messages of one peer that are handled in one turn of the reactor.  64 KiB, which Twisted
+reads at once, may be 2,340 messages, and other peers would wait for all of them.
 """
 
 HEADER = struct.Struct(">IIIiIIi")
@@ -87,12 +87,12 @@ class Message(NamedTuple):
     """
     One message, in the order of its words.
 
-    @ivar program: whom it is for, such as L{kaproto.wire.programs.REMOTE_PROGRAM}.
-    @ivar version: the version of that program.
-    @ivar procedure: which of the program's procedures.
-    @ivar type: a L{MessageType}, or any other number a peer may send.
-    @ivar serial: ties a reply to its call.
-    @ivar status: a L{Status}, or any other number a peer may send.
+    @ivar program: the program's number, such as L{kaproto.wire.programs.REMOTE_PROGRAM}.
+    @ivar version: the program's version.
+    @ivar procedure: the procedure's number.
+    @ivar type: a L{MessageType}, or any number that a peer sent.
+    @ivar serial: the number of the call, which its reply repeats.
+    @ivar status: a L{Status}, or any number that a peer sent.
     @ivar payload: the arguments or results, in XDR.
     """
 
@@ -147,12 +147,12 @@ def _packKeepAlive(procedure: KeepAliveProcedure) -> bytes:
 
 PING = _packKeepAlive(KeepAliveProcedure.PING)
 """
-The whole of a keepalive request.
+A keepalive request: the whole message.
 """
 
 PONG = _packKeepAlive(KeepAliveProcedure.PONG)
 """
-The whole of a keepalive response.
+A keepalive response: the whole message.
 """
 
 
@@ -160,12 +160,11 @@ class MessageReader:
     """
     Cuts a stream of bytes into messages.
 
-    Bytes are copied into the buffer once and taken out once, however small the pieces they come
-    in; what is held is what has arrived, never what a length word promises.
+    It copies bytes into its buffer once and out of it once, however small the pieces are in which
+    they arrive.  It holds what has arrived and allocates nothing for what a length word announces.
 
     @ivar limit: the longest message accepted at present, in bytes.
-    @ivar partial: what has come of messages not taken yet, C{None} for nothing; to be looked at
-        only.
+    @ivar partial: the bytes of messages not returned yet, C{None} for none.  Read only.
     """
 
     __slots__ = ("limit", "partial")
@@ -179,7 +178,7 @@ class MessageReader:
 
     def feed(self, data: bytes) -> None:
         """
-        Take in bytes as they came from the transport.
+        Add bytes from the transport.
         """
         if self.partial is None:
             self.partial = bytearray(data)
@@ -188,9 +187,9 @@ class MessageReader:
 
     def next(self) -> Message | None:
         """
-        @return: the next whole message, or C{None} until more bytes have come.
-        @raise RemoteProtocolError: when the length word is out of bounds.  The stream cannot be
-            read any further then.
+        @return: the next whole message, C{None} if it has not arrived.
+        @raise RemoteProtocolError: when the length word is out of bounds.  The rest of the stream
+            cannot be read then.
         """
         buffer = self.partial
         if buffer is None or len(buffer) < _LENGTH.size:
@@ -214,7 +213,7 @@ class MessageReader:
         """
         Stop reading.
 
-        @return: the bytes that have come and belong to no message taken so far.
+        @return: the bytes of messages not returned yet.
         """
         rest = b"" if self.partial is None else bytes(self.partial)
         self.partial = None
@@ -223,8 +222,8 @@ class MessageReader:
 
 def packError(error: RemoteError) -> bytes:
     """
-    @return: the payload of a reply with L{Status.ERROR} (C{remote_error}); the strings that only
-        libvirt's own client library would translate are left out.
+    @return: the payload of a reply with L{Status.ERROR} (C{remote_error}), without the strings that
+        no client reads.
     """
     packer = Packer().int32(error.code).int32(error.domain).optionalString(error.message)
     packer.int32(error.level)
@@ -235,15 +234,15 @@ def packError(error: RemoteError) -> bytes:
 
 def rpcError(message: str, code: int = ErrorCode.RPC) -> RemoteError:
     """
-    @return: an error in the RPC domain, as libvirtd sends for calls that it refuses.
+    @return: an error in the RPC domain, which libvirtd uses for calls that it refuses.
     """
     return RemoteError(code, ErrorDomain.RPC, message)
 
 
 def unpackError(payload: bytes) -> RemoteError:
     """
-    @return: the error that a reply with L{Status.ERROR} carries, up to the fields clients need.
-    @raise kaproto.wire.xdr.XDRError: when there is no such error in it.
+    @return: the error in a reply with L{Status.ERROR}, as far as clients need it.
+    @raise kaproto.wire.xdr.XDRError: when the payload is no error.
     """
     unpacker = Unpacker(payload)
     code = unpacker.int32()

@@ -45,7 +45,7 @@ class KeepAliveProcedure(IntEnum):
 
 class Procedure(IntEnum):
     """
-    The procedures of L{REMOTE_PROGRAM} that kaproto itself calls, answers or refuses.
+    The procedures of L{REMOTE_PROGRAM} that kaproto calls, answers or refuses.
     """
 
     CONNECT_OPEN = 1
@@ -94,7 +94,7 @@ class Procedure(IntEnum):
 
 class Feature(IntEnum):
     """
-    What C{CONNECT_SUPPORTS_FEATURE} can ask about (libvirt's C{virDrvFeature}).
+    The features that C{CONNECT_SUPPORTS_FEATURE} asks about (libvirt's C{virDrvFeature}).
     """
 
     FD_PASSING = 8
@@ -115,7 +115,7 @@ class AuthType(IntEnum):
 
 class CloseReason(IntEnum):
     """
-    Why a connection was closed (C{virConnectCloseReason}); virsh prints it.
+    Why a connection was closed (C{virConnectCloseReason}).  virsh prints it.
     """
 
     ERROR = 0
