@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from kaproto.app.memory import MemoryTrimmer
 from kaproto.app.notify import takeEnvironment
 from kaproto.app.tuning import GCTuning, limitEventsPerTurn
 from kaproto.logbounds import BOUNDS
@@ -32,6 +33,7 @@ Open files that are not clients', generously counted.
 """
 
 _STATUS_EVERY: Final = 10.0
+_TRIM_EVERY: Final = 30.0
 
 
 class Controlled(Protocol):
@@ -57,6 +59,11 @@ class Controlled(Protocol):
     def busy(self) -> bool:
         """
         @return: whether there are clients.
+        """
+
+    def connections(self) -> tuple[int, int]:
+        """
+        @return: how many connections there are, and how many have ended since the start.
         """
 
 
@@ -115,6 +122,8 @@ class OwnProcess:
         self._collector.start()
         watchdog = self.notifier.watchdog
         self._repeat(clock, self._say, _STATUS_EVERY)
+        trimmer = MemoryTrimmer()
+        self._repeat(clock, lambda: trimmer.look(*controlled.connections()), _TRIM_EVERY)
         if watchdog:
             self._repeat(clock, self.notifier.alive, watchdog / 2)
 

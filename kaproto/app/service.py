@@ -126,6 +126,13 @@ class KaServer(Service):
         """
         return bool(self.factory.clients)
 
+    def connections(self) -> tuple[int, int]:
+        """
+        @return: how many connections there are, and how many have ended since the start.
+        """
+        present = len(self.factory.clients)
+        return present, self.factory.journal.counters.accepted - present
+
     def status(self) -> str:
         """
         @return: how the server is, in a line.

@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.testing import MemoryReactorClock
 
 from kaproto.app import process as processModule
+from kaproto.app.memory import WORTHWHILE, MemoryTrimmer
 from kaproto.app.notify import Notifier
 from kaproto.app.process import OwnProcess, clientsFor
 from kaproto.app.tuning import THRESHOLDS
@@ -45,7 +46,7 @@ class Controlled:
 
     def __init__(self, notifier: RecordingNotifier) -> None:
         self.done: list[str] = []
-        self.clients = 0
+        self.clients = self.ended = 0
         self._notifier = notifier
 
     def reload(self) -> None:
@@ -71,6 +72,12 @@ class Controlled:
         @return: whether there are some.
         """
         return self.clients > 0
+
+    def connections(self) -> tuple[int, int]:
+        """
+        @return: how many there are, and how many have been.
+        """
+        return self.clients, self.ended
 
 
 class ProcessTestCase(ClockTestCase):
@@ -273,6 +280,20 @@ class ResourceTests(ProcessTestCase):
         self.assertEqual(gc.get_threshold(), THRESHOLDS)
         process.stop()
         self.assertEqual(gc.get_threshold(), before)
+
+    def test_memory(self) -> None:
+        """
+        Memory is returned to the system within half a minute after a crowd has left.
+        """
+        done: list[int] = []
+        self.patch(processModule, "MemoryTrimmer", lambda: MemoryTrimmer(lambda: done.append(1)))
+        process, controlled = self.started()
+        controlled.ended = WORTHWHILE
+        self.clock.advance(29)
+        self.assertEqual(done, [])
+        self.clock.advance(1)
+        self.assertEqual(done, [1])
+        process.stop()
 
     def test_clientsFor(self) -> None:
         """

@@ -310,6 +310,7 @@ class DrainTests(ServiceTestCase):
         service = self.start()
         wire = self.connectOpen()
         self.assertTrue(service.busy())
+        self.assertEqual(service.connections(), (1, 0))
         service.drain(within=7)
         self.clock.advance(6.9)
         self.assertEqual(self.stopped, 0)
@@ -319,6 +320,7 @@ class DrainTests(ServiceTestCase):
         wire.lose()
         self.successResultOf(stopped)
         self.assertFalse(service.busy())
+        self.assertEqual(service.connections(), (0, 1))
 
     def test_empty(self) -> None:
         """
