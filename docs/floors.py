@@ -35,6 +35,8 @@ FLOORS: Final = (
     {"kaproto.client", "kaproto.server", "kaproto.watch"},
     {"kaproto.endpointplugins"},
     {"kaproto.backends", "kaproto.testing"},
+    {"kaproto.status"},
+    {"kaproto.admin"},
     {"kaproto.app"},
     {"kaproto.__main__", "kaproto.cli"},
 )

@@ -227,6 +227,13 @@ class _GatewaySession:
         """
         return self._relay is None or self._relay.idle
 
+    @property
+    def callsUnderWay(self) -> int:
+        """
+        The client's calls that libvirtd has not answered, as far as is known.
+        """
+        return 0 if self._relay is None else self._relay.callsUnderWay
+
     def opened(self, connection: KeepAliveServerProtocol) -> None:
         """
         Start relaying.

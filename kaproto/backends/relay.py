@@ -135,6 +135,13 @@ class Relay:
         """
         return self._calls + len(self._streams)
 
+    @property
+    def callsUnderWay(self) -> int:
+        """
+        How many calls are unanswered, up to L{OUTSTANDING_MAX}.
+        """
+        return len(self._outstanding)
+
     def failOutstanding(self, error: RemoteError) -> None:
         """
         Answer the calls that the server will not answer any more.

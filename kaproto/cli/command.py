@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from enum import IntEnum
+from getopt import GetoptError, gnu_getopt
 from typing import Final, NoReturn
 
 from twisted.internet.interfaces import IReactorTime
@@ -54,6 +56,20 @@ class Command(Options):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.write: Callable[[str], object] = _print
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """
+        Take options before and after other arguments, as GNU's programs do.
+        """
+        given = sys.argv[1:] if options is None else list(options)
+        with suppress(GetoptError):  # the base class says what is wrong
+            pairs, arguments = gnu_getopt(given, self.shortOpt, self.longOpt)
+            valued = {each.rstrip("=") for each in self.longOpt if each.endswith("=")}
+            given = [
+                f"{name}={value}" if name[2:] in valued else name + value for name, value in pairs
+            ]
+            given += ["--", *arguments]
+        super().parseOptions(given)  # type: ignore[no-untyped-call]
 
     def opt_version(self) -> None:
         """

@@ -18,6 +18,17 @@ from kaproto.cli.command import Command, CommandFailed, ExitCode, printVersion
 from kaproto.cli.completion import Completion
 from kaproto.cli.demo import Demo
 from kaproto.cli.ping import Ping
+from kaproto.cli.remote import (
+    DEFAULT_SOCKET,
+    Disconnect,
+    Drain,
+    Ended,
+    List,
+    Refused,
+    Reload,
+    Show,
+    Status,
+)
 
 __all__ = ["Options", "main", "perform"]
 
@@ -31,7 +42,16 @@ class Options(BaseOptions):
         "Exits with 0 when all went well, 1 when the command failed, 2 for a mistake on the "
         "command line, 3 when kaserver could not be reached."
     )
+    optParameters: ClassVar = [["socket", "s", DEFAULT_SOCKET, "The socket of kaserver's --admin."]]
     subCommands: ClassVar = [
+        ["list", None, List, "List the clients of a running kaserver."],
+        ["show", None, Show, "Show one client."],
+        ["disconnect", None, Disconnect, "Disconnect one client."],
+        ["ended", None, Ended, "List connections that ended, and why."],
+        ["refused", None, Refused, "List who was refused, and whom mode 2 would refuse."],
+        ["status", None, Status, "Show how kaserver is."],
+        ["reload", None, Reload, "Have kaserver read its files again."],
+        ["drain", None, Drain, "Have kaserver stop when its clients have left."],
         ["ping", None, Ping, "Ping a libvirt host or a kaserver."],
         ["demo", None, Demo, "Watch keepalive at work, in ten seconds, without libvirt."],
         ["completion", None, Completion, "Print a script that completes commands in your shell."],
@@ -42,7 +62,7 @@ class Options(BaseOptions):
         """
         The first line of C{--help}, of this and of each command.
         """
-        return "Usage: kaproto" + ("" if self.subCommand else " COMMAND")
+        return "Usage: kaproto [--socket=PATH]" + ("" if self.subCommand else " COMMAND")
 
     def opt_version(self) -> None:
         """

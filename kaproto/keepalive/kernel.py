@@ -42,10 +42,11 @@ COUNT_MAX: Final = 127
 The highest C{TCP_KEEPCNT} that Linux accepts.
 """
 
-_TCP_INFO: Final = struct.Struct("=24xI92xQQ")
+_TCP_INFO: Final = struct.Struct("=24xI24xI64xQQ")
 """
-C{struct tcp_info} of C{linux/tcp.h}: C{tcpi_unacked} at offset 24, C{tcpi_bytes_acked} at 120 and
-C{tcpi_bytes_received} at 128.  Linux has had them since 4.1, and only ever adds fields at the end.
+C{struct tcp_info} of C{linux/tcp.h}: C{tcpi_unacked} at offset 24, C{tcpi_last_data_recv} at 52,
+C{tcpi_bytes_acked} at 120 and C{tcpi_bytes_received} at 128.  Linux has had them since 4.1, and
+only ever adds fields at the end.
 """
 
 _INT: Final = struct.Struct("i")
@@ -68,12 +69,14 @@ class Delivery:
         receive window is full: such a peer is slow, and its host is alive.  TCP only.
     @ivar received: bytes that our kernel has received (C{tcpi_bytes_received}), read or not, half
         a TLS record included.  TCP only.
+    @ivar silence: seconds since it received the latest of them.  TCP only.
     """
 
     queued: int
     acknowledged: int | None = None
     inFlight: int | None = None
     received: int | None = None
+    silence: float | None = attrs.field(default=None, eq=False)
 
 
 def delivery(transport: StreamTransport) -> Delivery | None:
@@ -98,8 +101,8 @@ def delivery(transport: StreamTransport) -> Delivery | None:
         return None
     if len(info) < _TCP_INFO.size:
         return Delivery(queued)
-    inFlight, acknowledged, received = _TCP_INFO.unpack(info)
-    return Delivery(queued, acknowledged, inFlight, received)
+    inFlight, silence, acknowledged, received = _TCP_INFO.unpack(info)
+    return Delivery(queued, acknowledged, inFlight, received, silence / 1000)
 
 
 def setKernelKeepAlive(

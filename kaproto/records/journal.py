@@ -40,6 +40,7 @@ class Journal:
     @ivar endings: the latest connections that ended.
     @ivar refusals: who was refused, or would be.
     @ivar audits: whether to log a line for each client that opens, and one when it has ended.
+    @ivar startedAt: when the journal was begun, in monotonic seconds.
     @ivar wallClock: gives the time of day of the moments that are kept.
     """
 
@@ -56,6 +57,14 @@ class Journal:
         self.audits = False
         self.wallClock = WallClock(seconds, wall)
         self._seconds = seconds
+        self.startedAt = seconds()
+
+    @property
+    def age(self) -> float:
+        """
+        For how many seconds there has been a server.
+        """
+        return self._seconds() - self.startedAt
 
     def connected(self, peer: Peer) -> None:
         """

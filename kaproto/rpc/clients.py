@@ -4,7 +4,7 @@ Who is connected to a server, and who of them is not open yet.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 from twisted.internet.defer import Deferred, succeed
@@ -36,6 +36,19 @@ class Clients(Generic[_C, _P]):
 
     def __len__(self) -> int:
         return len(self._protocols)
+
+    def __iter__(self) -> Iterator[_C]:
+        """
+        @return: the connections.
+        """
+        return iter(self._protocols)
+
+    @property
+    def anonymous(self) -> int:
+        """
+        How many have not finished the TLS handshake or not logged in.
+        """
+        return self._pending.anonymous
 
     @property
     def protocols(self) -> list[_P]:

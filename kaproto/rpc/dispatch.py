@@ -93,6 +93,13 @@ class Calls:
         return not self._running and not self._waiting
 
     @property
+    def underWay(self) -> int:
+        """
+        How many calls are running or waiting.
+        """
+        return len(self._running or ()) + len(self._waiting or ())
+
+    @property
     def full(self) -> bool:
         """
         Whether more is waiting than should be.

@@ -419,6 +419,13 @@ class ServerConnection(Connection):
             self.callAnswered()
 
     @property
+    def callsUnderWay(self) -> int:
+        """
+        How many of the client's calls are not answered yet, as far as is known.
+        """
+        return self._calls.underWay + int(getattr(self.session, "callsUnderWay", 0))
+
+    @property
     def _isIdle(self) -> bool:
         return self._calls.idle and (self.session is None or self.session.idle)
 

@@ -310,6 +310,13 @@ class PendingClients(Generic[_C]):
         self._unknown: OrderedDict[_C, None] = OrderedDict()
         self._unopened: OrderedDict[_C, None] = OrderedDict()
 
+    @property
+    def anonymous(self) -> int:
+        """
+        How many have not finished the TLS handshake or not logged in.
+        """
+        return len(self._unknown)
+
     def came(self, connection: _C, count: int, limits: Limits, *, unknown: bool) -> _C | None:
         """
         A client has connected.

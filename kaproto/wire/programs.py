@@ -2,7 +2,7 @@
 The numbers of libvirt's RPC: programs, procedures, features, error codes.
 
 The names are libvirt's own without their common prefixes, from C{remote_protocol.x},
-C{virnetprotocol.x}, C{virkeepaliveprotocol.x} and C{virterror.h}.
+C{virnetprotocol.x}, C{virkeepaliveprotocol.x}, C{admin_protocol.x} and C{virterror.h}.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 from enum import IntEnum
 
 __all__ = [
+    "ADMIN_PROGRAM",
     "KEEPALIVE_PROGRAM",
     "LXC_PROGRAM",
     "PROGRAM_VERSION",
     "QEMU_PROGRAM",
     "REMOTE_PROGRAM",
+    "AdminProcedure",
     "AuthType",
     "CloseReason",
     "ErrorCode",
@@ -28,6 +30,7 @@ REMOTE_PROGRAM = 0x20008086
 QEMU_PROGRAM = 0x20008087
 LXC_PROGRAM = 0x00068000
 KEEPALIVE_PROGRAM = 0x6B656570
+ADMIN_PROGRAM = 0x06900690
 PROGRAM_VERSION = 1
 """
 The version of every one of these programs.
@@ -92,6 +95,33 @@ class Procedure(IntEnum):
     DOMAIN_FD_ASSOCIATE = 443
 
 
+class AdminProcedure(IntEnum):
+    """
+    The procedures of L{ADMIN_PROGRAM}, by which C{virt-admin} administers a daemon.
+    """
+
+    CONNECT_OPEN = 1
+    CONNECT_CLOSE = 2
+    CONNECT_GET_LIB_VERSION = 3
+    CONNECT_LIST_SERVERS = 4
+    CONNECT_LOOKUP_SERVER = 5
+    SERVER_GET_THREADPOOL_PARAMETERS = 6
+    SERVER_SET_THREADPOOL_PARAMETERS = 7
+    SERVER_LIST_CLIENTS = 8
+    SERVER_LOOKUP_CLIENT = 9
+    CLIENT_GET_INFO = 10
+    CLIENT_CLOSE = 11
+    SERVER_GET_CLIENT_LIMITS = 12
+    SERVER_SET_CLIENT_LIMITS = 13
+    CONNECT_GET_LOGGING_OUTPUTS = 14
+    CONNECT_GET_LOGGING_FILTERS = 15
+    CONNECT_SET_LOGGING_OUTPUTS = 16
+    CONNECT_SET_LOGGING_FILTERS = 17
+    SERVER_UPDATE_TLS_FILES = 18
+    CONNECT_SET_DAEMON_TIMEOUT = 19
+    CONNECT_DAEMON_SHUTDOWN = 20
+
+
 class Feature(IntEnum):
     """
     The features that C{CONNECT_SUPPORTS_FEATURE} asks about (libvirt's C{virDrvFeature}).
@@ -140,9 +170,12 @@ class ErrorCode(IntEnum):
     AUTH_FAILED = 45
     OPERATION_INVALID = 55
     OPERATION_TIMEOUT = 68
+    ARGUMENT_UNSUPPORTED = 74
     AUTH_CANCELLED = 79
     OPERATION_UNSUPPORTED = 84
     AUTH_UNAVAILABLE = 94
+    NO_SERVER = 95
+    NO_CLIENT = 96
 
 
 class ErrorDomain(IntEnum):
@@ -154,3 +187,4 @@ class ErrorDomain(IntEnum):
     RPC = 7
     TEST = 12
     REMOTE = 13
+    ADMIN = 62

@@ -30,6 +30,7 @@ __all__ = [
     "PYTHON",
     "REQUIRE_VARIABLE",
     "VIRSH",
+    "VIRT_ADMIN",
     "InteropTestCase",
     "missingTools",
     "pause",
@@ -49,6 +50,7 @@ The environment variable that turns a missing tool from a skip into a failure.
 _SEARCH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/bin", "/sbin"])
 
 VIRSH = shutil.which("virsh", path=_SEARCH) or "virsh"
+VIRT_ADMIN = shutil.which("virt-admin", path=_SEARCH) or "virt-admin"
 LIBVIRTD = shutil.which("libvirtd", path=_SEARCH) or "libvirtd"
 PYTHON = "/usr/bin/python3"
 """
@@ -84,6 +86,7 @@ def _works(*command: str) -> bool:
 _CHECKS = {
     "haproxy": ("haproxy", "-v"),
     "virsh": (VIRSH, "--version"),
+    "virt-admin": (VIRT_ADMIN, "--version"),
     "libvirtd": (LIBVIRTD, "--version"),
     "python3-libvirt": (PYTHON, "-c", "import libvirt"),
     "nsenter": ("nsenter", "--version"),
@@ -96,8 +99,8 @@ _CHECKS = {
 
 def missingTools(tools: Sequence[str]) -> list[str]:
     """
-    @param tools: names out of C{haproxy}, C{virsh}, C{libvirtd}, C{python3-libvirt}, C{nsenter} and
-        C{unshare} (which here includes C{ip}).
+    @param tools: names out of C{haproxy}, C{virsh}, C{virt-admin}, C{libvirtd}, C{python3-libvirt},
+        C{nsenter} and C{unshare} (which here includes C{ip}).
     @return: those which this machine does not have.
     """
     return [tool for tool in tools if not _works(*_CHECKS[tool])]

@@ -80,7 +80,7 @@ class CommandTestCase(TestCase):
         """
         lines: list[str] = []
         command.write = lines.append
-        command.parseOptions(arguments)  # type: ignore[no-untyped-call]
+        command.parseOptions(arguments)
         return await command.run(reactor), lines
 
 
@@ -169,9 +169,7 @@ class PingTests(CommandTestCase):
 
         command = Ping()
         command.write = write
-        command.parseOptions(  # type: ignore[no-untyped-call]
-            ["-c2", "-i0.1", "--wait=0.2", endpoint]
-        )
+        command.parseOptions(["-c2", "-i0.1", "--wait=0.2", endpoint])
         self.assertEqual(await command.run(reactor), 1)
         self.assertIn("no answer: seq=2 after 0.2 s", lines)
         self.assertIn("2 sent, 0 answered, 100% lost", lines[-1])
@@ -184,7 +182,7 @@ class PingTests(CommandTestCase):
         command = Ping()
         lines: list[str] = []
         command.write = lines.append
-        command.parseOptions(["-i0.1", endpoint])  # type: ignore[no-untyped-call]
+        command.parseOptions(["-i0.1", endpoint])
         running = Deferred.fromCoroutine(command.run(reactor))
         await waitUntil(lambda: len(lines) > 2, "two answers")
         await factory.drain()
@@ -202,7 +200,7 @@ class PingTests(CommandTestCase):
         command = Ping()
         lines: list[str] = []
         command.write = lines.append
-        command.parseOptions(["--quiet", endpoint])  # type: ignore[no-untyped-call]
+        command.parseOptions(["--quiet", endpoint])
         running = Deferred.fromCoroutine(command.run(reactor))
         await waitUntil(lambda: factory.counters.opened, "it is open")
         reactor.callLater(0.2, running.cancel)
@@ -217,7 +215,7 @@ class PingTests(CommandTestCase):
         command = Ping()
         lines: list[str] = []
         command.write = lines.append
-        command.parseOptions(["--freeze", endpoint])  # type: ignore[no-untyped-call]
+        command.parseOptions(["--freeze", endpoint])
         running = Deferred.fromCoroutine(command.run(reactor))
         await waitUntil(lambda: len(lines) == 2, "it is frozen")
         running.cancel()
@@ -246,7 +244,7 @@ class PingTests(CommandTestCase):
         """
         command = Ping()
         endpoint = self.listen(Factory.forProtocol(Protocol))
-        command.parseOptions([endpoint])  # type: ignore[no-untyped-call]
+        command.parseOptions([endpoint])
         running = Deferred.fromCoroutine(command.run(reactor))
         reactor.callLater(0.1, running.cancel)
         await self.assertFailure(running, CancelledError)

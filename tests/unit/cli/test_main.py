@@ -91,9 +91,11 @@ class OptionsTests(SynchronousTestCase):
         """
         options = parse("ping", "tcp:host")
         self.assertIsInstance(options.subOptions, Ping)
-        self.assertIn("Usage: kaproto ping [options] URI\n", str(options.subOptions))
+        self.assertIn(
+            "Usage: kaproto [--socket=PATH] ping [options] URI\n", str(options.subOptions)
+        )
         fresh = Options()  # type: ignore[no-untyped-call]
-        self.assertIn("Usage: kaproto COMMAND\n", str(fresh))
+        self.assertIn("Usage: kaproto [--socket=PATH] COMMAND\n", str(fresh))
 
     def test_version(self) -> None:
         """

@@ -99,6 +99,8 @@ class DeliveryTests(SocketTestCase):
         found = delivery(transport)
         assert found is not None
         self.assertEqual(found.received, 7)
+        assert found.silence is not None
+        self.assertLess(found.silence, 5)
 
     def test_fullWindow(self) -> None:
         """

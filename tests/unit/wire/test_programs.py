@@ -68,9 +68,12 @@ ERROR_CODES = {
     "AUTH_FAILED": 45,
     "OPERATION_INVALID": 55,
     "OPERATION_TIMEOUT": 68,
+    "ARGUMENT_UNSUPPORTED": 74,
     "AUTH_CANCELLED": 79,
     "OPERATION_UNSUPPORTED": 84,
     "AUTH_UNAVAILABLE": 94,
+    "NO_SERVER": 95,
+    "NO_CLIENT": 96,
 }
 
 
@@ -93,6 +96,7 @@ class NumbersTests(SynchronousTestCase):
         self.assertEqual(programs.QEMU_PROGRAM, 0x20008087)
         self.assertEqual(programs.LXC_PROGRAM, 0x00068000)
         self.assertEqual(programs.KEEPALIVE_PROGRAM.to_bytes(4, "big"), b"keep")
+        self.assertEqual(programs.ADMIN_PROGRAM, 0x06900690)
         self.assertEqual(programs.PROGRAM_VERSION, 1)
 
     def test_keepAliveProcedures(self) -> None:
@@ -106,6 +110,36 @@ class NumbersTests(SynchronousTestCase):
         The procedures of the remote program are those of C{remote_protocol.x}.
         """
         self.assertNumbers(programs.Procedure, PROCEDURES)
+
+    def test_adminProcedures(self) -> None:
+        """
+        The procedures of the ADMIN program have the numbers of C{admin_protocol.x}: 1 to 20, in
+        its order.
+        """
+        names = [
+            "CONNECT_OPEN",
+            "CONNECT_CLOSE",
+            "CONNECT_GET_LIB_VERSION",
+            "CONNECT_LIST_SERVERS",
+            "CONNECT_LOOKUP_SERVER",
+            "SERVER_GET_THREADPOOL_PARAMETERS",
+            "SERVER_SET_THREADPOOL_PARAMETERS",
+            "SERVER_LIST_CLIENTS",
+            "SERVER_LOOKUP_CLIENT",
+            "CLIENT_GET_INFO",
+            "CLIENT_CLOSE",
+            "SERVER_GET_CLIENT_LIMITS",
+            "SERVER_SET_CLIENT_LIMITS",
+            "CONNECT_GET_LOGGING_OUTPUTS",
+            "CONNECT_GET_LOGGING_FILTERS",
+            "CONNECT_SET_LOGGING_OUTPUTS",
+            "CONNECT_SET_LOGGING_FILTERS",
+            "SERVER_UPDATE_TLS_FILES",
+            "CONNECT_SET_DAEMON_TIMEOUT",
+            "CONNECT_DAEMON_SHUTDOWN",
+        ]
+        expected = {name: number for number, name in enumerate(names, 1)}
+        self.assertNumbers(programs.AdminProcedure, expected)
 
     def test_features(self) -> None:
         """
@@ -145,4 +179,6 @@ class NumbersTests(SynchronousTestCase):
         """
         The error domains are those of C{virErrorDomain}.
         """
-        self.assertNumbers(programs.ErrorDomain, {"NONE": 0, "RPC": 7, "TEST": 12, "REMOTE": 13})
+        self.assertNumbers(
+            programs.ErrorDomain, {"NONE": 0, "RPC": 7, "TEST": 12, "REMOTE": 13, "ADMIN": 62}
+        )

@@ -1,0 +1,131 @@
+"""
+kaproto's own administration program, the client's side.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from twisted.internet.endpoints import UNIXClientEndpoint
+from twisted.internet.interfaces import IReactorTime
+
+from kaproto.admin.controltypes import (
+    CONTROL_PROGRAM,
+    ControlProcedure,
+    Disconnecting,
+    Document,
+    Draining,
+    Page,
+    Which,
+)
+from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol
+from kaproto.wire.structs import pack, unpack
+
+__all__ = ["ControlClient"]
+
+_TIMEOUT: Final = 10.0
+
+_Objects = list[dict[str, Any]]
+
+
+class ControlClient:
+    """
+    Administers a running C{kaserver}.
+
+    Each call fails with L{kaproto.errors.RemoteError} when the server refuses it, with
+    L{twisted.internet.defer.TimeoutError} when it does not answer in ten seconds, and with the
+    reason when the connection closes first.
+    """
+
+    def __init__(self, connection: KeepAliveClientProtocol, reactor: IReactorTime) -> None:
+        """
+        @param connection: one that was open from the start.
+        """
+        self._connection = connection
+        self._reactor = reactor
+
+    @classmethod
+    async def connect(cls, reactor: IReactorTime, path: str) -> ControlClient:
+        """
+        @param path: the path of the socket of C{--admin}.
+        """
+        factory = KeepAliveClientFactory(clock=reactor)
+        factory.startsOpen = True
+        connection = await UNIXClientEndpoint(reactor, path, _TIMEOUT).connect(factory)
+        assert isinstance(connection, KeepAliveClientProtocol)
+        return cls(connection, reactor)
+
+    async def close(self) -> None:
+        """
+        Disconnect.
+        """
+        await self._connection.close()
+
+    async def _call(self, procedure: ControlProcedure, arguments: object = None) -> bytes:
+        payload = b"" if arguments is None else pack(arguments)
+        call = self._connection.call(CONTROL_PROGRAM, procedure, payload)
+        return await call.addTimeout(_TIMEOUT, self._reactor)
+
+    async def _ask(self, procedure: ControlProcedure, arguments: object = None) -> _Objects:
+        found: _Objects = json.loads(unpack(Document, await self._call(procedure, arguments)).json)
+        return found
+
+    async def clients(self) -> _Objects:
+        """
+        @return: the clients, the longest connected first.
+        """
+        found: _Objects = []
+        while page := await self._ask(ControlProcedure.LIST, Page(found[-1]["id"] if found else 0)):
+            found += page
+        return found
+
+    async def client(self, number: int) -> _Objects:
+        """
+        @param number: its id.
+        @return: the client, in an array.
+        """
+        return await self._ask(ControlProcedure.SHOW, Which(number))
+
+    async def disconnect(self, number: int, reason: str | None = None) -> None:
+        """
+        Disconnect a client.
+
+        @param number: its id.
+        @param reason: why, for the log and the list of endings.
+        """
+        await self._call(ControlProcedure.DISCONNECT, Disconnecting(number, reason))
+
+    async def ended(self) -> _Objects:
+        """
+        @return: the latest connections that ended, the latest first.
+        """
+        return await self._ask(ControlProcedure.ENDED)
+
+    async def refused(self) -> _Objects:
+        """
+        @return: who was refused, or would be in mode 2, the latest first.
+        """
+        return await self._ask(ControlProcedure.REFUSED)
+
+    async def status(self) -> _Objects:
+        """
+        @return: the daemon, in an array.
+        """
+        return await self._ask(ControlProcedure.STATUS)
+
+    async def reload(self) -> list[str]:
+        """
+        Read files again.
+
+        @return: the problems.
+        """
+        return [str(each) for each in await self._ask(ControlProcedure.RELOAD)]
+
+    async def drain(self, within: float | None = None) -> None:
+        """
+        Have the server accept no new clients, and stop when those that are there have left.
+
+        @param within: seconds that they have.
+        """
+        await self._call(ControlProcedure.DRAIN, Draining(within))

@@ -1,0 +1,124 @@
+"""
+kaproto's own administration program, the server's side.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from heapq import nsmallest
+from typing import ClassVar
+
+from kaproto.admin.controltypes import (
+    CONTROL_PROGRAM,
+    PAGE_MAX,
+    ControlProcedure,
+    Disconnecting,
+    Document,
+    Draining,
+    Page,
+    Which,
+)
+from kaproto.admin.disconnecting import disconnectClient
+from kaproto.admin.errors import noClient
+from kaproto.program import Program, procedure
+from kaproto.rpc.serverconnection import ServerConnection
+from kaproto.server import KeepAliveServerProtocol
+from kaproto.status.clients import clientStatus, findClient
+from kaproto.status.daemon import Daemon
+from kaproto.status.objects import clientObject, endingObject, refusalObject, statusObject
+
+__all__ = ["ControlProgram"]
+
+
+class ControlProgram(Program):
+    """
+    Lists and shows clients, endings and refusals; disconnects, reloads, drains.
+    """
+
+    number: ClassVar[int] = CONTROL_PROGRAM
+
+    def __init__(self, daemon: Daemon) -> None:
+        """
+        @param daemon: what is administered.
+        """
+        self._daemon = daemon
+
+    def _client(self, number: int) -> ServerConnection:
+        """
+        @raise kaproto.errors.RemoteError: when there is no such client.
+        """
+        client = findClient(self._daemon.factory, number)
+        if client is None:
+            raise noClient(number)
+        return client
+
+    @procedure(ControlProcedure.LIST, arguments=Page, result=Document)
+    def listClients(self, connection: KeepAliveServerProtocol, arguments: Page) -> Document:
+        """
+        @return: an array of the next L{PAGE_MAX} clients, empty after the last.
+        """
+        after, factory = arguments.after, self._daemon.factory
+        rest = (each for each in factory.clients if each.peer.id > after)
+        page = nsmallest(PAGE_MAX, rest, key=lambda each: each.peer.id)
+        return _document(clientObject(clientStatus(factory, each)) for each in page)
+
+    @procedure(ControlProcedure.SHOW, arguments=Which, result=Document)
+    def showClient(self, connection: KeepAliveServerProtocol, arguments: Which) -> Document:
+        """
+        @return: an array of the client.
+        """
+        client = self._client(arguments.id)
+        return _document([clientObject(clientStatus(self._daemon.factory, client))])
+
+    @procedure(ControlProcedure.DISCONNECT, arguments=Disconnecting)
+    def disconnectClient(
+        self, connection: KeepAliveServerProtocol, arguments: Disconnecting
+    ) -> None:
+        """
+        Disconnect a client.
+        """
+        disconnectClient(self._client(arguments.id), arguments.reason)
+
+    @procedure(ControlProcedure.ENDED, arguments=None, result=Document)
+    def ended(self, connection: KeepAliveServerProtocol) -> Document:
+        """
+        @return: an array of the latest connections that ended, the latest first.
+        """
+        journal = self._daemon.factory.journal
+        return _document(endingObject(each, journal.wallClock) for each in journal.endings)
+
+    @procedure(ControlProcedure.REFUSED, arguments=None, result=Document)
+    def refused(self, connection: KeepAliveServerProtocol) -> Document:
+        """
+        @return: an array of those who were refused, or would be in mode 2, the latest first.
+        """
+        journal = self._daemon.factory.journal
+        return _document(refusalObject(each, journal.wallClock) for each in journal.refusals)
+
+    @procedure(ControlProcedure.STATUS, arguments=None, result=Document)
+    def status(self, connection: KeepAliveServerProtocol) -> Document:
+        """
+        @return: an array of the daemon.
+        """
+        return _document([statusObject(self._daemon)])
+
+    @procedure(ControlProcedure.RELOAD, arguments=None, result=Document)
+    def reload(self, connection: KeepAliveServerProtocol) -> Document:
+        """
+        Read files again.
+
+        @return: an array of the problems.
+        """
+        return _document(self._daemon.reload())
+
+    @procedure(ControlProcedure.DRAIN, arguments=Draining)
+    def drain(self, connection: KeepAliveServerProtocol, arguments: Draining) -> None:
+        """
+        Accept no new clients, and stop when those that are there have left.
+        """
+        connection.factory.clock.callLater(0, self._daemon.drain, arguments.within)
+
+
+def _document(objects: Iterable[object]) -> Document:
+    return Document(json.dumps(list(objects)))

@@ -1,0 +1,36 @@
+"""
+The server for administrators.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from kaproto.admin.control import ControlProgram
+from kaproto.admin.operators import Operators
+from kaproto.admin.virtadmin import AdminProgram
+from kaproto.limits import Limits
+from kaproto.server import KeepAliveServerFactory
+from kaproto.status.daemon import Daemon
+
+__all__ = ["adminFactory"]
+
+_LIMITS: Final = Limits(maxClients=100)
+
+
+def adminFactory(daemon: Daemon) -> KeepAliveServerFactory:
+    """
+    Make the factory that serves C{virt-admin} and C{kaproto}, on a UNIX socket.
+
+    Its connections are open from the start, since neither client knows C{CONNECT_OPEN} there, and
+    are never pinged, since neither can ask for that.
+
+    @param daemon: what is administered.
+    """
+    return KeepAliveServerFactory(
+        Operators(),
+        programs=[AdminProgram(daemon), ControlProgram(daemon)],
+        clock=daemon.factory.clock,
+        limits=_LIMITS,
+        startsOpen=True,
+    )

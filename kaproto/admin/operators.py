@@ -1,0 +1,45 @@
+"""
+Who may administer: root, and the user that the server runs as.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+
+from kaproto.interfaces import Admission, Refused
+from kaproto.peer import Peer
+from kaproto.policies import Policy
+
+__all__ = ["Operators"]
+
+
+class Operators(Policy):
+    """
+    Admits who the kernel says is root, or the user of this process.
+    """
+
+    name = "operators"
+    description = "root, and the user that the server runs as"
+
+    def admit(self, peer: Peer) -> Admission | Refused:
+        """
+        @return: a refusal that tells a stranger whom to ask.
+        """
+        credentials = peer.unixCredentials
+        if credentials is None:
+            return Refused("operation forbidden: administration is over a UNIX socket only")
+        own = os.geteuid()
+        if credentials.uid in (0, own):
+            return Admission(rule=f"uid {credentials.uid}")
+        return Refused(
+            f"operation forbidden: kaserver is administered by root and by {_name(own)}, and you "
+            f"are {_name(credentials.uid)}; try sudo"
+        )
+
+
+def _name(uid: int) -> str:
+    try:
+        return f"{pwd.getpwuid(uid).pw_name} (uid {uid})"
+    except KeyError:
+        return f"uid {uid}"

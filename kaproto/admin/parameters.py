@@ -1,0 +1,147 @@
+"""
+Typed parameters of servers and clients, with libvirt's names and types.
+"""
+
+from __future__ import annotations
+
+import grp
+import pwd
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Final
+
+import attrs
+
+from kaproto.admin.errors import invalid, unsupportedParameter
+from kaproto.admin.types import Parameters
+from kaproto.limits import Limits
+from kaproto.peer import Peer
+from kaproto.records.who import Who
+from kaproto.rpc.serverconnection import ServerConnection
+from kaproto.server import KeepAliveServerFactory
+from kaproto.status.clients import clientStatus
+from kaproto.wire.xdr import ParameterType, TypedParameter
+
+__all__ = ["WORKERS", "changedLimits", "clientParameters", "limitParameters", "workerParameters"]
+
+_ANY: Final = 2**32 - 1
+"""
+How libvirt's clients are told that there is no limit.
+"""
+
+_LIMITS: Final = {"nclients_max": "maxClients", "nclients_unauth_max": "maxAnonymousClients"}
+
+WORKERS: Final = {
+    "minWorkers": 1,
+    "maxWorkers": 1,
+    "nWorkers": 1,
+    "freeWorkers": 0,
+    "prioWorkers": 0,
+    "jobQueueDepth": 0,
+}
+"""
+kaserver does everything in one thread, which is answering just now.
+"""
+
+
+def _unsigned(values: Mapping[str, int]) -> Parameters:
+    return Parameters(
+        [TypedParameter(name, value, ParameterType.UINT) for name, value in values.items()]
+    )
+
+
+def workerParameters() -> Parameters:
+    """
+    @return: what C{virt-admin server-threadpool-info} prints.
+    """
+    return _unsigned(WORKERS)
+
+
+def limitParameters(factory: KeepAliveServerFactory) -> Parameters:
+    """
+    @return: what C{virt-admin server-clients-info} prints.
+    """
+    limits = factory.limits
+    most = limits.maxClients or _ANY
+    return _unsigned(
+        {
+            "nclients_max": most,
+            "nclients": len(factory.clients),
+            "nclients_unauth_max": min(limits.maxAnonymousClients or _ANY, most),
+            "nclients_unauth": factory.clients.anonymous,
+        }
+    )
+
+
+def changedLimits(limits: Limits, parameters: list[TypedParameter]) -> Limits:
+    """
+    @param limits: those in use.
+    @param parameters: what C{virt-admin server-clients-set} sends.
+    @return: the new ones.
+    @raise kaproto.errors.RemoteError: when they make no sense; the code and the words are
+        libvirtd's.
+    """
+    given: dict[str, int] = {}
+    for each in parameters:
+        name = each.name
+        if name not in _LIMITS:
+            raise unsupportedParameter(name)
+        if each.type is not ParameterType.UINT:
+            kind = each.type.name.lower()
+            raise invalid(f"invalid type '{kind}' for parameter '{name}', expected 'uint'")
+        if name in given:
+            raise invalid(f"parameter '{name}' occurs multiple times")
+        if not each.value:
+            raise invalid(
+                f"{name} 0 would let nobody connect; use daemon-shutdown or kaproto drain for "
+                f"that, or {_ANY} for any number of clients"
+            )
+        given[name] = int(each.value)
+    most, unknown = (given.get(name) for name in _LIMITS)
+    if unknown is not None and unknown > (most or limits.maxClients or _ANY):
+        raise invalid(
+            "nclients_unauth_max, the clients that have not logged in, cannot be more than "
+            "nclients_max, all clients"
+        )
+    return attrs.evolve(
+        limits,
+        **{_LIMITS[name]: 0 if value == _ANY else value for name, value in given.items()},
+    )
+
+
+def clientParameters(factory: KeepAliveServerFactory, connection: ServerConnection) -> Parameters:
+    """
+    @return: what C{virt-admin client-info} prints: libvirt's parameters first, then ours.
+    """
+    status = clientStatus(factory, connection)
+    peer = connection.peer
+    parameters = [TypedParameter("readonly", status.readOnly), *_identity(peer, status.who)]
+    for name, value in status.parameters().items():
+        kind = ParameterType.UINT if type(value) is int and 0 <= value <= _ANY else None
+        if kind is None:
+            parameters.append(TypedParameter(name, value))
+        else:
+            parameters.append(TypedParameter(name, value, kind))
+    return Parameters(parameters)
+
+
+def _identity(peer: Peer, who: Who) -> Iterator[TypedParameter]:
+    """
+    @return: who it is, in the order and with the types of libvirtd's answer.
+    """
+    caller = who.caller
+    if caller.user is not None:
+        yield TypedParameter("sasl_user_name", caller.user)
+    if who.address is not None:
+        yield TypedParameter("sock_addr", who.address)
+    if caller.dn is not None:
+        yield TypedParameter("tls_x509_dname", caller.dn)
+    credentials = peer.unixCredentials
+    if credentials is not None:
+        yield TypedParameter("unix_user_id", credentials.uid, ParameterType.INT)
+        with suppress(KeyError):
+            yield TypedParameter("unix_user_name", pwd.getpwuid(credentials.uid).pw_name)
+        yield TypedParameter("unix_group_id", credentials.gid, ParameterType.INT)
+        with suppress(KeyError):
+            yield TypedParameter("unix_group_name", grp.getgrgid(credentials.gid).gr_name)
+        yield TypedParameter("unix_process_id", credentials.pid, ParameterType.INT)

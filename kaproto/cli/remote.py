@@ -1,0 +1,329 @@
+"""
+The commands that ask a running C{kaserver}, over the socket of its C{--admin}.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Final
+
+from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.internet.error import ConnectError
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.usage import UsageError
+
+from kaproto.admin.client import ControlClient
+from kaproto.cli.command import Command, CommandFailed, ExitCode, number
+from kaproto.cli.table import elapsed, table
+from kaproto.errors import RemoteError
+
+__all__ = [
+    "DEFAULT_SOCKET",
+    "Disconnect",
+    "Drain",
+    "Ended",
+    "List",
+    "Refused",
+    "Reload",
+    "RemoteCommand",
+    "Show",
+    "Status",
+]
+
+DEFAULT_SOCKET: Final = "/run/libvirt/virtkaserver-admin-sock"
+"""
+Where kaserver's unit has the socket, and C{virt-admin -c virtkaserver:///system} looks for it.
+"""
+
+_Object = dict[str, Any]
+
+
+class RemoteCommand(Command):
+    """
+    A command to a running C{kaserver}.
+    """
+
+    optFlags: ClassVar = [["json", "j", "Print an array of JSON objects."]]
+
+    async def run(self, reactor: IReactorTime) -> int:
+        """
+        Connect, and do it.
+        """
+        assert self.parent is not None, "it is a subcommand"
+        path = self.parent["socket"]
+        try:
+            client = await ControlClient.connect(reactor, path)
+        except ConnectError as error:
+            raise CommandFailed(_unreachable(path, error), ExitCode.UNREACHABLE) from error
+        try:
+            return await self.perform(client)
+        except RemoteError as error:
+            raise CommandFailed(error.message) from error
+        except DeferredTimeout as error:
+            raise CommandFailed(
+                f"kaserver does not answer at {path}", ExitCode.UNREACHABLE
+            ) from error
+        finally:
+            await client.close()
+
+    async def perform(self, client: ControlClient) -> int:
+        """
+        Do it.
+
+        @return: the exit code.
+        """
+        raise NotImplementedError
+
+    def show(self, objects: Sequence[_Object], *lines: str) -> int:
+        """
+        Print objects, or what is said of them to people.
+
+        @return: the exit code for success.
+        """
+        if self["json"]:
+            self.write(json.dumps(list(objects), indent=2))
+        else:
+            for line in lines:
+                self.write(line)
+        return ExitCode.OK
+
+
+class List(RemoteCommand):
+    """
+    List the clients that are connected.
+    """
+
+    async def perform(self, client: ControlClient) -> int:
+        """
+        List them.
+        """
+        found = await client.clients()
+        rows = [
+            (
+                each["id"],
+                each["transport"],
+                each["address"] or f"pid {each['pid']}",
+                _who(each),
+                _ago(each["since"]),
+                each["phase"],
+                each["keepalive_asked"],
+                _ms(each["latency_us"]),
+                each["opened"],
+            )
+            for each in found
+        ]
+        headings = (
+            "ID",
+            "TRANSPORT",
+            "FROM",
+            "WHO",
+            "SINCE",
+            "PHASE",
+            "KEEPALIVE",
+            "LATENCY",
+            "OPENED",
+        )
+        return self.show(found, *table(headings, rows))
+
+
+class Show(RemoteCommand):
+    """
+    Show all that is known of one client.
+    """
+
+    synopsis = "[options] ID"
+
+    def parseArgs(self, which: str) -> None:  # type: ignore[override]
+        """
+        Take the id.
+        """
+        self["id"] = _id(which)
+
+    async def perform(self, client: ControlClient) -> int:
+        """
+        Show it.
+        """
+        found = await client.client(self["id"])
+        lines = [line for each in found for line in _fields(each)]
+        return self.show(found, *lines)
+
+
+class Disconnect(RemoteCommand):
+    """
+    Disconnect one client.
+    """
+
+    synopsis = "[options] ID"
+    optParameters: ClassVar = [["reason", "r", None, "Why, for the log and for kaproto ended."]]
+
+    def parseArgs(self, which: str) -> None:  # type: ignore[override]
+        """
+        Take the id.
+        """
+        self["id"] = _id(which)
+
+    async def perform(self, client: ControlClient) -> int:
+        """
+        Disconnect it.
+        """
+        await client.disconnect(self["id"], self["reason"])
+        return self.show([{"id": self["id"]}], f"client {self['id']} is disconnected")
+
+
+class Ended(RemoteCommand):
+    """
+    List the latest connections that ended, and why.
+    """
+
+    async def perform(self, client: ControlClient) -> int:
+        """
+        List them.
+        """
+        found = await client.ended()
+        rows = [
+            (
+                each["id"],
+                each["ended"],
+                elapsed(each["duration_s"]),
+                each["address"] or f"pid {each['pid']}",
+                _who(each),
+                each["reason"],
+                each["message"],
+            )
+            for each in found
+        ]
+        headings = ("ID", "ENDED", "AFTER", "FROM", "WHO", "REASON", "MESSAGE")
+        return self.show(found, *table(headings, rows))
+
+
+class Refused(RemoteCommand):
+    """
+    List who was refused, and whom mode 2 would refuse.
+    """
+
+    async def perform(self, client: ControlClient) -> int:
+        """
+        List them.
+        """
+        found = await client.refused()
+        rows = [
+            (
+                each["host"],
+                _who(each),
+                each["refused"],
+                each["would_refuse"],
+                each["last"],
+            )
+            for each in found
+        ]
+        headings = ("HOST", "WHO", "REFUSED", "WOULD REFUSE", "LAST")
+        return self.show(found, *table(headings, rows))
+
+
+class Status(RemoteCommand):
+    """
+    Show how kaserver is.  Exits with 1 when it takes no new clients.
+    """
+
+    async def perform(self, client: ControlClient) -> int:
+        """
+        Show it.
+        """
+        found = await client.status()
+        self.show(found, *(line for each in found for line in _fields(each)))
+        return ExitCode.OK if all(each["ready"] for each in found) else ExitCode.FAILED
+
+
+class Reload(RemoteCommand):
+    """
+    Have kaserver read its files again: certificates, rules, the list of those who may log in.
+    """
+
+    async def perform(self, client: ControlClient) -> int:
+        """
+        Reload.
+
+        @raise CommandFailed: when a file cannot be used; it is in use as it was before.
+        """
+        problems = await client.reload()
+        if problems:
+            raise CommandFailed("; ".join(problems))
+        return self.show([], "reloaded")
+
+
+class Drain(RemoteCommand):
+    """
+    Have kaserver accept no new clients, and stop when those that are connected have left.
+    """
+
+    optParameters: ClassVar = [
+        ["within", "w", None, "Seconds that clients have to leave.", number("within")]
+    ]
+
+    async def perform(self, client: ControlClient) -> int:
+        """
+        Drain.
+        """
+        (status,) = await client.status()
+        await client.drain(self["within"])
+        return self.show(
+            [{"clients": status["clients"]}],
+            f"kaserver accepts no new clients; it stops when {_clients(status['clients'])} left",
+        )
+
+
+def _unreachable(path: str, error: ConnectError) -> str:
+    number = error.osError
+    reason = str(error) if number is None else os.strerror(number)
+    cure = {
+        errno.EACCES: "run kaproto as root, or as the user that kaserver runs as",
+        errno.ECONNREFUSED: "kaserver is not running",
+    }.get(number, "is kaserver running, with --admin? kaproto --socket=PATH names another socket")
+    return f"cannot reach kaserver at {path}: {reason}; {cure}"
+
+
+def _clients(count: int) -> str:
+    return "1 client has" if count == 1 else f"{count} clients have"
+
+
+def _id(text: str) -> int:
+    """
+    @raise UsageError: when it is no id.
+    """
+    if not (text.isascii() and text.isdecimal()) or int(text) >= 1 << 64:
+        raise UsageError(f"a client's id is a whole number, as kaproto list shows it, not {text!r}")
+    return int(text)
+
+
+def _who(client: _Object) -> object:
+    for key in ("user", "dn"):
+        if client[key] is not None:
+            return client[key]
+    return None if client["uid"] is None else f"uid {client['uid']}"
+
+
+def _ago(time: str) -> str:
+    return elapsed(max(0.0, (datetime.now(UTC) - datetime.fromisoformat(time)).total_seconds()))
+
+
+def _ms(microseconds: int | None) -> str | None:
+    return None if microseconds is None else f"{microseconds / 1000:.3f} ms"
+
+
+def _fields(given: _Object) -> list[str]:
+    rows = [
+        (name.replace("_", " "), _flat(value)) for name, value in given.items() if value is not None
+    ]
+    return list(table(("", ""), rows))[1:]
+
+
+def _flat(value: object) -> object:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {number}" for name, number in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return value

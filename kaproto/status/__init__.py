@@ -1,0 +1,3 @@
+"""
+What operators can see of a running server: its clients, its figures, a page.
+"""

@@ -1,0 +1,132 @@
+"""
+What operators can see of one client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+
+from kaproto.keepalive.kernel import delivery
+from kaproto.records.who import Who, clean
+from kaproto.rpc.serverconnection import ServerConnection
+from kaproto.server import KeepAliveServerFactory
+
+__all__ = ["ClientStatus", "clientStatus", "clientsOf", "findClient"]
+
+
+@attrs.frozen
+class ClientStatus:
+    """
+    One client, as it is now.
+
+    @ivar who: who it is.
+    @ivar since: when it connected, in seconds since 1970.
+    @ivar listener: the endpoint string of the listener that accepted it.
+    @ivar phase: how far it has come, see L{kaproto.rpc.negotiation.Phase}.
+    @ivar name: what it asked to open.
+    @ivar readOnly: whether it must not change anything.
+    @ivar keepAliveAsked: whether it asked for keepalive.
+    @ivar policy: the policy that decides about it.
+    @ivar rule: which of the policy's rules did.
+    @ivar interval: seconds of silence before it is pinged; 0 for never.
+    @ivar count: pings left unanswered before it is dead.
+    @ivar silence: seconds since it was last heard, C{None} where nobody knows.
+    @ivar latency: seconds that its latest answer to a ping took.
+    @ivar calls: its calls that are not answered yet.
+    @ivar upstream: how the server behind a gateway deals with it, in a word or two.
+    @ivar received: bytes that came from it, C{None} where nobody counts.
+    @ivar sent: bytes that it has taken.
+    """
+
+    who: Who
+    since: float
+    listener: str | None
+    phase: str
+    name: str | None
+    readOnly: bool
+    keepAliveAsked: bool
+    policy: str
+    rule: str | None
+    interval: float
+    count: int
+    silence: float | None
+    latency: float | None
+    calls: int
+    upstream: str | None
+    received: int | None
+    sent: int | None
+
+    def parameters(self) -> Mapping[str, bool | int | float | str]:
+        """
+        @return: what libvirt does not have for a client, by the names under which C{virt-admin
+            client-info} prints it.  What is not known is not there.
+        """
+        whole = self.interval == int(self.interval)
+        given: dict[str, bool | int | float | str | None] = {
+            "phase": self.phase,
+            "keepalive_asked": self.keepAliveAsked,
+            "policy": self.policy,
+            "rule": self.rule,
+            "keepalive_interval": int(self.interval) if whole else self.interval,
+            "keepalive_count": self.count,
+            "last_heard_ms": None if self.silence is None else round(self.silence * 1000),
+            "latency_us": None if self.latency is None else round(self.latency * 1e6),
+            "opened": self.name,
+            "calls": self.calls,
+            "upstream": self.upstream,
+            "bytes_received": self.received,
+            "bytes_sent": self.sent,
+            "listener": self.listener,
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+
+def clientStatus(factory: KeepAliveServerFactory, connection: ServerConnection) -> ClientStatus:
+    """
+    Look at a client.
+    """
+    peer, heartbeat = connection.peer, connection.heartbeat
+    keepAlive = heartbeat.keepAlive
+    kernel = delivery(connection.transport)
+    silence = None if kernel is None else kernel.silence
+    if silence is None and keepAlive.enabled:
+        silence = heartbeat.silence
+    return ClientStatus(
+        Who.of(peer),
+        factory.journal.wallClock.timeOfDay(peer.connectedAt),
+        connection.listener or None,
+        connection.negotiation.phase.value,
+        None if peer.requested is None else clean(peer.requested),
+        peer.readOnly,
+        peer.asked,
+        factory.policy.name,
+        peer.rule,
+        keepAlive.interval,
+        keepAlive.count,
+        silence,
+        heartbeat.latency,
+        connection.callsUnderWay,
+        getattr(connection.session, "upstreamState", None),
+        None if kernel is None else kernel.received,
+        None if kernel is None else kernel.acknowledged,
+    )
+
+
+def clientsOf(factory: KeepAliveServerFactory) -> list[ServerConnection]:
+    """
+    @return: a server's clients, the longest connected first.
+    """
+    return sorted(factory.clients, key=lambda each: each.peer.id)
+
+
+def findClient(factory: KeepAliveServerFactory, number: int) -> ServerConnection | None:
+    """
+    @param number: the number of the client's connection.
+    @return: the client, if it is connected.
+    """
+    for connection in factory.clients:
+        if connection.peer.id == number:
+            return connection
+    return None

@@ -1,0 +1,138 @@
+"""
+What operators can see, as objects for JSON.
+
+The keys are stable from the first release on.  Times of day are in ISO 8601, UTC.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from datetime import UTC, datetime
+
+from kaproto import __version__
+from kaproto.records.endings import Ending
+from kaproto.records.refusals import Refusal
+from kaproto.records.wallclock import WallClock
+from kaproto.records.who import Caller, Who
+from kaproto.server import KeepAliveServerFactory
+from kaproto.status.clients import ClientStatus
+from kaproto.status.daemon import SERVER_NAME, Daemon, readiness
+
+__all__ = ["clientObject", "endingObject", "phases", "refusalObject", "statusObject"]
+
+_Object = dict[str, object]
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _caller(caller: Caller) -> _Object:
+    return {"user": caller.user, "dn": caller.dn, "host": caller.host, "uid": caller.uid}
+
+
+def _who(who: Who) -> _Object:
+    return {
+        "id": who.id,
+        "transport": who.transport,
+        "address": who.address,
+        **_caller(who.caller),
+        "pid": who.pid,
+    }
+
+
+def clientObject(status: ClientStatus) -> _Object:
+    """
+    @return: a client.
+    """
+    return {
+        **_who(status.who),
+        "since": _time(status.since),
+        "read_only": status.readOnly,
+        "phase": status.phase,
+        "listener": status.listener,
+        "opened": status.name,
+        "policy": status.policy,
+        "rule": status.rule,
+        "keepalive_asked": status.keepAliveAsked,
+        "keepalive_interval": status.interval,
+        "keepalive_count": status.count,
+        "last_heard_ms": _milliseconds(status.silence),
+        "latency_us": None if status.latency is None else round(status.latency * 1e6),
+        "calls": status.calls,
+        "upstream": status.upstream,
+        "bytes_received": status.received,
+        "bytes_sent": status.sent,
+    }
+
+
+def _milliseconds(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds * 1000)
+
+
+def endingObject(ending: Ending, wallClock: WallClock) -> _Object:
+    """
+    @return: a connection that ended.
+    """
+    return {
+        **_who(ending.who),
+        "ended": _time(wallClock.timeOfDay(ending.endedAt)),
+        "duration_s": round(ending.duration, 3),
+        "opened": ending.name,
+        "reason": ending.kind,
+        "message": ending.reason,
+    }
+
+
+def refusalObject(refusal: Refusal, wallClock: WallClock) -> _Object:
+    """
+    @return: who was refused, or would be.
+    """
+    return {
+        **_caller(refusal.caller),
+        "refused": refusal.refused,
+        "would_refuse": refusal.wouldRefuse,
+        "last": _time(wallClock.timeOfDay(refusal.last)),
+    }
+
+
+def phases(factory: KeepAliveServerFactory) -> Counter[tuple[str, str]]:
+    """
+    @return: how many clients there are, by listener and L{kaproto.rpc.negotiation.Phase}.
+    """
+    return Counter((each.listener, each.negotiation.phase.value) for each in factory.clients)
+
+
+def statusObject(daemon: Daemon) -> _Object:
+    """
+    @return: the daemon as a whole.
+    """
+    factory = daemon.factory
+    journal, counters, trips = factory.journal, factory.counters, factory.roundTrips
+    byPhase: Counter[str] = Counter()
+    for (_listener, phase), number in phases(factory).items():
+        byPhase[phase] += number
+    return {
+        "server": SERVER_NAME,
+        "version": __version__,
+        "pid": os.getpid(),
+        "started": _time(journal.wallClock.timeOfDay(journal.startedAt)),
+        "uptime_s": round(journal.age),
+        "state": "draining" if daemon.draining else "serving",
+        "ready": readiness(daemon) is None,
+        "problem": readiness(daemon),
+        "policy": factory.policy.name,
+        "listeners": list(daemon.listeners),
+        "clients": len(factory.clients),
+        "clients_by_phase": dict(byPhase),
+        "clients_max": factory.limits.maxClients or None,
+        "accepted": counters.accepted,
+        "opened": counters.opened,
+        "refused": counters.refused,
+        "would_refuse": counters.warned,
+        "login_failures": counters.unauthenticated,
+        "ended": {reason: number for reason, number in journal.endings.counts.items() if number},
+        "round_trips": trips.total,
+        "round_trip_avg_us": round(trips.sum * 1e6 / trips.total) if trips.total else None,
+    }

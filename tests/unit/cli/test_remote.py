@@ -1,0 +1,166 @@
+"""
+Tests for L{kaproto.cli.remote}.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectError
+from twisted.python.usage import UsageError
+
+from kaproto.cli.command import CommandFailed
+from kaproto.cli.main import Options
+from kaproto.cli.remote import RemoteCommand, _unreachable
+from kaproto.peer import UnixCredentials
+from tests.support import OPEN
+from tests.support_admin import AdminTestCase
+
+
+class RemoteTests(AdminTestCase):
+    """
+    What the commands print.
+    """
+
+    def run_(self, *arguments: str) -> tuple[int, list[str]]:
+        """
+        Run a command.
+
+        @return: its exit code, and what it printed.
+        """
+        options = Options()  # type: ignore[no-untyped-call]
+        options.parseOptions(arguments)  # type: ignore[no-untyped-call]
+        command = options.subOptions
+        assert isinstance(command, RemoteCommand)
+        lines: list[str] = []
+        command.write = lines.append
+        return self.finish(command.perform(self.control())), lines
+
+    def test_list(self) -> None:
+        """
+        Clients are a table, or an array.
+        """
+        client = self.openClient()
+        client.peer.tlsDN = "CN=alice"
+        local = self.client().protocol.peer
+        local.address, local.unixCredentials = None, UnixCredentials(7, 8, 9)
+        self.client().protocol.peer.user = "bob"
+        code, (headings, first, second, third) = self.run_("list")
+        self.assertEqual(code, 0)
+        self.assertTrue(headings.startswith("ID  TRANSPORT  FROM"))
+        self.assertEqual(first.split()[:4], ["1", "tcp", "127.0.0.1:54321", "CN=alice"])
+        self.assertEqual(first.split()[5:8], ["open", "yes", "-"])
+        self.assertIn("pid 7            uid 8", second)
+        self.assertIn("  bob  ", third)
+        _code, (text,) = self.run_("list", "--json")
+        self.assertEqual([each["id"] for each in json.loads(text)], [1, 2, 3])
+
+    def test_latency(self) -> None:
+        """
+        The latency is in milliseconds.
+        """
+        self.openClient().heartbeat.latency = 0.00025
+        _code, lines = self.run_("list")
+        self.assertIn("0.250 ms", lines[1])
+
+    def test_show(self) -> None:
+        """
+        All that is known of a client, one thing a line; options may follow the id.
+        """
+        self.openClient()
+        _code, lines = self.run_("show", "1")
+        self.assertIn("keepalive asked     yes", lines)
+        _code, (text,) = self.run_("show", "1", "--json")
+        self.assertEqual(json.loads(text)[0]["id"], 1)
+
+    def test_disconnect(self) -> None:
+        """
+        A client is disconnected, and its end is listed with the reason.
+        """
+        self.openClient()
+        code, lines = self.run_("disconnect", "1", "--reason=too old")
+        self.assertEqual((code, lines), (0, ["client 1 is disconnected"]))
+        self._pairs[0].flush()
+        _code, lines = self.run_("ended")
+        self.assertTrue(lines[0].startswith("ID  ENDED"))
+        self.assertIn("disconnected  an administrator disconnected this client: too old", lines[1])
+
+    def test_refused(self) -> None:
+        """
+        Those whom mode 2 would refuse are summed.
+        """
+        self.client().feed(OPEN)
+        _code, (headings, line) = self.run_("refused")
+        self.assertEqual(headings.split(), ["HOST", "WHO", "REFUSED", "WOULD", "REFUSE", "LAST"])
+        self.assertEqual(line.split()[:4], ["192.0.2.1", "-", "0", "1"])
+
+    def test_status(self) -> None:
+        """
+        The exit code tells whether new clients are taken.
+        """
+        code, lines = self.run_("status")
+        self.assertEqual(code, 0)
+        self.assertIn("policy            optional", lines)
+        self.daemon.draining = True
+        code, (text,) = self.run_("status", "-j")
+        self.assertEqual((code, json.loads(text)[0]["state"]), (1, "draining"))
+
+    def test_reload(self) -> None:
+        """
+        What is wrong with a file is the command's failure.
+        """
+        self.assertEqual(self.run_("reload"), (0, ["reloaded"]))
+        self.daemon.problems = ["rules.toml: no mode"]
+        options = Options()  # type: ignore[no-untyped-call]
+        options.parseOptions(["reload"])  # type: ignore[no-untyped-call]
+        running = Deferred.fromCoroutine(options.subOptions.perform(self.control()))
+        self.controlled.flush()
+        self.failureResultOf(running, CommandFailed)
+
+    def test_drain(self) -> None:
+        """
+        It is said how many are left.
+        """
+        self.openClient()
+        _code, lines = self.run_("drain", "--within=30")
+        self.assertEqual(
+            lines, ["kaserver accepts no new clients; it stops when 1 client has left"]
+        )
+        self.turns()
+        self.assertEqual(self.daemon.calls, [("drain", 30)])
+        self.openClient()
+        _code, lines = self.run_("drain")
+        self.assertIn("2 clients have left", lines[0])
+
+    def test_ids(self) -> None:
+        """
+        An id is a number of 64 bits at most.
+        """
+        for text in ("x", "-1", "", str(1 << 64)):
+            options = Options()  # type: ignore[no-untyped-call]
+            error = self.assertRaises(UsageError, options.parseOptions, ["show", "--", text])
+            self.assertIn("id is a whole number", str(error))
+
+    def test_unreachable(self) -> None:
+        """
+        Why it cannot be reached is told, with what to do.
+        """
+        for number, words in [
+            (errno.EACCES, "as root"),
+            (errno.ECONNREFUSED, "not running"),
+            (errno.ENOENT, "--admin"),
+        ]:
+            text = _unreachable("/p", ConnectError(number, ""))
+            self.assertIn(os.strerror(number), text)
+            self.assertIn(words, text)
+        self.assertIn("--socket", _unreachable("/p", ConnectError(string="timeout")))
+
+    def test_abstract(self) -> None:
+        """
+        A command has to do something.
+        """
+        running = Deferred.fromCoroutine(RemoteCommand().perform(self.control()))
+        self.failureResultOf(running, NotImplementedError)

@@ -1,0 +1,43 @@
+"""
+Tests for L{kaproto.cli.table}.
+"""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from kaproto.cli.table import elapsed, table
+
+
+class TableTests(SynchronousTestCase):
+    """
+    Tables for terminals.
+    """
+
+    def test_table(self) -> None:
+        """
+        Columns are as wide as what is in them; nothing moves the cursor.
+        """
+        rows = [(1, True, None, "x"), (100, False, "", "\x1b[2Jevil")]
+        self.assertEqual(
+            list(table(("ID", "KEEPALIVE", "WHO", "OPENED"), rows)),
+            [
+                "ID   KEEPALIVE  WHO  OPENED",
+                "1    yes        -    x",
+                r"100  no         -    \x1b[2Jevil",
+            ],
+        )
+        self.assertEqual(list(table(("ID", "WHO"), [])), ["ID  WHO"])
+
+    def test_elapsed(self) -> None:
+        """
+        Times are short to read.
+        """
+        for seconds, text in [
+            (0.9, "0s"),
+            (59, "59s"),
+            (60, "1m0s"),
+            (3600 * 3 + 61, "3h1m"),
+            (86400 * 40 + 3600, "40d1h"),
+        ]:
+            self.assertEqual(elapsed(seconds), text)

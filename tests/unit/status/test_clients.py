@@ -1,0 +1,59 @@
+"""
+Tests for L{kaproto.status.clients}.
+"""
+
+from __future__ import annotations
+
+from kaproto.keepalive.kernel import Delivery
+from kaproto.status import clients
+from kaproto.status.clients import clientsOf, clientStatus, findClient
+from tests.support import Probe
+from tests.support_admin import AdminTestCase
+
+
+class ClientsTests(AdminTestCase):
+    """
+    Clients as operators see them.
+    """
+
+    def test_find(self) -> None:
+        """
+        Clients are listed in the order in which they came, and found by id.
+        """
+        wires = [self.client() for _ in range(5)]
+        wires[2].lose()
+        self.assertEqual([each.peer.id for each in clientsOf(self.server)], [1, 2, 4, 5])
+        self.assertIs(findClient(self.server, 4), self.connectionOf(wires[3]))
+        self.assertIsNone(findClient(self.server, 3))
+
+    def test_kernel(self) -> None:
+        """
+        What the kernel counts is shown: bytes, and when it last received any.
+        """
+        client = self.openClient()
+        self.patch(clients, "delivery", lambda _: Delivery(0, 20, 0, 30, 1.5))
+        status = clientStatus(self.server, client)
+        self.assertEqual((status.received, status.sent, status.silence), (30, 20, 1.5))
+
+    def test_unknown(self) -> None:
+        """
+        Where the kernel counts nothing, the silence is known of clients that are pinged.
+        """
+        self.client()
+        status = clientStatus(self.server, clientsOf(self.server)[0])
+        self.assertEqual((status.received, status.sent, status.silence), (None, None, None))
+        client = self.openClient()
+        self.assertIsNotNone(clientStatus(self.server, client).silence)
+
+    def test_calls(self) -> None:
+        """
+        Calls that are not answered yet are counted.
+        """
+        probe = Probe()
+        self.server.programs[Probe.number] = probe
+        client = self.openClient()
+        calls = [self._pairs[0].client.call(Probe.number, Probe.LATER) for _ in range(22)]
+        self._pairs[0].flush()
+        self.assertEqual(clientStatus(self.server, client).calls, 22)
+        for each in calls:
+            each.addErrback(lambda _: None)
