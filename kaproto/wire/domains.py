@@ -3,8 +3,7 @@ Domains in libvirt's remote program: the arguments and results of its procedures
 L{kaproto.wire.structs}, and the numbers in them.
 
 The names are libvirt's own without their common prefixes, from C{remote_protocol.x} and
-C{libvirt-domain.h}.  Fields are plain numbers where a newer libvirt may send one that has no name
-here.
+C{libvirt-domain.h}.
 """
 
 from __future__ import annotations
@@ -31,7 +30,22 @@ __all__ = [
 ]
 
 
-class DomainState(IntEnum):
+class _OpenEnum(IntEnum):
+    """
+    An enum that newer libvirts have more members of: C{DomainState(99)} is C{UNKNOWN_99}.
+    """
+
+    @classmethod
+    def _missing_(cls, value: object) -> _OpenEnum | None:
+        if not isinstance(value, int):
+            return None
+        member = int.__new__(cls, value)
+        member._name_ = f"UNKNOWN_{value}"
+        member._value_ = value
+        return member
+
+
+class DomainState(_OpenEnum):
     """
     What a domain is doing (C{virDomainState}).
     """
@@ -46,7 +60,7 @@ class DomainState(IntEnum):
     PMSUSPENDED = 7
 
 
-class LifecycleEventType(IntEnum):
+class LifecycleEventType(_OpenEnum):
     """
     What happened to a domain (C{virDomainEventType}).
     """
@@ -134,14 +148,13 @@ class DomainInfo:
     """
     The result of C{DOMAIN_GET_INFO}.
 
-    @ivar state: a L{DomainState}.
     @ivar maxMemory: the most memory that it may have, in KiB.
     @ivar memory: the memory that it has, in KiB.
     @ivar cpus: how many CPUs it has.
     @ivar cpuTime: the CPU time that it has used, in nanoseconds.
     """
 
-    state: int
+    state: DomainState
     maxMemory: UHyper
     memory: UHyper
     cpus: int
@@ -153,11 +166,10 @@ class StateAndReason:
     """
     The result of C{DOMAIN_GET_STATE}.
 
-    @ivar state: a L{DomainState}.
     @ivar reason: why it is in that state, by a number whose meaning depends on the state.
     """
 
-    state: int
+    state: DomainState
     reason: int
 
 
@@ -181,11 +193,10 @@ class LifecycleEvent:
     What C{DOMAIN_EVENT_CALLBACK_LIFECYCLE} carries.
 
     @ivar callback: the ID of the callback.
-    @ivar event: a L{LifecycleEventType}.
     @ivar detail: how it happened, by a number whose meaning depends on the event.
     """
 
     callback: int
     domain: Domain
-    event: int
+    event: LifecycleEventType
     detail: int

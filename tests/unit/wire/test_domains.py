@@ -41,13 +41,16 @@ class WireTests(SynchronousTestCase):
             (ListAllDomains(flags=3), "00000001 00000003"),
             (DomainList([TEST], 1), f"00000001 {ON_THE_WIRE} 00000001"),
             (
-                DomainInfo(1, 8388608, 2097152, 2, 0x18EB794436A47070),
+                DomainInfo(DomainState.RUNNING, 8388608, 2097152, 2, 0x18EB794436A47070),
                 "00000001 00000000 00800000 00000000 00200000 00000002 18eb794436a47070",
             ),
-            (StateAndReason(3, 1), "00000003 00000001"),
+            (StateAndReason(DomainState.PAUSED, 1), "00000003 00000001"),
             (RegisterCallback(26), "0000001a 00000000"),
             (RegisterCallback(0, TEST), f"00000000 00000001 {ON_THE_WIRE}"),
-            (LifecycleEvent(0, TEST, 4, 0), f"00000000 {ON_THE_WIRE} 00000004 00000000"),
+            (
+                LifecycleEvent(0, TEST, LifecycleEventType.RESUMED, 0),
+                f"00000000 {ON_THE_WIRE} 00000004 00000000",
+            ),
         ):
             self.assertEqual(pack(value), bytes.fromhex(expected))
             self.assertEqual(unpack(type(value), bytes.fromhex(expected)), value)
@@ -73,3 +76,14 @@ class NumbersTests(SynchronousTestCase):
             numbered = {name: number for number, name in enumerate(names.split())}
             self.assertEqual({each.name: int(each) for each in enum}, numbered)
         self.assertEqual([int(flag) for flag in ListFlag], [1 << bit for bit in range(16)])
+
+    def test_newer(self) -> None:
+        """
+        A number that a newer libvirt has a name for keeps its value.
+        """
+        for enum in (DomainState, LifecycleEventType):
+            self.assertEqual(enum(99), 99)
+            self.assertEqual(enum(99).name, "UNKNOWN_99")
+            self.assertRaises(ValueError, enum, "running")
+        unknown = StateAndReason(DomainState(99), 1)
+        self.assertEqual(unpack(StateAndReason, pack(unknown)), unknown)
