@@ -37,6 +37,7 @@ from twisted.internet.task import deferLater
 from zope.interface import implementer
 
 from kaproto.client.connection import ClientConnection
+from kaproto.client.libvirt import Connection
 from kaproto.client.protocol import KeepAliveClientFactory, KeepAliveClientProtocol
 from kaproto.errors import ConnectionClosed, DeadlineMissed
 from kaproto.keepalive.clock import monotonicClock
@@ -64,7 +65,7 @@ def connect(
     keepAlive: KeepAlive | None = None,
     login: Login | None = None,
     timeout: float = CLIENT_LIMITS.openTimeout,
-) -> Deferred[KeepAliveClientProtocol]:
+) -> Deferred[Connection]:
     """
     Connect to a libvirtd or a kaserver, and open.
 
@@ -74,8 +75,7 @@ def connect(
     @param name: what to open, if not what the URI says; with an endpoint string by default the
         server's default.
     @param readOnly: whether to ask for a connection that must not change anything.
-    @param keepAlive: the interval and count to start with, see
-        L{KeepAliveClientProtocol.setKeepAlive}.
+    @param keepAlive: the interval and count to ping the server with, if it supports keepalive.
     @param login: the user's name and password, for servers that want them; by default from the
         file that the URI names in C{authfile=}.
     @param timeout: seconds until the connection is open: for resolving the host's name,
@@ -97,7 +97,7 @@ async def _connect(
     keepAlive: KeepAlive | None,
     login: Login | None,
     seconds: float,
-) -> KeepAliveClientProtocol:
+) -> Connection:
     endpoint, uriName = endpointFor(reactor, uri, readOnly=readOnly)
     factory = KeepAliveClientFactory(
         uriName if name is None else name,
@@ -111,7 +111,7 @@ async def _connect(
     opening = Deferred.fromCoroutine(_open(endpoint, factory))
     deadline = Deadline(clock, seconds, opening.cancel)
     try:
-        return await opening
+        return Connection(await opening)
     except Exception as error:
         if deadline.active():
             raise

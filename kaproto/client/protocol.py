@@ -11,14 +11,12 @@ from twisted.internet.interfaces import IHandshakeListener, IReactorTime
 from zope.interface import implementer
 
 from kaproto.client.connection import ClientConnection
-from kaproto.errors import RemoteProtocolError
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.limits import CLIENT_LIMITS, Limits
 from kaproto.rpc.protocol import KeepAliveFactory, KeepAliveProtocol
 from kaproto.security.clientauth import Authentication
 from kaproto.security.saslclient import Login
-from kaproto.wire.programs import PROGRAM_VERSION, REMOTE_PROGRAM, Procedure
-from kaproto.wire.xdr import Unpacker, XDRError
+from kaproto.wire.programs import PROGRAM_VERSION
 
 __all__ = ["KeepAliveClientFactory", "KeepAliveClientProtocol"]
 
@@ -56,22 +54,6 @@ class KeepAliveClientProtocol(KeepAliveProtocol, isBase=True):
             payload is too large, and with the reason when the connection closes first.
         """
         return self._kaproto.call(program, procedure, payload, version)
-
-    def hostname(self) -> Deferred[str]:
-        """
-        @return: fires with the name of the server's host, fails as L{call} does.
-        """
-
-        def unpack(payload: bytes) -> str:
-            try:
-                return Unpacker(payload).string()
-            except XDRError as error:
-                reason = RemoteProtocolError(f"a host name that cannot be decoded: {error}")
-                self._kaproto.abort(reason)
-                raise reason from error
-
-        called = self._kaproto.call(REMOTE_PROGRAM, Procedure.CONNECT_GET_HOSTNAME)
-        return called.addCallback(unpack)
 
     def setKeepAlive(self, interval: float, count: int) -> None:
         """

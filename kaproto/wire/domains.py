@@ -17,6 +17,7 @@ from kaproto.wire.structs import UHyper, UInt
 
 __all__ = [
     "Domain",
+    "DomainAndFlags",
     "DomainInfo",
     "DomainList",
     "DomainState",
@@ -118,6 +119,16 @@ class Domain:
     name: str
     uuid: UUID
     id: int
+
+
+@attrs.frozen
+class DomainAndFlags:
+    """
+    The arguments of the many procedures that take a domain and flags.
+    """
+
+    domain: Domain
+    flags: UInt = 0
 
 
 @attrs.frozen

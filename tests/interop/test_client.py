@@ -9,15 +9,13 @@ import struct
 import time
 from itertools import pairwise
 from statistics import median
-from typing import cast
 
-from twisted.application.internet import ClientService
 from twisted.internet.defer import gatherResults
-from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.python.failure import Failure
 
-from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol, connect
+from kaproto.client import Connection, KeepAliveClientProtocol, KeepAliveClientService, connect
 from kaproto.errors import ConnectionClosed, KeepAliveTimeout, RemoteError
+from kaproto.keepalive.liveness import KeepAlive
 from tests.interop import wire
 from tests.interop.forwarder import Forwarder, Link
 from tests.interop.servers import LibvirtDaemon
@@ -26,13 +24,13 @@ from tests.interop.support import InteropTestCase, pause, reactor, together, wai
 
 class _Closing:
     """
-    The end of a connection, as L{KeepAliveClientProtocol.whenClosed} tells it.
+    The end of a connection, as L{Connection.whenClosed} tells it.
 
     @ivar at: when, on the monotonic clock, or C{None} while it is open.
     @ivar reason: why.
     """
 
-    def __init__(self, connection: KeepAliveClientProtocol) -> None:
+    def __init__(self, connection: Connection | KeepAliveClientProtocol) -> None:
         self.at: float | None = None
         self.reason: object = None
         connection.whenClosed().addBoth(self._closed)
@@ -49,7 +47,7 @@ class ClientTestCase(InteropTestCase):
 
     tools = ("libvirtd",)
 
-    async def open(self, uri: str) -> KeepAliveClientProtocol:
+    async def open(self, uri: str) -> Connection:
         """
         Connect to C{uri}; the end of the test closes the connection.
         """
@@ -59,7 +57,7 @@ class ClientTestCase(InteropTestCase):
 
     async def watched(
         self, interval: int = -1, count: int = 5
-    ) -> tuple[LibvirtDaemon, KeepAliveClientProtocol, Link]:
+    ) -> tuple[LibvirtDaemon, Connection, Link]:
         """
         Connect to a libvirtd of this test's own through a forwarder.
 
@@ -169,7 +167,7 @@ class CallTests(ClientTestCase):
 
 class ReconnectTests(ClientTestCase):
     """
-    L{KeepAliveClientFactory} under L{ClientService}.
+    L{KeepAliveClientService}.
     """
 
     async def test_restartedServer(self) -> None:
@@ -180,31 +178,44 @@ class ReconnectTests(ClientTestCase):
         daemon = await LibvirtDaemon.start(self)
         hostnames: list[str] = []
 
-        async def onOpen(connection: KeepAliveClientProtocol) -> None:
+        async def onOpen(connection: Connection) -> None:
             hostnames.append(await connection.hostname())
 
-        service = ClientService(
-            UNIXClientEndpoint(reactor, daemon.socketPath),
-            KeepAliveClientFactory("test:///default", onOpen=onOpen),
-            retryPolicy=lambda _attempt: 0.05,
-            prepareConnection=lambda protocol: cast(KeepAliveClientProtocol, protocol).whenOpen(),
+        service = KeepAliveClientService(
+            reactor, daemon.unixURI, onOpen=onOpen, retryPolicy=lambda _failures: 0.05
         )
         service.startService()
         self.addCleanup(service.stopService)
-        first = cast(KeepAliveClientProtocol, await service.whenConnected())
+        first = await service.whenConnected()
         self.assertEqual(hostnames, [socket.gethostname()])
         await daemon.kill()
         await waitUntil(lambda: not first.isAlive(), "the connection to be lost")
         await daemon.restart()
-        second = cast(KeepAliveClientProtocol, await service.whenConnected())
+        second = await service.whenConnected()
         self.assertIsNot(second, first)
         self.assertEqual(hostnames, [socket.gethostname()] * 2)
         self.assertEqual(await second.hostname(), socket.gethostname())
 
+    async def test_oneConnection(self) -> None:
+        """
+        To a healthy server there is one connection, and the same after five seconds of keepalive.
+        """
+        daemon = await LibvirtDaemon.start(self)
+        forwarder = Forwarder(self, daemon.port)
+        service = KeepAliveClientService(reactor, forwarder.uri, keepAlive=KeepAlive(0.5, 2))
+        service.startService()
+        self.addCleanup(service.stopService)
+        connection = await service.whenConnected()
+        await pause(5)
+        self.assertIs(await service.whenConnected(), connection)
+        self.assertTrue(connection.isAlive())
+        self.assertIsNotNone(connection.latency)
+        self.assertEqual(len(forwarder.links), 1)
+
 
 class KeepAliveTests(ClientTestCase):
     """
-    L{KeepAliveClientProtocol.setKeepAlive}, as a forwarder in between sees it on the wire.
+    L{Connection.setKeepAlive}, as a forwarder in between sees it on the wire.
     """
 
     async def _frozen(self) -> None:

@@ -20,8 +20,17 @@ from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 from kaproto.client import (
+    Call,
+    Connection,
+    Domain,
+    DomainEvent,
+    DomainState,
+    EventStream,
     KeepAliveClientFactory,
     KeepAliveClientProtocol,
+    LifecycleEventType,
+    ListFlag,
+    Version,
     connect,
     endpointFor,
 )
@@ -48,6 +57,15 @@ from kaproto.wire.programs import REMOTE_PROGRAM, ErrorCode, ErrorDomain, Proced
 from kaproto.wire.xdr import Packer, Unpacker
 
 
+@attrs.frozen
+class MaxVCPUs:
+    """
+    The arguments of C{CONNECT_GET_MAX_VCPUS}.
+    """
+
+    type: str | None = None
+
+
 async def useClient(reactor: IReactorTime) -> None:
     """
     Everything that a client can do.
@@ -55,22 +73,54 @@ async def useClient(reactor: IReactorTime) -> None:
     connection = await connect(
         reactor, "qemu:///system", name="", readOnly=True, keepAlive=KeepAlive(0.5, 3)
     )
-    assert_type(connection, KeepAliveClientProtocol)
+    assert_type(connection, Connection)
     connection.setKeepAlive(5, 5)
     connection.setKeepAlive(interval=0.5, count=2)
     assert_type(connection.keepAlive, KeepAlive)
     assert_type(connection.keepAliveSupported, bool)
     assert_type(connection.latency, float | None)
-    assert_type(connection.silence, float)
+    assert_type(connection.ping(), Deferred[float])
     assert_type(connection.isAlive(), bool)
     assert_type(connection.hostname(), Deferred[str])
     assert_type(await connection.hostname(), str)
     assert_type(await connection.call(REMOTE_PROGRAM, Procedure.CONNECT_GET_TYPE), bytes)
     assert_type(await connection.call(0x66656564, 1, b"", version=2), bytes)
     connection.listen(0x66656564, lambda number, payload: print(number + 1, payload.hex()))
-    assert_type(connection.whenOpen(), Deferred[KeepAliveClientProtocol])
+    assert_type(await connection.libVersion(), Version)
+    assert_type(connection.protocol, KeepAliveClientProtocol)
+    assert_type(connection.closeReason, Exception | None)
+    await watchDomains(connection)
     assert_type(await connection.whenClosed(), Exception)
     assert_type(await connection.close(), Exception)
+
+
+class Libvirt(Connection):
+    """
+    A connection with one more procedure.
+    """
+
+    maxVCPUs = Call(5, MaxVCPUs, int)
+
+
+async def watchDomains(connection: Connection) -> None:
+    """
+    What is there about domains, and about procedures of one's own.
+    """
+    assert_type(connection.listAllDomains(ListFlag.RUNNING), Deferred[list[Domain]])
+    domain = await connection.domainByName("test")
+    assert_type(domain.name, str)
+    assert_type(domain.id, int)
+    assert_type((await domain.state()).state, DomainState)
+    assert_type(await domain.xml(flags=2), str)
+    assert_type(domain.suspend(), Deferred[None])
+    events = await connection.lifecycleEvents(domain)
+    assert_type(events, EventStream[DomainEvent])
+    async for event in events:
+        assert_type(event.domain, Domain)
+        assert_type(event.event, LifecycleEventType)
+        events.stop()
+    assert_type(await Libvirt(connection.protocol).maxVCPUs(type="qemu"), int)
+    assert_type(await connection.perform(Libvirt.maxVCPUs), int)
 
 
 def explain(reason: Exception) -> str:

@@ -20,7 +20,7 @@ from twisted.internet.stdio import StandardIO
 from twisted.internet.task import react
 from twisted.protocols.basic import LineOnlyReceiver
 
-from kaproto.client import KeepAliveClientProtocol, connect
+from kaproto.client import Connection, connect
 from kaproto.keepalive.liveness import KeepAlive
 
 __all__ = ["main"]
@@ -38,7 +38,7 @@ class _Orders(LineOnlyReceiver):
     delimiter = b"\n"
 
     def __init__(self) -> None:
-        self._connections: dict[str, KeepAliveClientProtocol] = {}
+        self._connections: dict[str, Connection] = {}
 
     def lineReceived(self, line: bytes) -> None:
         """
@@ -57,7 +57,7 @@ class _Orders(LineOnlyReceiver):
         connection.whenClosed().addCallback(
             lambda reason: _tell(name, "closed", kind=type(reason).__name__, reason=str(reason))
         )
-        port = connection.transport.getHost().port  # type: ignore[union-attr]
+        port = connection.protocol.transport.getHost().port  # type: ignore[union-attr]
         _tell(name, "open", port=port)
 
     async def _call(self, name: str, program: int, procedure: int) -> None:

@@ -369,7 +369,7 @@ class Client(Target):
         for serial, called in enumerate(script[:answers]):
             tap.feed(_answer(serial, called, login=login))
         if state in ("calls", "closing"):
-            waiting += [protocol.hostname(), protocol.call(REMOTE_PROGRAM, 3), protocol.hostname()]
+            waiting += [protocol.call(REMOTE_PROGRAM, number) for number in (59, 3, 59)]
         if state == "closing":
             script[8] = 2
             waiting.append(protocol.close())

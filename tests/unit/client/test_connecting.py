@@ -29,6 +29,7 @@ from zope.interface import alsoProvides, implementer
 from zope.interface.verify import verifyObject
 
 from kaproto.client.connecting import HostEndpoint, connect, endpointFor
+from kaproto.client.libvirt import Connection
 from kaproto.client.protocol import KeepAliveClientFactory, KeepAliveClientProtocol
 from kaproto.errors import DeadlineMissed, RemoteError
 from kaproto.keepalive.liveness import KeepAlive
@@ -250,7 +251,7 @@ class ConnectTests(ClientTestCase):
 
     def begin(
         self, uri: str, **arguments: object
-    ) -> tuple[Deferred[KeepAliveClientProtocol], Wire[KeepAliveClientProtocol]]:
+    ) -> tuple[Deferred[Connection], Wire[KeepAliveClientProtocol]]:
         """
         Have the network connect, but not the server answer yet.
         """

@@ -658,27 +658,6 @@ class CallTests(ClientTestCase):
         wire.lose()
         self.failureResultOf(result, CancelledError)
 
-    def test_hostname(self) -> None:
-        """
-        The host's name can be asked for.
-        """
-        wire = self.connectOpen()
-        result = wire.protocol.hostname()
-        asked = wire.takeOne()
-        self.assertEqual(asked, call(Procedure.CONNECT_GET_HOSTNAME, serial=5))
-        wire.feed(answer(asked, Packer().string("earth").packed()))
-        self.assertEqual(self.successResultOf(result), "earth")
-
-    def test_hostnameGarbled(self) -> None:
-        """
-        A host name that cannot be decoded closes the connection.
-        """
-        wire = self.connectOpen()
-        result = wire.protocol.hostname()
-        wire.feed(answer(wire.takeOne(), b"\0"))
-        self.failureResultOf(result, RemoteProtocolError)
-        self.assertRemoteProtocolError(wire, "a host name that cannot be decoded")
-
 
 class OddInputTests(ClientTestCase):
     """
@@ -828,7 +807,7 @@ class SetKeepAliveTests(ClientTestCase):
         """
         wire = self.connectOpen()
         wire.protocol.setKeepAlive(1, 2)
-        hostname = wire.protocol.hostname()
+        hostname = wire.protocol.call(REMOTE_PROGRAM, Procedure.CONNECT_GET_HOSTNAME)
         wire.take()
         closed = wire.protocol.whenClosed()
         for pings in (0, 1, 2):
@@ -1112,7 +1091,7 @@ class CloseTests(ClientTestCase):
             wire = self.connectOpen()
             wire.feed(closing(number))
             self.assertTrue(wire.protocol.isAlive())
-            hostname = wire.protocol.hostname()
+            hostname = wire.protocol.call(REMOTE_PROGRAM, Procedure.CONNECT_GET_HOSTNAME)
             wire.lose()
             reason = self.successResultOf(wire.protocol.whenClosed())
             assert isinstance(reason, ConnectionClosed)

@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kaproto.wire.domains import (
     Domain,
+    DomainAndFlags,
     DomainInfo,
     DomainList,
     DomainState,
@@ -38,6 +39,7 @@ class WireTests(SynchronousTestCase):
         """
         for value, expected in (
             (TEST, ON_THE_WIRE),
+            (DomainAndFlags(TEST), f"{ON_THE_WIRE} 00000000"),
             (ListAllDomains(flags=3), "00000001 00000003"),
             (DomainList([TEST], 1), f"00000001 {ON_THE_WIRE} 00000001"),
             (
