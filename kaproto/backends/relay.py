@@ -16,7 +16,6 @@ from kaproto.wire.message import Message, MessageType, Status, packError, rpcErr
 from kaproto.wire.programs import (
     KEEPALIVE_PROGRAM,
     LXC_PROGRAM,
-    QEMU_PROGRAM,
     REMOTE_PROGRAM,
     ErrorCode,
     Feature,
@@ -26,6 +25,7 @@ from kaproto.wire.xdr import Unpacker, XDRError
 
 __all__ = [
     "ANSWERS_WAITING_MAX",
+    "DESCRIPTORS_MAX",
     "OUTSTANDING_MAX",
     "STREAMS_MAX",
     "WHOLE_MAX",
@@ -35,6 +35,11 @@ __all__ = [
 ANSWERS_WAITING_MAX: Final = 256
 """
 How many answers of the gateway's own may wait for the end of a message from the server.
+"""
+
+DESCRIPTORS_MAX: Final = 32
+"""
+How many file descriptors a message can carry (C{VIR_NET_MESSAGE_NUM_FDS_MAX}).
 """
 
 OUTSTANDING_MAX: Final = 256
@@ -63,7 +68,8 @@ _REPLY_WITH_FDS: Final = int(MessageType.REPLY_WITH_FDS)
 _CONTINUE: Final = int(Status.CONTINUE)
 _ERROR: Final = int(Status.ERROR)
 
-_OWN_FEATURES: Final = (Feature.PROGRAM_KEEPALIVE, Feature.FD_PASSING)
+_REPLIES: Final = (_REPLY, _REPLY_WITH_FDS)
+_LXC_OPEN_NAMESPACE: Final = 1
 
 
 class Relay:
@@ -196,10 +202,28 @@ class Relay:
                 f"more than {ANSWERS_WAITING_MAX} calls that the gateway answers itself, during "
                 "one message from libvirtd"
             )
-        if message.type == MessageType.CALL_WITH_FDS and Unpacker(message.payload).uint32():
-            raise RemoteProtocolError("a call that comes with file descriptors")
+        if message.type == MessageType.CALL_WITH_FDS and self._dropDescriptors(
+            message, self._toServer
+        ):
+            self._refuseDescriptors(message, raw)
+            return
         handler = _HANDLERS.get((message.program, message.procedure), Relay._relayCall)
         handler(self, message, raw)
+
+    def _dropDescriptors(self, message: Message, way: MessageFilter) -> int:
+        """
+        Drop what comes after a message with file descriptors: one byte for each.  The descriptors
+        themselves were closed when they came.
+
+        @return: how many there are.
+        """
+        count = Unpacker(message.payload).uint32()
+        if count > DESCRIPTORS_MAX:
+            raise RemoteProtocolError(
+                f"a message with {count} file descriptors, where {DESCRIPTORS_MAX} are allowed"
+            )
+        way.discard(count)
+        return count
 
     def _relayCall(self, message: Message, raw: bytes) -> None:
         self._callRelayed(message.serial, (len(raw), *message[:6]))
@@ -217,7 +241,7 @@ class Relay:
             feature = Unpacker(message.payload[4:] if withFds else message.payload).int32()
         except XDRError:
             feature = None
-        if feature in _OWN_FEATURES:
+        if feature == Feature.PROGRAM_KEEPALIVE:
             self._client.messageReceived(message)
         else:
             self._relayCall(message, raw)
@@ -261,21 +285,24 @@ class Relay:
         _length, program, _version, _procedure, kind, serial, status = header
         if program == KEEPALIVE_PROGRAM:
             return True
-        if kind == _REPLY:
-            if self._calls:
-                self._calls -= 1
-            self._outstanding.pop(serial, None)
-        elif kind == _STREAM:
+        if kind == _STREAM:
             if status == _CONTINUE:
                 self._streamUsed(serial)
             else:
                 self._streamEnded(serial, failed=status == _ERROR)
-        elif kind == _REPLY_WITH_FDS:
-            raise RemoteProtocolError("a reply that comes with file descriptors")
-        return False
+        elif kind in _REPLIES:
+            if self._calls:
+                self._calls -= 1
+            self._outstanding.pop(serial, None)
+        return kind == _REPLY_WITH_FDS
 
     def _replyIntercepted(self, message: Message, raw: bytes) -> None:
-        self._upstream.keepAliveReceived(message)
+        if message.program == KEEPALIVE_PROGRAM:
+            self._upstream.keepAliveReceived(message)
+        elif self._dropDescriptors(message, self._toClient):
+            self._refuseDescriptors(message, raw)
+        else:
+            self._toClient.inject(raw)
 
 
 _Handler = Callable[[Relay, Message, bytes], None]
@@ -291,13 +318,9 @@ _HANDLERS: Final[Mapping[tuple[int, int], _Handler]] = {
     (REMOTE_PROGRAM, Procedure.CONNECT_SET_IDENTITY): Relay._refuseIdentity,
     (REMOTE_PROGRAM, Procedure.CONNECT_REGISTER_CLOSE_CALLBACK): Relay._registerCloseCallback,
     (REMOTE_PROGRAM, Procedure.CONNECT_UNREGISTER_CLOSE_CALLBACK): Relay._registerCloseCallback,
-    (REMOTE_PROGRAM, Procedure.DOMAIN_OPEN_GRAPHICS): Relay._refuseDescriptors,
-    (REMOTE_PROGRAM, Procedure.DOMAIN_CREATE_XML_WITH_FILES): Relay._refuseDescriptors,
-    (REMOTE_PROGRAM, Procedure.DOMAIN_CREATE_WITH_FILES): Relay._refuseDescriptors,
+    # These two return file descriptors.  The procedures that take some can be called with none.
     (REMOTE_PROGRAM, Procedure.DOMAIN_OPEN_GRAPHICS_FD): Relay._refuseDescriptors,
-    (REMOTE_PROGRAM, Procedure.DOMAIN_FD_ASSOCIATE): Relay._refuseDescriptors,
-    (QEMU_PROGRAM, 7): Relay._refuseDescriptors,
-    (LXC_PROGRAM, 1): Relay._refuseDescriptors,
+    (LXC_PROGRAM, _LXC_OPEN_NAMESPACE): Relay._refuseDescriptors,
 }
 """
 What is done with the calls that are not simply relayed.

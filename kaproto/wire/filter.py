@@ -40,6 +40,7 @@ class MessageFilter:
 
     __slots__ = (
         "_collecting",
+        "_discarding",
         "_forward",
         "_injected",
         "_intercepted",
@@ -81,6 +82,7 @@ class MessageFilter:
         # Whole messages that have to wait for the next turn.
         self._later: bytes | None = None
         self._injected: list[bytes] | None = None
+        self._discarding = 0
         self.stopped = False
 
     @property
@@ -124,6 +126,13 @@ class MessageFilter:
         elif data not in self._injected:
             self._injected.append(data)
 
+    def discard(self, size: int) -> None:
+        """
+        Drop as many bytes after a message that is being handed over: what comes with it and does
+        not belong to it.
+        """
+        self._discarding += size
+
     def feed(self, data: bytes) -> None:
         """
         Take bytes as they came.
@@ -133,6 +142,10 @@ class MessageFilter:
         """
         if self.stopped:
             return
+        if self._discarding:
+            data = data[self._drop(len(data)) :]
+            if not data:
+                return
         if self._later is not None:
             data = self._later + data
             self._later = None
@@ -204,10 +217,11 @@ class MessageFilter:
                 continue
             if begin < end:
                 self._forward(data[begin:end])
+            raw = data[end : end + length]
             begin = end = end + length
-            raw = data[end - length : end]
             self._left = 0
             self._intercepted(Message._make((*header[1:], raw[HEADER_SIZE:])), raw)
+            begin = end = end + self._drop(size - end)
         else:
             # TURN_MAX messages are enough for this turn: the rest waits in C{_later}.
             self._later = data[end:] or None
@@ -222,6 +236,11 @@ class MessageFilter:
             data = data[begin:]
         if data:
             self._forward(data)
+
+    def _drop(self, available: int) -> int:
+        dropped = min(self._discarding, available)
+        self._discarding -= dropped
+        return dropped
 
     def _check(self, header: Header) -> bool:
         """

@@ -14,7 +14,13 @@ from hypothesis import strategies as st
 from twisted.logger import LogEvent, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from kaproto.backends.relay import ANSWERS_WAITING_MAX, OUTSTANDING_MAX, STREAMS_MAX, WHOLE_MAX
+from kaproto.backends.relay import (
+    ANSWERS_WAITING_MAX,
+    DESCRIPTORS_MAX,
+    OUTSTANDING_MAX,
+    STREAMS_MAX,
+    WHOLE_MAX,
+)
 from kaproto.errors import ConnectionClosed
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.policies import Mandatory
@@ -299,10 +305,15 @@ class OwnHopTests(RelayTestCase):
 
     def test_features(self) -> None:
         """
-        Keepalive is there, and the passing of file descriptors is not, whatever libvirtd has.
+        The gateway has keepalive, whatever libvirtd has.  All else is asked of libvirtd, also what
+        is no proper question.
         """
         self.assertEqual(self.answer(feature(Feature.PROGRAM_KEEPALIVE)).payload, number(1))
-        self.assertEqual(self.answer(feature(Feature.FD_PASSING)).payload, number(0))
+        parties, near, far = self.opened()
+        asked = [feature(Feature.FD_PASSING), call(Procedure.CONNECT_SUPPORTS_FEATURE)]
+        near.write(*asked)
+        parties.flush()
+        self.assertEqual(far.messages, asked)
 
     def test_authentication(self) -> None:
         """
@@ -324,41 +335,67 @@ class OwnHopTests(RelayTestCase):
 
     def test_passingFds(self) -> None:
         """
-        The procedures that hand over file descriptors are refused, with the reason.
+        The procedures that return file descriptors are refused, with the reason.  Those that take
+        some are called with none as well, and relayed then.
         """
-        procedures = [(REMOTE_PROGRAM, each) for each in (249, 309, 310, 343, 443)]
-        for program, procedure in [*procedures, (QEMU_PROGRAM, 7), (LXC_PROGRAM, 1)]:
+        for program, procedure in ((REMOTE_PROGRAM, 343), (LXC_PROGRAM, 1)):
             code, text = self.refusal(call(procedure, program=program))
             self.assertEqual(code, ErrorCode.OPERATION_UNSUPPORTED)
             self.assertIn("file descriptors cannot be passed", text)
+        parties, near, far = self.opened()
+        calls = [call(each) for each in (249, 309, 310, 443)]
+        calls.append(call(7, number(0), program=QEMU_PROGRAM, kind=MessageType.CALL_WITH_FDS))
+        near.write(*calls)
+        parties.flush()
+        self.assertEqual(far.messages, calls)
 
     def test_fds(self) -> None:
         """
-        A client that sends a call with file descriptors all the same is dropped, and so is its
-        connection to libvirtd.
+        A call that comes with file descriptors is refused.  They are dropped, and so is the byte
+        that comes with each, whenever it comes.
         """
-        parties, near, far = self.opened()
-        near.write(call(59, number(1), kind=MessageType.CALL_WITH_FDS))
-        parties.flush()
-        self.assertEqual(far.messages, [])
-        self.assertEqual(parties.factory.counters.protocolErrors, 1)
-        self.assertAllGone(parties)
+        asked = call(7, number(3), program=QEMU_PROGRAM, kind=MessageType.CALL_WITH_FDS)
+        for parts in ([b"\0\0\0"], [b"", b"\0", b"\0\0"], [b"\0\0", b"\0"]):
+            parties, near, far = self.opened()
+            near.write(packMessage(asked) + parts[0])
+            for part in parts[1:]:
+                parties.flush()
+                near.write(part)
+            near.write(call(59))
+            parties.flush()
+            self.assertEqual(far.messages, [call(59)])
+            (answer,) = near.messages
+            error = unpackError(answer.payload)
+            self.assertEqual(error.code, ErrorCode.OPERATION_UNSUPPORTED)
 
     def test_fdsFromServer(self) -> None:
         """
-        An answer with file descriptors, of which only the first bytes would come through, ends
-        the connection, and the client learns why.
+        An answer with file descriptors becomes an error, and one with none is relayed.
         """
         parties, near, far = self.opened()
-        asked = call(59)
-        near.write(asked)
+        calls = [call(59, serial=serial) for serial in (5, 6, 7)]
+        near.write(*calls)
         parties.flush()
-        far.write(asked._replace(type=MessageType.REPLY_WITH_FDS, payload=number(1)))
-        parties.flush()
-        (answer,) = near.messages
-        self.assertIn(
-            "a reply that comes with file descriptors", unpackError(answer.payload).message
+        answers = [each._replace(type=MessageType.REPLY_WITH_FDS) for each in calls]
+        far.write(
+            packMessage(answers[0]._replace(payload=number(2))) + b"\0\0",
+            answers[1]._replace(payload=number(0)),
+            reply(calls[2]),
         )
+        parties.flush()
+        refused, *others = near.messages
+        self.assertEqual((refused.type, refused.serial), (MessageType.REPLY, 5))
+        self.assertIn("file descriptors cannot", unpackError(refused.payload).message)
+        self.assertEqual(others, [answers[1]._replace(payload=number(0)), reply(calls[2])])
+
+    def test_manyFds(self) -> None:
+        """
+        More than libvirt allows in one message end the connection.
+        """
+        parties, near, _far = self.opened()
+        near.write(call(59, number(DESCRIPTORS_MAX + 1), kind=MessageType.CALL_WITH_FDS))
+        parties.flush()
+        self.assertEqual(parties.factory.counters.protocolErrors, 1)
         self.assertAllGone(parties)
 
     def test_featureWithFds(self) -> None:
@@ -366,13 +403,11 @@ class OwnHopTests(RelayTestCase):
         A feature that belongs to one hop is answered there, also where the question comes in the
         form of a call with file descriptors, of which there are none.
         """
-        for asked, answer in ((10, 1), (8, 0)):
-            parties, near, far = self.opened()
-            payload = number(0) + number(asked)
-            near.write(call(60, payload, kind=MessageType.CALL_WITH_FDS))
-            parties.flush()
-            self.assertEqual(far.messages, [])
-            self.assertEqual([each.payload for each in near.messages], [number(answer)])
+        parties, near, far = self.opened()
+        near.write(call(60, number(0) + number(10), kind=MessageType.CALL_WITH_FDS))
+        parties.flush()
+        self.assertEqual(far.messages, [])
+        self.assertEqual([each.payload for each in near.messages], [number(1)])
 
     def test_lastWords(self) -> None:
         """
@@ -381,7 +416,7 @@ class OwnHopTests(RelayTestCase):
         """
         first, second = call(59, serial=5), call(3, serial=6)
         answer = packMessage(first._replace(type=MessageType.REPLY, payload=bytes(100)))
-        fds = packMessage(call(343, number(1), kind=MessageType.REPLY_WITH_FDS))
+        fds = packMessage(call(343, number(33), kind=MessageType.REPLY_WITH_FDS))
         protocolErrors = bytes(4) + packMessage(second._replace(type=MessageType.REPLY))[4:]
         for bad in (fds, protocolErrors):
             for cut in (0, 60):
@@ -1127,7 +1162,7 @@ class PressureTests(RelayTestCase):
         near.write(*refused)
         parties.flush()
         self.assertEqual(parties.factory.counters.flooded, 0)
-        near.write(feature(Feature.FD_PASSING))
+        near.write(feature(Feature.PROGRAM_KEEPALIVE))
         parties.flush()
         self.assertEqual(parties.factory.counters.flooded, 1)
         self.assertAllGone(parties)
