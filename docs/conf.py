@@ -6,13 +6,18 @@ is installed.
 """
 
 import sys
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 GENERATED = HERE / "_build" / "generated"
 sys.path.insert(0, str(HERE))
 
-import generate  # noqa: E402 - it is found only now
+from sphinx.ext.intersphinx import missing_reference  # noqa: E402
+
+import floors  # noqa: E402 - it is found only now
+import generate  # noqa: E402 - the same
 import kaproto  # noqa: E402 - the same
 
 generate.writeAll(GENERATED)
@@ -44,3 +49,27 @@ pydoctor_args = [
     ),
     str(HERE.parent / "kaproto"),
 ]
+
+
+def resolveDoor(app: Any, environment: Any, node: Any, content: Any) -> Any:
+    """
+    Resolve a name that one of kaproto's doors exports, such as C{kaproto.watch.LineCodec}, to where
+    the API pages have it, which is the module that defines it.
+    """
+    target = node["reftarget"]
+    for door in sorted(floors.DOORS, key=len, reverse=True):
+        if target.startswith(f"{door}."):
+            first, *rest = target.removeprefix(f"{door}.").split(".")
+            found = getattr(import_module(door), first, None)
+            module = getattr(found, "__module__", None)
+            if module is not None and module != door:
+                node["reftarget"] = ".".join([module, first, *rest])
+                return missing_reference(app, environment, node, content)
+    return None
+
+
+def setup(app: Any) -> None:
+    """
+    Called by Sphinx.
+    """
+    app.connect("missing-reference", resolveDoor)

@@ -85,7 +85,7 @@ class KeepAliveServerProtocol(KeepAliveProtocol, isBase=True):
         """
         Close the connection once everything that was written has been sent.
 
-        @param reason: what L{connectionClosed} is called with.
+        @param reason: what C{connectionClosed} is called with.
         """
         self._kaproto.disconnect(reason)
 
@@ -93,7 +93,7 @@ class KeepAliveServerProtocol(KeepAliveProtocol, isBase=True):
         """
         Close the connection at once, whatever has not been sent.
 
-        @param reason: what L{connectionClosed} is called with.
+        @param reason: what C{connectionClosed} is called with.
         """
         self._kaproto.abort(reason)
 

@@ -227,8 +227,7 @@ class ConnectedPair(Generic[_Server, _Client]):
     def advance(self, seconds: float) -> None:
         """
         Let time pass, in steps of L{kaproto.keepalive.pacemaker.TICK}, and deliver what is written.
-         A single great step of the clock would be to kaproto what it is in life: a stall, during
-        which no silence is counted.
+        One large step of the clock would be a stall, during which no silence is counted.
         """
         end = self.clock.seconds() + seconds
         while (left := end - self.clock.seconds()) > 0:

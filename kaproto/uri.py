@@ -181,7 +181,7 @@ def _parse(text: str, *, readOnly: bool) -> ConnectionURI:
 
 def _decoded(text: str) -> str:
     """
-    Replace escapes; bytes that are not UTF-8 become lone surrogates, as in L{os.fsdecode}.
+    Replace escapes; bytes that are not UTF-8 become lone surrogates, as in C{os.fsdecode}.
     """
     decoded = unquote(text, errors="surrogateescape")
     if "\0" in decoded:

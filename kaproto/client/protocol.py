@@ -113,7 +113,7 @@ class KeepAliveClientProtocol(KeepAliveProtocol, isBase=True):
         Say goodbye and close; a server that does not answer that is not waited for any longer
         than C{limits.closeTimeout}.
 
-        @return: fires as L{whenClosed} does.
+        @return: fires as C{whenClosed} does.
         """
         return self._kaproto.close()
 
