@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IHandshakeListener, IReactorTime
-from zope.interface import implementer
+from zope.interface import Interface, implementer
 
 from kaproto.errors import ServerStopping
 from kaproto.interfaces import IBackend, IKeepAlivePolicy, IProgram, ISession
@@ -145,16 +145,19 @@ class KeepAliveServerFactory(KeepAliveFactory):
         @param mode: the number of a mode, in place of C{policy}.
         @param startsOpen: serve only C{programs}, to connections that need not open.  Nobody is
             pinged then, since nobody can ask for it.
-        @raise TypeError: when C{policy} is not a policy, such as a policy's class, or C{mode} is
-            given as well.
+        @raise TypeError: when C{policy}, C{backend} or one of C{programs} is something else, such
+            as a class instead of an instance, or C{policy} and C{mode} are both given.
         @raise ValueError: when there is no such mode, when two programs have one number, or when
             clients that need not open would have to log in.
         """
         super().__init__(clock, limits)
         self.policy = _policyFor(policy, mode)
         self.programs: dict[int, IProgram] = {}
+        if backend is not None:
+            _checkInstance("backend", backend, IBackend)
         remote = () if startsOpen else (RemoteProgram(backend or ApplicationBackend()),)
         for program in (*remote, *programs):
+            _checkInstance("a program", program, IProgram)
             if program.number in self.programs:
                 raise ValueError(f"two programs have the number {program.number:#x}")
             self.programs[program.number] = program
@@ -206,14 +209,25 @@ def _policyFor(policy: IKeepAlivePolicy | int | None, mode: int | None) -> IKeep
                 "keepalive, 2 also refuses others"
             )
         return MODES[policy]
-    if isinstance(policy, type):
-        raise TypeError(
-            f"policy is the class {policy.__qualname__}, not an instance: "
-            f"write {policy.__qualname__}()"
-        )
+    _checkClass("policy", policy)
     if not IKeepAlivePolicy.providedBy(policy):
         raise TypeError(
             f"policy is {policy!r}, which is no IKeepAlivePolicy; pass 0, 1 or 2, or an instance "
             "of a policy such as Mandatory(KeepAlive(5, 5))"
         )
     return policy
+
+
+def _checkInstance(what: str, value: object, interface: type[Interface]) -> None:
+    """
+    @raise TypeError: when the value does not provide the interface.
+    """
+    _checkClass(what, value)
+    if not interface.providedBy(value):
+        raise TypeError(f"{what} is {value!r}, which is no {interface.__name__}")
+
+
+def _checkClass(what: str, value: object) -> None:
+    if isinstance(value, type):
+        name = value.__qualname__
+        raise TypeError(f"{what} is the class {name}, not an instance: write {name}()")

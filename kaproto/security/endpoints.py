@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from inspect import signature
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
@@ -42,6 +43,8 @@ __all__ = [
 
 _PORT: Final = "16514"
 _BACKLOG: Final = "1024"
+_PORT_MAX: Final = 65535
+_BACKLOG_MAX: Final = 2**31 - 1
 _ANSWERS: Final = {"yes": True, "no": False}
 _LAYERS: Final = frozenset({"haproxy", "keepalive", "proxy", "tcpkeepalive"})
 
@@ -138,6 +141,8 @@ class LibvirtTLSParser:
         """
         @raise ValueError: if an argument is malformed, or a file cannot be used.
         """
+        if len(args) > 1:
+            raise ValueError(f"takes a port, and the rest as NAME=VALUE; {args[1]!r} has no name")
         unknown = sorted(set(kwargs) - _ARGUMENTS)
         if unknown:
             raise ValueError(
@@ -201,10 +206,13 @@ def tlsEndpoint(
 
     if verify not in _ANSWERS:
         raise ValueError(f"verify is yes or no, not {verify!r}")
+    _checkInterface(interface)
     kind = TCP6ServerEndpoint if ":" in interface else TCP4ServerEndpoint
-    wrapped = kind(reactor, _number("port", port), _number("backlog", backlog), interface)
-    directory = PKI_DIRECTORY if pki is None else Path(pki)
-    files = partial(serverFiles, directory, _path(ca), _path(cert), _path(key), _path(crl))
+    portNumber = _number("port", port, 0, _PORT_MAX)
+    wrapped = kind(reactor, portNumber, _number("backlog", backlog, 1, _BACKLOG_MAX), interface)
+    directory = _path("pki", pki) or PKI_DIRECTORY
+    given = (("ca", ca), ("cert", cert), ("key", key), ("crl", crl))
+    files = partial(serverFiles, directory, *(_path(name, text) for name, text in given))
     return TLSServerEndpoint(
         wrapped,
         ServerContextFactory(files, verify=_ANSWERS[verify]),
@@ -253,11 +261,24 @@ def whyNotServed(description: str) -> str | None:
     return None
 
 
-def _path(text: str | None) -> Path | None:
+def _path(name: str, text: str | None) -> Path | None:
+    if text == "":
+        raise ValueError(f"{name}= needs a path")
     return None if text is None else Path(text)
 
 
-def _number(name: str, text: str) -> int:
-    if not (text.isascii() and text.isdecimal()):
-        raise ValueError(f"{name} is a whole number, not {text!r}")
+def _checkInterface(text: str) -> None:
+    try:
+        if text:
+            ip_address(text.partition("%")[0])
+    except ValueError:
+        raise ValueError(
+            f"interface is an IP address of this machine, not {text!r}; in an IPv6 address write "
+            "\\: for each colon"
+        ) from None
+
+
+def _number(name: str, text: str, least: int, most: int) -> int:
+    if not (text.isascii() and text.isdecimal() and least <= int(text) <= most):
+        raise ValueError(f"{name} is a whole number from {least} to {most}, not {text!r}")
     return int(text)

@@ -4,6 +4,8 @@ Tests for L{kaproto.server}.
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
@@ -182,6 +184,23 @@ class FactoryTests(ServerTestCase):
                 ValueError, KeepAliveServerFactory, programs=programs, clock=self.clock
             )
             self.assertEqual(str(error), f"two programs have the number {number}")
+
+    def test_instances(self) -> None:
+        """
+        A class instead of an instance, or something else altogether, is an error that says so when
+        the factory is made.
+        """
+        for arguments, message in (
+            ({"policy": Mandatory}, "policy is the class Mandatory, not an instance: write Mandat"),
+            ({"policy": "2"}, "policy is '2', which is no IKeepAlivePolicy"),
+            ({"backend": FakeBackend}, "backend is the class FakeBackend, not an instance: write "),
+            ({"backend": "x"}, "backend is 'x', which is no IBackend"),
+            ({"programs": [Probe]}, "a program is the class Probe, not an instance: write Probe()"),
+            ({"programs": [7]}, "a program is 7, which is no IProgram"),
+        ):
+            make: Any = KeepAliveServerFactory
+            error = self.assertRaises(TypeError, make, clock=self.clock, **arguments)
+            self.assertIn(message, str(error))
 
     def test_connections(self) -> None:
         """

@@ -158,13 +158,23 @@ class LibvirtTLSTests(SynchronousTestCase):
         """
         for rest, words in [
             (":verify=maybe", "verify is yes or no, not 'maybe'"),
-            (":backlog=many", "backlog is a whole number, not 'many'"),
+            (":backlog=many", "backlog is a whole number from 1 to 2147483647, not 'many'"),
+            (":backlog=0", "backlog is a whole number from 1 to 2147483647, not '0'"),
+            (":backlog=-1", "backlog is a whole number from 1 to 2147483647, not '-1'"),
+            (":interface=here", "interface is an IP address of this machine, not 'here'"),
+            (":interface=1.2.3", "interface is an IP address of this machine, not '1.2.3'"),
+            (":ca=", "ca= needs a path"),
+            (":crl=", "crl= needs a path"),
+            (":/etc/pki", "takes a port, and the rest as NAME=VALUE; '/etc/pki' has no name"),
             (":certs=x", "there is no certs=; there are backlog, ca, cert, crl, interface, key, "),
         ]:
             with self.assertRaisesRegex(ValueError, words):
                 self.parse(rest)
-        with self.assertRaisesRegex(ValueError, "port is a whole number, not 'x'"):
-            LibvirtTLSParser().parseStreamServer(self.reactor, "x", pki=str(self.directory))
+        for port in ("x", "65536", "-1", "\N{ARABIC-INDIC DIGIT ONE}"):
+            with self.assertRaisesRegex(ValueError, "port is a whole number from 0 to 65535, not"):
+                LibvirtTLSParser().parseStreamServer(self.reactor, port, pki=str(self.directory))
+        with self.assertRaisesRegex(ValueError, "pki= needs a path"):
+            LibvirtTLSParser().parseStreamServer(self.reactor, pki="")
 
     def test_timelessReactor(self) -> None:
         """
