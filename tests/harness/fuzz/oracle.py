@@ -305,13 +305,9 @@ class ServerJudge(Judge):
         """
         The longest message there may be.
         """
-        if self._open or self._opening:
+        if self._open:
             return LONGEST
         return BEFORE_OPEN if self._in else BEFORE_AUTHENTICATION
-
-    @property
-    def _opening(self) -> bool:
-        return any(key[2] == OPEN for key in +self._owed)
 
     def _note(self, reply: Wire) -> None:
         if reply.status == 0 and reply.program == REMOTE:

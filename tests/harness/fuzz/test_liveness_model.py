@@ -3,8 +3,7 @@ Connections that are watched, against an account of what happened to them from w
 worked out anew each time.
 
 L{tests.unit.keepalive.test_liveness} has a model of the arithmetic alone.  Here are whole
-connections with their pacemaker, in a process that stalls, on a reactor whose clock is set forward
-and back.
+connections with their pacemaker, in a process that stalls.
 """
 
 from __future__ import annotations
@@ -61,8 +60,8 @@ A message that is ignored, so that any piece of any number of them can be sent.
 
 class ReactorClock(Clock):
     """
-    A reactor's clock, which can be set, and which reads the sockets between what is due now and
-    what becomes due by that.
+    A reactor's clock, which reads the sockets between what is due now and what becomes due by
+    that.
     """
 
     def __init__(self) -> None:
@@ -354,7 +353,6 @@ class Process(RuleBasedStateMachine):
     factory: KeepAliveServerFactory
     pacemaker: Pacemaker
     connections: list[Connection]
-    behindUntil: float
 
     def __init__(self) -> None:
         super().__init__()
@@ -367,7 +365,6 @@ class Process(RuleBasedStateMachine):
         factory._monitor.pacemaker = self.pacemaker
         self.factory = factory
         self.connections = [Connection(factory, self.clock) for _ in range(2)]
-        self.behindUntil = 0.0
 
     def read(self) -> None:
         """
@@ -409,7 +406,7 @@ class Process(RuleBasedStateMachine):
         """
         watching = len(self.pacemaker) > 0
         self.monotonic += STEP
-        behind = self.monotonic < self.behindUntil or not watching
+        behind = not watching
         self.passed(0 if behind else STEP, STEP)
         for each in late:
             each.say(1)
@@ -465,29 +462,18 @@ class Process(RuleBasedStateMachine):
         may say something meanwhile.
         """
         for _time in range(times):
-            behind = self.monotonic < self.behindUntil or not len(self.pacemaker)
+            behind = not len(self.pacemaker)
             self.monotonic += seconds
             least = 0 if behind else max(0, min(seconds, STALL) - TICK)
             self.passed(least, min(seconds, STALL + TICK))
             if how != "silent":
                 for each in self.connections:
                     each.say(3)
+            self.clock.rightNow += seconds
             if how == "read first":
                 self.read()
-            self.clock.advance(seconds)
+            self.clock.advance(0)
             self.read()
-
-    @rule(seconds=st.integers(1, 7200) | st.integers(-96, -1).map(lambda each: each / 32))
-    def setClock(self, seconds: float) -> None:
-        """
-        Somebody sets the clock by which the reactor schedules, forward or back; what is due by it
-        is early or late.
-        """
-        if seconds > 0:
-            self.clock.advance(seconds)
-        else:
-            self.clock.rightNow += seconds
-            self.behindUntil = max(self.behindUntil, self.monotonic) - seconds + TICK
 
     @rule(who=WHO, size=st.sampled_from((0, 1, 1, 27, 28, 200)))
     def hear(self, who: int, size: int) -> None:
