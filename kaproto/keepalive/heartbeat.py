@@ -215,14 +215,16 @@ class Heartbeat:
         """
         self.liveness.stop()
         self.pacemaker.forget(self)
-        self._stopIdling()
+        self._readAsUsual()
 
     def end(self) -> None:
         """
         Stop for good, and let go of the protocol.
         """
         # Without the cycle of references it takes no garbage collector to free a connection.
-        self.stop()
+        self.liveness.stop()
+        self.pacemaker.forget(self)
+        self._stopIdling()
         self._ping = b""
         self._died = self._isBetween = self._isBusy = self.onAnswer = self.judge = None
 
@@ -251,9 +253,7 @@ class Heartbeat:
 
         @param onAnswer: called with the seconds that this answer took, and each one after it.
         """
-        if self.idle >= 0:
-            self._stopIdling()
-            self.transport.resumeProducing()
+        self._readAsUsual()
         self.onAnswer = onAnswer
         self.sendPing()
 
@@ -357,6 +357,11 @@ class Heartbeat:
             writeNow(self.transport, ping)
         else:
             ping()
+
+    def _readAsUsual(self) -> None:
+        if self.idle >= 0:
+            self._stopIdling()
+            self.transport.resumeProducing()
 
     def _stopIdling(self) -> None:
         if self.idle >= 0 and self._monitor.idleReader is not None:

@@ -434,7 +434,7 @@ class Connection:
         self.stopped()
 
     def _stopTimers(self) -> None:
-        self.heartbeat.stop()
+        self.heartbeat.end()
         if self._nextTurn is not None:
             self._nextTurn.cancel()
             self._nextTurn = None
@@ -453,7 +453,6 @@ class Connection:
         reason = self.closing.reason = self.explained(self.closing.lost(failure))
         hooks, self.hooks = self.hooks, None
         # Without these cycles it takes no garbage collector to free a connection.
-        self.heartbeat.end()
         self.incoming = self._outgoing = self._source = None
         try:
             self.ended(reason)

@@ -412,6 +412,16 @@ class IdleTests(ProtocolTestCase):
         self.untilPinged(self.end)
         self.assertEqual(self.room.idlers, [self.end.protocol._kaproto.heartbeat])
 
+    def test_stopped(self) -> None:
+        """
+        A peer that is not watched any more is read as usual again.
+        """
+        self.untilPinged(self.end)
+        self.assertFalse(self.end.reading)
+        self.end.protocol._kaproto.startKeepAlive(KeepAlive(0, 0))
+        self.assertEqual(self.room.idlers, [])
+        self.assertTrue(self.end.reading)
+
     def test_pausedReading(self) -> None:
         """
         Who does not read from a peer does not read from it in the room either.
