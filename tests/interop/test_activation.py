@@ -1,6 +1,6 @@
 """
-A socket that somebody else listens on, as systemd does it for a service that it starts, with the
-unit files that the documentation has to copy.
+A service of systemd's, with the unit files that the documentation has to copy: the socket that it
+is passed, what it tells, and its watchdog.
 """
 
 from __future__ import annotations
@@ -9,23 +9,38 @@ import os
 import shlex
 import signal
 import socket
+import stat
 import sys
 from configparser import ConfigParser
 
 from tests.interop.gateway import GatewayTestCase
+from tests.interop.manager import Manager
 from tests.interop.programs import Program, runVirsh
-from tests.interop.servers import KaServer, LibvirtDaemon, twistdCommand
-from tests.interop.support import reactor
+from tests.interop.rawclient import RawClient
+from tests.interop.servers import LibvirtDaemon, twistdCommand
+from tests.interop.support import InteropTestCase, waitUntil
 
 _UNITS = os.path.join(os.path.dirname(__file__), "..", "..", "docs", "systemd")
+_STRANGER = 65534
 
-_START = """
-import os, sys
-os.environ["LISTEN_PID"] = str(os.getpid())
-os.execv(sys.argv[1], sys.argv[1:])
+_CONNECT = """
+import socket, sys
+socket.socket(socket.AF_UNIX).connect(sys.argv[1])
+"""
+
+_STUCK = """
+import signal, sys, time
+from twisted.scripts.twistd import run
+
+def stick(number, frame):
+    from twisted.internet import reactor
+    reactor.callFromThread(time.sleep, 60)
+
+signal.signal(signal.SIGUSR1, stick)
+run()
 """
 """
-Tells the program that the sockets are for it, in the words of systemd.
+Runs twistd; on SIGUSR1 the reactor does nothing for a minute.
 """
 
 
@@ -42,60 +57,190 @@ def _unit(name: str) -> ConfigParser:
 
 class ActivationTests(GatewayTestCase):
     """
-    C{--listen=systemd:domain=INET:name=NAME}.
+    C{--listen=systemd:domain=UNIX:name=NAME}, as the units have it.
     """
 
-    async def activated(self, command: list[str]) -> KaServer:
+    async def test_units(self) -> None:
         """
-        Start a kaserver as its unit says, with a socket that is listening already.
-
-        @param command: the twistd to run, and its arguments.
-        """
-        name = _unit("kaserver.socket")["Socket"]["FileDescriptorName"]
-        listening = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.addCleanup(listening.close)
-        program = Program("kaserver")
-        reactor.spawnProcess(
-            program,
-            sys.executable,
-            [sys.executable, "-c", _START, *command],
-            env=os.environ | {"LISTEN_FDS": "1", "LISTEN_FDNAMES": name},
-            path=self.privateDirectory(),
-            childFDs={0: "w", 1: "r", 2: "r", 3: listening.fileno()},
-        )
-        self.addCleanup(program.kill)
-        return KaServer(program, listening.getsockname()[1])
-
-    async def test_serves(self) -> None:
-        """
-        With the command of the service's unit, and a socket named as in the socket's unit, a
-        virsh that connects while kaserver is still starting gets through to libvirtd. The log
-        says where kaserver listens.
+        With the command of the service's unit, and a socket as in the socket's unit, which is
+        another user's: a virsh that connects while kaserver is still starting gets through to
+        libvirtd.  systemd is told when it is ready, reloads and stops.  Through all of that, and
+        afterwards, the socket keeps its mode and its owner, and the kernel refuses strangers.
         """
         daemon = await LibvirtDaemon.start(self)
         command = shlex.split(_unit("kaserver.service")["Service"]["ExecStart"])
+        settings = _unit("kaserver.socket")["Socket"]
         self.assertEqual(command[0], "/opt/kaproto/bin/twistd")
         self.assertEqual(command[-1], "--upstream=unix:/run/libvirt/libvirt-sock")
-        server = await self.activated(
-            [*twistdCommand(), *command[1:-1], f"--upstream=unix:{daemon.socketPath}"]
-        )
+        manager = Manager(self)
+        folder = self.privateDirectory()
+        os.chmod(folder, 0o755)
+        path = os.path.join(folder, "libvirt-sock")
+        owner = 2 if os.geteuid() == 0 else -1
+        mode = int(settings["SocketMode"], 8)
+        manager.listenUNIX(settings["FileDescriptorName"], path, mode, owner)
+        before = os.stat(path)
+
+        async def unchanged() -> None:
+            after = os.stat(path)
+            self.assertEqual(stat.S_IMODE(after.st_mode), 0o660)
+            self.assertEqual((after.st_uid, after.st_gid), (before.st_uid, before.st_gid))
+            if owner >= 0:
+                stranger = Program.start(
+                    self,
+                    [sys.executable, "-c", _CONNECT, path],
+                    {},
+                    uid=_STRANGER,
+                    gid=_STRANGER,
+                )
+                self.assertIn("PermissionError", (await stranger.finish()).errors)
+
+        manager.start([*twistdCommand(), *command[1:-1], f"--upstream=unix:{daemon.socketPath}"])
+        uri = f"test+unix:///default?socket={path}"
         direct = await runVirsh(self, "-c", daemon.uri, "hostname")
         self.assertEqual(direct.exitCode, 0)
-        self.assertEqual(await runVirsh(self, "-c", server.uri, "hostname"), direct)
-        self.assertIn(f"listening on tcp 127.0.0.1:{server.port} (mode optional", server.log)
-        server.program.signal(signal.SIGTERM)
-        ended = await server.program.finish()
+        self.assertEqual(await runVirsh(self, "-c", uri, "hostname"), direct)
+        await manager.waitTold("READY", "1")
+        log = manager.program.output
+        self.assertIn(f"listening on unix {path} (mode optional", log)
+        self.assertIn(f"connect with: virsh -c 'qemu+unix:///system?socket={path}'", log)
+        self.assertIn("0 clients", manager.tellings("STATUS"))
+        await unchanged()
+
+        manager.program.signal(signal.SIGHUP)
+        await manager.waitTold("READY", "1", times=2)
+        self.assertEqual(manager.tellings("RELOADING"), ["1"])
+        (usec,) = manager.tellings("MONOTONIC_USEC")
+        self.assertLess(int(usec) / 1_000_000, manager.told[-1].at)
+        await unchanged()
+
+        manager.program.signal(signal.SIGTERM)
+        ended = await manager.program.finish()
         self.assertEqual(ended.signal, signal.SIGTERM)
-        self.assertNotIn("Traceback", server.log)
+        self.assertEqual(manager.tellings("STOPPING"), ["1"])
+        self.assertGreater(int(manager.tellings("EXTEND_TIMEOUT_USEC")[0]), 5_000_000)
+        self.assertNotIn("Traceback", manager.program.output)
+        await unchanged()
+        waiting = socket.socket(socket.AF_UNIX)
+        self.addCleanup(waiting.close)
+        waiting.connect(path)
+
+    async def test_environment(self) -> None:
+        """
+        What systemd has put into the environment is not left for others.
+        """
+        manager = Manager(self)
+        port = manager.listenTCP("kaserver")
+        listen = "--listen=systemd:domain=INET:name=kaserver"
+        manager.start([*twistdCommand(), "-n", "--pidfile=", "kaserver", listen])
+        await manager.waitTold("READY", "1")
+        # The kernel shows the environment at the start; what a child gets is Python's.
+        probe = (
+            "import os; os.environ['LISTEN_PID'] = os.environ['WATCHDOG_PID'] = str(os.getpid());"
+            "from kaproto.app.options import Options; from kaproto.app.service import makeService;"
+            "options = Options(); options.parseOptions([]); makeService(options);"
+            "os.execvp('env', ['env'])"
+        )
+        asked = Manager(self)
+        asked.listenTCP("kaserver")
+        asked.start([sys.executable, "-c", probe])
+        output = (await asked.program.finish()).output
+        self.assertIn("PATH=", output)
+        for name in ("NOTIFY_SOCKET", "WATCHDOG_", "LISTEN_"):
+            self.assertNotIn(name, output)
+        client = await RawClient.connect(self, port)
+        await client.open()
 
     async def test_noSuchName(self) -> None:
         """
-        A name that the socket's unit does not have is a mistake on the command line, not a
-        traceback.
+        A name that the socket's unit does not have, and another kind of socket than the endpoint
+        says, are mistakes on the command line, told in one line.
         """
-        command = [*twistdCommand(), "-n", "--pidfile=", "kaserver"]
-        server = await self.activated([*command, "--listen=systemd:domain=INET:name=other"])
-        ended = await server.program.finish()
-        self.assertEqual(ended.exitCode, 1)
-        self.assertIn("--listen=systemd:domain=INET:name=other: ", ended.output + ended.errors)
-        self.assertNotIn("Traceback", ended.output + ended.errors)
+        for listen, words in (
+            ("systemd:domain=INET:name=other", "systemd has passed no socket named 'other'"),
+            ("systemd:domain=UNIX:name=kaserver", "is of another kind: write domain=INET"),
+        ):
+            manager = Manager(self)
+            manager.listenTCP("kaserver")
+            command = [*twistdCommand(), "-n", "--pidfile=", "kaserver", f"--listen={listen}"]
+            manager.start(command)
+            ended = await manager.program.finish()
+            self.assertEqual((ended.exitCode, ended.output), (1, ""))
+            self.assertIn(words, ended.errors)
+            self.assertEqual(ended.errors.count("\n"), 1)
+
+
+class WatchdogTests(InteropTestCase):
+    """
+    systemd's watchdog.
+    """
+
+    def manage(self) -> tuple[Manager, int]:
+        """
+        Start a service whose reactor can be made to stick.
+
+        @return: its manager, and the port that it serves.
+        """
+        manager = Manager(self, watchdog=1)
+        port = manager.listenTCP("kaserver")
+        self.restart(manager)
+        return manager, port
+
+    def restart(self, manager: Manager) -> None:
+        """
+        Start it, again.
+        """
+        listen = "--listen=systemd:domain=INET:name=kaserver"
+        manager.start([sys.executable, "-c", _STUCK, "-n", "--pidfile=", "kaserver", listen])
+
+    async def test_stuck(self) -> None:
+        """
+        A reactor that is stuck feeds no watchdog; the service is restarted, on the same socket.
+        """
+        manager, port = self.manage()
+        await manager.waitTold("READY", "1")
+        manager.program.signal(signal.SIGUSR1)
+        self.assertTrue(await manager.superviseUntilSilent(10))
+        self.restart(manager)
+        await manager.waitTold("READY", "1", times=2)
+        client = await RawClient.connect(self, port)
+        await client.open()
+
+    async def test_healthy(self) -> None:
+        """
+        A healthy one feeds it in time, also while clients come and go as fast as they can.
+        """
+        manager, port = self.manage()
+        await manager.waitTold("READY", "1")
+        crowd = Program.start(
+            self,
+            [sys.executable, "-c", _CROWD, str(port)],
+            os.environ | {"PYTHONPATH": os.path.join(os.path.dirname(__file__), "..", "..")},
+        )
+        self.assertFalse(await manager.superviseUntilSilent(5))
+        self.assertTrue(crowd.running, crowd.describe())
+        await waitUntil(lambda: "1000 opened" in crowd.output, crowd.describe)
+        gaps = [each.at for each in manager.told if "WATCHDOG" in each.values]
+        self.assertGreaterEqual(len(gaps), 8)
+
+
+_CROWD = """
+import socket, struct, sys
+from tests.interop import wire
+
+opening = wire.encode(wire.SUPPORTS_FEATURE, struct.pack(">i", 10), serial=1)
+opening += wire.encode(wire.OPEN, wire.OPEN_ARGUMENTS, serial=2)
+opened = 0
+while True:
+    clients = []
+    for _ in range(100):
+        client = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+        client.sendall(opening)
+        clients.append(client)
+    for client in clients:
+        client.recv(1000)
+        client.close()
+        opened += 1
+    if opened == 1000:
+        print("1000 opened", flush=True)
+"""

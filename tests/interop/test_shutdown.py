@@ -59,11 +59,7 @@ class ShutdownTests(InteropTestCase):
         server, _client = await self._heldUp(grace=30)
         server.program.signal(signal.SIGTERM)
 
-        def refused() -> bool:
-            with socket.socket() as probe:
-                return probe.connect_ex(("127.0.0.1", server.port)) != 0
-
-        await waitUntil(refused, "the port to be closed")
+        await waitUntil(lambda: self._refused(server), "the port to be closed")
         self.assertTrue(server.program.running)
 
     async def test_graceEnds(self) -> None:
@@ -93,6 +89,40 @@ class ShutdownTests(InteropTestCase):
         result = await server.program.finish(2)
         self.assertEqual((result.exitCode, result.signal), (None, signal.SIGTERM))
 
+    async def test_drain(self) -> None:
+        """
+        C{SIGUSR2} keeps newcomers out and leaves those alone who are there; when the last of them
+        has left, kaserver has ended too, and successfully.
+        """
+        server = await KaServer.start(self, "--mode=2")
+        virsh = startVirsh(self, "-c", server.uri)
+        await virsh.ask("hostname", r"hostname\n\S+\n")
+        server.program.signal(signal.SIGUSR2)
+        await server.program.waitOutput("draining: no new clients; 1 connections have up to 300 s")
+        await waitUntil(lambda: self._refused(server), "the port to be closed")
+        await virsh.ask("hostname", r"hostname\n\S+\n")
+        self.assertTrue(server.program.running)
+        virsh.send("quit")
+        result = await server.program.finish()
+        self.assertEqual((result.exitCode, result.signal), (0, None))
+        self.assertNotIn("Traceback", server.log)
+
+    async def test_drainBound(self) -> None:
+        """
+        Clients that do not leave have so much time.
+        """
+        server = await KaServer.start(self, "--mode=2", "--drain-timeout=0.5")
+        client = await RawClient.connect(self, server.port)
+        await client.open()
+        server.program.signal(signal.SIGUSR2)
+        result = await server.program.finish(5)
+        self.assertEqual((result.exitCode, result.signal), (0, None))
+
+    @staticmethod
+    def _refused(server: KaServer) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", server.port)) != 0
+
     async def _heldUp(self, grace: float) -> tuple[KaServer, RawClient]:
         """
         @return: a kaserver, and a client which has asked for more than the kernel will buffer
@@ -102,17 +132,17 @@ class ShutdownTests(InteropTestCase):
         client = await RawClient.connect(self, server.port)
         await client.open()
         client.transport.pauseProducing()
-        client.write(wire.encode(wire.GET_CAPABILITIES, serial=77) * 20000)
+        client.write(wire.encode(wire.GET_CAPABILITIES, serial=77) * 200_000)
         waiting = -1
-        while waiting != (waiting := _unread(client)) or not waiting:
-            await pause(0.2)
+        while waiting != (waiting := _unsent(client)) or not waiting:
+            await pause(0.4)
         return server, client
 
 
-def _unread(client: RawClient) -> int:
+def _unsent(client: RawClient) -> int:
     """
-    @return: how many bytes the kernel holds for a client that does not read them.
+    @return: how many bytes of its calls the server has not read, because its replies are not read.
     """
-    answer = fcntl.ioctl(client.transport.fileno(), termios.FIONREAD, b"\0\0\0\0")
-    unread: int = struct.unpack("=i", answer)[0]
-    return unread
+    answer = fcntl.ioctl(client.transport.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
+    queued: int = struct.unpack("=i", answer)[0]
+    return queued + len(client.transport.dataBuffer) + client.transport._tempDataLen
