@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final, NoReturn
 
@@ -15,7 +15,7 @@ from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword
 from twisted.cred.strcred import AuthOptionMixin, InvalidAuthType
 from twisted.internet.endpoints import UNIXClientEndpoint
-from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndpoint
 from twisted.python.usage import Options as BaseOptions
 from twisted.python.usage import UsageError
 
@@ -31,6 +31,7 @@ from kaproto.app.listeners import (
     takeReadOnly,
     unixListener,
 )
+from kaproto.app.operations import adminEndpoint
 from kaproto.app.settings import SETTINGS, Flag, Texts
 from kaproto.client import endpointFor
 from kaproto.interfaces import IKeepAlivePolicy
@@ -68,6 +69,8 @@ class Options(BaseOptions, AuthOptionMixin):
     @ivar upstreamLogin: the gateway's own name and password there.
     @ivar upstreamAsk: whether the gateway asks for keepalive there.
     @ivar checkers: the credentials checkers of all listeners.
+    @ivar admin: where administrators connect.
+    @ivar statusPage: where the status is served.
     """
 
     supportedInterfaces = (IUsernamePassword, IUsernameHashedPassword)
@@ -89,6 +92,8 @@ class Options(BaseOptions, AuthOptionMixin):
     upstream: IStreamClientEndpoint | None = None
     upstreamLogin: Login | None = None
     upstreamAsk = True
+    admin: IStreamServerEndpoint | None = None
+    statusPage: IStreamServerEndpoint | None = None
     _folder: Path | None = None
 
     def __init__(self, reactor: object | None = None) -> None:
@@ -202,6 +207,8 @@ class Options(BaseOptions, AuthOptionMixin):
         listen = listen or [ListenSettings(self._defaultListen())]
         self.listeners = [self._listener(each) for each in listen]
         self._checkAllowedNames()
+        self.admin = self._operationsEndpoint("admin", adminEndpoint)
+        self.statusPage = self._operationsEndpoint("status", serverEndpoint)
         if self["check"]:
             self._print(listen)
 
@@ -298,6 +305,17 @@ class Options(BaseOptions, AuthOptionMixin):
                 "--listen=unix:/run/kaserver/libvirt-sock:group=libvirt), or pass --insecure"
             )
         return listener
+
+    def _operationsEndpoint(
+        self, name: str, make: Callable[[object, str], IStreamServerEndpoint]
+    ) -> IStreamServerEndpoint | None:
+        if self[name] is None:
+            return None
+        try:
+            return make(self._theReactor(), self[name])
+        except ValueError as error:
+            message = str(error).replace("--listen=", f"--{name}=")
+            raise UsageError(f"--{name}={self[name]}: {message}") from error
 
     def _checker(self, description: str) -> ICredentialsChecker:
         known = self._checkersByDescription

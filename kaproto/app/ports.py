@@ -69,6 +69,7 @@ class Ports:
     """
     Listens at all places, or at none.
 
+    @ivar places: where to listen.
     @ivar listening: what listens.
     """
 
@@ -80,7 +81,7 @@ class Ports:
             logged.
         """
         self.listening: list[IListeningPort] = []
-        self._places = places
+        self.places = places
         self._failed = failed
         self._problem: str | None = None
         self._started = False
@@ -92,7 +93,7 @@ class Ports:
         @return: fires when all places listen.
         @raise CannotListen: when one cannot.
         """
-        starting = [self._listen(each) for each in self._places]
+        starting = [self._listen(each) for each in self.places]
         if self._problem is not None:
             raise CannotListen(f"kaserver: {self._problem}")
         self._started = True

@@ -41,7 +41,7 @@ class Controlled(Protocol):
     What signals control.
     """
 
-    def reload(self) -> None:
+    def reload(self) -> object:
         """
         Read files again.
         """

@@ -37,11 +37,14 @@ class Reloader:
         """
         self._items = [each for each in candidates if isinstance(each, Reloadable)]
 
-    def reload(self) -> None:
+    def reload(self) -> list[str]:
         """
         Read everything again.  What cannot be read stays in use as it was, and keeps nothing else
         from being read.
+
+        @return: what is wrong with what could not be read.
         """
+        problems: list[str] = []
         if not self._items:
             self._log.info("nothing to reload: no setting names a file that can be read again")
         for each in self._items:
@@ -49,10 +52,13 @@ class Reloader:
             try:
                 each.reload()
             except Exception as error:  # noqa: BLE001 - whatever it is, the others are read
+                problem = str(error) or type(error).__name__
                 self._log.error(
                     "could not reload {what}, keeping the previous version: {error}",
                     what=what,
-                    error=str(error) or type(error).__name__,
+                    error=problem,
                 )
+                problems.append(problem)
             else:
                 self._log.info("reloaded {what}", what=what)
+        return problems

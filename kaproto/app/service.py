@@ -4,29 +4,35 @@ The running server: it listens, reloads, drains and stops.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Final
 
 import attrs
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorCore, IReactorTime
 from twisted.internet.protocol import Factory
 from twisted.logger import FileLogObserver, ILogObserver, Logger
 from twisted.python.components import Componentized
 
+from kaproto.admin.factory import adminFactory
 from kaproto.app.listeners import Listener, virshCommand
 from kaproto.app.logs import installLog
+from kaproto.app.operations import adminPlace
 from kaproto.app.options import Options
 from kaproto.app.ports import CannotListen, Place, Ports
 from kaproto.app.process import OwnProcess, clientsFor
 from kaproto.app.reloading import Reloader
 from kaproto.backends.gateway import Gateway
+from kaproto.backends.health import Health
 from kaproto.backends.host import EmbeddedHost
 from kaproto.interfaces import IBackend
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.rpc.serverconnection import ServerConnection
 from kaproto.security.endpoints import TLSServerEndpoint
+from kaproto.security.tls import ServerContextFactory
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
 
 __all__ = ["CannotListen", "KaServer", "Options", "makeService"]
@@ -43,7 +49,8 @@ class KaServer(Service):
     Serves at some places.  To stop, it stops listening, lets calls finish, and closes.
 
     @ivar factory: the factory of its connections.
-    @ivar ports: where it listens.
+    @ivar ports: where it listens for clients.
+    @ivar operations: where it is administered and watched, until its clients have left.
     @ivar draining: whether it accepts no new clients, and stops when those that are there have
         left.
     """
@@ -59,6 +66,8 @@ class KaServer(Service):
         *,
         grace: float,
         drainTimeout: float,
+        health: Health | None = None,
+        contexts: Mapping[str, ServerContextFactory] = MappingProxyType({}),
         process: OwnProcess | None = None,
         logObserver: FileLogObserver | None = None,
     ) -> None:
@@ -66,19 +75,24 @@ class KaServer(Service):
         @param reloader: reads files again.
         @param grace: seconds that calls have to finish when the service stops.
         @param drainTimeout: seconds that clients have to leave when the service is drained.
+        @param health: whether a gateway's server is there.
+        @param contexts: the TLS certificates, by listener.
         @param process: the process, if this service has it to itself.
         @param logObserver: what C{twistd} is to write the log with.
         """
         self.factory = factory
         self.ports = ports
+        self.operations = Ports((), self.stop)
         self.draining = False
+        self._health = health
+        self._contexts = contexts
         self._reloader = reloader
         self._reactor = reactor
         self._grace = grace
         self._drainTimeout = drainTimeout
         self._process = process
         self._logObserver = logObserver
-        self._listening: Deferred[list[None]] | None = None
+        self._listening: Deferred[list[list[None]]] | None = None
         self._drained: IDelayedCall | None = None
 
     def setServiceParent(self, parent: Any) -> None:  # noqa: ANN401 - an application or a service
@@ -98,7 +112,7 @@ class KaServer(Service):
         super().privilegedStartService()  # type: ignore[no-untyped-call]
         if self._process is not None:
             self._process.prepare()
-        self._listening = self.ports.start()
+        self._listening = gatherResults([self.ports.start(), self.operations.start()])
 
     def startService(self) -> None:
         """
@@ -114,11 +128,33 @@ class KaServer(Service):
     def _ready(self, listening: object, process: OwnProcess) -> None:
         IReactorCore(self._reactor).callWhenRunning(process.notifier.ready)
 
-    def reload(self) -> None:
+    def reload(self) -> Sequence[str]:
         """
         Read again what comes from files: certificates, rules, the list of those who may log in.
+
+        @return: what could not be read, and is in use as it was before.
         """
-        self._reloader.reload()
+        return self._reloader.reload()
+
+    @property
+    def problem(self) -> str | None:
+        """
+        Why new clients cannot be served; C{None} if they can.
+        """
+        return None if self._health is None else self._health.look()
+
+    @property
+    def listeners(self) -> Sequence[str]:
+        """
+        Where clients connect.
+        """
+        return [each.flag.partition("=")[2] for each in self.ports.places]
+
+    def certificateExpiry(self) -> Mapping[str, float]:
+        """
+        @return: when the certificates end, in seconds since 1970, by listener.
+        """
+        return {listener: each.expiry for listener, each in self._contexts.items()}
 
     def busy(self) -> bool:
         """
@@ -157,12 +193,15 @@ class KaServer(Service):
             count=len(self.factory.clients),
             seconds=seconds,
         )
-        self._drained = self.factory.clock.callLater(seconds, self._stopReactor)
+        self._drained = self.factory.clock.callLater(seconds, self.stop)
         Deferred.fromCoroutine(self.ports.stop()).addCallback(
             lambda _: self.factory.clients.whenEmpty()
-        ).addCallback(lambda _: self._stopReactor())
+        ).addCallback(lambda _: self.stop())
 
-    def _stopReactor(self) -> None:
+    def stop(self) -> None:
+        """
+        Stop the process in order, as on SIGTERM.
+        """
         if self.running:
             IReactorCore(self._reactor).stop()
 
@@ -192,6 +231,9 @@ class KaServer(Service):
         await self.factory.drain()
         if abort.active():
             abort.cancel()
+        if self._health is not None:
+            self._health.close()
+        await self.operations.stop()
         if self._process is not None:
             self._process.stop()
 
@@ -254,21 +296,28 @@ def makeService(options: Options, reactor: IReactorTime | None = None) -> KaServ
         [_place(each, factory, purpose, options) for each in options.listeners],
         IReactorCore(reactor).stop,
     )
-    contexts = [
-        each.endpoint.contextFactory
+    contexts = {
+        each.description: each.endpoint.contextFactory
         for each in options.listeners
         if isinstance(each.endpoint, TLSServerEndpoint)
-    ]
-    return KaServer(
+    }
+    server = KaServer(
         factory,
         ports,
-        Reloader([options.basePolicy, *contexts, *options.checkers]),
+        Reloader([options.basePolicy, *contexts.values(), *options.checkers]),
         reactor,
         grace=options["grace"],
         drainTimeout=options["drain-timeout"],
+        health=backend.health if isinstance(backend, Gateway) else None,
+        contexts=contexts,
         process=process,
         logObserver=observer,
     )
+    places = []
+    if options.admin is not None:
+        places.append(adminPlace(options["admin"], options.admin, adminFactory(server)))
+    server.operations = Ports(places, server.stop)
+    return server
 
 
 def _backend(options: Options, reactor: IReactorTime) -> IBackend:

@@ -453,6 +453,24 @@ SETTINGS: Final[Mapping[str, Setting]] = {
             "stop that begins with accepting no new ones.",
         ),
         Setting(
+            "admin",
+            _OPERATIONS,
+            Text(),
+            None,
+            "Be administered by virt-admin and kaproto: the path of a UNIX socket for root and the "
+            "user of this process, such as /run/kaserver/admin-sock, or one that systemd passes, "
+            "systemd:domain=UNIX:name=admin.",
+        ),
+        Setting(
+            "status",
+            _OPERATIONS,
+            Text(),
+            None,
+            "Serve a status page, /metrics for Prometheus, /livez and /readyz over HTTP: a Twisted "
+            "server endpoint such as unix:/run/kaserver/status or tcp:9164:interface=127.0.0.1. "
+            "Nothing can be changed there.",
+        ),
+        Setting(
             "log-format",
             _OPERATIONS,
             Choice(FORMATS),

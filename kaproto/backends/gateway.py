@@ -23,6 +23,7 @@ from kaproto.backends.connections import (
     UpstreamFactory,
     UpstreamProtocol,
 )
+from kaproto.backends.health import Health
 from kaproto.backends.identity import packIdentity
 from kaproto.backends.relay import Relay
 from kaproto.backends.upstream import Upstream
@@ -62,6 +63,7 @@ class Gateway:
     @ivar description: what log lines call libvirtd.
     @ivar libvirtd: what messages to clients call it.
     @ivar upstream: whether libvirtd is alive.
+    @ivar health: whether new clients can be served.
     """
 
     _log = Logger(observer=BOUNDS)
@@ -99,9 +101,14 @@ class Gateway:
         self._clock = monotonicClock(clock)
         self._monitor = Monitor.of(clock)
         self._forwardIdentity = forwardIdentity
-        self.upstream = Upstream(keepAlive, self._clock, self._now, self._probe)
+        self.upstream = Upstream(keepAlive, self._clock, lambda: self.now, self._probe)
+        self.health = Health(self._clock, self._connectProbe)
 
-    def _now(self) -> float:
+    @property
+    def now(self) -> float:
+        """
+        The time, on the scale of the connections' heartbeats.
+        """
         return self._monitor.pacemaker.now
 
     def _probe(self) -> Probe:
@@ -110,7 +117,11 @@ class Gateway:
             "connections that have calls under way",
             libvirtd=self.libvirtd,
         )
-        return Probe(self._endpoint, self._keepAlive, self._clock, self._login)
+        return self._connectProbe()
+
+    def _connectProbe(self) -> Probe:
+        keepAlive = self._keepAlive if self._keepAlive.enabled else KeepAlive()
+        return Probe(self._endpoint, keepAlive, self._clock, self._login)
 
     def __str__(self) -> str:
         """
@@ -138,6 +149,7 @@ class Gateway:
         try:
             return _GatewaySession(self, await opening)
         except RemoteError as error:
+            self.health.works()
             if not self.asks and "keepalive" in error.message:
                 self._log.warn(
                     "{libvirtd} did not open because it was not asked for keepalive; a kaserver in "
@@ -176,6 +188,7 @@ class Gateway:
 
     def _failed(self, peer: Peer, message: str, code: ErrorCode) -> RemoteError:
         self._log.warn("{peer} could not open: {reason}", peer=peer, reason=message)
+        self.health.failed(message)
         return rpcError(message, code)
 
     async def _connect(self, peer: Peer, request: OpenRequest) -> UpstreamConnection:
@@ -192,6 +205,7 @@ class Gateway:
         assert isinstance(upstream, UpstreamProtocol)
         try:
             await upstream.whenOpen()
+            self.health.works()
             identity = packIdentity(peer) if self._forwardIdentity else None
             if identity is not None:
                 await upstream.call(REMOTE_PROGRAM, Procedure.CONNECT_SET_IDENTITY, identity)
@@ -211,7 +225,7 @@ class _GatewaySession:
     One client's connection to libvirtd.
     """
 
-    __slots__ = ("_client", "_connection", "_gateway", "_relay")
+    __slots__ = ("_busySince", "_client", "_connection", "_gateway", "_relay")
     _log = Logger(observer=BOUNDS)
 
     def __init__(self, gateway: Gateway, connection: UpstreamConnection) -> None:
@@ -219,6 +233,17 @@ class _GatewaySession:
         self._connection = connection
         self._client: ServerConnection | None = None
         self._relay: Relay | None = None
+        self._busySince = 0.0
+
+    @property
+    def upstreamState(self) -> str:
+        """
+        How libvirtd deals with the client, for operators to read.
+        """
+        gateway = self._gateway
+        if self._connection not in gateway.upstream.busy:
+            return "answering"
+        return f"busy for {gateway.now - self._busySince:.0f} s"
 
     @property
     def idle(self) -> bool:
@@ -276,6 +301,7 @@ class _GatewaySession:
         """
         libvirtd does not read this connection, but it is alive.
         """
+        self._busySince = self._gateway.now
         if self._client is not None and self._relay is not None:
             self._log.info(
                 "{peer} is busy: libvirtd does not read its connection while it has "

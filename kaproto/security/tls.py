@@ -158,9 +158,11 @@ class ServerContextFactory:
     @ivar verify: whether clients need certificates.
     @ivar version: the newest version of TLS that is offered: C{"1.3"} if OpenSSL is configured to
         send no session tickets, which break clients of libvirt 9, otherwise C{"1.2"}.
+    @ivar expiry: when the certificate ends, in seconds since 1970.
     """
 
     version: str
+    expiry: float
 
     def __init__(self, findFiles: Callable[[], CertificateFiles], *, verify: bool = True) -> None:
         """
@@ -189,6 +191,7 @@ class ServerContextFactory:
         if self.verify:
             context.set_verify(SSL.VERIFY_PEER, verified)
         self._context, self.version = context, "1.2" if tickets else "1.3"
+        self.expiry = min(each.not_valid_after_utc.timestamp() for each in material.chain)
 
     def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """

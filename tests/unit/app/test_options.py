@@ -355,6 +355,38 @@ class BadTests(OptionsTestCase):
         )
 
 
+class OperationsTests(OptionsTestCase):
+    """
+    Where the server is watched and administered.
+    """
+
+    def test_none(self) -> None:
+        """
+        Nowhere, unless told.
+        """
+        options = self.parse()
+        self.assertIsNone(options.admin)
+        self.assertIsNone(options.statusPage)
+
+    def test_endpoints(self) -> None:
+        """
+        Both are endpoints.
+        """
+        options = self.parse("--admin=/x/admin", "--status=tcp:9164:interface=127.0.0.1")
+        self.assertIsNotNone(options.admin)
+        self.assertIsNotNone(options.statusPage)
+
+    def test_mistakes(self) -> None:
+        """
+        A mistake is named with its flag.
+        """
+        self.assertIn("--admin=tcp:1: administration is over", self.refuse("--admin=tcp:1"))
+        self.assertEqual(
+            self.refuse("--status=9164"),
+            "--status=9164: is --status=tcp:9164:interface=127.0.0.1 meant?",
+        )
+
+
 class AccessTests(OptionsTestCase):
     """
     Who may connect.

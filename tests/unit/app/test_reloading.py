@@ -48,7 +48,9 @@ class ReloaderTests(ClockTestCase):
             MemoryError(),
         ]
         bad = [File(each) for each in errors]
-        Reloader([object(), *bad, good]).reload()
+        problems = Reloader([object(), *bad, good]).reload()
+        self.assertEqual(problems[0], "line 2: no")
+        self.assertEqual(len(problems), 4)
         self.assertEqual([each.read for each in (*bad, good)], [1] * 5)
         self.assertEqual(self.logged(LogLevel.info), ["reloaded File"])
         self.assertEqual(

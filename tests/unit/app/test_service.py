@@ -398,7 +398,7 @@ class MakeServiceTests(ServiceTestCase):
         came by.
         """
         service = self.makeFrom("--auth=memory:alice:sesame", "--listen=unix:/x", self.tls)
-        for each, description in zip(service.ports._places, ("unix:/x", self.tls[9:]), strict=True):
+        for each, description in zip(service.ports.places, ("unix:/x", self.tls[9:]), strict=True):
             factory = cast(Any, each.factory)
             factory.doStart()
             protocol = factory.buildProtocol(None)
@@ -410,9 +410,43 @@ class MakeServiceTests(ServiceTestCase):
             self.assertEqual(connection.listener, description)
             protocol.connectionLost(Failure(ConnectionDone()))
         self.assertEqual(service.factory.numPorts, 2)
-        for each in service.ports._places:
+        for each in service.ports.places:
             cast(Any, each.factory).doStop()
         self.assertEqual(service.factory.numPorts, 0)
+
+    def test_daemon(self) -> None:
+        """
+        The service tells those who watch and administer it where it listens and until when its
+        certificates are good; its server is never away if it is no gateway.
+        """
+        service = self.makeFrom("--listen=unix:/x", self.tls)
+        self.assertEqual(list(service.listeners), ["unix:/x", self.tls[9:]])
+        ((listener, expiry),) = service.certificateExpiry().items()
+        self.assertEqual(listener, self.tls[9:])
+        self.assertGreater(expiry, 1.7e9)
+        self.assertIsNone(service.problem)
+        self.assertEqual(service.reload(), [])
+
+    def test_admin(self) -> None:
+        """
+        Administrators have a socket of their own, which is there until the clients have left.
+        """
+        service = self.makeFrom("--admin=/x/admin")
+        (place,) = service.operations.places
+        factory = cast(Any, place.factory)
+        self.assertEqual(sorted(factory.programs), [0x06900690, 0x6B617072])
+        self.assertEqual(self.makeFrom().operations.places, [])
+
+    def test_problem(self) -> None:
+        """
+        A gateway's service knows when its server is away, and asks it until it stops.
+        """
+        service = self.makeFrom("--upstream=tcp:127.0.0.1:1", "--listen=unix:/x")
+        assert service._health is not None
+        service._health.failed("it is away")
+        self.assertEqual(service.problem, "it is away")
+        self.assertEqual(len(self.clock.tcpClients), 1)
+        self.successResultOf(service.stopService())
 
     def test_maxClients(self) -> None:
         """

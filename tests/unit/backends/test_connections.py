@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.policies import Mandatory
+from kaproto.rpc.serverconnection import ServerConnection
 from kaproto.wire.message import Message, MessageType, Status, packMessage, unpackError
 from kaproto.wire.programs import Procedure
 from tests.support_gateway import FarEnd, NearEnd, ThreeParties, call, stream
@@ -103,6 +104,28 @@ class BusyTests(WatchTestCase):
         near.transport.loseConnection()
         self.parties.flush()
         self.assertEqual(self.parties.clock.getDelayedCalls(), [])
+
+    def test_shown(self) -> None:
+        """
+        Operators can see that a client waits for libvirtd, for how long, and with how many calls.
+        """
+        near, far = self.calling(8)
+        (client,) = self.parties.factory.clients
+        self.assertEqual((self.state(client), client.callsUnderWay), ("answering", 8))
+        self.parties.advance(120)
+        self.assertRegex(self.state(client), r"^busy for 1\d\d s$")
+        self.unblock(far)
+        self.parties.advance(5)
+        self.assertEqual((self.state(client), client.callsUnderWay), ("answering", 0))
+        near.transport.loseConnection()
+        self.parties.flush()
+        self.assertEqual(client.callsUnderWay, 0)
+
+    def state(self, client: ServerConnection) -> str:
+        """
+        @return: how libvirtd deals with a client.
+        """
+        return str(getattr(client.session, "upstreamState", None))
 
     def test_fewPings(self) -> None:
         """

@@ -414,7 +414,9 @@ class FailureTests(OpenTestCase):
         self.assertIn("did not open within 10 s", self.warnings[0])
         self.assertNobodyUpstream()
         self.upstream.deaf = self.upstream.mute = False
+        self.assertIn("did not open within 10 s", str(self.parties.gateway.health._problem))
         self.assertOpens()
+        self.assertIsNone(self.parties.gateway.health.look())
 
     def test_connectingHangs(self) -> None:
         """
@@ -453,6 +455,7 @@ class FailureTests(OpenTestCase):
         self.upstream.factory.protocol = Refusing
         answer = self.refusal(self.ask(OPEN))
         self.assertEqual(answer, (5, 0, 1, "no connection driver available"))
+        self.assertIsNone(self.parties.gateway.health.look())
         self.assertEqual(self.log, [])
         self.assertNobodyUpstream()
 

@@ -1,0 +1,43 @@
+"""
+Where a server is watched and administered.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.interfaces import IStreamServerEndpoint
+
+from kaproto.app.listeners import serverEndpoint
+from kaproto.app.ports import Place
+from kaproto.endpointstring import quoted
+from kaproto.security.endpoints import transportOf
+from kaproto.server import KeepAliveServerFactory
+
+__all__ = ["adminEndpoint", "adminPlace"]
+
+
+def adminEndpoint(reactor: object, description: str) -> IStreamServerEndpoint:
+    """
+    @param description: the path of a UNIX socket, which only its owner and root can connect to, or
+        the endpoint string of one.
+    @raise ValueError: when it is something else; the message says what it may be.
+    """
+    if description.startswith("/"):
+        description = f"unix:{quoted(description)}"
+    if transportOf(description) != "unix":
+        raise ValueError(
+            "administration is over a UNIX socket only: it takes a path such as "
+            "/run/kaserver/admin-sock, or systemd:domain=UNIX:name=admin"
+        )
+    if description.startswith("unix:") and ":mode=" not in description:
+        description += ":mode=600"
+    return serverEndpoint(reactor, description)
+
+
+def adminPlace(
+    description: str, endpoint: IStreamServerEndpoint, factory: KeepAliveServerFactory
+) -> Place:
+    """
+    @param description: the setting's value.
+    @param factory: serves administrators.
+    """
+    return Place(f"--admin={description}", endpoint, factory, "administration")

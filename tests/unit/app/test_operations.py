@@ -1,0 +1,52 @@
+"""
+Tests for L{kaproto.app.operations}.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import SynchronousTestCase
+
+from kaproto.admin.factory import adminFactory
+from kaproto.app.operations import adminEndpoint, adminPlace
+from kaproto.server import KeepAliveServerFactory
+from tests.support_daemon import FakeDaemon
+
+
+class AdminTests(SynchronousTestCase):
+    """
+    Where administrators connect.
+    """
+
+    def test_path(self) -> None:
+        """
+        A path is that of a socket for its owner and root; an endpoint says more, or the mode.
+        """
+        for description, path, mode in [
+            ("/x/y", "/x/y", 0o600),
+            ("/x/a:b", "/x/a:b", 0o600),
+            ("unix:/x/y", "/x/y", 0o600),
+            ("unix:/x/y:mode=660", "/x/y", 0o660),
+        ]:
+            endpoint = cast(Any, adminEndpoint(MemoryReactorClock(), description))
+            self.assertEqual((endpoint._address, endpoint._mode), (path, mode))
+
+    def test_others(self) -> None:
+        """
+        Nobody administers over TCP.
+        """
+        for description in ("tcp:1", "libvirttls:1", "nonsense", "16509"):
+            with self.assertRaisesRegex(ValueError, "UNIX socket only"):
+                adminEndpoint(MemoryReactorClock(), description)
+
+    def test_place(self) -> None:
+        """
+        The place is named as on the command line.
+        """
+        clock = MemoryReactorClock()
+        factory = adminFactory(FakeDaemon(KeepAliveServerFactory(clock=clock)))
+        place = adminPlace("/x/y", adminEndpoint(clock, "/x/y"), factory)
+        self.assertEqual((place.flag, place.factory), ("--admin=/x/y", factory))
+        self.assertFalse(place.exposable)
