@@ -5,7 +5,7 @@ How programs use kaproto, for the type checker to look at.  It is not executed.
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import assert_type
+from typing import Annotated, assert_type
 
 import attrs
 from twisted.application.internet import ClientService, StreamServerEndpointService
@@ -19,6 +19,7 @@ from twisted.internet.task import Clock
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
+import kaproto
 from kaproto.client import (
     Call,
     Connection,
@@ -50,7 +51,7 @@ from kaproto.keepalive.liveness import KeepAlive
 from kaproto.limits import Limits
 from kaproto.peer import Peer
 from kaproto.policies import MODES, Mandatory, Policy
-from kaproto.program import Program, procedure
+from kaproto.program import Hyper, Limit, Program, UInt, pack, procedure, unpack
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
 from kaproto.testing import ConnectedPair, connectedPair
 from kaproto.wire.programs import REMOTE_PROGRAM, ErrorCode, ErrorDomain, Procedure
@@ -217,6 +218,91 @@ class Painter(Program):
         Answer later, with an error.
         """
         raise RemoteError(ErrorCode.OPERATION_FAILED, ErrorDomain.NONE, "still wet")
+
+
+@attrs.frozen
+class Coat:
+    """
+    Arguments and results of L{TypedPainter}.
+    """
+
+    color: str
+    layers: UInt = 1
+    thinned: Annotated[list[Hyper], Limit(3)] = attrs.Factory(list)
+
+
+class TypedPainter(Program):
+    """
+    A program whose procedures take and return Python objects; the type checker finds those whose
+    methods do not suit what they are declared to be.
+    """
+
+    number = 0x7061696F
+
+    @procedure(1, arguments=Coat, result=str)
+    def paint(self, connection: Link, coat: Coat) -> str:
+        """
+        Answer now.
+        """
+        return coat.color
+
+    @procedure(2, arguments=str, result=Coat)
+    async def coatOf(self, connection: Link, color: str) -> Coat:
+        """
+        Answer later.
+        """
+        return Coat(color)
+
+    @procedure(3, arguments=Coat)
+    def strip(self, connection: Link, coat: Coat) -> None:
+        """
+        Answer nothing.
+        """
+
+    @procedure(4, result=int)
+    def count(self, connection: Link) -> int:
+        """
+        Take nothing.
+        """
+        return 1
+
+    @procedure(5, arguments=None)
+    async def clean(self, connection: Link) -> None:
+        """
+        Take and answer nothing.
+        """
+
+    @procedure(6, arguments=Coat, result=str)  # type: ignore[arg-type] # it takes a str
+    def badArguments(self, connection: Link, coat: str) -> str:
+        """
+        Take something else.
+        """
+        return coat
+
+    @procedure(7, arguments=Coat, result=str)  # type: ignore[arg-type] # it returns an int
+    def badResult(self, connection: Link, coat: Coat) -> int:
+        """
+        Answer something else.
+        """
+        return 1
+
+    @procedure(8)  # type: ignore[type-var] # it returns no bytes
+    def badRaw(self, connection: Link, payload: bytes) -> int:
+        """
+        Answer something that is not XDR.
+        """
+        return 1
+
+
+def useStructs() -> None:
+    """
+    XDR from attrs classes.
+    """
+    assert_type(pack(Coat("red")), bytes)
+    assert_type(unpack(Coat, b""), Coat)
+    assert_type(unpack(str, b""), str)
+    assert_type(kaproto.Mandatory(kaproto.KeepAlive()), Mandatory)
+    assert_type(kaproto.KeepAliveServerFactory(mode=2), KeepAliveServerFactory)
 
 
 @implementer(ISession)
