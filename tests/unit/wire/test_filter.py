@@ -28,12 +28,12 @@ from tests.strategies import garbage, messages, pieces
 
 KEPT = 0xCAFE
 """
-The program whose messages these tests keep back.
+The program whose messages are intercepted in these tests.
 """
 
 INJECTED = 0xBEEF
 """
-The program of the messages that these tests put in between.
+The program of the messages that these tests inject.
 """
 
 PASSING = Message(0xABCD, 1, 2, 3, 4, 5, bytes(range(100)))
@@ -42,14 +42,14 @@ KEEPING = Message(KEPT, 1, 2, 3, 4, 5, b"kept")
 
 def injected(number: int) -> bytes:
     """
-    One of the messages to put in between.
+    @return: a message to inject.
     """
     return packMessage(Message(INJECTED, 1, number, 2, 0, 0, b""))
 
 
 def parsed(data: bytes) -> list[Message]:
     """
-    All of these bytes as messages.
+    @return: the messages in these bytes.
     """
     reader = MessageReader()
     reader.feed(data)
@@ -108,9 +108,22 @@ class Sieve:
             self.sieve.feed(piece)
 
 
+class Discarding(Sieve):
+    """
+    A filter that drops three bytes after each intercepted message.
+    """
+
+    def take(self, message: Message, raw: bytes) -> None:
+        """
+        Note an intercepted message.
+        """
+        super().take(message, raw)
+        self.sieve.discard(3)
+
+
 Stream = tuple[list[Message], Sequence[bytes]]
 """
-Messages, some of them to be kept back, and their bytes in pieces.
+Messages, some of them to be intercepted, and their bytes in pieces.
 """
 
 
@@ -426,7 +439,7 @@ class InjectTests(SynchronousTestCase):
 
     def test_whileTaking(self) -> None:
         """
-        Whoever takes a message can put one's own in its place, after all that came before.
+        The receiver of a message can inject another in its place, after all that came before.
         """
         forwarded: list[bytes] = []
         sieve = MessageFilter(
@@ -439,9 +452,28 @@ class InjectTests(SynchronousTestCase):
         sieve.feed(packed[50:] + packMessage(KEEPING) + packed)
         self.assertEqual(b"".join(forwarded), packed + PONG + packed)
 
+    def test_discard(self) -> None:
+        """
+        The receiver of a message can have the bytes after it dropped, in whatever pieces they come;
+        what follows them is forwarded.
+        """
+        packed, kept = packMessage(PASSING), packMessage(KEEPING)
+        for fed in (
+            [kept + b"xyz" + packed],
+            [kept, b"x", b"yz", packed],
+            [kept + b"x", b"y", b"z" + packed],
+            [packed + kept + b"xy", b"z"],
+        ):
+            out = Discarding()
+            out.feed(*fed)
+            self.assertEqual(out.forwarded, packed)
+            self.assertEqual(out.taken, [KEEPING])
+            self.assertTrue(out.sieve.between)
+
     def test_exactEnd(self) -> None:
         """
-        One's own goes out when the last byte of a message has, and not with the next message.
+        An injected message is sent right after the last byte of the one before, and does not wait
+        for the next.
         """
         out = Sieve()
         packed = packMessage(PASSING)
@@ -453,12 +485,12 @@ class InjectTests(SynchronousTestCase):
 
 class StopTests(SynchronousTestCase):
     """
-    A sieve that was stopped.
+    A filter that was stopped.
     """
 
     def test_stopped(self) -> None:
         """
-        Nothing is let through or taken any more, and nothing is an error.
+        Nothing is forwarded or intercepted any more, and nothing is an error.
         """
         for sent in (b"", packMessage(PASSING)[:50]):
             out = Sieve()
@@ -469,7 +501,7 @@ class StopTests(SynchronousTestCase):
 
     def test_stoppedMeanwhile(self) -> None:
         """
-        Whoever takes a message can stop the sieve: nothing that came with it goes any further.
+        The receiver of a message can stop the filter: nothing after the message is forwarded.
         """
         taken: list[Message] = []
         forwarded: list[bytes] = []
