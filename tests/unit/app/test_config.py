@@ -77,6 +77,13 @@ class GoodTests(ConfigTestCase):
         """
         self.assertEqual(self.read("# nothing\n"), Config({}, []))
 
+    def test_documented(self) -> None:
+        """
+        The file that the documentation shows can be used.
+        """
+        config = readConfig(Path(__file__).parents[3] / "docs" / "systemd" / "kaserver.toml")
+        self.assertEqual([each.auth for each in config.listen], [["scram:/etc/kaproto/users"], []])
+
     def test_oneTable(self) -> None:
         """
         A single place can be a plain table.
