@@ -93,7 +93,7 @@ def _one(attack: Attack, make: Make) -> tuple[str, ...]:
             target,
             [partial(attack.run, address)],
             attack.seconds,
-            virsh=target.login is None and not attack.alone,
+            virsh=isinstance(target.address, int) and not attack.alone,
             newcomers=not attack.alone,
         )
         name = target.name

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import NamedTuple
 
-from tests.harness.attacks import floods, limits, resets, slow
+from tests.harness.attacks import floods, limits, resets, secure, slow
 from tests.harness.attacks.rawsocket import Address, Outcome
 from tests.harness.attacks.targets import KaTarget, LibvirtTarget, Target
 from tests.interop import wire
@@ -62,6 +62,10 @@ def _login(stack: ExitStack) -> Target:
     return stack.enter_context(KaTarget(*KEEPALIVE, login=LOGIN))
 
 
+def _secure(stack: ExitStack, *, newest: bool = False) -> Target:
+    return stack.enter_context(secure.TLSTarget(*KEEPALIVE, newest=newest))
+
+
 def _gateway(stack: ExitStack) -> Target:
     upstream = stack.enter_context(LibvirtTarget(SETTINGS))
     return stack.enter_context(KaTarget(*KEEPALIVE, upstream=upstream))
@@ -94,6 +98,7 @@ def _attack(
 
 
 _before = partial(_attack, ours=_login, early=True)
+_tls = partial(_attack, ours=_secure, theirs=None)
 _call = wire.encode(wire.GET_HOSTNAME)
 _reply = wire.encode(wire.GET_HOSTNAME, kind=wire.REPLY)
 
@@ -124,6 +129,27 @@ ATTACKS = (
     _attack("single-bytes", "a packet for each byte", floods.singleBytes, 20, 6),
     _attack("unread-pongs", "pings, and reads nothing", floods.unreadPongs, 20, 14),
     _attack("unread-events", "wants events, reads none", floods.neverReading, 2, 25, ours=_gateway),
+    *(
+        _tls(
+            f"tls-{name.replace(' ', '-')}",
+            f"TLS handshakes with {name}",
+            partial(secure.strangers, chain=name),
+            8,
+            early=True,
+        )
+        for name in secure.CHAINS
+    ),
+    _tls("tls-renegotiation", "TLS 1.2 renegotiation", secure.renegotiations, 20, 20),
+    _tls(
+        "tls-key-updates",
+        "TLS 1.3 key updates",
+        secure.keyUpdates,
+        20,
+        20,
+        ours=partial(_secure, newest=True),
+    ),
+    _tls("tls-endless", "a TLS handshake without end", secure.endless, 200, 20, early=True),
+    _tls("tls-announced", "128 KiB of TLS announced", secure.announced, 1000, 8, early=True),
     _attack("resets", "RST in 9 states", resets.resets, 200, resets.STATES),
     _attack(
         "gateway-resets",

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import select
 import socket
+import ssl
 import struct
 import time
 from collections import Counter
@@ -17,9 +18,32 @@ from typing import NamedTuple
 from tests.interop import wire
 from tests.interop.wire import Frame, FrameReader
 
-__all__ = ["CLOSED", "RESET", "Address", "Outcome", "RawPeer", "connect", "endings", "watch"]
+__all__ = [
+    "CLOSED",
+    "RESET",
+    "Address",
+    "Outcome",
+    "RawPeer",
+    "TLSAddress",
+    "connect",
+    "endings",
+    "watch",
+]
 
-Address = str | int
+
+class TLSAddress(NamedTuple):
+    """
+    A port on 127.0.0.0/8 that speaks TLS.
+
+    @ivar port: its number.
+    @ivar certificate: the path of a client's certificate and private key.
+    """
+
+    port: int
+    certificate: str
+
+
+Address = str | int | TLSAddress
 """
 The path of a UNIX socket, or a port on 127.0.0.0/8.
 """
@@ -58,6 +82,13 @@ def connect(
     @param receiveBuffer: bytes that the kernel is to keep for this end; 0 for what it likes.
     @param waits: whether to wait until the connection is there.
     """
+    if isinstance(address, TLSAddress):
+        plain = connect(address.port, receiveBuffer=receiveBuffer, timeout=timeout)
+        try:
+            return _secure(plain, address.certificate)
+        except OSError:
+            plain.close()
+            raise
     family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
     one = socket.socket(family)
     try:
@@ -74,6 +105,17 @@ def connect(
     except OSError:
         one.close()
         raise
+    return one
+
+
+def _secure(plain: socket.socket, certificate: str) -> socket.socket:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.load_cert_chain(certificate)
+    one = context.wrap_socket(plain)
+    if one.recv(1) != b"\1":
+        raise ConnectionResetError("not accepted")
     return one
 
 

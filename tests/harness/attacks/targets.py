@@ -26,7 +26,7 @@ __all__ = ["KaTarget", "LibvirtTarget", "Target", "until"]
 
 _USER = 65534
 _TROUBLE = re.compile(r"Traceback|[Uu]nhandled|Could not (re-)?reserve")
-_LISTENING = re.compile(r"listening on (?:tcp \S+:(\d+)|unix (\S+)) \(")
+_LISTENING = re.compile(r"listening on (?:(?:tcp|tls \(up to [\d.]+\)) \S+:(\d+)|unix (\S+)) \(")
 
 _SETTINGS = """
 listen_tls = 0
@@ -237,12 +237,9 @@ class KaTarget(Target):
         """
         Start it, on the address that it had before if it has had one.
         """
-        listen = f"tcp:{self.address}:interface=127.0.0.1"
-        if isinstance(self.address, str):
-            listen = f"unix:{self.address}"
         began = len(self.log) if os.path.exists(self._logPath) else 0
-        command = [*twistdCommand(), "-n", "--pidfile=", "kaserver", f"--listen={listen}"]
-        self.run(command + self._arguments, os.environ, files=self._files)
+        command = [*twistdCommand(), "-n", "--pidfile=", "kaserver", f"--listen={self.listener}"]
+        self.run(command + self._arguments, self.environment, files=self._files)
 
         def listens() -> bool:
             if not self.running:
@@ -252,7 +249,29 @@ class KaTarget(Target):
         until(listens, "kaserver to listen", 20)
         match = _LISTENING.search(self.log, began)
         assert match is not None
-        self.address = self.anonymous = match[2] or int(match[1])
+        self.listens(match[2] or int(match[1]))
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """
+        The variables of its environment.
+        """
+        return os.environ
+
+    @property
+    def listener(self) -> str:
+        """
+        Where it is to listen.
+        """
+        if isinstance(self.address, str):
+            return f"unix:{self.address}"
+        return f"tcp:{self.address}:interface=127.0.0.1"
+
+    def listens(self, place: str | int) -> None:
+        """
+        It listens at a path or a port.
+        """
+        self.address = self.anonymous = place
 
 
 class LibvirtTarget(Target):

@@ -24,7 +24,7 @@ from twisted.test.iosim import FakeTransport, connect
 
 from kaproto.errors import PeerFlooded, RemoteProtocolError
 from kaproto.security import tls
-from kaproto.security.tls import CONFIRMATION, ServerContextFactory
+from kaproto.security.tls import CONFIRMATION, ServerContextFactory, examine
 from kaproto.security.tlslayer import HANDSHAKE_MAX, UNASKED_MAX, TLSFactory
 from kaproto.server import KeepAliveServerFactory
 from kaproto.wire.message import PING, packMessage
@@ -208,6 +208,36 @@ class HandshakeTests(LayerTestCase):
         layer.dataReceived(record[10:])
         self.assertEqual(layer.bytesReceived - before, len(record))
         self.assertEqual(protocol.received, b"hello")
+
+
+class ReloadTests(LayerTestCase):
+    """
+    A server reads its files again.
+    """
+
+    def test_amidHandshakes(self) -> None:
+        """
+        A handshake that has begun completes, and the next has what was read last.
+        """
+        context = self.serverContext()
+        revoked = self.authority.issue(distinguished("revoked"))
+        for number in range(40):
+            clients = [
+                Client(self.context(identity), self.layer(context=context))
+                for identity in (self.client, revoked)
+            ]
+            for client in clients:
+                client.layer.dataReceived(client.flight())
+            lists = self.authority.revoke(*([revoked] if number % 2 else []))
+            self.authority.write(str(self.directory), crl=lists)
+            context.reload()
+            problems = []
+            for client in clients:
+                client.handshake()
+                self.assertTrue(client.layer.wrappedProtocol.done)
+                problems.append(examine(client.layer).problem)
+            before = "its certificate has been revoked" if number and not number % 2 else None
+            self.assertEqual(problems, [None, before], number)
 
 
 class UnaskedTests(LayerTestCase):

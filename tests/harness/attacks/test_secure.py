@@ -1,0 +1,80 @@
+"""
+Short forms of the attacks on TLS.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from tests.harness.attacks import secure
+from tests.harness.attacks.case import AttackTestCase
+from tests.harness.attacks.honest import quantile
+
+ATTACKERS = 4
+NEWCOMER = 0.25
+MIB = 1024
+
+
+class SecureTests(AttackTestCase):
+    """
+    Peers that abuse TLS.
+    """
+
+    def secure(self, *, newest: bool = False) -> secure.TLSTarget:
+        """
+        @return: a kaserver with TLS.
+        """
+        target = secure.TLSTarget("--mode=2", newest=newest)
+        self.target(target)
+        return target
+
+    def test_strangers(self) -> None:
+        """
+        Four strangers that show one chain of certificates after the other do not keep honest
+        clients waiting.
+        """
+        target = self.secure()
+        for chain in ("20 slow certificates", "many names"):
+            attack = partial(secure.strangers, target.anonymous, 1.5, chain)
+            result = self.attack(target, *[attack] * ATTACKERS)
+            for outcome in result.outcomes:
+                self.assertEqual(set(outcome.ends), {"refused in the handshake"}, chain)
+            self.assertLess(quantile(result.honest.newcomers, 0.5), NEWCOMER, chain)
+
+    def test_renegotiations(self) -> None:
+        """
+        Who asks for renegotiation over and over is dropped, and nothing piles up.
+        """
+        target = self.secure()
+        result = self.attack(target, partial(secure.renegotiations, target.address, 3, 6))
+        self.assertEqual(result.outcomes[0].ends, {"closed": 3})
+        self.assertEqual(result.log.count("TLS messages that are no data"), 3)
+        self.assertLess(result.meter.growth, 3 * MIB)
+
+    def test_keyUpdates(self) -> None:
+        """
+        Who changes its key over and over is dropped, and nothing piles up.
+        """
+        target = self.secure(newest=True)
+        result = self.attack(target, partial(secure.keyUpdates, target.address, 3, 6))
+        self.assertEqual(result.outcomes[0].ends, {"closed": 3})
+        self.assertEqual(result.log.count("TLS messages that are no data"), 3)
+        self.assertLess(result.meter.growth, 3 * MIB)
+
+    def test_endless(self) -> None:
+        """
+        Who sends a handshake that does not end is dropped.
+        """
+        target = self.secure()
+        result = self.attack(target, partial(secure.endless, target.anonymous, 20, 6))
+        self.assertEqual(result.outcomes[0].ends, {"closed": 20})
+        self.assertEqual(result.log.count("without completing the TLS handshake"), 20)
+
+    def test_announced(self) -> None:
+        """
+        A long message that is announced in a handshake, and does not come, takes memory, but as
+        much as such a message at the most.
+        """
+        target = self.secure()
+        result = self.attack(target, partial(secure.announced, target.anonymous, 50, 1))
+        self.assertLess(result.meter.growth, 50 * 256)
