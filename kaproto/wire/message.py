@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from kaproto.errors import LocalProtocolError, RemoteError, RemoteProtocolError
 from kaproto.wire.programs import (
@@ -156,6 +156,35 @@ A keepalive response: the whole message.
 """
 
 
+_HTTP: Final = "an HTTP request"
+_PROXY: Final = "a PROXY header where none is read: listen with proxy:"
+
+_FOREIGN: Final = {
+    b"\x16\x03": "a TLS handshake where TLS is not spoken: connect without TLS, or to a TLS port",
+    b"\x15\x03": "a TLS alert where TLS is not spoken: connect with TLS",
+    **dict.fromkeys(
+        [b"GET ", b"HEAD", b"POST", b"PUT ", b"DELE", b"OPTI", b"CONN", b"PRI "], _HTTP
+    ),
+    b"HTTP": "an HTTP response",
+    b"SSH-": "the greeting of SSH",
+    b"PROX": _PROXY,
+    b"\r\n\r\n": _PROXY,
+}
+"""
+What is said of other protocols, by the first bytes that they send.
+"""
+
+
+def _explainLength(head: bytes, limit: int) -> str:
+    """
+    @param head: the four bytes of a length word that is out of bounds.
+    @return: what the peer has sent.
+    """
+    (length,) = _LENGTH.unpack(head)
+    foreign = _FOREIGN.get(head) or _FOREIGN.get(head[:2])
+    return foreign or f"a message of {length} bytes, where {HEADER_SIZE} to {limit} are allowed"
+
+
 class MessageReader:
     """
     Cuts a stream of bytes into messages.
@@ -196,9 +225,7 @@ class MessageReader:
             return None
         (length,) = _LENGTH.unpack_from(buffer)
         if not HEADER_SIZE <= length <= self.limit:
-            raise RemoteProtocolError(
-                f"a message of {length} bytes, where {HEADER_SIZE} to {self.limit} are allowed"
-            )
+            raise RemoteProtocolError(_explainLength(bytes(buffer[: _LENGTH.size]), self.limit))
         if len(buffer) < length:
             return None
         words = HEADER.unpack_from(buffer)

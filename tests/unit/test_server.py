@@ -1197,7 +1197,7 @@ class BudgetTests(ServerTestCase):
         wire.lose()
         self.counted(wire, protocolErrors=1)
         (line,) = self.logged()
-        self.assertIn("dropped tcp 192.0.2.1:54321: it sent a message of 1195725856 bytes", line)
+        self.assertIn("dropped tcp 192.0.2.1:54321: it sent an HTTP request", line)
 
     def test_nothingPerPing(self) -> None:
         """

@@ -292,7 +292,7 @@ class TLSTests(AdmissionTestCase):
         self.broken(b"GET / HTTP/1.1\r\n\r\n")
         self.assertEqual(self.factory.counters.unauthenticated, 1)
         (line,) = self.logged(LogLevel.warn)
-        self.assertIn("TLS failed: http request", line)
+        self.assertIn("TLS failed: the other end sent an HTTP request", line)
 
     def test_portScan(self) -> None:
         """

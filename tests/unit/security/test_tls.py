@@ -235,7 +235,11 @@ class ExplainTests(SynchronousTestCase):
         Of what OpenSSL has queued up, the last is what counts.
         """
         error = SSL.Error([("a", "b", "first"), ("a", "b", "wrong version number")])
-        self.assertEqual(explainTLS(error), "wrong version number")
+        self.assertEqual(
+            explainTLS(error), "the other end does not speak TLS (wrong version number)"
+        )
+        error = SSL.Error([("a", "b", "no shared cipher")])
+        self.assertEqual(explainTLS(error), "no shared cipher")
 
     def test_others(self) -> None:
         """

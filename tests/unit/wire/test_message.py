@@ -185,6 +185,27 @@ class MessageReaderTests(SynchronousTestCase):
         self.assertEqual(message, Message(0x6B656570, 1, 1, MessageType.MESSAGE, 0, Status.OK))
         self.assertEqual(len(reader), 0)
 
+    def test_foreign(self) -> None:
+        """
+        The beginning of another protocol is called by its name.
+        """
+        for begin, name in (
+            (b"\x16\x03\x01\x02\x00\x01", "a TLS handshake"),
+            (b"\x15\x03\x03\x00\x02", "a TLS alert"),
+            (b"GET / HTTP/1.1\r\n", "an HTTP request"),
+            (b"OPTIONS * HTTP/1.1\r\n", "an HTTP request"),
+            (b"PRI * HTTP/2.0\r\n", "an HTTP request"),
+            (b"HTTP/1.1 400 Bad Request\r\n", "an HTTP response"),
+            (b"SSH-2.0-OpenSSH_9.2\r\n", "the greeting of SSH"),
+            (b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n", "a PROXY header"),
+            (b"\r\n\r\n\x00\r\nQUIT\n", "a PROXY header"),
+        ):
+            for whole in (begin, begin[:4]):
+                reader = MessageReader()
+                reader.feed(whole)
+                error = self.assertRaises(RemoteProtocolError, reader.next)
+                self.assertTrue(str(error).startswith(name), error)
+
     def test_lengthBounds(self) -> None:
         """
         A length word is refused below 28 and above the limit, which may be met exactly, as soon
