@@ -5,10 +5,41 @@ A daemon for the tests of those who watch and steer one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
+from twisted.internet.interfaces import IReactorTime
+
+from kaproto.backends.gateway import Gateway
+from kaproto.backends.health import Health
 from kaproto.server import KeepAliveServerFactory
 
-__all__ = ["FakeDaemon"]
+__all__ = ["FakeDaemon", "FakeGateway"]
+
+
+class FakeGateway:
+    """
+    In the place of a gateway, of which only its health is looked at.
+
+    @ivar busy: clients that wait for the server.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self.health = Health(clock, Answering)
+        self.upstream = self
+        self.busy: set[object] = set()
+
+
+class Answering:
+    """
+    A connection whose server answers.
+    """
+
+    lastHeard = 1.0
+
+    def close(self) -> None:
+        """
+        It is no longer needed.
+        """
 
 
 class FakeDaemon:
@@ -17,17 +48,26 @@ class FakeDaemon:
 
     @ivar calls: what it was told to do.
     @ivar problems: what L{reload} returns.
+    @ivar gateway: what is behind it, if anything.
     @ivar expiry: what L{certificateExpiry} returns.
     """
 
     def __init__(self, factory: KeepAliveServerFactory) -> None:
         self.factory = factory
         self.draining = False
-        self.problem: str | None = None
+        self.gateway: Gateway | None = None
         self.listeners: Sequence[str] = ["tcp:16509:interface=127.0.0.1"]
         self.problems: Sequence[str] = []
         self.expiry: Mapping[str, float] = {}
         self.calls: list[tuple[object, ...]] = []
+
+    def becomeGateway(self) -> FakeGateway:
+        """
+        Have something behind it.
+        """
+        gateway = FakeGateway(self.factory.clock)
+        self.gateway = cast(Gateway, gateway)
+        return gateway
 
     def certificateExpiry(self) -> Mapping[str, float]:
         """

@@ -26,7 +26,6 @@ from kaproto.app.ports import CannotListen, Place, Ports
 from kaproto.app.process import OwnProcess, clientsFor
 from kaproto.app.reloading import Reloader
 from kaproto.backends.gateway import Gateway
-from kaproto.backends.health import Health
 from kaproto.backends.host import EmbeddedHost
 from kaproto.interfaces import IBackend
 from kaproto.keepalive.liveness import KeepAlive
@@ -51,6 +50,7 @@ class KaServer(Service):
     @ivar factory: the factory of its connections.
     @ivar ports: where it listens for clients.
     @ivar operations: where it is administered and watched, until its clients have left.
+    @ivar gateway: what answers its clients, if that is a gateway.
     @ivar draining: whether it accepts no new clients, and stops when those that are there have
         left.
     """
@@ -66,7 +66,7 @@ class KaServer(Service):
         *,
         grace: float,
         drainTimeout: float,
-        health: Health | None = None,
+        gateway: Gateway | None = None,
         contexts: Mapping[str, ServerContextFactory] = MappingProxyType({}),
         process: OwnProcess | None = None,
         logObserver: FileLogObserver | None = None,
@@ -75,7 +75,6 @@ class KaServer(Service):
         @param reloader: reads files again.
         @param grace: seconds that calls have to finish when the service stops.
         @param drainTimeout: seconds that clients have to leave when the service is drained.
-        @param health: whether a gateway's server is there.
         @param contexts: the TLS certificates, by listener.
         @param process: the process, if this service has it to itself.
         @param logObserver: what C{twistd} is to write the log with.
@@ -84,7 +83,7 @@ class KaServer(Service):
         self.ports = ports
         self.operations = Ports((), self.stop)
         self.draining = False
-        self._health = health
+        self.gateway = gateway
         self._contexts = contexts
         self._reloader = reloader
         self._reactor = reactor
@@ -135,13 +134,6 @@ class KaServer(Service):
         @return: what could not be read, and is in use as it was before.
         """
         return self._reloader.reload()
-
-    @property
-    def problem(self) -> str | None:
-        """
-        Why new clients cannot be served; C{None} if they can.
-        """
-        return None if self._health is None else self._health.look()
 
     @property
     def listeners(self) -> Sequence[str]:
@@ -231,8 +223,8 @@ class KaServer(Service):
         await self.factory.drain()
         if abort.active():
             abort.cancel()
-        if self._health is not None:
-            self._health.close()
+        if self.gateway is not None:
+            self.gateway.health.close()
         await self.operations.stop()
         if self._process is not None:
             self._process.stop()
@@ -308,7 +300,7 @@ def makeService(options: Options, reactor: IReactorTime | None = None) -> KaServ
         reactor,
         grace=options["grace"],
         drainTimeout=options["drain-timeout"],
-        health=backend.health if isinstance(backend, Gateway) else None,
+        gateway=backend if isinstance(backend, Gateway) else None,
         contexts=contexts,
         process=process,
         logObserver=observer,

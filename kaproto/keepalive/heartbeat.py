@@ -25,7 +25,7 @@ from twisted.internet.interfaces import IReactorTime, ITransport
 
 from kaproto.errors import KeepAliveTimeout
 from kaproto.keepalive.clock import MonotonicClock, monotonicClock
-from kaproto.keepalive.histogram import Histogram
+from kaproto.keepalive.histogram import SENT, Histogram
 from kaproto.keepalive.idlereader import IdleReader
 from kaproto.keepalive.liveness import KeepAlive, Liveness, Verdict
 from kaproto.keepalive.pacemaker import Pacemaker
@@ -352,6 +352,8 @@ class Heartbeat:
         if not self.liveness.interval and self.onAnswer is None:
             return
         self.pingedAt = self.pacemaker.seconds()
+        if self.roundTrips is not None:
+            self.roundTrips[SENT] += 1
         ping = self._ping
         if isinstance(ping, bytes):
             writeNow(self.transport, ping)

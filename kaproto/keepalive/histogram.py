@@ -7,11 +7,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-__all__ = ["SUM", "Histogram"]
+__all__ = ["SENT", "SUM", "Histogram"]
 
 SUM: Final = 64
 """
 Where in a L{Histogram} the sum is.
+"""
+
+SENT: Final = 65
+"""
+Where it has the number of pings sent.
 """
 
 
@@ -21,12 +26,12 @@ class Histogram(list[int]):
 
     C{histogram[n]} counts those of less than C{2**n} and at least C{2**(n-1)} microseconds, so
     that 250 us are counted by C{histogram[8]}; C{histogram[SUM]} is the sum of all, in
-    microseconds.  It is a list, so that L{kaproto.keepalive.idlereader.IdleReader} can count
-    without the cost of a call.
+    microseconds, and C{histogram[SENT]} the number of pings, answered or not.  It is a list, so
+    that L{kaproto.keepalive.idlereader.IdleReader} can count without the cost of a call.
     """
 
     def __init__(self) -> None:
-        super().__init__([0] * (SUM + 1))
+        super().__init__([0] * (SENT + 1))
 
     def add(self, seconds: float) -> None:
         """
@@ -41,7 +46,14 @@ class Histogram(list[int]):
         """
         How many round trips there were.
         """
-        return sum(self) - self[SUM]
+        return sum(self[:SUM])
+
+    @property
+    def sent(self) -> int:
+        """
+        How many pings were sent.
+        """
+        return self[SENT]
 
     @property
     def sum(self) -> float:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
+from kaproto.backends.gateway import Gateway
 from kaproto.server import KeepAliveServerFactory
 
 __all__ = ["SERVER_NAME", "Daemon", "readiness"]
@@ -23,17 +24,12 @@ class Daemon(Protocol):
 
     @ivar factory: the factory of its connections.
     @ivar draining: whether it accepts no new clients.
+    @ivar gateway: what is behind it, if it is a gateway.
     """
 
     factory: KeepAliveServerFactory
     draining: bool
-
-    @property
-    def problem(self) -> str | None:
-        """
-        Why it cannot serve new clients although it would, such as that libvirtd is away; C{None}
-        if it can.
-        """
+    gateway: Gateway | None
 
     @property
     def listeners(self) -> Sequence[str]:
@@ -71,4 +67,6 @@ def readiness(daemon: Daemon) -> str | None:
     """
     @return: why no new client should be sent to a daemon; C{None} if it is ready.
     """
-    return "draining" if daemon.draining else daemon.problem
+    if daemon.draining:
+        return "draining"
+    return None if daemon.gateway is None else daemon.gateway.health.look()

@@ -36,6 +36,7 @@ from kaproto.rpc.serverconnection import ServerConnection
 from kaproto.security.scram import ScramKeys
 from kaproto.security.scramfile import ScramFile
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
+from kaproto.status.daemon import readiness
 from tests.pki import Authority, distinguished
 from tests.support import OPEN, ClockTestCase, Probe, Wire
 from tests.unit.app.test_ports import FakeEndpoint, place
@@ -424,7 +425,7 @@ class MakeServiceTests(ServiceTestCase):
         ((listener, expiry),) = service.certificateExpiry().items()
         self.assertEqual(listener, self.tls[9:])
         self.assertGreater(expiry, 1.7e9)
-        self.assertIsNone(service.problem)
+        self.assertIsNone(readiness(service))
         self.assertEqual(service.reload(), [])
 
     def test_admin(self) -> None:
@@ -442,9 +443,9 @@ class MakeServiceTests(ServiceTestCase):
         A gateway's service knows when its server is away, and asks it until it stops.
         """
         service = self.makeFrom("--upstream=tcp:127.0.0.1:1", "--listen=unix:/x")
-        assert service._health is not None
-        service._health.failed("it is away")
-        self.assertEqual(service.problem, "it is away")
+        assert service.gateway is not None
+        service.gateway.health.failed("it is away")
+        self.assertEqual(readiness(service), "it is away")
         self.assertEqual(len(self.clock.tcpClients), 1)
         self.successResultOf(service.stopService())
 

@@ -92,7 +92,8 @@ class ObjectsTests(AdminTestCase):
         self.client().feed(OPEN)
         self.client().lose()
         self.server.roundTrips.add(0.003)
-        self.daemon.problem = "libvirtd is away"
+        gateway = self.daemon.becomeGateway()
+        gateway.health.failed("libvirtd is away")
         found = statusObject(self.daemon)
         self.assertEqual(found["clients_by_phase"], {"open": 1, "closing": 1})
         self.assertEqual((found["accepted"], found["opened"], found["refused"]), (3, 1, 1))
@@ -100,3 +101,4 @@ class ObjectsTests(AdminTestCase):
         self.assertEqual((found["ready"], found["problem"]), (False, "libvirtd is away"))
         self.daemon.draining = True
         self.assertEqual(statusObject(self.daemon)["problem"], "draining")
+        gateway.health.close()

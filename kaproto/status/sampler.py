@@ -1,0 +1,97 @@
+"""
+Looks at a server at regular times: how busy the reactor is, and what the page plots.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+import attrs
+from twisted.internet.task import LoopingCall
+
+from kaproto.keepalive.histogram import Histogram
+from kaproto.server import KeepAliveServerFactory
+
+__all__ = ["INTERVAL", "KEPT", "TICK", "Sample", "Sampler"]
+
+TICK: Final = 0.25
+"""
+Seconds between two looks at the reactor.
+"""
+
+INTERVAL: Final = 2.0
+"""
+Seconds between two samples.
+"""
+
+KEPT: Final = 300
+"""
+How many samples are kept: ten minutes.
+"""
+
+
+@attrs.frozen
+class Sample:
+    """
+    A server at one moment.
+
+    @ivar clients: how many clients there are.
+    @ivar roundTrip: the mean of the round trips since the sample before, in seconds; C{None} if
+        there were none.
+    """
+
+    clients: int
+    roundTrip: float | None
+
+
+class Sampler:
+    """
+    Takes samples while it runs.
+
+    @ivar turns: by how much each tick was late, which is how long the reactor's turn was that it
+        had to wait for.
+    @ivar samples: the latest samples, the oldest first.
+    """
+
+    def __init__(self, factory: KeepAliveServerFactory) -> None:
+        self.turns = Histogram()
+        self.samples: deque[Sample] = deque(maxlen=KEPT)
+        self._factory = factory
+        self._due = 0.0
+        self._ticks = 0
+        self._seen = (0, 0.0)
+        self._loop = LoopingCall(self._tick)
+        self._loop.clock = factory.clock
+
+    def start(self) -> None:
+        """
+        Begin.
+        """
+        self._due = self._factory.clock.seconds()
+        self._loop.start(TICK)
+
+    def stop(self) -> None:
+        """
+        End.
+        """
+        if self._loop.running:
+            self._loop.stop()
+
+    def _tick(self) -> None:
+        now = self._factory.clock.seconds()
+        self.turns.add(max(0.0, now - self._due))
+        # The loop leaves out what it is too late for.
+        self._due += TICK * max(1, int((now - self._due) / TICK) + 1)
+        if self._ticks % round(INTERVAL / TICK) == 0:
+            self.samples.append(self._sample())
+        self._ticks += 1
+
+    def _sample(self) -> Sample:
+        trips = self._factory.roundTrips
+        number, seconds = trips.total, trips.sum
+        before, secondsBefore = self._seen
+        self._seen = number, seconds
+        new = number - before
+        roundTrip = (seconds - secondsBefore) / new if new else None
+        return Sample(len(self._factory.clients), roundTrip)
