@@ -11,6 +11,7 @@ __all__ = [
     "AuthenticationFailed",
     "ConnectionClosed",
     "DeadlineMissed",
+    "DeliveryTimeout",
     "Disconnected",
     "KaprotoError",
     "KeepAliveTimeout",
@@ -115,6 +116,20 @@ class KeepAliveTimeout(KaprotoError):
         self.interval = interval
         self.count = count
         self.silence = silence
+
+
+class DeliveryTimeout(KeepAliveTimeout):
+    """
+    The peer's host is gone: for C{interval * (count + 1)} seconds it acknowledged nothing of what
+    was on the way to it.
+    """
+
+    def __init__(self, interval: float, count: int, silence: float) -> None:
+        super().__init__(interval, count, silence)
+        self.args = (
+            f"connection closed due to keepalive timeout: the host acknowledged nothing for "
+            f"{silence:.2f} s of what was sent to it (interval {interval:g} s, count {count})",
+        )
 
 
 class KeepAliveUnsupported(KaprotoError):

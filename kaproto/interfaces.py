@@ -96,9 +96,11 @@ class IKeepAlivePolicy(Interface):
 
     def keepAlive(peer: Peer) -> KeepAlive | None:
         """
-        Called after L{advertises} has returned C{True}.
+        Called after L{advertises} has returned C{True}, and for every peer when it is open.
 
-        @return: the interval and count to ping the peer with, C{None} to not ping it.
+        @return: the interval and count to ping the peer with, C{None} to not ping it.  A peer that
+            did not ask for keepalive is never pinged; the kernel watches it, over TCP, with this
+            interval and count.
         """
 
     def admit(peer: Peer) -> Admission | Refused:

@@ -28,6 +28,7 @@ from kaproto.app.reloading import Reloader
 from kaproto.backends.gateway import Gateway
 from kaproto.backends.host import EmbeddedHost
 from kaproto.interfaces import IBackend
+from kaproto.keepalive.kernelwatch import TCPKeepAlive
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.rpc.serverconnection import ServerConnection
 from kaproto.security.endpoints import TLSServerEndpoint
@@ -279,6 +280,7 @@ def makeService(options: Options, reactor: IReactorTime | None = None) -> KaServ
         maxClients = clientsFor(1 if options.upstream is None else 2)
         limits = attrs.evolve(limits, maxClients=maxClients)
     factory = KeepAliveServerFactory(options.policy, backend, clock=reactor, limits=limits)
+    factory.tcpKeepAlive = TCPKeepAlive(options["tcp-keepalive"], options.keepAlive)
     factory.journal.audits = True
     purpose = (
         f"mode {options.policy.name}, interval {options.keepAlive.interval:g} s, "
@@ -315,16 +317,18 @@ def makeService(options: Options, reactor: IReactorTime | None = None) -> KaServ
 def _backend(options: Options, reactor: IReactorTime) -> IBackend:
     if options.upstream is None:
         return EmbeddedHost()
+    keepAlive = KeepAlive(options["upstream-interval"], options["upstream-count"])
     gateway = Gateway(
         options.upstream,
         options["upstream"],
-        KeepAlive(options["upstream-interval"], options["upstream-count"]),
+        keepAlive,
         reactor,
         forwardIdentity=options["forward-identity"],
         login=options.upstreamLogin,
         ask=options.upstreamAsk,
     )
     gateway.openTimeout = options["upstream-timeout"]
+    gateway.tcpKeepAlive = TCPKeepAlive(options["tcp-keepalive"], keepAlive)
     return gateway
 
 

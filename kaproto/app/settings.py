@@ -14,6 +14,7 @@ from typing import Final, Protocol
 import attrs
 
 from kaproto.app.logs import FORMATS
+from kaproto.keepalive.kernelwatch import CHOICES
 from kaproto.keepalive.liveness import INTERVAL_MAX, KeepAlive
 from kaproto.limits import Limits
 
@@ -293,6 +294,14 @@ SETTINGS: Final[Mapping[str, Setting]] = {
             "Let clients open that did not ask for keepalive, and do not ping them: "
             "program=virt-install, user=NAME, dn=NAME, network=ADDRESS or transport=unix. May be "
             "given several times.",
+        ),
+        Setting(
+            "tcp-keepalive",
+            _KEEPALIVE,
+            Choice(CHOICES),
+            "auto",
+            "Whom the kernel watches over TCP, with the interval and the count, libvirtd included. "
+            "auto: in modes 1 and 2, whoever cannot be pinged. on: everybody. off: nobody.",
         ),
         Setting(
             "listen",

@@ -32,6 +32,7 @@ from kaproto.interfaces import IBackend, ISession, OpenRequest
 from kaproto.keepalive.clock import monotonicClock
 from kaproto.keepalive.deadline import Deadline
 from kaproto.keepalive.heartbeat import Monitor
+from kaproto.keepalive.kernelwatch import TCPKeepAlive
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.logbounds import BOUNDS
 from kaproto.peer import Peer
@@ -64,10 +65,12 @@ class Gateway:
     @ivar libvirtd: what messages to clients call it.
     @ivar upstream: whether libvirtd is alive.
     @ivar health: whether new clients can be served.
+    @ivar tcpKeepAlive: whether the kernel watches libvirtd.
     """
 
     _log = Logger(observer=BOUNDS)
     openTimeout: float = 10.0
+    tcpKeepAlive = TCPKeepAlive()
     features: frozenset[int] = frozenset()
 
     def __init__(
@@ -201,6 +204,7 @@ class Gateway:
             self._login,
             ask=self.asks,
         )
+        factory.tcpKeepAlive = self.tcpKeepAlive
         upstream = await self._endpoint.connect(factory)
         assert isinstance(upstream, UpstreamProtocol)
         try:

@@ -151,6 +151,7 @@ class ClientConnection(Connection):
         self._open = True
         if self.keepAliveSupported:
             self.startKeepAlive(client.keepAlive)
+        self.watchByKernel(client.keepAlive)
         self.opened()
         if client.onOpen is not None and self.isAlive():
             later = client.onOpen(self.hooks)

@@ -23,10 +23,12 @@ from weakref import WeakValueDictionary
 
 from twisted.internet.interfaces import IReactorTime, ITransport
 
-from kaproto.errors import KeepAliveTimeout
+from kaproto.errors import DeliveryTimeout, KeepAliveTimeout
 from kaproto.keepalive.clock import MonotonicClock, monotonicClock
 from kaproto.keepalive.histogram import SENT, Histogram
 from kaproto.keepalive.idlereader import IdleReader
+from kaproto.keepalive.kernel import delivery
+from kaproto.keepalive.kernelwatch import Unacknowledged
 from kaproto.keepalive.liveness import KeepAlive, Liveness, Verdict
 from kaproto.keepalive.pacemaker import Pacemaker
 from kaproto.transport import StreamTransport, hasUnread, writeNow
@@ -118,6 +120,7 @@ class Heartbeat:
         "_isBusy",
         "_monitor",
         "_ping",
+        "_unacknowledged",
         "exact",
         "idle",
         "judge",
@@ -178,6 +181,7 @@ class Heartbeat:
         self._isBetween = isBetween
         self._isBusy: Callable[[], bool] | None = None
         self._condemned = False
+        self._unacknowledged: Unacknowledged | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.transport.getPeer()}>"
@@ -304,6 +308,8 @@ class Heartbeat:
         elif verdict is Verdict.PING:
             self._condemned = False
             if self._isBusy is not None and self._isBusy():
+                if self._isHostGone(now):
+                    return None
                 self.pingedAt = None
                 liveness.hear(now)
             else:
@@ -339,11 +345,28 @@ class Heartbeat:
         if self.judge is not None and self.judge.excuses():
             self._condemned = False
             return now + liveness.interval
+        self._die(liveness.timeout(now))
+        return None
+
+    def _isHostGone(self, now: float) -> bool:
+        """
+        A peer that cannot be pinged in the middle of a message is watched by the kernel, which
+        finds that its host is gone, and not that its program is stopped.
+        """
+        if self._unacknowledged is None:
+            self._unacknowledged = Unacknowledged()
+        waited = self._unacknowledged.looked(now, delivery(self.transport))
+        interval, count = self.liveness.interval, self.liveness.count
+        if waited < interval * (count + 1):
+            return False
+        self._die(DeliveryTimeout(interval, count, waited))
+        return True
+
+    def _die(self, reason: KeepAliveTimeout) -> None:
         if self._died is None:
             self.transport.abortConnection()
         else:
-            self._died(liveness.timeout(now))
-        return None
+            self._died(reason)
 
     def sendPing(self) -> None:
         """

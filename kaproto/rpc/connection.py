@@ -18,6 +18,7 @@ from zope.interface import implementer
 from kaproto.errors import KeepAliveTimeout, ProtocolError, RemoteProtocolError
 from kaproto.keepalive.heartbeat import Heartbeat
 from kaproto.keepalive.histogram import Histogram
+from kaproto.keepalive.kernelwatch import KernelWatch, TCPKeepAlive
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.logbounds import BOUNDS
 from kaproto.rpc.closing import Closing, Shared
@@ -75,9 +76,11 @@ class SharedByConnections(Shared, Protocol):
     What a L{Connection} needs of its factory.
 
     @ivar roundTrips: where latencies are counted.
+    @ivar tcpKeepAlive: which peers the kernel watches.
     """
 
     roundTrips: Histogram
+    tcpKeepAlive: TCPKeepAlive
 
 
 class Gate:
@@ -116,6 +119,7 @@ class Connection:
     """
 
     __slots__ = (
+        "_kernelWatch",
         "_nextTurn",
         "_outgoing",
         "_pauses",
@@ -160,6 +164,7 @@ class Connection:
         self._pauses = Pause.NONE
         self._pingBudget = PingBudget(shared.clock.seconds())
         self._nextTurn: IDelayedCall | None = None
+        self._kernelWatch: KernelWatch | None = None
         if ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
         transport.registerProducer(self, True)
@@ -276,6 +281,20 @@ class Connection:
         """
         if self.closing.reason is None:
             self.heartbeat.start(keepAlive)
+
+    def watchByKernel(self, own: KeepAlive | None) -> None:
+        """
+        The connection is open: have the kernel watch the peer, if the factory says so.
+
+        @param own: at which interval and count the peer would be pinged, C{None} if it would not.
+        """
+        pinged = self.heartbeat.keepAlive.enabled
+        terms = self._shared.tcpKeepAlive.termsFor(own, pinged=pinged)
+        if terms is not None and self.closing.reason is None:
+            pacemaker = self.heartbeat.pacemaker
+            watch = KernelWatch(self.transport, terms, pacemaker, self.peerDied)
+            if watch.start():
+                self._kernelWatch = watch
 
     def keepAliveReceived(self, message: Message) -> None:
         """
@@ -435,6 +454,9 @@ class Connection:
 
     def _stopTimers(self) -> None:
         self.heartbeat.end()
+        if self._kernelWatch is not None:
+            self._kernelWatch.stop()
+            self._kernelWatch = None
         if self._nextTurn is not None:
             self._nextTurn.cancel()
             self._nextTurn = None

@@ -16,6 +16,7 @@ from zope.interface import implementer
 from kaproto.keepalive.clock import monotonicClock
 from kaproto.keepalive.heartbeat import Monitor
 from kaproto.keepalive.histogram import Histogram
+from kaproto.keepalive.kernelwatch import TCPKeepAlive
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.limits import Limits
 from kaproto.rpc.connection import Connection
@@ -36,10 +37,12 @@ class KeepAliveFactory(Factory):
     @ivar limits: what each peer may cost, and how long it is waited for.  Replace it to change
         them.
     @ivar roundTrips: how long the answers to pings took.
+    @ivar tcpKeepAlive: which peers the kernel watches.
     """
 
     protocol: type[KeepAliveProtocol]  # type: ignore[assignment]
     noisy = False
+    tcpKeepAlive = TCPKeepAlive()
 
     def __init__(self, clock: IReactorTime | None = None, limits: Limits | None = None) -> None:
         """

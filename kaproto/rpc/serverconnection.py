@@ -195,8 +195,7 @@ class ServerConnection(Connection):
             return
         self._entered(Phase.READY)
         self._admitted(answer)
-        self._server.clients.opened(self)
-        self._server.journal.opened(self.peer, self._server.policy.name)
+        self._enteredOpen()
         self.opened()
 
     def _advance(self, event: Event) -> None:
@@ -391,8 +390,22 @@ class ServerConnection(Connection):
             return
         self.session = session
         self._advance(Event.OPENED)
-        self._server.clients.opened(self)
-        self._server.journal.opened(self.peer, self._server.policy.name)
+        self._enteredOpen()
+
+    def _enteredOpen(self) -> None:
+        server = self._server
+        server.clients.opened(self)
+        server.journal.opened(self.peer, server.policy.name)
+        try:
+            own = server.policy.keepAlive(self.peer)
+        except Exception:
+            self._log.failure(
+                "policy {name} failed, so that {peer} is not watched",
+                name=server.policy.name,
+                peer=self.peer,
+            )
+        else:
+            self.watchByKernel(own)
 
     def openFailed(self) -> None:
         """
