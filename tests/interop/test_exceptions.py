@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import re
 
+from tests.interop.gateway import GatewayTestCase
 from tests.interop.programs import Program, Result, runVirsh
 from tests.interop.servers import KaServer
 from tests.interop.support import PYTHON, InteropTestCase, privateEnvironment
@@ -75,7 +76,7 @@ class ExceptionsTests(InteropTestCase):
         self.assertIn("--except=program=virt-clone", result.output)
         match = re.search(r"refused unix socket pid=\d+ uid=\d+ program='virt-clone'", server.log)
         self.assertIsNotNone(match, server.log)
-        self.assertNotIn("virt-install", server.log)
+        self.assertIn("(exception program=virt-install)", server.log)
 
     async def test_longName(self) -> None:
         """
@@ -94,7 +95,7 @@ class ExceptionsTests(InteropTestCase):
             await self.openAs(uri, name)
             await runVirsh(self, "-c", uri, "resume test")
         self.assertIn("program='virt-clone': mode 2 would refuse", server.log)
-        self.assertNotIn("virt-install", server.log)
+        self.assertNotIn("program='virt-install': mode 2 would refuse", server.log)
 
     async def test_readOnly(self) -> None:
         """
@@ -111,5 +112,28 @@ class ExceptionsTests(InteropTestCase):
         result = await runVirsh(self, "-c", uri, "domstate test")
         self.assertEqual(result.output.strip(), "running")
         # The other listener is not read-only.
+        result = await runVirsh(self, "-c", server.uri, "suspend test")
+        self.assertEqual((result.exitCode, result.errors), (0, ""))
+
+
+class ReadOnlyGatewayTests(GatewayTestCase):
+    """
+    A gateway with a read-only listener.
+    """
+
+    async def test_readOnly(self) -> None:
+        """
+        libvirtd is opened read-only for clients of that listener, and forbids what they change;
+        for those of the other listener it does not.
+        """
+        path = os.path.join(self.privateDirectory(), "sock")
+        _daemon, server = await self.start(f"--listen=unix:{path}:readonly=yes")
+        await server.program.waitOutput(re.escape(path))
+        uri = f"test+unix:///default?socket={path}"
+        result = await runVirsh(self, "-c", uri, "suspend test")
+        self.assertEqual(result.exitCode, 1)
+        self.assertIn("read only access prevents virDomainSuspend", result.errors)
+        result = await runVirsh(self, "-c", uri, "domstate test")
+        self.assertEqual(result.output.strip(), "running")
         result = await runVirsh(self, "-c", server.uri, "suspend test")
         self.assertEqual((result.exitCode, result.errors), (0, ""))
