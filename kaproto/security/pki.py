@@ -1,5 +1,5 @@
 """
-Where libvirt has its certificate files.
+The paths of libvirt's certificate files.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["PKI_DIRECTORY", "CertificateFiles", "clientFiles", "serverFiles"]
 
 PKI_DIRECTORY: Final = Path("/etc/pki")
 """
-Below which libvirt keeps a machine's certificates.
+The folder of a machine's certificates.
 """
 
 
@@ -23,12 +23,11 @@ class CertificateFiles:
     """
     The paths of PEM files.
 
-    @ivar ca: the certificates of the authorities that may have signed the other end's
-        certificate.
+    @ivar ca: the certificates of the authorities trusted to sign the peer's certificate.
     @ivar certificate: this end's certificate, followed by those between it and the authority, if
         any; C{None} for a client that has none.
-    @ivar key: the private key to that certificate.
-    @ivar crl: the authorities' lists of revoked certificates; C{None} to check no such list.
+    @ivar key: the private key of that certificate.
+    @ivar crl: the authorities' revocation lists; C{None} to check none.
     @ivar server: whether this end is the server.
     """
 
@@ -47,13 +46,13 @@ def serverFiles(
     crl: Path | None = None,
 ) -> CertificateFiles:
     """
-    Find a server's files as libvirtd does.
+    Find a server's files where libvirtd looks for them.
 
-    @param directory: where libvirt's default names are looked for.
+    @param directory: the folder that has libvirt's default file names.
     @param ca: instead of C{CA/cacert.pem}.
     @param certificate: instead of C{libvirt/servercert.pem}.
     @param key: instead of C{libvirt/private/serverkey.pem}.
-    @param crl: instead of C{CA/cacrl.pem}, which need not be there.
+    @param crl: instead of C{CA/cacrl.pem}, which is optional.
     """
     return CertificateFiles(
         ca or directory / "CA/cacert.pem",
@@ -68,13 +67,13 @@ def clientFiles(
     pkipath: Path | None = None, directory: Path = PKI_DIRECTORY, home: Path | None = None
 ) -> CertificateFiles:
     """
-    Find a client's files as libvirt's own client does.
+    Find a client's files where libvirt's own client looks for them.
 
     @param pkipath: a folder that has C{cacert.pem}, C{clientcert.pem}, C{clientkey.pem} and
-        C{cacrl.pem}; the middle two may both be missing, the last as well.
-    @param directory: without C{pkipath}, where libvirt's default names are looked for.
-    @param home: the home folder in whose C{.pki/libvirt} files come before those, by default that
-        of the user, except for root.
+        C{cacrl.pem}.  The second and third may be missing together, and the last may be missing.
+    @param directory: without C{pkipath}, the folder that has libvirt's default file names.
+    @param home: the home folder, whose C{.pki/libvirt} takes precedence; by default that of the
+        user, except for root.
     """
     if pkipath is not None:
         ca, certificate, key = (pkipath / f"{name}.pem" for name in ("cacert", *_OWN))

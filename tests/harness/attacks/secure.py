@@ -176,7 +176,7 @@ CHAINS: Mapping[str, Callable[[], _Chain]] = {
     "one slow certificate": _slow(1),
     "20 slow certificates": _slow(20),
     "60 slow certificates": _slow(60),
-    "forged": _forged,
+    "forged certificates": _forged,
     "many names": _names,
     "101 certificates": _many,
 }

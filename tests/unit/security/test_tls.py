@@ -5,6 +5,7 @@ Tests for L{kaproto.security.tls}.
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
@@ -121,6 +122,31 @@ class ServerTests(TLSTestCase):
             context.reload()
         self.patch(SSL.Context, "use_privatekey", unpatched)
         self.assertIsNone(self.problem(self.clientContext(self.client), context))
+
+    def test_noResumption(self) -> None:
+        """
+        A client that wants to resume the session of an earlier connection has to show its
+        certificate again, in both versions of TLS.
+        """
+        for tickets in (True, False):
+            self.patch(tls, "_sendsTickets", lambda _context, tickets=tickets: tickets)
+            server = self.serverContext()
+            client = self.clientContext(self.client)
+            _server, first = self.connect(server, client)
+            session = first.transport.getHandle().get_session()
+            make = client.clientConnectionForTLS
+
+            def resuming(protocol: Any) -> SSL.Connection:
+                connection = make(protocol)  # noqa: B023 - called at once
+                connection.set_session(session)  # noqa: B023
+                return connection
+
+            self.patch(client, "clientConnectionForTLS", resuming)
+            self.authority.write(str(self.directory), crl=self.authority.revoke(self.client))
+            server.reload()
+            end, _client = self.connect(server, client)
+            self.assertEqual(examine(end.transport).problem, "its certificate has been revoked")
+            (self.directory / "CA/cacrl.pem").unlink()
 
     def test_reload(self) -> None:
         """
