@@ -18,6 +18,7 @@ from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.trial.unittest import SynchronousTestCase
 
 from kaproto.backends.host import EmbeddedHost
+from kaproto.client import connect
 from kaproto.interfaces import ADMITTED, Admission, Refused
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.peer import Peer
@@ -25,7 +26,8 @@ from kaproto.policies import Mandatory
 from kaproto.rpc.negotiation import TRANSITIONS
 from kaproto.server import KeepAliveServerFactory
 from tests.interop.programs import Program
-from tests.interop.support import InteropTestCase, reactor, waitUntil
+from tests.interop.servers import LibvirtDaemon
+from tests.interop.support import InteropTestCase, pause, reactor, waitUntil
 
 PROJECT = Path(__file__).resolve().parent.parent
 DOCS = PROJECT / "docs"
@@ -46,12 +48,12 @@ class ReadmeTests(SynchronousTestCase):
         self.assertIn(f"```python\n{(EXAMPLES / 'client.py').read_text()}```", readme)
 
 
-class ScriptTests(InteropTestCase):
+class ScriptTestCase(InteropTestCase):
     """
-    The scripts, each run as a process of its own, over loopback sockets.
+    Runs scripts, each as a process of its own, over loopback sockets.
     """
 
-    tools = ()
+    tools: tuple[str, ...] = ()
 
     def runExample(self, script: str, *arguments: str) -> Program:
         """
@@ -85,6 +87,12 @@ class ScriptTests(InteropTestCase):
         address = port.getHost()
         assert isinstance(address, IPv4Address)
         return factory, f"test+tcp://127.0.0.1:{address.port}/default"
+
+
+class ScriptTests(ScriptTestCase):
+    """
+    The scripts.
+    """
 
     async def test_feed(self) -> None:
         """
@@ -121,6 +129,18 @@ class ScriptTests(InteropTestCase):
         await client.waitOutput("connected to .*\nlost it: .*\nconnected to ")
         await waitUntil(lambda: factory.connections, "the second connection")
 
+    async def test_oneConnection(self) -> None:
+        """
+        To a healthy server the reconnecting client has one connection after five seconds.
+        """
+        factory, uri = await self.serve()
+        client = self.runExample("reconnecting.py", uri)
+        await client.waitOutput("connected to .*\n$")
+        await pause(5)
+        self.assertEqual(len(factory.connections), 1)
+        self.assertEqual(factory.counters.opened, 1)
+        self.assertNotIn("lost it", client.output)
+
     async def test_testing(self) -> None:
         """
         The example of how to test an application passes.
@@ -129,6 +149,43 @@ class ScriptTests(InteropTestCase):
         trial = self.runPython(*command, path=str(EXAMPLES))
         result = await trial.finish(timeout=30)
         self.assertRegex(result.output, r"PASSED \(successes=4\)")
+
+
+class WatchHostsTests(ScriptTestCase):
+    """
+    Watching five hosts, real libvirtds among them.
+    """
+
+    tools = ("libvirtd",)
+
+    async def test_fiveHosts(self) -> None:
+        """
+        It prints who is up, their latency, what happens to domains, and who is down; after a host
+        was down, what may have been missed.
+        """
+        daemons = [await LibvirtDaemon.start(self) for _ in range(2)]
+        served = [await self.serve() for _ in range(3)]
+        uris = [each.unixURI for each in daemons] + [uri for _factory, uri in served]
+        watching = self.runExample("watch_hosts.py", *uris)
+        for uri in uris:
+            await watching.waitOutput(rf"{re.escape(uri)} test is running\n")
+            domain = await (await connect(reactor, uri)).domainByName("test")
+            await domain.suspend()
+            await watching.waitOutput(rf"{re.escape(uri)} test suspended\n")
+            await domain.connection.close()
+        for uri in uris:
+            await watching.waitOutput(rf"{re.escape(uri)} answers in \d+\.\d ms\n")
+        await daemons[0].kill()
+        (factory, uri) = served[0]
+        factory.abort()
+        lost, returned = map(re.escape, (uris[0], uri))
+        await watching.waitOutput(rf"{lost} down: ")
+        await watching.waitOutput(rf"{returned} down: [^$]*{returned} up\n")
+        await watching.waitOutput(rf"{returned} may have missed what happened in \d+\.\d s\n")
+        await watching.waitOutput(rf"{returned} test is paused\n")
+        await watching.waitOutput(rf"{lost} is down\n")
+        await daemons[0].restart()
+        await watching.waitOutput(rf"{lost} is down\n[^$]*{lost} test is running\n")
 
 
 def load(folder: Path, name: str) -> ModuleType:
