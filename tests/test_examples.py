@@ -17,6 +17,7 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.trial.unittest import SynchronousTestCase
 
+from kaproto.backends.domain import DOMAIN
 from kaproto.backends.host import EmbeddedHost
 from kaproto.client import connect
 from kaproto.interfaces import ADMITTED, Admission, Refused
@@ -128,6 +129,24 @@ class ScriptTests(ScriptTestCase):
         factory.abort()
         await client.waitOutput("connected to .*\nlost it: .*\nconnected to ")
         await waitUntil(lambda: factory.connections, "the second connection")
+
+    async def test_people(self) -> None:
+        """
+        The examples that use domains, call more procedures, and run in asyncio and in threads,
+        print what the host says.
+        """
+        hostname = EmbeddedHost().hostname
+        for script, expected in [
+            ("domains.py", f"test {DOMAIN.uuid} RUNNING\ntest SUSPENDED\ntest RESUMED\n"),
+            ("more_calls.py", "secure: False, test starts by itself: False\n"),
+            ("asyncio_client.py", f"{hostname}\nRUNNING\n"),
+            ("threads_client.py", f"{hostname}\nSUSPENDED RESUMED\n"),
+        ]:
+            factory, uri = await self.serve()
+            for each in (uri, uri.replace("127.0.0.1", "localhost")):
+                result = await self.runExample(script, each).finish()
+                self.assertEqual((result.output, result.exitCode), (expected, 0), result)
+            self.assertEqual(factory.counters.opened, 2)
 
     async def test_oneConnection(self) -> None:
         """

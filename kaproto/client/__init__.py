@@ -3,13 +3,14 @@ The client: L{connect} and the L{Connection} it gives, a service that stays conn
 Protocol and a Factory to subclass.
 """
 
-from kaproto.client.calls import Call, DomainCall, Nothing, Version
+from kaproto.client.calls import Call, Nothing, Version, nothingElse
 from kaproto.client.connecting import connect, endpointFor
 from kaproto.client.events import EventStream
 from kaproto.client.libvirt import Connection, Domain, DomainEvent
 from kaproto.client.protocol import KeepAliveClientFactory, KeepAliveClientProtocol
 from kaproto.client.service import KeepAliveClientService, Snapshot
 from kaproto.security.saslclient import Login
+from kaproto.wire.domains import Domain as DomainName
 from kaproto.wire.domains import (
     DomainInfo,
     DomainState,
@@ -22,9 +23,9 @@ __all__ = [
     "Call",
     "Connection",
     "Domain",
-    "DomainCall",
     "DomainEvent",
     "DomainInfo",
+    "DomainName",
     "DomainState",
     "EventStream",
     "KeepAliveClientFactory",
@@ -39,4 +40,5 @@ __all__ = [
     "Version",
     "connect",
     "endpointFor",
+    "nothingElse",
 ]

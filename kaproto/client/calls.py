@@ -22,7 +22,7 @@ from twisted.internet.defer import Deferred
 from kaproto.wire import domains as wire
 from kaproto.wire.structs import UHyper
 
-__all__ = ["Call", "DomainCall", "Nothing", "Version"]
+__all__ = ["Call", "DomainCall", "Nothing", "Version", "nothingElse"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -47,6 +47,13 @@ class Version:
         major, rest = divmod(self.number, 1_000_000)
         minor, release = divmod(rest, 1000)
         return f"{major}.{minor}.{release}"
+
+
+def nothingElse(domain: wire.Domain) -> wire.Domain:
+    """
+    The arguments of a procedure that takes a domain and nothing else.
+    """
+    return domain
 
 
 class _Performs(Protocol):

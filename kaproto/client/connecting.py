@@ -4,6 +4,7 @@ Connecting to a server by URI or endpoint string.
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from socket import (
     AF_INET6,
@@ -84,7 +85,8 @@ def connect(
         URI, or a file that it names, cannot be used, with
         L{AuthenticationFailed<kaproto.errors.AuthenticationFailed>} when one end does not accept
         the other, with L{RemoteError<kaproto.errors.RemoteError>} when the server refuses, with
-        L{DeadlineMissed} after C{timeout} seconds, or as connecting fails.
+        L{DeadlineMissed} after C{timeout} seconds, with L{ReactorNotRunning} in an asyncio program
+        whose event loop the reactor does not use, or as connecting fails.
     """
     return Deferred.fromCoroutine(_connect(reactor, uri, name, readOnly, keepAlive, login, timeout))
 
@@ -98,6 +100,7 @@ async def _connect(
     login: Login | None,
     seconds: float,
 ) -> Connection:
+    _checkEventLoop(reactor)
     endpoint, uriName = endpointFor(reactor, uri, readOnly=readOnly)
     factory = KeepAliveClientFactory(
         uriName if name is None else name,
@@ -121,6 +124,29 @@ async def _connect(
         raise DeadlineMissed(what, seconds) from error
     finally:
         deadline.cancel()
+
+
+def _checkEventLoop(reactor: object) -> None:
+    """
+    In an asyncio program, nothing ever happens in a reactor that does not use the event loop.
+
+    @raise ReactorNotRunning: when this is one.
+    """
+    try:
+        running = asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    if not getattr(reactor, "running", True) and _eventLoopOf(reactor) is not running:
+        raise ReactorNotRunning(
+            "asyncio's event loop is running, and this reactor does not use it: call "
+            "twisted.internet.asyncioreactor.install(asyncio.get_running_loop()) before anything "
+            "imports twisted.internet.reactor"
+        )
+
+
+def _eventLoopOf(reactor: object) -> object:
+    # Twisted has no public name for it.
+    return getattr(reactor, "_asyncioEventloop", None)
 
 
 async def _open(
@@ -196,8 +222,8 @@ class HostEndpoint:
                 if not reactor.getThreadPool().started:
                     raise ReactorNotRunning(
                         f"the reactor has not been started, so the name {self.host} cannot be "
-                        "resolved: call reactor.startRunning() in your event loop, or use the "
-                        "host's address"
+                        "resolved: call reactor.startRunning(installSignalHandlers=False) once in "
+                        "your event loop, or use the host's address"
                     )
             endpoint = HostnameEndpoint(reactor, self.host, self.port)
         return await endpoint.connect(protocolFactory)

@@ -13,7 +13,7 @@ from uuid import UUID
 import attrs
 from twisted.internet.defer import Deferred
 
-from kaproto.client.calls import Call, DomainCall, Nothing, Version
+from kaproto.client.calls import Call, DomainCall, Nothing, Version, nothingElse
 from kaproto.client.connection import ClientConnection
 from kaproto.client.events import EVENTS_MAX, EventStream
 from kaproto.client.protocol import KeepAliveClientProtocol
@@ -35,10 +35,6 @@ _R = TypeVar("_R")
 @attrs.frozen
 class _Name:
     name: str
-
-
-def _domain(domain: wire.Domain) -> wire.Domain:
-    return domain
 
 
 def _number(number: int) -> int:
@@ -81,13 +77,13 @@ class Domain:
         return self.identity.id
 
     state = DomainCall(Procedure.DOMAIN_GET_STATE, wire.DomainAndFlags, StateAndReason)
-    info = DomainCall(Procedure.DOMAIN_GET_INFO, _domain, DomainInfo)
+    info = DomainCall(Procedure.DOMAIN_GET_INFO, nothingElse, DomainInfo)
     xml = DomainCall(Procedure.DOMAIN_GET_XML_DESC, wire.DomainAndFlags, str)
-    suspend = DomainCall(Procedure.DOMAIN_SUSPEND, _domain, NoneType)
-    resume = DomainCall(Procedure.DOMAIN_RESUME, _domain, NoneType)
-    start = DomainCall(Procedure.DOMAIN_CREATE, _domain, NoneType)
-    shutdown = DomainCall(Procedure.DOMAIN_SHUTDOWN, _domain, NoneType)
-    destroy = DomainCall(Procedure.DOMAIN_DESTROY, _domain, NoneType)
+    suspend = DomainCall(Procedure.DOMAIN_SUSPEND, nothingElse, NoneType)
+    resume = DomainCall(Procedure.DOMAIN_RESUME, nothingElse, NoneType)
+    start = DomainCall(Procedure.DOMAIN_CREATE, nothingElse, NoneType)
+    shutdown = DomainCall(Procedure.DOMAIN_SHUTDOWN, nothingElse, NoneType)
+    destroy = DomainCall(Procedure.DOMAIN_DESTROY, nothingElse, NoneType)
 
 
 @attrs.frozen

@@ -4,6 +4,7 @@ Tests for L{kaproto.client.connecting}.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from socket import if_nametoindex
 from typing import cast
@@ -87,6 +88,14 @@ class ThreadedReactor(MemoryReactorClock):
         @return: the pool.
         """
         return self.threadpool
+
+
+class AsyncioReactor(MemoryReactorClock):
+    """
+    A reactor that uses an event loop of asyncio's.
+    """
+
+    _asyncioEventloop: asyncio.AbstractEventLoop
 
 
 class EndpointTests(SynchronousTestCase):
@@ -228,7 +237,7 @@ class HostEndpointTests(SynchronousTestCase):
         reactor.advance(0)
         error = self.failureResultOf(connecting, ReactorNotRunning).value
         self.assertIn("host.test", str(error))
-        self.assertIn("reactor.startRunning()", str(error))
+        self.assertIn("reactor.startRunning(installSignalHandlers=False)", str(error))
         HostEndpoint(reactor, "192.0.2.1", 7).connect(Factory())
         self.assertEqual(reactor.tcpClients.pop()[:2], ("192.0.2.1", 7))
 
@@ -242,6 +251,46 @@ class HostEndpointTests(SynchronousTestCase):
         reactor.threadpool.started = True
         reactor.advance(0)
         self.assertEqual(reactor.tcpClients.pop()[:2], ("192.0.2.1", 7))
+
+
+class EventLoopTests(SynchronousTestCase):
+    """
+    Connecting in an asyncio program.
+    """
+
+    def connecting(self, reactor: MemoryReactorClock) -> Deferred[Connection]:
+        """
+        Begin to connect in asyncio's event loop.
+        """
+
+        async def main() -> Deferred[Connection]:
+            if isinstance(reactor, AsyncioReactor):
+                reactor._asyncioEventloop = asyncio.get_running_loop()
+            return connect(reactor, "test+tcp://127.0.0.1/default")
+
+        return asyncio.run(main())
+
+    def test_another(self) -> None:
+        """
+        A reactor that does not use that loop is an error, which says what to do.
+        """
+        connecting = self.connecting(MemoryReactorClock())
+        error = self.failureResultOf(connecting, ReactorNotRunning).value
+        self.assertIn("asyncioreactor.install(asyncio.get_running_loop())", str(error))
+
+    def test_running(self) -> None:
+        """
+        A reactor that runs is none, be it in another thread.
+        """
+        reactor = MemoryReactorClock()
+        reactor.running = True
+        self.assertNoResult(self.connecting(reactor))
+
+    def test_theOne(self) -> None:
+        """
+        Nor is one that uses the loop.
+        """
+        self.assertNoResult(self.connecting(AsyncioReactor()))
 
 
 class ConnectTests(ClientTestCase):
