@@ -26,7 +26,7 @@ class Load:
     @ivar clients: how many connections.
     @ivar interval: seconds after which the server pings a silent client.
     @ivar count: pings unanswered after which the server gives a client up.
-    @ivar protocol: C{libvirt} or C{websocket}.
+    @ivar protocol: C{libvirt}, C{websocket}, C{lines} or C{tunnel}.
     @ivar rate: connections to begin per second, or 0 for as fast as the server opens them.
     @ivar inflight: connections that may be under way at once.
     @ivar timeout: seconds that one connection may take to open.
@@ -64,8 +64,8 @@ class Load:
     def _options(self) -> list[str]:
         names = ("port", "clients", "interval", "count", "rate", "inflight", "timeout", "deadline")
         options = [f"--{name}={getattr(self, name)}" for name in names]
-        if self.protocol == "websocket":
-            options.append("--websocket")
+        if self.protocol != "libvirt":
+            options.append(f"--{self.protocol}")
         if self.tls:
             options.append("--tls")
         if self.credentials is not None:

@@ -54,9 +54,9 @@ struct samples {
 
 static struct {
     const char *host, *certificate, *key;
-    int port, clients, inflight, count, websocket, tls, spread;
+    int port, clients, inflight, count, websocket, lines, tunnel, tls, spread;
     double rate, interval, timeout, deadline;
-} option = {"127.0.0.1", NULL, NULL, 0, 1, 256, 5, 0, 0, 0, 0, 2, 30, 120};
+} option = {"127.0.0.1", NULL, NULL, 0, 1, 256, 5, 0, 0, 0, 0, 0, 0, 2, 30, 120};
 
 static struct client *clients;
 static struct sockaddr_in server;
@@ -179,6 +179,27 @@ upgrade(struct client *c)
 
     c->state = UPGRADING;
     return transmit(c, request, (size_t)n);
+}
+
+/* The first message of a client of kaproto's tunnel: its shortest interval is 100 ms. */
+static int
+enter(struct client *c)
+{
+    unsigned char message[HEADER_SIZE + 4];
+    unsigned char *end = putHeader(message, 4, TUNNEL_PROGRAM, 1, CALL, 0, OK);
+
+    c->state = OPENING;
+    end = put32(end, 100);
+    return transmit(c, message, (size_t)(end - message));
+}
+
+static int
+ask(struct client *c)
+{
+    static const char line[] = "KEEPALIVE 0.1\r\n";
+
+    c->state = OPENING;
+    return transmit(c, line, sizeof line - 1);
 }
 
 static void
@@ -343,6 +364,33 @@ websocketReceived(struct client *c, unsigned char *at, ssize_t n)
     return 0;
 }
 
+/* Lines no longer than a part: "KEEPALIVE-OK 0.1" once, and then "PING". */
+static int
+linesReceived(struct client *c, unsigned char *at, ssize_t n)
+{
+    for (; n > 0; at++, n--) {
+        if (*at != '\n') {
+            if (c->have == PART) {
+                note("a line is too long");
+                return -1;
+            }
+            c->part[c->have++] = *at;
+            continue;
+        }
+        if (c->have == 5 && !memcmp(c->part, "PING\r", 5)) {
+            if (answer(c, "PONG\r\n", 6) < 0)
+                return -1;
+        } else if (c->state == OPENING && c->have > 9 && !memcmp(c->part, "KEEPALIVE", 9)) {
+            succeed(c);
+        } else {
+            note("a line that is no ping: %.*s", c->have, c->part);
+            return -1;
+        }
+        c->have = 0;
+    }
+    return 0;
+}
+
 static int
 bytesReceived(struct client *c, unsigned char *at, ssize_t n)
 {
@@ -354,9 +402,11 @@ bytesReceived(struct client *c, unsigned char *at, ssize_t n)
         at++;
         n--;
     }
-    if (n == HEADER_SIZE && !c->have && !c->skip && c->state == OPENED && !option.websocket
+    if (n == HEADER_SIZE && !c->have && !c->skip && c->state == OPENED && !option.websocket && !option.lines
         && get32(at + 4) == KEEPALIVE_PROGRAM && get32(at + 12) == PING)
         return answer(c, pong, sizeof pong);
+    if (option.lines)
+        return linesReceived(c, at, n);
     return option.websocket ? websocketReceived(c, at, n) : libvirtReceived(c, at, n);
 }
 
@@ -430,6 +480,10 @@ connected(struct client *c)
         return secure(c);
     }
 #endif
+    if (option.tunnel)
+        return enter(c);
+    if (option.lines)
+        return ask(c);
     return option.websocket ? upgrade(c) : call(c, LISTING);
 }
 
@@ -589,7 +643,8 @@ parse(int argc, char **argv)
         {"host", 1, 0, 'h'},      {"port", 1, 0, 'p'},     {"clients", 1, 0, 'n'},
         {"rate", 1, 0, 'r'},      {"inflight", 1, 0, 'f'}, {"interval", 1, 0, 'i'},
         {"count", 1, 0, 'c'},     {"timeout", 1, 0, 't'},  {"deadline", 1, 0, 'd'},
-        {"websocket", 0, 0, 'w'}, {"tls", 0, 0, 's'},      {"spread", 0, 0, 'v'},
+        {"websocket", 0, 0, 'w'}, {"lines", 0, 0, 'l'},
+        {"tunnel", 0, 0, 'u'},    {"tls", 0, 0, 's'},      {"spread", 0, 0, 'v'},
         {"key", 1, 0, 'k'},       {"certificate", 1, 0, 'e'}, {0, 0, 0, 0},
     };
     int letter;
@@ -606,6 +661,8 @@ parse(int argc, char **argv)
         case 't': option.timeout = atof(optarg); break;
         case 'd': option.deadline = atof(optarg); break;
         case 'w': option.websocket = 1; break;
+        case 'l': option.lines = 1; break;
+        case 'u': option.tunnel = 1; break;
         case 's': option.tls = 1; break;
         case 'v': option.spread = 1; break;
         case 'k': option.key = optarg; break;

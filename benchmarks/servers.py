@@ -103,7 +103,7 @@ class Server:
     @ivar about: the same in a sentence.
     @ivar recipe: makes the command for a setting.
     @ivar missing: tells why it cannot run here, or L{None}.
-    @ivar protocol: what its clients speak, C{libvirt} or C{websocket}.
+    @ivar protocol: what its clients speak, C{libvirt}, C{websocket}, C{lines} or C{tunnel}.
     @ivar tls: whether they speak it over TLS.
     @ivar spread: whether each client has its own interval.
     @ivar pings: whether it pings at all.
@@ -361,6 +361,20 @@ _ALL = [
         _kaserver(reactor="poll"),
         _needsKaserver,
         usual=False,
+    ),
+    Server(
+        "watched-lines",
+        "this project's wrapper round a LineReceiver",
+        _peer("watched", "lines"),
+        _needsKaserver,
+        "lines",
+    ),
+    Server(
+        "tunnel",
+        "this project's tunnel below a Protocol",
+        _peer("watched", "tunnel"),
+        _needsKaserver,
+        "tunnel",
     ),
     Server(
         "wheel",
