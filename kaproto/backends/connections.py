@@ -121,8 +121,8 @@ class UpstreamConnection(ClientConnection):
         """
         The server does not read this connection, but it is alive.
         """
-        if self.session is not None:
-            self.session.upstreamBusy()
+        assert self.session is not None
+        self.session.upstreamBusy()
 
     def hung(self, reason: UpstreamHung) -> None:
         """

@@ -298,22 +298,23 @@ class _GatewaySession:
         """
         Something was relayed to the client.
         """
-        if self._client is not None:
-            self._client.relayedCallAnswered()
+        assert self._client is not None
+        self._client.relayedCallAnswered()
 
     def upstreamBusy(self) -> None:
         """
         libvirtd does not read this connection, but it is alive.
         """
+        assert self._client is not None
+        assert self._relay is not None
         self._busySince = self._gateway.now
-        if self._client is not None and self._relay is not None:
-            self._log.info(
-                "{peer} is busy: libvirtd does not read its connection while it has "
-                "max_client_requests messages of it in hand; {count} calls and streams are under "
-                "way, and the connection stays open, because libvirtd answers on others",
-                peer=self._client.peer,
-                count=self._relay.underWay,
-            )
+        self._log.info(
+            "{peer} is busy: libvirtd does not read its connection while it has "
+            "max_client_requests messages of it in hand; {count} calls and streams are under way, "
+            "and the connection stays open, because libvirtd answers on others",
+            peer=self._client.peer,
+            count=self._relay.underWay,
+        )
 
     def _upstreamClosed(self, reason: Exception) -> None:
         client, relay = self._client, self._relay

@@ -182,8 +182,6 @@ class Upstream:
         if not connection.isUnderWay:
             return False
         self._watch(connection)
-        if connection not in self._silent:
-            return False
         if self._isAlive and connection not in self.busy:
             self.busy.add(connection)
             self.busyTotal += 1

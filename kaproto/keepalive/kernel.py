@@ -19,7 +19,7 @@ import attrs
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.transport import StreamTransport, connectionOf
 
-if sys.platform == "linux":
+if sys.platform == "linux":  # pragma: no branch - tests run on Linux
     from fcntl import ioctl
     from termios import TIOCOUTQ
 

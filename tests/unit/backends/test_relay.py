@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from twisted.logger import LogEvent, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
+from kaproto.backends.connections import UpstreamConnection
 from kaproto.backends.relay import (
     ANSWERS_WAITING_MAX,
     DESCRIPTORS_MAX,
@@ -24,6 +25,7 @@ from kaproto.backends.relay import (
 from kaproto.errors import ConnectionClosed
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.policies import Mandatory
+from kaproto.rpc.protocol import connectionOf
 from kaproto.wire.message import (
     PING,
     PONG,
@@ -947,8 +949,9 @@ class DrainTests(RelayTestCase):
         for number in (STREAMS_MAX, STREAMS_MAX + 1):
             parties, near, far = self.opened()
             near.write(*(stream(serial, payload=b"x") for serial in range(number)))
+            near.write(stream(0, payload=b"y"))
             parties.flush()
-            self.assertEqual(len(far.messages), number)
+            self.assertEqual(len(far.messages), number + 1)
             done = self.drain(parties)
             far.write(*(stream(serial, Status.OK) for serial in range(number)))
             parties.flush()
@@ -1058,6 +1061,20 @@ class PressureTests(RelayTestCase):
             parties.flush()
         parties.advance(10.2)
         self.assertAllGone(parties)
+
+    def test_unasked(self) -> None:
+        """
+        An answer to no call is relayed, and no call counts as answered for it.
+        """
+        parties, near, far = self.opened()
+        answer = reply(call(59))
+        far.write(answer)
+        parties.flush()
+        self.assertEqual(near.messages, [answer])
+        near.write(call(59))
+        parties.flush()
+        connection = connectionOf(parties.toUpstream.client, UpstreamConnection)
+        self.assertTrue(connection.isUnderWay)
 
     def test_unstuck(self) -> None:
         """

@@ -173,6 +173,22 @@ class MonotonicClockTests(SynchronousTestCase):
         self.clock.alarm.ring()
         self.assertEqual((self.made, self.clock.getDelayedCalls()), ([], []))
 
+    def test_moved(self) -> None:
+        """
+        A call can be put off, and back, and made earlier, for which the alarm is set anew.
+        """
+        call = self.clock.callLater(5, self.made.append, 1)
+        call.delay(10)
+        self.clock.advance(6)
+        self.assertEqual((self.made, self.clock.alarm.due), ([], 9))
+        call.reset(20)
+        call.reset(2)
+        self.assertEqual(self.clock.alarm.due, 2)
+        call.delay(-1)
+        self.assertEqual(self.clock.alarm.due, 1)
+        self.clock.advance(1)
+        self.assertEqual(self.made, [1])
+
     def test_failure(self) -> None:
         """
         A call that fails is logged, and the others are made.
