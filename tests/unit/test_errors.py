@@ -22,7 +22,7 @@ from kaproto.errors import (
 
 class ErrorsTests(SynchronousTestCase):
     """
-    The errors, whose fault they are, and what they say.
+    The classes of errors and their messages.
     """
 
     def test_oneRoot(self) -> None:
@@ -40,8 +40,8 @@ class ErrorsTests(SynchronousTestCase):
 
     def test_faults(self) -> None:
         """
-        An error in the protocol is ours or the peer's and never both; floods and missed deadlines
-        are the peer's.
+        A protocol error is this side's or the peer's, never both; floods and missed deadlines are
+        the peer's.
         """
         self.assertFalse(issubclass(LocalProtocolError, RemoteProtocolError))
         self.assertFalse(issubclass(RemoteProtocolError, LocalProtocolError))
@@ -52,8 +52,7 @@ class ErrorsTests(SynchronousTestCase):
 
     def test_printable(self) -> None:
         """
-        What an error says can be written to any log and shown on any terminal, even where it
-        quotes bytes from the peer that are neither text nor harmless.
+        An error's text is safe for logs and terminals, even where it quotes bytes from the peer.
         """
         quoted = "k\u00f6nnte\nno\udcff\x1b[31m\x00"
         for error in (
@@ -66,15 +65,14 @@ class ErrorsTests(SynchronousTestCase):
 
     def test_answersAreNoFaults(self) -> None:
         """
-        Neither a call that the far end refused, nor a dead peer, nor the end of a connection is a
-        breach of the protocol.
+        A failed call, a dead peer and a closed connection are not protocol errors.
         """
         for each in (RemoteError, KeepAliveTimeout, ConnectionClosed):
             self.assertFalse(issubclass(each, ProtocolError), each)
 
     def test_somebodyIsAtFault(self) -> None:
         """
-        An error in the protocol cannot be raised without saying whose it is.
+        A protocol error cannot be raised without saying whose fault it is.
         """
         error = self.assertRaises(TypeError, ProtocolError, "something")
         self.assertIn("LocalProtocolError or RemoteProtocolError", str(error))
@@ -83,8 +81,7 @@ class ErrorsTests(SynchronousTestCase):
 
     def test_keepAliveTimeout(self) -> None:
         """
-        The error about a dead peer says what happened in the words that libvirt's users look for,
-        and with which figures.
+        The error about a dead peer has libvirt's words for it, and the figures.
         """
         error = KeepAliveTimeout(1.5, 2, 4.516)
         self.assertEqual(
@@ -104,7 +101,7 @@ class ErrorsTests(SynchronousTestCase):
 
     def test_connectionClosed(self) -> None:
         """
-        The end of a connection has libvirt's number for its reason where there is one.
+        The end of a connection has libvirt's number for the reason, if there is one.
         """
         self.assertIsNone(ConnectionClosed("over").reason)
         error = ConnectionClosed("over", 2)
@@ -112,8 +109,8 @@ class ErrorsTests(SynchronousTestCase):
 
     def test_remoteError(self) -> None:
         """
-        An error from the far end has all four of libvirt's fields and shows them; unless said
-        otherwise it is a real error and no warning.
+        An error of a call has all four of libvirt's fields and shows them; by default it is an
+        error, not a warning.
         """
         error = RemoteError(9, 7, "operation failed: no", 1)
         self.assertEqual(

@@ -1,5 +1,5 @@
 """
-Tests for L{kaproto.interfaces}, and that all who say they provide them do.
+Tests for L{kaproto.interfaces}, and for the classes that implement interfaces.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ The classes whose instances are verified below.
 @implementer(IStreamClientEndpoint)
 class ServerInMemory:
     """
-    An endpoint at which a server listens that opens anything.
+    An endpoint that connects to a server in memory.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -151,12 +151,12 @@ class ServerInMemory:
 
 class ProvidersTests(SynchronousTestCase):
     """
-    Those who say that they provide an interface.
+    The classes that implement an interface.
     """
 
     def test_nobodyIsLeftOut(self) -> None:
         """
-        Every class of kaproto's that says so is verified here.
+        Every class in kaproto that implements an interface is verified here.
         """
         implementers = set()
         for path in Path(kaproto.__file__).parent.rglob("*.py"):
@@ -309,15 +309,14 @@ class ProvidersTests(SynchronousTestCase):
 
     def test_notEverythingPasses(self) -> None:
         """
-        Something that only says that it is a policy, a backend, a session or a program is found
-        out.
+        An object that only claims to provide an interface fails verification.
         """
         for interface in (IKeepAlivePolicy, IBackend, ISession, IProgram):
             self.assertRaises(Invalid, verifyObject, interface, self.pretender(interface))
 
     def pretender(self, interface: type[Interface]) -> object:
         """
-        Make something that only says that it provides the interface.
+        @return: an object that only claims to provide the interface.
         """
 
         @implementer(interface)
@@ -356,7 +355,7 @@ class AnswersTests(SynchronousTestCase):
 
     def test_refusal(self) -> None:
         """
-        A refusal has to say why.
+        A refusal needs a message.
         """
         self.assertEqual(Refused("why").message, "why")
         self.assertRaises(TypeError, Refused)

@@ -16,12 +16,12 @@ SOCKET = UNIXAddress("")
 
 class PeerTests(SynchronousTestCase):
     """
-    What is known of the other end.
+    What is known of a peer.
     """
 
     def test_nothingKnown(self) -> None:
         """
-        A peer of whom nothing is known has not asked for keepalive and is nobody.
+        By default nothing is known of a peer, and it has not asked for keepalive.
         """
         peer = Peer()
         self.assertFalse(peer.asked)
@@ -74,8 +74,8 @@ class PeerTests(SynchronousTestCase):
 
     def test_identities(self) -> None:
         """
-        Whatever identities it has follow, quoted, so that what a peer calls itself cannot pass
-        for something else in the log.
+        Its identities follow, quoted, so that a name that a peer chose cannot pass for something
+        else in the log.
         """
         peer = Peer(FOUR, "tls", tlsDN="C=GB,CN=a\nb", user="alice user='bob'")
         self.assertEqual(
@@ -123,7 +123,7 @@ class AddressTests(SynchronousTestCase):
 
     def test_noNetworks(self) -> None:
         """
-        What is no network is named, with what was probably meant.
+        The error for a malformed network names it, and what was probably meant.
         """
         for text, message in (
             ("10.0.0.1/8", "an address in a network; the network is 10.0.0.0/8"),

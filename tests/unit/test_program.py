@@ -48,7 +48,7 @@ class Sums(Program):
 
     def other(self, connection: object, payload: bytes) -> bytes:
         """
-        Be nobody's business.
+        Be no procedure.
         """
         raise NotImplementedError
 
@@ -136,7 +136,7 @@ class ProgramTests(ProgramTestCase):
 
     def test_procedures(self) -> None:
         """
-        The decorated methods answer their numbers, and nothing else is answered.
+        Decorated methods answer their numbers, and no other numbers are answered.
         """
         program = Sums()
         known = [number for number in range(-1, 10) if program.knows(number)]
@@ -145,8 +145,8 @@ class ProgramTests(ProgramTestCase):
 
     def test_calls(self) -> None:
         """
-        A method is given the connection and the payload, and what it returns is the answer, be it
-        there already or not.
+        A method is called with the connection and the payload, and returns the answer, now or
+        later.
         """
         self.assertEqual(self.call(Sums(), 1, b"four"), b"4")
         for number in (2, 3):
@@ -166,8 +166,8 @@ class ProgramTests(ProgramTestCase):
 
     def test_subclass(self) -> None:
         """
-        A program that is made from another has its procedures and those of its own; a method that
-        it overrides, or a number that it claims anew, is its own; the other is as it was.
+        A subclass has the procedures of its base. It can override a method or a number, and the
+        base stays as it was.
         """
 
         class More(Sums):
@@ -207,7 +207,7 @@ class ProgramTests(ProgramTestCase):
 
     def test_renumbered(self) -> None:
         """
-        A method that a subclass gives another number has lost its old one.
+        A method to which a subclass gives another number loses the old one.
         """
 
         class Renumbered(Sums):
@@ -248,7 +248,7 @@ class TypedTests(ProgramTestCase):
 
     def test_ownErrors(self) -> None:
         """
-        What a method raises goes through as it is.
+        Exceptions of a method are passed on unchanged.
         """
         self.assertRaises(KeyError, self.call, Sensors(), 1, pack("window"))
 
@@ -265,7 +265,8 @@ def _define(method: Callable[..., Any], decorator: Callable[[Any], Any], name: s
 
 class EarlyErrorTests(ProgramTestCase):
     """
-    What is wrong with a program is said when its class is made, and names class and procedure.
+    A program that cannot work is an error when its class is made, which names the class and the
+    procedure.
     """
 
     def test_declarations(self) -> None:
@@ -309,7 +310,7 @@ class EarlyErrorTests(ProgramTestCase):
 
     def test_postponedAnnotations(self) -> None:
         """
-        A return annotation counts whether or not it is a string.
+        A return annotation may be a string.
         """
         for annotation in (None, "None", str, "str"):
 
@@ -370,7 +371,7 @@ class EarlyErrorTests(ProgramTestCase):
 
 class ResultTests(ProgramTestCase):
     """
-    A method that returns what it should not, now or later, is an error that names it.
+    A method that returns something else than it should, now or later, is an error that names it.
     """
 
     def returning(self, value: object, *, later: bool, **types: Any) -> Program:
@@ -386,7 +387,7 @@ class ResultTests(ProgramTestCase):
 
     def test_results(self) -> None:
         """
-        Raw results are bytes, others of the class that was declared, and fit.
+        Raw results must be bytes; others must be of the declared class, and fit.
         """
         for value, types, message in (
             (None, {}, "returned None: it should return bytes, the result in XDR"),
@@ -424,7 +425,7 @@ class ApplicationBackendTests(SynchronousTestCase):
 
     def test_opensAnything(self) -> None:
         """
-        Whatever name a client opens, there is a session, which is always idle and knows nothing.
+        Any name opens a session, which is always idle and answers nothing.
         """
         backend = ApplicationBackend()
         for name in ("", "test:///default", "anything"):

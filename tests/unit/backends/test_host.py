@@ -125,7 +125,7 @@ class OpenTests(HostTestCase):
 
     def test_knows(self) -> None:
         """
-        It knows what it can answer and nothing else.
+        It knows the procedures that it answers, and no others.
         """
         for procedure in (1, 2, 5, 60, 66, 318, 360, 362, 0, -1, 9999):
             self.assertFalse(self.host.knows(procedure), procedure)
@@ -138,7 +138,7 @@ class MachineTests(HostTestCase):
 
     def test_strings(self) -> None:
         """
-        The type is none of libvirt's, and the name the machine's.
+        The type is kaproto's own, and the name the machine's.
         """
         self.assertEqual(self.ask(Procedure.CONNECT_GET_TYPE).string(), "kaproto")
         self.assertEqual(self.ask(Procedure.CONNECT_GET_HOSTNAME).string(), socket.gethostname())
@@ -294,7 +294,7 @@ class DomainTests(HostTestCase):
 
     def test_readOnly(self) -> None:
         """
-        A read-only connection changes nothing, and reads all it likes.
+        A read-only connection can read, and change nothing.
         """
         session = self.open(flags=1)
         for procedure, function in (

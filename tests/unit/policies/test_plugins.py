@@ -75,7 +75,7 @@ class InstalledTests(PoliciesTestCase):
 
     def test_installed(self) -> None:
         """
-        There are the three modes and the rules first, and whatever is installed.
+        The three modes and the rules come first, then installed plugins.
         """
         installed = installedPolicies()
         self.assertEqual(list(installed), ["disable", "optional", "mandatory", "rules", "moody"])
@@ -84,13 +84,13 @@ class InstalledTests(PoliciesTestCase):
 
     def test_ownCannotBeReplaced(self) -> None:
         """
-        A plugin with the name of a mode does not take its place: mode 2 stays mandatory.
+        A plugin with the name of a mode does not replace it: mode 2 stays mandatory.
         """
         self.assertIsInstance(installedPolicies()["mandatory"], Mandatory)
 
     def test_described(self) -> None:
         """
-        The help has a line for each, with what may follow its name.
+        The help has a line for each policy, with its argument.
         """
         lines = describePolicies().splitlines()
         self.assertEqual(lines[0], "Policies for --mode:")
@@ -119,7 +119,7 @@ class FindTests(PoliciesTestCase):
 
     def test_argument(self) -> None:
         """
-        What follows the first colon is the policy's argument; there may be nothing.
+        The text after the first colon is the policy's argument; it may be empty.
         """
         self.assertEqual(findPolicy("moody", TERMS), Moody(TERMS))
         self.assertEqual(findPolicy("moody:", TERMS), Moody(TERMS, ""))
@@ -127,7 +127,7 @@ class FindTests(PoliciesTestCase):
 
     def test_badArgument(self) -> None:
         """
-        An argument that the policy does not take is refused in its own words.
+        The error for an argument that the policy does not take is the policy's own.
         """
         error = self.assertRaises(ValueError, findPolicy, "moody:someday", TERMS)
         self.assertEqual(str(error), "policy moody: 'someday' is no day of the week")
@@ -137,7 +137,7 @@ class FindTests(PoliciesTestCase):
 
     def test_unknown(self) -> None:
         """
-        A policy that does not exist is named, and so is what there is instead.
+        The error for an unknown policy names it and lists the others.
         """
         for selector in ("3", "-1", "2.0", "", ":x", "Mandatory", "99999999999999999999"):
             error = self.assertRaises(ValueError, findPolicy, selector, TERMS)

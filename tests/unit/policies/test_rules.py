@@ -56,7 +56,7 @@ def peer(
     program: str | None = None,
 ) -> Peer:
     """
-    Somebody.
+    @return: a peer.
     """
     address: IAddress = UNIXAddress("")
     if transport != "unix":
@@ -67,31 +67,31 @@ def peer(
 
 class ExampleTests(SynchronousTestCase):
     """
-    What rules do.
+    Which mode a peer gets.
     """
 
     def setUp(self) -> None:
         """
-        Have some.
+        Parse the example.
         """
         self.rules = parseRules(EXAMPLE, "rules.toml", TERMS)
 
     def mode(self, somebody: Peer) -> tuple[str, KeepAlive]:
         """
-        What somebody gets.
+        @return: the mode of a peer, with its interval and count.
         """
         policy = self.rules.ruleFor(somebody).policy
         return policy.name, policy.terms
 
     def test_transport(self) -> None:
         """
-        A rule may be for a transport.
+        A rule can be for a transport.
         """
         self.assertEqual(self.mode(peer(transport="unix")), ("disable", TERMS))
 
     def test_all(self) -> None:
         """
-        All the conditions of a rule have to fit.
+        A rule fits only if all its conditions do.
         """
         dn = "C=GB,O=Example,CN=backup-1"
         self.assertEqual(self.mode(peer("10.1.2.3", "tls", dn)), ("optional", TERMS))
@@ -106,33 +106,33 @@ class ExampleTests(SynchronousTestCase):
 
     def test_terms(self) -> None:
         """
-        A rule may have its own interval and count.
+        A rule can have its own interval and count.
         """
         for user in ("monitoring", "root"):
             self.assertEqual(self.mode(peer(user=user)), ("mandatory", KeepAlive(0.5, 2)))
 
     def test_first(self) -> None:
         """
-        The first that fits counts.
+        The first rule that fits decides.
         """
         self.assertEqual(self.mode(peer(transport="unix", user="root"))[0], "disable")
 
     def test_default(self) -> None:
         """
-        Everybody else gets the default.
+        A peer that no rule fits gets the default.
         """
         self.assertEqual(self.mode(peer(user="alice")), ("mandatory", KeepAlive(7, 9)))
 
     def test_noDefault(self) -> None:
         """
-        That is mode 0 unless it is given.
+        Without a default that is mode 0.
         """
         self.rules = parseRules("", "empty", TERMS)
         self.assertEqual(self.mode(peer()), ("disable", TERMS))
 
     def test_modes(self) -> None:
         """
-        A mode is a number, or that as a text, or a name.
+        A mode is a number, the same as a string, or a name.
         """
         for number, name in enumerate(("disable", "optional", "mandatory")):
             for value in (str(number), f'"{number}"', f'"{name}"'):
@@ -147,7 +147,7 @@ class ReadOnlyTests(SynchronousTestCase):
 
     def test_readOnly(self) -> None:
         """
-        The first rule that fits decides, by true or false, or yes or no as a listener has it.
+        The first rule that fits decides, with true or false, or yes or no as for listeners.
         """
         for value, readOnly in (("true", True), ("false", False), ('"yes"', True), ('"no"', False)):
             text = f'[[rule]]\nuser = "a"\nmode = 1\nreadonly = {value}\n[default]\nmode = 0'
@@ -160,7 +160,7 @@ class ReadOnlyTests(SynchronousTestCase):
 
     def test_program(self) -> None:
         """
-        A rule for a program, which can give itself any name, decides about keepalive only.
+        A rule for a program decides about keepalive only, since a program can have any name.
         """
         text = """
 [[rule]]
@@ -189,12 +189,12 @@ readonly = true
 
 class MistakesTests(SynchronousTestCase):
     """
-    What is wrong with a file is said with the file, the rule and the key.
+    Errors name the file, the rule and the key.
     """
 
     def test_mistakes(self) -> None:
         """
-        Each mistake, and how the message begins after the name of the file.
+        For each mistake, how the message begins after the name of the file.
         """
         one = "[[rule]]\nmode = 1\n"
         for text, message in (
@@ -251,8 +251,7 @@ class MistakesTests(SynchronousTestCase):
 
     def test_syntax(self) -> None:
         """
-        Of a file that is not TOML the line is named, and one that is nested without end is
-        refused as well.
+        For a file that is not TOML the error names the line; deep nesting is an error, too.
         """
         error = self.assertRaises(RulesError, parseRules, "a = 1\nb\n", "f.toml", TERMS)
         self.assertIn("f.toml: ", str(error))
@@ -272,7 +271,7 @@ PEERS = st.builds(
 
 def some(*values: str) -> st.SearchStrategy[list[str] | None]:
     """
-    Some of these, or no condition at all.
+    @return: conditions with some of these values, or none.
     """
     return st.none() | st.lists(st.sampled_from(values), min_size=1, unique=True)
 
@@ -292,7 +291,7 @@ RULES = st.fixed_dictionaries(
 
 def glob(pattern: str, text: str | None) -> bool:
     """
-    A simple way to compare a text to a pattern.
+    Match a pattern in another way.
     """
     expression = re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
     return text is not None and re.fullmatch(expression, text) is not None
@@ -300,7 +299,7 @@ def glob(pattern: str, text: str | None) -> bool:
 
 def expected(rules: list[dict[str, Any]], default: int, somebody: Peer) -> tuple[int, float]:
     """
-    A simple way to find the mode and the interval.
+    Find the mode and the interval in another way.
     """
     for rule in rules:
         if rule["transport"] is not None and somebody.transport not in rule["transport"]:
@@ -328,7 +327,7 @@ def expected(rules: list[dict[str, Any]], default: int, somebody: Peer) -> tuple
 
 def written(rules: list[dict[str, Any]], default: int) -> str:
     """
-    The rules as a file has them.
+    @return: the rules as a file.
     """
     lines = []
     for rule in rules:
@@ -339,13 +338,13 @@ def written(rules: list[dict[str, Any]], default: int) -> str:
 
 class ModelTests(SynchronousTestCase):
     """
-    The first rule that fits counts.
+    The first rule that fits decides.
     """
 
     @given(st.lists(RULES, max_size=5), st.integers(0, 2), PEERS)
     def test_first(self, rules: list[dict[str, Any]], default: int, somebody: Peer) -> None:
         """
-        Whatever the rules and whoever the peer, it gets what it would by hand.
+        For any rules and any peer, both ways agree.
         """
         policy = parseRules(written(rules, default), "f", TERMS).ruleFor(somebody).policy
         names = ("disable", "optional", "mandatory")
@@ -360,7 +359,7 @@ class PolicyTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """
-        Write a file.
+        Write the example to a file.
         """
         self.path = Path(self.mktemp())
         self.path.write_text(EXAMPLE)
@@ -368,13 +367,13 @@ class PolicyTests(SynchronousTestCase):
 
     def test_interface(self) -> None:
         """
-        It is a policy like any other.
+        It provides IKeepAlivePolicy.
         """
         verifyObject(IKeepAlivePolicy, self.policy)
 
     def test_asks(self) -> None:
         """
-        It does with each peer what the rules say.
+        It treats each peer as the rules say.
         """
         unix, monitor, anybody = peer(transport="unix"), peer(user="monitor"), peer()
         self.assertIsNone(self.policy.keepAlive(unix))
@@ -390,7 +389,7 @@ class PolicyTests(SynchronousTestCase):
 
     def test_noArgument(self) -> None:
         """
-        It needs a file.
+        Without a file name it cannot be configured.
         """
         for argument in (None, ""):
             with self.assertRaisesRegex(ValueError, "needs the name of a file"):
@@ -398,7 +397,7 @@ class PolicyTests(SynchronousTestCase):
 
     def test_unconfigured(self) -> None:
         """
-        Without one it does nothing.
+        Without a file it is mode 0.
         """
         policy = RulesPolicy()
         policy.reload()
@@ -406,7 +405,7 @@ class PolicyTests(SynchronousTestCase):
 
     def test_unreadable(self) -> None:
         """
-        A file that cannot be read is named.
+        The error for a file that cannot be read names it.
         """
         with self.assertRaisesRegex(RulesError, "nothere: cannot be read"):
             RulesPolicy().configured("nothere", TERMS)
@@ -416,7 +415,7 @@ class PolicyTests(SynchronousTestCase):
 
     def test_reload(self) -> None:
         """
-        Other rules count from when they are read on.
+        New rules apply once they have been read.
         """
         self.path.write_text("[default]\nmode = 1")
         self.assertIsInstance(self.policy.admit(peer()), Refused)
@@ -425,7 +424,7 @@ class PolicyTests(SynchronousTestCase):
 
     def test_reloadFails(self) -> None:
         """
-        A bad file changes nothing.
+        After a file that cannot be used, the old rules stay in force.
         """
         self.path.write_text("[default]\nmode = 9")
         self.assertRaises(RulesError, self.policy.reload)
@@ -434,12 +433,12 @@ class PolicyTests(SynchronousTestCase):
 
 class KindsTests(SynchronousTestCase):
     """
-    The modes that rules lead to.
+    The policies of rules.
     """
 
     def test_modes(self) -> None:
         """
-        They are the three that there are.
+        They are the three modes.
         """
         rules = parseRules(EXAMPLE, "f", TERMS)
         self.assertIsInstance(rules, Rules)

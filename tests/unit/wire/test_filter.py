@@ -62,13 +62,7 @@ def parsed(data: bytes) -> list[Message]:
 
 class Sieve:
     """
-    A filter, and what comes out of it.
-
-    @ivar forwarded: what was forwarded, byte for byte.
-    @ivar forwards: the same in pieces.
-    @ivar taken: what was intercepted.
-    @ivar raw: the same as it came.
-    @ivar headers: the headers that were shown.
+    A filter and its output.
     """
 
     def __init__(self, whole: int = 0) -> None:
@@ -145,10 +139,10 @@ class MessagesTests(SynchronousTestCase):
     @given(streams(), st.data())
     def test_anything(self, drawn: Stream, data: st.DataObject) -> None:
         """
-        However the stream is cut and whenever something is put in between, every message that
-        is not intercepted is forwarded byte for byte and in order, every other one is handed over
-        whole and in order, and what is injected comes between two messages, at once if it can.
-        Each header is shown once, and messages up to a size are forwarded in one piece.
+        However the stream is cut and whenever messages are injected: each message is either
+        forwarded unchanged or intercepted whole, in order; injected messages are sent between two
+        others, at once if possible; each header is shown once; and messages up to a size are
+        forwarded in one piece.
         """
         stream, cut = drawn
         whole = data.draw(st.sampled_from([0, 28, 60, 100, INTERCEPTED_MAX]))
@@ -188,8 +182,8 @@ class MessagesTests(SynchronousTestCase):
 
     def test_turns(self) -> None:
         """
-        Of many messages only some are looked at, and the next ones when it is the stream's turn
-        again, after which what came meanwhile has its own; all of it comes through in order.
+        Only some of many messages are handled in a turn, the next ones in the next turn, and all of
+        them in order.
         """
         out = Sieve()
         one, other = packMessage(KEEPING), packMessage(PASSING)
@@ -206,7 +200,7 @@ class MessagesTests(SynchronousTestCase):
 
     def test_oneTurn(self) -> None:
         """
-        As many messages as may be looked at in a turn need no other one.
+        As many messages as one turn allows need no second turn.
         """
         out = Sieve()
         out.feed(packMessage(PASSING) * TURN_MAX)
@@ -215,7 +209,7 @@ class MessagesTests(SynchronousTestCase):
     @given(streams())
     def test_nothingHeldBack(self, drawn: Stream) -> None:
         """
-        Of a message that is not intercepted no more is held than the beginning of its header.
+        No more than the beginning of a header is held of a message that is forwarded.
         """
         _messages, cut = drawn
         out = Sieve()
@@ -237,8 +231,8 @@ class MessagesTests(SynchronousTestCase):
     @given(st.lists(garbage(), max_size=4))
     def test_garbage(self, data: list[bytes]) -> None:
         """
-        Whatever the bytes are, the worst that happens is L{RemoteProtocolError}, and what was let
-        through until then is what came.
+        For any bytes the only error is L{RemoteProtocolError}, and what was forwarded before it is
+        what was fed.
         """
         out = Sieve()
         try:
@@ -250,8 +244,8 @@ class MessagesTests(SynchronousTestCase):
 
     def test_order(self) -> None:
         """
-        What came before a message that is kept back has been let through when that is taken, and
-        what came after it has not.
+        When a message is handed over, everything before it has been forwarded, and nothing after
+        it.
         """
         seen: list[object] = []
         sieve = MessageFilter(
@@ -271,7 +265,7 @@ class LengthTests(SynchronousTestCase):
 
     def refused(self, length: int, program: int, cut: int) -> str:
         """
-        @return: why a message of that length is refused, its header in two pieces.
+        @return: the error for a message of that length, whose header arrives in two pieces.
         """
         header = HEADER.pack(length, program, 1, 5, 0, 0, 0)
         out = Sieve()
@@ -296,8 +290,8 @@ class LengthTests(SynchronousTestCase):
 
     def test_keptOutOfBounds(self) -> None:
         """
-        A message that would have to be kept back and is too long for that is an error as soon as
-        its header is there, also when that comes in pieces: nothing of it is collected.
+        A message that is to be intercepted and too long for it is an error as soon as its header
+        has arrived: nothing of it is collected.
         """
         for cut in (0, 1, 27):
             for length in (INTERCEPTED_MAX + 1, MESSAGE_MAX):
@@ -307,7 +301,7 @@ class LengthTests(SynchronousTestCase):
 
     def test_longest(self) -> None:
         """
-        The longest message of each kind comes through.
+        The longest message of each kind is accepted.
         """
         out = Sieve()
         kept = KEEPING._replace(payload=bytes(INTERCEPTED_MAX - HEADER_SIZE))
@@ -322,7 +316,7 @@ class LengthTests(SynchronousTestCase):
 
     def test_between(self) -> None:
         """
-        It can be told whether a message is under way, let through or not.
+        Whether a message is under way can be told.
         """
         for message in (PASSING, KEEPING):
             out = Sieve()
@@ -340,7 +334,7 @@ class LengthTests(SynchronousTestCase):
 
     def test_errorAfterGood(self) -> None:
         """
-        What came before the error has been let through.
+        What came before the error has been forwarded.
         """
         out = Sieve()
         passing = packMessage(PASSING)
@@ -349,8 +343,8 @@ class LengthTests(SynchronousTestCase):
 
     def test_memory(self) -> None:
         """
-        A message of 32 MiB that comes in pieces of 4 KiB goes out in the same pieces: no more
-        than one is held at a time.
+        A message of 32 MiB that arrives in pieces of 4 KiB is forwarded in the same pieces, of
+        which one is held at a time.
         """
         total = 0
 
@@ -408,13 +402,13 @@ class WholeTests(SynchronousTestCase):
 
 class InjectTests(SynchronousTestCase):
     """
-    Messages of one's own.
+    Injected messages.
     """
 
     def test_atOnce(self) -> None:
         """
-        Between two messages one's own goes out at once, every time, even while one that is kept
-        back is under way.
+        Between two messages an injected one is sent at once, also while one that is intercepted is
+        arriving.
         """
         out = Sieve()
         out.feed(packMessage(KEEPING)[:-1])
@@ -424,7 +418,7 @@ class InjectTests(SynchronousTestCase):
 
     def test_waits(self) -> None:
         """
-        Within a message one's own waits for its end, in order, and once is enough.
+        Within a message injected ones wait for its end, in order, and the same one waits only once.
         """
         out = Sieve()
         packed = packMessage(PASSING)

@@ -43,14 +43,14 @@ What libvirtd 9.0.0 answered to a call of procedure 9999.
 
 def lengthWord(length: int) -> bytes:
     """
-    The first four bytes of a message of that length.
+    @return: the first four bytes of a message of that length.
     """
     return length.to_bytes(4, "big")
 
 
 def readAll(reader: MessageReader, data: Iterable[bytes]) -> tuple[list[Message], str | None]:
     """
-    Feed bytes and take the messages as they are complete, up to an error, if there is one.
+    @return: the messages in the data, up to an error, and the error's text.
     """
     taken: list[Message] = []
     try:
@@ -65,7 +65,7 @@ def readAll(reader: MessageReader, data: Iterable[bytes]) -> tuple[list[Message]
 
 def peakMemory(action: Callable[[], object]) -> int:
     """
-    The most bytes that Python had allocated at any one time, counted from when the action began.
+    @return: the most bytes that Python had allocated at once during the action.
     """
     tracemalloc.start()
     try:
@@ -77,7 +77,7 @@ def peakMemory(action: Callable[[], object]) -> int:
 
 class PackTests(SynchronousTestCase):
     """
-    Messages that go out.
+    Messages as bytes.
     """
 
     def test_keepAliveMessages(self) -> None:
@@ -106,7 +106,7 @@ class PackTests(SynchronousTestCase):
 
     def test_largestMessage(self) -> None:
         """
-        A message may have 32 MiB and 4 bytes and not one more, or libvirtd would hang up on us.
+        A message has 32 MiB and 4 bytes at most; libvirtd would close the connection over more.
         """
         header = Message(0x20008086, 1, 1, MessageType.CALL, 0, Status.OK)
         largest = header._replace(payload=bytes(MESSAGE_MAX - HEADER_SIZE))
@@ -118,7 +118,7 @@ class PackTests(SynchronousTestCase):
 
     def test_numbersThatDoNotFit(self) -> None:
         """
-        A number that has no room in its word of the header is refused, and named.
+        A number that does not fit into its word of the header is an error that names it.
         """
         good = Message(0x20008086, 1, 1, MessageType.CALL, 0, Status.OK)
         for bad, number in [
@@ -133,7 +133,7 @@ class PackTests(SynchronousTestCase):
     @given(messages())
     def test_replies(self, call: Message) -> None:
         """
-        A reply repeats its call's program, version, procedure and serial, and nothing else of it.
+        A reply repeats its call's program, version, procedure and serial, and nothing else.
         """
         expected = call._replace(type=MessageType.REPLY, status=Status.OK, payload=b"done")
         self.assertEqual(readAll(MessageReader(), [call.reply(b"done")]), ([expected], None))
@@ -145,14 +145,13 @@ class PackTests(SynchronousTestCase):
 
 class MessageReaderTests(SynchronousTestCase):
     """
-    Bytes that come in.
+    Messages from bytes.
     """
 
     @given(st.lists(messages(), max_size=5), st.data())
     def test_roundTrip(self, sent: list[Message], data: st.DataObject) -> None:
         """
-        However the bytes of some messages are cut up on the way, the same messages come out, and
-        nothing is left.
+        The same messages are read however their bytes are cut, and nothing is left.
         """
         stream = b"".join(map(packMessage, sent))
         reader = MessageReader()
@@ -163,8 +162,8 @@ class MessageReaderTests(SynchronousTestCase):
     @given(garbage(), st.data())
     def test_anyBytes(self, stream: bytes, data: st.DataObject) -> None:
         """
-        Any bytes at all make messages or a L{RemoteProtocolError}, never another error, and the
-        same ones whether they come at once, in pieces, or one at a time.
+        Any bytes make messages or a L{RemoteProtocolError}, the same ones whether they arrive at
+        once, in pieces, or one at a time.
         """
         limit = data.draw(st.sampled_from([HEADER_SIZE, 40, MESSAGE_MAX]))
         whole = readAll(MessageReader(limit), [stream])
@@ -174,7 +173,7 @@ class MessageReaderTests(SynchronousTestCase):
 
     def test_messageIsCompleteWithItsLastByte(self) -> None:
         """
-        A message comes out as soon as its last byte is there, and not before.
+        A message is returned as soon as its last byte has arrived, and not before.
         """
         reader = MessageReader()
         for index in range(HEADER_SIZE):
@@ -208,8 +207,8 @@ class MessageReaderTests(SynchronousTestCase):
 
     def test_lengthBounds(self) -> None:
         """
-        A length word is refused below 28 and above the limit, which may be met exactly, as soon
-        as its own four bytes have come; the error gives all three numbers.
+        A length word below 28 or above the limit is an error as soon as its four bytes have
+        arrived. The error gives all three numbers.
         """
         limit = 100
         for length, good in [
@@ -237,7 +236,7 @@ class MessageReaderTests(SynchronousTestCase):
 
     def test_lengthBoundsOfTheProtocol(self) -> None:
         """
-        Without another limit, what libvirtd takes is taken, 33554436 bytes, and 33554437 are not.
+        By default the limit is libvirtd's: 33554436 bytes are accepted, 33554437 are not.
         """
         for length in (28, 33554436):
             reader = MessageReader()
@@ -250,7 +249,7 @@ class MessageReaderTests(SynchronousTestCase):
 
     def test_limitChangesBetweenMessages(self) -> None:
         """
-        A new limit holds from the next message on, though its bytes may have come already.
+        A new limit applies to the next message, even if its bytes have arrived already.
         """
         reader = MessageReader(HEADER_SIZE)
         long = packMessage(Message(1, 1, 1, MessageType.CALL, 0, Status.OK, b"payload"))
@@ -265,7 +264,7 @@ class MessageReaderTests(SynchronousTestCase):
     @given(st.binary(max_size=60), st.data())
     def test_takeRest(self, rest: bytes, data: st.DataObject) -> None:
         """
-        What belongs to no message yet can be taken away, just as it came.
+        The bytes after the last message can be taken out unchanged.
         """
         reader = MessageReader()
         for piece in data.draw(pieces(PING + rest)):
@@ -278,7 +277,7 @@ class MessageReaderTests(SynchronousTestCase):
 
     def test_manyMessagesInOneRead(self) -> None:
         """
-        Thousands of messages that come in one read are all taken, the last one as well.
+        Thousands of messages in one read are all returned.
         """
         reader = MessageReader()
         taken, error = readAll(reader, [PING * 9_999 + PONG])
@@ -295,7 +294,7 @@ class MemoryTests(SynchronousTestCase):
 
     def test_nothingIsAllocatedForAPromise(self) -> None:
         """
-        A peer that announces 32 MiB and sends only the header makes us hold only the header.
+        For a peer that announces 32 MiB and sends only the header, only the header is held.
         """
         reader = MessageReader()
         header = lengthWord(MESSAGE_MAX) + PING[4:]
@@ -309,7 +308,7 @@ class MemoryTests(SynchronousTestCase):
 
     def test_nothingIsHeldBetweenMessages(self) -> None:
         """
-        Once a large message has been taken and let go of, its memory is free again.
+        The memory of a large message is freed once the message is.
         """
         reader = MessageReader()
         large = packMessage(Message(1, 1, 1, MessageType.CALL, 0, Status.OK, bytes(1_000_000)))
@@ -324,9 +323,9 @@ class MemoryTests(SynchronousTestCase):
 
     def test_largeMessageInSmallReads(self) -> None:
         """
-        A message of 32 MiB that comes in reads of 4 KiB is copied into the buffer once and taken
-        out once.  Were all of it copied at any time in between, as it is at every read if buffers
-        are joined anew, there would be two of it in memory before the message is complete.
+        A message of 32 MiB that arrives in reads of 4 KiB is copied into the buffer once and out of
+        it once. If it were copied at each read, as when buffers are concatenated, it would be in
+        memory twice before it is complete.
         """
         reader = MessageReader()
         first = lengthWord(MESSAGE_MAX) + PING[4:] + bytes(4096 - HEADER_SIZE)
@@ -360,7 +359,7 @@ class ErrorTests(SynchronousTestCase):
 
     def test_errorFromLibvirtd(self) -> None:
         """
-        A real libvirtd's error is understood.
+        An error that a real libvirtd sent is decoded.
         """
         (message,), _ = readAll(MessageReader(), [UNKNOWN_PROCEDURE])
         self.assertEqual(message[:6], (0x20008086, 1, 9999, MessageType.REPLY, 5, Status.ERROR))
@@ -372,8 +371,8 @@ class ErrorTests(SynchronousTestCase):
 
     def test_errorAsBytes(self) -> None:
         """
-        An error is sent with every field that libvirt's clients read; the strings that nobody
-        prints are absent and the two numbers are -1, as libvirtd has them.
+        An error has every field that libvirt's clients read. The strings that no client prints are
+        absent, and the two numbers are -1, as from libvirtd.
         """
         self.assertEqual(
             packError(RemoteError(9, 7, "no")),
@@ -386,13 +385,13 @@ class ErrorTests(SynchronousTestCase):
     @given(errors())
     def test_roundTrip(self, error: RemoteError) -> None:
         """
-        Code, domain, level and message come back as they were sent.
+        Code, domain, level and message are unpacked as they were packed.
         """
         self.assertEqual(unpackError(packError(error)).args, error.args)
 
     def test_withoutText(self) -> None:
         """
-        An error without a text gets one, for there is always something to print.
+        An error without a message gets one, so that there is something to print.
         """
         absent = bytes.fromhex("00000001 00000000 00000000 00000002")
         empty = bytes.fromhex("00000001 00000000 00000001 00000000 00000002")
@@ -402,7 +401,7 @@ class ErrorTests(SynchronousTestCase):
     @given(st.binary(max_size=60))
     def test_anyBytes(self, payload: bytes) -> None:
         """
-        Any bytes are an error from the far end, or an L{XDRError}.
+        Any bytes are an error of the peer's or an L{XDRError}.
         """
         try:
             error = unpackError(payload)

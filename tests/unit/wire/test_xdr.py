@@ -25,7 +25,7 @@ from tests.strategies import INT32, INT64, UINT32, UINT64, parameters, texts
 
 class WireTests(SynchronousTestCase):
     """
-    Values and the exact bytes they are on the wire.
+    Values and their exact bytes.
     """
 
     def test_numbers(self) -> None:
@@ -70,8 +70,8 @@ class WireTests(SynchronousTestCase):
 
     def test_oddParameters(self) -> None:
         """
-        A parameter of a type that there is not cannot be read, nor can one be packed whose value
-        is not of its type.
+        A parameter of an unknown type cannot be unpacked, and one whose value is not of its type
+        cannot be packed.
         """
         for kind in (0, 8):
             data = Packer().uint32(1).string("a").int32(kind).packed() + bytes(8)
@@ -138,7 +138,7 @@ class WireTests(SynchronousTestCase):
 
     def test_paddingIsNotChecked(self) -> None:
         """
-        Whatever is in the padding, the value after it is read.
+        Padding may have any bytes.
         """
         unpacker = Unpacker(bytes.fromhex("00000001 61ffffff 00000007"))
         self.assertEqual(unpacker.string(), "a")
@@ -146,19 +146,19 @@ class WireTests(SynchronousTestCase):
 
     def test_bytesAfterTheLastValue(self) -> None:
         """
-        Bytes that nobody asks for do no harm.
+        Bytes after the last value are ignored.
         """
         self.assertEqual(Unpacker(b"\0\0\0\5 and so on").uint32(), 5)
 
     def test_embeddedNUL(self) -> None:
         """
-        A NUL inside a string is a character like others.
+        A NUL in a string is a character like any other.
         """
         self.assertEqual(Unpacker(bytes.fromhex("00000003 61006200")).string(), "a\0b")
 
     def test_anyNonzeroMeansPresent(self) -> None:
         """
-        A string is there if the word before it is not 0, as libvirt's decoder has it for bools.
+        An optional string is present if the word before it is not 0, as in libvirt's decoder.
         """
         self.assertEqual(
             Unpacker(bytes.fromhex("00000002 00000001 61000000")).optionalString(), "a"
@@ -175,7 +175,7 @@ class RoundTripTests(SynchronousTestCase):
         self, signed: int, unsigned: int, long: int, longSigned: int, real: float
     ) -> None:
         """
-        Every number that fits comes back, and no bytes are left.
+        Numbers are unpacked as they were packed, and no bytes are left.
         """
         packer = Packer().int32(signed).uint32(unsigned).uint64(long)
         unpacker = Unpacker(packer.int64(longSigned).double(real).packed())
@@ -188,7 +188,7 @@ class RoundTripTests(SynchronousTestCase):
     @given(texts(), st.none() | texts())
     def test_strings(self, text: str, maybe: str | None) -> None:
         """
-        Every string comes back, also those made of bytes that are not UTF-8.
+        Strings are unpacked as they were packed, also those from bytes that are not UTF-8.
         """
         unpacker = Unpacker(Packer().string(text).optionalString(maybe).packed())
         self.assertEqual(unpacker.string(), text)
@@ -197,7 +197,7 @@ class RoundTripTests(SynchronousTestCase):
     @given(st.binary(max_size=40))
     def test_bytesInStrings(self, data: bytes) -> None:
         """
-        The bytes of a string are the same when it is packed again, whatever they were.
+        Any bytes of a string are the same when it is packed again.
         """
         packed = Packer().opaque(data).packed()
         self.assertEqual(Packer().string(Unpacker(packed).string()).packed(), packed)
@@ -205,7 +205,8 @@ class RoundTripTests(SynchronousTestCase):
     @given(st.binary(max_size=40), st.binary(max_size=40), st.binary(max_size=40))
     def test_opaqueData(self, first: bytes, second: bytes, third: bytes) -> None:
         """
-        Opaque data and char arrays come back, and each value takes a multiple of four bytes.
+        Opaque data and char arrays are unpacked as they were packed, and each takes a multiple of
+        four bytes.
         """
         data = Packer().opaque(first).fixed(second).chars(third).packed()
         self.assertEqual(len(data) % 4, 0)
@@ -231,7 +232,7 @@ class RoundTripTests(SynchronousTestCase):
     @given(st.none() | INT64)
     def test_optional(self, value: int | None) -> None:
         """
-        A value that may be absent is there or not.
+        An optional value is unpacked as it was packed.
         """
         packer = Packer()
         packer.optional(value, packer.int64)
@@ -242,7 +243,7 @@ class RoundTripTests(SynchronousTestCase):
     @given(st.lists(parameters(), max_size=5))
     def test_typedParameters(self, values: list[TypedParameter]) -> None:
         """
-        Typed parameters of every type come back.
+        Typed parameters of every type are unpacked as they were packed.
         """
         packed = Packer().typedParameters(values).packed()
         self.assertEqual(Unpacker(packed).typedParameters(), values)
@@ -250,12 +251,12 @@ class RoundTripTests(SynchronousTestCase):
 
 class LimitTests(SynchronousTestCase):
     """
-    Values that are too large or not all there.
+    Values that are too large or incomplete.
     """
 
     def test_numbersThatDoNotFit(self) -> None:
         """
-        Numbers just outside their range, and things that are no whole numbers, are refused.
+        Numbers just outside their range, and values of other types, are errors.
         """
         packer = Packer()
         for pack, value in [
@@ -277,7 +278,7 @@ class LimitTests(SynchronousTestCase):
 
     def test_packingLongStrings(self) -> None:
         """
-        A string may have as many bytes as libvirt allows, and characters count for all of theirs.
+        A string can have as many bytes as in libvirt; the limit counts bytes, not characters.
         """
         self.assertEqual(len(Packer().string("x" * STRING_MAX).packed()), 4 + 4194304)
         self.assertRaises(XDRError, Packer().string, "x" * (STRING_MAX + 1))
@@ -285,8 +286,7 @@ class LimitTests(SynchronousTestCase):
 
     def test_unpackingLongStrings(self) -> None:
         """
-        The same holds for strings that come, and one that is too long is refused although all of
-        it is there.
+        The same limit applies when a string is unpacked, even if it is complete.
         """
         longest = Packer().uint32(STRING_MAX).packed() + b"x" * STRING_MAX
         self.assertEqual(len(Unpacker(longest).string()), STRING_MAX)
@@ -297,7 +297,7 @@ class LimitTests(SynchronousTestCase):
 
     def test_opaqueLimit(self) -> None:
         """
-        A field's own limit is the most that it takes, on both ends.
+        A field's own limit applies on both sides.
         """
         data = Packer().opaque(b"12345", 5).packed()
         self.assertEqual(Unpacker(data).opaque(5), b"12345")
@@ -310,7 +310,7 @@ class LimitTests(SynchronousTestCase):
 
     def test_arrayLimit(self) -> None:
         """
-        An array of more elements than allowed is refused before any is read.
+        An array with too many elements is an error before any is unpacked.
         """
         unpacker = Unpacker(Packer().uint32(3).int32(1).int32(2).int32(3).packed())
         read: list[int] = []
@@ -328,15 +328,15 @@ class LimitTests(SynchronousTestCase):
 
     def test_arrayThatIsNotAllThere(self) -> None:
         """
-        An array of more elements than could be in the bytes that there are is refused before any
-        is read, whatever the elements are.
+        An array with more elements than the rest of the data can hold is an error before any is
+        unpacked.
         """
         unpacker = Unpacker(Packer().uint32(3).int32(1).int32(2).packed() + b"\0\0\0")
         self.assertRaises(XDRError, unpacker.array, lambda: None)
 
     def test_fieldsThatAreNotAllThere(self) -> None:
         """
-        Data that ends too soon, if only by its padding, is refused and says how much was wanted.
+        The error for data that ends too soon, even within its padding, says how much was needed.
         """
         for size, read in [
             (3, Unpacker(bytes(3)).int32),
@@ -353,7 +353,7 @@ class LimitTests(SynchronousTestCase):
 
     def test_nothingIsReadInVain(self) -> None:
         """
-        A value that is not all there takes nothing: a shorter one can still be read.
+        After an incomplete value a shorter one can still be unpacked.
         """
         unpacker = Unpacker(b"\0\0\0\7")
         self.assertRaises(XDRError, unpacker.uint64)
@@ -368,7 +368,7 @@ class GarbageTests(SynchronousTestCase):
     @given(st.data())
     def test_anyBytes(self, data: st.DataObject) -> None:
         """
-        Whatever the bytes and whatever is read from them, there is a value or an L{XDRError}.
+        Whatever is unpacked from any bytes is a value or an L{XDRError}.
         """
         size = data.draw(st.integers(0, 12))
         word = st.sampled_from([0, 1, 2, 5]) | UINT32
@@ -394,11 +394,11 @@ class GarbageTests(SynchronousTestCase):
 
 class SurrogateTests(SynchronousTestCase):
     """
-    Text that is none.
+    Strings that cannot be encoded.
     """
 
     def test_loneSurrogate(self) -> None:
         """
-        Half a character that did not come from undecodable bytes cannot be packed.
+        A lone surrogate that did not come from undecodable bytes cannot be packed.
         """
         self.assertRaises(XDRError, Packer().string, "\ud800")
