@@ -220,8 +220,16 @@ class Calls:
         return program.callReceived(self._connection.hooks, procedure, message.payload)
 
     def _failed(self, failure: Failure, message: Message) -> None:
-        if self._connection is None:
-            return
+        if self._connection is not None:
+            self._answerFailed(failure, message)
+        # Where a coroutine waited for a Deferred that failed, the frames of the traceback and the
+        # failure refer to each other, and some of them to the connection: without this cycle it
+        # takes no garbage collector to free them.
+        failure.tb = None
+        assert failure.value is not None
+        failure.value.with_traceback(None)
+
+    def _answerFailed(self, failure: Failure, message: Message) -> None:
         error = failure.value
         if isinstance(error, XDRError) and not isinstance(error, PackError):
             error = rpcError("Unable to decode message payload")

@@ -494,8 +494,9 @@ class ServerConnection(Connection):
             self._drainCheck.cancel()
             self._drainCheck = None
         self._calls.clear()
-        if self.authentication is not None:
-            self.authentication.abandon()
+        authentication, self.authentication = self.authentication, None
+        if authentication is not None:
+            authentication.abandon()
         self._server.journal.ended(self.peer, reason)
         session, self.session = self.session, None
         try:

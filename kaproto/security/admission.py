@@ -155,11 +155,10 @@ class Authentication:
         self._candidate = candidate
         self._limits = limits
         self._clock = clock
+        self._watch = watch = _Stopwatch(clock)
         mechanisms = mechanismsFor(portal, secure=candidate.peer.secure)
-        self._server = SASLServer(
-            portal, mechanisms, lambda: _LoginGate(candidate, queue, self._begin)
-        )
-        self._begin()
+        # The gates have no reference to this object: without a cycle both are freed at once.
+        self._server = SASLServer(portal, mechanisms, lambda: _LoginGate(candidate, queue, watch))
 
     async def init(self, payload: bytes) -> bytes:
         """
@@ -200,14 +199,8 @@ class Authentication:
             self._candidate.authenticated(self._server.user)
         return packResult(result)
 
-    def _begin(self) -> None:
-        """
-        The time from here to the answer is the same for all failures.
-        """
-        self._begun = self._clock.seconds()
-
     async def _answer(self, work: Callable[[], Awaitable[bytes]]) -> bytes:
-        self._begin()
+        self._watch.start()
         try:
             # A client that does not wait for the answers gets no more tries.
             if self._server.failures < self._limits().loginTries:
@@ -228,7 +221,7 @@ class Authentication:
                 peer=self._candidate.peer,
             )
         self._candidate.authenticationFailed()
-        left = self._begun + self._limits().failureDelay - self._clock.seconds()
+        left = self._limits().failureDelay - self._watch.seconds
         await deferLater(self._clock, max(left, 0))
         if self._server.failures >= self._limits().loginTries:
             failed = AuthenticationFailed(f"failed to log in {self._server.failures} times")
@@ -236,18 +229,42 @@ class Authentication:
         raise rpcError(REFUSED, ErrorCode.AUTH_FAILED)
 
 
+class _Stopwatch:
+    """
+    Measures the time from a client's message, or from when its turn came, to the answer, so that
+    it can be made the same for all failures.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self.start()
+
+    def start(self) -> None:
+        """
+        Begin now.
+        """
+        self._begun = self._clock.seconds()
+
+    @property
+    def seconds(self) -> float:
+        """
+        How long that was ago.
+        """
+        return self._clock.seconds() - self._begun
+
+
 class _LoginGate:
     """
     The L{kaproto.security.saslserver.Gate} of one attempt to log in, in front of a queue.
     """
 
-    def __init__(self, candidate: Candidate, queue: ILoginQueue, begin: Callable[[], None]) -> None:
+    def __init__(self, candidate: Candidate, queue: ILoginQueue, watch: _Stopwatch) -> None:
         """
-        @param begin: called when the attempt has come through the queue.
+        @param watch: is started again when the attempt has come through the queue.
         """
         self._candidate = candidate
         self._queue = queue
-        self._begin = begin
+        self._watch = watch
         self._waiting: Deferred[ITurn] | None = None
         self._turn: ITurn | OpenGate = OpenGate()
 
@@ -266,7 +283,7 @@ class _LoginGate:
         finally:
             self._waiting = None
             self._candidate.resumeDeadline(left)
-            self._begin()
+            self._watch.start()
 
     def answered(self) -> None:
         """

@@ -256,11 +256,13 @@ class Plain:
             raise SASLFailed(f"this cannot be a password: {error}", name) from None
         await self._admit(name)
         credentials = _Password(name.encode(), prepared.encode())
-        try:
-            _interface, avatar, _logout = await self._portal.login(credentials, None, IUser)
-        except LoginFailed:
-            raise SASLFailed(WRONG, name) from None
-        return Answer(None, str(IUser(avatar).name))
+        # An error raised by awaiting is in a cycle with its traceback, which would keep the
+        # connection in memory until the garbage collector runs.
+        login = self._portal.login(credentials, None, IUser)
+        result = await login.addErrback(lambda failure: failure.trap(LoginFailed) and None)
+        if result is None:
+            raise SASLFailed(WRONG, name)
+        return Answer(None, str(IUser(result[1]).name))
 
     def abandon(self) -> None:
         """

@@ -4,9 +4,11 @@ Tests for how a server lets clients in and a client gets in: with TLS, and with 
 
 from __future__ import annotations
 
+import gc
+import weakref
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.internet.address import UNIXAddress
@@ -515,6 +517,40 @@ class SASLTests(AdmissionTestCase):
         self.factory.drain()
         self.advance(4)
         self.assertTrue(wire.closing)
+
+    def test_freed(self) -> None:
+        """
+        A connection that ends is freed at once, without the garbage collector, however far its
+        login has come.
+        """
+        gc.disable()
+        self.addCleanup(gc.enable)
+        self.factory.limits = Limits(loginGuesses=3)
+        scram = packStart("SCRAM-SHA-256", b"n,,n=alice,r=abc")
+        plain = packStart("PLAIN", b"\0alice\0wrong")
+        for name, data, seconds in [
+            ("begun", None, 0.0),
+            ("malformed", packStart("PLAIN", b"\0"), 0.0),
+            ("challenged", scram, 0.0),
+            ("failed", plain, 0.0),
+            ("refused", plain, 1.25),
+            ("waiting", plain, 0.0),
+            ("waiting", scram, 0.0),
+        ]:
+            protocol: Any = self.factory.buildProtocol(None)
+            wire: Wire[KeepAliveServerProtocol] = Wire(protocol, UNIXAddress(None))
+            del protocol
+            wire.feed(call(Procedure.AUTH_SASL_INIT))
+            if data is not None:
+                wire.feed(call(Procedure.AUTH_SASL_START, data))
+            self.advance(seconds)
+            freed = weakref.ref(wire.protocol)
+            wire.lose()
+            wire.transport.unregisterProducer()
+            # The log that the test keeps has the objects that logged.
+            cast(list[Any], self._log).clear()
+            del wire
+            self.assertIsNone(freed(), name)
 
     def test_openingTakesItsOwnTime(self) -> None:
         """
