@@ -29,24 +29,13 @@ _SIGNATURES: Final = struct.pack(">HHHH", 13, 4, 2, 0x0403)
 _SUITE: Final = 0xC02B
 
 
-def _expand(secret: bytes, info: bytes, length: int) -> bytes:
-    """
-    @return: HKDF-Expand of RFC 5869.
-    """
-    block = data = b""
-    while len(data) < length:
-        block = hmac.digest(secret, block + info + bytes([len(data) // 32 + 1]), "sha256")
-        data += block
-    return data[:length]
-
-
 def _expandLabel(secret: bytes, label: bytes, length: int) -> bytes:
     """
-    @return: HKDF-Expand-Label of RFC 8446.
+    @return: HKDF-Expand-Label of RFC 8446, of no more bytes than one hash has.
     """
     full = b"tls13 " + label
-    info = struct.pack(">HB", length, len(full)) + full + b"\0"
-    return _expand(secret, info, length)
+    info = struct.pack(">HB", length, len(full)) + full + b"\0\1"
+    return hmac.digest(secret, info, "sha384")[:length]
 
 
 def _prf(secret: bytes, label: bytes, seed: bytes, length: int) -> bytes:
@@ -114,14 +103,14 @@ class RawTLS12:
 
 class RawTLS13:
     """
-    A client's side of a TLS 1.3 connection with AES-128-GCM, after its handshake.
+    A client's side of a TLS 1.3 connection with C{TLS_AES_256_GCM_SHA384}, which is OpenSSL's first
+    choice, after its handshake.
     """
 
     def __init__(self, context: SSL.Context) -> None:
         """
         @param context: the client's, of which the next connection will be this one.
         """
-        context.set_tls13_ciphersuites(b"TLS_AES_128_GCM_SHA256")
         context.set_keylog_callback(self._keyLogged)
 
     def _keyLogged(self, _connection: SSL.Connection, line: bytes) -> None:
@@ -131,7 +120,7 @@ class RawTLS13:
 
     def _use(self, secret: bytes) -> None:
         self._secret = secret
-        self._cipher = AESGCM(_expandLabel(secret, b"key", 16))
+        self._cipher = AESGCM(_expandLabel(secret, b"key", 32))
         self._vector = int.from_bytes(_expandLabel(secret, b"iv", 12))
         self._sequence = 0
 
@@ -146,7 +135,7 @@ class RawTLS13:
         @return: a change of this side's key, with the demand that the other side changes its own.
         """
         record = self._record(_HANDSHAKE, bytes([_KEY_UPDATE, 0, 0, 1, 1]))
-        self._use(_expandLabel(self._secret, b"traffic upd", 32))
+        self._use(_expandLabel(self._secret, b"traffic upd", 48))
         return record
 
     def application(self, data: bytes) -> bytes:

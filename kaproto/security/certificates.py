@@ -50,6 +50,7 @@ _T = TypeVar("_T")
 
 _MALFORMED: Final = (
     ValueError,
+    KeyError,
     UnsupportedAlgorithm,
     x509.DuplicateExtension,
     x509.InvalidVersion,

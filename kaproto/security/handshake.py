@@ -336,7 +336,7 @@ def _matchesName(names: Sequence[str], host: str) -> bool:
     except ValueError:
         return False
     for name in names:
-        with suppress(CertificateError):
+        with suppress(CertificateError, ValueError):
             if wanted.verify(DNSPattern.from_bytes(name.encode())):
                 return True
     return False

@@ -58,7 +58,7 @@ def serverFiles(
         ca or directory / "CA/cacert.pem",
         certificate or directory / "libvirt/servercert.pem",
         key or directory / "libvirt/private/serverkey.pem",
-        crl or _existing(directory / "CA/cacrl.pem"),
+        crl or _listed(directory / "CA/cacrl.pem"),
         server=True,
     )
 
@@ -77,18 +77,18 @@ def clientFiles(
     """
     if pkipath is not None:
         ca, certificate, key = (pkipath / f"{name}.pem" for name in ("cacert", *_OWN))
-        crl = _existing(pkipath / "cacrl.pem")
+        crl = _listed(pkipath / "cacrl.pem")
     else:
         if home is None and os.geteuid() != 0:
             home = Path.home()
         ca = directory / "CA/cacert.pem"
         certificate = directory / "libvirt/clientcert.pem"
         key = directory / "libvirt/private/clientkey.pem"
-        crl = _existing(directory / "CA/cacrl.pem")
+        crl = _listed(directory / "CA/cacrl.pem")
         if home is not None:
             users = home / ".pki/libvirt"
             ca = _existing(users / "cacert.pem") or ca
-            crl = _existing(users / "cacrl.pem") or crl
+            crl = _listed(users / "cacrl.pem") or crl
             own = [_existing(users / f"{name}.pem") for name in _OWN]
             if own[0] is not None and own[1] is not None:
                 certificate, key = own[0], own[1]
@@ -102,3 +102,17 @@ _OWN: Final = ("clientcert", "clientkey")
 
 def _existing(path: Path) -> Path | None:
     return path if os.access(path, os.F_OK) else None
+
+
+def _listed(path: Path) -> Path | None:
+    """
+    @return: the path of a revocation list, C{None} only if there is certainly none.  One that
+        cannot be read, such as a dangling symbolic link, must not be taken for that.
+    """
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError:
+        pass
+    return path

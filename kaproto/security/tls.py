@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Final, Protocol
 
 import attrs
@@ -171,17 +172,24 @@ class ServerContextFactory:
         @raise kaproto.security.certificates.PKIError: if the files cannot be used.
         """
         self._findFiles = findFiles
+        self._crl: Path | None = None
         self.verify = verify
         self.reload()
 
     def reload(self) -> None:
         """
-        Read the files again, for connections that come from now on.
+        Read the files again, for connections that come from now on.  A revocation list that was
+        in use must still be there: it may be missing for a moment while it is replaced.
 
         @raise kaproto.security.certificates.PKIError: if the files cannot be used; the previous
             ones stay in use, as they do after any other exception.
         """
         files = self._findFiles()
+        if self._crl is not None and files.crl is None:
+            raise PKIError(
+                f"{self._crl}: the list of revoked certificates has gone; put it back, or restart "
+                "to do without"
+            )
         material = loadKeyMaterial(files)
         with _naming(files):
             tickets = _sendsTickets(_context(material, SSL.TLS_SERVER_METHOD))
@@ -191,6 +199,7 @@ class ServerContextFactory:
         if self.verify:
             context.set_verify(SSL.VERIFY_PEER, verified)
         self._context, self.version = context, "1.2" if tickets else "1.3"
+        self._crl = files.crl
         self.expiry = min(each.not_valid_after_utc.timestamp() for each in material.chain)
 
     def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:

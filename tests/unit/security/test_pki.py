@@ -56,6 +56,31 @@ class ServerFilesTests(SynchronousTestCase):
             ),
         )
 
+    def test_crlUnreadable(self) -> None:
+        """
+        A list that is there and cannot be read is not taken for none: reading it will fail, and
+        tell why.
+        """
+        crl = self.directory / "CA/cacrl.pem"
+        self.assertIsNone(serverFiles(self.directory).crl)
+        crl.parent.mkdir(parents=True)
+        self.assertIsNone(serverFiles(self.directory).crl)
+        crl.symlink_to("elsewhere")
+        self.assertEqual(serverFiles(self.directory).crl, crl)
+
+        def forbidden(_path: Path) -> object:
+            raise PermissionError
+
+        self.patch(Path, "lstat", forbidden)
+        self.assertEqual(serverFiles(self.directory).crl, crl)
+
+    def test_noFolder(self) -> None:
+        """
+        There is no list where the folder is a file.
+        """
+        touch(self.directory / "CA")
+        self.assertIsNone(serverFiles(self.directory).crl)
+
     def test_crl(self) -> None:
         """
         A list of revoked certificates is used if it is there.

@@ -173,6 +173,22 @@ class ServerTests(TLSTestCase):
             "its certificate has been revoked",
         )
 
+    def test_reloadMissesRevocations(self) -> None:
+        """
+        A list of revoked certificates that was there before has to be there: without it somebody
+        who was revoked would be accepted again.
+        """
+        crl = self.directory / "CA/cacrl.pem"
+        self.authority.write(str(self.directory), crl=self.authority.revoke(self.client))
+        context = self.serverContext()
+        crl.unlink()
+        with self.assertRaisesRegex(PKIError, "cacrl.pem: the list .* has gone; put it back"):
+            context.reload()
+        self.assertIn("revoked", str(self.problem(self.clientContext(self.client), context)))
+        crl.write_bytes(self.authority.revoke())
+        context.reload()
+        self.assertIsNone(self.problem(self.clientContext(self.client), context))
+
     def test_reloadFails(self) -> None:
         """
         What cannot be used leaves everything as it was.

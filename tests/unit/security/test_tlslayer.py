@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.protocols import tls as tlsModule
 from twisted.protocols.policies import WrappingFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
@@ -485,7 +486,10 @@ class FreedTests(LayerTestCase):
             self.clock.advance(0)
             client.received()
         protocol = layer.wrappedProtocol
-        kept = [weakref.ref(each) for each in (layer, protocol, layer.getHandle())]
+        kept = [weakref.ref(each) for each in (protocol, layer.getHandle())]
+        if hasattr(tlsModule, "_NullAggregator"):
+            # Before Twisted 26.10 the layer itself, without what it held, is in a cycle.
+            kept.append(weakref.ref(layer))
         end(client)
         del client.layer, client.transport, protocol
         gc.collect()
@@ -494,7 +498,7 @@ class FreedTests(LayerTestCase):
         try:
             layer.connectionLost(Failure(ConnectionDone()))
             del layer
-            self.assertEqual([each() for each in kept], [None] * 3)
+            self.assertEqual({each() for each in kept}, {None})
         finally:
             if enabled:
                 gc.enable()
