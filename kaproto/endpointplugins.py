@@ -1,14 +1,15 @@
 """
-What Twisted needs to find the endpoint strings C{keepalive:} and C{tcpkeepalive:}.
+What Twisted needs to find kaproto's endpoint strings.
 
-Twisted imports this module in every program that parses an endpoint string, so it imports the rest
-when that is used.
+Twisted imports this module in every program that parses an endpoint string, so an endpoint's own
+module is imported when its string is used.
 """
 
 from __future__ import annotations
 
-from typing import cast
+from importlib import import_module
 
+import attrs
 from twisted.internet.interfaces import (
     IStreamClientEndpoint,
     IStreamClientEndpointStringParserWithReactor,
@@ -18,76 +19,45 @@ from twisted.internet.interfaces import (
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
-__all__ = ["KeepAliveParser", "TCPKeepAliveParser"]
+__all__ = ["Parser", "ServerParser"]
 
 
-@implementer(
-    IPlugin, IStreamServerEndpointStringParser, IStreamClientEndpointStringParserWithReactor
-)
-class KeepAliveParser:
+@implementer(IPlugin, IStreamServerEndpointStringParser)
+@attrs.frozen
+class ServerParser:
     """
-    Makes endpoints of C{keepalive:ENDPOINT:interval=5:count=5}, for servers and clients: see
-    L{kaproto.watch.endpoints}.
+    Makes server endpoints of strings with a prefix.
+
+    @ivar prefix: what the strings begin with.
+    @ivar module: the module whose C{serverEndpoint} makes an endpoint of a reactor, positional
+        arguments and keywords, or raises C{ValueError}.
     """
 
-    prefix = "keepalive"
+    prefix: str
+    module: str
 
     def parseStreamServer(
         self, reactor: object, *args: object, **kwargs: object
     ) -> IStreamServerEndpoint:
         """
-        @raise ValueError: when an argument is malformed.
+        @raise ValueError: when an argument is missing or malformed, or a file cannot be used.
         """
-        from kaproto.watch.endpoints import serverEndpoint
+        make = import_module(self.module).serverEndpoint
+        return IStreamServerEndpoint(make(reactor, args, kwargs))
 
-        return serverEndpoint(
-            reactor, cast(tuple[str, ...], args), cast(dict[str, str], dict(kwargs))
-        )
+
+@implementer(IStreamClientEndpointStringParserWithReactor)
+@attrs.frozen
+class Parser(ServerParser):
+    """
+    The same for clients too, by the module's C{clientEndpoint}.
+    """
 
     def parseStreamClient(
         self, reactor: object, *args: object, **kwargs: object
     ) -> IStreamClientEndpoint:
         """
-        @raise ValueError: when an argument is malformed.
+        @raise ValueError: when an argument is missing or malformed.
         """
-        from kaproto.watch.endpoints import clientEndpoint
-
-        return clientEndpoint(
-            reactor, cast(tuple[str, ...], args), cast(dict[str, str], dict(kwargs))
-        )
-
-
-@implementer(
-    IPlugin, IStreamServerEndpointStringParser, IStreamClientEndpointStringParserWithReactor
-)
-class TCPKeepAliveParser:
-    """
-    Makes endpoints of C{tcpkeepalive:ENDPOINT:interval=5:count=5}, for servers and clients: see
-    L{kaproto.keepalive.tcpkeepalive}.
-    """
-
-    prefix = "tcpkeepalive"
-
-    def parseStreamServer(
-        self, reactor: object, *args: object, **kwargs: object
-    ) -> IStreamServerEndpoint:
-        """
-        @raise ValueError: when an argument is malformed.
-        """
-        from kaproto.keepalive.tcpkeepalive import serverEndpoint
-
-        return serverEndpoint(
-            reactor, cast(tuple[str, ...], args), cast(dict[str, str], dict(kwargs))
-        )
-
-    def parseStreamClient(
-        self, reactor: object, *args: object, **kwargs: object
-    ) -> IStreamClientEndpoint:
-        """
-        @raise ValueError: when an argument is malformed.
-        """
-        from kaproto.keepalive.tcpkeepalive import clientEndpoint
-
-        return clientEndpoint(
-            reactor, cast(tuple[str, ...], args), cast(dict[str, str], dict(kwargs))
-        )
+        make = import_module(self.module).clientEndpoint
+        return IStreamClientEndpoint(make(reactor, args, kwargs))

@@ -7,7 +7,7 @@ is imported in functions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from inspect import signature
 from ipaddress import ip_address
@@ -22,9 +22,7 @@ from twisted.internet.interfaces import (
     IReactorTime,
     IStreamClientEndpoint,
     IStreamServerEndpoint,
-    IStreamServerEndpointStringParser,
 )
-from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 if TYPE_CHECKING:
@@ -32,10 +30,9 @@ if TYPE_CHECKING:
     from kaproto.security.tlslayer import TLSLayer
 
 __all__ = [
-    "LibvirtTLSParser",
-    "ProxyParser",
     "TLSClientEndpoint",
     "TLSServerEndpoint",
+    "serverEndpoint",
     "tlsEndpoint",
     "transportOf",
     "whyNotServed",
@@ -127,50 +124,20 @@ class TLSClientEndpoint:
         return self._wrapped.connect(factory).addCallback(wrappedProtocol)
 
 
-@implementer(IPlugin, IStreamServerEndpointStringParser)
-class LibvirtTLSParser:
+def serverEndpoint(
+    reactor: object, arguments: Sequence[str], keywords: Mapping[str, str]
+) -> TLSServerEndpoint:
     """
-    Parses C{libvirttls:PORT}, see L{tlsEndpoint}.
+    Make the endpoint that a string C{libvirttls:PORT} describes, see L{tlsEndpoint}.
+
+    @raise ValueError: if an argument is malformed, or a file cannot be used.
     """
-
-    prefix = "libvirttls"
-
-    def parseStreamServer(
-        self, reactor: object, *args: object, **kwargs: object
-    ) -> TLSServerEndpoint:
-        """
-        @raise ValueError: if an argument is malformed, or a file cannot be used.
-        """
-        if len(args) > 1:
-            raise ValueError(f"takes a port, and the rest as NAME=VALUE; {args[1]!r} has no name")
-        unknown = sorted(set(kwargs) - _ARGUMENTS)
-        if unknown:
-            raise ValueError(
-                f"there is no {unknown[0]}=; there are {', '.join(sorted(_ARGUMENTS))}"
-            )
-        return tlsEndpoint(reactor, *cast(tuple[str, ...], args), **cast(dict[str, str], kwargs))
-
-
-@implementer(IPlugin, IStreamServerEndpointStringParser)
-class ProxyParser:
-    """
-    Makes an endpoint of C{proxy:ENDPOINT:from=NETWORK}, see
-    L{kaproto.security.proxystring.proxyEndpoint}.
-    """
-
-    prefix = "proxy"
-
-    def parseStreamServer(
-        self, reactor: object, *args: object, **kwargs: object
-    ) -> IStreamServerEndpoint:
-        """
-        @raise ValueError: when an argument is missing or malformed.
-        """
-        from kaproto.security.proxystring import proxyEndpoint
-
-        return proxyEndpoint(
-            reactor, cast(tuple[str, ...], args), cast(dict[str, str], dict(kwargs))
-        )
+    if len(arguments) > 1:
+        raise ValueError(f"takes a port, and the rest as NAME=VALUE; {arguments[1]!r} has no name")
+    unknown = sorted(set(keywords) - _ARGUMENTS)
+    if unknown:
+        raise ValueError(f"there is no {unknown[0]}=; there are {', '.join(sorted(_ARGUMENTS))}")
+    return tlsEndpoint(reactor, *arguments, **keywords)
 
 
 def tlsEndpoint(

@@ -15,10 +15,10 @@ from kaproto.peer import parseNetwork
 from kaproto.security.proxy import ProxyEndpoint, Trust
 from kaproto.security.terminated import DN_FIELD, TerminatedTLS
 
-__all__ = ["proxyEndpoint"]
+__all__ = ["serverEndpoint"]
 
 
-def proxyEndpoint(
+def serverEndpoint(
     reactor: object, arguments: Sequence[str], keywords: dict[str, str]
 ) -> IStreamServerEndpoint:
     """

@@ -44,6 +44,7 @@ import kaproto
 from kaproto.backends.gateway import Gateway
 from kaproto.backends.host import HOST_NAME, EmbeddedHost
 from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol
+from kaproto.endpointplugins import ServerParser
 from kaproto.interfaces import (
     ADMITTED,
     Admission,
@@ -66,7 +67,7 @@ from kaproto.policies.rules import RulesPolicy
 from kaproto.program import ApplicationBackend, Program
 from kaproto.rpc.remote import RemoteProgram
 from kaproto.security.authplugin import ScramFileFactory
-from kaproto.security.endpoints import LibvirtTLSParser, TLSClientEndpoint
+from kaproto.security.endpoints import TLSClientEndpoint
 from kaproto.security.handshake import ICertificateChecker
 from kaproto.security.loginqueue import ILoginQueue, ITurn, LoginQueue
 from kaproto.security.passwordfile import PasswordFile
@@ -83,35 +84,33 @@ VERIFIED = {
     "AMPCodec",
     "ApplicationBackend",
     "ClientContextFactory",
+    "Connection",
     "EmbeddedHost",
     "Exceptions",
     "Gateway",
     "HostEndpoint",
     "IdleReader",
-    "Connection",
     "IntNCodec",
     "KeepAliveClientProtocol",
-    "KeepAliveParser",
     "KeepAliveProtocol",
     "KeepAliveServerProtocol",
-    "LibvirtTLSParser",
     "LineCodec",
     "LogBounds",
     "LoginQueue",
     "MonotonicClock",
     "NetstringCodec",
+    "Parser",
     "PasswordFile",
     "Policy",
     "Program",
     "ProxyEndpoint",
-    "ProxyParser",
     "Realm",
     "RulesPolicy",
     "ScramFile",
     "ScramFileFactory",
     "ServerContextFactory",
+    "ServerParser",
     "TCPKeepAliveClientEndpoint",
-    "TCPKeepAliveParser",
     "TCPKeepAliveServerEndpoint",
     "TLSClientEndpoint",
     "TLSServerEndpoint",
@@ -280,7 +279,7 @@ class ProvidersTests(SynchronousTestCase):
         client = ClientContextFactory(clientFiles(directory=directory, home=directory), "host")
         self.assertTrue(verifyObject(IOpenSSLServerConnectionCreator, server))
         self.assertTrue(verifyObject(IOpenSSLClientConnectionCreator, client))
-        parser = LibvirtTLSParser()
+        parser = ServerParser("libvirttls", "kaproto.security.endpoints")
         self.assertTrue(verifyObject(IStreamServerEndpointStringParser, parser))
         endpoint = parser.parseStreamServer(MemoryReactor(), pki=str(directory))
         self.assertTrue(verifyObject(IStreamServerEndpoint, endpoint))

@@ -2,10 +2,9 @@
 What kaproto plugs into Twisted's endpoint strings.
 """
 
-from kaproto.endpointplugins import KeepAliveParser, TCPKeepAliveParser
-from kaproto.security.endpoints import LibvirtTLSParser, ProxyParser
+from kaproto.endpointplugins import Parser, ServerParser
 
-keepalive = KeepAliveParser()
-libvirttls = LibvirtTLSParser()
-proxy = ProxyParser()
-tcpkeepalive = TCPKeepAliveParser()
+keepalive = Parser("keepalive", "kaproto.watch.endpoints")
+libvirttls = ServerParser("libvirttls", "kaproto.security.endpoints")
+proxy = ServerParser("proxy", "kaproto.security.proxystring")
+tcpkeepalive = Parser("tcpkeepalive", "kaproto.keepalive.tcpkeepalive")

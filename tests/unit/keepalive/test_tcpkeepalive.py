@@ -28,7 +28,6 @@ from twisted.plugin import getPlugins
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from kaproto.endpointplugins import TCPKeepAliveParser
 from kaproto.keepalive.tcpkeepalive import NotTCP
 
 
@@ -172,6 +171,7 @@ class TCPKeepAliveTests(SynchronousTestCase):
             IStreamServerEndpointStringParser,
             IStreamClientEndpointStringParserWithReactor,
         ):
-            found = [each for each in getPlugins(interface) if isinstance(each, TCPKeepAliveParser)]
+            plugins: Any = getPlugins(interface)
+            found = [each for each in plugins if each.prefix == "tcpkeepalive"]
             self.assertEqual(len(found), 1)
             verifyObject(interface, found[0])

@@ -19,9 +19,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kaproto.security.certificates import PKIError
 from kaproto.security.endpoints import (
-    LibvirtTLSParser,
     TLSClientEndpoint,
     TLSServerEndpoint,
+    serverEndpoint,
     transportOf,
     whyNotServed,
 )
@@ -74,8 +74,8 @@ class LibvirtTLSTests(SynchronousTestCase):
         """
         Twisted finds the parser.
         """
-        parsers: list[object] = list(getPlugins(IStreamServerEndpointStringParser))
-        self.assertTrue(any(isinstance(parser, LibvirtTLSParser) for parser in parsers))
+        parsers: list[Any] = list(getPlugins(IStreamServerEndpointStringParser))
+        self.assertTrue(any(parser.prefix == "libvirttls" for parser in parsers))
 
     def test_cheap(self) -> None:
         """
@@ -123,7 +123,7 @@ class LibvirtTLSTests(SynchronousTestCase):
         if PKI_DIRECTORY.joinpath("libvirt/servercert.pem").exists():
             self.skipTest("this machine has certificates of its own")
         with self.assertRaisesRegex(PKIError, "/etc/pki/CA/cacert.pem: there is no such file"):
-            LibvirtTLSParser().parseStreamServer(self.reactor)
+            serverEndpoint(self.reactor, [], {})
 
     def test_files(self) -> None:
         """
@@ -172,15 +172,15 @@ class LibvirtTLSTests(SynchronousTestCase):
                 self.parse(rest)
         for port in ("x", "65536", "-1", "\N{ARABIC-INDIC DIGIT ONE}"):
             with self.assertRaisesRegex(ValueError, "port is a whole number from 0 to 65535, not"):
-                LibvirtTLSParser().parseStreamServer(self.reactor, port, pki=str(self.directory))
+                serverEndpoint(self.reactor, [port], {"pki": str(self.directory)})
         with self.assertRaisesRegex(ValueError, "pki= needs a path"):
-            LibvirtTLSParser().parseStreamServer(self.reactor, pki="")
+            serverEndpoint(self.reactor, [], {"pki": ""})
 
     def test_timelessReactor(self) -> None:
         """
         A reactor that has no time is good enough.
         """
-        endpoint = LibvirtTLSParser().parseStreamServer(MemoryReactor(), pki=str(self.directory))
+        endpoint = serverEndpoint(MemoryReactor(), [], {"pki": str(self.directory)})
         self.assertIsInstance(endpoint, TLSServerEndpoint)
 
 

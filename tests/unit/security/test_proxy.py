@@ -29,7 +29,7 @@ from kaproto.endpointstring import quoted
 from kaproto.peer import UnixCredentials
 from kaproto.security import proxy
 from kaproto.security.admission import AccessControl
-from kaproto.security.endpoints import ProxyParser, TLSServerEndpoint
+from kaproto.security.endpoints import TLSServerEndpoint
 from kaproto.security.proxy import HEADER_TIMEOUT, ProxyEndpoint, ProxyFactory, Trust, headerOf
 from kaproto.server import KeepAliveServerFactory
 from kaproto.wire.message import Message, packMessage
@@ -394,9 +394,7 @@ class StringTests(SynchronousTestCase):
         Twisted finds it.
         """
         found = [
-            each
-            for each in getPlugins(IStreamServerEndpointStringParser)
-            if isinstance(each, ProxyParser)
+            each for each in getPlugins(IStreamServerEndpointStringParser) if each.prefix == "proxy"
         ]
         self.assertEqual(len(found), 1)
         verifyObject(IStreamServerEndpointStringParser, found[0])

@@ -35,7 +35,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from kaproto.endpointplugins import KeepAliveParser
 from kaproto.errors import KeepAliveTimeout, KeepAliveUnsupported, RemoteProtocolError
 from kaproto.interfaces import ADMITTED, Admission, Refused
 from kaproto.keepalive.liveness import KeepAlive
@@ -735,6 +734,7 @@ class EndpointTests(TunnelTestCase):
             IStreamServerEndpointStringParser,
             IStreamClientEndpointStringParserWithReactor,
         ):
-            found = [each for each in getPlugins(interface) if isinstance(each, KeepAliveParser)]
+            plugins: Any = getPlugins(interface)
+            found = [each for each in plugins if each.prefix == "keepalive"]
             self.assertEqual(len(found), 1)
             verifyObject(interface, found[0])
