@@ -231,6 +231,7 @@ class ClientConnection(Connection):
         See L{kaproto.client.KeepAliveClientProtocol.setKeepAlive}.
         """
         keepAlive = KeepAlive(interval, count)
+        keepAlive.checkForNetwork()
         if self.closing.reason is not None:
             raise self.closing.reason
         if not self.keepAliveSupported:

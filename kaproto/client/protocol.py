@@ -64,7 +64,8 @@ class KeepAliveClientProtocol(KeepAliveProtocol, isBase=True):
         @param interval: seconds of silence before a ping; 0 stops keepalive.
         @param count: pings sent in a row without hearing anything; 0 stops keepalive.
         @raise TypeError: when one is not a number, or count not a whole one.
-        @raise ValueError: when one is negative or not finite.
+        @raise ValueError: when one is negative or not finite, or the interval is above 0 and below
+            L{kaproto.keepalive.liveness.NETWORK_INTERVAL_MIN}.
         @raise KeepAliveUnsupported: when the server answered 0, or an error, to the feature
             check, or has not been asked yet.
         @raise ConnectionClosed: when the connection has been closed; other reasons are raised
@@ -159,9 +160,14 @@ class KeepAliveClientFactory(KeepAliveFactory):
         login: Login | None = None,
         limits: Limits = CLIENT_LIMITS,
     ) -> None:
+        """
+        @raise ValueError: when the interval of C{keepAlive} is too short, see
+            L{KeepAliveClientProtocol.setKeepAlive}.
+        """
         super().__init__(clock, limits)
         self.authentication = Authentication(login)
         self.name = name
         self.flags = flags
         self.keepAlive = KeepAlive(0, 0) if keepAlive is None else keepAlive
+        self.keepAlive.checkForNetwork()
         self.onOpen = onOpen

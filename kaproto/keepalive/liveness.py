@@ -14,11 +14,18 @@ import attrs
 
 from kaproto.errors import KeepAliveTimeout
 
-__all__ = ["INTERVAL_MAX", "KeepAlive", "Liveness", "Verdict"]
+__all__ = ["INTERVAL_MAX", "NETWORK_INTERVAL_MIN", "KeepAlive", "Liveness", "Verdict"]
 
 INTERVAL_MAX: Final = 2147483
 """
 The longest interval, in seconds: libvirt refuses longer ones, whose milliseconds overflow an int.
+"""
+
+NETWORK_INTERVAL_MIN: Final = 0.1
+"""
+The shortest interval, in seconds, at which a client may ping a server over a network.  A server
+takes more than some pings a second for a flood (kaproto's more than 100), and after a stall of the
+network they all arrive at once.
 """
 
 
@@ -67,6 +74,16 @@ class KeepAlive:
         Whether there is anything to do: a zero in either means no keepalive.
         """
         return bool(self.interval and self.count)
+
+    def checkForNetwork(self) -> None:
+        """
+        @raise ValueError: when the interval is below L{NETWORK_INTERVAL_MIN} and not 0.
+        """
+        if 0 < self.interval < NETWORK_INTERVAL_MIN:
+            raise ValueError(
+                f"interval is 0 or at least {NETWORK_INTERVAL_MIN:g} seconds, so that the server "
+                f"does not take the pings for a flood, not {self.interval!r}"
+            )
 
 
 class Liveness:

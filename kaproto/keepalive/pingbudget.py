@@ -6,42 +6,42 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["PINGS_PER_SECOND", "PingBudget"]
-
-PINGS_PER_SECOND: Final = 100
-"""
-How many pings a peer may send in a second.
-"""
+__all__ = ["PingBudget"]
 
 _SAVED_MAX: Final = 10
+"""
+The most seconds that are saved up.
+"""
 
 
 class PingBudget:
     """
-    Counts one peer's pings.  Seconds in which it sends none, up to ten, are saved: pings sent while
-    this side did not read, because it stalled or had a reason not to, arrive all at once.
+    Counts one peer's pings.
+
+    Pings sent while this side did not read, because it was stalled or its buffers were full,
+    arrive all at once.  So what a peer does not send in some seconds it may send later: with 100
+    pings a second, a peer that was not read for 5 s may send 500 at once.
     """
 
-    __slots__ = ("_count", "_rate", "_since")
+    __slots__ = ("_count", "_since")
 
-    def __init__(self, now: float, rate: int = PINGS_PER_SECOND) -> None:
+    def __init__(self, now: float) -> None:
         """
         @param now: the time, in seconds on any monotonic scale.
-        @param rate: pings per second.
         """
         self._since = now
-        self._rate = rate
         self._count = 0
 
-    def spend(self, now: float) -> bool:
+    def spend(self, now: float, rate: int) -> bool:
         """
         The peer sent a ping.
 
+        @param rate: how many it may send in a second.
         @return: whether it may.
         """
         elapsed = now - self._since
         if elapsed >= 1:
             self._since = now
-            self._count = -self._rate * min(int(elapsed) - 1, _SAVED_MAX)
+            self._count = -rate * min(int(elapsed) - 1, _SAVED_MAX)
         self._count += 1
-        return self._count <= self._rate
+        return self._count <= rate

@@ -15,14 +15,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from kaproto.errors import KeepAliveTimeout, ProtocolError, RemoteProtocolError
+from kaproto.errors import KeepAliveTimeout, PeerFlooded, ProtocolError, RemoteProtocolError
 from kaproto.keepalive.heartbeat import Heartbeat
 from kaproto.keepalive.histogram import Histogram
 from kaproto.keepalive.kernelwatch import KernelWatch, TCPKeepAlive
 from kaproto.keepalive.liveness import KeepAlive
+from kaproto.keepalive.pingbudget import PingBudget
 from kaproto.logbounds import BOUNDS
 from kaproto.rpc.closing import Closing, Shared
-from kaproto.rpc.pingbudget import PingBudget
 from kaproto.transport import StreamTransport, writeNow
 from kaproto.wire.filter import MessageFilter
 from kaproto.wire.message import (
@@ -126,6 +126,7 @@ class Connection:
         "_pingBudget",
         "_shared",
         "_source",
+        "_unreadPongs",
         "closing",
         "congested",
         "heartbeat",
@@ -163,6 +164,7 @@ class Connection:
         self._source: Connection | None = None
         self._pauses = Pause.NONE
         self._pingBudget = PingBudget(shared.clock.seconds())
+        self._unreadPongs = 0
         self._nextTurn: IDelayedCall | None = None
         self._kernelWatch: KernelWatch | None = None
         if ITCPTransport.providedBy(transport):
@@ -306,12 +308,19 @@ class Connection:
             self.messageReceived(message)
         elif message.version == PROGRAM_VERSION:
             if message.procedure == KeepAliveProcedure.PING:
-                shared = self._shared
-                now = shared.clock.seconds()
-                self._pingBudget.pinged(now, shared.limits, congested=self.congested)
-                self._write(PONG)
+                self._pingReceived()
             elif message.procedure == KeepAliveProcedure.PONG:
                 self.heartbeat.answered()
+
+    def _pingReceived(self) -> None:
+        limits = self._shared.limits
+        if not self._pingBudget.spend(self._shared.clock.seconds(), limits.pingBudget):
+            raise PeerFlooded(f"more than {limits.pingBudget} pings in a second")
+        if self.congested:
+            self._unreadPongs += 1
+            if self._unreadPongs > limits.unreadPongs:
+                raise PeerFlooded(f"it pings and has not read {limits.unreadPongs} answers")
+        self._write(PONG)
 
     def send(self, data: bytes) -> None:
         """
@@ -345,7 +354,7 @@ class Connection:
         The transport's buffer is empty again.
         """
         self.congested = False
-        self._pingBudget.read()
+        self._unreadPongs = 0
         # That the peer took what had filled the buffer is a sign of life.  It may have nothing to
         # say while it reads something long, and the pings that it should answer come after that.
         heartbeat = self.heartbeat

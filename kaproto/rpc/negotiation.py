@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
-from types import MappingProxyType
+from types import MappingProxyType, NoneType
 from typing import Final
 
 from kaproto.errors import (
@@ -22,6 +22,7 @@ from kaproto.errors import (
     RemoteProtocolError,
 )
 from kaproto.interfaces import Admission, IKeepAlivePolicy, OpenRequest, Refused
+from kaproto.keepalive.liveness import KeepAlive
 from kaproto.limits import Limits
 from kaproto.peer import Peer
 from kaproto.wire.message import MESSAGE_MAX, rpcError
@@ -37,6 +38,7 @@ __all__ = [
     "TRANSITIONS",
     "Event",
     "Phase",
+    "PolicyFailed",
     "ServerNegotiation",
     "negotiate",
 ]
@@ -177,20 +179,56 @@ def _notOpen() -> RemoteError:
     return rpcError("internal error: hypervisor connection not open", ErrorCode.INTERNAL_ERROR)
 
 
+PolicyFailed = Callable[[str, str, Peer, Exception], None]
+"""
+A function that is told of a policy's failure: the policy's name, the name of its method, the peer,
+and the error.
+"""
+
+
+class _PolicyFailed(Exception):
+    """
+    The policy raised an error or returned nonsense.
+    """
+
+
 class ServerNegotiation:
     """
     One connection's way to being open, as the server sees it.
 
     @ivar phase: how far it has come.
     @ivar peer: the other end.
+    @ivar terms: the interval and count at which the policy wants the peer pinged, once it has
+        asked for keepalive; C{None} not to ping it.
     @ivar full: whether the server had no room for it when it connected.
     @ivar farewell: why the connection closes, once it is L{Phase.CLOSING}.
     """
 
-    __slots__ = ("_openTimeLeft", "_policy", "_rejection", "farewell", "full", "peer", "phase")
+    __slots__ = (
+        "_openTimeLeft",
+        "_policy",
+        "_policyFailed",
+        "_rejection",
+        "farewell",
+        "full",
+        "peer",
+        "phase",
+        "terms",
+    )
 
-    def __init__(self, peer: Peer, policy: IKeepAlivePolicy) -> None:
+    def __init__(
+        self,
+        peer: Peer,
+        policy: IKeepAlivePolicy,
+        policyFailed: PolicyFailed = lambda _policy, _question, _peer, _error: None,
+    ) -> None:
+        """
+        @param policyFailed: called when the policy raises an error, and with a L{TypeError} when
+            it returns nonsense.
+        """
         self.peer = peer
+        self.terms: KeepAlive | None = None
+        self._policyFailed = policyFailed
         self.phase = Phase.CONNECTED
         self.full = False
         self.farewell: Exception = ConnectionClosed("the client closed the connection")
@@ -323,18 +361,61 @@ class ServerNegotiation:
 
     def supportsFeature(self, feature: int) -> bool:
         """
-        The peer asks for a feature.  Asking for keepalive is what puts it on record as a client
-        that answers pings.
+        The peer asks for a feature.  Asking for keepalive, and being answered 1, is what puts it
+        on record as a client that answers pings.  When the policy fails, it has not asked.
 
         @return: whether this end has it.
         @raise RemoteError: for the other features, which a connection has only when it is open.
         """
         if feature == Feature.PROGRAM_KEEPALIVE:
+            self.terms = None
             self.peer.asked = True
-            return self._policy.advertises(self.peer)
+            try:
+                self.peer.asked = self._ask("advertises", bool) is True
+                if self.peer.asked:
+                    terms = self._ask("keepAlive", KeepAlive, NoneType)
+                    self.terms = terms if isinstance(terms, KeepAlive) else None
+            except _PolicyFailed:
+                self.peer.asked = False
+            return self.peer.asked
         if not self.isOpen:
             raise _notOpen()
         return feature == Feature.REMOTE_CLOSE_CALLBACK
+
+    def _admit(self) -> Admission | Refused:
+        try:
+            answer = self._ask("admit", Admission, Refused)
+        except _PolicyFailed:
+            return Refused(
+                "operation failed: the server could not decide whether this client may open, "
+                "because its keepalive policy failed; the server's log has the reason"
+            )
+        assert isinstance(answer, Admission | Refused)
+        return answer
+
+    def _ask(self, question: str, *kinds: type) -> object:
+        """
+        @param question: the name of a method of the policy's.
+        @param kinds: the types that it may return.
+        @raise _PolicyFailed: when it does not.
+        """
+        try:
+            answer: object = getattr(self._policy, question)(self.peer)
+        except Exception as error:
+            problem = error
+        else:
+            if isinstance(answer, kinds):
+                return answer
+            problem = TypeError(f"{question}() returned {answer!r}")
+        self._policyFailed(self.policyName, question, self.peer, problem)
+        raise _PolicyFailed from problem
+
+    @property
+    def policyName(self) -> str:
+        """
+        What log lines call the policy.
+        """
+        return str(getattr(self._policy, "name", "")) or type(self._policy).__qualname__
 
     def openAtOnce(self) -> Admission | RemoteError:
         """
@@ -342,7 +423,7 @@ class ServerNegotiation:
 
         @return: the policy's admission, or its refusal, which answers the peer's first call.
         """
-        answer = self._policy.admit(self.peer)
+        answer = self._admit()
         if isinstance(answer, Refused):
             refusal = rpcError(answer.message, ErrorCode.OPERATION_FAILED)
             self.reject(refusal, refusal)
@@ -368,7 +449,7 @@ class ServerNegotiation:
         if request.name is None:
             raise rpcError("internal error: connection not open", ErrorCode.INTERNAL_ERROR)
         self.peer.requested = request.name
-        answer = self._policy.admit(self.peer)
+        answer = self._admit()
         self.peer.rule = answer.rule
         if isinstance(answer, Refused):
             self.advance(Event.REFUSED)

@@ -101,10 +101,10 @@ class RemoteProgram(Program):
         Say whether a feature is there; asking for keepalive is what allows pinging.
         """
         feature = Unpacker(payload).int32()
-        supported = (
-            connection.negotiation.supportsFeature(feature) or feature in self._backend.features
-        )
-        if supported and feature == Feature.PROGRAM_KEEPALIVE:
+        supported = connection.negotiation.supportsFeature(feature)
+        if feature != Feature.PROGRAM_KEEPALIVE:
+            supported = supported or feature in self._backend.features
+        elif supported:
             connection.keepAliveRequested()
         return Packer().int32(supported).packed()
 

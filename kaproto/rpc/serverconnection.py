@@ -7,6 +7,8 @@ from __future__ import annotations
 from typing import Any, Final, Protocol, cast
 
 from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from kaproto.errors import (
     AuthenticationFailed,
@@ -18,6 +20,8 @@ from kaproto.errors import (
     TooManyClients,
 )
 from kaproto.interfaces import Admission, IKeepAlivePolicy, IProgram, ISession, OpenRequest
+from kaproto.logbounds import BOUNDS
+from kaproto.peer import Peer
 from kaproto.records.journal import Journal
 from kaproto.rpc.clients import Clients
 from kaproto.rpc.connection import Connection, Gate, Hooks, Pause, SharedByConnections
@@ -34,8 +38,21 @@ from kaproto.wire.xdr import Packer, Unpacker
 
 __all__ = ["ServerConnection", "SharedByServer"]
 
+_log = Logger(observer=BOUNDS)
 _EVENT_SERIAL: Final = 1
 _FAREWELL_SECONDS: Final = 0.1
+
+
+def _logPolicyFailure(policy: str, question: str, peer: Peer, error: Exception) -> None:
+    _log.failure(
+        "policy {policy} failed in {question}() for {peer}, which counts as a client that did not "
+        "ask for keepalive: {error}",
+        Failure(error),
+        policy=policy,
+        question=question,
+        peer=peer,
+        error=error,
+    )
 
 
 class SharedByServer(SharedByConnections, Protocol):
@@ -103,7 +120,7 @@ class ServerConnection(Connection):
         self.listener = listener
         self.peer = identify(transport)
         self.peer.readOnly = self.accessControl.readOnly
-        self.negotiation = ServerNegotiation(self.peer, shared.policy)
+        self.negotiation = ServerNegotiation(self.peer, shared.policy, _logPolicyFailure)
         self.session: ISession | None = None
         self.authentication: Authentication | None = None
         self.closeCallbackRegistered = False
@@ -195,7 +212,12 @@ class ServerConnection(Connection):
             return
         self._entered(Phase.READY)
         self._admitted(answer)
+<<<<<<< HEAD
         self._enteredOpen()
+=======
+        self._server.clients.opened(self)
+        self._server.journal.opened(self.peer, self.negotiation.policyName)
+>>>>>>> e322fdf (A policy that fails leaves its clients unasked; client intervals from 0.1 s; one ping budget for all)
         self.opened()
 
     def _advance(self, event: Event) -> None:
@@ -353,7 +375,7 @@ class ServerConnection(Connection):
         """
         The client answers pings: ping it, if the policy says so.
         """
-        keepAlive = self._server.policy.keepAlive(self.peer)
+        keepAlive = self.negotiation.terms
         if keepAlive is not None and not self.heartbeat.keepAlive.enabled:
             self.startKeepAlive(keepAlive)
 
@@ -375,7 +397,7 @@ class ServerConnection(Connection):
         return request
 
     def _refused(self, error: RemoteError) -> None:
-        self._server.journal.refused(self.peer, self._server.policy.name, error.message)
+        self._server.journal.refused(self.peer, self.negotiation.policyName, error.message)
 
     def _admitted(self, admission: Admission) -> None:
         if admission.warning is not None:
@@ -390,6 +412,7 @@ class ServerConnection(Connection):
             return
         self.session = session
         self._advance(Event.OPENED)
+<<<<<<< HEAD
         self._enteredOpen()
 
     def _enteredOpen(self) -> None:
@@ -406,6 +429,10 @@ class ServerConnection(Connection):
             )
         else:
             self.watchByKernel(own)
+=======
+        self._server.clients.opened(self)
+        self._server.journal.opened(self.peer, self.negotiation.policyName)
+>>>>>>> e322fdf (A policy that fails leaves its clients unasked; client intervals from 0.1 s; one ping budget for all)
 
     def openFailed(self) -> None:
         """

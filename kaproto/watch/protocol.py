@@ -18,14 +18,15 @@ from zope.interface import directlyProvides, providedBy
 from kaproto.errors import KeepAliveTimeout, PeerFlooded, RemoteProtocolError
 from kaproto.keepalive.heartbeat import Heartbeat
 from kaproto.keepalive.liveness import KeepAlive
-from kaproto.keepalive.pingbudget import PINGS_PER_SECOND, PingBudget
+from kaproto.keepalive.pingbudget import PingBudget
+from kaproto.limits import Limits
 from kaproto.transport import identify, unsent, writeNow
 from kaproto.watch.interfaces import Control, Kind
 from kaproto.watch.wires import Wire
 
 __all__ = ["WatchedProtocol"]
 
-_PONGS_UNREAD_MAX: Final = 64
+_LIMITS: Final = Limits()
 
 
 class WatchedProtocol(ProtocolWrapper):
@@ -125,11 +126,11 @@ class WatchedProtocol(ProtocolWrapper):
         raise NotImplementedError
 
     def _pingReceived(self) -> None:
-        if not self._budget.spend(self.heartbeat.pacemaker.seconds()):
-            raise PeerFlooded(f"more than {PINGS_PER_SECOND} pings in a second")
+        if not self._budget.spend(self.heartbeat.pacemaker.seconds(), _LIMITS.pingBudget):
+            raise PeerFlooded(f"more than {_LIMITS.pingBudget} pings in a second")
         self._pongsUnread = self._pongsUnread + 1 if unsent(self.transport) else 0
-        if self._pongsUnread > _PONGS_UNREAD_MAX:
-            raise PeerFlooded(f"pings, and has not read {_PONGS_UNREAD_MAX} answers")
+        if self._pongsUnread > _LIMITS.unreadPongs:
+            raise PeerFlooded(f"pings, and has not read {_LIMITS.unreadPongs} answers")
         self._inject(self.factory.codec.pong)
 
     def _sendPing(self) -> None:

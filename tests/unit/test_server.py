@@ -29,7 +29,6 @@ from kaproto.limits import Limits
 from kaproto.peer import Peer
 from kaproto.policies import Disable, Mandatory, Optional, Policy, refusalFor
 from kaproto.program import Program
-from kaproto.rpc.negotiation import Phase
 from kaproto.security.admission import AccessControl
 from kaproto.security.saslserver import makePortal
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
@@ -636,23 +635,23 @@ class Broken(Policy):
 
 class BrokenPolicyTests(ServerTestCase):
     """
-    A policy that raises what it should not is answered for with an internal error, its traceback
-    is logged, and it lets nobody in.
+    A policy that raises what it should not lets nobody in and has nobody pinged, and the log names
+    it.
     """
 
-    def assertInternalError(self, reply: Message, where: str) -> None:
+    def assertLogged(self, where: str) -> None:
         """
-        Check the reply and the log.
+        Check the log.
         """
-        code, domain, level, message = errorOf(reply)
-        self.assertEqual((code, domain, level), (1, 7, 2))
-        self.assertIn("the server's log has more", message)
         (failure,) = self.flushLoggedErrors(ZeroDivisionError)
         self.assertEqual(str(failure.value), where)
+        (line,) = (each for each in self.logged(LogLevel.critical) if where in each)
+        self.assertIn(f"policy broken failed in {where}() for tcp 192.0.2.1:54321", line)
 
     def test_feature(self) -> None:
         """
-        When it fails at the feature check, the client is not pinged.
+        When it fails at the feature check, the client counts as one that did not ask: it is
+        answered 0, is not pinged, and is not admitted where asking is mandatory.
         """
 
         class Advertising(Broken):
@@ -660,22 +659,39 @@ class BrokenPolicyTests(ServerTestCase):
 
         for policy, where in ((Broken(), "advertises"), (Advertising(), "keepAlive")):
             wire = self.connect(policy)
-            self.assertInternalError(wire.ask(FEATURE_KEEPALIVE), where)
+            self.assertEqual(wire.ask(FEATURE_KEEPALIVE).payload, bytes(4))
+            self.assertLogged(where)
+            self.assertFalse(wire.protocol.peer.asked)
             self.assertEqual(wire.protocol.keepAlive, KeepAlive(0, 0))
             self.assertUsable(wire)
 
+    def test_mandatory(self) -> None:
+        """
+        In mode 2 nobody gets in unwatched by its mistake.
+        """
+
+        class BrokenMandatory(Broken):
+            def admit(self, peer: Peer) -> Admission | Refused:
+                return Mandatory().admit(peer)
+
+        wire = self.connect(BrokenMandatory())
+        wire.ask(FEATURE_KEEPALIVE)
+        self.flushLoggedErrors(ZeroDivisionError)
+        self.assertEqual(errorOf(wire.ask(OPEN))[0], 9)
+        self.assertTrue(wire.closing)
+
     def test_open(self) -> None:
         """
-        When it fails at open, the connection is not open, and still has its deadline.
+        When it fails at open, the client is refused, and told where the reason is.
         """
         wire = self.connect(Broken())
-        self.assertInternalError(wire.ask(OPEN), "admit")
-        self.assertIs(wire.protocol._kaproto.negotiation.phase, Phase.READY)
-        self.assertEqual(errorOf(wire.ask(REGISTER)), NOT_OPEN)
-        self.advance(10)
-        self.assertTrue(wire.aborted)
+        code, domain, level, message = errorOf(wire.ask(OPEN))
+        self.assertEqual((code, domain, level), (9, 7, 2))
+        self.assertIn("its keepalive policy failed; the server's log has the reason", message)
+        self.assertLogged("admit")
+        self.assertTrue(wire.closing)
         wire.lose()
-        self.counted(wire, deadlinesMissed=1)
+        self.counted(wire, refused=1)
 
 
 class OpenTests(ServerTestCase):

@@ -27,6 +27,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from kaproto.client.connecting import connect
 from kaproto.client.protocol import KeepAliveClientFactory, KeepAliveClientProtocol
 from kaproto.errors import (
     AuthenticationFailed,
@@ -783,6 +784,21 @@ class SetKeepAliveTests(ClientTestCase):
     L{KeepAliveClientProtocol.setKeepAlive}.
     """
 
+    def test_shortestInterval(self) -> None:
+        """
+        Ten pings a second are allowed, and no more are, for as long as the interval is above 0;
+        nor can a factory be made that would send more.
+        """
+        wire = self.connectOpen()
+        wire.protocol.setKeepAlive(0.1, 2)
+        error = self.assertRaises(ValueError, wire.protocol.setKeepAlive, 0.099, 2)
+        self.assertIn("at least 0.1 seconds", str(error))
+        self.assertEqual(wire.protocol.keepAlive, KeepAlive(0.1, 2))
+        self.assertRaises(ValueError, KeepAliveClientFactory, keepAlive=KeepAlive(0.099, 2))
+        uri = "test+tcp://127.0.0.1/default"
+        failing = connect(self.clock, uri, keepAlive=KeepAlive(0.099, 2))
+        self.failureResultOf(failing, ValueError)
+
     def test_hardlyAnyInterval(self) -> None:
         """
         However short the interval, there is one ping in a turn of the pacemaker's and no more, and
@@ -790,7 +806,7 @@ class SetKeepAliveTests(ClientTestCase):
         """
         for interval in (1e-300, 1e-16, 1e-6):
             wire = self.connectOpen()
-            wire.protocol.setKeepAlive(interval, 3)
+            wire.protocol._kaproto.startKeepAlive(KeepAlive(interval, 3))
             for _turn in range(64):
                 self.clock.advance(TICK)
                 self.assertEqual(wire.taken(), PING)
@@ -866,6 +882,7 @@ class SetKeepAliveTests(ClientTestCase):
         nan, inf = float("nan"), float("inf")
         bad: list[tuple[type[Exception], object, object]] = [
             *((ValueError, interval, 2) for interval in (-1, -0.5, nan, inf, -inf, 2147484)),
+            *((ValueError, interval, 2) for interval in (1e-300, 0.001, 0.0999)),
             *((TypeError, interval, 2) for interval in ("5", None, True, 1j)),
             (ValueError, 1, -1),
             *((TypeError, 1, count) for count in (1.5, 2.0, "2", None, True)),

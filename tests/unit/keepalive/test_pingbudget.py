@@ -20,13 +20,13 @@ class PingBudgetTests(SynchronousTestCase):
 
         @return: how many of them were within the budget.
         """
-        return sum(budget.spend(now) for _ in range(pings))
+        return sum(budget.spend(now, 3) for _ in range(pings))
 
     def test_budget(self) -> None:
         """
         So many in a second, and those of up to ten quiet seconds later.
         """
-        budget = PingBudget(100.0, 3)
+        budget = PingBudget(100.0)
         for now, pings, within in (
             (100.0, 5, 3),
             (100.9, 1, 0),

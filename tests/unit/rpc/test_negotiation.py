@@ -5,6 +5,7 @@ Tests for L{kaproto.rpc.negotiation}.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +20,7 @@ from kaproto.errors import (
     RemoteProtocolError,
 )
 from kaproto.interfaces import ADMITTED, Admission, OpenRequest, Refused
+from kaproto.keepalive.liveness import KeepAlive
 from kaproto.limits import Limits
 from kaproto.peer import Peer
 from kaproto.policies import Mandatory, Optional, Policy, refusalFor
@@ -352,6 +354,28 @@ class Reluctant(Policy):
         return False
 
 
+class Broken(Policy):
+    """
+    A policy that answers one question as the test says.
+    """
+
+    name = "broken"
+
+    def __init__(self, question: str, answer: object) -> None:
+        super().__init__()
+        object.__setattr__(self, "answer", answer)
+        object.__setattr__(self, question, self.respond)
+
+    def respond(self, peer: Peer) -> Any:
+        """
+        Answer, or raise it.
+        """
+        answer: object = getattr(self, "answer")  # noqa: B009
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
 class SupportsFeatureTests(SynchronousTestCase):
     """
     The feature check.
@@ -359,16 +383,17 @@ class SupportsFeatureTests(SynchronousTestCase):
 
     def test_keepAlive(self) -> None:
         """
-        A client that asks for keepalive is on record as having asked, in every phase, and is
-        answered as the policy wants.
+        A client that asks for keepalive is on record as having asked if it was answered 1, in
+        every phase.
         """
         for phase in Phase:
             for policy, answer in ((Policy(), True), (Reluctant(), False)):
                 negotiation = negotiationIn(phase, policy)
                 self.assertFalse(negotiation.peer.asked)
                 self.assertIs(negotiation.supportsFeature(10), answer)
-                self.assertTrue(negotiation.peer.asked)
+                self.assertIs(negotiation.peer.asked, answer)
                 self.assertIs(negotiation.phase, phase)
+                self.assertEqual(negotiation.terms, KeepAlive() if answer else None)
 
     def test_policySeesThatThePeerAsked(self) -> None:
         """
@@ -383,6 +408,39 @@ class SupportsFeatureTests(SynchronousTestCase):
 
         negotiationIn(Phase.READY, Curious()).supportsFeature(10)
         self.assertEqual(seen, [True])
+
+    def test_failingPolicy(self) -> None:
+        """
+        A policy that raises an error or returns nonsense leaves the peer as one that did not ask,
+        which is answered 0; who is told learns the policy's name, the method, the peer and why.
+        """
+        told: list[tuple[str, str, Peer, Exception]] = []
+        error = ZeroDivisionError("a bug")
+        for question in ("advertises", "keepAlive"):
+            for answer in (error, 1, "yes", 5.0, (5, 5)):
+                peer = Peer()
+                negotiation = ServerNegotiation(
+                    peer, Broken(question, answer), lambda *each: told.append(each)
+                )
+                self.assertIs(negotiation.supportsFeature(10), False)
+                self.assertFalse(peer.asked)
+                self.assertIsNone(negotiation.terms)
+                policy, method, about, why = told.pop()
+                self.assertEqual((policy, method, about), ("broken", question, peer))
+                expected = "a bug" if answer is error else f"{question}() returned {answer!r}"
+                self.assertEqual(str(why), expected)
+        self.assertEqual(told, [])
+
+    def test_failsTheSecondTime(self) -> None:
+        """
+        The latest answer counts.
+        """
+        policy = Broken("advertises", True)
+        negotiation = negotiationIn(Phase.READY, policy)
+        self.assertTrue(negotiation.supportsFeature(10))
+        object.__setattr__(policy, "answer", None)
+        self.assertFalse(negotiation.supportsFeature(10))
+        self.assertFalse(negotiation.peer.asked)
 
     def test_otherFeatures(self) -> None:
         """
@@ -499,6 +557,23 @@ class OpenTests(SynchronousTestCase):
         self.assertFails(
             negotiationIn(Phase.READY, Closed()), openPayload(), 9, "come back tomorrow"
         )
+
+    def test_failingPolicy(self) -> None:
+        """
+        A policy that fails when it should admit admits nobody.
+        """
+        told: list[object] = []
+        for answer in (ZeroDivisionError("a bug"), None, True, "yes"):
+            negotiation = ServerNegotiation(
+                Peer(), Broken("admit", answer), lambda *each: told.append(each)
+            )
+            negotiation.advance(Event.ACCEPTED)
+            error = self.assertRaises(RemoteError, negotiation.open, openPayload())
+            self.assertEqual(error.code, 9)
+            self.assertIn("its keepalive policy failed", error.message)
+            self.assertIs(negotiation.phase, Phase.CLOSING)
+            self.assertEqual(len(told), 1)
+            told.clear()
 
     def test_secondOpen(self) -> None:
         """
