@@ -382,6 +382,17 @@ class ServerNegotiation:
             raise _notOpen()
         return feature == Feature.REMOTE_CLOSE_CALLBACK
 
+    def keepAlive(self) -> KeepAlive | None:
+        """
+        @return: the policy's interval and count for the peer, whether it has asked for keepalive
+            or not; C{None} when there are none, or the policy fails.
+        """
+        try:
+            terms = self._ask("keepAlive", KeepAlive, NoneType)
+        except _PolicyFailed:
+            return None
+        return terms if isinstance(terms, KeepAlive) else None
+
     def _admit(self) -> Admission | Refused:
         try:
             answer = self._ask("admit", Admission, Refused)

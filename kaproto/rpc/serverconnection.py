@@ -212,12 +212,7 @@ class ServerConnection(Connection):
             return
         self._entered(Phase.READY)
         self._admitted(answer)
-<<<<<<< HEAD
         self._enteredOpen()
-=======
-        self._server.clients.opened(self)
-        self._server.journal.opened(self.peer, self.negotiation.policyName)
->>>>>>> e322fdf (A policy that fails leaves its clients unasked; client intervals from 0.1 s; one ping budget for all)
         self.opened()
 
     def _advance(self, event: Event) -> None:
@@ -412,27 +407,13 @@ class ServerConnection(Connection):
             return
         self.session = session
         self._advance(Event.OPENED)
-<<<<<<< HEAD
         self._enteredOpen()
 
     def _enteredOpen(self) -> None:
         server = self._server
         server.clients.opened(self)
-        server.journal.opened(self.peer, server.policy.name)
-        try:
-            own = server.policy.keepAlive(self.peer)
-        except Exception:
-            self._log.failure(
-                "policy {name} failed, so that {peer} is not watched",
-                name=server.policy.name,
-                peer=self.peer,
-            )
-        else:
-            self.watchByKernel(own)
-=======
-        self._server.clients.opened(self)
-        self._server.journal.opened(self.peer, self.negotiation.policyName)
->>>>>>> e322fdf (A policy that fails leaves its clients unasked; client intervals from 0.1 s; one ping budget for all)
+        server.journal.opened(self.peer, self.negotiation.policyName)
+        self.watchByKernel(self.negotiation.keepAlive())
 
     def openFailed(self) -> None:
         """
