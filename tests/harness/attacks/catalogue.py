@@ -9,14 +9,15 @@ from contextlib import ExitStack
 from functools import partial
 from typing import NamedTuple
 
-from tests.harness.attacks import floods, limits, resets, secure, slow
+from tests.harness.attacks import floods, guessing, limits, resets, secure, slow
 from tests.harness.attacks.rawsocket import Address, Outcome
 from tests.harness.attacks.targets import KaTarget, LibvirtTarget, Target
 from tests.interop import wire
 
-__all__ = ["ATTACKS", "KEEPALIVE", "LOGIN", "SETTINGS", "Attack", "Make"]
+__all__ = ["ATTACKS", "KEEPALIVE", "LOGIN", "SETTINGS", "STRANGER", "Attack", "Make"]
 
 LOGIN = ("alice", "open sesame")
+STRANGER = ("bob", "sesame open")
 KEEPALIVE = ("--mode=2", "--interval=1", "--count=2")
 SETTINGS = "keepalive_interval = 1\nkeepalive_count = 2\n"
 """
@@ -62,6 +63,12 @@ def _login(stack: ExitStack) -> Target:
     return stack.enter_context(KaTarget(*KEEPALIVE, login=LOGIN))
 
 
+def _users(stack: ExitStack, *arguments: str, iterations: int | None = None) -> Target:
+    return stack.enter_context(
+        KaTarget(*KEEPALIVE, *arguments, login=LOGIN, others=[STRANGER], iterations=iterations)
+    )
+
+
 def _secure(stack: ExitStack, *, newest: bool = False) -> Target:
     return stack.enter_context(secure.TLSTarget(*KEEPALIVE, newest=newest))
 
@@ -98,6 +105,7 @@ def _attack(
 
 
 _before = partial(_attack, ours=_login, early=True)
+_guess = partial(_attack, ours=_users, theirs=None, early=True, seconds=60)
 _tls = partial(_attack, ours=_secure, theirs=None)
 _call = wire.encode(wire.GET_HOSTNAME)
 _reply = wire.encode(wire.GET_HOSTNAME, kind=wire.REPLY)
@@ -170,6 +178,47 @@ ATTACKS = (
     _before(
         "login-resets", "RST while logging in", resets.resets, 200, resets.LOGIN_STATES, theirs=None
     ),
+    _guess(
+        "guess-known",
+        "the honest user's own password, on ever new connections",
+        guessing.beside,
+        STRANGER,
+        guessing.churn,
+        40,
+        8,
+    ),
+    _guess(
+        "guess-network",
+        "another user's password, on 50 connections",
+        guessing.beside,
+        STRANGER,
+        guessing.flood,
+        50,
+        20,
+        "mallory",
+    ),
+    _guess(
+        "guess-crowd",
+        "the same, on 300 connections, --auth-delay=0.1",
+        guessing.beside,
+        STRANGER,
+        guessing.flood,
+        300,
+        20,
+        "mallory",
+        ours=lambda stack: _users(stack, "--auth-delay=0.1"),
+    ),
+    _guess(
+        "guess-hashed",
+        "another user's password, hashed 600,000 times",
+        guessing.flood,
+        50,
+        10,
+        "mallory",
+        ours=lambda stack: _users(stack, iterations=600_000),
+    ),
+    _guess("challenges", "SCRAM begun and left", guessing.challenges, 40, 8),
+    _guess("hostile-names", "names that SASLprep makes long", guessing.hostileNames, 40, 8),
     _attack("come-and-go", "connect and leave", floods.comeAndGo, 100_000, 60, seconds=80),
     _attack(
         "files",

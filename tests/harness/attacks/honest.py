@@ -15,7 +15,7 @@ from tests.harness.attacks.rawsocket import Address, RawPeer
 from tests.harness.attacks.workers import Worker
 from tests.interop import wire
 
-__all__ = ["Honest", "Login", "Report", "enter", "quantile"]
+__all__ = ["Honest", "Login", "Report", "characters", "enter", "quantile"]
 
 PERIOD = 0.1
 """
@@ -72,7 +72,10 @@ def quantile(values: list[float], part: float) -> float:
     return sorted(values)[min(len(values) - 1, int(part * len(values)))] if values else 0.0
 
 
-def _characters(data: bytes) -> bytes:
+def characters(data: bytes) -> bytes:
+    """
+    @return: SASL data, as the remote program's messages have it.
+    """
     return struct.pack(f">iI{len(data)}i", 0, len(data), *data)
 
 
@@ -87,7 +90,7 @@ def enter(address: Address, login: Login | None, timeout: float) -> RawPeer:
         peer.call(wire.AUTH_LIST, timeout=timeout)
         peer.call(67, timeout=timeout)
         name, password = login
-        plain = _characters(f"\0{name}\0{password}".encode())
+        plain = characters(f"\0{name}\0{password}".encode())
         peer.call(68, wire.string("PLAIN") + plain, timeout)
     peer.open(timeout=timeout)
     return peer

@@ -96,7 +96,7 @@ def connect(
         if receiveBuffer:
             one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receiveBuffer)
         if isinstance(address, str):
-            one.connect(address)
+            _connectUnix(one, address, timeout if waits else 0)
         else:
             one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             one.bind((f"127.0.0.{next(_sources) % 200 + 2}", 0))
@@ -117,6 +117,23 @@ def _secure(plain: socket.socket, certificate: str) -> socket.socket:
     if one.recv(1) != b"\1":
         raise ConnectionResetError("not accepted")
     return one
+
+
+def _connectUnix(one: socket.socket, path: str, timeout: float) -> None:
+    """
+    Wait for room in the server's queue, as a blocking socket does; Python's are none if they have
+    a timeout, and then the kernel has nobody wait.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            one.connect(path)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.001)
+        else:
+            return
 
 
 class RawPeer:

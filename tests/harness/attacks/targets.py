@@ -17,6 +17,7 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
+from kaproto.security.scram import ScramKeys
 from tests.harness.attacks.honest import Login
 from tests.harness.attacks.rawsocket import Address, connect
 from tests.interop.servers import holdPort, twistdCommand
@@ -210,12 +211,17 @@ class KaTarget(Target):
         unix: bool = False,
         files: int | None = None,
         login: Login | None = None,
+        others: Sequence[Login] = (),
+        iterations: int | None = None,
     ) -> None:
         """
         @param upstream: the libvirtd that it is to be a gateway to.
         @param unix: whether to listen on a UNIX socket, and not on TCP.
         @param files: how many files it may have open.
         @param login: what clients have to log in with.
+        @param others: more users who may log in.
+        @param iterations: how often passwords are hashed in the file of users; C{None} for one that
+            has them as they are.
         """
         super().__init__()
         self._arguments = [*arguments]
@@ -226,8 +232,14 @@ class KaTarget(Target):
         if login is not None:
             users = os.path.join(self.directory, "users")
             with open(users, "w", encoding="utf-8") as file:
-                file.write(":".join(login) + "\n")
-            self._arguments.append(f"--auth=file:{users}")
+                for name, password in (login, *others):
+                    secret = password
+                    if iterations is not None:
+                        keys = ScramKeys.fromPassword(password, iterations=iterations)
+                        secret = keys.toText()
+                    file.write(f"{name}:{secret}\n")
+            kind = "file" if iterations is None else "scram"
+            self._arguments.append(f"--auth={kind}:{users}")
         self._files = files
         self.address = self.anonymous = 0
         if unix or login is not None:

@@ -1,0 +1,144 @@
+"""
+Short forms of the attacks on logins.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from functools import partial
+
+from tests.harness.attacks import guessing
+from tests.harness.attacks.case import AttackTestCase
+from tests.harness.attacks.catalogue import LOGIN, STRANGER
+from tests.harness.attacks.honest import quantile
+from tests.harness.attacks.targets import KaTarget
+from tests.interop.servers import twistdCommand
+
+FAILED = "failed to log in as"
+
+
+class GuessingTests(AttackTestCase):
+    """
+    Peers that guess passwords, on the UNIX socket of the honest users' own machine.
+    """
+
+    def users(self, *arguments: str, iterations: int | None = None) -> KaTarget:
+        """
+        @return: a kaserver that has two users.
+        """
+        target = KaTarget(*arguments, login=LOGIN, others=[STRANGER], iterations=iterations)
+        self.target(target)
+        return target
+
+    def test_stranger(self) -> None:
+        """
+        With 40 guessers who wait for their answers, a user who has not logged in from there before
+        is in after as many turns; one who has is in at once.  The guesses are a turn apart.
+        """
+        target = self.users("--auth-delay=0.1")
+        flood = partial(guessing.flood, target.address, 40, 7, "mallory")
+        stranger = partial(guessing.logIn, target.address, STRANGER, 1, 10)
+        result = self.attack(target, flood, stranger)
+        (seconds,) = result.outcomes[1].seconds
+        self.assertGreater(seconds, 2)
+        self.assertLess(seconds, 5.5)
+        self.assertLess(max(result.honest.newcomers), 1)
+        self.assertLess(result.outcomes[0].times, 10 + 70 + 10)
+
+    def test_crowd(self) -> None:
+        """
+        With 250 it is in after a hundred turns.
+        """
+        target = self.users("--auth-delay=0.05")
+        flood = partial(guessing.flood, target.address, 250, 7, "mallory")
+        stranger = partial(guessing.logIn, target.address, STRANGER, 1, 10)
+        result = self.attack(target, flood, stranger)
+        self.assertLess(result.outcomes[1].seconds[0], 5 + 1)
+
+    def test_known(self) -> None:
+        """
+        Thousands of guesses a second at the password of a user who has logged in from there, on
+        ever new connections, keep neither that user out nor a stranger, and leave nothing behind
+        but some lines in the log.
+        """
+        target = self.users("--auth-delay=0.1")
+        churn = partial(guessing.churn, target.address, 20, 4)
+        stranger = partial(guessing.logIn, target.address, STRANGER, 1, 10)
+        result = self.attack(target, churn, stranger)
+        self.assertGreater(result.outcomes[0].times, 1000)
+        self.assertLess(quantile(result.honest.newcomers, 0.5), 2)
+        self.assertLess(result.log.count("\n"), 1200)
+
+    def test_hashing(self) -> None:
+        """
+        While passwords are checked that are hashed 600,000 times, others are served.
+        """
+        target = self.users("--auth-delay=0.1", iterations=600_000)
+        flood = partial(guessing.flood, target.address, 12, 3, "mallory")
+        self.attack(target, flood, newcomers=False)
+
+    def test_hostileNames(self) -> None:
+        """
+        Names and passwords that SASLprep makes 18 times as long cost next to nothing.
+        """
+        target = self.users()
+        names = partial(guessing.hostileNames, target.address, 10, 2)
+        result = self.attack(target, names, newcomers=False)
+        self.assertGreater(result.outcomes[0].times, 300)
+        meter = result.meter
+        spent = meter.last.processor - meter.before.processor
+        self.assertLess(spent / result.outcomes[0].times, 0.004)
+        self.assertNotIn("\ufdfa" * 100, result.log)
+
+    def test_challenges(self) -> None:
+        """
+        Those who begin SCRAM and leave have guessed: they wait like the others.
+        """
+        target = self.users("--auth-delay=0.1")
+        challenges = partial(guessing.challenges, target.address, 10, 2)
+        result = self.attack(target, challenges)
+        self.assertLess(max(result.honest.newcomers), 1)
+        self.assertIn("10 logins failed within 60 s (--auth-guesses)", result.log)
+
+    def test_hostileFiles(self) -> None:
+        """
+        A file of users that is not one is an error at the start, with its line, in one line that
+        quotes no secret.
+        """
+        directory = self.enterContext(tempfile.TemporaryDirectory())
+        path = os.path.join(directory, "users")
+        for content, words in [
+            (b"alice:$6$salt$sesame", "line 1: what follows the colon looks like the hash"),
+            (b"#\nalice:x:0:0:sesame", "line 2: there are two colons"),
+            (b"\xff\xfea\0:\0s\0e\0s\0a\0m\0e\0", "line 1: there is a NUL byte"),
+            (None, "it is not a regular file"),
+        ]:
+            if content is None:
+                os.unlink(path)
+                os.mkfifo(path)
+            else:
+                with open(path, "wb") as file:
+                    file.write(content)
+            for kind in ("file", "scram") if content is None else ("file",):
+                result = subprocess.run(
+                    [
+                        *twistdCommand(),
+                        "-n",
+                        "kaserver",
+                        f"--auth={kind}:{path}",
+                        f"--listen=unix:{directory}/socket",
+                    ],
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                    timeout=20,
+                    cwd=directory,
+                )
+                said = result.stdout + result.stderr
+                self.assertNotEqual(result.returncode, 0)
+                self.assertIn(f"--auth={kind}: {path}", said)
+                self.assertIn(words, said)
+                self.assertNotIn("sesame", said)
+                self.assertNotIn("Traceback", said)
