@@ -7,12 +7,13 @@ from __future__ import annotations
 import os
 import re
 import sys
+from datetime import date
 from importlib import import_module
-from ipaddress import ip_network
 from pathlib import Path
 from types import ModuleType
 from unittest.mock import patch
 
+import attrs
 from twisted.internet.address import IPv4Address
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.trial.unittest import SynchronousTestCase
@@ -33,7 +34,7 @@ from tests.interop.support import InteropTestCase, pause, reactor, waitUntil
 PROJECT = Path(__file__).resolve().parent.parent
 DOCS = PROJECT / "docs"
 EXAMPLES = DOCS / "examples"
-POLICY = EXAMPLES / "exceptpolicy"
+POLICY = EXAMPLES / "rollout"
 
 
 class ReadmeTests(SynchronousTestCase):
@@ -224,49 +225,45 @@ class PolicyTests(SynchronousTestCase):
         """
         Make the policy that the command line would make.
         """
-        self.policy = (
-            load(POLICY, "exceptpolicy").Except().configured("192.0.2.0/24", KeepAlive(7, 3))
-        )
+        self.example = load(POLICY, "rollout").Rollout()
+        self.policy = self.example.configured("2027-03-01", KeepAlive(7, 3))
 
-    def admit(self, host: str, *, asked: bool) -> Admission | Refused:
+    def admit(self, day: str, *, asked: bool) -> Admission | Refused:
         """
-        @return: the policy's word on a client.
+        @return: what the policy says to a client on a day.
         """
-        answer: Admission | Refused = self.policy.admit(
-            Peer(IPv4Address("TCP", host, 4040), asked=asked)
-        )
+        policy = attrs.evolve(self.policy, today=lambda: date.fromisoformat(day))
+        answer: Admission | Refused = policy.admit(Peer(asked=asked))
         return answer
 
     def test_asked(self) -> None:
         """
-        Whoever asked for keepalive is admitted, wherever it is, and watched.
+        A client that asked for keepalive is admitted on any day, and pinged.
         """
-        self.assertEqual(self.admit("203.0.113.9", asked=True), ADMITTED)
+        for day in ("2027-02-28", "2027-03-01"):
+            self.assertEqual(self.admit(day, asked=True), ADMITTED)
         self.assertEqual(self.policy.keepAlive(Peer()), KeepAlive(7, 3))
 
-    def test_excepted(self) -> None:
+    def test_before(self) -> None:
         """
-        Whoever did not ask is admitted from the network that is excepted, with a warning.
+        Until the date a client that did not ask is admitted with a warning that names it.
         """
-        answer = self.admit("192.0.2.9", asked=False)
+        answer = self.admit("2027-02-28", asked=False)
         assert isinstance(answer, Admission)
-        self.assertIn("excepted", str(answer.warning))
+        self.assertIn("mandatory from 2027-03-01", str(answer.warning))
 
-    def test_refused(self) -> None:
+    def test_after(self) -> None:
         """
-        Whoever did not ask is refused from anywhere else.
+        From that day on such a client is refused.
         """
-        self.assertIsInstance(self.admit("203.0.113.9", asked=False), Refused)
+        self.assertIsInstance(self.admit("2027-03-01", asked=False), Refused)
 
     def test_argument(self) -> None:
         """
-        Networks are taken from the argument; without one, or with a bad one, it says so.
+        The argument is a date; without one, or with another text, there is an error.
         """
-        policy = load(POLICY, "exceptpolicy").Except()
-        configured = policy.configured("192.0.2.0/24,::/0", KeepAlive())
-        self.assertEqual(configured.networks, (ip_network("192.0.2.0/24"), ip_network("::/0")))
-        self.assertRaises(ValueError, policy.configured, None, KeepAlive())
-        self.assertRaises(ValueError, policy.configured, "here", KeepAlive())
+        for argument in (None, "", "soon"):
+            self.assertRaises(ValueError, self.example.configured, argument, KeepAlive())
 
 
 def follow(lines: list[str], row: int, column: int) -> int:

@@ -1,7 +1,7 @@
 """
 A policy from somebody else's package, installed for real and chosen on the command line.
 
-The package is the one that the documentation shows, C{docs/examples/exceptpolicy}.
+The package is the one that the documentation shows, C{docs/examples/rollout}.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.interop.servers import KaServer, twistdCommand
 from tests.interop.support import InteropTestCase
 
 PROJECT = Path(__file__).resolve().parent.parent
-PACKAGE = PROJECT / "docs" / "examples" / "exceptpolicy"
+PACKAGE = PROJECT / "docs" / "examples" / "rollout"
 
 
 @cache
@@ -49,8 +49,8 @@ def installPolicy() -> str:
 
 class ThirdPartyTests(InteropTestCase):
     """
-    The package's policy C{except} is like mandatory, but lets in clients from the networks that
-    are its argument.
+    The package's policy C{rollout} is like optional until the date that is its argument, and like
+    mandatory from then on.
     """
 
     tools = ()
@@ -93,7 +93,7 @@ class ThirdPartyTests(InteropTestCase):
         self.assertRegex(
             program.output,
             r"(?s)disable.*optional.*mandatory.*\n"
-            r"  except:NETWORK\[,NETWORK\]\.\.\. +like mandatory, but let clients",
+            r"  rollout:YYYY-MM-DD +like optional until a date, like mandatory from then on",
         )
 
     async def test_wrongArgument(self) -> None:
@@ -101,24 +101,25 @@ class ThirdPartyTests(InteropTestCase):
         A wrong argument is a usage error in the policy's own words, and so is none.
         """
         for argument, words in (
-            (":here", "--mode=except:here: policy except: 'here' does not appear to be an IPv4"),
-            ("", "--mode=except: policy except: which networks? for example except:192.0.2.0/24"),
+            (":soon", "--mode=rollout:soon: policy rollout: Invalid isoformat string: 'soon'"),
+            ("", "--mode=rollout: policy rollout: from which date? for example rollout:2027-03-01"),
         ):
-            program = await self.kaserver(f"--mode=except{argument}")
+            program = await self.kaserver(f"--mode=rollout{argument}")
             result = await program.finish()
             self.assertEqual(result.exitCode, 1, result)
             self.assertIn(words, result.output + result.errors)
 
     async def test_argument(self) -> None:
         """
-        The server goes by the policy and its argument: a client that does not ask for keepalive
-        is let in from the networks that are excepted, and refused from others.
+        The policy gets its argument: a client that does not ask for keepalive opens before the
+        date, with a warning, and is refused after it.
         """
-        server = await self.start("except:192.0.2.0/24,127.0.0.0/8")
-        self.assertIn("mode except", server.log)
+        server = await self.start("rollout:2999-01-01")
+        self.assertIn("mode rollout", server.log)
         client = await RawClient.connect(self, server.port)
         await client.open(ask=False)
-        server = await self.start("except:192.0.2.0/24")
+        self.assertIn("keepalive, which is mandatory from 2999-01-01", server.log)
+        server = await self.start("rollout:2026-01-01")
         client = await RawClient.connect(self, server.port)
         reply = await client.call(wire.OPEN, wire.OPEN_ARGUMENTS)
         assert reply.error is not None

@@ -2,6 +2,6 @@
 Make the policy known to C{twistd kaserver}.
 """
 
-from exceptpolicy import Except
+from rollout import Rollout
 
-policy = Except()
+policy = Rollout()
