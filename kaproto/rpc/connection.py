@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from enum import Flag
-from typing import Protocol
+from typing import Final, Protocol
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, ITCPTransport
@@ -38,6 +38,12 @@ from kaproto.wire.programs import KEEPALIVE_PROGRAM, PROGRAM_VERSION, KeepAliveP
 from kaproto.wire.xdr import XDRError
 
 __all__ = ["Connection", "Gate", "Hooks", "Pause", "SharedByConnections"]
+
+
+_TOGETHER: Final = 0.05
+"""
+Pings that are fewer seconds apart have waited for each other.
+"""
 
 
 class Pause(Flag):
@@ -124,6 +130,9 @@ class Connection:
         "_outgoing",
         "_pauses",
         "_pingBudget",
+        "_pingInterval",
+        "_pingedAt",
+        "_reassurance",
         "_shared",
         "_source",
         "_unreadPongs",
@@ -165,6 +174,9 @@ class Connection:
         self._pauses = Pause.NONE
         self._pingBudget = PingBudget(shared.clock.seconds())
         self._unreadPongs = 0
+        self._pingedAt: float | None = None
+        self._pingInterval: float | None = None
+        self._reassurance: IDelayedCall | None = None
         self._nextTurn: IDelayedCall | None = None
         self._kernelWatch: KernelWatch | None = None
         if ITCPTransport.providedBy(transport):
@@ -316,11 +328,54 @@ class Connection:
         limits = self._shared.limits
         if not self._pingBudget.spend(self._shared.clock.seconds(), limits.pingBudget):
             raise PeerFlooded(f"more than {limits.pingBudget} pings in a second")
+        self._notePing()
         if self.congested:
             self._unreadPongs += 1
             if self._unreadPongs > limits.unreadPongs:
                 raise PeerFlooded(f"it pings and has not read {limits.unreadPongs} answers")
         self._write(PONG)
+
+    def _notePing(self) -> None:
+        """
+        Measure the peer's interval: the shortest time between two of its pings, but for those that
+        arrive together.
+        """
+        now = self._shared.clock.seconds()
+        if self._pingedAt is not None and now - self._pingedAt >= _TOGETHER:
+            gap = now - self._pingedAt
+            self._pingInterval = min(gap, self._pingInterval or gap)
+        self._pingedAt = now
+
+    def hasAsked(self) -> bool:
+        """
+        @return: whether the peer has asked for keepalive, by which it says that it answers pings.
+        """
+        return False
+
+    def _startReassuring(self) -> None:
+        """
+        The peer's pings are not read from now on, for they are behind what has no room.  Send it
+        pongs that it has not asked for, which libvirt takes for a sign of life: each second, or
+        twice in each of its intervals.  A peer that neither asked for keepalive nor pinged gets
+        none: one without an event loop would die of them.
+        """
+        if self._reassurance is None and (self._pingedAt is not None or self.hasAsked()):
+            interval = self._pingInterval
+            self._reassurance = self._shared.clock.callLater(
+                1.0 if interval is None else interval / 2, self._reassure
+            )
+
+    def _reassure(self) -> None:
+        self._reassurance = None
+        # One that does not read what it has needs no more to read.
+        if not self.congested:
+            self._write(PONG)
+        self._startReassuring()
+
+    def _stopReassuring(self) -> None:
+        if self._reassurance is not None:
+            self._reassurance.cancel()
+            self._reassurance = None
 
     def send(self, data: bytes) -> None:
         """
@@ -378,6 +433,8 @@ class Connection:
             self.heartbeat.pause()
             self.transport.pauseProducing()
         self._pauses |= reason
+        if reason is not Pause.TURN:
+            self._startReassuring()
 
     def resumeReading(self, reason: Pause) -> None:
         """
@@ -385,6 +442,8 @@ class Connection:
         """
         if self._pauses & reason:
             self._pauses &= ~reason
+            if not self._pauses & ~Pause.TURN:
+                self._stopReassuring()
             if not self._pauses:
                 self.heartbeat.resume()
                 self.transport.resumeProducing()
@@ -462,6 +521,7 @@ class Connection:
         self.stopped()
 
     def _stopTimers(self) -> None:
+        self._stopReassuring()
         self.heartbeat.end()
         if self._kernelWatch is not None:
             self._kernelWatch.stop()

@@ -243,6 +243,12 @@ class ServerConnection(Connection):
         self._server.clients.known(self)
         self._advance(Event.AUTHENTICATED)
 
+    def hasAsked(self) -> bool:
+        """
+        @return: whether the client has asked for keepalive and was answered 1.
+        """
+        return self.peer.asked
+
     def authenticationFailed(self) -> None:
         """
         The client has failed to log in, and may have more tries.

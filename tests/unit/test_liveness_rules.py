@@ -240,6 +240,66 @@ class RuleTests(ClockTestCase):
             pair.server._kaproto.drain()
             self.assertEqual(self.say(pair, PING), PONG)
 
+    def fill(self, pair: Pair) -> None:
+        """
+        Have as many calls wait as there is room for, so that the server stops reading.
+        """
+        calls = LIMITS.runningCalls + LIMITS.waitingCalls
+        for _ in range(calls + 1):
+            pair.client._kaproto.send(packMessage(Probe.message(Probe.LATER)))
+        pair.advance(0.5)
+        self.assertTrue(pair.server._kaproto.pauses)
+
+    def test_rule6_callsThatWait(self) -> None:
+        """
+        While so many calls wait that nothing more is read, a client that has asked for keepalive
+        is sent pongs that it did not ask for, twice in each interval at which it has pinged, and
+        does not find the server dead.
+        """
+        for interval, pongs in ((0.5, 40), (1, 20)):
+            pair = self.connect()
+            pair.client.setKeepAlive(interval, 2)
+            pair.advance(4 * interval + 0.1)
+            self.fill(pair)
+            before = len(pair.writtenBy("server"))
+            pair.advance(10)
+            self.assertTrue(pair.client.isAlive())
+            self.assertFalse(pair.serverTransport.disconnected)
+            sent = [data for _, data in pair.writtenBy("server")[before:]]
+            self.assertEqual(set(sent), {PONG})
+            self.assertApproximates(len(sent), pongs, 3)
+
+    def test_rule6_askedAndHasNotPinged(self) -> None:
+        """
+        A client that has not pinged yet gets one pong a second, and none once it is read again.
+        """
+        pair = self.connect()
+        self.fill(pair)
+        before = len(pair.writtenBy("server"))
+        pair.advance(5)
+        sent = [data for _, data in pair.writtenBy("server")[before:]]
+        self.assertEqual(sent, [PONG] * 5)
+        connection = pair.server._kaproto
+        connection.resumeReading(Pause.CALLS)
+        self.assertIsNone(connection._reassurance)
+
+    def test_rule6_toNobodyElse(self) -> None:
+        """
+        A client that neither asked for keepalive nor pinged gets none, nor does one that does not
+        read.
+        """
+        pair = self.connectRaw(Optional(KEEPALIVE))
+        self.say(pair, packMessage(OPEN))
+        pair.server._kaproto.pauseReading(Pause.CALLS)
+        self.assertIsNone(pair.server._kaproto._reassurance)
+        asking = self.connectRaw(Optional(KEEPALIVE))
+        self.say(asking, packMessage(FEATURE_KEEPALIVE), packMessage(OPEN))
+        asking.server._kaproto.pauseProducing()
+        asking.server._kaproto.pauseReading(Pause.CALLS)
+        before = len(asking.writtenBy("server"))
+        asking.advance(5)
+        self.assertEqual(len(asking.writtenBy("server")), before)
+
     def test_rule6_floodsAreClosed(self) -> None:
         """
         A peer that pings more than its budget allows is closed, and so is one that does not read

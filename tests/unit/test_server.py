@@ -966,7 +966,7 @@ class CallTests(ServerTestCase):
     def test_fullPausesReading(self) -> None:
         """
         When too many calls wait, nothing more is read, and the client is not judged for its
-        silence; when there is room again, reading goes on.
+        silence but sent a pong each second; when there is room again, reading goes on.
         """
         wire = self.connectOpen(Mandatory(KEEPALIVE), FEATURE_KEEPALIVE)
         self.callLater(wire, LIMITS.runningCalls + LIMITS.waitingCalls - 1)
@@ -975,7 +975,7 @@ class CallTests(ServerTestCase):
         self.assertFalse(wire.reading)
         self.advance(70)
         self.assertFalse(wire.closing)
-        self.assertEqual(wire.taken(), b"")
+        self.assertEqual(wire.taken(), PONG * 70)
         self.probe.waiting.pop().callback(b"")
         self.assertTrue(wire.reading)
         self.assertUsableLater(wire)
