@@ -40,12 +40,12 @@ from kaproto.limits import Limits
 from kaproto.policies import Exceptions
 from kaproto.policies.plugins import describePolicies, findPolicy
 from kaproto.security.admission import AccessControl
-from kaproto.security.authfile import loginFor
+from kaproto.security.authfile import authenticationFor
 from kaproto.security.authplugin import makeChecker
 from kaproto.security.certificates import PKIError
+from kaproto.security.clientauth import Authentication
 from kaproto.security.endpoints import transportOf
 from kaproto.security.proxy import ProxyEndpoint
-from kaproto.security.saslclient import Login
 from kaproto.security.saslserver import makePortal
 
 __all__ = ["Options"]
@@ -66,7 +66,7 @@ class Options(BaseOptions, AuthOptionMixin):
     @ivar listeners: where to listen.
     @ivar limits: how many clients, and for how long.
     @ivar upstream: where libvirtd listens, for a gateway.
-    @ivar upstreamLogin: the gateway's own name and password there.
+    @ivar upstreamAuthentication: how the gateway itself authenticates there.
     @ivar upstreamAsk: whether the gateway asks for keepalive there.
     @ivar checkers: the credentials checkers of all listeners.
     @ivar admin: where administrators connect.
@@ -90,7 +90,7 @@ class Options(BaseOptions, AuthOptionMixin):
     listeners: Sequence[Listener]
     limits: Limits
     upstream: IStreamClientEndpoint | None = None
-    upstreamLogin: Login | None = None
+    upstreamAuthentication: Authentication = Authentication()
     upstreamAsk = True
     admin: IStreamServerEndpoint | None = None
     statusPage: IStreamServerEndpoint | None = None
@@ -198,7 +198,7 @@ class Options(BaseOptions, AuthOptionMixin):
         )
         if self["upstream"] is not None:
             self.upstream = self._upstreamEndpoint(self["upstream"])
-            self.upstreamLogin = self._upstreamLogin(self["upstream"])
+            self.upstreamAuthentication = self._upstreamAuthentication(self["upstream"])
             self.upstreamAsk = self["upstream-ask"] == "yes" or (
                 self["upstream-ask"] == "auto" and not isinstance(self.upstream, UNIXClientEndpoint)
             )
@@ -384,8 +384,12 @@ class Options(BaseOptions, AuthOptionMixin):
                 "as qemu:///system"
             ) from error
 
-    def _upstreamLogin(self, description: str) -> Login | None:
+    def _upstreamAuthentication(self, description: str) -> Authentication:
         try:
-            return loginFor(description)
+            authentication = authenticationFor(description)
+            if callable(authentication.login):
+                # A file that cannot be used should be known at the start.
+                authentication.login()
         except ValueError as error:
             raise UsageError(f"--upstream={description}: {error}") from error
+        return authentication

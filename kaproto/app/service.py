@@ -324,7 +324,7 @@ def _backend(options: Options, reactor: IReactorTime) -> IBackend:
         keepAlive,
         reactor,
         forwardIdentity=options["forward-identity"],
-        login=options.upstreamLogin,
+        authentication=options.upstreamAuthentication,
         ask=options.upstreamAsk,
     )
     gateway.openTimeout = options["upstream-timeout"]

@@ -22,7 +22,7 @@ from kaproto.keepalive.liveness import KeepAlive
 from kaproto.logbounds import BOUNDS
 from kaproto.rpc.connection import Hooks
 from kaproto.rpc.protocol import connectionOf
-from kaproto.security.saslclient import Login
+from kaproto.security.clientauth import Authentication
 from kaproto.transport import StreamTransport
 
 __all__ = ["ClientSide", "Probe", "UpstreamConnection", "UpstreamFactory", "UpstreamProtocol"]
@@ -164,7 +164,7 @@ class UpstreamFactory(KeepAliveClientFactory):
         flags: int,
         keepAlive: KeepAlive,
         clock: IReactorTime,
-        login: Login | None,
+        authentication: Authentication,
         *,
         ask: bool,
     ) -> None:
@@ -172,7 +172,7 @@ class UpstreamFactory(KeepAliveClientFactory):
         @param name: what to open.
         @param ask: whether to ask the server for keepalive.
         """
-        super().__init__(name, flags, keepAlive, clock=clock, login=login)
+        super().__init__(name, flags, keepAlive, clock=clock, authentication=authentication)
         self.upstream = upstream
         self.asksForKeepAlive = ask
 
@@ -224,7 +224,7 @@ class Probe:
         endpoint: IStreamClientEndpoint,
         keepAlive: KeepAlive,
         clock: IReactorTime,
-        login: Login | None,
+        authentication: Authentication,
     ) -> None:
         """
         Connect.
@@ -235,7 +235,9 @@ class Probe:
         self._heard = -inf
         self._connection: _ProbeConnection | None = None
         self._closed = False
-        self._factory = factory = KeepAliveClientFactory(None, clock=clock, login=login)
+        self._factory = factory = KeepAliveClientFactory(
+            None, clock=clock, authentication=authentication
+        )
         factory.protocol = _ProbeProtocol
         factory.asksForKeepAlive = factory.registersCloseCallback = False
         self._running = Deferred.fromCoroutine(self._run())

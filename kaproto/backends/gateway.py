@@ -38,7 +38,7 @@ from kaproto.logbounds import BOUNDS
 from kaproto.peer import Peer
 from kaproto.rpc.protocol import connectionOf
 from kaproto.rpc.serverconnection import ServerConnection
-from kaproto.security.saslclient import Login
+from kaproto.security.clientauth import Authentication
 from kaproto.server import KeepAliveServerProtocol
 from kaproto.wire.message import rpcError
 from kaproto.wire.programs import REMOTE_PROGRAM, CloseReason, ErrorCode, Procedure
@@ -82,7 +82,7 @@ class Gateway:
         *,
         ask: bool = True,
         forwardIdentity: bool = False,
-        login: Login | None = None,
+        authentication: Authentication | None = None,
     ) -> None:
         """
         @param endpoint: where libvirtd listens.
@@ -93,9 +93,9 @@ class Gateway:
             way.  A kaserver in mode 2 has to be asked.
         @param forwardIdentity: whether to tell libvirtd who each client is, once it has
             authenticated, in place of this process.
-        @param login: this process's own name and password at libvirtd, if it wants them.
+        @param authentication: how this process itself authenticates at libvirtd.
         """
-        self._login = login
+        self._authentication = authentication or Authentication()
         self.description = description
         self.libvirtd = f"libvirtd behind this gateway ({description})"
         self.asks = ask
@@ -124,7 +124,7 @@ class Gateway:
 
     def _connectProbe(self) -> Probe:
         keepAlive = self._keepAlive if self._keepAlive.enabled else KeepAlive()
-        return Probe(self._endpoint, keepAlive, self._clock, self._login)
+        return Probe(self._endpoint, keepAlive, self._clock, self._authentication)
 
     def __str__(self) -> str:
         """
@@ -201,7 +201,7 @@ class Gateway:
             request.flags,
             self._keepAlive,
             self._clock,
-            self._login,
+            self._authentication,
             ask=self.asks,
         )
         factory.tcpKeepAlive = self.tcpKeepAlive

@@ -22,7 +22,7 @@ from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol, endp
 from kaproto.client.connection import ClientConnection
 from kaproto.errors import KaprotoError, RemoteError
 from kaproto.rpc.protocol import connectionOf
-from kaproto.security.authfile import loginFor
+from kaproto.security.authfile import authenticationFor
 from kaproto.wire.programs import REMOTE_PROGRAM, Procedure
 
 __all__ = ["Ping"]
@@ -111,10 +111,10 @@ class Ping(Command):
         uri, began = self["uri"], reactor.seconds()
         try:
             endpoint, name = endpointFor(reactor, uri)
-            login = loginFor(uri)
+            authentication = authenticationFor(uri)
         except ValueError as error:
             raise CommandFailed(str(error), ExitCode.USAGE) from error
-        factory = KeepAliveClientFactory(name, clock=reactor, login=login)
+        factory = KeepAliveClientFactory(name, clock=reactor, authentication=authentication)
         factory.asksForKeepAlive = not self["no-ask"]
         opening = Deferred.fromCoroutine(_openBy(endpoint, factory))
         try:

@@ -9,6 +9,7 @@ from kaproto.client.events import EventStream
 from kaproto.client.libvirt import Connection, Domain, DomainEvent
 from kaproto.client.protocol import KeepAliveClientFactory, KeepAliveClientProtocol
 from kaproto.client.service import KeepAliveClientService, Snapshot
+from kaproto.security.clientauth import Authentication
 from kaproto.security.saslclient import Login
 from kaproto.wire.domains import Domain as DomainName
 from kaproto.wire.domains import (
@@ -20,6 +21,7 @@ from kaproto.wire.domains import (
 )
 
 __all__ = [
+    "Authentication",
     "Call",
     "Connection",
     "Domain",

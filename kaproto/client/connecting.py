@@ -107,9 +107,9 @@ async def _connect(
         int(readOnly),
         keepAlive,
         clock=reactor,
+        authentication=authenticationFor(uri, login),
         limits=attrs.evolve(CLIENT_LIMITS, openTimeout=seconds),
     )
-    factory.authentication = authenticationFor(uri, login)
     clock = monotonicClock(reactor)
     opening = Deferred.fromCoroutine(_open(endpoint, factory))
     deadline = Deadline(clock, seconds, opening.cancel)

@@ -15,7 +15,6 @@ from kaproto.keepalive.liveness import KeepAlive
 from kaproto.limits import CLIENT_LIMITS, Limits
 from kaproto.rpc.protocol import KeepAliveFactory, KeepAliveProtocol
 from kaproto.security.clientauth import Authentication
-from kaproto.security.saslclient import Login
 from kaproto.wire.programs import PROGRAM_VERSION
 
 __all__ = ["KeepAliveClientFactory", "KeepAliveClientProtocol"]
@@ -134,7 +133,7 @@ class KeepAliveClientFactory(KeepAliveFactory):
     @ivar flags: 1 for a read-only connection.
     @ivar keepAlive: what L{KeepAliveClientProtocol.setKeepAlive} is called with after each open
         if the server supports it; by default zeros, so that nothing is pinged.
-    @ivar authentication: how to authenticate: with the login, or with none.
+    @ivar authentication: how to authenticate: with a login, or with none.
     @ivar onOpen: is called with each connection once it is open; the connection counts as open
         when what it returns has fired.
     @ivar asksForKeepAlive: whether to ask the server for keepalive, by which a client says that
@@ -157,7 +156,7 @@ class KeepAliveClientFactory(KeepAliveFactory):
         keepAlive: KeepAlive | None = None,
         onOpen: Callable[[KeepAliveClientProtocol], Awaitable[object] | None] | None = None,
         clock: IReactorTime | None = None,
-        login: Login | None = None,
+        authentication: Authentication | None = None,
         limits: Limits = CLIENT_LIMITS,
     ) -> None:
         """
@@ -165,7 +164,7 @@ class KeepAliveClientFactory(KeepAliveFactory):
             L{KeepAliveClientProtocol.setKeepAlive}.
         """
         super().__init__(clock, limits)
-        self.authentication = Authentication(login)
+        self.authentication = authentication or Authentication()
         self.name = name
         self.flags = flags
         self.keepAlive = KeepAlive(0, 0) if keepAlive is None else keepAlive

@@ -1,5 +1,5 @@
 """
-Names and passwords out of the file that libvirt's own clients take them from.
+How a URI says to authenticate, and the file of names and passwords that libvirt's own clients use.
 """
 
 from __future__ import annotations
@@ -17,29 +17,9 @@ from kaproto.security.saslclient import Login
 from kaproto.uri import ConnectionURI, isURI, parseURI
 from kaproto.wire.programs import AuthType
 
-__all__ = ["authenticationFor", "loginFor", "readLogin"]
+__all__ = ["authenticationFor", "readLogin"]
 
 _LOCAL: Final = "localhost"
-
-
-def loginFor(uri: str) -> Login | None:
-    """
-    Find the login that a URI asks for: C{authfile=PATH} names the file to look it up in, and
-    C{auth=sasl.MECHANISM} the mechanism.
-
-    @param uri: a URI or a Twisted endpoint string, which asks for none.
-    @return: C{None} where there is none.
-    @raise ValueError: when the file cannot be used, or the URI.
-    """
-    if not isURI(uri):
-        return None
-    parsed = parseURI(uri)
-    return _login(parsed) if parsed.authfile else None
-
-
-def _login(uri: ConnectionURI) -> Login:
-    login = readLogin(Path(uri.authfile or ""), uri.host or _LOCAL)
-    return attrs.evolve(login, mechanism=uri.mechanism)
 
 
 def authenticationFor(uri: str, login: Login | None = None) -> Authentication:
@@ -59,6 +39,11 @@ def authenticationFor(uri: str, login: Login | None = None) -> Authentication:
     if login is not None and login.mechanism is None:
         login = attrs.evolve(login, mechanism=parsed.mechanism)
     return Authentication(login, wanted)
+
+
+def _login(uri: ConnectionURI) -> Login:
+    login = readLogin(Path(uri.authfile or ""), uri.host or _LOCAL)
+    return attrs.evolve(login, mechanism=uri.mechanism)
 
 
 def readLogin(path: Path, host: str) -> Login:

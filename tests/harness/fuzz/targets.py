@@ -37,6 +37,7 @@ from kaproto.keepalive.liveness import KeepAlive
 from kaproto.policies import Mandatory, Optional
 from kaproto.program import Program, procedure
 from kaproto.security.admission import AccessControl
+from kaproto.security.clientauth import Authentication
 from kaproto.security.saslclient import Login
 from kaproto.security.saslserver import makePortal
 from kaproto.security.scram import IScramCredentials, ScramKeys
@@ -59,6 +60,7 @@ __all__ = ["TARGETS", "Subject", "Target", "sameNonces"]
 
 _TCP: Final = IPv4Address("TCP", "192.0.2.1", 54321)
 _UNIX: Final = UNIXAddress("/run/libvirt/libvirt-sock")
+_ALICE = Authentication(Login("alice", "secret"))
 _TERMS: Final = KeepAlive(1, 2)
 _NONCE: Final = "CLIENTNONCE"
 _KEYS: Final = ScramKeys.fromPassword("secret", b"0123456789abcdef")
@@ -336,7 +338,7 @@ class Client(Target):
         self.factories: list[KeepAliveClientFactory] = []
         clock = IReactorTime(self.clock)
         self.factory = KeepAliveClientFactory("test:///default", keepAlive=_TERMS, clock=clock)
-        self.loginFactory = KeepAliveClientFactory(clock=clock, login=Login("alice", "secret"))
+        self.loginFactory = KeepAliveClientFactory(clock=clock, authentication=_ALICE)
 
     def connect(self, state: str) -> Subject:
         """
@@ -429,7 +431,7 @@ class _GatewayTarget(_ServerTarget):
         self.upstream = _Upstream(self.clock)
         clock = IReactorTime(self.clock)
         self.gateway = Gateway(
-            self.upstream, "unix:libvirt-sock", _TERMS, clock, login=Login("alice", "secret")
+            self.upstream, "unix:libvirt-sock", _TERMS, clock, authentication=_ALICE
         )
         self.factory = KeepAliveServerFactory(Optional(_TERMS), self.gateway, clock=clock)
 

@@ -27,8 +27,10 @@ from kaproto.keepalive.liveness import KeepAlive
 from kaproto.limits import Limits
 from kaproto.peer import Peer
 from kaproto.policies import Disable, Mandatory, Optional
+from kaproto.security.clientauth import Authentication
 from kaproto.security.endpoints import TLSServerEndpoint
 from kaproto.security.saslclient import Login
+from kaproto.wire.programs import AuthType
 from tests.pki import Authority, distinguished
 
 TCP = "--listen=tcp:16509:interface=127.0.0.1"
@@ -551,8 +553,13 @@ class AccessTests(OptionsTestCase):
         file.write_text(
             "[credentials-a]\nauthname=fred\npassword=s\n[auth-libvirt-default]\ncredentials=a\n"
         )
-        self.assertEqual(self.parse(f"--upstream={uri}").upstreamLogin, Login("fred", "s"))
-        self.assertIsNone(self.parse("--upstream=unix:/x/y").upstreamLogin)
+        authentication = self.parse(f"--upstream={uri}").upstreamAuthentication
+        assert callable(authentication.login)
+        self.assertEqual(authentication.login(), Login("fred", "s"))
+        plain = self.parse("--upstream=unix:/x/y").upstreamAuthentication
+        self.assertEqual(plain, Authentication())
+        asked = self.parse("--upstream=qemu:///system?auth=polkit").upstreamAuthentication
+        self.assertEqual(asked.wanted, AuthType.POLKIT)
 
 
 class ConfigTests(OptionsTestCase):

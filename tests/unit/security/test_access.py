@@ -37,6 +37,7 @@ from kaproto.limits import Limits
 from kaproto.peer import Peer
 from kaproto.policies import Policy
 from kaproto.security.admission import AccessControl
+from kaproto.security.clientauth import Authentication
 from kaproto.security.handshake import CertificateRefused
 from kaproto.security.pki import CertificateFiles, clientFiles, serverFiles
 from kaproto.security.saslclient import Login
@@ -179,7 +180,9 @@ class TLSTests(AdmissionTestCase):
         client: Any = TLSMemoryBIOFactory(
             ClientContextFactory(clientFiles(flat), host),
             True,
-            KeepAliveClientFactory("test:///default", clock=self.clock, login=login),
+            KeepAliveClientFactory(
+                "test:///default", clock=self.clock, authentication=Authentication(login)
+            ),
             clock=self.clock,
         )
         ends = Ends(self, server.buildProtocol(None), client.buildProtocol(None))
@@ -405,7 +408,7 @@ class SASLTests(AdmissionTestCase):
         """
         Make a client.
         """
-        return KeepAliveClientFactory(clock=self.clock, login=login)
+        return KeepAliveClientFactory(clock=self.clock, authentication=Authentication(login))
 
     def test_letIn(self) -> None:
         """

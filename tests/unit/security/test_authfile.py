@@ -8,7 +8,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from kaproto.security.authfile import authenticationFor, loginFor, readLogin
+from kaproto.security.authfile import authenticationFor, readLogin
 from kaproto.security.clientauth import Authentication
 from kaproto.security.saslclient import Login
 from kaproto.wire.programs import AuthType
@@ -42,7 +42,7 @@ credentials=other
 
 class AuthFileTests(SynchronousTestCase):
     """
-    Tests for L{readLogin} and L{loginFor}.
+    Tests for L{readLogin}.
     """
 
     def setUp(self) -> None:
@@ -103,30 +103,6 @@ class AuthFileTests(SynchronousTestCase):
         self.assertIn("line 1: not of the form", str(error))
         self.assertNotIn("sesame", str(error))
 
-    def test_uri(self) -> None:
-        """
-        A URI names the file, and the mechanism if it matters.
-        """
-        uri = f"qemu+tls://test.example.org/system?authfile={self.path}"
-        self.assertEqual(loginFor(uri), Login("fred", "50%secret"))
-        self.assertEqual(loginFor(f"{uri}&auth=sasl.plain"), Login("fred", "50%secret", "PLAIN"))
-        self.assertEqual(loginFor(f"{uri}&auth=sasl"), Login("fred", "50%secret"))
-
-    def test_local(self) -> None:
-        """
-        On this machine the host is called localhost.
-        """
-        self.path.write_text(CONTENT.replace("test.example.org", "localhost"))
-        uri = f"qemu+unix:///system?authfile={self.path}"
-        self.assertEqual(loginFor(uri), Login("fred", "50%secret"))
-
-    def test_none(self) -> None:
-        """
-        Without a file there is no login.
-        """
-        self.assertIsNone(loginFor("qemu:///system"))
-        self.assertIsNone(loginFor("unix:/run/libvirt/libvirt-sock"))
-
 
 class AuthenticationForTests(SynchronousTestCase):
     """
@@ -163,3 +139,18 @@ class AuthenticationForTests(SynchronousTestCase):
         self.assertIn("cannot be read", str(self.assertRaises(ValueError, authentication.login)))
         path.write_text(CONTENT, encoding="utf-8")
         self.assertEqual(authentication.login(), Login("fred", "50%secret", "PLAIN"))
+
+    def test_hosts(self) -> None:
+        """
+        The login is that of the URI's host, which is C{localhost} for a UNIX socket.
+        """
+        path = Path(self.mktemp())
+        path.write_text(f"{CONTENT}\n[auth-libvirt-localhost]\ncredentials=test\n")
+        for place, user in [
+            ("qemu+tls://test.example.org/system", "fred"),
+            ("qemu+unix:///system", "fred"),
+            ("qemu+tls://example.org/system", "alice"),
+        ]:
+            login = authenticationFor(f"{place}?authfile={path}").login
+            assert callable(login)
+            self.assertEqual(login().user, user)
