@@ -64,7 +64,7 @@ class FeedProgram(Program):
         Return the latest reading of one sensor.
         """
         if sensor not in self.readings:
-            raise RemoteError(FeedError.NO_SENSOR, FEED, f"there is no sensor {sensor}")
+            raise RemoteError(FeedError.NO_SENSOR, FEED, "there is no such sensor")
         return self.readings[sensor]
 
     @procedure(SUBSCRIBE, arguments=None)

@@ -45,7 +45,7 @@ class FeedTests(SynchronousTestCase):
         self.pair.flush()
         error = self.failureResultOf(answer, RemoteError).value
         self.assertEqual((error.code, error.domain), (FeedError.NO_SENSOR, FEED))
-        self.assertEqual(error.message, "there is no sensor window")
+        self.assertEqual(error.message, "there is no such sensor")
         self.assertTrue(self.client.isAlive())
 
     def test_subscribe(self) -> None:

@@ -51,6 +51,8 @@ class FitTests(SynchronousTestCase):
             ("user=a*", [Peer(user="alice")], [Peer(user="bob"), Peer()]),
             ("user=a=b", [Peer(user="a=b")], [Peer(user="a")]),
             ("program=virt-install", [LOCAL], [Peer(program="virt-instal"), Peer()]),
+            # 15 bytes, which is not too long.
+            ("program=virt-install-*0", [Peer(program="virt-install-10")], [LOCAL]),
             ("program=virt-*", [LOCAL, Peer(program="virt-clone")], [Peer(program="virsh")]),
         ):
             conditions = parseCondition(text)
