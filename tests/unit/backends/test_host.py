@@ -4,10 +4,13 @@ Tests for L{kaproto.backends.host}.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from xml.etree import ElementTree as ET
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
@@ -279,6 +282,19 @@ class DomainTests(HostTestCase):
         self.assertEqual(document.findtext("name"), "test")
         self.assertEqual(document.findtext("uuid"), str(DOMAIN.uuid))
         self.assertEqual(document.findtext("memory"), "1048576")
+
+    @given(st.sampled_from(list(Procedure)), st.binary(max_size=60))
+    def test_garbage(self, procedure: int, payload: bytes) -> None:
+        """
+        Whatever bytes a procedure is called with, it returns, or raises one of the two errors that
+        the client is told.
+        """
+        if not self.host.knows(procedure):
+            return
+        session = self.open()
+        session.opened(FakeConnection())
+        with contextlib.suppress(RemoteError, XDRError):
+            self.assertIsInstance(session.callReceived(procedure, payload), bytes)
 
     def test_suspendAndResume(self) -> None:
         """
