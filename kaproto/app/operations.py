@@ -11,8 +11,9 @@ from kaproto.app.ports import Place
 from kaproto.endpointstring import quoted
 from kaproto.security.endpoints import transportOf
 from kaproto.server import KeepAliveServerFactory
+from kaproto.status.site import StatusFactory
 
-__all__ = ["adminEndpoint", "adminPlace"]
+__all__ = ["adminEndpoint", "adminPlace", "statusPlace"]
 
 
 def adminEndpoint(reactor: object, description: str) -> IStreamServerEndpoint:
@@ -31,6 +32,17 @@ def adminEndpoint(reactor: object, description: str) -> IStreamServerEndpoint:
     if description.startswith("unix:") and ":mode=" not in description:
         description += ":mode=600"
     return serverEndpoint(reactor, description)
+
+
+def statusPlace(
+    description: str, endpoint: IStreamServerEndpoint, factory: StatusFactory, *, insecure: bool
+) -> Place:
+    """
+    @param description: the setting's value.
+    @param factory: serves the status page.
+    @param insecure: whether other machines may see it.
+    """
+    return Place(f"--status={description}", endpoint, factory, "status page", exposable=insecure)
 
 
 def adminPlace(

@@ -20,7 +20,7 @@ from twisted.python.components import Componentized
 from kaproto.admin.factory import adminFactory
 from kaproto.app.listeners import Listener, virshCommand
 from kaproto.app.logs import installLog
-from kaproto.app.operations import adminPlace
+from kaproto.app.operations import adminPlace, statusPlace
 from kaproto.app.options import Options
 from kaproto.app.ports import CannotListen, Place, Ports
 from kaproto.app.process import OwnProcess, clientsFor
@@ -34,6 +34,7 @@ from kaproto.rpc.serverconnection import ServerConnection
 from kaproto.security.endpoints import TLSServerEndpoint
 from kaproto.security.tls import ServerContextFactory
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
+from kaproto.status.site import StatusFactory
 
 __all__ = ["CannotListen", "KaServer", "Options", "makeService"]
 
@@ -310,6 +311,10 @@ def makeService(options: Options, reactor: IReactorTime | None = None) -> KaServ
     places = []
     if options.admin is not None:
         places.append(adminPlace(options["admin"], options.admin, adminFactory(server)))
+    if options.statusPage is not None:
+        insecure = options["insecure"]
+        status = StatusFactory(server)
+        places.append(statusPlace(options["status"], options.statusPage, status, insecure=insecure))
     server.operations = Ports(places, server.stop)
     return server
 

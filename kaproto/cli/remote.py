@@ -18,8 +18,9 @@ from twisted.python.usage import UsageError
 
 from kaproto.admin.client import ControlClient
 from kaproto.cli.command import Command, CommandFailed, ExitCode, number
-from kaproto.cli.table import elapsed, table
+from kaproto.cli.table import table
 from kaproto.errors import RemoteError
+from kaproto.status.texts import elapsed
 
 __all__ = [
     "DEFAULT_SOCKET",

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from kaproto.records.who import clean
 
-__all__ = ["elapsed", "table"]
+__all__ = ["table"]
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[str]:
@@ -29,19 +29,3 @@ def _cell(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return clean(str(value))
-
-
-_UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
-
-
-def elapsed(seconds: float) -> str:
-    """
-    @return: a time in its two largest units, such as C{5d3h} or C{12s}.
-    """
-    rest = int(seconds)
-    parts: list[str] = []
-    for size, unit in _UNITS:
-        number, rest = divmod(rest, size)
-        if number or parts or unit == "s":
-            parts.append(f"{number}{unit}")
-    return "".join(parts[:2])

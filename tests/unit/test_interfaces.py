@@ -77,6 +77,8 @@ from kaproto.security.scram import IScramCredentials, ScramKeys, _Proof
 from kaproto.security.scramfile import ScramFile
 from kaproto.security.tls import ClientContextFactory, ServerContextFactory
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
+from kaproto.status.events import _Viewer
+from kaproto.status.page import View
 from kaproto.testing import connectedPair
 from tests.pki import Authority, distinguished
 
@@ -124,6 +126,7 @@ VERIFIED = {
     "_Password",
     "_Proof",
     "_Turn",
+    "_Viewer",
     "_WatchedEndpoint",
 }
 """
@@ -229,6 +232,14 @@ class ProvidersTests(SynchronousTestCase):
         The bounds of the log are an observer.
         """
         self.assertTrue(verifyObject(ILogObserver, BOUNDS))
+
+    def test_viewer(self) -> None:
+        """
+        A status page that is kept up to date can be told to wait.
+        """
+        viewer = _Viewer(cast(Any, None), View())
+        self.assertTrue(verifyObject(IPushProducer, viewer))
+        viewer.stopProducing()
 
     def test_clock(self) -> None:
         """

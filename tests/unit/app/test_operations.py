@@ -10,8 +10,10 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from kaproto.admin.factory import adminFactory
-from kaproto.app.operations import adminEndpoint, adminPlace
+from kaproto.app.listeners import serverEndpoint
+from kaproto.app.operations import adminEndpoint, adminPlace, statusPlace
 from kaproto.server import KeepAliveServerFactory
+from kaproto.status.site import StatusFactory
 from tests.support_daemon import FakeDaemon
 
 
@@ -50,3 +52,20 @@ class AdminTests(SynchronousTestCase):
         place = adminPlace("/x/y", adminEndpoint(clock, "/x/y"), factory)
         self.assertEqual((place.flag, place.factory), ("--admin=/x/y", factory))
         self.assertFalse(place.exposable)
+
+
+class StatusTests(SynchronousTestCase):
+    """
+    Where the status is served.
+    """
+
+    def test_place(self) -> None:
+        """
+        Other machines may see it only if the administrator says so.
+        """
+        clock = MemoryReactorClock()
+        factory = StatusFactory(FakeDaemon(KeepAliveServerFactory(clock=clock)))
+        endpoint = serverEndpoint(clock, "tcp:1")
+        for insecure in (False, True):
+            place = statusPlace("tcp:1", endpoint, factory, insecure=insecure)
+            self.assertEqual((place.flag, place.exposable), ("--status=tcp:1", insecure))

@@ -438,6 +438,18 @@ class MakeServiceTests(ServiceTestCase):
         self.assertEqual(sorted(factory.programs), [0x06900690, 0x6B617072])
         self.assertEqual(self.makeFrom().operations.places, [])
 
+    def test_status(self) -> None:
+        """
+        The status page is on this machine only, unless the administrator says so.
+        """
+        service = self.makeFrom("--status=tcp:9164", "--listen=unix:/x")
+        with self.assertRaisesRegex(CannotListen, "--status=tcp:9164: other machines could"):
+            service.operations.start()
+        service = self.makeFrom("--status=tcp:9164", "--listen=unix:/x", "--insecure")
+        self.successResultOf(service.operations.start())
+        self.successResultOf(Deferred.fromCoroutine(service.operations.stop()))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_problem(self) -> None:
         """
         A gateway's service knows when its server is away, and asks it until it stops.

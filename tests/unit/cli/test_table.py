@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from kaproto.cli.table import elapsed, table
+from kaproto.cli.table import table
 
 
 class TableTests(SynchronousTestCase):
@@ -28,16 +28,3 @@ class TableTests(SynchronousTestCase):
             ],
         )
         self.assertEqual(list(table(("ID", "WHO"), [])), ["ID  WHO"])
-
-    def test_elapsed(self) -> None:
-        """
-        Times are short to read.
-        """
-        for seconds, text in [
-            (0.9, "0s"),
-            (59, "59s"),
-            (60, "1m0s"),
-            (3600 * 3 + 61, "3h1m"),
-            (86400 * 40 + 3600, "40d1h"),
-        ]:
-            self.assertEqual(elapsed(seconds), text)

@@ -1,0 +1,221 @@
+"""
+The status page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
+from functools import partial
+from heapq import nlargest
+from itertools import islice
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Cooperator, deferLater
+from twisted.web.template import Tag, flattenString, tags
+
+from kaproto.rpc.serverconnection import ServerConnection
+from kaproto.status.clients import clientStatus
+from kaproto.status.daemon import SERVER_NAME, Daemon
+from kaproto.status.sampler import Sampler
+from kaproto.status.sections import (
+    clientTable,
+    endingTable,
+    overview,
+    plots,
+    refusalTable,
+)
+
+__all__ = ["CLIENTS_SHOWN", "Page", "View"]
+
+CLIENTS_SHOWN: Final = 25
+"""
+How many clients are on a page: more would take the reactor too long at once.
+"""
+
+_LATEST: Final = 25
+_QUERY_MAX: Final = 100
+_DIGITS_MAX: Final = 19
+
+
+@attrs.frozen
+class View:
+    """
+    Which clients to show.
+
+    @ivar text: what is in their names or addresses.
+    @ivar before: those with a smaller id only; 0 for all.
+    """
+
+    text: str = ""
+    before: int = 0
+
+    @classmethod
+    def fromArguments(cls, arguments: Mapping[bytes, list[bytes]]) -> View:
+        """
+        @param arguments: a request's.
+        """
+        text = arguments.get(b"q", [b""])[0].decode("utf-8", "replace")
+        before = arguments.get(b"before", [b"0"])[0]
+        number = int(before) if before.isdigit() and len(before) <= _DIGITS_MAX else 0
+        return cls(text.strip()[:_QUERY_MAX], number)
+
+    def query(self, before: int = 0) -> str:
+        """
+        @param before: the id that the next page begins below.
+        @return: the query of its URL, with the question mark.
+        """
+        return "?" + urlencode({"q": self.text, "before": before})
+
+
+class Page:
+    """
+    Renders the page, a part in each turn of the reactor.
+    """
+
+    def __init__(self, daemon: Daemon, sampler: Sampler) -> None:
+        self._daemon = daemon
+        self._sampler = sampler
+        self._clock = clock = daemon.factory.clock
+        self._cooperator = Cooperator(scheduler=partial(clock.callLater, 0.0))
+
+    async def sections(self, view: View) -> dict[str, str]:
+        """
+        @return: the HTML of each part that changes, by its id.
+        """
+        found = {}
+        for name, make in self._parts(view).items():
+            tag = await self._inTurn(make())
+            flat: bytes = await flattenString(None, tag)
+            found[name] = flat.decode()
+        return found
+
+    def _parts(self, view: View) -> Mapping[str, Callable[[], Awaitable[Tag]]]:
+        daemon, journal = self._daemon, self._daemon.factory.journal
+        samples = list(self._sampler.samples)
+
+        async def made(tag: Tag) -> Tag:
+            return tag
+
+        return {
+            "overview": lambda: made(overview(daemon, samples)),
+            "plots": lambda: made(plots(samples)),
+            "clients": lambda: self._clients(view),
+            "ended": lambda: made(endingTable(islice(journal.endings, _LATEST), journal.wallClock)),
+            "refused": lambda: made(
+                refusalTable(islice(journal.refusals, _LATEST), journal.wallClock)
+            ),
+        }
+
+    async def _inTurn(self, making: Awaitable[Tag]) -> Tag:
+        await deferLater(self._clock, 0)
+        return await making
+
+    async def _clients(self, view: View) -> Tag:
+        factory = self._daemon.factory
+        found = await self._find(view)
+        shown = found[:CLIENTS_SHOWN]
+        wallClock = factory.journal.wallClock
+        now = wallClock.timeOfDay(self._clock.seconds())
+        table = clientTable(
+            [clientStatus(factory, each) for each in shown], now, len(factory.clients)
+        )
+        if len(found) <= CLIENTS_SHOWN:
+            return table
+        older = view.query(shown[-1].peer.id)
+        return tags.div(table, tags.p(tags.a("older clients", href=older), class_="more"))
+
+    async def _find(self, view: View) -> list[ServerConnection]:
+        """
+        @return: the newest clients of a view, one more than are shown if there are more.
+        """
+        most = CLIENTS_SHOWN + 1
+        clients = [
+            each
+            for each in self._daemon.factory.clients
+            if not view.before or each.peer.id < view.before
+        ]
+        if not view.text:
+            return nlargest(most, clients, key=lambda each: each.peer.id)
+        clients.sort(key=lambda each: each.peer.id, reverse=True)
+        found: list[ServerConnection] = []
+        await self._cooperator.coiterate(_search(clients, view.text.lower(), found, most))
+        return found
+
+    async def document(self, view: View) -> bytes:
+        """
+        @return: the whole page.
+        """
+        # The template waits for each part, and so gives the reactor its turn.
+        parts = {name: self._inTurn(make()) for name, make in self._parts(view).items()}
+        count = len(self._daemon.factory.clients)
+        page = tags.html(
+            tags.head(
+                tags.meta(charset="utf-8"),
+                tags.meta(name="viewport", content="width=device-width, initial-scale=1"),
+                tags.noscript(Tag("meta", {"http-equiv": "refresh", "content": "5"})),
+                tags.title(f"{SERVER_NAME}: {count:,} client{'' if count == 1 else 's'}"),
+                tags.link(rel="stylesheet", href="/kaproto.css"),
+                Tag("script", {"src": "/kaproto.js", "defer": "defer"}),
+            ),
+            tags.body(
+                tags.header(
+                    tags.h1(SERVER_NAME),
+                    tags.span(id="live"),
+                    Tag("nav")(
+                        tags.a("clients", href="#clients-heading"),
+                        tags.a("endings", href="#ended-heading"),
+                        tags.a("refused", href="#refused-heading"),
+                    ),
+                ),
+                Tag("main")(
+                    _section("overview", parts),
+                    _section("plots", parts),
+                    tags.h2("Clients", id="clients-heading"),
+                    _searchForm(view),
+                    _section("clients", parts),
+                    tags.h2("Latest endings", id="ended-heading"),
+                    _section("ended", parts),
+                    tags.h2("Refused, or would be in mode 2", id="refused-heading"),
+                    _section("refused", parts),
+                ),
+                **{"data-events": "/events" + view.query(view.before)},
+            ),
+            lang="en",
+        )
+        flat: bytes = await flattenString(None, page)
+        return b"<!DOCTYPE html>\n" + flat
+
+
+def _section(name: str, parts: Mapping[str, Coroutine[Deferred[Any], Any, Tag]]) -> Tag:
+    return tags.section(parts[name], id=name)
+
+
+def _searchForm(view: View) -> Tag:
+    return tags.form(
+        tags.input(
+            type="search",
+            name="q",
+            value=view.text,
+            placeholder="name or address",
+            maxlength=str(_QUERY_MAX),
+            **{"aria-label": "show clients whose name or address has this in it"},
+        ),
+        tags.button("search", type="submit"),
+        tags.a("all", href="/") if view.text or view.before else "",
+        method="get",
+        action="/",
+    )
+
+
+def _search(
+    clients: Iterable[ServerConnection], text: str, found: list[ServerConnection], most: int
+) -> Iterator[None]:
+    for each in clients:
+        if len(found) == most:
+            return
+        if text in f"{each.peer} {each.peer.requested}".lower():
+            found.append(each)
+        yield

@@ -1,0 +1,40 @@
+"""
+Times for people to read.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Final
+
+__all__ = ["elapsed", "milliseconds", "timeOfDay"]
+
+_UNITS: Final = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+
+
+def elapsed(seconds: float) -> str:
+    """
+    @return: a time in its two largest units, such as C{5d3h} or C{12s}.
+    """
+    rest = int(seconds)
+    parts: list[str] = []
+    for size, unit in _UNITS:
+        number, rest = divmod(rest, size)
+        if number or parts or unit == "s":
+            parts.append(f"{number}{unit}")
+    return "".join(parts[:2])
+
+
+def milliseconds(seconds: float | None) -> str:
+    """
+    @return: a short time, such as C{0.25 ms}, or a dash if there is none.
+    """
+    return "-" if seconds is None else f"{seconds * 1000:.2f} ms"
+
+
+def timeOfDay(seconds: float) -> str:
+    """
+    @param seconds: since 1970.
+    @return: such as C{2026-11-26 03:00:07 UTC}.
+    """
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -1,0 +1,259 @@
+"""
+Tests for L{kaproto.status.sections}.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import attrs
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.address import IPv4Address
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.template import Tag, flattenString
+
+from kaproto.errors import KeepAliveTimeout
+from kaproto.peer import Peer, UnixCredentials
+from kaproto.records.endings import Endings
+from kaproto.records.refusals import Refusals
+from kaproto.records.wallclock import WallClock
+from kaproto.records.who import Who
+from kaproto.status.clients import ClientStatus
+from kaproto.status.sampler import KEPT, Sample
+from kaproto.status.sections import (
+    clientTable,
+    endingTable,
+    overview,
+    plots,
+    refusalTable,
+)
+from tests.support_admin import AdminTestCase
+
+EVIL = "<script>alert(1)</script>\" ' & <img src=x onerror=alert(2)>"
+WALL = WallClock(lambda: 0.0, lambda: 1764125677.0)
+PEER = Peer(IPv4Address("TCP", "192.0.2.1", 5), "tls", id=7)
+STATUS = ClientStatus(
+    who=Who.of(PEER),
+    since=1764125677.0,
+    listener=None,
+    phase="open",
+    name="qemu:///system",
+    readOnly=False,
+    keepAliveAsked=True,
+    policy="optional",
+    rule=None,
+    interval=5,
+    count=5,
+    silence=1.25,
+    latency=0.00025,
+    calls=0,
+    upstream=None,
+    received=None,
+    sent=None,
+)
+
+
+def html(case: SynchronousTestCase, tag: Tag) -> str:
+    """
+    @return: what a browser is sent.
+    """
+    flat: bytes = case.successResultOf(flattenString(None, tag))
+    return flat.decode()
+
+
+def words(text: str) -> list[str]:
+    """
+    @return: what is between the tags.
+    """
+    return [each for each in re.split(r"<[^>]*>", text) if each]
+
+
+class TableTests(SynchronousTestCase):
+    """
+    Clients, endings, refusals.
+    """
+
+    def test_client(self) -> None:
+        """
+        What matters of a client is in a row.
+        """
+        shown = words(html(self, clientTable([STATUS], 1764125689.0, 1)))
+        self.assertEqual(
+            shown[9:],
+            [
+                "7",
+                "tls 192.0.2.1:5",
+                "-",
+                "12s ago",
+                "open",
+                "pinged, 0.25 ms",
+                "1.2 s ago",
+                "qemu:///system",
+                "0",
+            ],
+        )
+
+    def test_states(self) -> None:
+        """
+        Clients that are not pinged, unknown, read-only, waiting for libvirtd.
+        """
+        local = Peer(None, "unix", unixCredentials=UnixCredentials(12, 107, 107))
+        table: list[tuple[dict[str, Any], str]] = [
+            ({"interval": 0, "latency": None}, "asked"),
+            ({"interval": 0, "latency": None, "keepAliveAsked": False}, "no"),
+            ({"latency": None}, "pinged"),
+            ({"silence": None}, "-"),
+            ({"name": None}, "-"),
+            ({"readOnly": True}, "qemu:///system (read-only)"),
+            ({"upstream": "answering"}, "0"),
+            ({"calls": 5, "upstream": "busy for 12 s"}, "5, libvirtd busy for 12 s"),
+            ({"who": Who.of(local)}, "uid 107"),
+            ({"who": Who.of(local)}, "unix pid 12"),
+            ({"who": Who.of(attrs.evolve(PEER, user="alice", tlsDN="CN=x"))}, "alice"),
+            ({"who": Who.of(attrs.evolve(PEER, tlsDN="CN=x"))}, "CN=x"),
+        ]
+        for changes, word in table:
+            status = attrs.evolve(STATUS, **changes)
+            self.assertIn(word, words(html(self, clientTable([status], 0, 1))))
+
+    def test_none(self) -> None:
+        """
+        Where nobody is, that is said.
+        """
+        for table, text in [
+            (clientTable([], 0, 0), "no clients"),
+            (clientTable([], 0, 5), "no client matches"),
+            (endingTable([], WALL), "none yet"),
+            (refusalTable([], WALL), "nobody"),
+        ]:
+            self.assertEqual(words(html(self, table)), [text])
+
+    def test_ending(self) -> None:
+        """
+        An ending has its reason, and says so in words.
+        """
+        endings = Endings()
+        endings.ended(PEER, KeepAliveTimeout(1, 2, 3), 65)
+        shown = words(html(self, endingTable(endings, WALL)))
+        self.assertEqual(
+            shown[7:13],
+            ["7", "tls 192.0.2.1:5", "-", "2025-11-26 02:55:42 UTC", "1m5s", "keepalive timeout"],
+        )
+        self.assertIn("2 pings unanswered", shown[13])
+
+    def test_refusals(self) -> None:
+        """
+        Refusals are summed.
+        """
+        refusals = Refusals()
+        refusals.add(PEER, 1, refused=True)
+        refusals.add(Peer(unixCredentials=UnixCredentials(1, 2, 3)), 2, refused=False)
+        shown = words(html(self, refusalTable(refusals, WALL)))
+        self.assertEqual(shown[5:9], ["this machine", "uid 2", "0", "1"])
+        self.assertEqual(shown[10:14], ["192.0.2.1", "-", "1", "0"])
+
+    @given(st.text())
+    def test_hostile(self, text: str) -> None:
+        """
+        Whatever a client calls itself, no tag and no attribute comes of it.
+        """
+        for evil in (EVIL, text):
+            peer = attrs.evolve(PEER, user=evil, tlsDN=evil, requested=evil)
+            endings, refusals = Endings(), Refusals()
+            endings.ended(peer, ValueError(evil), 0)
+            refusals.add(peer, 0, refused=True)
+            status = attrs.evolve(STATUS, who=Who.of(peer), name=evil)
+            for table in (
+                clientTable([status], 0, 1),
+                endingTable(endings, WALL),
+                refusalTable(refusals, WALL),
+            ):
+                tags = set(re.findall(r"<\s*([^\s/>]+)", html(self, table)))
+                self.assertLessEqual(
+                    tags, {"table", "thead", "tbody", "tr", "th", "td", "span", "p"}
+                )
+
+
+class PlotTests(SynchronousTestCase):
+    """
+    Curves.
+    """
+
+    def curves(self, samples: list[Sample]) -> tuple[list[str], list[str]]:
+        """
+        @return: the captions, and the points of each line.
+        """
+        text = html(self, plots(samples))
+        return words(text), re.findall(r'points="([^"]*)"', text)
+
+    def test_none(self) -> None:
+        """
+        Before there is a sample there is no line.
+        """
+        captions, lines = self.curves([])
+        self.assertEqual((captions[0], lines), ("clients, last 10 minutes", []))
+
+    def test_lines(self) -> None:
+        """
+        The latest sample is at the right; gaps break the line.
+        """
+        samples = [Sample(0, None), Sample(5, 0.001), Sample(10, None), Sample(1500, 0.002)]
+        captions, lines = self.curves(samples)
+        self.assertEqual(
+            captions,
+            [
+                "clients, last 10 minutes: now 1,500, most 1,500",
+                "round trip, last 10 minutes: now 2.00 ms, most 2.00 ms",
+            ],
+        )
+        self.assertEqual(lines[0].split()[0], "297.0,58.0")
+        self.assertEqual(lines[0].split()[-1], "300.0,2.0")
+        self.assertEqual(lines[1:], ["298.0,30.0 298.0,30.0", "300.0,2.0 300.0,2.0"])
+
+    def test_full(self) -> None:
+        """
+        Ten minutes fill the width, also when all values are zero.
+        """
+        _captions, lines = self.curves([Sample(0, None)] * KEPT)
+        points = lines[0].split()
+        self.assertEqual((len(points), points[0], points[-1]), (KEPT, "0.0,58.0", "300.0,58.0"))
+
+
+class OverviewTests(AdminTestCase):
+    """
+    The state of the daemon.
+    """
+
+    def shown(self) -> list[str]:
+        """
+        @return: what is between the tags.
+        """
+        return words(html(self, overview(self.daemon, [Sample(0, 0.002), Sample(0, None)])))
+
+    def test_serving(self) -> None:
+        """
+        The figures of a server that serves.
+        """
+        self.client()
+        shown = self.shown()
+        self.assertEqual(shown[0], "serving")
+        self.assertIn("mode optional, up 0s, kaproto", shown[1])
+        self.assertEqual(shown[2:5], ["clients", "1", "connected"])
+        self.assertIn("2.00 ms", shown)
+        self.server.limits = attrs.evolve(self.server.limits, maxClients=1000)
+        self.assertIn("of 1,000", self.shown())
+
+    def test_problem(self) -> None:
+        """
+        What is wrong is said.
+        """
+        self.daemon.draining = True
+        self.assertEqual(self.shown()[0], "draining")
+        self.daemon.draining = False
+        gateway = self.daemon.becomeGateway()
+        gateway.health.failed("libvirtd is away")
+        shown = self.shown()
+        self.assertEqual((shown[0], shown[2]), ("not ready", " libvirtd is away"))
+        gateway.health.close()
