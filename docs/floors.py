@@ -1,26 +1,28 @@
 """
-The floors of kaproto: which modules may import which.  C{tests/test_layers.py} keeps the code to
-them; run this file to rewrite their table in C{explanation/architecture.rst}.
+The floors of kaproto: which modules may import which, and the doors, which applications import.
+C{tests/test_layers.py} keeps the code to them.  Run this file to rewrite their tables in
+C{explanation/architecture.rst} and C{reference/doors.rst}.
 """
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 __all__ = [
     "DOORS",
     "FLOORS",
-    "PAGE",
+    "TABLES",
+    "doorsTable",
     "floorOf",
+    "floorsTable",
     "main",
     "moduleFiles",
     "roomOf",
     "tableIn",
-    "writeTable",
 ]
 
 FLOORS: Final = (
@@ -64,8 +66,6 @@ notice.
 """
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-PAGE: Final = ROOT / "docs" / "explanation" / "architecture.rst"
-
 _BEGIN: Final = ".. The table is written by docs/floors.py.\n"
 _END: Final = "\n.. End of the table.\n"
 
@@ -99,15 +99,11 @@ def floorOf(module: str) -> int:
     raise LookupError(f"{roomOf(module)} is on no floor of docs/floors.py")
 
 
-def writeTable() -> str:
+def floorsTable() -> Iterator[str]:
     """
-    @return: the floors as a table in reStructuredText, the highest first: each room, the first
-        paragraph of its docstring, and its modules.
+    @return: the lines of a table of the floors in reStructuredText, the highest first: each room,
+        the first paragraph of its docstring, and its modules.
     """
-    return "".join(_rows())
-
-
-def _rows() -> Iterator[str]:
     files = moduleFiles()
     yield ".. list-table::\n   :header-rows: 1\n   :widths: 8 22 70\n"
     yield "\n   * - floor\n     - room\n     - what it is, and its modules\n"
@@ -119,6 +115,25 @@ def _rows() -> Iterator[str]:
             yield f"   * - {number}\n     - `{room}`{door}\n     - {_sentence(files[room])}\n"
             if inside:
                 yield f"\n       {inside}\n"
+
+
+def doorsTable() -> Iterator[str]:
+    """
+    @return: the lines of a table of the doors, with the first paragraph of each docstring.
+    """
+    files = moduleFiles()
+    yield ".. list-table::\n   :widths: 30 70\n\n"
+    for door in sorted(DOORS):
+        yield f"   * - `{door}`\n     - {_sentence(files[door])}\n"
+
+
+TABLES: Final[Mapping[Path, Callable[[], Iterator[str]]]] = {
+    ROOT / "docs" / "explanation" / "architecture.rst": floorsTable,
+    ROOT / "docs" / "reference" / "doors.rst": doorsTable,
+}
+"""
+The pages that have a table, and what writes it.
+"""
 
 
 def _sentence(path: Path) -> str:
@@ -136,12 +151,12 @@ def tableIn(page: str) -> str:
 
 def main() -> None:
     """
-    Rewrite the table in the page.
+    Rewrite the tables in the pages.
     """
-    page = PAGE.read_text("utf-8")
-    before, begin, rest = page.partition(_BEGIN + "\n")
-    _old, end, after = rest.partition(_END)
-    PAGE.write_text(before + begin + writeTable() + end + after, "utf-8")
+    for path, table in TABLES.items():
+        before, begin, rest = path.read_text("utf-8").partition(_BEGIN + "\n")
+        _old, end, after = rest.partition(_END)
+        path.write_text(before + begin + "".join(table()) + end + after, "utf-8")
 
 
 if __name__ == "__main__":
