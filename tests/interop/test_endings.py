@@ -1,0 +1,145 @@
+"""
+What a person at virsh's prompt reads after each kind of ending.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+
+from tests.interop.gateway import GatewayTestCase
+from tests.interop.programs import Program, Result, startPythonLibvirt, startVirsh
+from tests.interop.servers import KaServer, LibvirtDaemon
+from tests.interop.support import pause, together
+
+_WATCH = ("--upstream-interval=0.5", "--upstream-count=2")
+_EOF = "error: Disconnected from {uri} due to end of file"
+_KEEPALIVE = "error: Disconnected from {uri} due to keepalive timeout"
+
+
+class EndingsTests(GatewayTestCase):
+    """
+    A virsh at its prompt, idle, or in a call that blocks.
+    """
+
+    async def prompt(self, server: KaServer, *arguments: str) -> Program:
+        """
+        Start a virsh that stays connected.
+        """
+        virsh = startVirsh(self, *arguments, "-c", server.uri)
+        await virsh.ask("hostname", r"hostname\n\S+\n")
+        return virsh
+
+    async def calling(self, server: KaServer, *arguments: str) -> Program:
+        """
+        Start a virsh that is in a call that blocks.
+        """
+        virsh = await self.prompt(server, *arguments)
+        fifo = os.path.join(self.privateDirectory(), "fifo")
+        os.chmod(os.path.dirname(fifo), 0o711)
+        os.mkfifo(fifo, 0o666)
+        os.chmod(fifo, 0o666)
+        virsh.send(f"restore {fifo}")
+        await pause(0.3)
+        return virsh
+
+    async def assertSays(self, virsh: Program, server: KaServer, text: str) -> None:
+        """
+        Fail unless virsh says that.
+        """
+        await virsh.waitOutput(re.escape(text.format(uri=server.uri)))
+
+    async def both(
+        self, *arguments: str, mode: int = 2
+    ) -> tuple[LibvirtDaemon, KaServer, Program, Program]:
+        """
+        Start all, with one virsh at its prompt and one in a call.
+        """
+        daemon, server = await self.start(*_WATCH, *arguments, mode=mode)
+        idle, calling = await together(self.prompt(server), self.calling(server))
+        return daemon, server, idle, calling
+
+    async def test_upstreamLost(self) -> None:
+        """
+        libvirtd dies.
+        """
+        daemon, server, idle, calling = await self.both()
+        await daemon.kill()
+        for virsh in (idle, calling):
+            await self.assertSays(virsh, server, _EOF)
+        await calling.waitOutput(
+            r"error: internal error: libvirtd behind this gateway \(unix:\S+\): "
+            "(the peer closed the connection|Connection to the other side was lost)"
+        )
+
+    async def test_upstreamHangs(self) -> None:
+        """
+        libvirtd hangs.
+        """
+        daemon, server, idle, calling = await self.both()
+        daemon.freeze()
+        for virsh in (idle, calling):
+            await self.assertSays(virsh, server, _EOF)
+        await calling.waitOutput(
+            r"error: internal error: libvirtd behind this gateway \S+: it hangs"
+        )
+        daemon.thaw()
+
+    async def test_stopped(self) -> None:
+        """
+        kaserver is stopped: who is in a call has --grace seconds to go on.
+        """
+        _daemon, server, idle, calling = await self.both("--grace=1")
+        server.program.signal(signal.SIGTERM)
+        for virsh in (idle, calling):
+            await self.assertSays(virsh, server, _EOF)
+
+    async def test_killed(self) -> None:
+        """
+        kaserver is killed.  What the client reads depends on whether something of its own was
+        still unread there.
+        """
+        _daemon, server, idle, calling = await self.both()
+        server.program.signal(signal.SIGKILL)
+        await idle.waitOutput(r"error: Disconnected from \S+ due to (end of file|I/O error)")
+        await calling.waitOutput(
+            "error: (End of file while reading data: Input/output error|"
+            "Cannot recv data: Connection reset by peer)"
+        )
+
+    async def test_clientStopped(self) -> None:
+        """
+        kaserver has found the client dead, and the client goes on.
+        """
+        _daemon, server = await self.start("--interval=0.5", "--count=1")
+        virsh = await self.prompt(server)
+        virsh.signal(signal.SIGSTOP)
+        await server.program.waitOutput("is dead: ")
+        virsh.signal(signal.SIGCONT)
+        await self.assertSays(virsh, server, _KEEPALIVE)
+
+    async def test_serverStopped(self) -> None:
+        """
+        The client's own keepalive finds a kaserver that is stopped.
+        """
+        _daemon, server = await self.start()
+        arguments = ("-k", "1", "-K", "1")
+        idle, calling = await together(
+            self.prompt(server, *arguments), self.calling(server, *arguments)
+        )
+        server.program.signal(signal.SIGSTOP)
+        await self.assertSays(idle, server, _KEEPALIVE)
+        await calling.waitOutput(
+            "error: internal error: connection closed due to keepalive timeout"
+        )
+        server.program.signal(signal.SIGCONT)
+
+    async def test_refused(self) -> None:
+        """
+        A client that does not ask is refused in mode 2.
+        """
+        _daemon, server = await self.start()
+        program = startPythonLibvirt(self, "libvirt.open(sys.argv[1])", server.uri)
+        result: Result = await program.finish(15)
+        self.assertIn("operation failed: this server requires keepalive", result.errors)
