@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import socket
 import statistics
 import time
+from functools import partial
 
 from kaproto.client import connect
 from kaproto.errors import AuthenticationFailed
@@ -132,6 +134,65 @@ class VirshTests(SecureTestCase):
         for secret in (PASSWORD, "another secret", "not for alice"):
             self.assertNotIn(secret, server.log)
 
+    async def test_unicode(self) -> None:
+        """
+        Names and passwords may have other characters than those of ASCII.
+        """
+        name, password = "zo\u00e9", "p\u00e4ss w\u00f6rd#1"
+        users = os.path.join(self.privateDirectory(), "users")
+        with open(users, "w", encoding="utf-8") as file:
+            file.write(f"# people\n{name}:{password}\n")
+        server = await SecureServer.start(self, self.listener(), f"--auth=file:{users}")
+        login = self.authFile(name, password)
+        await together(
+            *(
+                self.letIn(server.tls(self.alice, f"{login}&auth=sasl.{each}"))
+                for each in MECHANISMS
+            )
+        )
+
+    async def test_reload(self) -> None:
+        """
+        After SIGHUP other users may log in, unless there is something wrong with the file.
+        """
+        for make, kind in ((self.passwordFile, "file"), (partial(keyFile, self), "scram")):
+            path = make()
+            server = await SecureServer.start(
+                self, self.listener(), f"--auth={kind}:{path}", "--auth-delay=0.1"
+            )
+            with open(path, encoding="utf-8") as file:
+                lines = file.read()
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(lines + f"{NAME}:again\n")
+            server.program.signal(signal.SIGHUP)
+            number = lines.count("\n") + 1
+            await server.program.waitOutput(
+                f"keeping the previous version: {path}, line {number}: '{NAME}' is in line"
+            )
+            await self.letIn(server.tls(self.alice, self.authFile()))
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(lines.replace(f"{NAME}:", "carol:"))
+            server.program.signal(signal.SIGHUP)
+            await server.program.waitOutput("reloaded (PasswordFile|ScramFile)")
+            await self.letIn(server.tls(self.alice, self.authFile("carol")))
+            await self.refused(server.tls(self.alice, self.authFile()), REFUSED)
+
+    async def test_guesses(self) -> None:
+        """
+        Ten who guess at its address do not keep virsh out: it waits for its turn and gets in.
+        """
+        server = await SecureServer.start(
+            self, self.listener(), f"--auth=file:{self.passwordFile()}", "--auth-delay=0.5"
+        )
+        wrong = server.tls(self.alice, self.authFile("bob", "wrong"))
+        await together(*(self.refused(wrong, REFUSED) for _ in range(10)))
+        right = server.tls(self.alice, self.authFile())
+        await together(
+            *(self.letIn(f"{right}&auth=sasl.{each}") for each in MECHANISMS),
+            self.refused(wrong, REFUSED),
+        )
+        self.assertIn("network 127.0.0.1: 10 logins failed within 60 s", server.log)
+
     async def test_python(self) -> None:
         """
         A Python program with libvirt's bindings logs in too.
@@ -238,7 +299,11 @@ class TimingTests(SecureTestCase):
         """
         path = os.path.join(self.privateDirectory(), "sock")
         await SecureServer.start(
-            self, f"--listen=unix:{path}", f"--auth={auth}", "--auth-delay=0.008"
+            self,
+            f"--listen=unix:{path}",
+            f"--auth={auth}",
+            "--auth-delay=0.008",
+            "--auth-guesses=100000",
         )
         times: tuple[list[float], list[float]] = ([], [])
         for number in range(2 * count):
