@@ -27,6 +27,7 @@ from kaproto.rpc.connection import Connection, Gate, Hooks, SharedByConnections
 from kaproto.rpc.negotiation import negotiate
 from kaproto.rpc.replies import Replies
 from kaproto.security.clientauth import Authentication
+from kaproto.security.hashing import offReactor
 from kaproto.security.tls import CONFIRMATION, explainTLS
 from kaproto.transport import StreamTransport, identify
 from kaproto.wire.message import Message, MessageType
@@ -141,7 +142,9 @@ class ClientConnection(Connection):
 
     async def _authenticate(self, types: list[int]) -> None:
         secure = identify(self.transport).secure
-        await self._client.authentication.run(self._callRemote, types, secure=secure)
+        await self._client.authentication.run(
+            self._callRemote, types, secure=secure, compute=offReactor
+        )
 
     async def _negotiate(self) -> None:
         client = self._client

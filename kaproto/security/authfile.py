@@ -27,8 +27,8 @@ def authenticationFor(uri: str, login: Login | None = None) -> Authentication:
     Find how a URI says to authenticate, with C{auth=} and C{authfile=}.  The file is read when the
     server wants a login, and need not be there if it wants none.
 
-    @param login: a login that comes before the file's.
-    @raise ValueError: when the URI cannot be used.
+    @param login: a login to use in place of the file's.
+    @raise ValueError: if the URI cannot be used.
     """
     if not isURI(uri):
         return Authentication(login)
@@ -53,9 +53,9 @@ def readLogin(path: Path, host: str) -> Login:
 
     @param path: the file.
     @param host: the server.
-    @raise ValueError: when there is none; the message tells what is missing, and no secrets.
+    @raise ValueError: if there is none.  The message says what is missing, and quotes no secret.
     """
-    file = ConfigParser(interpolation=None, strict=False)
+    file = ConfigParser(delimiters=("=",), interpolation=None, strict=False)
     try:
         file.read_string(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -63,7 +63,9 @@ def readLogin(path: Path, host: str) -> Login:
     except ConfigError as error:
         line = getattr(error, "lineno", None)
         where = "" if line is None else f", line {line}"
-        raise ValueError(f"{path}{where}: not of the form that libvirt's auth.conf has") from None
+        raise ValueError(
+            f"{path}{where}: this is not libvirt's auth.conf, which has [sections] and key=value"
+        ) from None
     for section in (f"auth-libvirt-{host}", "auth-libvirt-default"):
         name = file.get(section, "credentials", fallback=None)
         if name is not None:

@@ -10,7 +10,7 @@ import attrs
 
 from kaproto.errors import AuthenticationFailed, RemoteError
 from kaproto.security import saslclient
-from kaproto.security.saslclient import Login
+from kaproto.security.saslclient import Compute, Login, computeAtOnce
 from kaproto.wire.programs import AuthType, ErrorCode, Procedure
 from kaproto.wire.xdr import Unpacker
 
@@ -32,7 +32,12 @@ class Authentication:
     wanted: AuthType | None = None
 
     async def run(
-        self, call: Callable[[int, bytes], Awaitable[bytes]], offered: list[int], *, secure: bool
+        self,
+        call: Callable[[int, bytes], Awaitable[bytes]],
+        offered: list[int],
+        *,
+        secure: bool,
+        compute: Compute = computeAtOnce,
     ) -> None:
         """
         Authenticate, if the server wants that.
@@ -41,6 +46,7 @@ class Authentication:
         @param offered: the L{AuthType}s that the server takes; it lets in everybody if there are
             none, or if L{AuthType.NONE} is among them.
         @param secure: whether nobody else can listen.
+        @param compute: hashes a password.
         @raise AuthenticationFailed: when the server does not offer what is wanted, when it wants
             what this client does not have, and when it refuses.
         @raise ValueError: when the login cannot be found.
@@ -56,7 +62,9 @@ class Authentication:
             await _askPolkit(call)
         elif way == AuthType.SASL and self.login is not None:
             login = self.login() if callable(self.login) else self.login
-            await saslclient.authenticate(call, [AuthType.SASL], login, secure=secure)
+            await saslclient.authenticate(
+                call, [AuthType.SASL], login, secure=secure, compute=compute
+            )
         elif way != AuthType.NONE:
             raise AuthenticationFailed(
                 f"the server wants authentication by {_names(offered)}, and none was given"

@@ -1,5 +1,5 @@
 """
-SASL as a client, without I/O: PLAIN, and SCRAM-SHA-256 where scramp is installed.
+SASL (RFC 4422) for a client, without I/O: PLAIN, and SCRAM-SHA-256 if scramp is installed.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import attrs
 from kaproto.errors import AuthenticationFailed, RemoteError
 from kaproto.wire.programs import AuthType, ErrorCode, Procedure
 from kaproto.wire.sasl import (
+    SASL_DATA_MAX,
     SASLResult,
     packStart,
     packStep,
@@ -19,11 +20,11 @@ from kaproto.wire.sasl import (
     unpackResult,
 )
 
-__all__ = ["ITERATIONS_MAX", "Login", "authenticate", "chooseMechanism"]
+__all__ = ["ITERATIONS_MAX", "Compute", "Login", "authenticate", "chooseMechanism", "computeAtOnce"]
 
 ITERATIONS_MAX: Final = 1_000_000
 """
-How often SCRAM may hash a password: that takes a quarter of a second.
+How often SCRAM may hash a password.  That takes about a quarter of a second.
 """
 
 _STEPS_MAX: Final = 8
@@ -32,11 +33,11 @@ _STEPS_MAX: Final = 8
 @attrs.frozen
 class Login:
     """
-    What a client authenticates with.
+    A user name and a password.
 
     @ivar user: the name.
-    @ivar password: the password, which is never shown.
-    @ivar mechanism: the SASL mechanism to use, C{None} for the strongest that both ends have.
+    @ivar password: the password.  The representation does not show it.
+    @ivar mechanism: the SASL mechanism to use; C{None} for the strongest that both ends have.
     """
 
     user: str
@@ -47,21 +48,22 @@ class Login:
 class _Mechanism(Protocol):
     def first(self) -> bytes:
         """
-        @return: what to begin with.
+        @return: the first message.
+        @raise AuthenticationFailed: if the mechanism cannot carry this login.
         """
 
     def next(self, data: bytes) -> bytes:
         """
-        @return: the answer to what the server said.
-        @raise AuthenticationFailed: when the server is not who it should be.
+        @return: the reply to a message of the server's.
+        @raise AuthenticationFailed: if the server does not know the password.
         """
 
     def check(self, data: bytes | None) -> None:
         """
-        The server lets this client in.
+        The server accepts the login.
 
-        @param data: the last that it said.
-        @raise AuthenticationFailed: when it is not who it should be.
+        @param data: its last message.
+        @raise AuthenticationFailed: if the server does not know the password.
         """
 
 
@@ -74,18 +76,24 @@ class _Plain:
         @return: name and password as they are (RFC 4616).
         """
         if "\0" in self._login.user + self._login.password:
-            raise AuthenticationFailed("a name or a password cannot have a NUL in it")
-        return f"\0{self._login.user}\0{self._login.password}".encode()
+            raise AuthenticationFailed("a user name or password cannot have a NUL in it")
+        message = f"\0{self._login.user}\0{self._login.password}".encode()
+        if len(message) > SASL_DATA_MAX:
+            raise AuthenticationFailed(
+                f"user name and password have {len(message) - 2:,} bytes; libvirt's RPC carries "
+                f"{SASL_DATA_MAX - 2:,} at most, and kaserver takes 255 and 1,024"
+            )
+        return message
 
     def next(self, data: bytes) -> bytes:
         """
-        @raise AuthenticationFailed: always, since nothing is left to be said.
+        @raise AuthenticationFailed: always, as PLAIN has one message.
         """
-        raise AuthenticationFailed("the server wants more than PLAIN has to say")
+        raise AuthenticationFailed("the server asks for more than the one message that PLAIN has")
 
     def check(self, data: bytes | None) -> None:
         """
-        There is nothing to check.
+        PLAIN proves nothing to the client.
         """
 
 
@@ -96,8 +104,11 @@ class _Scram:
         self._error = ScramException
         try:
             self._client = ScramClient(["SCRAM-SHA-256"], login.user, login.password)
-        except ScramException as error:
-            raise AuthenticationFailed(f"no name or password can be that: {error}") from None
+        except ScramException:
+            raise AuthenticationFailed(
+                "the user name or password is empty or has characters that SASLprep (RFC 4013) "
+                "forbids"
+            ) from None
         self._answered = self._proven = False
 
     def first(self) -> bytes:
@@ -109,7 +120,7 @@ class _Scram:
 
     def next(self, data: bytes) -> bytes:
         """
-        @return: the proof, or nothing once the server has given its own.
+        @return: the proof; nothing once the server has given its own.
         """
         if self._answered:
             self.check(data)
@@ -120,17 +131,17 @@ class _Scram:
             iterations = int(self._client.iterations)
             if iterations > ITERATIONS_MAX:
                 raise AuthenticationFailed(
-                    f"the server wants the password hashed {iterations} times, and more than "
-                    f"{ITERATIONS_MAX} times is no good sign"
+                    f"the server asks to hash the password {iterations:,} times, and this client "
+                    f"does so at most {ITERATIONS_MAX:,} times; it may not be the right server"
                 )
             message: str = self._client.get_client_final()
         except self._error as error:
-            raise AuthenticationFailed(f"the server's part of SCRAM is wrong: {error}") from None
+            raise AuthenticationFailed(f"the server's SCRAM message is wrong: {error}") from None
         return message.encode()
 
     def check(self, data: bytes | None) -> None:
         """
-        Check the server's own proof that it knows the password.
+        Check the server's proof that it knows the password.
         """
         if self._proven:
             return
@@ -138,8 +149,8 @@ class _Scram:
             self._client.set_server_final((data or b"").decode("utf-8", "replace"))
         except self._error as error:
             raise AuthenticationFailed(
-                f"the server does not prove that it knows the password, so it is not the one it "
-                f"should be: {error}"
+                f"the server does not prove that it knows the password, so it is not the right "
+                f"server: {error}"
             ) from None
         self._proven = True
 
@@ -161,22 +172,49 @@ def _available() -> dict[str, Callable[[Login], _Mechanism]]:
 
 def chooseMechanism(offered: list[str], wanted: str | None, *, secure: bool) -> str:
     """
-    @param offered: what the server has.
-    @param wanted: the one to use, C{None} for any.
-    @param secure: whether nobody can listen, so that the password may be sent as it is.
-    @raise AuthenticationFailed: when there is none that both ends have; the message says what
-        each has.
+    @param offered: the server's mechanisms.
+    @param wanted: the one to use; C{None} for any.
+    @param secure: whether nobody can listen to the connection, so that the password may be sent as
+        it is.
+    @raise AuthenticationFailed: if there is none in common.  The message says what each end has,
+        and what to do.
     """
-    own = [name for name in _available() if secure or name != "PLAIN"]
+    available = list(_available())
+    own = [name for name in available if secure or name != "PLAIN"]
     usable = [name for name in own if name in offered and wanted in (None, name)]
-    if not usable:
-        insecure = "" if secure else ", PLAIN only over TLS or a UNIX socket"
-        raise AuthenticationFailed(
-            f"no SASL mechanism in common: the server has {', '.join(offered) or 'none'}, this "
-            f"client {', '.join(own) or 'none'}{insecure}"
-            + (f", and {wanted} is wanted" if wanted is not None else "")
-        )
-    return usable[0]
+    if usable:
+        return usable[0]
+    raise AuthenticationFailed(
+        f"no SASL mechanism in common: the server offers {', '.join(offered) or 'none'}, this "
+        f"client has {', '.join(available)}"
+        + ("" if wanted is None else f", and {wanted} is asked for")
+        + (_ADVICE_SECURE if secure else _ADVICE_INSECURE)
+    )
+
+
+_ADVICE_SECURE: Final = (
+    "; let the server offer SCRAM-SHA-256 or PLAIN, for libvirtd with mech_list in "
+    "/etc/sasl2/libvirt.conf"
+)
+
+_ADVICE_INSECURE: Final = (
+    ", PLAIN only over TLS or a UNIX socket; over plain TCP libvirtd offers only mechanisms that "
+    "encrypt (DIGEST-MD5, GSSAPI), which kaproto does not have: connect by TLS (qemu+tls://) or "
+    "to its UNIX socket"
+)
+
+
+Compute = Callable[[Callable[[bytes], bytes], bytes], Awaitable[bytes]]
+"""
+Calls a function that may take long, with an argument.
+"""
+
+
+async def computeAtOnce(function: Callable[[bytes], bytes], argument: bytes) -> bytes:
+    """
+    Call it and wait.
+    """
+    return function(argument)
 
 
 async def authenticate(
@@ -185,29 +223,31 @@ async def authenticate(
     login: Login,
     *,
     secure: bool,
+    compute: Compute = computeAtOnce,
 ) -> None:
     """
     Authenticate by SASL.
 
     @param call: calls a procedure of the remote program.
-    @param types: the L{AuthType}s that the server takes.
+    @param types: the L{AuthType}s that the server accepts.
     @param login: name and password.
     @param secure: see L{chooseMechanism}.
-    @raise AuthenticationFailed: when the server refuses, wants something else or is not who it
-        should be.
-    @raise kaproto.wire.xdr.XDRError: when the server's answer cannot be decoded.
+    @param compute: hashes the password as often as the server asks for, which may take long.
+    @raise AuthenticationFailed: if the server refuses, does not accept SASL, or does not know the
+        password.
+    @raise kaproto.wire.xdr.XDRError: if the server's answer cannot be decoded.
     """
     if AuthType.SASL not in types:
         raise AuthenticationFailed(f"the server wants authentication by {_names(types)}, not SASL")
     try:
         offered = unpackMechanisms(await call(Procedure.AUTH_SASL_INIT, b""))
         name = chooseMechanism(offered, login.mechanism, secure=secure)
-        await _exchange(call, name, _available()[name](login))
+        await _exchange(call, name, _available()[name](login), compute)
     except RemoteError as error:
         if error.code != ErrorCode.AUTH_FAILED:
             raise
         raise AuthenticationFailed(
-            f"the server does not let {login.user!r} in: the name or the password is wrong"
+            f"the server refuses {login.user!r}: the user name or the password is wrong"
         ) from error
 
 
@@ -217,7 +257,10 @@ def _names(types: list[int]) -> str:
 
 
 async def _exchange(
-    call: Callable[[int, bytes], Awaitable[bytes]], name: str, mechanism: _Mechanism
+    call: Callable[[int, bytes], Awaitable[bytes]],
+    name: str,
+    mechanism: _Mechanism,
+    compute: Compute,
 ) -> None:
     payload = await call(Procedure.AUTH_SASL_START, packStart(name, mechanism.first()))
     for _step in range(_STEPS_MAX):
@@ -225,6 +268,6 @@ async def _exchange(
         if result.complete:
             mechanism.check(result.data)
             return
-        answer = mechanism.next(result.data or b"")
+        answer = await compute(mechanism.next, result.data or b"")
         payload = await call(Procedure.AUTH_SASL_STEP, packStep(answer))
-    raise AuthenticationFailed(f"the server has not come to an end after {_STEPS_MAX} steps")
+    raise AuthenticationFailed(f"the login is not complete after {_STEPS_MAX} steps")

@@ -48,7 +48,9 @@ What C{saslpasswd2} does, which comes in a package that nobody needs otherwise.
 
 _DAEMON_SETTINGS: Final = """
 listen_tls = 1
-listen_tcp = 0
+listen_tcp = {tcp}
+tcp_port = "{tcpPort}"
+auth_tcp = "sasl"
 listen_addr = "127.0.0.1"
 tls_port = "{port}"
 auth_tls = "{auth}"
@@ -232,13 +234,21 @@ class SecureDaemon:
 
     @classmethod
     async def start(
-        cls, case: SecureTestCase, *, auth: str = "sasl", settings: str = ""
+        cls,
+        case: SecureTestCase,
+        *,
+        auth: str = "sasl",
+        settings: str = "",
+        mechanisms: str = "scram-sha-256 plain",
+        tcpPort: int = 0,
     ) -> SecureDaemon:
         """
         Start it, and wait until it can be connected to.
 
         @param auth: what it wants over TLS beside a certificate.
         @param settings: more lines for its C{libvirtd.conf}.
+        @param mechanisms: the SASL mechanisms that it has.
+        @param tcpPort: where it listens on plain TCP and wants a password; 0 for nowhere.
         """
         directory = case.privateDirectory()
         environment = privateEnvironment(directory) | {"SASL_CONF_PATH": directory}
@@ -246,7 +256,7 @@ class SecureDaemon:
         case.authority.write(os.path.join(directory, "pki"), case.serverIdentity)
         with open(os.path.join(directory, "libvirt.conf"), "w", encoding="ascii") as file:
             file.write(
-                "mech_list: scram-sha-256 plain\npwcheck_method: auxprop\n"
+                f"mech_list: {mechanisms}\npwcheck_method: auxprop\n"
                 f"auxprop_plugin: sasldb\nsasldb_path: {directory}/passwd.db\n"
             )
         command = [PYTHON, "-c", _MAKE_DATABASE, NAME, PASSWORD]
@@ -255,7 +265,9 @@ class SecureDaemon:
         port = reservePort(case)
         path = os.path.join(directory, "libvirtd.conf")
         with open(path, "w", encoding="ascii") as file:
-            common = _DAEMON_SETTINGS.format(port=port, directory=directory, auth=auth)
+            common = _DAEMON_SETTINGS.format(
+                port=port, directory=directory, auth=auth, tcp=int(tcpPort > 0), tcpPort=tcpPort
+            )
             file.write(common + settings)
         user = None
         if os.geteuid() == 0:

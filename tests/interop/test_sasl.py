@@ -21,6 +21,7 @@ from kaproto.wire.sasl import packStart
 from tests.interop import wire
 from tests.interop.programs import startPythonLibvirt
 from tests.interop.secure import NAME, PASSWORD, SecureDaemon, SecureServer, SecureTestCase
+from tests.interop.servers import reservePort
 from tests.interop.support import pause, reactor, together
 from tests.interop.wire import FrameReader
 
@@ -239,7 +240,7 @@ class ClientTests(SecureTestCase):
                 self.assertEqual(await connection.hostname(), os.uname().nodename)
                 await connection.close()
                 for name, password in ((NAME, "wrong"), ("nobody", PASSWORD)):
-                    with self.assertRaisesRegex(AuthenticationFailed, f"does not let '{name}' in"):
+                    with self.assertRaisesRegex(AuthenticationFailed, f"refuses '{name}'"):
                         await connect(reactor, uri, login=Login(name, password, mechanism))
 
     async def test_file(self) -> None:
@@ -251,6 +252,18 @@ class ClientTests(SecureTestCase):
         connection = await connect(reactor, uri)
         self.assertEqual(await connection.hostname(), os.uname().nodename)
         await connection.close()
+
+    async def test_tcp(self) -> None:
+        """
+        Over plain TCP libvirtd offers only what kaproto does not have; the error says what to do.
+        """
+        port = reservePort(self)
+        mechanisms = "digest-md5 scram-sha-256 plain"
+        await SecureDaemon.start(self, mechanisms=mechanisms, tcpPort=port)
+        with self.assertRaisesRegex(AuthenticationFailed, "has SCRAM-SHA-256, .* connect by TLS"):
+            await connect(
+                reactor, f"test+tcp://127.0.0.1:{port}/default", login=Login(NAME, PASSWORD)
+            )
 
     async def test_none(self) -> None:
         """

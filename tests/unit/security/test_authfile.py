@@ -96,11 +96,11 @@ class AuthFileTests(SynchronousTestCase):
         """
         self.path.write_text("[credentials-x]\nsesame\n")
         error = self.assertRaises(ValueError, readLogin, self.path, "h")
-        self.assertIn("not of the form", str(error))
+        self.assertIn("this is not libvirt's auth.conf", str(error))
         self.assertNotIn("sesame", str(error))
         self.path.write_text("sesame\n")
         error = self.assertRaises(ValueError, readLogin, self.path, "h")
-        self.assertIn("line 1: not of the form", str(error))
+        self.assertIn("line 1: this is not libvirt's auth.conf", str(error))
         self.assertNotIn("sesame", str(error))
 
 

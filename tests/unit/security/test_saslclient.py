@@ -65,14 +65,16 @@ class ChooseTests(SynchronousTestCase):
 
     def test_none(self) -> None:
         """
-        If there is none, it is told what each end has.
+        If there is none, the error says what each end has, and what to do.
         """
-        with self.assertRaisesRegex(
-            AuthenticationFailed, "the server has GSSAPI, this client SCRAM-SHA-256, PLAIN$"
-        ):
-            chooseMechanism(["GSSAPI"], None, secure=True)
-        with self.assertRaisesRegex(AuthenticationFailed, "has none, .*, and GSSAPI is wanted$"):
-            chooseMechanism([], "GSSAPI", secure=True)
+        for offered, wanted, secure, words in [
+            (["GSSAPI"], None, True, "offers GSSAPI, this client has SCRAM-SHA-256, PLAIN; let"),
+            (["GSSAPI"], None, True, "SCRAM-SHA-256 or PLAIN, for libvirtd with mech_list in"),
+            ([], "GSSAPI", True, "offers none, .*, and GSSAPI is asked for; let"),
+            (["DIGEST-MD5"], None, False, "offers DIGEST-MD5, .* connect by TLS .qemu.tls:"),
+        ]:
+            with self.assertRaisesRegex(AuthenticationFailed, words):
+                chooseMechanism(offered, wanted, secure=secure)
 
     def test_withoutScramp(self) -> None:
         """
@@ -161,7 +163,7 @@ class AuthenticateTests(SynchronousTestCase):
             message = self.refusal(call, Login("alice", "sesame", mechanism))
             self.assertEqual(
                 message,
-                "the server does not let 'alice' in: the name or the password is wrong",
+                "the server refuses 'alice': the user name or the password is wrong",
             )
 
     def test_otherErrors(self) -> None:
@@ -194,12 +196,23 @@ class AuthenticateTests(SynchronousTestCase):
         for login in (Login("a\0b", "c"), Login("a", "b\0c")):
             self.assertIn("NUL", self.refusal(self.scriptedServer(), login))
 
+    def test_plainTooLong(self) -> None:
+        """
+        What does not fit into a message is an error that says how much does.
+        """
+        half = "x" * 32767
+        self.successResultOf(
+            self.authenticate(self.scriptedServer(SASLResult(True, None)), Login(half, half))
+        )
+        message = self.refusal(self.scriptedServer(), Login(half, half + "x"))
+        self.assertIn("have 65,535 bytes; libvirt's RPC carries 65,534 at most", message)
+
     def test_plainAskedForMore(self) -> None:
         """
         PLAIN has only one thing to say.
         """
         call = self.scriptedServer(SASLResult(complete=False, data=b""))
-        self.assertIn("more than PLAIN has to say", self.refusal(call))
+        self.assertIn("more than the one message that PLAIN has", self.refusal(call))
 
     def scramServer(self, password: str, **changes: bytes) -> Callable[[int, bytes], Any]:
         """
@@ -261,7 +274,7 @@ class AuthenticateTests(SynchronousTestCase):
         """
         for first in (b"rubbish", b"\xff", b""):
             call = self.scramServer("sesame", first=first)
-            self.assertIn("the server's part of SCRAM is wrong", self.refusal(call))
+            self.assertIn("the server's SCRAM message is wrong", self.refusal(call))
 
     def test_scramTooManyIterations(self) -> None:
         """
@@ -277,14 +290,34 @@ class AuthenticateTests(SynchronousTestCase):
             first = f"r={nonce}x,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=9999999".encode()
             return packResult(SASLResult(complete=False, data=first))
 
-        self.assertIn("hashed 9999999 times", self.refusal(call))
+        self.assertIn("hash the password 9,999,999 times", self.refusal(call))
+
+    def test_computed(self) -> None:
+        """
+        The password is hashed where the caller says, such as in a thread.
+        """
+        call = self.scramServer("sesame")
+        seen: list[bytes] = []
+
+        async def calling(procedure: int, payload: bytes) -> bytes:
+            return bytes(call(procedure, payload))
+
+        async def compute(function: Callable[[bytes], bytes], argument: bytes) -> bytes:
+            seen.append(argument)
+            return function(argument)
+
+        self.successResultOf(
+            Deferred.fromCoroutine(authenticate(calling, SASL, ALICE, secure=True, compute=compute))
+        )
+        self.assertIn(b",i=4096", seen[0])
 
     def test_scramImpossible(self) -> None:
         """
         Some characters cannot be in a password.
         """
         call = self.scriptedServer(mechanism="SCRAM-SHA-256")
-        self.assertIn("no name or password can be", self.refusal(call, Login("a", "\x07")))
+        message = self.refusal(call, Login("a", "\x07"))
+        self.assertIn("characters that SASLprep (RFC 4013) forbids", message)
 
     def test_endless(self) -> None:
         """
@@ -313,5 +346,5 @@ class AuthenticateTests(SynchronousTestCase):
                 return packResult(SASLResult(False, server.get_server_final().encode()))
             return packResult(more)
 
-        self.assertIn("not come to an end after 8 steps", self.refusal(call))
+        self.assertIn("not complete after 8 steps", self.refusal(call))
         self.assertEqual(len(answers), 9)
