@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from zope.interface import Interface, implementer
 
 from kaproto.limits import Limits
+from kaproto.logbounds import BOUNDS
 from kaproto.security.guessing import WINDOW, Attempt, GuessLimit
 
 __all__ = ["ILoginQueue", "ITurn", "LoginQueue"]
@@ -68,7 +69,7 @@ class LoginQueue:
     A queue for the clients of one process.
     """
 
-    _log = Logger()
+    _log = Logger(observer=BOUNDS)
 
     def __init__(self, clock: IReactorTime, limits: Callable[[], Limits]) -> None:
         """

@@ -521,6 +521,22 @@ class SASLTests(AdmissionTestCase):
         self.advance(4)
         self.assertTrue(wire.closing)
 
+    def test_tooLong(self) -> None:
+        """
+        A password above 1,024 bytes is wrong; a message above 16 KiB, which has 4,080 bytes of
+        data, ends the connection.  The log has the length.
+        """
+        for size, words in (
+            (4060, "cannot be a password: it is longer than 1,024 bytes"),
+            (4090, "a message of 16408 bytes, where 28 to 16384 are allowed"),
+        ):
+            wire = self.accept(self.factory, UNIXAddress(None))
+            wire.ask(call(Procedure.AUTH_SASL_INIT))
+            data = b"\0alice\0".ljust(size, b"x")
+            wire.feed(call(Procedure.AUTH_SASL_START, packStart("PLAIN", data)))
+            wire.lose()
+            self.assertIn(words, self.logged(LogLevel.warn)[-1])
+
     def test_freed(self) -> None:
         """
         A connection that ends is freed at once, without the garbage collector, however far its

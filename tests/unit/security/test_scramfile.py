@@ -88,6 +88,23 @@ class ScramFileTests(SynchronousTestCase):
         self.assertIsNone(self.plain("alice", "other"))
         self.assertIsNone(self.plain("bob", "sesame"))
 
+    def test_offReactor(self) -> None:
+        """
+        A password is hashed off the reactor's thread.
+        """
+        jobs: list[Deferred[bool]] = []
+
+        def later(function: object, *arguments: object) -> Deferred[bool]:
+            jobs.append(Deferred())
+            return jobs[-1]
+
+        self.patch(scramfile, "offReactor", later)
+        mechanism = Plain(makePortal([ScramFile(self.path)]), atOnce)
+        result = Deferred.fromCoroutine(mechanism.respond(b"\0alice\0sesame"))
+        self.assertNoResult(result)
+        jobs[0].callback(True)
+        self.assertEqual(self.successResultOf(result).user, "alice")
+
     def test_scram(self) -> None:
         """
         They are enough for SCRAM too.
