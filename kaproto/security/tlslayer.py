@@ -112,6 +112,25 @@ class TLSLayer(BufferingTLSTransport):
         # Otherwise the protocol would be a producer for a transport which is its own.
         self.unregisterProducer()
         super().connectionLost(reason)
+        # Before version 26.10 Twisted leaves the aggregator here, in a cycle of references.
+        self._aggregator = _Discarded()  # type: ignore[assignment]
+        self.write = self._aggregator.write  # type: ignore[method-assign]
+
+
+class _Discarded:
+    """
+    Small writes to a connection that has ended.
+    """
+
+    def write(self, data: bytes) -> None:
+        """
+        Nobody gets this.
+        """
+
+    def flush(self) -> None:
+        """
+        There is nothing.
+        """
 
 
 class TLSFactory(TLSMemoryBIOFactory):

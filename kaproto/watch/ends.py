@@ -4,7 +4,7 @@ The two ends of a watched connection, and the factories that build them.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.interfaces import IAddress, IProtocolFactory, IReactorTime
 from twisted.protocols.policies import WrappingFactory
@@ -18,6 +18,12 @@ from kaproto.watch.protocol import WatchedProtocol
 from kaproto.watch.wires import CodecWire, Wire
 
 __all__ = ["ClientFactory", "ClientProtocol", "ServerFactory", "ServerProtocol", "WatchingFactory"]
+
+if TYPE_CHECKING:
+    _WrappingFactory = WrappingFactory[Any]
+else:
+    # It is generic from Twisted 26.4 on only.
+    _WrappingFactory = WrappingFactory
 
 _CLOSE_TIMEOUT: Final = 5.0
 
@@ -127,7 +133,7 @@ class ClientProtocol(WatchedProtocol):
             self._log.info("{peer} knows no keepalive, and is not pinged", peer=self._peer)
 
 
-class WatchingFactory(WrappingFactory[Any]):
+class WatchingFactory(_WrappingFactory):
     """
     What both ends' factories have.
 
