@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 from zope.interface import Attribute, Interface
 
+from kaproto.errors import RemoteError
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.peer import Peer
 
@@ -19,6 +20,7 @@ __all__ = [
     "IBackend",
     "IKeepAlivePolicy",
     "IProgram",
+    "IRelaySession",
     "ISession",
     "OpenRequest",
     "Peer",
@@ -172,6 +174,23 @@ class ISession(Interface):
         Called once, when the connection has ended.
 
         @param reason: why it ended.
+        """
+
+
+class IRelaySession(ISession):
+    """
+    A session whose calls are relayed, so that only it knows of them.
+    """
+
+    callsUnderWay: int = Attribute("How many calls are not answered yet, as far as is known.")
+
+    upstreamState: str = Attribute(
+        "How the server behind it deals with the client, for operators to read."
+    )
+
+    def failCalls(error: RemoteError) -> None:
+        """
+        Answer all calls that are not answered yet, because the connection is about to close.
         """
 
 

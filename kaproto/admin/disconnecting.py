@@ -14,13 +14,12 @@ __all__ = ["disconnectClient"]
 
 def disconnectClient(client: ServerConnection, reason: str | None = None) -> None:
     """
-    Disconnect a client.  If it wants to be told of that, it is: C{virsh} prints that it was
-    disconnected.
+    Disconnect a client.  Calls that it waits for fail, with a message that says who disconnected
+    it and why; if it waits for none, C{virsh} prints that it was disconnected.
 
-    @param reason: why, for the log and the list of endings.
+    @param reason: why, also for the log and the list of endings.
     """
     words = "an administrator disconnected this client"
     if reason:
         words += f": {clean(reason)}"
-    client.sendCloseEvent(CloseReason.EOF)
-    client.disconnect(Disconnected(words, CloseReason.EOF))
+    client.expel(Disconnected(words, CloseReason.EOF))

@@ -28,7 +28,7 @@ from kaproto.backends.identity import packIdentity
 from kaproto.backends.relay import Relay
 from kaproto.backends.upstream import Upstream
 from kaproto.errors import ConnectionClosed, RemoteError, UpstreamLost
-from kaproto.interfaces import IBackend, ISession, OpenRequest
+from kaproto.interfaces import IBackend, IRelaySession, ISession, OpenRequest
 from kaproto.keepalive.clock import monotonicClock
 from kaproto.keepalive.deadline import Deadline
 from kaproto.keepalive.heartbeat import Monitor
@@ -223,7 +223,7 @@ class Gateway:
         return connection
 
 
-@implementer(ISession)
+@implementer(IRelaySession)
 class _GatewaySession:
     """
     One client's connection to libvirtd.
@@ -278,6 +278,13 @@ class _GatewaySession:
         @raise RemoteError: always; calls are relayed, and none comes here.
         """
         raise rpcError(f"unknown procedure: {procedure}")
+
+    def failCalls(self, error: RemoteError) -> None:
+        """
+        Answer in libvirtd's place.
+        """
+        if self._relay is not None:
+            self._relay.failOutstanding(error)
 
     def closed(self, reason: Exception) -> None:
         """

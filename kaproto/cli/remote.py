@@ -304,7 +304,9 @@ def _who(client: _Object) -> object:
     for key in ("user", "dn"):
         if client[key] is not None:
             return client[key]
-    return None if client["uid"] is None else f"uid {client['uid']}"
+    if client["uid"] is None:
+        return None
+    return f"{client['program'] or 'unknown'} (uid {client['uid']})"
 
 
 def _ago(time: str) -> str:

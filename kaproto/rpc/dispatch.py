@@ -80,7 +80,7 @@ class Calls:
     def __init__(self, connection: Caller, server: Server) -> None:
         self._connection: Caller | None = connection
         self._server = server
-        self._running: set[Deferred[None]] | None = None
+        self._running: dict[Deferred[None], Message] | None = None
         self._waiting: deque[Message] | None = None
         self._bytes = 0
         self._held = False
@@ -145,6 +145,14 @@ class Calls:
         for call in running or ():
             call.cancel()
 
+    def failAll(self, error: RemoteError) -> None:
+        """
+        Reply to all calls that are running or waiting that they failed, and forget them.
+        """
+        for message in [*(self._running or {}).values(), *(self._waiting or ())]:
+            self.fail(message, error)
+        self.clear()
+
     def answer(self, message: Message, payload: bytes) -> None:
         """
         Reply that a call succeeded, or failed if the result cannot be sent.
@@ -196,13 +204,13 @@ class Calls:
         )
         if not call.called:
             if self._running is None:
-                self._running = set()
-            self._running.add(call)
+                self._running = {}
+            self._running[call] = message
             call.addCallback(lambda _: self._finished(call))
 
     def _finished(self, call: Deferred[None]) -> None:
         if self._running is not None and self._connection is not None:
-            self._running.discard(call)
+            self._running.pop(call, None)
             self._startWaiting()
             self._connection.callAnswered()
 

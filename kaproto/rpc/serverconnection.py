@@ -13,13 +13,21 @@ from twisted.python.failure import Failure
 from kaproto.errors import (
     AuthenticationFailed,
     ConnectionClosed,
+    Disconnected,
     KeepAliveTimeout,
     RemoteError,
     RemoteProtocolError,
     ServerStopping,
     TooManyClients,
 )
-from kaproto.interfaces import Admission, IKeepAlivePolicy, IProgram, ISession, OpenRequest
+from kaproto.interfaces import (
+    Admission,
+    IKeepAlivePolicy,
+    IProgram,
+    IRelaySession,
+    ISession,
+    OpenRequest,
+)
 from kaproto.logbounds import BOUNDS
 from kaproto.peer import Peer
 from kaproto.records.journal import Journal
@@ -32,8 +40,8 @@ from kaproto.security.loginqueue import ILoginQueue
 from kaproto.security.proxy import terminatedTLSOf
 from kaproto.security.tls import CONFIRMATION, TLSIdentity, TLSTransport, examine
 from kaproto.transport import StreamTransport, identify, paceAccepts, tlsOf
-from kaproto.wire.message import Message, MessageType, Status, packMessage
-from kaproto.wire.programs import PROGRAM_VERSION, REMOTE_PROGRAM, CloseReason, Procedure
+from kaproto.wire.message import Message, MessageType, Status, packMessage, rpcError
+from kaproto.wire.programs import PROGRAM_VERSION, REMOTE_PROGRAM, CloseReason, ErrorCode, Procedure
 from kaproto.wire.xdr import Packer, Unpacker
 
 __all__ = ["ServerConnection", "SharedByServer"]
@@ -436,6 +444,20 @@ class ServerConnection(Connection):
             ConnectionClosed("the client closed the connection", CloseReason.CLIENT)
         )
 
+    def expel(self, reason: Disconnected) -> None:
+        """
+        Disconnect the client because an administrator says so: answer its calls with the reason,
+        and close.
+        """
+        if self.closing.reason is not None:
+            return
+        error = rpcError(f"operation failed: {reason}", ErrorCode.OPERATION_FAILED)
+        if IRelaySession.providedBy(self.session):
+            self.session.failCalls(error)
+        self._calls.failAll(error)
+        self.sendCloseEvent(CloseReason.EOF)
+        self.disconnect(reason)
+
     def drain(self) -> None:
         """
         Tell the client that the server stops, finish the calls that were accepted, close.
@@ -450,7 +472,10 @@ class ServerConnection(Connection):
         """
         How many of the client's calls are not answered yet, as far as is known.
         """
-        return self._calls.underWay + int(getattr(self.session, "callsUnderWay", 0))
+        relayed = 0
+        if IRelaySession.providedBy(self.session):
+            relayed = self.session.callsUnderWay
+        return self._calls.underWay + relayed
 
     @property
     def _isIdle(self) -> bool:

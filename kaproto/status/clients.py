@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import attrs
 
+from kaproto.interfaces import IRelaySession
 from kaproto.keepalive.kernel import delivery
 from kaproto.records.who import Who, clean
 from kaproto.rpc.serverconnection import ServerConnection
@@ -87,7 +88,7 @@ def clientStatus(factory: KeepAliveServerFactory, connection: ServerConnection) 
     """
     Look at a client.
     """
-    peer, heartbeat = connection.peer, connection.heartbeat
+    peer, heartbeat, session = connection.peer, connection.heartbeat, connection.session
     keepAlive = heartbeat.keepAlive
     kernel = delivery(connection.transport)
     silence = None if kernel is None else kernel.silence
@@ -108,7 +109,7 @@ def clientStatus(factory: KeepAliveServerFactory, connection: ServerConnection) 
         silence,
         heartbeat.latency,
         connection.callsUnderWay,
-        getattr(connection.session, "upstreamState", None),
+        session.upstreamState if IRelaySession.providedBy(session) else None,
         None if kernel is None else kernel.received,
         None if kernel is None else kernel.acknowledged,
     )

@@ -29,7 +29,13 @@ def _time(seconds: float) -> str:
 
 
 def _caller(caller: Caller) -> _Object:
-    return {"user": caller.user, "dn": caller.dn, "host": caller.host, "uid": caller.uid}
+    return {
+        "user": caller.user,
+        "dn": caller.dn,
+        "host": caller.host,
+        "uid": caller.uid,
+        "program": caller.program,
+    }
 
 
 def _who(who: Who) -> _Object:

@@ -223,4 +223,4 @@ def _caller(caller: Caller) -> str:
         return caller.user
     if caller.dn is not None:
         return caller.dn
-    return "-" if caller.uid is None else f"uid {caller.uid}"
+    return "-" if caller.uid is None else f"{caller.program or 'unknown'} (uid {caller.uid})"

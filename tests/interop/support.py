@@ -26,6 +26,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import SkipTest, TestCase
 
 __all__ = [
+    "CHROMIUM",
     "LIBVIRTD",
     "PYTHON",
     "REQUIRE_VARIABLE",
@@ -50,6 +51,7 @@ The environment variable that turns a missing tool from a skip into a failure.
 _SEARCH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/bin", "/sbin"])
 
 VIRSH = shutil.which("virsh", path=_SEARCH) or "virsh"
+CHROMIUM = shutil.which("chromium", path=_SEARCH) or "chromium"
 VIRT_ADMIN = shutil.which("virt-admin", path=_SEARCH) or "virt-admin"
 LIBVIRTD = shutil.which("libvirtd", path=_SEARCH) or "libvirtd"
 PYTHON = "/usr/bin/python3"
@@ -85,6 +87,7 @@ def _works(*command: str) -> bool:
 
 _CHECKS = {
     "haproxy": ("haproxy", "-v"),
+    "chromium": (CHROMIUM, "--version"),
     "virsh": (VIRSH, "--version"),
     "virt-admin": (VIRT_ADMIN, "--version"),
     "libvirtd": (LIBVIRTD, "--version"),
@@ -99,8 +102,8 @@ _CHECKS = {
 
 def missingTools(tools: Sequence[str]) -> list[str]:
     """
-    @param tools: names out of C{haproxy}, C{virsh}, C{virt-admin}, C{libvirtd}, C{python3-libvirt},
-        C{nsenter} and C{unshare} (which here includes C{ip}).
+    @param tools: names out of C{chromium}, C{haproxy}, C{virsh}, C{virt-admin}, C{libvirtd},
+        C{python3-libvirt}, C{nsenter} and C{unshare} (which here includes C{ip}).
     @return: those which this machine does not have.
     """
     return [tool for tool in tools if not _works(*_CHECKS[tool])]

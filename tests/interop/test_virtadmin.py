@@ -13,15 +13,20 @@ from typing import cast
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory, Protocol, ServerFactory
+from zope.interface import implementer
 
 from kaproto.admin import client
 from kaproto.admin.factory import adminFactory
 from kaproto.backends.host import EmbeddedHost
 from kaproto.cli.command import CommandFailed
 from kaproto.cli.main import Options
+from kaproto.interfaces import IBackend, ISession, OpenRequest
 from kaproto.keepalive.liveness import KeepAlive
+from kaproto.peer import Peer
 from kaproto.policies import Optional
+from kaproto.rpc.remote import RemoteProgram
 from kaproto.server import KeepAliveServerFactory
+from kaproto.wire.programs import REMOTE_PROGRAM, Procedure
 from tests.interop.programs import Program, Result, startPythonLibvirt, startVirsh
 from tests.interop.support import (
     VIRT_ADMIN,
@@ -233,6 +238,52 @@ class VirtAdminTests(AdministeredTestCase):
         self.assertNotIn("Disconnected", result.output + result.errors)
 
 
+@implementer(ISession)
+class SlowSession:
+    """
+    Never says what its host is called.
+    """
+
+    idle = True
+
+    def opened(self, connection: object) -> None:
+        """
+        There is nothing to send.
+        """
+
+    def callReceived(self, procedure: int, payload: bytes) -> Deferred[bytes]:
+        """
+        @return: what does not fire.
+        """
+        return Deferred()
+
+    def closed(self, reason: Exception) -> None:
+        """
+        There is nothing to release.
+        """
+
+
+@implementer(IBackend)
+class Slow:
+    """
+    A host that never says what it is called.
+    """
+
+    features: frozenset[int] = frozenset()
+
+    def knows(self, procedure: int) -> bool:
+        """
+        @return: whether it is the host's name.
+        """
+        return procedure == Procedure.CONNECT_GET_HOSTNAME
+
+    def open(self, peer: Peer, request: OpenRequest) -> ISession:
+        """
+        @return: a session.
+        """
+        return ISession(SlowSession())
+
+
 class KaprotoTests(AdministeredTestCase):
     """
     C{kaproto}.
@@ -267,6 +318,25 @@ class KaprotoTests(AdministeredTestCase):
         self.assertEqual(
             (result.exitCode, result.errors),
             (1, "kaproto: Client not found: No client with matching ID '1'\n"),
+        )
+
+    async def test_reason(self) -> None:
+        """
+        A virsh that waits for an answer prints who disconnected it, and why.
+        """
+        self.server.programs[REMOTE_PROGRAM] = RemoteProgram(Slow())
+        virsh = startVirsh(self, "-c", self.uri, "hostname")
+        await waitUntil(
+            lambda: any(each.callsUnderWay for each in self.server.clients), "virsh waits"
+        )
+        (client,) = self.server.clients
+        await self.kaproto("disconnect", str(client.peer.id), "--reason=kernel update at 12")
+        result = await virsh.finish()
+        self.assertEqual(result.exitCode, 1)
+        self.assertIn(
+            "error: operation failed: an administrator disconnected this client: kernel update "
+            "at 12",
+            result.errors,
         )
 
     async def test_unreachable(self) -> None:

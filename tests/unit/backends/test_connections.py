@@ -11,11 +11,13 @@ from twisted.internet.error import ConnectError
 from twisted.logger import LogEvent, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
+from kaproto.errors import Disconnected
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.policies import Mandatory
 from kaproto.rpc.serverconnection import ServerConnection
 from kaproto.wire.message import Message, MessageType, Status, packMessage, unpackError
 from kaproto.wire.programs import Procedure
+from tests.support import errorOf
 from tests.support_gateway import FarEnd, NearEnd, ThreeParties, call, stream
 
 WATCHED = KeepAlive(2, 2)
@@ -120,6 +122,20 @@ class BusyTests(WatchTestCase):
         near.transport.loseConnection()
         self.parties.flush()
         self.assertEqual(client.callsUnderWay, 0)
+
+    def test_disconnected(self) -> None:
+        """
+        A client that waits for a busy libvirtd is told that an administrator disconnected it.
+        """
+        near, _far = self.calling(8)
+        (client,) = self.parties.factory.clients
+        client.expel(Disconnected("enough"))
+        self.parties.flush()
+        self.assertEqual([each.serial for each in near.messages][:8], list(range(10, 18)))
+        self.assertEqual(
+            {errorOf(each)[3] for each in near.messages[:8]}, {"operation failed: enough"}
+        )
+        self.assertFalse(near.isAlive())
 
     def state(self, client: ServerConnection) -> str:
         """

@@ -53,7 +53,7 @@ class RemoteTests(AdminTestCase):
         self.assertTrue(headings.startswith("ID  TRANSPORT  FROM"))
         self.assertEqual(first.split()[:4], ["1", "tcp", "127.0.0.1:54321", "CN=alice"])
         self.assertEqual(first.split()[5:8], ["open", "yes", "-"])
-        self.assertIn("pid 7            uid 8", second)
+        self.assertIn("pid 7            unknown (uid 8)", second)
         self.assertIn("  bob  ", third)
         _code, (text,) = self.run_("list", "--json")
         self.assertEqual([each["id"] for each in json.loads(text)], [1, 2, 3])

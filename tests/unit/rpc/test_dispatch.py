@@ -510,6 +510,21 @@ class ClearTests(CallsTestCase):
         self.assertFalse(self.calls.full)
         self.assertEqual(self.flushLoggedErrors(), [])
 
+    def test_failAll(self) -> None:
+        """
+        All that is running or waiting can be answered with an error, each call once.
+        """
+        self.receiveLater(LIMITS.runningCalls + 3)
+        self.assertEqual(self.calls.underWay, LIMITS.runningCalls + 3)
+        self.calls.failAll(rpcError("maintenance"))
+        serials = [each.serial for each in self.connection.replies]
+        self.assertEqual(len(serials), LIMITS.runningCalls + 3)
+        self.assertEqual(len(set(serials)), len(serials))
+        self.assertEqual({errorOf(each)[3] for each in self.connection.replies}, {"maintenance"})
+        self.assertEqual(self.calls.underWay, 0)
+        self.calls.failAll(rpcError("again"))
+        self.assertEqual(len(self.connection.replies), LIMITS.runningCalls + 3)
+
     def test_clearWhenIdle(self) -> None:
         """
         There may be nothing to cancel.

@@ -73,6 +73,7 @@ class ObjectsTests(AdminTestCase):
                 "dn": None,
                 "host": "192.0.2.1",
                 "uid": None,
+                "program": None,
                 "refused": 0,
                 "would_refuse": 2,
                 "last": "2025-11-26T02:54:37Z",

@@ -99,7 +99,9 @@ class TableTests(SynchronousTestCase):
         """
         Clients that are not pinged, unknown, read-only, waiting for libvirtd.
         """
-        local = Peer(None, "unix", unixCredentials=UnixCredentials(12, 107, 107))
+        local = Peer(
+            None, "unix", unixCredentials=UnixCredentials(12, 107, 107), program="virt-install"
+        )
         table: list[tuple[dict[str, Any], str]] = [
             ({"interval": 0, "latency": None}, "asked"),
             ({"interval": 0, "latency": None, "keepAliveAsked": False}, "no"),
@@ -109,7 +111,7 @@ class TableTests(SynchronousTestCase):
             ({"readOnly": True}, "qemu:///system (read-only)"),
             ({"upstream": "answering"}, "0"),
             ({"calls": 5, "upstream": "busy for 12 s"}, "5, libvirtd busy for 12 s"),
-            ({"who": Who.of(local)}, "uid 107"),
+            ({"who": Who.of(local)}, "virt-install (uid 107)"),
             ({"who": Who.of(local)}, "unix pid 12"),
             ({"who": Who.of(attrs.evolve(PEER, user="alice", tlsDN="CN=x"))}, "alice"),
             ({"who": Who.of(attrs.evolve(PEER, tlsDN="CN=x"))}, "CN=x"),
@@ -151,7 +153,7 @@ class TableTests(SynchronousTestCase):
         refusals.add(PEER, 1, refused=True)
         refusals.add(Peer(unixCredentials=UnixCredentials(1, 2, 3)), 2, refused=False)
         shown = words(html(self, refusalTable(refusals, WALL)))
-        self.assertEqual(shown[5:9], ["this machine", "uid 2", "0", "1"])
+        self.assertEqual(shown[5:9], ["this machine", "unknown (uid 2)", "0", "1"])
         self.assertEqual(shown[10:14], ["192.0.2.1", "-", "1", "0"])
 
     @given(st.text())
