@@ -5,7 +5,7 @@ except for those that belong to one hop only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 
 from kaproto.client.connection import ClientConnection
@@ -307,7 +307,7 @@ class Relay:
 
 _Handler = Callable[[Relay, Message, bytes], None]
 
-_HANDLERS: Final[Mapping[tuple[int, int], _Handler]] = {
+_HANDLERS: Final[dict[tuple[int, int], _Handler]] = {
     (REMOTE_PROGRAM, Procedure.AUTH_LIST): Relay._answerHere,
     (REMOTE_PROGRAM, Procedure.AUTH_SASL_INIT): Relay._answerHere,
     (REMOTE_PROGRAM, Procedure.AUTH_SASL_START): Relay._answerHere,

@@ -15,6 +15,7 @@ from tests.harness.fuzz.tap import Tap
 from tests.harness.fuzz.targets import Subject
 
 __all__ = [
+    "CALL_WITH_FDS",
     "ClientJudge",
     "Judge",
     "RelayJudge",
@@ -39,11 +40,9 @@ CALL, REPLY, MESSAGE, STREAM, CALL_WITH_FDS, REPLY_WITH_FDS, STREAM_HOLE = range
 OPEN, CLOSE, FEATURE, SET_IDENTITY = 1, 2, 60, 419
 AUTHENTICATION: Final = range(66, 71)
 PONG: Final = struct.pack(">IIIiIIi", 28, KEEPALIVE, 1, 2, MESSAGE, 0, 0)
-PASSES_FDS: Final = {
-    *((REMOTE, procedure) for procedure in (249, 309, 310, 343, 443)),
-    (QEMU, 7),
-    (LXC, 1),
-}
+RETURNS_FDS: Final = {(REMOTE, 343), (LXC, 1)}
+FDS_MAX: Final = 32
+WHOLE_MAX: Final = 65536
 PINGS_MAX: Final = 100
 RUNNING_MAX: Final = 20
 BEFORE_AUTHENTICATION: Final = 16384
@@ -159,9 +158,11 @@ class Judge:
     Sees what comes of each frame.
 
     @ivar outcomes: how often what came of one.
+    @ivar dropping: how many bytes after the latest frame belong to none.
     """
 
     limit = LONGEST
+    dropping = 0
 
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
@@ -220,6 +221,14 @@ class Judge:
             self.closed("protocolErrors", RemoteProtocolError)
         elif data:
             self.outcomes["unfinished"] += 1
+
+    def dropped(self) -> None:
+        """
+        The bytes that come with file descriptors were sent.
+        """
+        self.dropping = 0
+        require(not self.written() and not self.written(far=True), "something came of them")
+        self.stays("descriptors")
 
     def closed(self, why: str, kind: type[Exception] = KaprotoError) -> None:
         """
@@ -513,11 +522,11 @@ class RelayJudge(Judge):
         which = (frame.program, frame.procedure)
         if frame.program == REMOTE and frame.procedure in AUTHENTICATION:
             return True
-        if which in PASSES_FDS or which == (REMOTE, SET_IDENTITY):
+        if which in RETURNS_FDS or which == (REMOTE, SET_IDENTITY):
             return True
         if which == (REMOTE, FEATURE):
             payload = frame.payload[4:] if frame.kind == CALL_WITH_FDS else frame.payload
-            return struct.unpack(">i", (payload + bytes(4))[:4])[0] in (8, 10)
+            return payload[:4] == struct.pack(">i", 10)
         return False
 
     def _isKept(self, frame: Wire) -> bool:
@@ -527,7 +536,7 @@ class RelayJudge(Judge):
         if frame.program == KEEPALIVE:
             return True
         if not self._towardsServer:
-            return False
+            return frame.kind == REPLY_WITH_FDS
         return frame.kind == CALL_WITH_FDS or (
             frame.kind == CALL
             and (self._isOwn(frame) or (frame.program, frame.procedure) in _ALSO_KEPT)
@@ -552,8 +561,16 @@ class RelayJudge(Judge):
 
     def _fromClient(self, frame: Wire, *, kept: bool) -> None:
         call = frame.kind in (CALL, CALL_WITH_FDS)
-        if frame.kind == CALL_WITH_FDS and frame.payload[:4] != bytes(4):
-            self._fails("descriptors")
+        if frame.kind == CALL_WITH_FDS and frame.program == KEEPALIVE:
+            if frame.payload[:4] != bytes(4):
+                self._fails("descriptors")
+            else:
+                require(not self.written(far=True), "that is not relayed")
+                self._answered(frame)
+        elif frame.kind == CALL_WITH_FDS and self._hasFds(frame):
+            if self.dropping:
+                require(not self.written(far=True), "it is not relayed")
+                self._answered(frame)
         elif kept and not call:
             self.nothing()
             require(not self.written(far=True), "it is not relayed")
@@ -562,6 +579,22 @@ class RelayJudge(Judge):
             self._answered(frame)
         else:
             self._relayed(frame)
+
+    def _hasFds(self, frame: Wire) -> bool:
+        """
+        See whether a frame has file descriptors, and how many bytes after it are dropped for that.
+
+        @return: whether it is not to be relayed: it has some, or the connection was closed for it.
+        """
+        if len(frame.payload) < 4:
+            self._fails("descriptors")
+            return True
+        count: int = struct.unpack_from(">I", frame.payload)[0]
+        if count > FDS_MAX:
+            self._fails("descriptors")
+            return True
+        self.dropping = count
+        return count > 0
 
     def _answered(self, call: Wire) -> None:
         frames = self._own(call)
@@ -601,14 +634,18 @@ class RelayJudge(Judge):
         self.stays("pong")
 
     def _fromServer(self, frame: Wire) -> None:
-        if frame.kind == REPLY_WITH_FDS:
-            self._fails("descriptors")
-        elif frame.program == KEEPALIVE:
+        if frame.program == KEEPALIVE:
             self._fails("no keepalive message")
-        else:
-            if frame.kind == REPLY:
-                self._owed.discard(frame.serial)
+            return
+        if frame.kind in (REPLY, REPLY_WITH_FDS):
+            self._owed.discard(frame.serial)
+        if frame.kind != REPLY_WITH_FDS or not self._hasFds(frame):
             self._relayed(frame)
+        elif self.dropping:
+            (answer,) = cutAll(self.written(far=True))[0]
+            require((answer.kind, answer.serial) == (REPLY, frame.serial), "it answers another")
+            require(errorIn(answer.payload) is not None, f"{answer} has no error in it")
+            self.stays("refused")
 
     def _relayed(self, frame: Wire) -> None:
         require(self.written(far=True) == frame.raw, "a frame is relayed as it is")
@@ -654,15 +691,14 @@ class RelayJudge(Judge):
         )
         self.limit = 65536 if kept else LONGEST
         out = self.written(far=True)
-        if not 28 <= length <= self.limit or (
-            not self._towardsServer and frame.kind == REPLY_WITH_FDS and not kept
-        ):
+        if not 28 <= length <= self.limit:
             require(not self.written(), "nothing should be said to that")
             self.closed("protocolErrors", RemoteProtocolError)
             self._seenAgain(out)
             self._settleOwed()
             return
-        require(out == (b"" if kept else data), "what has come of a frame is relayed at once")
+        whole = kept or length <= WHOLE_MAX
+        require(out == (b"" if whole else data), "what has come of a long frame is relayed at once")
         require(not self.written(), "nothing is said to half a frame")
         self.stays("unfinished")
 
@@ -672,7 +708,7 @@ class RelayJudge(Judge):
         self._seen[id(far)] -= len(out)
 
 
-_ALSO_KEPT: Final = {(REMOTE, FEATURE), (REMOTE, 360), (REMOTE, 361)}
+_ALSO_KEPT: Final = {(REMOTE, FEATURE), (REMOTE, CLOSE), (REMOTE, 360), (REMOTE, 361)}
 
 
 def judgeFor(target: str, state: str, subject: Subject) -> Judge:

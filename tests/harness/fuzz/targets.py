@@ -64,7 +64,12 @@ _ALICE = Authentication(Login("alice", "secret"))
 _TERMS: Final = KeepAlive(1, 2)
 _NONCE: Final = "CLIENTNONCE"
 _KEYS: Final = ScramKeys.fromPassword("secret", b"0123456789abcdef")
-_HALF: Final = packMessage(call(316, bytes(100), 1, kind=2))
+_LONG: Final = 65636
+"""
+A payload so long that the message is relayed in pieces.
+"""
+
+_HALF: Final = packMessage(call(316, bytes(_LONG), 1, kind=2))[:-68]
 
 
 @contextmanager
@@ -474,7 +479,7 @@ class GatewayClient(_GatewayTarget):
         said = [FEATURE_KEEPALIVE] if state in ("watched", "mid") else []
         client, upstream = self.through(*said, opened=state != "opening")
         if state == "mid":
-            upstream.feed(_HALF[:60])
+            upstream.feed(_HALF)
         if state == "opening":
             return Subject(client, upstream, owed=(0,))
         return Subject(client, upstream, relaying=True)
@@ -509,7 +514,7 @@ class GatewayUpstream(_GatewayTarget):
                 client.feed(packMessage(call(script[number], serial=number)))
         elif state == "mid":
             owed = (3,)
-            client.feed(packMessage(call(7, bytes(100), 3))[:60])
+            client.feed(packMessage(call(7, bytes(_LONG), 3))[:-68])
         return Subject(upstream, client, (*script, 59, 59), serial, relaying=opened, owed=owed)
 
 

@@ -6,10 +6,11 @@ same, and those that once did harm.
 from __future__ import annotations
 
 from collections import Counter
+from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from kaproto.backends.relay import Relay
+from kaproto.backends import relay
 from kaproto.errors import RemoteProtocolError
 from tests.harness.fuzz.attack import Attacker, Case
 from tests.harness.fuzz.oracle import Violation
@@ -49,6 +50,9 @@ HARMFUL = (
     "00000024200080860000000100000042000000010000000000000000000000010000000100000000 "
     "0000002420008086000000010000004300000001000000010000000000000003ff2c5800",
 )
+
+
+_FEATURE = (0x20008086, 60)
 
 
 class FuzzTests(SynchronousTestCase):
@@ -92,7 +96,7 @@ class FuzzTests(SynchronousTestCase):
         """
         What is wrong is noticed: here, a gateway that relays what it should answer.
         """
-        self.patch(Relay, "_isOwnFeature", lambda _relay, _message: False)
+        self.enterContext(patch.dict(relay._HANDLERS, {_FEATURE: relay.Relay._relayCall}))
         attacker = Attacker()
         with attacker.watching():
             self.assertRaises(Violation, attacker.carryOut, Case.parse(HARMFUL[3]), "1", Counter())
@@ -102,10 +106,10 @@ class FuzzTests(SynchronousTestCase):
         An exception that is not a close with a reason is noticed.
         """
 
-        def fails(_relay: Relay, _message: object) -> bool:
+        def fails(_relay: object, _message: object, _raw: bytes) -> None:
             raise ZeroDivisionError("a bug")
 
-        self.patch(Relay, "_isOwnFeature", fails)
+        self.enterContext(patch.dict(relay._HANDLERS, {_FEATURE: fails}))
         attacker = Attacker()
         with attacker.watching():
             error = self.assertRaises(
