@@ -150,8 +150,7 @@ class NearEnd(Party, KeepAliveClientProtocol, isBase=True):
 
     def dataReceived(self, data: bytes) -> None:
         """
-        Take it in in two pieces, since an answer to a ping that comes by itself is passed over
-        before anybody sees it.
+        Parse it in two pieces, since a pong that arrives alone is not parsed at all.
         """
         super().dataReceived(data[:1])
         super().dataReceived(data[1:])

@@ -312,7 +312,7 @@ class PaceAcceptsTests(SynchronousTestCase):
 
     def test_crowd(self) -> None:
         """
-        A port that has come to accept many at a time goes back to few.
+        A port that accepts many connections at a time goes back to few.
         """
         port = tcp.Port(0, Factory(), reactor=MemoryReactor())
         port.numberAccepts = 500
@@ -433,7 +433,7 @@ class WriteSoonTests(SynchronousTestCase):
 
     def received(self) -> bytes:
         """
-        What has come to the peer since it last looked.
+        @return: what the peer has received since it last looked.
         """
         data = b""
         try:
@@ -447,7 +447,7 @@ class WriteSoonTests(SynchronousTestCase):
         """
         Do what the reactor does, for as long as the transport wants to write.
 
-        @return: what comes to the peer thereby.
+        @return: what the peer receives.
         """
         data = b""
         while self.transport in self.reactor.getWriters():

@@ -436,7 +436,7 @@ class FailureTests(OpenTestCase):
 
     def test_ownError(self) -> None:
         """
-        libvirtd's own error comes to the client as it is, is nothing to log, and leaves no
+        libvirtd's own error is passed on unchanged, is nothing to log, and leaves no
         connection.
         """
 

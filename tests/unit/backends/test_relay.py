@@ -149,7 +149,7 @@ class PassingTests(RelayTestCase):
 
     def test_calls(self) -> None:
         """
-        Calls to any procedure of any program come to libvirtd as they are, and so do the answers
+        Calls to any procedure of any program are relayed unchanged, and so are the answers
         in any order, errors included; serials need not be unique or in order.
         """
         calls = [
@@ -169,7 +169,7 @@ class PassingTests(RelayTestCase):
 
     def test_events(self) -> None:
         """
-        Events come to the client, whatever the program.
+        Events of any program are relayed.
         """
         event = Message(REMOTE_PROGRAM, 1, 318, MessageType.MESSAGE, 1, Status.OK, b"lifecycle")
         closed = event._replace(procedure=Procedure.CONNECT_EVENT_CONNECTION_CLOSED)
@@ -280,7 +280,7 @@ class OwnHopTests(RelayTestCase):
 
     def answer(self, message: Message) -> Message:
         """
-        @return: the gateway's own answer to a call that libvirtd does not come to see.
+        @return: the gateway's own answer to a call that is not relayed.
         """
         parties, near, far = self.opened()
         near.write(message)
@@ -657,7 +657,7 @@ class EndTests(RelayTestCase):
 
     def test_clientCloses(self) -> None:
         """
-        A client's goodbye comes to libvirtd, its answer to the client, and then all is closed
+        A client's goodbye and libvirtd's answer are relayed, and then all is closed
         without anything to log or count.
         """
         parties, near, far = self.opened(farewell=True)
@@ -677,7 +677,7 @@ class EndTests(RelayTestCase):
 
     def test_clientVanishes(self) -> None:
         """
-        What a client sent before it disconnected still comes to libvirtd.
+        What a client sent before it disconnected is still relayed.
         """
         parties, near, far = self.opened()
         last = call(59, bytes(100))
@@ -743,7 +743,7 @@ class EndTests(RelayTestCase):
 
     def test_manyOutstanding(self) -> None:
         """
-        However many calls are made, no more than so many are kept in mind.
+        A limited number of calls is remembered, however many are made.
         """
         parties, near, far = self.opened()
         near.write(*(call(59, serial=serial) for serial in range(OUTSTANDING_MAX + 10)))
@@ -1016,8 +1016,8 @@ class PressureTests(RelayTestCase):
 
     def test_clientDies(self) -> None:
         """
-        A client that does not read, nor answer pings, is dead, and nothing of what it had coming
-        holds up its end.
+        A client that neither reads nor answers pings is dead, and what it has not read does not
+        delay its end.
         """
         parties, near, far = self.opened(farewell=True)
         near.transport.pauseProducing()
