@@ -81,6 +81,7 @@ class PeerTests(SynchronousTestCase):
         self.assertEqual(
             str(peer), "tls 192.0.2.1:4040 dn='C=GB,CN=a\\nb' user=\"alice user='bob'\""
         )
+        self.assertEqual(str(Peer(FOUR, commonName="a b")), "tcp 192.0.2.1:4040 cn='a b'")
         local = Peer(SOCKET, "unix", unixCredentials=UnixCredentials(10, 20, 30))
         self.assertEqual(str(local), "unix socket pid=10 uid=20 program=unknown")
         local.program = "virt\ninstall"

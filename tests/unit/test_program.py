@@ -350,6 +350,20 @@ class EarlyErrorTests(ProgramTestCase):
             error = self.assertRaises(TypeError, type, "Bad", (Program,), {name: value})
             self.assertIn(message, str(error))
 
+    def test_largestNumbers(self) -> None:
+        """
+        A procedure's number has 31 bits, and a program's 32.
+        """
+
+        class Last(Program):
+            number = 0xFFFFFFFF
+
+            @procedure(0x7FFFFFFF)
+            def last(self, connection: object, payload: bytes) -> bytes:
+                return b"last"
+
+        self.assertEqual(self.call(Last(), 2**31 - 1), b"last")
+
     def test_twoMethodsForOneNumber(self) -> None:
         """
         Two methods of one program that claim the same number are named both.

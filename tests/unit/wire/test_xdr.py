@@ -77,7 +77,7 @@ class WireTests(SynchronousTestCase):
             data = Packer().uint32(1).string("a").int32(kind).packed() + bytes(8)
             error = self.assertRaises(XDRError, Unpacker(data).typedParameters)
             self.assertIn(f"no parameter type {kind}", str(error))
-        for value, type_ in (("b", 3), (1, 7), (2**31, 1), (1.5, 4)):
+        for value, type_ in (("b", 3), ("b", 6), (1, 7), (2**31, 1), (1.5, 4)):
             parameter = TypedParameter("a", value, ParameterType(type_))
             self.assertRaises(PackError, Packer().typedParameters, [parameter])
         truth = TypedParameter("a", 2, ParameterType.BOOLEAN)
@@ -323,6 +323,7 @@ class LimitTests(SynchronousTestCase):
         self.assertEqual(read, [])
         packer = Packer()
         self.assertRaises(PackError, packer.array, [1, 2, 3], packer.int32, 2)
+        self.assertEqual(ARRAY_MAX, 16384)
         self.assertRaises(PackError, packer.array, [1] * (ARRAY_MAX + 1), packer.int32)
         self.assertEqual(packer.packed(), b"")
 
