@@ -20,7 +20,7 @@ import floors  # noqa: E402 - it is found only now
 import generate  # noqa: E402 - the same
 import kaproto  # noqa: E402 - the same
 
-generate.writeAll(GENERATED)
+generate.writeInventories(GENERATED)
 
 project = "kaproto"
 author = "The kaproto maintainers"

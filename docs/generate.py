@@ -1,5 +1,6 @@
 """
-Write the parts of the documentation that are made from the code, so that they are always true.
+The parts of the documentation that are made from the code.  Run this file to write them into the
+pages again; a test says when that is needed.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ import builtins
 import inspect
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from textwrap import indent
 from typing import Final
 
 from twisted.python.reflect import namedAny
@@ -20,7 +22,7 @@ from kaproto.app.options import Options
 from kaproto.policies.plugins import describePolicies
 from kaproto.rpc.negotiation import TRANSITIONS
 
-__all__ = ["ELSEWHERE", "drawHandshake", "writeAll"]
+__all__ = ["BLOCKS", "ELSEWHERE", "PAGES", "drawHandshake", "writeInventories", "written"]
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 
@@ -35,16 +37,13 @@ Where the documentation of other projects is, by the names that their inventorie
 _MENTION: Final = re.compile(r"[{`<](twisted\.[\w.]+)[}`>]")
 
 
-def writeAll(folder: Path) -> None:
+def writeInventories(folder: Path) -> None:
     """
-    Write everything there is.
+    Write the lists of link targets in the documentation of others.
 
     @param folder: where to; it is made if need be.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "handshake.txt").write_text(drawHandshake())
-    (folder / "help.txt").write_text("twistd kaserver " + Options().getUsage(width=79))
-    (folder / "policies.txt").write_text(describePolicies() + "\n")
     (folder / "python.inv").write_bytes(_inventory("python", _builtins()))
     (folder / "twisted.inv").write_bytes(_inventory("twisted", _twisted()))
 
@@ -59,6 +58,46 @@ def drawHandshake() -> str:
             for phase, events in TRANSITIONS.items()
         }
     )
+
+
+def _help() -> str:
+    return f"twistd kaserver [options]\n{Options().getUsage(width=79).lstrip(chr(10))}"
+
+
+BLOCKS: Final[Mapping[str, Callable[[], str]]] = {
+    "help": _help,
+    "policies": describePolicies,
+    "handshake": drawHandshake,
+}
+"""
+What makes each block, by the name that it has in the comment before it.
+"""
+
+PAGES: Final = (
+    ROOT / "docs" / "reference" / "commandline.rst",
+    ROOT / "docs" / "explanation" / "architecture.rst",
+)
+"""
+The pages that have such blocks.
+"""
+
+_BLOCK: Final = re.compile(
+    r"^(\.\. docs/generate\.py writes: (\w+)\n\n\.\. code-block:: none\n)(?:   .*\n|\n)*",
+    re.MULTILINE,
+)
+
+
+def written(page: str) -> str:
+    """
+    @param page: a page's text.
+    @return: the same with its blocks as they have to be.
+    """
+
+    def block(match: re.Match[str]) -> str:
+        lines = BLOCKS[match[2]]().strip("\n")
+        return f"{match[1]}\n{indent(lines, '   ')}\n\n"
+
+    return _BLOCK.sub(block, page)
 
 
 def _builtins() -> Iterator[tuple[str, str, str]]:
@@ -111,3 +150,8 @@ def _inventory(project: str, entries: Iterator[tuple[str, str, str]]) -> bytes:
     )
     lines = [f"{name} py:{kind} 1 {uri} -\n" for name, kind, uri in entries]
     return header.encode() + zlib.compress("".join(lines).encode())
+
+
+if __name__ == "__main__":
+    for _page in PAGES:
+        _page.write_text(written(_page.read_text("utf-8")), "utf-8")

@@ -309,7 +309,7 @@ def readDrawing(drawing: str) -> dict[str, dict[str, str]]:
 
 class DrawingTests(SynchronousTestCase):
     """
-    The drawing of a connection's phases, which is made when the documentation is built.
+    The drawing of a connection's phases, which the documentation shows.
     """
 
     def setUp(self) -> None:
