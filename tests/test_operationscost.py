@@ -1,0 +1,142 @@
+"""
+What administrators and the status page cost a server with ten thousand clients: no turn of the
+reactor may be longer than 20 ms.
+
+Processor time is measured, since a machine that does something else as well is no fault of ours.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.base import DelayedCall
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Protocol
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
+
+from kaproto.admin.control import ControlProgram
+from kaproto.admin.controltypes import Page as ListPage
+from kaproto.admin.factory import adminFactory
+from kaproto.errors import ConnectionClosed
+from kaproto.policies import Optional
+from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
+from kaproto.status.metrics import Metrics
+from kaproto.status.page import Page, View
+from kaproto.status.sampler import Sampler
+from kaproto.wire.message import packMessage
+from kaproto.wire.programs import ADMIN_PROGRAM, AdminProcedure
+from tests.support import FEATURE_KEEPALIVE, OPEN, call
+from tests.support_daemon import FakeDaemon
+
+CLIENTS = 10_000
+LONGEST = 0.020
+"""
+Seconds of processor time that a turn may take.
+"""
+
+
+class ManyClientsTests(SynchronousTestCase):
+    """
+    A server with many clients.
+    """
+
+    def setUp(self) -> None:
+        """
+        Connect them.
+        """
+        self.clock = Clock()
+        server = KeepAliveServerFactory(Optional(), clock=self.clock)
+        opening = packMessage(FEATURE_KEEPALIVE) + packMessage(OPEN)
+        with capturedLogs():
+            for number in range(CLIENTS):
+                address = IPv4Address("TCP", f"10.0.{number >> 8}.{number & 255}", 1024)
+                self.connect(server, address).dataReceived(opening)
+            for connection in server.clients:
+                server.journal.ended(connection.peer, ConnectionClosed("closed"))
+                server.journal.warned(connection.peer, "mode 2 would refuse it")
+        self.daemon = FakeDaemon(server)
+        self.daemon.becomeGateway()
+        gc.collect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+
+    def connect(self, factory: KeepAliveServerFactory, address: IPv4Address) -> Protocol:
+        """
+        @return: the server's end.
+        """
+        protocol = factory.buildProtocol(address)
+        assert isinstance(protocol, KeepAliveServerProtocol)
+        self.transport = StringTransport(peerAddress=address)
+        protocol.makeConnection(self.transport)
+        return protocol
+
+    def longest(self, start: Callable[[], object]) -> float:
+        """
+        Begin something, and let the reactor turn until nothing is left to be done.
+
+        @return: the processor time of the longest turn, in seconds.
+        """
+        turns = [took(start)]
+        while due := [
+            cast(DelayedCall, each)
+            for each in self.clock.getDelayedCalls()
+            if each.getTime() <= self.clock.seconds()
+        ]:
+            for each in due:
+                work = partial(each.func, *each.args, **each.kw)
+                each.cancel()
+                turns.append(took(work))
+        return max(turns)
+
+    def test_turns(self) -> None:
+        """
+        C{virt-admin client-list}, what C{kaproto} asks, the page and the metrics.
+        """
+        factory = adminFactory(self.daemon)
+        factory.policy = Optional()
+        administrator = self.connect(factory, IPv4Address("TCP", "127.0.0.1", 1))
+        arguments = b"\0\0\0\x08kaserver\0\0\0\1\0\0\0\0"
+        message = call(AdminProcedure.SERVER_LIST_CLIENTS, arguments, program=ADMIN_PROGRAM)
+        program, anybody = ControlProgram(self.daemon), cast(KeepAliveServerProtocol, None)
+        sampler = Sampler(self.daemon.factory)
+        page, metrics = Page(self.daemon, sampler), Metrics(self.daemon, sampler)
+        rendered: list[Deferred[Any]] = []
+
+        def render(rendering: Callable[[View], Any], view: View) -> None:
+            rendered.append(Deferred.fromCoroutine(rendering(view)))
+
+        work: dict[str, Callable[[], object]] = {
+            "client-list": partial(administrator.dataReceived, packMessage(message)),
+            "list": partial(program.listClients, anybody, ListPage(0)),
+            "list on": partial(program.listClients, anybody, ListPage(CLIENTS // 2)),
+            "status": partial(program.status, anybody),
+            "ended": partial(program.ended, anybody),
+            "refused": partial(program.refused, anybody),
+            "page": partial(render, page.document, View()),
+            "page, one found": partial(render, page.document, View("10.0.1.1")),
+            "page, none found": partial(render, page.document, View("nobody")),
+            "events": partial(render, page.sections, View()),
+            "metrics": partial(metrics.render, ""),
+        }
+        found = {name: self.longest(each) for name, each in work.items()}
+        self.assertEqual({name: each for name, each in found.items() if each > LONGEST}, {})
+        self.assertEqual(self.transport.value()[28:32], CLIENTS.to_bytes(4, "big"))
+        for each in rendered:
+            self.successResultOf(each)
+
+
+def took(work: Callable[[], object]) -> float:
+    """
+    @return: the processor time of some work, in seconds.
+    """
+    began = time.thread_time()
+    work()
+    return time.thread_time() - began
