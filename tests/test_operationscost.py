@@ -74,8 +74,7 @@ class ManyClientsTests(SynchronousTestCase):
         """
         protocol = factory.buildProtocol(address)
         assert isinstance(protocol, KeepAliveServerProtocol)
-        self.transport = StringTransport(peerAddress=address)
-        protocol.makeConnection(self.transport)
+        protocol.makeConnection(StringTransport(peerAddress=address))
         return protocol
 
     def longest(self, start: Callable[[], object]) -> float:
@@ -128,7 +127,8 @@ class ManyClientsTests(SynchronousTestCase):
         }
         found = {name: self.longest(each) for name, each in work.items()}
         self.assertEqual({name: each for name, each in found.items() if each > LONGEST}, {})
-        self.assertEqual(self.transport.value()[28:32], CLIENTS.to_bytes(4, "big"))
+        listed = cast(StringTransport, administrator.transport).value()
+        self.assertEqual(listed[28:32], CLIENTS.to_bytes(4, "big"))
         for each in rendered:
             self.successResultOf(each)
 

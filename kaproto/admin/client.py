@@ -5,8 +5,10 @@ kaproto's own administration program, the client's side.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any, Final
 
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.interfaces import IReactorTime
 
@@ -17,6 +19,7 @@ from kaproto.admin.controltypes import (
     Document,
     Draining,
     Page,
+    Tracing,
     Which,
 )
 from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol
@@ -121,6 +124,38 @@ class ControlClient:
         @return: the problems.
         """
         return [str(each) for each in await self._ask(ControlProcedure.RELOAD)]
+
+    async def trace(
+        self, number: int, seconds: int, traced: Callable[[dict[str, Any]], object]
+    ) -> str:
+        """
+        Watch the messages of a client.
+
+        @param number: its id.
+        @param seconds: for how long.
+        @param traced: called with what is known of each message.
+        @return: why it ended.
+        """
+        ended: Deferred[str] = Deferred()
+
+        def received(_procedure: int, payload: bytes) -> None:
+            event = json.loads(unpack(Document, payload).json)
+            if "end" not in event:
+                traced(event)
+            elif event["missed"]:
+                ended.callback(f"{event['end']}; {event['missed']} messages were left out")
+            else:
+                ended.callback(event["end"])
+
+        def lost(reason: Exception) -> None:
+            if not ended.called:
+                ended.errback(reason)
+
+        connection = self._connection
+        connection.listen(CONTROL_PROGRAM, received)
+        await self._call(ControlProcedure.TRACE, Tracing(number, seconds))
+        connection.whenClosed().addCallback(lost)
+        return await ended
 
     async def drain(self, within: float | None = None) -> None:
         """

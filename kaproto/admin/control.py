@@ -17,10 +17,12 @@ from kaproto.admin.controltypes import (
     Document,
     Draining,
     Page,
+    Tracing,
     Which,
 )
 from kaproto.admin.disconnecting import disconnectClient
 from kaproto.admin.errors import noClient
+from kaproto.admin.tracing import Trace
 from kaproto.program import Program, procedure
 from kaproto.rpc.serverconnection import ServerConnection
 from kaproto.server import KeepAliveServerProtocol
@@ -111,6 +113,14 @@ class ControlProgram(Program):
         @return: an array of the problems.
         """
         return _document(self._daemon.reload())
+
+    @procedure(ControlProcedure.TRACE, arguments=Tracing)
+    def trace(self, connection: KeepAliveServerProtocol, arguments: Tracing) -> None:
+        """
+        Send the headers of a client's messages, as events, for some time.
+        """
+        client = self._client(arguments.id)
+        Trace(connection, client, self._daemon.factory.clock).start(arguments.seconds)
 
     @procedure(ControlProcedure.DRAIN, arguments=Draining)
     def drain(self, connection: KeepAliveServerProtocol, arguments: Draining) -> None:

@@ -109,7 +109,7 @@ class Relay:
             self._interceptsCall, self._callIntercepted, upstream.transport.write, WHOLE_MAX
         )
         self._toClient = MessageFilter(
-            self._interceptsReply, self._replyIntercepted, client.transport.write, WHOLE_MAX
+            self._interceptsReply, self._replyIntercepted, client.forward, WHOLE_MAX
         )
 
     def start(self) -> None:
@@ -162,6 +162,9 @@ class Relay:
         @return: whether a message from the client is not simply relayed.
         """
         _length, program, _version, procedure, kind, serial, _status = header
+        trace = self._client.trace
+        if trace is not None:
+            trace("in", header)
         if program == KEEPALIVE_PROGRAM:
             return True
         if kind == _CALL:
@@ -285,6 +288,9 @@ class Relay:
         _length, program, _version, _procedure, kind, serial, status = header
         if program == KEEPALIVE_PROGRAM:
             return True
+        trace = self._client.trace
+        if trace is not None:
+            trace("out", header)
         if kind == _STREAM:
             if status == _CONTINUE:
                 self._streamUsed(serial)

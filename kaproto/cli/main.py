@@ -28,6 +28,7 @@ from kaproto.cli.remote import (
     Reload,
     Show,
     Status,
+    Trace,
 )
 
 __all__ = ["Options", "main", "perform"]
@@ -49,6 +50,7 @@ class Options(BaseOptions):
         ["disconnect", None, Disconnect, "Disconnect one client."],
         ["ended", None, Ended, "List connections that ended, and why."],
         ["refused", None, Refused, "List who was refused, and whom mode 2 would refuse."],
+        ["trace", None, Trace, "Watch the messages of one client."],
         ["status", None, Status, "Show how kaserver is."],
         ["reload", None, Reload, "Have kaserver read its files again."],
         ["drain", None, Drain, "Have kaserver stop when its clients have left."],

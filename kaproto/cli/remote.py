@@ -17,9 +17,10 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.usage import UsageError
 
 from kaproto.admin.client import ControlClient
-from kaproto.cli.command import Command, CommandFailed, ExitCode, number
+from kaproto.cli.command import Command, CommandFailed, ExitCode, number, wholeNumber
 from kaproto.cli.table import table
 from kaproto.errors import RemoteError
+from kaproto.records.who import clean
 from kaproto.status.texts import elapsed
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "RemoteCommand",
     "Show",
     "Status",
+    "Trace",
 ]
 
 DEFAULT_SOCKET: Final = "/run/libvirt/virtkaserver-admin-sock"
@@ -239,6 +241,44 @@ class Status(RemoteCommand):
         return ExitCode.OK if all(each["ready"] for each in found) else ExitCode.FAILED
 
 
+class Trace(RemoteCommand):
+    """
+    Watch the messages of one client: their headers, not what is in them.
+    """
+
+    synopsis = "[options] ID"
+    optParameters: ClassVar = [
+        ["for", "f", 60, "Seconds to watch.", wholeNumber("for", 1)],
+    ]
+
+    def parseArgs(self, which: str) -> None:  # type: ignore[override]
+        """
+        Take the id.
+        """
+        self["id"] = _id(which)
+
+    async def perform(self, client: ControlClient) -> int:
+        """
+        Watch.
+        """
+        before = "["
+
+        def traced(event: _Object) -> None:
+            nonlocal before
+            if self["json"]:
+                self.write(before + json.dumps(event))
+                before = ","
+            else:
+                self.write(_message(event))
+
+        end = await client.trace(self["id"], self["for"], traced)
+        if self["json"]:
+            self.write("[]" if before == "[" else "]")
+        else:
+            self.write(f"end of the trace: {end}")
+        return ExitCode.OK
+
+
 class Reload(RemoteCommand):
     """
     Have kaserver read its files again: certificates, rules, the list of those who may log in.
@@ -275,6 +315,19 @@ class Drain(RemoteCommand):
             [{"clients": status["clients"]}],
             f"kaserver accepts no new clients; it stops when {_clients(status['clients'])} left",
         )
+
+
+def _message(event: _Object) -> str:
+    """
+    @return: a message in a line.
+    """
+    arrow = "client >" if event["direction"] == "in" else "client <"
+    what = event["name"] or f"procedure {event['procedure']}"
+    line = f"{event['at_ms'] / 1000:9.3f} s  {arrow} {event['type']} {event['program']} {what}"
+    if "latency_us" in event:
+        return clean(f"{line}, {event['latency_us'] / 1000:.3f} ms after the ping")
+    status = "" if event["status"] == "ok" else f", {event['status']}"
+    return clean(f"{line}, serial {event['serial']}, {event['bytes']} bytes{status}")
 
 
 def _unreachable(path: str, error: ConnectError) -> str:

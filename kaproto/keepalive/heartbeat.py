@@ -257,9 +257,17 @@ class Heartbeat:
 
         @param onAnswer: called with the seconds that this answer took, and each one after it.
         """
+        self.watchAnswers(onAnswer)
+        self.sendPing()
+
+    def watchAnswers(self, onAnswer: Callable[[float], object]) -> None:
+        """
+        Have somebody told of each answer to a ping.
+
+        @param onAnswer: called with the seconds that the answer took.
+        """
         self._readAsUsual()
         self.onAnswer = onAnswer
-        self.sendPing()
 
     def pause(self) -> None:
         """

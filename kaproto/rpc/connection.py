@@ -24,8 +24,10 @@ from kaproto.keepalive.pingbudget import PingBudget
 from kaproto.logbounds import BOUNDS
 from kaproto.rpc.closing import Closing, Shared
 from kaproto.transport import StreamTransport, writeNow
-from kaproto.wire.filter import MessageFilter
+from kaproto.wire.filter import Header, MessageFilter
 from kaproto.wire.message import (
+    HEADER,
+    HEADER_SIZE,
     MESSAGE_MAX,
     PING,
     PONG,
@@ -122,6 +124,11 @@ class Connection:
     @ivar reader: parses messages.
     @ivar incoming: takes the bytes of the peer instead of C{reader}, if there is one.
     @ivar congested: whether the peer is behind with reading what was written to it.
+    @ivar bytesReceived: bytes that came from the peer.  Pongs of connections that do nothing else
+        are not counted.
+    @ivar bytesSent: bytes written to the peer, but for pings.
+    @ivar trace: called with each message's direction, C{"in"} from the peer or C{"out"} to it, and
+        header, unless it is C{None}.
     """
 
     __slots__ = (
@@ -136,12 +143,15 @@ class Connection:
         "_shared",
         "_source",
         "_unreadPongs",
+        "bytesReceived",
+        "bytesSent",
         "closing",
         "congested",
         "heartbeat",
         "hooks",
         "incoming",
         "reader",
+        "trace",
         "transport",
     )
     _log = Logger(observer=BOUNDS)
@@ -169,6 +179,8 @@ class Connection:
         self.reader = MessageReader(MESSAGE_MAX)
         self.incoming: MessageFilter | Gate | None = None
         self.congested = False
+        self.bytesReceived = self.bytesSent = 0
+        self.trace: Callable[[str, Header], object] | None = None
         self._outgoing: MessageFilter | None = None
         self._source: Connection | None = None
         self._pauses = Pause.NONE
@@ -233,6 +245,7 @@ class Connection:
         """
         Parse bytes from the peer.
         """
+        self.bytesReceived += len(data)
         if self.closing.reason is None and self._takeIn(data) and self._nextTurn is None:
             self.pauseReading(Pause.TURN)
             self._nextTurn = self._shared.clock.callLater(0, self._readOn)
@@ -270,6 +283,8 @@ class Connection:
             message = self.reader.next()
             if message is None:
                 return False
+            if self.trace is not None:
+                self.trace("in", (HEADER_SIZE + len(message.payload), *message[:6]))
             if message.program == KEEPALIVE_PROGRAM:
                 self.keepAliveReceived(message)
             else:
@@ -385,10 +400,19 @@ class Connection:
             self._write(data)
 
     def _write(self, data: bytes) -> None:
+        if self.trace is not None and len(data) >= HEADER_SIZE:
+            self.trace("out", HEADER.unpack_from(data))
         if self._outgoing is None:
-            self.transport.write(data)
+            self.forward(data)
         else:
             self._outgoing.inject(data)
+
+    def forward(self, data: bytes) -> None:
+        """
+        Write bytes that are relayed.
+        """
+        self.bytesSent += len(data)
+        self.transport.write(data)
 
     def pauseProducing(self) -> None:
         """

@@ -37,8 +37,9 @@ class ClientStatus:
     @ivar latency: seconds that its latest answer to a ping took.
     @ivar calls: its calls that are not answered yet.
     @ivar upstream: how the server behind a gateway deals with it, in a word or two.
-    @ivar received: bytes that came from it, C{None} where nobody counts.
-    @ivar sent: bytes that it has taken.
+    @ivar received: bytes that came from it: over TCP all that the kernel has counted, over UNIX
+        sockets those of messages.
+    @ivar sent: bytes that went to it.
     """
 
     who: Who
@@ -56,8 +57,8 @@ class ClientStatus:
     latency: float | None
     calls: int
     upstream: str | None
-    received: int | None
-    sent: int | None
+    received: int
+    sent: int
 
     def parameters(self) -> Mapping[str, bool | int | float | str]:
         """
@@ -110,8 +111,10 @@ def clientStatus(factory: KeepAliveServerFactory, connection: ServerConnection) 
         heartbeat.latency,
         connection.callsUnderWay,
         session.upstreamState if IRelaySession.providedBy(session) else None,
-        None if kernel is None else kernel.received,
-        None if kernel is None else kernel.acknowledged,
+        connection.bytesReceived if kernel is None or kernel.received is None else kernel.received,
+        connection.bytesSent
+        if kernel is None or kernel.acknowledged is None
+        else kernel.acknowledged,
     )
 
 

@@ -139,6 +139,8 @@ class ClientTests(AdminTestCase):
                 "latency_us": 0,
                 "opened": "",
                 "calls": 0,
+                "bytes_received": shown["bytes_received"],
+                "bytes_sent": shown["bytes_sent"],
             },
         )
         self.assertEqual(found["keepalive_asked"].type, ParameterType.BOOLEAN)

@@ -15,7 +15,9 @@ from twisted.python.usage import UsageError
 from kaproto.cli.command import CommandFailed
 from kaproto.cli.main import Options
 from kaproto.cli.remote import RemoteCommand, _unreachable
+from kaproto.keepalive.liveness import KeepAlive
 from kaproto.peer import UnixCredentials
+from kaproto.wire.programs import REMOTE_PROGRAM, Procedure
 from tests.support import OPEN
 from tests.support_admin import AdminTestCase
 
@@ -107,6 +109,56 @@ class RemoteTests(AdminTestCase):
         self.daemon.draining = True
         code, (text,) = self.run_("status", "-j")
         self.assertEqual((code, json.loads(text)[0]["state"]), (1, "draining"))
+
+    def test_trace(self) -> None:
+        """
+        Messages are shown as they come, and why it ended.
+        """
+        for arguments in (["trace", "1", "--for=2"], ["trace", "--json", "--for=2", "1"]):
+            client = self.openClient()
+            client.heartbeat.start(KeepAlive(0, 0))
+            arguments[arguments.index("1")] = str(client.peer.id)
+            options = Options()  # type: ignore[no-untyped-call]
+            options.parseOptions(arguments)  # type: ignore[no-untyped-call]
+            command = options.subOptions
+            lines: list[str] = []
+            command.write = lines.append
+            running = Deferred.fromCoroutine(command.perform(self.control()))
+            self.controlled.flush()
+            name = self._pairs[-2].client.call(REMOTE_PROGRAM, Procedure.CONNECT_GET_HOSTNAME)
+            name.addErrback(lambda _: None)
+            self._pairs[-2].flush()
+            assert client.heartbeat.onAnswer is not None
+            client.heartbeat.onAnswer(0.00025)
+            self.controlled.advance(3)
+            self.assertEqual(self.successResultOf(running), 0)
+            text = "\n".join(lines)
+            if "--json" in arguments:
+                call, _reply, pong = json.loads(text)
+                self.assertEqual((call["name"], pong["latency_us"]), ("CONNECT_GET_HOSTNAME", 250))
+            else:
+                self.assertRegex(
+                    text,
+                    r"^    0\.000 s  client > call remote CONNECT_GET_HOSTNAME, serial \d, 28 "
+                    r"bytes\n    0\.000 s  client < reply remote CONNECT_GET_HOSTNAME, serial \d, "
+                    r"\d+ bytes, error\n"
+                    r"    0\.000 s  client > message keepalive PONG, 0\.250 ms after the ping\n"
+                    r"end of the trace: the time is over$",
+                )
+
+    def test_traceNothing(self) -> None:
+        """
+        A client may say nothing.
+        """
+        self.client()
+        options = Options()  # type: ignore[no-untyped-call]
+        options.parseOptions(["trace", "1", "--json", "--for=1"])  # type: ignore[no-untyped-call]
+        lines: list[str] = []
+        options.subOptions.write = lines.append
+        running = Deferred.fromCoroutine(options.subOptions.perform(self.control()))
+        self.controlled.advance(2)
+        self.successResultOf(running)
+        self.assertEqual(lines, ["[]"])
 
     def test_reload(self) -> None:
         """

@@ -7,7 +7,8 @@ from __future__ import annotations
 from kaproto.keepalive.kernel import Delivery
 from kaproto.status import clients
 from kaproto.status.clients import clientsOf, clientStatus, findClient
-from tests.support import Probe
+from kaproto.wire.message import packMessage
+from tests.support import OPEN, Probe
 from tests.support_admin import AdminTestCase
 
 
@@ -37,11 +38,15 @@ class ClientsTests(AdminTestCase):
 
     def test_unknown(self) -> None:
         """
-        Where the kernel counts nothing, the silence is known of clients that are pinged.
+        Where the kernel counts nothing, messages are counted, and the silence is known of clients
+        that are pinged.
         """
-        self.client()
+        wire = self.client()
         status = clientStatus(self.server, clientsOf(self.server)[0])
-        self.assertEqual((status.received, status.sent, status.silence), (None, None, None))
+        self.assertEqual((status.received, status.sent, status.silence), (0, 0, None))
+        wire.feed(OPEN)
+        status = clientStatus(self.server, clientsOf(self.server)[0])
+        self.assertEqual((status.received, status.sent), (len(packMessage(OPEN)), 28))
         client = self.openClient()
         self.assertIsNotNone(clientStatus(self.server, client).silence)
 

@@ -50,8 +50,8 @@ STATUS = ClientStatus(
     latency=0.00025,
     calls=0,
     upstream=None,
-    received=None,
-    sent=None,
+    received=0,
+    sent=0,
 )
 
 

@@ -1,0 +1,161 @@
+"""
+Tests for L{kaproto.admin.tracing}.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from kaproto.errors import ConnectionClosed, RemoteError
+from tests.support import Probe
+from tests.support_admin import AdminTestCase
+
+
+class TraceTests(AdminTestCase):
+    """
+    The messages of a client, shown to an administrator.
+    """
+
+    def setUp(self) -> None:
+        """
+        Connect a client and an administrator.
+        """
+        super().setUp()
+        self.server.programs[Probe.number] = Probe()
+        self.traced = self.openClient()
+        self.pair_ = self._pairs[0]
+        self.client_ = self.control()
+        self.events: list[dict[str, Any]] = []
+
+    def trace(self, number: int = 1, seconds: int = 10) -> Deferred[str]:
+        """
+        Watch.
+        """
+        running = Deferred.fromCoroutine(self.client_.trace(number, seconds, self.events.append))
+        self.settle()
+        return running
+
+    def settle(self) -> None:
+        """
+        Deliver everything.
+        """
+        self.pair_.flush()
+        self.controlled.flush()
+
+    def test_messages(self) -> None:
+        """
+        Calls and replies are shown by their headers, pongs by how long they took, until the time
+        is over; then the client costs what it did before.
+        """
+        running = self.trace()
+        self.pair_.client.call(Probe.number, Probe.ECHO, b"abcd")
+        self.settle()
+        self.pair_.client.call(Probe.number, 99).addErrback(lambda _: None)
+        self.settle()
+        self.pair_.advance(1.25)
+        self.settle()
+        call, reply, unknown, error, pong = self.events
+        self.assertEqual(
+            call,
+            {
+                "at_ms": 0.0,
+                "direction": "in",
+                "type": "call",
+                "program": "0x2f000001",
+                "procedure": 1,
+                "name": None,
+                "serial": call["serial"],
+                "status": "ok",
+                "bytes": 32,
+            },
+        )
+        self.assertEqual(
+            (reply["direction"], reply["type"], reply["serial"]), ("out", "reply", call["serial"])
+        )
+        self.assertEqual((unknown["procedure"], error["status"]), (99, "error"))
+        self.assertEqual((pong["name"], pong["program"]), ("PONG", "keepalive"))
+        self.assertGreater(pong["at_ms"], 900)
+        self.pair_.advance(9)
+        self.settle()
+        self.assertEqual(self.successResultOf(running), "the time is over")
+        self.assertIsNone(self.traced.trace)
+        self.assertIsNone(self.traced.heartbeat.onAnswer)
+
+    def test_names(self) -> None:
+        """
+        libvirt's own procedures have names.
+        """
+        running = self.trace()
+        self.pair_.client.close()
+        self.settle()
+        self.assertEqual(
+            [(each["program"], each["name"]) for each in self.events[:2]],
+            [("remote", "CONNECT_CLOSE")] * 2,
+        )
+        self.assertIn("client closed", self.successResultOf(running))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_odd(self) -> None:
+        """
+        Whatever a client sends has a line.
+        """
+        self.trace().addErrback(lambda _: None)
+        trace = self.traced.trace
+        assert trace is not None
+        trace("in", (28, 0x20008087, 1, 7, 9, 1, 77))
+        self.settle()
+        (event,) = self.events
+        self.assertEqual((event["program"], event["type"], event["status"]), ("qemu", "9", "77"))
+
+    def test_slowAdministrator(self) -> None:
+        """
+        What an administrator does not read in time is left out, and counted.
+        """
+        running = self.trace()
+        server = self.controlled.server._kaproto
+        server.congested = True
+        for _ in range(3):
+            self.pair_.client.call(Probe.number, Probe.ECHO)
+        self.settle()
+        server.congested = False
+        self.pair_.advance(10)
+        self.settle()
+        self.assertEqual(
+            self.successResultOf(running), "the time is over; 6 messages were left out"
+        )
+
+    def test_administratorGoes(self) -> None:
+        """
+        Nothing is left of a trace when nobody reads it.
+        """
+        running = self.trace()
+        closed = Deferred.fromCoroutine(self.client_.close())
+        self.settle()
+        self.successResultOf(closed)
+        self.failureResultOf(running, ConnectionClosed)
+        self.assertIsNone(self.traced.trace)
+        self.pair_.client.close()
+        self.settle()
+
+    def test_again(self) -> None:
+        """
+        A second trace takes the place of the first, which ends in its time.
+        """
+        first = self.trace(seconds=5)
+        second = Deferred.fromCoroutine(self.client_.trace(1, 10, self.events.append))
+        self.settle()
+        self.pair_.advance(6)
+        self.settle()
+        self.pair_.client.call(Probe.number, Probe.ECHO)
+        self.settle()
+        self.assertEqual(self.events[-1]["type"], "reply")
+        first.addErrback(lambda _: None)
+        second.addErrback(lambda _: None)
+
+    def test_unknown(self) -> None:
+        """
+        There may be no such client.
+        """
+        self.failureResultOf(self.trace(99), RemoteError)
