@@ -31,7 +31,8 @@ from kaproto.keepalive.kernel import delivery
 from kaproto.keepalive.kernelwatch import Unacknowledged
 from kaproto.keepalive.liveness import KeepAlive, Liveness, Verdict
 from kaproto.keepalive.pacemaker import Pacemaker
-from kaproto.transport import StreamTransport, hasUnread, writeNow
+from kaproto.keepalive.progress import ROUNDING, Progress
+from kaproto.transport import StreamTransport, hasUnread, tlsOf, writeNow
 
 __all__ = ["Heartbeat", "Judge", "Monitor"]
 
@@ -120,6 +121,7 @@ class Heartbeat:
         "_isBusy",
         "_monitor",
         "_ping",
+        "_progress",
         "_unacknowledged",
         "exact",
         "idle",
@@ -182,6 +184,7 @@ class Heartbeat:
         self._isBusy: Callable[[], bool] | None = None
         self._condemned = False
         self._unacknowledged: Unacknowledged | None = None
+        self._progress: Progress | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.transport.getPeer()}>"
@@ -306,6 +309,11 @@ class Heartbeat:
         """
         liveness = self.liveness
         verdict = liveness.check(now)
+        if verdict is not Verdict.WAIT:
+            if verdict is Verdict.DEAD or liveness.unanswered >= _SECOND:
+                verdict = self._lookBeneath(now, verdict)
+            else:
+                self._progress = None
         if verdict is Verdict.WAIT:
             self._condemned = False
             if liveness.pausedAt is not None:
@@ -316,18 +324,10 @@ class Heartbeat:
         elif verdict is Verdict.PING:
             self._condemned = False
             if self._isBusy is not None and self._isBusy():
-                if self._isHostGone(now):
-                    return None
-                self.pingedAt = None
-                liveness.hear(now)
-            else:
-                self.pacemaker.pingLater(self)
-                if self.idle < 0 and self._isBetween is not None and self.onAnswer is None:
-                    reader = self._monitor.idleReader
-                    if reader is not None and self._isBetween():
-                        reader.take(self)
-                if liveness.unanswered == _SECOND and self.judge is not None:
-                    self.judge.suspected()
+                return self._waitForMessage(now)
+            self.pacemaker.pingLater(self)
+            if self.idle < 0 and self._monitor.idleReader is not None:
+                self._startIdling(self._monitor.idleReader)
         else:
             return self._confirmDeath(now)
         # A ping may be a little late; after the last one it is death that is due.
@@ -335,6 +335,23 @@ class Heartbeat:
         due = liveness.due()
         # An interval that is too short to be told from none must not mean once more in this turn.
         return due if due > now else nextafter(now, inf)
+
+    def _lookBeneath(self, now: float, verdict: Verdict) -> Verdict:
+        """
+        A ping has been left unanswered for an interval.  Before the peer is pinged again or given
+        up, look at what the layers beneath know of it.
+        """
+        progress = self._progress
+        if progress is None:
+            progress = self._progress = Progress()
+        received: int | None = getattr(tlsOf(self.transport), "bytesReceived", None)
+        heardAt = progress.heardAt(now, delivery(self.transport), received)
+        if heardAt > self.liveness.heard + ROUNDING:
+            self.liveness.hear(heardAt)
+            return self.liveness.check(now)
+        if self.liveness.unanswered == _SECOND and self.judge is not None:
+            self.judge.suspected()
+        return verdict
 
     def _confirmDeath(self, now: float) -> float | None:
         """
@@ -356,11 +373,23 @@ class Heartbeat:
         self._die(liveness.timeout(now))
         return None
 
-    def _isHostGone(self, now: float) -> bool:
+    def _startIdling(self, reader: IdleReader) -> None:
+        if self._isBetween is not None and self.onAnswer is None and self._isBetween():
+            reader.take(self)
+
+    def _waitForMessage(self, now: float) -> float | None:
         """
         A peer that cannot be pinged in the middle of a message is watched by the kernel, which
         finds that its host is gone, and not that its program is stopped.
         """
+        if self._isHostGone(now):
+            return None
+        self.exact = False
+        self.pingedAt = None
+        self.liveness.hear(now)
+        return self.liveness.due()
+
+    def _isHostGone(self, now: float) -> bool:
         if self._unacknowledged is None:
             self._unacknowledged = Unacknowledged()
         waited = self._unacknowledged.looked(now, delivery(self.transport))

@@ -10,6 +10,8 @@ from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol
 from kaproto.client.connection import ClientConnection
 from kaproto.counters import Counters
 from kaproto.errors import KeepAliveTimeout
+from kaproto.keepalive import heartbeat
+from kaproto.keepalive.kernel import Delivery
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.limits import Limits
 from kaproto.policies import Disable, Mandatory, Optional, Policy
@@ -116,6 +118,46 @@ class RuleTests(ClockTestCase):
             self.say(pair, bytes([byte]))
         self.assertEqual(self.pings(pair), [])
         self.dies(pair, self.clock.seconds() + 3)
+
+    def test_rule1_halfATLSRecord(self) -> None:
+        """
+        Bytes that the kernel has received are life although no protocol can be told of them yet,
+        as with a TLS record that takes longer than a dead peer is given.  No ping goes out sooner
+        than an interval after the latest, and without more of them the peer dies in its time.
+        """
+        pair = self.connect()
+        pair.blackhole()
+        latest = 0.0
+
+        def look(_transport: object) -> Delivery:
+            return Delivery(0, received=1, silence=self.clock.seconds() - latest)
+
+        self.patch(heartbeat, "delivery", look)
+        for _time in range(20):
+            pair.advance(0.5)
+            latest = self.clock.seconds()
+        self.assertFalse(pair.serverTransport.disconnected)
+        latest = 10.2
+        self.dies(pair, 13.2)
+        pings = [at for at in self.pings(pair) if at > 10]
+        self.assertEqual(len(pings), 2, pings)
+
+    def test_rule1_idleRoundTripsAreNotLookedAt(self) -> None:
+        """
+        The kernel is asked only when a second ping is due.
+        """
+        looks: list[float] = []
+
+        def look(_transport: object) -> None:
+            looks.append(self.clock.seconds())
+
+        self.patch(heartbeat, "delivery", look)
+        pair = self.connect()
+        pair.advance(10.5)
+        self.assertEqual(looks, [])
+        pair.blackhole()
+        self.dies(pair, 13)
+        self.assertEqual([round(at) for at in looks[:2]], [12, 13])
 
     def test_rule1_ownWritesAreNot(self) -> None:
         """
