@@ -6,11 +6,13 @@ except for those that belong to one hop only.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from kaproto.client.connection import ClientConnection
 from kaproto.errors import PeerFlooded, RemoteError, RemoteProtocolError
 from kaproto.rpc.serverconnection import ServerConnection
+from kaproto.transport import writeNow
 from kaproto.wire.filter import Header, MessageFilter
 from kaproto.wire.message import Message, MessageType, Status, packError, rpcError
 from kaproto.wire.programs import (
@@ -106,7 +108,10 @@ class Relay:
         self._moreStreams = False
         self._failedStreams: set[int] = set()
         self._toServer = MessageFilter(
-            self._interceptsCall, self._callIntercepted, upstream.transport.write, WHOLE_MAX
+            self._interceptsCall,
+            self._callIntercepted,
+            partial(writeNow, upstream.transport),
+            WHOLE_MAX,
         )
         self._toClient = MessageFilter(
             self._interceptsReply, self._replyIntercepted, client.forward, WHOLE_MAX
@@ -230,7 +235,7 @@ class Relay:
 
     def _relayCall(self, message: Message, raw: bytes) -> None:
         self._callRelayed(message.serial, (len(raw), *message[:6]))
-        self._upstream.transport.write(raw)
+        writeNow(self._upstream.transport, raw)
 
     def _answerHere(self, message: Message, raw: bytes) -> None:
         self._client.messageReceived(message)

@@ -403,16 +403,17 @@ class Connection:
         if self.trace is not None and len(data) >= HEADER_SIZE:
             self.trace("out", HEADER.unpack_from(data))
         if self._outgoing is None:
-            self.forward(data)
+            self.bytesSent += len(data)
+            self.transport.write(data)
         else:
             self._outgoing.inject(data)
 
     def forward(self, data: bytes) -> None:
         """
-        Write bytes that are relayed.
+        Write bytes that are relayed, at once if nothing else waits to be sent.
         """
         self.bytesSent += len(data)
-        self.transport.write(data)
+        writeNow(self.transport, data)
 
     def pauseProducing(self) -> None:
         """
