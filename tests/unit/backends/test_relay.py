@@ -5,12 +5,17 @@ Tests for L{kaproto.backends.relay}, between a client and a libvirtd that are ma
 from __future__ import annotations
 
 import gc
+import socket
 import weakref
 from collections.abc import Sequence
-from typing import cast
+from types import SimpleNamespace
+from typing import Any, cast
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.protocol import Protocol
+from twisted.internet.tcp import Connection
+from twisted.internet.testing import MemoryReactor
 from twisted.logger import LogEvent, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -21,6 +26,7 @@ from kaproto.backends.relay import (
     OUTSTANDING_MAX,
     STREAMS_MAX,
     WHOLE_MAX,
+    Relay,
 )
 from kaproto.errors import ConnectionClosed
 from kaproto.keepalive.liveness import KeepAlive
@@ -1183,3 +1189,141 @@ class PressureTests(RelayTestCase):
         parties.flush()
         self.assertEqual(parties.factory.counters.flooded, 1)
         self.assertAllGone(parties)
+
+
+class Producer:
+    """
+    Notes whether it is paused.
+    """
+
+    paused = False
+
+    def pauseProducing(self) -> None:
+        """
+        The transport's buffer is full.
+        """
+        self.paused = True
+
+    def resumeProducing(self) -> None:
+        """
+        The transport's buffer is empty again.
+        """
+        self.paused = False
+
+
+class SocketTests(SynchronousTestCase):
+    """
+    What is relayed reaches real sockets, at once if nothing is waiting.
+
+    @ivar ways: for each direction, what feeds the relay, the transport it writes to, and the
+        socket at the other end.
+    """
+
+    def setUp(self) -> None:
+        """
+        Put a relay between two sockets.
+        """
+        self.reactor = MemoryReactor()
+        client, clientSocket = self.connected()
+        upstream, upstreamSocket = self.connected()
+        ends = [SimpleNamespace(transport=each) for each in (client, upstream)]
+        relay = Relay(*cast(Any, ends))
+        self.addCleanup(relay.end)
+        self.ways = (
+            (relay._toServer.feed, upstream, upstreamSocket),
+            (relay._toClient.feed, client, clientSocket),
+        )
+
+    def connected(self) -> tuple[Connection, socket.socket]:
+        """
+        A transport, and the socket at its other end.
+        """
+        ours, far = socket.socketpair()
+        for each in (ours, far):
+            self.addCleanup(each.close)
+            each.setblocking(False)
+        transport = Connection(ours, Protocol(), self.reactor)
+        transport.connected = True
+        transport.startReading()
+        return transport, far
+
+    def read(self, far: socket.socket) -> bytes:
+        """
+        What has come.
+        """
+        data = b""
+        try:
+            while piece := far.recv(1 << 20):
+                data += piece
+        except BlockingIOError:
+            pass
+        return data
+
+    def writeOut(self, transport: Connection, far: socket.socket) -> bytes:
+        """
+        Do what the reactor does, until nothing is left to write.
+
+        @return: what has come.
+        """
+        data = self.read(far)
+        while transport in self.reactor.getWriters():
+            transport.doWrite()
+            data += self.read(far)
+        return data
+
+    def test_atOnce(self) -> None:
+        """
+        A message that came whole is with the receiver before the reactor's next turn.
+        """
+        message = packMessage(call(Procedure.CONNECT_GET_HOSTNAME))
+        for feed, _transport, far in self.ways:
+            feed(message)
+            self.assertEqual(self.read(far), message)
+        self.assertEqual(self.reactor.getWriters(), [])
+
+    def test_order(self) -> None:
+        """
+        A message does not overtake what the transport has not sent yet.
+        """
+        message = packMessage(call(Procedure.CONNECT_GET_HOSTNAME))
+        for feed, transport, far in self.ways:
+            transport.write(PONG)
+            feed(message)
+            self.assertEqual(self.read(far), b"")
+            self.assertEqual(self.writeOut(transport, far), PONG + message)
+
+    def test_slowReader(self) -> None:
+        """
+        While the receiver does not read, the sender is told to pause, and afterwards everything
+        is there, in order.
+        """
+        message = packMessage(stream(1, payload=bytes(range(256)) * 1024))
+        for feed, transport, far in self.ways:
+            producer = Producer()
+            transport.registerProducer(cast(Any, producer), True)
+            sent = b""
+            while not producer.paused:
+                for begin in range(0, len(message), 65536):
+                    feed(message[begin : begin + 65536])
+                sent += message
+                self.assertLess(len(sent), 100 * len(message))
+            feed(message)
+            self.assertEqual(self.writeOut(transport, far), sent + message)
+            self.assertFalse(producer.paused)
+
+    def test_closed(self) -> None:
+        """
+        Nothing is written to a connection that is gone, and what was written before a close is
+        still sent.
+        """
+        message = packMessage(call(Procedure.CONNECT_GET_HOSTNAME))
+        for feed, transport, far in self.ways:
+            transport.write(PONG)
+            transport.loseConnection()
+            feed(message)
+            self.assertEqual(self.read(far), b"")
+            transport.doWrite()
+            self.assertEqual(self.read(far), PONG + message)
+            transport.connected = False
+            feed(message)
+            self.assertEqual(self.read(far), b"")
