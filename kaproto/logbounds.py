@@ -36,6 +36,7 @@ The most characters of one value in a line.
 """
 
 _TRACEBACK_MAX: Final = 16_384
+_SHORT: Final = (int, float, type(None))
 _SUMMARY_EVERY: Final = 60.0
 
 
@@ -183,7 +184,7 @@ def _shortened(event: LogEvent) -> LogEvent:
     changed: LogEvent = {
         name: shorten(text)
         for name, value in event.items()
-        if not (isinstance(value, int | float) or name.startswith("log_"))
+        if not (isinstance(value, _SHORT) or name.startswith("log_"))
         if len(text := str(value)) > VALUE_MAX or not text.isprintable()
     }
     failure = event.get("log_failure")

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import cast
 
+from twisted.internet.address import IPv4Address
 from twisted.internet.interfaces import IReactorFDSet
 from twisted.internet.task import Clock
 from twisted.internet.tcp import Connection
@@ -29,7 +30,10 @@ from kaproto.keepalive.pacemaker import TICK
 from kaproto.policies import Mandatory
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
 from kaproto.testing import connectedPair
-from kaproto.wire.message import PING, PONG
+from kaproto.transport import StreamTransport
+from kaproto.wire.message import PING, PONG, packMessage
+from kaproto.wire.programs import Feature, Procedure
+from tests.support import call, feature, opening
 
 PONG_CALLS = 2
 """
@@ -48,10 +52,42 @@ Python functions that a ping runs through, from the wheel's slot to the socket a
 slot.
 """
 
+OPEN_CALLS = 260
+"""
+Python functions that a client runs through from its connection until it is open.
+"""
+
 BLOCKS_LEFT = 50
 """
 Memory blocks by which what the process holds may grow in a thousand round trips.
 """
+
+
+CALLS = [
+    packMessage(each)
+    for each in (call(Procedure.AUTH_LIST), feature(Feature.PROGRAM_KEEPALIVE), opening())
+]
+"""
+What a client sends until it is open.
+"""
+
+
+def callsOf(run: Callable[[], object]) -> list[str]:
+    """
+    @return: the Python functions of kaproto that are called.
+    """
+    names: list[str] = []
+
+    def note(frame: FrameType, event: str, _argument: object) -> None:
+        if event == "call" and frame.f_globals["__name__"].startswith("kaproto."):
+            names.append(frame.f_code.co_qualname)
+
+    sys.setprofile(note)
+    try:
+        run()
+    finally:
+        sys.setprofile(None)
+    return names
 
 
 class IdleReactor:
@@ -67,6 +103,11 @@ class IdleReactor:
         A transport has something that it could not, or would not, send at once.
         """
         self.waits += 1
+
+    def removeWriter(self, writer: object) -> None:
+        """
+        A transport has sent everything.
+        """
 
     def removeReader(self, reader: object) -> None:
         """
@@ -92,6 +133,81 @@ class CountingSocket:
         """
         self.sends += 1
         return self._wrapped.send(data)
+
+
+class Accepted(Connection):
+    """
+    A connection that a port has accepted.
+    """
+
+    def getPeer(self) -> IPv4Address:
+        """
+        Where the client is.
+        """
+        return IPv4Address("TCP", "192.0.2.1", 5)
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """
+        The socket that stands in for one of TCP has no such option.
+        """
+
+
+class OpenTests(SynchronousTestCase):
+    """
+    A client comes, asks for keepalive, and opens, with one call after the other.
+    """
+
+    def setUp(self) -> None:
+        """
+        Have a client that has connected, over a real socket.
+        """
+        self.factory = KeepAliveServerFactory(Mandatory(KeepAlive(1, 3)), clock=Clock())
+        near, self.far = socket.socketpair()
+        self.addCleanup(near.close)
+        self.addCleanup(self.far.close)
+        self.socket = CountingSocket(near)
+        self.reactor = IdleReactor()
+        self.protocol = cast(KeepAliveServerProtocol, self.factory.buildProtocol(None))
+        self.transport = Accepted(near, self.protocol, cast(IReactorFDSet, self.reactor))
+        self.transport.socket = cast(socket.socket, self.socket)
+        self.transport.connected = True
+
+    def open(self) -> None:
+        """
+        Do it.
+        """
+        self.protocol.makeConnection(cast(StreamTransport, self.transport))
+        for message in CALLS:
+            self.protocol.dataReceived(message)
+
+    def test_systemCalls(self) -> None:
+        """
+        Each reply is one system call, and the reactor does not have to wait for the socket.
+        """
+        self.open()
+        self.assertTrue(self.protocol.peer.opened)
+        self.assertEqual(self.socket.sends, len(CALLS))
+        self.assertEqual(self.reactor.waits, 0)
+
+    def test_together(self) -> None:
+        """
+        Replies to calls that came together leave together.
+        """
+        self.open()
+        self.socket.sends = 0
+        self.protocol.dataReceived(CALLS[1] * 3)
+        self.assertEqual(self.socket.sends, 0)
+        self.assertGreater(self.reactor.waits, 0)
+        self.transport.doWrite()
+        self.assertEqual(self.socket.sends, 1)
+
+    def test_calls(self) -> None:
+        """
+        Opening takes so many functions and no more.
+        """
+        names = callsOf(self.open)
+        self.assertTrue(self.protocol.peer.opened)
+        self.assertLessEqual(len(names), OPEN_CALLS, names)
 
 
 class RoundTripTests(SynchronousTestCase):
@@ -126,23 +242,6 @@ class RoundTripTests(SynchronousTestCase):
         self.assertEqual(self.far.recv(100), PING)
         self.server.dataReceived(PONG)
 
-    def calls(self, run: Callable[[], object]) -> list[str]:
-        """
-        @return: the Python functions of kaproto that are called.
-        """
-        names: list[str] = []
-
-        def note(frame: FrameType, event: str, _argument: object) -> None:
-            if event == "call" and frame.f_globals["__name__"].startswith("kaproto."):
-                names.append(frame.f_code.co_qualname)
-
-        sys.setprofile(note)
-        try:
-            run()
-        finally:
-            sys.setprofile(None)
-        return names
-
     def test_systemCalls(self) -> None:
         """
         A ping is one system call, and the reactor does not have to wait for the socket.
@@ -157,7 +256,7 @@ class RoundTripTests(SynchronousTestCase):
         A pong only stamps life.
         """
         self.roundTrip()
-        names = self.calls(lambda: self.server.dataReceived(PONG))
+        names = callsOf(lambda: self.server.dataReceived(PONG))
         self.assertLessEqual(len(names), PONG_CALLS, names)
 
     def test_idlePong(self) -> None:
@@ -172,7 +271,7 @@ class RoundTripTests(SynchronousTestCase):
         self.assertEqual(len(idle), 1)
         heartbeat.liveness.unanswered = 1
         self.far.sendall(PONG)
-        names = self.calls(idle.doRead)
+        names = callsOf(idle.doRead)
         self.assertEqual(heartbeat.liveness.unanswered, 0)
         self.assertEqual(len(idle), 1)
         self.assertLessEqual(len(names), IDLE_PONGS_CALLS, names)
@@ -192,7 +291,7 @@ class RoundTripTests(SynchronousTestCase):
             self.assertEqual(pacemaker._pings, [heartbeat])
             pacemaker._pings.pop().sendPing()
 
-        names = self.calls(ping)
+        names = callsOf(ping)
         self.assertEqual(self.far.recv(100), PING)
         self.assertLessEqual(len(names), PING_CALLS, names)
 

@@ -90,7 +90,7 @@ class Closing:
         self._deadline = Deadline(
             self._clock,
             seconds,
-            partial(self._missed, DeadlineMissed(expected, allowed or seconds, setting)),
+            partial(self._missed, expected, allowed or seconds, setting),
             partial(hasUnread, self._transport),
         )
 
@@ -109,9 +109,9 @@ class Closing:
         """
         return self._deadline.left if isinstance(self._deadline, Deadline) else 0.0
 
-    def _missed(self, error: DeadlineMissed) -> None:
+    def _missed(self, expected: str, seconds: float, setting: str | None) -> None:
         self._deadline = None
-        self._abort(error)
+        self._abort(DeadlineMissed(expected, seconds, setting))
 
     def begin(self, reason: Exception) -> bool:
         """

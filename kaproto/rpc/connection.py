@@ -348,7 +348,7 @@ class Connection:
             self._unreadPongs += 1
             if self._unreadPongs > limits.unreadPongs:
                 raise PeerFlooded(f"it pings and has not read {limits.unreadPongs} answers")
-        self._write(PONG)
+        self.sendNow(PONG)
 
     def _notePing(self) -> None:
         """
@@ -398,6 +398,18 @@ class Connection:
         """
         if self.closing.reason is None:
             self._write(data)
+
+    def sendNow(self, data: bytes) -> None:
+        """
+        Write a packed message that is likely to be the only one in this turn of the reactor, unless
+        this end is closing.  It is sent at once if nothing else waits to be sent or to be answered;
+        answers to several messages that came together leave together.
+        """
+        if self.closing.reason is None:
+            if self._outgoing is None and self.reader.partial is None:
+                writeNow(self.transport, data)
+            else:
+                self._write(data)
 
     def _write(self, data: bytes) -> None:
         if self.trace is not None and len(data) >= HEADER_SIZE:

@@ -40,6 +40,11 @@ class Caller(Protocol):
         Write a reply.
         """
 
+    def sendNow(self, data: bytes, /) -> None:
+        """
+        Write a reply that no other one is about to follow.
+        """
+
     def callAnswered(self) -> None:
         """
         A reply was written.
@@ -172,7 +177,10 @@ class Calls:
 
     def _reply(self, reply: bytes) -> None:
         if self._connection is not None:
-            self._connection.send(reply)
+            if self.idle:
+                self._connection.sendNow(reply)
+            else:
+                self._connection.send(reply)
             self._connection.callAnswered()
 
     def _mayStart(self) -> bool:

@@ -160,13 +160,14 @@ class ServerConnection(Connection):
             displaced.abort(
                 TooManyClients("too many clients: the oldest unopened connection was closed")
             )
+        if not handshaking and terminated is None:
+            self._accepted()
+            return
         self.incoming = Gate(self._receivedUnchecked)
         self._entered(Phase.CONNECTED)
         if terminated is not None:
             identity, self.peer.commonName = terminated
             self._identified(identity)
-        elif not handshaking:
-            self._accepted()
 
     def _receivedUnchecked(self, data: bytes) -> None:
         """

@@ -54,12 +54,14 @@ class FakeConnection:
     What L{Calls} sees of a connection, which keeps what is sent.
 
     @ivar replies: what was sent.
+    @ivar atOnce: those of the replies that no other was about to follow.
     @ivar answered: how often it was told that a call has been answered.
     """
 
     def __init__(self) -> None:
         self.negotiation = readyNegotiation(Disable())
         self.replies: list[Message] = []
+        self.atOnce: list[Message] = []
         self.answered = 0
         self.hooks = object()
 
@@ -70,6 +72,13 @@ class FakeConnection:
         reader = MessageReader()
         reader.feed(data)
         self.replies += iter(reader.next, None)
+
+    def sendNow(self, data: bytes, /) -> None:
+        """
+        Keep a reply, and that no other was about to follow.
+        """
+        self.send(data)
+        self.atOnce.append(self.replies[-1])
 
     def callAnswered(self) -> None:
         """
