@@ -119,13 +119,24 @@ class LogBounds:
         Pass an event on, with its values shortened, if that is within bounds.
         """
         peer = event.get("peer")
-        if not isinstance(peer, Peer) or self._allows(peer.network):
-            self._log(_shortened(event))
-        if self._seconds() - self._summaryAt >= _SUMMARY_EVERY:
-            self.summarize()
+        if not isinstance(peer, Peer) or self.admits(peer):
+            self.admitted(event)
 
-    def _allows(self, network: str) -> bool:
+    def admitted(self, event: LogEvent) -> None:
+        """
+        Pass an event on, with its values shortened, for which L{admits} has been asked.
+        """
+        self._log(_shortened(event))
+        self._summarizeIfDue()
+
+    def admits(self, peer: Peer) -> bool:
+        """
+        Count a line about a peer.  Whoever takes long to put a line together asks first.
+
+        @return: whether it may be written.
+        """
         now = self._seconds()
+        network = peer.network
         bucket = self._peers.pop(network, None)
         if bucket is None:
             bucket = _Bucket(self.perPeer.burst, now)
@@ -136,10 +147,15 @@ class LogBounds:
         self._all.fill(self.overall, now)
         if bucket.lines < 1 or self._all.lines < 1:
             bucket.suppressed += 1
+            self._summarizeIfDue()
             return False
         bucket.lines -= 1
         self._all.lines -= 1
         return True
+
+    def _summarizeIfDue(self) -> None:
+        if self._seconds() - self._summaryAt >= _SUMMARY_EVERY:
+            self.summarize()
 
     def summarize(self) -> None:
         """

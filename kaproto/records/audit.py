@@ -2,8 +2,9 @@
 The audit log: a line when a client opens, and a line when its connection ends.
 
 The lines are logged as C{kaproto.audit}.  As with every line about clients, L{BOUNDS} limits how
-many there are.  Text and event are put together here, for which Twisted takes four times as long:
-a server whose clients all come back at once has thousands of them to write.
+many there are, and is asked before a line is put together.  Text and event are put together here,
+for which Twisted takes four times as long: a server whose clients all come back at once has
+thousands of them to write.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def _log(**event: object) -> None:
         "log_format": "{text}",
         "log_time": time.time(),
     }
-    BOUNDS(event)
+    BOUNDS.admitted(event)
 
 
 def auditOpened(peer: Peer, policy: str) -> None:
@@ -39,6 +40,8 @@ def auditOpened(peer: Peer, policy: str) -> None:
 
     @param policy: the policy that admitted it.
     """
+    if not BOUNDS.admits(peer):
+        return
     name = peer.requested or ""
     access = "read-only" if peer.readOnly else "read-write"
     asked = "asked" if peer.asked else "not asked"
@@ -65,6 +68,8 @@ def auditClosed(peer: Peer, kind: str, reason: str, seconds: float) -> None:
     @param reason: the same in words.
     @param seconds: how long it was connected.
     """
+    if not BOUNDS.admits(peer):
+        return
     _log(
         text=f"connection {peer.id}: {peer} ended after {seconds:.1f} s: {reason}",
         event="end",

@@ -406,19 +406,18 @@ class Connection:
         answers to several messages that came together leave together.
         """
         if self.closing.reason is None:
-            if self._outgoing is None and self.reader.partial is None:
-                writeNow(self.transport, data)
-            else:
-                self._write(data)
+            self._write(data, atOnce=self.reader.partial is None)
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes, *, atOnce: bool = False) -> None:
         if self.trace is not None and len(data) >= HEADER_SIZE:
             self.trace("out", HEADER.unpack_from(data))
-        if self._outgoing is None:
+        if self._outgoing is not None:
+            self._outgoing.inject(data)
+        elif atOnce:
+            self.forward(data)
+        else:
             self.bytesSent += len(data)
             self.transport.write(data)
-        else:
-            self._outgoing.inject(data)
 
     def forward(self, data: bytes) -> None:
         """

@@ -8,6 +8,7 @@ import gc
 import socket
 import weakref
 from collections.abc import Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -32,6 +33,7 @@ from kaproto.errors import ConnectionClosed
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.policies import Mandatory
 from kaproto.rpc.protocol import connectionOf
+from kaproto.rpc.serverconnection import ServerConnection
 from kaproto.wire.message import (
     PING,
     PONG,
@@ -1226,7 +1228,9 @@ class SocketTests(SynchronousTestCase):
         self.reactor = MemoryReactor()
         client, clientSocket = self.connected()
         upstream, upstreamSocket = self.connected()
-        ends = [SimpleNamespace(transport=each) for each in (client, upstream)]
+        near = SimpleNamespace(transport=client, trace=None, bytesSent=0)
+        near.forward = partial(ServerConnection.forward, cast(ServerConnection, near))
+        ends = (near, SimpleNamespace(transport=upstream))
         relay = Relay(*cast(Any, ends))
         self.addCleanup(relay.end)
         self.ways = (
