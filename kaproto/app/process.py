@@ -121,7 +121,7 @@ class OwnProcess:
         self._collector = GCTuning(clock, controlled.busy)
         self._collector.start()
         watchdog = self.notifier.watchdog
-        self._repeat(clock, self._say, _STATUS_EVERY)
+        self._repeat(clock, lambda: self._say(controlled), _STATUS_EVERY)
         trimmer = MemoryTrimmer()
         self._repeat(clock, lambda: trimmer.look(*controlled.connections()), _TRIM_EVERY)
         if watchdog:
@@ -133,9 +133,8 @@ class OwnProcess:
         loop.start(interval)
         self._loops.append(loop)
 
-    def _say(self) -> None:
-        if self._controlled is not None:
-            self.notifier.status(self._controlled.status())
+    def _say(self, controlled: Controlled) -> None:
+        self.notifier.status(controlled.status())
         BOUNDS.summarize()
 
     def stop(self) -> None:

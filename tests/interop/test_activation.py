@@ -80,6 +80,10 @@ class ActivationTests(GatewayTestCase):
         mode = int(settings["SocketMode"], 8)
         manager.listenUNIX(settings["FileDescriptorName"], path, mode, owner)
         before = os.stat(path)
+        settings = _unit("kaserver-admin.socket")["Socket"]
+        self.assertEqual(settings["ListenStream"], "/run/libvirt/virtkaserver-admin-sock")
+        admin = os.path.join(folder, "virtkaserver-admin-sock")
+        manager.listenUNIX(settings["FileDescriptorName"], admin, int(settings["SocketMode"], 8))
 
         async def unchanged() -> None:
             after = os.stat(path)
@@ -105,6 +109,8 @@ class ActivationTests(GatewayTestCase):
         self.assertIn(f"listening on unix {path} (mode optional", log)
         self.assertIn(f"connect with: virsh -c 'qemu+unix:///system?socket={path}'", log)
         self.assertIn("0 clients", manager.tellings("STATUS"))
+        self.assertIn(f"listening on unix {admin} (administration", log)
+        self.assertEqual(stat.S_IMODE(os.stat(admin).st_mode), 0o600)
         await unchanged()
 
         manager.program.signal(signal.SIGHUP)

@@ -176,6 +176,15 @@ class OwnSocketTests(UNIXSocketTestCase):
         self.assertTrue(self.accepts())
         other.close()
 
+    async def test_removed(self) -> None:
+        """
+        A socket that somebody has removed is not missed.
+        """
+        port = await self.listen()
+        self.path.unlink()
+        await maybeDeferred(port.stopListening)
+        self.assertFalse(self.path.exists())
+
     async def test_notAllowed(self) -> None:
         """
         A process that may not remove it any more stops all the same.
