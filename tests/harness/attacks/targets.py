@@ -145,10 +145,10 @@ class Target:
     @property
     def log(self) -> str:
         """
-        What the server has logged.
+        What the server has logged, without the audit lines, which every client that opens has.
         """
         with open(self._logPath, encoding="utf-8", errors="replace") as file:
-            return file.read()
+            return "".join(line for line in file if "[kaproto.audit#" not in line)
 
     def kill(self) -> None:
         """

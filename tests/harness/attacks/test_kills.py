@@ -50,7 +50,7 @@ class KillTests(AttackTestCase):
         target = KaTarget("--mode=2", unix=True)
         self.target(target)
         self.assertOver(killOnce(target, CLIENTS, random.Random(2)))
-        self.assertIn("which a server that was killed had left", target.log)
+        self.assertIn("left by a server that was killed", target.log)
         self.assertEqual(set(os.listdir(target.directory)), {"log", "socket"})
         target.check()
 

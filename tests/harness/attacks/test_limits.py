@@ -52,7 +52,7 @@ class LimitTests(AttackTestCase):
         )
         self.assertEqual(result.outcomes[0].ends["let in"], 100 - 64 - 1)
         limits.exhaust(target.address, 300, 0.5)
-        self.assertIn("it was the one to wait longest", target.log)
+        self.assertIn("the oldest unopened connection was closed", target.log)
         self.assertNotIn("EMFILE", target.log)
 
     def test_gatewayFiles(self) -> None:
