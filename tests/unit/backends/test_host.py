@@ -57,7 +57,7 @@ class HostTestCase(SynchronousTestCase):
         assert isinstance(answer, bytes)
         return Unpacker(answer)
 
-    def fail(  # type: ignore[override] # trial's own is not used here
+    def errorOf(
         self, procedure: int, payload: bytes, session: ISession | None = None
     ) -> tuple[int, int, str]:
         """
@@ -232,7 +232,7 @@ class DomainTests(HostTestCase):
             (Procedure.DOMAIN_SUSPEND, STRANGER, "UUID 00000000-"),
             (Procedure.DOMAIN_RESUME, STRANGER, "UUID 00000000-"),
         ):
-            code, domain, message = self.fail(procedure, payload)
+            code, domain, message = self.errorOf(procedure, payload)
             self.assertEqual((code, domain), (42, 12))
             self.assertIn(f"no domain with the {named}", message)
             self.assertTrue(message.endswith("this server has test"))
@@ -317,7 +317,7 @@ class DomainTests(HostTestCase):
             (Procedure.DOMAIN_SUSPEND, "virDomainSuspend"),
             (Procedure.DOMAIN_RESUME, "virDomainResume"),
         ):
-            code, _domain, message = self.fail(procedure, TEST, session)
+            code, _domain, message = self.errorOf(procedure, TEST, session)
             self.assertEqual(code, 29)
             self.assertEqual(message, f"operation forbidden: read only access prevents {function}")
         self.assertEqual(self.state(session), (1, 1))
