@@ -175,7 +175,7 @@ class RulesTests(SecureTestCase):
             ("[default]\nmode = 2\n", "reloaded RulesPolicy", "mandatory"),
             (
                 "[default]\nmode = 0\n\n[[rule]]\nmode = 0\nnetwrk = 1\n",
-                "not reloaded, and as it was before: .*rules.toml: rule 1: netwrk: there is no",
+                "could not reload RulesPolicy, keeping .*rules.toml: rule 1: netwrk: there is no",
                 "mandatory",
             ),
         ]:
