@@ -1,5 +1,16 @@
 """
 Alarms: ways to wake a reactor at a time that does not depend on the wall clock.
+
+L{GuardedAlarm} uses the reactor's own timer, which is cheap, and notices when it is wrong.  For
+example, with a call due in 5 seconds, when the wall clock is set back by an hour after 2:
+
+ - 0 s: the reactor's timer is set to 5 s.
+ - 2 s: the wall clock is set back.  The reactor would now wait for an hour and 3 seconds.
+ - 5.3 s: a timerfd, which is readable every half second by the monotonic clock, wakes the reactor.
+   The call is overdue: the reactor's timer is set anew, to at once.
+
+When the wall clock is set forward the reactor's timer fires early.  Nothing is due then, and it is
+set again.
 """
 
 from __future__ import annotations
@@ -26,21 +37,20 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 __all__ = [
-    "AGAIN",
+    "GUARD",
     "Alarm",
     "AlarmThread",
-    "TimerFD",
+    "GuardedAlarm",
     "TimerFunctions",
     "makeAlarm",
     "timerFunctions",
 ]
 
-AGAIN: Final = 1 / 32
+GUARD: Final = 0.5
 """
-Seconds after which a L{TimerFD} that has rung and was not set again rings once more.
+Seconds within which a L{GuardedAlarm} notices that the wall clock was set back.
 """
 
-_SOONEST: Final = 1e-9
 _LONGEST_WAIT: Final = 3600.0
 _NANOSECONDS: Final = 10**9
 _CLOSED: Final = -1
@@ -68,11 +78,11 @@ class TimerFunctions:
     Linux's timerfd.
 
     @ivar create: makes a file descriptor; raises L{OSError}.
-    @ivar set: makes it readable in some seconds, and again every L{AGAIN} seconds.
+    @ivar repeat: makes it readable every so many seconds.
     """
 
     create: Callable[[], int]
-    set: Callable[[int, float], object]
+    repeat: Callable[[int, float], object]
 
 
 class _Timespec(ctypes.Structure):
@@ -101,7 +111,7 @@ def timerFunctions() -> TimerFunctions | None:
         set_ = os.timerfd_settime  # type: ignore[attr-defined, unused-ignore]
         return TimerFunctions(
             lambda: cast(int, create(time.CLOCK_MONOTONIC, flags=flags)),
-            lambda descriptor, delay: set_(descriptor, initial=delay, interval=AGAIN),
+            lambda descriptor, every: set_(descriptor, initial=every, interval=every),
         )
     try:
         library = ctypes.CDLL(None, use_errno=True)
@@ -116,30 +126,30 @@ def timerFunctions() -> TimerFunctions | None:
             raise OSError(number, os.strerror(number))
         return descriptor
 
-    def setTimer(descriptor: int, delay: float) -> object:
-        spec = _TimerSpec(_Timespec.of(AGAIN), _Timespec.of(delay))
+    def repeatTimer(descriptor: int, every: float) -> object:
+        spec = _TimerSpec(_Timespec.of(every), _Timespec.of(every))
         return librarySet(descriptor, 0, ctypes.byref(spec), None)
 
-    return TimerFunctions(createTimer, setTimer)
+    return TimerFunctions(createTimer, repeatTimer)
 
 
 def makeAlarm(reactor: IReactorTime, ring: Callable[[], object]) -> Alarm:
     """
     @param ring: what to call.
-    @return: a L{TimerFD} where the system and the reactor have what it takes, else an
+    @return: a L{GuardedAlarm} where the system and the reactor have what it takes, else an
         L{AlarmThread}.
     """
     functions = timerFunctions()
     if functions is not None and IReactorFDSet.providedBy(reactor):
         with suppress(OSError):
-            return TimerFD(reactor, ring, functions)
+            return GuardedAlarm(reactor, ring, functions)
     return AlarmThread(cast(IReactorFromThreads, reactor), ring)
 
 
 @implementer(IReadDescriptor)
-class TimerFD:
+class GuardedAlarm:
     """
-    A timerfd, which the reactor waits for among its sockets.
+    The reactor's own timer, with a timerfd that notices when the wall clock was set back.
     """
 
     def __init__(
@@ -150,17 +160,21 @@ class TimerFD:
         """
         self._reactor = reactor
         self._ring = ring
-        self._set = functions.set
         self._descriptor = functions.create()
-        self._ringing: IDelayedCall | None = None
+        functions.repeat(self._descriptor, GUARD)
+        self._due = inf
+        self._call: IDelayedCall | None = None
 
     def set(self, delay: float) -> None:
         """
         Ring in C{delay} seconds.
         """
-        if self._descriptor != _CLOSED:
-            self._set(self._descriptor, max(delay, _SOONEST))
-            cast(IReactorFDSet, self._reactor).addReader(self)
+        if self._descriptor == _CLOSED:
+            return
+        self._due = time.monotonic() + delay
+        self._cancel()
+        self._call = self._reactor.callLater(delay, self._rings)
+        cast(IReactorFDSet, self._reactor).addReader(self)
 
     def stop(self) -> None:
         """
@@ -168,12 +182,16 @@ class TimerFD:
         """
         if self._descriptor != _CLOSED:
             cast(IReactorFDSet, self._reactor).removeReader(self)
-        self._quiet()
+        self._cancel()
 
-    def _quiet(self) -> None:
-        if self._ringing is not None:
-            self._ringing.cancel()
-            self._ringing = None
+    def _cancel(self) -> None:
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+    def _rings(self) -> None:
+        self._call = None
+        self._ring()
 
     def fileno(self) -> int:
         """
@@ -189,19 +207,12 @@ class TimerFD:
 
     def doRead(self) -> None:
         """
-        The time has come.  Ring once the reactor has read from the sockets that are ready.
-
-        The reactor's C{callLater} does that without a further system call, unless the wall clock is
-        set back right now: then the timerfd, which repeats, comes here again.
+        Look whether the reactor's timer is late.
         """
         with suppress(BlockingIOError):
             os.read(self._descriptor, 8)
-        self._quiet()
-        self._ringing = self._reactor.callLater(0, self._rings)
-
-    def _rings(self) -> None:
-        self._ringing = None
-        self._ring()
+        if self._call is not None and time.monotonic() >= self._due:
+            self._call.reset(0)
 
     def connectionLost(self, reason: Failure) -> None:
         """
@@ -209,7 +220,7 @@ class TimerFD:
         """
         os.close(self._descriptor)
         self._descriptor = _CLOSED
-        self._quiet()
+        self._cancel()
 
 
 class AlarmThread:

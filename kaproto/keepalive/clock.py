@@ -3,8 +3,8 @@ Timers that do not depend on the wall clock.
 
 Twisted's reactors schedule by the wall clock.  When somebody sets that back by an hour, every timer
 is an hour late; when it is set forward, every timer due within the hour fires at once.
-L{MonotonicClock} schedules by the monotonic clock, in the same reactor: an alarm, set off by the
-kernel's monotonic clock, wakes it.
+L{MonotonicClock} schedules by the monotonic clock, in the same reactor, which an alarm wakes: see
+L{kaproto.keepalive.alarms}.
 """
 
 from __future__ import annotations

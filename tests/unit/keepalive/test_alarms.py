@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from queue import Empty, Queue
+from types import SimpleNamespace
 from unittest.mock import patch
 
 from twisted.internet.error import ConnectionDone
@@ -21,10 +22,11 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from kaproto.keepalive import alarms as module
 from kaproto.keepalive.alarms import (
-    AGAIN,
+    GUARD,
     AlarmThread,
-    TimerFD,
+    GuardedAlarm,
     TimerFunctions,
     makeAlarm,
     timerFunctions,
@@ -39,8 +41,8 @@ class FakeTimer:
     """
 
     def __init__(self) -> None:
-        self.delays: list[float] = []
-        self.functions = TimerFunctions(self.create, self.set)
+        self.every: list[float] = []
+        self.functions = TimerFunctions(self.create, self.repeat)
 
     def create(self) -> int:
         """
@@ -49,11 +51,11 @@ class FakeTimer:
         self.descriptor, self.far = os.pipe2(os.O_NONBLOCK)
         return self.descriptor
 
-    def set(self, descriptor: int, delay: float) -> None:
+    def repeat(self, descriptor: int, every: float) -> None:
         """
-        Note the delay.
+        Note how often.
         """
-        self.delays.append(delay)
+        self.every.append(every)
 
     def expire(self) -> None:
         """
@@ -62,9 +64,9 @@ class FakeTimer:
         os.write(self.far, bytes(8))
 
 
-class TimerFDTests(SynchronousTestCase):
+class GuardedAlarmTests(SynchronousTestCase):
     """
-    Tests for L{TimerFD}.
+    Tests for L{GuardedAlarm}, with a wall clock and a monotonic clock of their own.
     """
 
     def setUp(self) -> None:
@@ -73,22 +75,39 @@ class TimerFDTests(SynchronousTestCase):
         """
         self.timer = FakeTimer()
         self.reactor = MemoryReactorClock()
+        self.monotonic = 100.0
+        self.patch(module, "time", SimpleNamespace(monotonic=lambda: self.monotonic))
         self.rung: list[float] = []
-        self.alarm = TimerFD(self.reactor, self.ring, self.timer.functions)
+        self.alarm = GuardedAlarm(self.reactor, self.ring, self.timer.functions)
         self.addCleanup(os.close, self.timer.far)
 
     def ring(self) -> None:
         """
         Note the time.
         """
-        self.rung.append(self.reactor.seconds())
+        self.rung.append(self.monotonic)
+
+    def advance(self, seconds: float) -> None:
+        """
+        Let time pass on both clocks.
+        """
+        self.monotonic += seconds
+        self.reactor.advance(seconds)
+
+    def guard(self) -> None:
+        """
+        Have the kernel wake the reactor.
+        """
+        self.timer.expire()
+        self.alarm.doRead()
+        self.assertRaises(BlockingIOError, os.read, self.timer.descriptor, 8)
+        self.reactor.advance(0)
 
     def tearDown(self) -> None:
         """
-        The reactor stops: the file descriptor is closed.
+        The reactor stops: the file descriptor is closed, and nothing is left.
         """
-        descriptor = self.alarm.fileno()
-        if descriptor >= 0:
+        if self.alarm.fileno() >= 0:
             self.alarm.connectionLost(Failure(ConnectionDone()))
         self.assertEqual(self.alarm.fileno(), -1)
         self.assertRaises(OSError, os.fstat, self.timer.descriptor)
@@ -104,60 +123,77 @@ class TimerFDTests(SynchronousTestCase):
 
     def test_rings(self) -> None:
         """
-        It rings when the timer has expired and the reactor has read the other sockets.
+        It rings at its time, once, also when the kernel looks meanwhile.
+        """
+        self.assertEqual(self.timer.every, [GUARD])
+        self.alarm.set(5)
+        self.assertEqual(self.reactor.getReaders(), [self.alarm])
+        self.advance(4.9)
+        self.guard()
+        self.assertEqual(self.rung, [])
+        self.advance(0.2)
+        self.guard()
+        self.assertEqual(len(self.rung), 1)
+
+    def test_setAgain(self) -> None:
+        """
+        The latest time is in force.
         """
         self.alarm.set(5)
-        self.assertEqual(self.timer.delays, [5])
-        self.assertEqual(self.reactor.getReaders(), [self.alarm])
-        self.timer.expire()
-        self.alarm.doRead()
-        self.assertEqual(self.rung, [])
-        self.reactor.advance(0)
+        self.alarm.set(1)
+        self.advance(1)
+        self.alarm.set(3)
+        self.advance(2.9)
         self.assertEqual(len(self.rung), 1)
-        self.assertRaises(BlockingIOError, os.read, self.timer.descriptor, 8)
-
-    def test_now(self) -> None:
-        """
-        A delay of zero, by which the kernel would stop the timer, is one of a nanosecond.
-        """
-        self.alarm.set(0)
-        self.assertEqual(self.timer.delays, [1e-9])
+        self.advance(0.2)
+        self.assertEqual(len(self.rung), 2)
 
     def test_wallClockSetBack(self) -> None:
         """
-        When the wall clock is set back after the timer has expired and before the reactor makes
-        its call, the timer, which repeats, sees to it that the call is made all the same, and once.
+        When the wall clock is set back, the kernel's timer sees to it that it rings all the same.
         """
         self.alarm.set(5)
-        self.timer.expire()
-        self.alarm.doRead()
+        self.advance(2)
         self.reactor.rightNow -= 3600
-        self.reactor.advance(AGAIN)
+        self.advance(2.9)
+        self.guard()
         self.assertEqual(self.rung, [])
-        self.timer.expire()
-        self.alarm.doRead()
-        self.reactor.advance(0)
+        self.advance(0.2)
+        self.assertEqual(self.rung, [])
+        self.guard()
         self.assertEqual(len(self.rung), 1)
-        self.reactor.advance(7200)
+        self.advance(7200)
         self.assertEqual(len(self.rung), 1)
 
-    def test_notExpired(self) -> None:
+    def test_wallClockSetForward(self) -> None:
         """
-        A timer that was set again meanwhile has nothing to be read, which does no harm.
+        When it is set forward it rings early, and whoever listens sets it again.
+        """
+        self.alarm.set(5)
+        self.reactor.advance(3600)
+        self.assertEqual(self.rung, [100])
+        self.alarm.set(5)
+        self.advance(5)
+        self.assertEqual(self.rung, [100, 105])
+
+    def test_nothingToRead(self) -> None:
+        """
+        That the reactor reads for nothing does no harm.
         """
         self.alarm.set(5)
         self.alarm.doRead()
         self.reactor.advance(0)
-        self.assertEqual(len(self.rung), 1)
+        self.assertEqual(self.rung, [])
 
     def test_stop(self) -> None:
         """
         Nothing is left in the reactor.
         """
         self.alarm.set(5)
-        self.alarm.doRead()
         self.alarm.stop()
         self.assertEqual((self.reactor.getReaders(), self.reactor.getDelayedCalls()), ([], []))
+        self.alarm.doRead()
+        self.advance(10)
         self.assertEqual(self.rung, [])
 
 
@@ -173,13 +209,13 @@ class TimerFunctionsTests(SynchronousTestCase):
         descriptor = functions.create()
         self.addCleanup(os.close, descriptor)
         begun = time.monotonic()
-        functions.set(descriptor, 0.01)
+        functions.repeat(descriptor, 0.01)
         self.assertRaises(BlockingIOError, os.read, descriptor, 8)
-        for bound in (0.01, 0.01 + AGAIN):
+        for bound in (0.01, 0.02):
             self.assertEqual(select.select([descriptor], [], [], PATIENCE)[0], [descriptor])
             self.assertGreaterEqual(time.monotonic() - begun, bound)
             os.read(descriptor, 8)
-        functions.set(descriptor, 2147483.25)
+        functions.repeat(descriptor, 2147483.25)
         self.assertEqual(select.select([descriptor], [], [], 0)[0], [])
 
     def test_system(self) -> None:
@@ -219,13 +255,13 @@ class TimerFunctionsTests(SynchronousTestCase):
             functions = timerFunctions()
         assert functions is not None
         self.assertEqual(functions.create(), 7)
-        functions.set(7, 1.5)
+        functions.repeat(7, 1.5)
         flags = os.O_NONBLOCK | os.O_CLOEXEC
         self.assertEqual(
             calls,
             [
                 ((time.CLOCK_MONOTONIC,), {"flags": flags}),
-                ((7,), {"initial": 1.5, "interval": AGAIN}),
+                ((7,), {"initial": 1.5, "interval": 1.5}),
             ],
         )
 
@@ -340,7 +376,7 @@ class MakeAlarmTests(SynchronousTestCase):
         reactor = MemoryReactorClock()
         self.assertTrue(IReactorFDSet.providedBy(reactor))
         alarm = makeAlarm(reactor, lambda: None)
-        assert isinstance(alarm, TimerFD)
+        assert isinstance(alarm, GuardedAlarm)
         alarm.connectionLost(Failure(ConnectionDone()))
 
     def test_thread(self) -> None:
