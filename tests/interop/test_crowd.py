@@ -90,7 +90,7 @@ class CrowdTests(SecureTestCase):
         crowd = await self.crowd(int(server.ports[0]), 20)
         await self.quickly(server.tls(self.alice))
         self.assertEqual(self.left(crowd), 19)
-        self.assertIn("too many clients, and it was the one to wait longest", server.log)
+        self.assertIn("too many clients: the oldest unopened connection was closed", server.log)
 
     async def test_two(self) -> None:
         """
