@@ -5,6 +5,7 @@ is passed, what it tells, and its watchdog.
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
@@ -12,6 +13,8 @@ import socket
 import stat
 import sys
 from configparser import ConfigParser
+
+from twisted.internet.threads import deferToThread
 
 from tests.interop.gateway import GatewayTestCase
 from tests.interop.manager import Manager
@@ -80,7 +83,7 @@ class ActivationTests(GatewayTestCase):
         mode = int(settings["SocketMode"], 8)
         manager.listenUNIX(settings["FileDescriptorName"], path, mode, owner)
         before = os.stat(path)
-        admin = self._listenForAdministrators(manager, folder)
+        admin, _page = self._listenForOperators(manager, folder)
 
         async def unchanged() -> None:
             after = os.stat(path)
@@ -127,16 +130,44 @@ class ActivationTests(GatewayTestCase):
         self.addCleanup(waiting.close)
         waiting.connect(path)
 
-    def _listenForAdministrators(self, manager: Manager, folder: str) -> str:
+    def _listenForOperators(self, manager: Manager, folder: str) -> list[str]:
         """
-        @return: the path of a socket as in the unit for administration.
+        @return: the paths of sockets as in the units for administration and the status page.
         """
-        settings = _unit("kaserver-admin.socket")["Socket"]
-        name = os.path.basename(settings["ListenStream"])
-        self.assertEqual(name, "virtkaserver-admin-sock")
-        path = os.path.join(folder, name)
-        manager.listenUNIX(settings["FileDescriptorName"], path, int(settings["SocketMode"], 8))
-        return path
+        paths = []
+        for unit in ("kaserver-admin.socket", "kaserver-status.socket"):
+            settings = _unit(unit)["Socket"]
+            paths.append(os.path.join(folder, os.path.basename(settings["ListenStream"])))
+            mode = int(settings["SocketMode"], 8)
+            manager.listenUNIX(settings["FileDescriptorName"], paths[-1], mode)
+        self.assertEqual(os.path.basename(paths[0]), "virtkaserver-admin-sock")
+        return paths
+
+    async def test_operators(self) -> None:
+        """
+        With the command of the service's unit, kaserver is administered and watched over the
+        sockets of the other two.
+        """
+        daemon = await LibvirtDaemon.start(self)
+        command = shlex.split(_unit("kaserver.service")["Service"]["ExecStart"])
+        manager = Manager(self)
+        folder = self.privateDirectory()
+        manager.listenUNIX("kaserver", os.path.join(folder, "libvirt-sock"), 0o660)
+        admin, page = self._listenForOperators(manager, folder)
+        manager.start([*twistdCommand(), *command[1:-1], f"--upstream=unix:{daemon.socketPath}"])
+        await manager.waitTold("READY", "1")
+        administered = Program.start(
+            self,
+            [sys.executable, "-m", "kaproto", f"--socket={admin}", "status", "--json"],
+            os.environ,
+        )
+        (status,) = json.loads((await administered.finish()).output)
+        self.assertEqual((status["policy"], status["ready"]), ("optional", True))
+        with socket.socket(socket.AF_UNIX) as browser:
+            browser.connect(page)
+            browser.sendall(b"GET /readyz HTTP/1.0\r\n\r\n")
+            answer = await deferToThread(browser.recv, 4096)
+        self.assertTrue(answer.startswith(b"HTTP/1.0 200"), answer)
 
     async def test_environment(self) -> None:
         """
