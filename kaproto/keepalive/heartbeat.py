@@ -27,7 +27,7 @@ from kaproto.errors import DeliveryTimeout, KeepAliveTimeout
 from kaproto.keepalive.clock import MonotonicClock, monotonicClock
 from kaproto.keepalive.histogram import SENT, Histogram
 from kaproto.keepalive.idlereader import IdleReader
-from kaproto.keepalive.kernel import delivery
+from kaproto.keepalive.kernel import Delivery, SentCounter, delivery
 from kaproto.keepalive.kernelwatch import Unacknowledged
 from kaproto.keepalive.liveness import KeepAlive, Liveness, Verdict
 from kaproto.keepalive.pacemaker import Pacemaker
@@ -119,9 +119,11 @@ class Heartbeat:
         "_died",
         "_isBetween",
         "_isBusy",
+        "_isHeldBack",
         "_monitor",
         "_ping",
         "_progress",
+        "_sent",
         "_unacknowledged",
         "exact",
         "idle",
@@ -182,9 +184,11 @@ class Heartbeat:
         self._died = died
         self._isBetween = isBetween
         self._isBusy: Callable[[], bool] | None = None
+        self._isHeldBack: Callable[[], bool] | None = None
         self._condemned = False
         self._unacknowledged: Unacknowledged | None = None
         self._progress: Progress | None = None
+        self._sent: SentCounter | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.transport.getPeer()}>"
@@ -222,6 +226,7 @@ class Heartbeat:
         """
         self.liveness.stop()
         self.pacemaker.forget(self)
+        self._forgetProgress()
         self._readAsUsual()
 
     def end(self) -> None:
@@ -233,7 +238,9 @@ class Heartbeat:
         self.pacemaker.forget(self)
         self._stopIdling()
         self._ping = b""
-        self._died = self._isBetween = self._isBusy = self.onAnswer = self.judge = None
+        self._died = self._isBetween = self._isBusy = self._isHeldBack = None
+        self.onAnswer = self.judge = None
+        self._forgetProgress()
 
     def heard(self) -> None:
         """
@@ -289,7 +296,12 @@ class Heartbeat:
         if liveness.interval and self.slot < 0:
             self.pacemaker.watch(self, liveness.due())
 
-    def relay(self, ping: Callable[[], object], isBusy: Callable[[], bool]) -> None:
+    def relay(
+        self,
+        ping: Callable[[], object],
+        isBusy: Callable[[], bool],
+        isHeldBack: Callable[[], bool],
+    ) -> None:
         """
         Others write to the transport from now on, whole messages or parts of them, and a ping has
         to fit in between.
@@ -298,8 +310,9 @@ class Heartbeat:
         @param isBusy: whether a ping would now have to wait for the end of a message whose rest
             has not come from its sender.  The peer cannot answer then, so its silence proves
             nothing.
+        @param isHeldBack: whether a ping was sent and still waits for the end of a message.
         """
-        self._ping, self._isBusy = ping, isBusy
+        self._ping, self._isBusy, self._isHeldBack = ping, isBusy, isHeldBack
 
     def due(self, now: float, /) -> float | None:
         """
@@ -312,8 +325,8 @@ class Heartbeat:
         if verdict is not Verdict.WAIT:
             if verdict is Verdict.DEAD or liveness.unanswered >= _SECOND:
                 verdict = self._lookBeneath(now, verdict)
-            else:
-                self._progress = None
+            elif self._progress is not None:
+                self._forgetProgress()
         if verdict is Verdict.WAIT:
             self._condemned = False
             if liveness.pausedAt is not None:
@@ -344,14 +357,48 @@ class Heartbeat:
         progress = self._progress
         if progress is None:
             progress = self._progress = Progress()
+        found = delivery(self.transport)
         received: int | None = getattr(tlsOf(self.transport), "bytesReceived", None)
-        heardAt = progress.heardAt(now, delivery(self.transport), received)
+        heardAt = progress.heardAt(now, found, received)
         if heardAt > self.liveness.heard + ROUNDING:
             self.liveness.hear(heardAt)
             return self.liveness.check(now)
-        if self.liveness.unanswered == _SECOND and self.judge is not None:
+        if found is not None:
+            verdict = self._lookInFront(now, verdict, found)
+        if (
+            self.judge is not None
+            and verdict is Verdict.PING
+            and self.liveness.unanswered == _SECOND
+        ):
             self.judge.suspected()
         return verdict
+
+    def _lookInFront(self, now: float, verdict: Verdict, found: Delivery) -> Verdict:
+        """
+        A peer that reads slowly has not been asked before it has taken what was written in front
+        of the ping.
+        """
+        isHeldBack = self._isHeldBack is not None and self._isHeldBack()
+        if isHeldBack and self._isBusy is not None and self._isBusy():
+            return Verdict.PING
+        if self._sent is None and found.acknowledged is None:
+            self._sent = SentCounter(self.transport)
+        sent = 0 if self._sent is None else self._sent.total
+        progress = self._progress
+        assert progress is not None, "it was made by the caller"
+        takenBefore = progress.takenAt
+        if not progress.isAsked(now, found, sent, isHeldBack=isHeldBack):
+            return self.liveness.takes(now, progress.takenAt)
+        if progress.takenAt == takenBefore:
+            return verdict
+        self.liveness.tookAll(progress.takenAt)
+        return self.liveness.check(now)
+
+    def _forgetProgress(self) -> None:
+        self._progress = None
+        if self._sent is not None:
+            self._sent.stop()
+            self._sent = None
 
     def _confirmDeath(self, now: float) -> float | None:
         """

@@ -27,6 +27,7 @@ __all__ = [
     "COUNT_MAX",
     "INTERVAL_MAX",
     "Delivery",
+    "SentCounter",
     "delivery",
     "setKernelKeepAlive",
     "setSocketKeepAlive",
@@ -42,10 +43,11 @@ COUNT_MAX: Final = 127
 The highest C{TCP_KEEPCNT} that Linux accepts.
 """
 
-_TCP_INFO: Final = struct.Struct("=24xI24xI64xQQ")
+_TCP_INFO: Final = struct.Struct("=24xI16xI4xII60xQQ")
 """
-C{struct tcp_info} of C{linux/tcp.h}: C{tcpi_unacked} at offset 24, C{tcpi_last_data_recv} at 52,
-C{tcpi_bytes_acked} at 120 and C{tcpi_bytes_received} at 128.  Linux has had them since 4.1, and
+C{struct tcp_info} of C{linux/tcp.h}: C{tcpi_unacked} at offset 24, C{tcpi_last_data_sent} at 44,
+C{tcpi_last_data_recv} at 52, C{tcpi_last_ack_recv} at 56, C{tcpi_bytes_acked} at 120 and
+C{tcpi_bytes_received} at 128.  Linux has had them since 4.1, and
 only ever adds fields at the end.
 """
 
@@ -63,6 +65,7 @@ class Delivery:
         transport's buffer and in the kernel's send queue.  On a UNIX socket the kernel counts the
         memory that it has allocated, which is more than the bytes, and releases it only when the
         peer's program has read a whole buffer (an skb, up to 32 KiB and its overhead).
+    @ivar unsent: those of them that are still in the transport's buffer.
     @ivar acknowledged: bytes that the peer's kernel has acknowledged (C{tcpi_bytes_acked}); they
         may not have been read by its program.  TCP only.
     @ivar inFlight: segments sent and not acknowledged (C{tcpi_unacked}).  It is 0 while the peer's
@@ -70,13 +73,19 @@ class Delivery:
     @ivar received: bytes that our kernel has received (C{tcpi_bytes_received}), read or not, half
         a TLS record included.  TCP only.
     @ivar silence: seconds since it received the latest of them.  TCP only.
+    @ivar sinceSent: seconds since it sent data.  TCP only.
+    @ivar sinceAcknowledged: seconds since it received an acknowledgement, be it of a probe of a
+        full window.  TCP only.
     """
 
     queued: int
+    unsent: int = attrs.field(default=0, kw_only=True)
     acknowledged: int | None = None
     inFlight: int | None = None
     received: int | None = None
     silence: float | None = attrs.field(default=None, eq=False)
+    sinceSent: float = attrs.field(default=0, eq=False, kw_only=True)
+    sinceAcknowledged: float = attrs.field(default=0, eq=False, kw_only=True)
 
 
 def delivery(transport: StreamTransport) -> Delivery | None:
@@ -91,18 +100,58 @@ def delivery(transport: StreamTransport) -> Delivery | None:
         return None
     handle = connection.socket
     try:
-        queued = _INT.unpack(ioctl(handle, TIOCOUTQ, bytes(_INT.size)))[0]
-        queued += len(connection.dataBuffer) - connection.offset
-        queued += sum(map(len, getattr(connection, "_tempDataBuffer", ())))
+        unsent = len(connection.dataBuffer) - connection.offset
+        unsent += sum(map(len, getattr(connection, "_tempDataBuffer", ())))
+        queued = unsent + _INT.unpack(ioctl(handle, TIOCOUTQ, bytes(_INT.size)))[0]
         if handle.family == socket.AF_UNIX:
-            return Delivery(queued)
+            return Delivery(queued, unsent=unsent)
         info = handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
     except (OSError, ValueError):
         return None
     if len(info) < _TCP_INFO.size:
-        return Delivery(queued)
-    inFlight, silence, acknowledged, received = _TCP_INFO.unpack(info)
-    return Delivery(queued, acknowledged, inFlight, received, silence / 1000)
+        return Delivery(queued, unsent=unsent)
+    inFlight, sent, received, acked, bytesAcked, bytesReceived = _TCP_INFO.unpack(info)
+    return Delivery(
+        queued,
+        bytesAcked,
+        inFlight,
+        bytesReceived,
+        received / 1000,
+        unsent=unsent,
+        sinceSent=sent / 1000,
+        sinceAcknowledged=acked / 1000,
+    )
+
+
+class SentCounter:
+    """
+    Counts the bytes that a transport hands to the kernel from now on.  For UNIX sockets the kernel
+    keeps no such count.
+
+    @ivar total: how many there are.
+    """
+
+    def __init__(self, transport: StreamTransport) -> None:
+        self.total = 0
+        self._connection = connection = connectionOf(transport)
+        if connection is not None:
+            self._send = connection.writeSomeData
+            # An instance's attribute comes before its class's method.
+            connection.__dict__["writeSomeData"] = self._writeSomeData
+
+    def _writeSomeData(self, data: bytes) -> int | Exception:
+        sent: int | Exception = self._send(data)
+        if isinstance(sent, int):
+            self.total += sent
+        return sent
+
+    def stop(self) -> None:
+        """
+        Count no more.
+        """
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            del connection.__dict__["writeSomeData"]
 
 
 def setKernelKeepAlive(

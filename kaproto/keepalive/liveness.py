@@ -139,6 +139,29 @@ class Liveness:
         self.heard = now
         self.unanswered = 0
 
+    def takes(self, now: float, takenAt: float) -> Verdict:
+        """
+        The peer has yet to take bytes in front of the oldest unanswered ping, so it has not been
+        asked, and no further ping is sent.
+
+        @param takenAt: when it last took some of them, which is a sign of life.
+        @return: L{Verdict.DEAD} if that was too long ago, else L{Verdict.WAIT}.
+        """
+        self.heard = max(self.heard, takenAt)
+        self.unanswered = 1
+        death = self.heard + self.interval * (self.count + 1)
+        self._due = min(now + self.interval, death)
+        return Verdict.WAIT if now < death else Verdict.DEAD
+
+    def tookAll(self, takenAt: float) -> None:
+        """
+        The peer has taken everything in front of the oldest unanswered ping, and this with it, and
+        its silence is judged from then on.
+        """
+        self.heard = max(self.heard, takenAt)
+        self.unanswered = 1
+        self._due = self.heard + 2 * self.interval
+
     def due(self) -> float:
         """
         @return: when L{check} will next have something to do, if nothing is heard until then.

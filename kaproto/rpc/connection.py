@@ -446,10 +446,6 @@ class Connection:
         """
         self.congested = False
         self._unreadPongs = 0
-        # That the peer took what had filled the buffer is a sign of life.  It may have nothing to
-        # say while it reads something long, and the pings that it should answer come after that.
-        heartbeat = self.heartbeat
-        heartbeat.liveness.hear(heartbeat.pacemaker.now)
         if self._source is not None:
             self.closing.clearDeadline()
             self._source.closing.clearDeadline()
@@ -507,7 +503,7 @@ class Connection:
         self.incoming = incoming
         self._outgoing = outgoing
         self._source = source
-        self.heartbeat.relay(self._pingBetween, self._isTakingHalfAMessage)
+        self.heartbeat.relay(self._pingBetween, self._isTakingHalfAMessage, self._isPingWaiting)
         if self.congested:
             source.pauseReading(Pause.CONGESTION)
         rest = self.reader.takeRest()
@@ -519,6 +515,9 @@ class Connection:
             writeNow(self.transport, PING)
         else:
             self._outgoing.inject(PING)
+
+    def _isPingWaiting(self) -> bool:
+        return self._outgoing is not None and self._outgoing.waiting > 0
 
     def _isTakingHalfAMessage(self) -> bool:
         """

@@ -5,6 +5,7 @@ The rules of liveness, one by one, between two ends in memory.
 from __future__ import annotations
 
 import time
+from functools import partial
 
 from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol
 from kaproto.client.connection import ClientConnection
@@ -360,7 +361,43 @@ class RuleTests(ClockTestCase):
             pair.advance(1)
         self.assertTrue(pair.serverTransport.disconnected)
 
-    def test_rule7_deadlines(self) -> None:
+    def test_rule7_slowPeers(self) -> None:
+        """
+        A peer that reads slowly and answers each ping that it gets is kept, whoever it is of the
+        two; it gets no second ping before it has read what was written in front of the first.
+        Once it no longer reads it dies in its time.
+        """
+        for slow in ("client", "server"):
+            pair = self.connect()
+            pair.client.setKeepAlive(1, 2)
+            pair.advance(0.5)
+            other = {"client": "server", "server": "client"}[slow]
+            written = len(pair.writtenBy(other))
+            start = self.clock.seconds()
+            pair.blackhole()
+            stopsAt = start + 10
+
+            def look(transport: object, *, sender: object, start: float, stop: float) -> object:
+                if transport is not sender:
+                    return Delivery(0, 0, 0, 0, 0)
+                now = self.clock.seconds()
+                taken = round((min(now, stop) - start) * 100_000)
+                return Delivery(5_000_000 - taken, taken, 0, 0, now, sinceSent=max(0, now - stop))
+
+            sender = pair.serverTransport if slow == "client" else pair.clientTransport
+            self.patch(
+                heartbeat, "delivery", partial(look, sender=sender, start=start, stop=stopsAt)
+            )
+            pair.advance(10)
+            self.assertFalse(sender.disconnected)
+            pings = [data for _at, data in pair.writtenBy(other)[written:] if data == PING]
+            self.assertEqual(len(pings), 1)
+            pair.advance(2.9)
+            self.assertFalse(sender.disconnected)
+            pair.advance(0.2)
+            self.assertTrue(sender.disconnected, slow)
+
+    def test_rule9_deadlines(self) -> None:
         """
         A client that does not open in time is closed, and so is one that is refused and does not
         read why.
@@ -379,7 +416,7 @@ class RuleTests(ClockTestCase):
         self.assertTrue(pair.serverTransport.disconnected)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_rule8_countedAndLoggedOnce(self) -> None:
+    def test_rule10_countedAndLoggedOnce(self) -> None:
         """
         Refusals, deaths and floods are counted and logged once, with peer and reason; of pings
         that are answered there is nothing in the log.

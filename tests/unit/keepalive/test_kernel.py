@@ -17,7 +17,13 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase
 
-from kaproto.keepalive.kernel import COUNT_MAX, INTERVAL_MAX, delivery, setKernelKeepAlive
+from kaproto.keepalive.kernel import (
+    COUNT_MAX,
+    INTERVAL_MAX,
+    SentCounter,
+    delivery,
+    setKernelKeepAlive,
+)
 from kaproto.keepalive.liveness import KeepAlive
 
 LARGE = bytes(8 << 20)
@@ -316,3 +322,51 @@ class LayoutTests(SocketTestCase):
         assert found is not None
         self.assertEqual((found.acknowledged, found.received), (acknowledged, received))
         self.assertEqual(received, 3)
+
+
+class SentCounterTests(SocketTestCase):
+    """
+    Tests for L{SentCounter}.
+    """
+
+    def test_unix(self) -> None:
+        """
+        Bytes count when the kernel has them, from the beginning of the count to its end.  What is
+        left of the queue are those that the peer has not read.
+        """
+        transport = self.connectUNIX()
+        self.fill(transport)
+        counter = SentCounter(transport)
+        self.read(65536)
+        transport.doWrite()
+        self.assertGreater(counter.total, 0)
+        found = delivery(transport)
+        assert found is not None
+        self.assertGreater(found.unsent, 1 << 20)
+        self.assertEqual(found.unsent, len(transport.dataBuffer) - transport.offset)
+        before = counter.total
+        counter.stop()
+        counter.stop()
+        self.read(65536)
+        transport.doWrite()
+        self.assertEqual(counter.total, before)
+        self.assertNotIn("writeSomeData", vars(transport))
+
+    def test_lost(self) -> None:
+        """
+        A send that fails counts nothing, and is the transport's to deal with.
+        """
+        transport = self.connectUNIX()
+        counter = SentCounter(transport)
+        self.peer.close()
+        self.assertIsInstance(transport.writeSomeData(b"x"), Exception)
+        self.assertEqual(counter.total, 0)
+        counter.stop()
+
+    def test_elsewhere(self) -> None:
+        """
+        Of other transports nothing is counted.
+        """
+        counter = SentCounter(StringTransport())
+        self.assertEqual(counter.total, 0)
+        counter.stop()

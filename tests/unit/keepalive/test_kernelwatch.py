@@ -226,7 +226,7 @@ class BusyHeartbeatTests(SynchronousTestCase):
             heartbeat = Heartbeat(
                 transport, b"?", died=deaths.append if died else None, clock=clock
             )
-            heartbeat.relay(lambda: None, lambda: True)
+            heartbeat.relay(lambda: None, lambda: True, lambda: False)
             looks[:] = [found(0, 0)] * 10 + [found(2, 1)] * 10
             heartbeat.start(KeepAlive(1, 2))
             clock.pump([TICK] * round(13.9 / TICK))
