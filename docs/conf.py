@@ -5,6 +5,7 @@ Nothing is fetched from the network: the targets of links to other projects are 
 is installed.
 """
 
+import posixpath
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -14,6 +15,7 @@ HERE = Path(__file__).resolve().parent
 GENERATED = HERE / "_build" / "generated"
 sys.path.insert(0, str(HERE))
 
+from docutils import nodes  # noqa: E402
 from sphinx.ext.intersphinx import missing_reference  # noqa: E402
 
 import floors  # noqa: E402 - it is found only now
@@ -27,10 +29,13 @@ author = "The kaproto maintainers"
 version = release = kaproto.__version__
 exclude_patterns = ["_build"]
 default_role = "py:obj"
-html_theme = "alabaster"
-html_theme_options = {"description": kaproto.__doc__, "fixed_sidebar": True}
+html_theme = "furo"
+html_title = f"kaproto {version}"
+html_static_path = ["static"]
+html_css_files = ["kaproto.css"]
 html_show_copyright = False
-highlight_language = "python"
+html_copy_source = False
+highlight_language = "none"
 
 extensions = ["myst_parser", "sphinx.ext.intersphinx", "pydoctor.sphinx_ext.build_apidocs"]
 intersphinx_mapping = {
@@ -39,6 +44,8 @@ intersphinx_mapping = {
 pydoctor_url_path = "api"
 pydoctor_args = [
     "--project-name=kaproto",
+    "--project-url=../index.html",
+    f"--template-dir={HERE / 'api' / 'templates'}",
     f"--project-version={version}",
     f"--project-base-dir={HERE.parent}",
     "--docformat=epytext",
@@ -68,8 +75,21 @@ def resolveDoor(app: Any, environment: Any, node: Any, content: Any) -> Any:
     return None
 
 
+def resolveFile(app: Any, doctree: Any, name: str) -> None:
+    """
+    Have links to other pages' sources, which are for readers of the repository, lead to the pages.
+    """
+    for node in doctree.findall(nodes.reference):
+        path, mark, anchor = node.get("refuri", "").partition("#")
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(name), path))
+        target, suffix = posixpath.splitext(target)
+        if suffix in {".rst", ".md"} and target in app.env.found_docs:
+            node["refuri"] = app.builder.get_relative_uri(name, target) + mark + anchor
+
+
 def setup(app: Any) -> None:
     """
     Called by Sphinx.
     """
+    app.connect("doctree-resolved", resolveFile)
     app.connect("missing-reference", resolveDoor)

@@ -1,16 +1,20 @@
 """
-Draw the picture of the README: who is pinged, who is dropped and who is refused, as an SVG.
+Draw the pictures of the README, as SVGs: a client that is pinged and dropped, and one that is
+refused.  They stand side by side, and one below the other where there is no room.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Literal
 from xml.sax.saxutils import escape
 
-__all__ = ["PICTURE", "draw"]
+import attrs
 
-PICTURE: Final = Path(__file__).resolve().parent / "pictures" / "keepalive.svg"
+__all__ = ["PICTURES", "draw"]
+
+_FOLDER: Final = Path(__file__).resolve().parent / "pictures"
 
 Kind = Literal["right", "left", "lost", "note", "end", "gone"]
 
@@ -35,44 +39,59 @@ _BOB: Final[tuple[tuple[Kind, str], ...]] = (
 
 _ROW: Final = 34
 _TOP: Final = 96
-_PANEL: Final = 400
-_LEFT: Final = 60
-_RIGHT: Final = 340
+_WIDTH: Final = 370
+_LEFT: Final = 45
+_RIGHT: Final = 325
 _RED: Final = "#b3261e"
 _BLUE: Final = "#1f5fbf"
 _GREY: Final = "#5c6370"
 
 
-def draw() -> str:
+@attrs.frozen
+class Picture:
+    """
+    What a picture shows.
+
+    @ivar title: what is written over it.
+    @ivar client: the name of the client.
+    @ivar steps: what happens, one below the other.
+    """
+
+    title: str
+    client: str
+    steps: tuple[tuple[Kind, str], ...]
+
+
+PICTURES: Final[Mapping[Path, Picture]] = {
+    _FOLDER / "dropped.svg": Picture("A client that asks", "alice", _ALICE),
+    _FOLDER / "refused.svg": Picture("A client that does not, in mode 2", "bob", _BOB),
+}
+"""
+Each picture, by its file.
+"""
+
+
+def draw(picture: Picture) -> str:
     """
     @return: the SVG.
     """
-    height = _TOP + _ROW * len(_ALICE) + 24
-    lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {2 * _PANEL} {height}"'
-        ' font-family="Helvetica, Arial, sans-serif" font-size="14" role="img"'
-        ' aria-label="A client that asks for keepalive is pinged, and dropped when it dies.'
-        ' One that does not ask is refused.">',
-        f'<rect width="{2 * _PANEL}" height="{height}" rx="8" fill="#ffffff"/>',
-        *_panel(0, "A client that asks", "alice", _ALICE),
-        *_panel(_PANEL, "A client that does not, in mode 2", "bob", _BOB),
-        "</svg>",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _panel(left: int, title: str, client: str, steps: tuple[tuple[Kind, str], ...]) -> list[str]:
-    bottom = _TOP + _ROW * len(steps)
-    lines = [f'<g transform="translate({left} 0)">']
-    lines.append(_text(_PANEL // 2, 30, title, "#111111", "bold"))
-    lines += [_text(x, 62, who) for x, who in ((_LEFT, client), (_RIGHT, "kaserver"))]
-    gone = [number for number, (kind, _label) in enumerate(steps) if kind == "gone"]
+    rows = max(len(each.steps) for each in PICTURES.values())
+    bottom = _TOP + _ROW * len(picture.steps)
+    gone = [number for number, (kind, _label) in enumerate(picture.steps) if kind == "gone"]
     alive = _TOP + _ROW * gone[0] - 6 if gone else bottom
-    lines.append(_line(_LEFT, 72, _LEFT, alive, _GREY))
-    lines.append(_line(_RIGHT, 72, _RIGHT, bottom, _GREY))
-    for number, (kind, label) in enumerate(steps):
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{_TOP + _ROW * rows}"'
+        ' font-family="Helvetica, Arial, sans-serif" font-size="14">',
+        '<rect width="100%" height="100%" rx="8" fill="#ffffff"/>',
+        _text(_WIDTH // 2, 30, picture.title, "#111111", "bold"),
+        _text(_LEFT, 62, picture.client),
+        _text(_RIGHT, 62, "kaserver"),
+        _line(_LEFT, 72, _LEFT, alive, _GREY),
+        _line(_RIGHT, 72, _RIGHT, bottom, _GREY),
+    ]
+    for number, (kind, label) in enumerate(picture.steps):
         lines += _step(_TOP + _ROW * number, kind, label)
-    return [*lines, "</g>"]
+    return "\n".join([*lines, "</svg>"]) + "\n"
 
 
 def _step(y: int, kind: Kind, label: str) -> list[str]:
@@ -133,4 +152,5 @@ def _cross(x: int, y: int) -> list[str]:
 
 
 if __name__ == "__main__":
-    PICTURE.write_text(draw(), "utf-8")
+    for _path, _picture in PICTURES.items():
+        _path.write_text(draw(_picture), "utf-8")

@@ -15,8 +15,8 @@ from kaproto.interfaces import IBackend, IKeepAlivePolicy, IProgram, ISession
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.limits import Limits
 from kaproto.peer import Peer
-from kaproto.policies import MODES, Disable
-from kaproto.program import ApplicationBackend
+from kaproto.policies import MODES, Disable, Policy
+from kaproto.program import ApplicationBackend, Program
 from kaproto.records.journal import Journal
 from kaproto.rpc.clients import Clients
 from kaproto.rpc.protocol import KeepAliveFactory, KeepAliveProtocol
@@ -124,9 +124,9 @@ class KeepAliveServerFactory(KeepAliveFactory):
 
     def __init__(
         self,
-        policy: IKeepAlivePolicy | int | None = None,
+        policy: IKeepAlivePolicy | Policy | int | None = None,
         backend: IBackend | None = None,
-        programs: Iterable[IProgram] = (),
+        programs: Iterable[IProgram | Program] = (),
         clock: IReactorTime | None = None,
         accessControl: AccessControl | None = None,
         limits: Limits | None = None,
@@ -195,7 +195,9 @@ class KeepAliveServerFactory(KeepAliveFactory):
         self.clients.endAll(lambda connection: connection.abort(reason))
 
 
-def _policyFor(policy: IKeepAlivePolicy | int | None, mode: int | None) -> IKeepAlivePolicy:
+def _policyFor(
+    policy: IKeepAlivePolicy | Policy | int | None, mode: int | None
+) -> IKeepAlivePolicy:
     if mode is not None:
         if policy is not None:
             raise TypeError(f"policy={policy!r} and mode={mode!r}: give one of the two")

@@ -5,6 +5,7 @@ Tests for the wheel and for the commands that the README tells people to type.
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -12,6 +13,7 @@ import tempfile
 import tomllib
 import venv
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 from zipfile import ZipFile
@@ -155,6 +157,48 @@ class WheelTests(SynchronousTestCase):
         self.assertRegex(
             self.twistd("kaserver", "--help-policies"), r"(?s)disable .*optional .*mandatory "
         )
+
+
+class TypesTests(SynchronousTestCase):
+    """
+    A project elsewhere that mypy checks in strict mode, against the wheel: the examples.
+    """
+
+    if find_spec("mypy_zope") is None:
+        skip = "mypy and mypy-zope are not installed"
+
+    def check(self, settings: str, *modules: str, without: tuple[str, ...] = ()) -> None:
+        """
+        Check modules of the examples.
+        """
+        installed = install()
+        project = installed.elsewhere / settings
+        shutil.copytree(PROJECT / "docs" / "examples", project)
+        for folder in ("rollout", "keepalive"):
+            for path in (project / folder).glob("*.py"):
+                path.rename(project / path.name)
+        found = {path.name for each in modules for path in project.glob(f"{each}.py")}
+        self.assertGreater(len(found), 9)
+        output = run(
+            *(sys.executable, "-m", "mypy", f"--config-file=types/{settings}.toml"),
+            *(f"--python-executable={installed.python}", *(found - set(without))),
+            directory=project,
+        )
+        self.assertIn("no issues found", output)
+
+    def test_plain(self) -> None:
+        """
+        Clients, servers, a policy and a program need no plugin.
+        """
+        clients = ("client", "domains", "more_calls", "reconnecting", "watch_hosts", "login")
+        self.check("plain", *clients, "feed", "feed_client", "feed_server", "rollout")
+
+    def test_plugin(self) -> None:
+        """
+        With mypy-zope nothing is reported of the others either, except where they use Twisted's
+        global reactor, which has no type.
+        """
+        self.check("plugin", "*", without=("asyncio_client.py", "threads_client.py"))
 
 
 def readmeCommands() -> list[str]:

@@ -236,11 +236,12 @@ class PagesTests(SynchronousTestCase):
             self.assertEqual(text, generate.written(text), "run docs/generate.py")
         self.assertEqual(found, len(generate.BLOCKS))
 
-    def test_picture(self) -> None:
+    def test_pictures(self) -> None:
         """
-        The picture is what docs/sequence.py draws.
+        The pictures are what docs/sequence.py draws.
         """
-        self.assertEqual(sequence.PICTURE.read_text("utf-8"), sequence.draw())
+        for path, picture in sequence.PICTURES.items():
+            self.assertEqual(path.read_text("utf-8"), sequence.draw(picture), "run it")
 
 
 class ReaderTests(SynchronousTestCase):

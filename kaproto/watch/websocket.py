@@ -27,7 +27,7 @@ from kaproto.errors import KeepAliveTimeout
 from kaproto.interfaces import IKeepAlivePolicy, Refused
 from kaproto.keepalive.heartbeat import Heartbeat
 from kaproto.keepalive.liveness import KeepAlive
-from kaproto.policies.modes import MODES
+from kaproto.policies.modes import MODES, Policy
 from kaproto.transport import identify
 
 __all__ = ["WatchedWebSocket", "watchedWebSocket", "watchedWebSocketClient"]
@@ -177,7 +177,7 @@ class _ClientFactory(Generic[_Protocol]):
 
 def watchedWebSocket(
     factory: WebSocketServerFactory[_Protocol],
-    policy: IKeepAlivePolicy | int,
+    policy: IKeepAlivePolicy | Policy | int,
     *,
     clock: IReactorTime | None = None,
 ) -> WebSocketServerFactory[WatchedWebSocket[_Protocol]]:

@@ -21,7 +21,7 @@ from zope.interface import implementer
 
 from kaproto.interfaces import IKeepAlivePolicy
 from kaproto.keepalive.liveness import KeepAlive
-from kaproto.policies.modes import MODES
+from kaproto.policies.modes import MODES, Policy
 from kaproto.watch.ends import ClientFactory, ServerFactory
 from kaproto.watch.interfaces import IHeartbeatCodec
 
@@ -41,7 +41,7 @@ another.
 
 def watched(
     factory: IProtocolFactory,
-    policy: IKeepAlivePolicy | int,
+    policy: IKeepAlivePolicy | Policy | int,
     codec: IHeartbeatCodec,
     *,
     wait: float = WAIT,
