@@ -77,7 +77,9 @@ class ScramFile:
         @return: fires with the user name, or fails with L{UnauthorizedLogin}.
         """
         username: bytes = cast(IUsernamePassword, credentials).username
-        keys = self._users.get(username) or ScramKeys.fake(username, self._secret, self._shapes)
+        # Made for users as well, so that it takes as long.
+        fake = ScramKeys.fake(username, self._secret, self._shapes)
+        keys = self._users.get(username, fake)
         if IScramCredentials.providedBy(credentials):
             proven = credentials.challenge(keys)
         else:

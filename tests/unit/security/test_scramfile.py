@@ -126,6 +126,22 @@ class ScramFileTests(SynchronousTestCase):
             file.write(f"dave:{ScramKeys.fromPassword('y', bytes(24), 5000).toText()}\n")
         self.assertEqual(self.scram("bob", "x")[1], first)
 
+    def test_costsTheSame(self) -> None:
+        """
+        Finding the keys of a user takes the same steps as making those of a stranger.
+        """
+        made: list[bytes] = []
+        fake = ScramKeys.fake
+
+        def counting(username: bytes, *arguments: Any) -> ScramKeys:
+            made.append(username)
+            return fake(username, *arguments)
+
+        self.patch(ScramKeys, "fake", counting)
+        for user in ("alice", "bob"):
+            self.scram(user, "sesame")
+        self.assertEqual(made[:1] + made[-1:], [b"alice", b"bob"])
+
     def test_iterations(self) -> None:
         """
         Users whose keys have different iterations and salts do not stand out: strangers have the
