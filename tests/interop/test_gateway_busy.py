@@ -166,7 +166,9 @@ class BusyTests(BusyTestCase):
         path = os.path.join(self.privateDirectory(), "second")
         second = await self.startGateway(daemon, *_WATCH, f"--listen=unix:{path}", mode=2)
         chained = [
-            await KaServer.start(self, "--mode=1", f"--upstream=unix:{path}", *_WATCH, *ask)
+            await KaServer.start(
+                self, "--mode=1", "--insecure", f"--upstream=unix:{path}", *_WATCH, *ask
+            )
             for ask in ((), ("--upstream-ask=yes",))
         ]
         refused = await RawClient.connect(self, chained[0].port)
