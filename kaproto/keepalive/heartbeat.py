@@ -86,6 +86,11 @@ class Monitor:
 
 _SECOND: Final = 2
 
+# A member of an enumeration takes longer to look up than a global name.
+_WAIT: Final = Verdict.WAIT
+_PING: Final = Verdict.PING
+_DEAD: Final = Verdict.DEAD
+
 _monitors: Final[WeakValueDictionary[IReactorTime, Monitor]] = WeakValueDictionary()
 
 
@@ -322,19 +327,19 @@ class Heartbeat:
         """
         liveness = self.liveness
         verdict = liveness.check(now)
-        if verdict is not Verdict.WAIT:
-            if verdict is Verdict.DEAD or liveness.unanswered >= _SECOND:
+        if verdict is not _WAIT:
+            if verdict is _DEAD or liveness.unanswered >= _SECOND:
                 verdict = self._lookBeneath(now, verdict)
             elif self._progress is not None:
                 self._forgetProgress()
-        if verdict is Verdict.WAIT:
+        if verdict is _WAIT:
             self._condemned = False
             if liveness.pausedAt is not None:
                 return None
         elif getattr(self.transport, "disconnected", False):
             self.end()
             return None
-        elif verdict is Verdict.PING:
+        elif verdict is _PING:
             self._condemned = False
             if self._isBusy is not None and self._isBusy():
                 return self._waitForMessage(now)
@@ -367,7 +372,7 @@ class Heartbeat:
             verdict = self._lookInFront(now, verdict, found)
         if (
             self.judge is not None
-            and verdict is Verdict.PING
+            and verdict is _PING
             and self.liveness.unanswered == _SECOND
         ):
             self.judge.suspected()

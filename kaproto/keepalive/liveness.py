@@ -86,6 +86,12 @@ class KeepAlive:
             )
 
 
+# A member of an enumeration takes longer to look up than a global name.
+_WAIT: Final = Verdict.WAIT
+_PING: Final = Verdict.PING
+_DEAD: Final = Verdict.DEAD
+
+
 class Liveness:
     """
     Whether one peer is alive.
@@ -182,12 +188,12 @@ class Liveness:
         self.heard = min(self.heard, now)
         due = self._due if self.unanswered else self.heard + self.interval
         if now < due or self.pausedAt is not None or not self.interval:
-            return Verdict.WAIT
+            return _WAIT
         if self.unanswered >= self.count:
-            return Verdict.DEAD
+            return _DEAD
         self.unanswered += 1
         self._due = max(due, now - self.interval / 2) + self.interval
-        return Verdict.PING
+        return _PING
 
     def pause(self, now: float) -> None:
         """
