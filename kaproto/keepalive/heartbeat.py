@@ -370,11 +370,7 @@ class Heartbeat:
             return self.liveness.check(now)
         if found is not None:
             verdict = self._lookInFront(now, verdict, found)
-        if (
-            self.judge is not None
-            and verdict is _PING
-            and self.liveness.unanswered == _SECOND
-        ):
+        if self.judge is not None and verdict is _PING and self.liveness.unanswered == _SECOND:
             self.judge.suspected()
         return verdict
 
