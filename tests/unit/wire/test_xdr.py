@@ -57,6 +57,7 @@ class WireTests(SynchronousTestCase):
             (TypedParameter("a", -1, ParameterType.INT), "00000001 ffffffff"),
             (TypedParameter("a", 2**32 - 1, ParameterType.UINT), "00000002 ffffffff"),
             (TypedParameter("a", -1), "00000003 ffffffff ffffffff"),
+            (TypedParameter("a", 2**63 - 1), "00000003 7fffffff ffffffff"),
             (TypedParameter("a", 2**63), "00000004 80000000 00000000"),
             (TypedParameter("a", -0.5), "00000005 bfe00000 00000000"),
             (TypedParameter("a", True), "00000006 00000001"),
