@@ -27,7 +27,7 @@ from kaproto.errors import DeliveryTimeout, KeepAliveTimeout
 from kaproto.keepalive.clock import MonotonicClock, monotonicClock
 from kaproto.keepalive.histogram import SENT, Histogram
 from kaproto.keepalive.idlereader import IdleReader
-from kaproto.keepalive.kernel import Delivery, SentCounter, delivery
+from kaproto.keepalive.kernel import Delivery, SentCounter, delivery, isReceiveBufferFull
 from kaproto.keepalive.kernelwatch import Unacknowledged
 from kaproto.keepalive.liveness import KeepAlive, Liveness, Verdict
 from kaproto.keepalive.pacemaker import Pacemaker
@@ -125,6 +125,7 @@ class Heartbeat:
         "_isBetween",
         "_isBusy",
         "_isHeldBack",
+        "_isUnread",
         "_monitor",
         "_ping",
         "_progress",
@@ -190,7 +191,7 @@ class Heartbeat:
         self._isBetween = isBetween
         self._isBusy: Callable[[], bool] | None = None
         self._isHeldBack: Callable[[], bool] | None = None
-        self._condemned = False
+        self._condemned = self._isUnread = False
         self._unacknowledged: Unacknowledged | None = None
         self._progress: Progress | None = None
         self._sent: SentCounter | None = None
@@ -284,20 +285,34 @@ class Heartbeat:
         self._readAsUsual()
         self.onAnswer = onAnswer
 
-    def pause(self) -> None:
+    def pause(self, *, pingOn: bool = False) -> None:
         """
-        The transport is about to be paused.  Silence does not count until L{resume}, because the
-        peer cannot be heard.
+        The transport is about to be paused.  The peer cannot be heard until L{resume}, so its
+        silence does not count.
+
+        @param pingOn: go on pinging it all the same, where the kernel says when its latest bytes
+            came.  Once our receive buffer is full they cannot come, and only a host that is gone
+            is found, by the pings that it does not acknowledge.
         """
-        self.liveness.pause(self.pacemaker.now)
+        now = self.pacemaker.now
+        found = delivery(self.transport) if pingOn else None
+        self._isUnread = found is not None and found.silence is not None
+        if not self._isUnread:
+            self.liveness.pause(now)
+        elif self.liveness.pausedAt is not None:
+            self._countSilence(now)
         self._stopIdling()
 
     def resume(self) -> None:
         """
         The transport is about to be read again.
         """
+        self._isUnread = False
+        self._countSilence(self.pacemaker.now)
+
+    def _countSilence(self, now: float) -> None:
         liveness = self.liveness
-        liveness.resume(self.pacemaker.now)
+        liveness.resume(now)
         if liveness.interval and self.slot < 0:
             self.pacemaker.watch(self, liveness.due())
 
@@ -405,7 +420,13 @@ class Heartbeat:
         """
         A peer that seems dead is not, if what it sent is waiting to be read.
         """
-        unread = hasUnread(self.transport)
+        unread: bool | None
+        if self._isUnread:
+            unread = isReceiveBufferFull(self.transport)
+            if unread and self._isHostGone(now):
+                return None
+        else:
+            unread = hasUnread(self.transport)
         if unread is None and not self._condemned:
             # Of this transport that cannot be told before the reactor has had its turn.
             self._condemned = True

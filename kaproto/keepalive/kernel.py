@@ -29,6 +29,7 @@ __all__ = [
     "Delivery",
     "SentCounter",
     "delivery",
+    "isReceiveBufferFull",
     "setKernelKeepAlive",
     "setSocketKeepAlive",
 ]
@@ -50,6 +51,15 @@ C{tcpi_last_data_recv} at 52, C{tcpi_last_ack_recv} at 56, C{tcpi_bytes_acked} a
 C{tcpi_bytes_received} at 128.  Linux has had them since 4.1, and
 only ever adds fields at the end.
 """
+
+_SO_MEMINFO: Final = 55
+"""
+C{SO_MEMINFO} of C{asm-generic/socket.h}: the memory that what was received takes
+(C{SK_MEMINFO_RMEM_ALLOC}) and its limit (C{SK_MEMINFO_RCVBUF}).  Linux has it since 4.11.
+"""
+
+_MEMORY: Final = struct.Struct("II")
+_FULL: Final = 4
 
 _INT: Final = struct.Struct("i")
 _INT_MAX: Final = 2**31 - 1
@@ -121,6 +131,23 @@ def delivery(transport: StreamTransport) -> Delivery | None:
         sinceSent=sent / 1000,
         sinceAcknowledged=acked / 1000,
     )
+
+
+def isReceiveBufferFull(transport: StreamTransport) -> bool:
+    """
+    @return: whether the peer may be unable to send, since this process does not read what it has
+        sent.  The window closes with half the buffer's memory in use at the earliest; a quarter is
+        taken for full.  C{True} where that is not known.
+    """
+    connection = connectionOf(transport)
+    if connection is None or not connection.connected:
+        return True
+    try:
+        info = connection.socket.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMORY.size)
+        used, limit = _MEMORY.unpack(info)
+    except (OSError, struct.error):
+        return True
+    return bool(used * _FULL > limit)
 
 
 class SentCounter:

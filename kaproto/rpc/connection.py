@@ -459,10 +459,12 @@ class Connection:
 
     def pauseReading(self, reason: Pause) -> None:
         """
-        Read nothing from the peer until L{resumeReading}.  Its silence does not count meanwhile.
+        Read nothing from the peer until L{resumeReading}.  If it asked for keepalive, it is pinged
+        all the same, and the kernel says whether it answers.
         """
+        if not self._pauses & ~Pause.TURN:
+            self.heartbeat.pause(pingOn=reason is not Pause.TURN and self.hasAsked())
         if not self._pauses:
-            self.heartbeat.pause()
             self.transport.pauseProducing()
         self._pauses |= reason
         if reason is not Pause.TURN:

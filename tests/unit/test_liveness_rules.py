@@ -5,6 +5,7 @@ The rules of liveness, one by one, between two ends in memory.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
 
 from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol
@@ -57,7 +58,13 @@ class RawClient(KeepAliveClientProtocol, isBase=True):
 class RuleTests(ClockTestCase):
     """
     Liveness: who is alive, who is dead, and what becomes of them.
+
+    @ivar isFull: whether our receive buffer is full.
+    @ivar inFlight: segments that the peer's host has not acknowledged.
     """
+
+    isFull = False
+    inFlight = 0
 
     def connect(self, policy: Policy | None = None) -> Pair:
         """
@@ -360,6 +367,60 @@ class RuleTests(ClockTestCase):
             pair.clientTransport.write(PING)
             pair.advance(1)
         self.assertTrue(pair.serverTransport.disconnected)
+
+    def unreadClient(self, silence: Callable[[], float | None]) -> Pair:
+        """
+        Connect a client, and stop reading it.  The kernel says when its latest bytes came.
+        """
+        pair = self.connect()
+
+        def look(_transport: object) -> Delivery:
+            return Delivery(0, 0, self.inFlight, 0, silence())
+
+        self.patch(heartbeat, "delivery", look)
+        self.patch(heartbeat, "isReceiveBufferFull", lambda _transport: self.isFull)
+        pair.server._kaproto.pauseReading(Pause.TURN)
+        pair.server._kaproto.pauseReading(Pause.CALLS)
+        pair.blackhole()
+        return pair
+
+    def test_rule6_unreadClientsAreWatched(self) -> None:
+        """
+        A client that asked is pinged on while it is not read.  It lives as long as the kernel
+        receives answers, and dies in its time when it does not.
+        """
+        end = 20.5
+        pair = self.unreadClient(lambda: max(0, self.clock.seconds() - end))
+        pair.advance(20)
+        self.assertFalse(pair.serverTransport.disconnected)
+        self.assertGreater(len(self.pings(pair)), 9)
+        self.dies(pair, end + 3)
+
+    def test_rule6_fullReceiveBuffer(self) -> None:
+        """
+        Once our receive buffer is full no answer can come.  Then silence proves nothing, but that
+        the host acknowledges no ping does.
+        """
+        pair = self.unreadClient(self.clock.seconds)
+        self.isFull = True
+        pair.advance(20)
+        self.assertFalse(pair.serverTransport.disconnected)
+        self.inFlight = 1
+        pair.advance(6.2)
+        self.assertTrue(pair.serverTransport.disconnected)
+
+    def test_rule6_unreadUNIXClients(self) -> None:
+        """
+        Where the kernel does not say when bytes came, the silence of a client that is not read does
+        not count, and it is not pinged.
+        """
+        pair = self.unreadClient(lambda: None)
+        pair.advance(20)
+        self.assertFalse(pair.serverTransport.disconnected)
+        self.assertEqual(self.pings(pair), [])
+        pair.server._kaproto.resumeReading(Pause.CALLS)
+        pair.server._kaproto.resumeReading(Pause.TURN)
+        self.dies(pair, 23)
 
     def test_rule7_slowPeers(self) -> None:
         """

@@ -22,6 +22,7 @@ from kaproto.keepalive.kernel import (
     INTERVAL_MAX,
     SentCounter,
     delivery,
+    isReceiveBufferFull,
     setKernelKeepAlive,
 )
 from kaproto.keepalive.liveness import KeepAlive
@@ -370,3 +371,37 @@ class SentCounterTests(SocketTestCase):
         counter = SentCounter(StringTransport())
         self.assertEqual(counter.total, 0)
         counter.stop()
+
+
+class ReceiveBufferTests(SocketTestCase):
+    """
+    Tests for L{isReceiveBufferFull}.
+    """
+
+    def test_full(self) -> None:
+        """
+        A peer that has sent a few answers can send more; one that has sent until it could not,
+        cannot, and with a small buffer neither.
+        """
+        for size in (None, 8192):
+            transport = self.connectTCP()
+            if size is not None:
+                transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+            self.peer.send(bytes(28))
+            self.assertFalse(isReceiveBufferFull(transport))
+            self.peer.settimeout(0.05)
+            with self.assertRaises(TimeoutError):
+                while True:
+                    self.peer.send(bytes(65536))
+            self.assertTrue(isReceiveBufferFull(transport))
+
+    def test_unknown(self) -> None:
+        """
+        Where nothing is known the buffer may be full.
+        """
+        transport = self.connectTCP()
+        self.assertTrue(isReceiveBufferFull(StringTransport()))
+        transport.socket.close()
+        self.assertTrue(isReceiveBufferFull(transport))
+        transport.connected = False
+        self.assertTrue(isReceiveBufferFull(transport))
