@@ -16,6 +16,8 @@ GENERATED = HERE / "_build" / "generated"
 sys.path.insert(0, str(HERE))
 
 from docutils import nodes  # noqa: E402
+from docutils.parsers.rst import directives  # noqa: E402
+from sphinx.directives.code import CodeBlock  # noqa: E402
 from sphinx.ext.intersphinx import missing_reference  # noqa: E402
 
 import floors  # noqa: E402 - it is found only now
@@ -27,7 +29,7 @@ generate.writeInventories(GENERATED)
 project = "kaproto"
 author = "The kaproto maintainers"
 version = release = kaproto.__version__
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "package.md"]
 default_role = "py:obj"
 html_theme = "furo"
 html_title = f"kaproto {version}"
@@ -91,5 +93,8 @@ def setup(app: Any) -> None:
     """
     Called by Sphinx.
     """
+    # pydoctor has put directives of its own, for Python only, in the place of these.
+    for name in ("code", "code-block"):
+        directives.register_directive(name, CodeBlock)
     app.connect("doctree-resolved", resolveFile)
     app.connect("missing-reference", resolveDoor)

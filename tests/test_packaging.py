@@ -122,7 +122,25 @@ class WheelTests(SynchronousTestCase):
         modules = ("kaproto_auth.py", "kaproto_endpoints.py", "kaproto_plugins.py")
         self.assertEqual(plugins, [f"twisted/plugins/{name}" for name in modules])
         top = {name.partition("/")[0] for name in names}
-        self.assertEqual(top, {"kaproto", "twisted", f"kaproto-{__version__}.dist-info"})
+        folder = f"kaproto-{__version__}"
+        self.assertEqual(top, {"kaproto", "twisted", f"{folder}.dist-info", f"{folder}.data"})
+        shared = f"{folder}.data/data/share"
+        for name in (
+            "man/man1/kaproto.1",
+            "man/man8/kaserver.8",
+            "kaproto/systemd/kaserver.service",
+        ):
+            self.assertIn(f"{shared}/{name}", names)
+
+    def test_metadata(self) -> None:
+        """
+        The description has no link or picture that only works in the repository.
+        """
+        archive = ZipFile(self.installed.wheel)
+        text = archive.read(f"kaproto-{__version__}.dist-info/METADATA").decode()
+        self.assertIn("Description-Content-Type: text/markdown", text)
+        self.assertIn("# kaproto\n", text)
+        self.assertNotRegex(text, r"\]\((?!https?://)")
 
     def test_everyModule(self) -> None:
         """

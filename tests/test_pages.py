@@ -26,6 +26,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 DOCS = PROJECT / "docs"
 with patch.object(sys, "path", [str(DOCS), *sys.path]):
     import generate
+    import manuals
     import sequence
 
 _RST = re.compile(r"^( *)\.\. code-block:: (\w+)\n((?:\1 +.*\n|\n)+)", re.MULTILINE)
@@ -236,12 +237,21 @@ class PagesTests(SynchronousTestCase):
             self.assertEqual(text, generate.written(text), "run docs/generate.py")
         self.assertEqual(found, len(generate.BLOCKS))
 
+    def test_manuals(self) -> None:
+        """
+        The manual pages are what docs/manuals.py writes.
+        """
+        for path, make in manuals.MANUALS.items():
+            self.assertEqual(path.read_text("utf-8"), make(), "run docs/manuals.py")
+
     def test_pictures(self) -> None:
         """
         The pictures are what docs/sequence.py draws.
         """
         for path, picture in sequence.PICTURES.items():
-            self.assertEqual(path.read_text("utf-8"), sequence.draw(picture), "run it")
+            self.assertEqual(
+                path.read_text("utf-8"), sequence.draw(picture), "run docs/sequence.py"
+            )
 
 
 class ReaderTests(SynchronousTestCase):

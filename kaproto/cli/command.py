@@ -53,6 +53,8 @@ class Command(Options):
     @ivar write: prints a line.
     """
 
+    longdesc = ""  # otherwise --help ends with the docstring of __main__
+
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.write: Callable[[str], object] = _print
