@@ -249,9 +249,12 @@ class CommandTests(SynchronousTestCase):
 
     def test_version(self) -> None:
         """
-        There is one place for the version: the build reads it from the package.
+        There is one place for the version: the build reads it from the package.  The latest news is
+        of that version.
         """
         with (PROJECT / "pyproject.toml").open("rb") as file:
             settings = tomllib.load(file)
         self.assertNotIn("version", settings["project"])
+        news = (PROJECT / "NEWS.rst").read_text("utf-8").partition("release notes start\n\n")[2]
+        self.assertEqual(news.split()[0], __version__)
         self.assertEqual(settings["tool"]["hatch"]["version"]["path"], "kaproto/__init__.py")
