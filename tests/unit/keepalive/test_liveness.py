@@ -532,3 +532,22 @@ class TimeTakenBackTests(SynchronousTestCase):
         An interval that is no float is too long like any other.
         """
         self.assertRaises(ValueError, KeepAlive, 10**400, 5)
+
+
+class SlowTests(SynchronousTestCase):
+    """
+    A peer that has bytes to take in front of a ping.
+    """
+
+    def test_tookAll(self) -> None:
+        """
+        When it has taken them it is as if the ping had just been sent after an interval of
+        silence: the next comes two intervals later, and then death.
+        """
+        liveness = Liveness(0)
+        liveness.start(KeepAlive(1, 2))
+        self.assertIs(liveness.check(1), Verdict.PING)
+        self.assertIs(liveness.takes(2, 1.75), Verdict.WAIT)
+        liveness.tookAll(2.5)
+        for now, verdict in ((4.4, "WAIT"), (4.5, "PING"), (5.4, "WAIT"), (5.5, "DEAD")):
+            self.assertIs(liveness.check(now), Verdict[verdict], now)

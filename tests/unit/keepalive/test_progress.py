@@ -41,3 +41,27 @@ class HeardAtTests(SynchronousTestCase):
         progress = Progress()
         looks = [progress.heardAt(at, None, None) for at in (2, 3)]
         self.assertEqual(looks, [-inf, -inf])
+
+
+class IsAskedTests(SynchronousTestCase):
+    """
+    Tests for L{Progress.isAsked}.
+    """
+
+    def test_heldBack(self) -> None:
+        """
+        What is written while a ping is held back is in front of it.
+        """
+        progress = Progress()
+        self.assertFalse(progress.isAsked(2, Delivery(1000, 0), 0, isHeldBack=True))
+        self.assertFalse(progress.isAsked(3, Delivery(1000, 1000), 0, isHeldBack=True))
+        self.assertFalse(progress.isAsked(4, Delivery(5000, 1500), 0, isHeldBack=False))
+        self.assertTrue(progress.isAsked(5, Delivery(5000, 2000), 0, isHeldBack=False))
+        self.assertTrue(progress.isAsked(6, Delivery(9000, 2000), 0, isHeldBack=False))
+
+    def test_memoryOfPings(self) -> None:
+        """
+        On a UNIX socket the queue is counted in memory, of which a ping takes more than its bytes.
+        """
+        self.assertTrue(Progress().isAsked(2, Delivery(768), 0, isHeldBack=False))
+        self.assertFalse(Progress().isAsked(2, Delivery(768, 0), 0, isHeldBack=False))
