@@ -7,7 +7,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Sequence
-from typing import ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
@@ -44,7 +44,7 @@ class Options(BaseOptions):
         "command line, 3 when kaserver could not be reached."
     )
     optParameters: ClassVar = [["socket", "s", DEFAULT_SOCKET, "The socket of kaserver's --admin."]]
-    subCommands: ClassVar = [
+    subCommands: ClassVar[list[list[Any]]] = [
         ["list", None, List, "List the clients of a running kaserver."],
         ["show", None, Show, "Show one client."],
         ["disconnect", None, Disconnect, "Disconnect one client."],

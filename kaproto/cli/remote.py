@@ -313,7 +313,7 @@ class Drain(RemoteCommand):
         await client.drain(self["within"])
         return self.show(
             [{"clients": status["clients"]}],
-            f"kaserver accepts no new clients; it stops when {_clients(status['clients'])} left",
+            _drained(status["clients"]),
         )
 
 
@@ -340,8 +340,11 @@ def _unreachable(path: str, error: ConnectError) -> str:
     return f"cannot reach kaserver at {path}: {reason}; {cure}"
 
 
-def _clients(count: int) -> str:
-    return "1 client has" if count == 1 else f"{count} clients have"
+def _drained(clients: int) -> str:
+    if not clients:
+        return "kaserver stops: there are no clients"
+    left = "1 client has" if clients == 1 else f"{clients} clients have"
+    return f"kaserver accepts no new clients; it stops when {left} left"
 
 
 def _id(text: str) -> int:

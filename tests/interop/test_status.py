@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import struct
 import sys
+import zlib
 from urllib.parse import quote
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -249,15 +251,57 @@ class BrowserTests(StatusTestCase):
 
     async def test_widths(self) -> None:
         """
-        It is not wider than a phone.
+        Nothing is cut off at the right, on a desktop or on a phone, with a long name on the page.
         """
-        await self.start("--mode=2")
-        await self.client()
-        for width in (1280, 390):
+        await self.start("--mode=1")
+        await self.client("test:///default?" + "x" * 150)
+        for width, height in ((1280, 700), (390, 900)):
             path = os.path.join(self.directory, f"{width}.png")
             await self.browse(
-                "/", f"--window-size={width},900", f"--screenshot={path}", "--hide-scrollbars"
+                "/", f"--window-size={width},{height}", f"--screenshot={path}", "--hide-scrollbars"
             )
             with open(path, "rb") as file:
-                header = file.read(24)
-            self.assertEqual(int.from_bytes(header[16:20], "big"), width)
+                rows = pixels(file.read())
+            self.assertEqual(len(rows[0]), width)
+            margin = {pixel for row in rows for pixel in row[-8:]}
+            self.assertEqual(len(margin), 1, f"the margin of a page of {width} pixels has a colour")
+            self.assertGreater(len({pixel for row in rows for pixel in row}), 10)
+
+
+def pixels(png: bytes) -> list[list[bytes]]:
+    """
+    @param png: a picture of 8 bits per colour.
+    @return: its rows of pixels.
+    """
+    width, height, depth, kind = struct.unpack_from(">IIBB", png, 16)
+    size = {2: 3, 6: 4}[kind]
+    assert depth == 8, "this is for what Chromium writes"
+    data, offset = b"", 8
+    while offset < len(png):
+        length, name = struct.unpack_from(">I4s", png, offset)
+        if name == b"IDAT":
+            data += png[offset + 8 : offset + 8 + length]
+        offset += 12 + length
+    raw = zlib.decompress(data)
+    above = bytes(width * size)
+    rows = []
+    for number in range(height):
+        start = number * (width * size + 1)
+        above = _unfiltered(raw[start], raw[start + 1 : start + 1 + width * size], above, size)
+        rows.append([above[each : each + size] for each in range(0, len(above), size)])
+    return rows
+
+
+def _unfiltered(kind: int, line: bytes, above: bytes, size: int) -> bytes:
+    """
+    Undo one of PNG's filters: none, sub, up, average, Paeth.
+    """
+    found = bytearray(line)
+    for place, value in enumerate(line):
+        left = found[place - size] if place >= size else 0
+        up = above[place]
+        corner = above[place - size] if place >= size else 0
+        guess = left + up - corner
+        paeth = min((left, up, corner), key=lambda each: abs(guess - each))
+        found[place] = (value + (0, left, up, (left + up) // 2, paeth)[kind]) & 0xFF
+    return bytes(found)

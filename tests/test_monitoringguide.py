@@ -1,0 +1,149 @@
+"""
+Tests that the guide to monitoring, the alerts and the dashboard say what is so.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import SynchronousTestCase
+
+from kaproto.app.options import Options as ServerOptions
+from kaproto.cli.main import Options
+from kaproto.records.endings import KINDS
+from kaproto.server import KeepAliveServerFactory
+from kaproto.status.metrics import Metrics
+from kaproto.status.sampler import Sampler
+from tests.support_daemon import FakeDaemon
+from tests.unit.status.test_sections import STATUS
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+GUIDE = (DOCS / "howto" / "monitoring.rst").read_text("utf-8")
+MONITORING = DOCS / "monitoring"
+
+
+def commands(program: str) -> list[list[str]]:
+    """
+    @return: the arguments of each call of a program in the guide.
+    """
+    text = GUIDE.replace("\\\n", " ")
+    lines = re.findall(rf"^   [#$] {program}(?: (.*))?$", text, re.MULTILINE)
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+def metrics() -> set[str]:
+    """
+    @return: the names of all metrics, as Prometheus has them.
+    """
+    clock = Clock()
+    daemon = FakeDaemon(KeepAliveServerFactory(clock=clock))
+    daemon.becomeGateway()
+    daemon.expiry = {"libvirttls:16514": 1.0}
+    text, _type = Metrics(daemon, Sampler(daemon.factory)).render("")
+    return set(re.findall(r"^# TYPE (\w+) ", text.decode(), re.MULTILINE)) | {
+        f"{each}_bucket"
+        for each in re.findall(r"^# TYPE (\w+) histogram", text.decode(), re.MULTILINE)
+    }
+
+
+class GuideTests(SynchronousTestCase):
+    """
+    C{docs/howto/monitoring.rst}.
+    """
+
+    def test_kaproto(self) -> None:
+        """
+        Every call of C{kaproto} is one that it understands, and no command is left out.
+        """
+        calls = commands("kaproto")
+        for arguments in calls:
+            options = Options()  # type: ignore[no-untyped-call]
+            options.parseOptions(arguments)  # type: ignore[no-untyped-call]
+        named = {arguments[0] for arguments in calls} | set(
+            re.findall(r"``kaproto (?:--socket=PATH )?(\w+)", GUIDE)
+        )
+        named |= set(re.findall(r"\$\(kaproto (\w+)", GUIDE)) | {"show", "demo"}
+        self.assertEqual(named, {command[0] for command in Options.subCommands})
+
+    def test_kaserver(self) -> None:
+        """
+        So is every call of C{twistd}.
+        """
+        calls = [each for each in commands("twistd") if "kaserver" in each]
+        self.assertEqual(len(calls), 2)
+        for arguments in calls:
+            given = [
+                each for each in arguments[arguments.index("kaserver") + 1 :] if each != "--check"
+            ]
+            ServerOptions(MemoryReactorClock()).parseOptions(
+                [*given, "--listen=unix:/run/kaserver/libvirt-sock"]
+            )
+
+    def test_metrics(self) -> None:
+        """
+        All metrics are explained, and no others.
+        """
+        shown = set()
+        for first, *rest in re.findall(
+            r"``(kaproto_\w+)(?:{\w+(?:,\w+)*})?``(?:, ``(\w+)``)?", GUIDE
+        ):
+            shown.add(first)
+            for each in filter(None, rest):
+                shown.add(
+                    each if each.startswith("kaproto") else first.replace("_accepted_total", each)
+                )
+        self.assertEqual(shown, {each for each in metrics() if not each.endswith("_bucket")})
+
+    def test_clientInfo(self) -> None:
+        """
+        So is all that C{client-info} has beside libvirtd's.
+        """
+        names = {*STATUS.parameters(), "rule", "upstream", "listener", "opened"}
+        text = GUIDE.replace("``_count``", "``keepalive_count``")
+        for name in names:
+            self.assertIn(f"``{name}``", text)
+
+
+class MonitoringTests(SynchronousTestCase):
+    """
+    C{docs/monitoring}.
+    """
+
+    def test_metrics(self) -> None:
+        """
+        Alerts and dashboard use metrics and reasons that exist.
+        """
+        for name in ("alerts.yml", "grafana.json"):
+            text = (MONITORING / name).read_text("utf-8")
+            used = set(re.findall(r"kaproto_\w+", text))
+            self.assertEqual(used - metrics(), set(), name)
+            reasons = set(re.findall(r'reason=\\?"(\w+)', text))
+            self.assertLessEqual(reasons, set(KINDS.values()))
+
+    def test_alerts(self) -> None:
+        """
+        There are four, each with a severity and what to do.
+        """
+        text = (MONITORING / "alerts.yml").read_text("utf-8")
+        self.assertEqual(text.count("- alert: "), 4)
+        for word in ("expr:", "severity:", "summary:", "description:"):
+            self.assertEqual(text.count(word), 4, word)
+
+    def test_dashboard(self) -> None:
+        """
+        Panels have numbers of their own and do not cover each other.
+        """
+        panels = json.loads((MONITORING / "grafana.json").read_text("utf-8"))["panels"]
+        self.assertEqual(len({panel["id"] for panel in panels}), len(panels))
+        taken = [
+            (place["x"] + right, place["y"] + down)
+            for place in (panel["gridPos"] for panel in panels)
+            for right in range(place["w"])
+            for down in range(place["h"])
+        ]
+        self.assertEqual(len(set(taken)), len(taken))
