@@ -128,6 +128,8 @@ class WireTests(SynchronousTestCase):
         """
         self.assertEqual(Packer().chars(b"a\xc3").packed()[:7], bytes.fromhex("00000061 000000"))
         self.assertEqual(len(Packer().chars(bytes(32)).packed()), 128)
+        unpacker = Unpacker(Packer().chars(b"abcdefgh").packed())
+        self.assertEqual((unpacker.chars(5), unpacker.chars(3)), (b"abcde", b"fgh"))
 
     def test_signExtendedChars(self) -> None:
         """
