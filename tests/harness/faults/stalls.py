@@ -58,7 +58,7 @@ class _Company:
         connected: list[End] = await together(
             ours.connect(server, link),
             ours.connect(server, link, 0.5, 60, "our client, pinging"),
-            ours.connect(server, link, 0.02, 1000, "our client, pinging 50 times a second"),
+            ours.connect(server, link, 0.1, 1000, "our client, pinging ten times a second"),
             bench.virsh(server, link),
             bench.virsh(server, link, 1, 30),
             ours.connect(server, link + 1),
