@@ -34,6 +34,7 @@ from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol
 from kaproto.errors import RemoteError
 from kaproto.keepalive.heartbeat import Monitor
 from kaproto.keepalive.liveness import KeepAlive
+from kaproto.limits import Limits
 from kaproto.policies import Mandatory, Optional
 from kaproto.program import Program, procedure
 from kaproto.security.admission import AccessControl
@@ -288,7 +289,13 @@ class Auth(_ServerTarget):
         accessControl = AccessControl(portal=makePortal([_Alice()]))
         clock = IReactorTime(self.clock)
         self.factory = KeepAliveServerFactory(
-            Mandatory(_TERMS), EmbeddedHost(), [Application(clock)], clock, accessControl
+            Mandatory(_TERMS),
+            EmbeddedHost(),
+            [Application(clock)],
+            clock,
+            accessControl,
+            # All attacks fail as one user, and would soon wait for one another.
+            Limits(loginGuesses=1_000_000),
         )
 
     def connect(self, state: str) -> Subject:
