@@ -523,13 +523,13 @@ class Process(RuleBasedStateMachine):
     @rule(who=WHO)
     def congest(self, who: int) -> None:
         """
-        The peer does not read, and then does, which is a sign of life.
+        The peer does not read, and then does, which by itself is no sign of life: its kernel reads
+        for a stopped program too.
         """
         connection = self.connections[who]
         if not connection.tap.ending:
             connection.tap.fill()
             connection.tap.drain()
-            connection.happenings.append(Heard())
 
     @invariant()
     def inOrder(self) -> None:
