@@ -65,10 +65,16 @@ class Clients(Generic[_C, _P]):
 
         @param anonymous: whether it has a TLS handshake or a login before it.
         @return: who has to go for it, if there are too many now: of those who are anonymous, or
-            not open, the one that connected first; itself when all others are open.
+            not open, the one that connected first.
         """
         self._protocols[connection] = protocol
         return self._pending.came(connection, len(self._protocols), limits, unknown=anonymous)
+
+    def hasPlace(self, connection: _C) -> bool:
+        """
+        @return: whether there was room for the client that has connected.
+        """
+        return self._pending.hasPlace(connection)
 
     def known(self, connection: _C) -> None:
         """

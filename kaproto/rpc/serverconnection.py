@@ -154,9 +154,8 @@ class ServerConnection(Connection):
         displaced = server.clients.connected(
             self, self.hooks, server.limits, anonymous=handshaking or portal is not None
         )
-        if displaced is self:
-            self.negotiation.full = True
-        elif displaced is not None:
+        self.negotiation.full = not server.clients.hasPlace(self)
+        if displaced is not None:
             displaced.abort(
                 TooManyClients("too many clients: the oldest unopened connection was closed")
             )

@@ -312,6 +312,11 @@ class _LoginGate:
         self._turn.forget()
 
 
+_TURNED_AWAY: Final = 16
+"""
+How many clients for which there is no room may wait to be told so.
+"""
+
 _C = TypeVar("_C")
 
 
@@ -320,12 +325,15 @@ class PendingClients(Generic[_C]):
     The connections that are not open yet, the oldest first.
 
     A new connection over a limit does not wait, or all would: it takes the place of the oldest.
+    One that has no place, since all others are open, has none to give either: whoever comes next
+    has no place because it is there still.
     """
 
     def __init__(self) -> None:
         # To find its first key, a plain dict skips over all that were removed before.
         self._unknown: OrderedDict[_C, None] = OrderedDict()
         self._unopened: OrderedDict[_C, None] = OrderedDict()
+        self._leaving: OrderedDict[_C, None] = OrderedDict()
 
     @property
     def anonymous(self) -> int:
@@ -334,25 +342,39 @@ class PendingClients(Generic[_C]):
         """
         return len(self._unknown)
 
+    def hasPlace(self, connection: _C) -> bool:
+        """
+        @return: whether the client that has connected may open, rather than be told that there
+            is no room.
+        """
+        return connection not in self._leaving
+
     def came(self, connection: _C, count: int, limits: Limits, *, unknown: bool) -> _C | None:
         """
         A client has connected.
 
         @param count: how many connections there are now.
         @param unknown: whether it has to complete a TLS handshake or to log in.
-        @return: the connection to close for it: the new one itself, if all others are open.
+        @return: another connection, to close for it at once.
         """
         self._unopened[connection] = None
-        oldest: _C | None = None
         if unknown:
             self._unknown[connection] = None
             if 0 < limits.maxAnonymousClients < len(self._unknown):
-                oldest = next(iter(self._unknown))
-        if oldest is None and 0 < limits.maxClients < count:
-            oldest = next(iter(self._unopened))
-        if oldest is not None and oldest is not connection:
-            self.gone(oldest)
-        return oldest
+                return self._leaves(next(iter(self._unknown)))
+        places = count - len(self._leaving)
+        if not 0 < limits.maxClients < places:
+            return None
+        if places - len(self._unopened) < limits.maxClients:
+            return self._leaves(next(iter(self._unopened)))
+        self._leaves(connection)
+        return next(iter(self._leaving)) if len(self._leaving) > _TURNED_AWAY else None
+
+    def _leaves(self, connection: _C) -> _C:
+        self.known(connection)
+        self.opened(connection)
+        self._leaving[connection] = None
+        return connection
 
     def known(self, connection: _C) -> None:
         """
@@ -372,3 +394,4 @@ class PendingClients(Generic[_C]):
         """
         self.known(connection)
         self.opened(connection)
+        self._leaving.pop(connection, None)

@@ -209,7 +209,7 @@ class ModeTests(GatewayTestCase):
         answer = await client.call(wire.OPEN, wire.OPEN_ARGUMENTS)
         assert answer.error is not None
         self.assertEqual(answer.error[:3], (9, 7, 2))
-        self.assertIn("go-libvirt", answer.error.message)
+        self.assertIn("ask for feature 10 and answer pings", answer.error.message)
         await client.waitLost(1)
         remarks = [server.log.count("mode 2 would refuse this client") for server in servers]
         self.assertEqual(remarks, [0, 2, 0])

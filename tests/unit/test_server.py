@@ -192,6 +192,7 @@ class FactoryTests(ServerTestCase):
         for arguments, message in (
             ({"policy": Mandatory}, "policy is the class Mandatory, not an instance: write Mandat"),
             ({"policy": "2"}, "policy is '2', which is no IKeepAlivePolicy"),
+            ({"policy": 1, "mode": 2}, "policy=1 and mode=2: give one of the two"),
             ({"backend": FakeBackend}, "backend is the class FakeBackend, not an instance: write "),
             ({"backend": "x"}, "backend is 'x', which is no IBackend"),
             ({"programs": [Probe]}, "a program is the class Probe, not an instance: write Probe()"),
@@ -220,6 +221,16 @@ class FactoryTests(ServerTestCase):
         self.assertEqual(self.connect().protocol.peer, Peer(ADDRESS, "tcp", id=1))
         wire = self.accept(KeepAliveServerFactory(clock=self.clock), UNIXAddress(None))
         self.assertEqual(wire.protocol.peer.transport, "unix")
+
+    def test_modes(self) -> None:
+        """
+        The number of a mode stands for its policy, by position or by name; there are three.
+        """
+        self.assertIsInstance(KeepAliveServerFactory(2).policy, Mandatory)
+        self.assertIsInstance(KeepAliveServerFactory(mode=1).policy, Optional)
+        for mode in (3, -1, True):
+            error = self.assertRaises(ValueError, KeepAliveServerFactory, mode=mode)
+            self.assertIn(f"there is no mode {mode!r}; 0 never pings", str(error))
 
 
 class OddInputTests(ServerTestCase):

@@ -676,18 +676,24 @@ class LimitTests(AdmissionTestCase):
 
     def test_full(self) -> None:
         """
-        When all are open, the newcomer is told so and dropped.
+        When all are open, the newcomer is told so and dropped, and takes no place with it: there
+        is none either for who comes before it has gone.
         """
         self.factory.limits = Limits(maxClients=1)
         first = self.accept(self.factory)
         first.ask(OPEN)
-        second = self.accept(self.factory)
+        second, third = (self.accept(self.factory) for _ in range(2))
+        self.assertEqual(errorOf(third.ask(OPEN))[0], 9)
+        third.lose()
         code, _domain, _level, message = errorOf(self.replyOf(second))
         self.assertEqual(code, 9)
         self.assertIn("the server has its 1 clients (--max-clients)", message)
         self.assertTrue(second.closing)
         second.lose()
-        self.assertIn("one more than 1 clients", self.logged(LogLevel.warn)[0])
+        self.assertTrue(
+            all("one more than 1 clients" in line for line in self.logged(LogLevel.warn))
+        )
+        self.assertFalse(first.closing)
         first.lose()
         self.replyOf(self.accept(self.factory))
 

@@ -22,7 +22,13 @@ from zope.interface import Interface
 from kaproto.errors import AuthenticationFailed, RemoteError
 from kaproto.limits import Limits
 from kaproto.peer import Peer
-from kaproto.security.admission import AccessControl, Authentication, PendingClients, mechanismsFor
+from kaproto.security.admission import (
+    _TURNED_AWAY,
+    AccessControl,
+    Authentication,
+    PendingClients,
+    mechanismsFor,
+)
 from kaproto.security.loginqueue import LoginQueue
 from kaproto.security.saslserver import Plain, makePortal
 from kaproto.security.scram import IScramCredentials, ScramSHA256
@@ -495,8 +501,9 @@ class ArrivalsTests(SynchronousTestCase):
         """
         self.connections.append(name)
         leaver = self.pending.came(name, len(self.connections), self.limits, unknown=unknown)
-        if leaver is not None and leaver != name:
+        if leaver is not None:
             self.connections.remove(leaver)
+            self.pending.gone(leaver)
         return leaver
 
     def test_oldestUnknownGoes(self) -> None:
@@ -534,13 +541,31 @@ class ArrivalsTests(SynchronousTestCase):
 
     def test_fullOfOthers(self) -> None:
         """
-        When all others are open, the newcomer has to go, at the latest when the next one comes.
+        When all others are open there is no place for the newcomer, nor for those who come while
+        it is there still; of these no more than a few stay.
         """
         for name in "abcde":
             self.come(name, unknown=False)
             self.pending.opened(name)
-        self.assertEqual([self.come(name, unknown=False) for name in "fg"], ["f", "f"])
-        self.assertEqual(self.connections, list("abcdeg"))
+        late = [f"late {number}" for number in range(_TURNED_AWAY + 2)]
+        leavers = [self.come(name, unknown=False) for name in late]
+        self.assertEqual(leavers, [None] * _TURNED_AWAY + late[:2])
+        self.assertFalse(any(map(self.pending.hasPlace, late[2:])))
+        self.connections.remove("a")
+        self.pending.gone("a")
+        self.assertIsNone(self.come("next", unknown=False))
+        self.assertTrue(self.pending.hasPlace("next"))
+
+    def test_displacedHasNotGone(self) -> None:
+        """
+        Who had to go for another does not count, even if it takes its time.
+        """
+        limits = Limits(maxClients=1)
+        came = [
+            self.pending.came(name, 1 + n, limits, unknown=False) for n, name in enumerate("abc")
+        ]
+        self.assertEqual(came, [None, "a", "b"])
+        self.assertTrue(self.pending.hasPlace("c"))
 
     def test_unlimited(self) -> None:
         """
@@ -560,8 +585,8 @@ class ArrivalsTests(SynchronousTestCase):
     )
     def test_neverTooMany(self, script: list[tuple[str, int]], unknown: int, clients: int) -> None:
         """
-        Whatever happens, there is never one unknown too many, at most one client too many, and
-        the newcomer is never turned away for somebody who is not open.
+        Whatever happens, there is never one unknown too many, never one client too many that may
+        open, and the newcomer is never turned away for somebody who is not open.
         """
         self.setUp()
         self.limits = Limits(maxClients=clients, maxAnonymousClients=unknown)
@@ -571,11 +596,10 @@ class ArrivalsTests(SynchronousTestCase):
             name = self.connections[which % len(self.connections)] if self.connections else ""
             if what in ("come", "plain"):
                 leaver = self.come(str(number), unknown=what == "come")
-                if leaver == str(number):
-                    rejected.add(leaver)
-                    self.assertEqual(set(self.connections) - opened, {leaver})
-                else:
-                    self.assertNotIn(leaver, opened)
+                self.assertNotIn(leaver, opened)
+                if not self.pending.hasPlace(str(number)):
+                    rejected.add(str(number))
+                    self.assertEqual(len(opened & set(self.connections)), clients)
             elif name and what == "gone":
                 self.connections.remove(name)
                 self.pending.gone(name)
@@ -586,4 +610,6 @@ class ArrivalsTests(SynchronousTestCase):
                     opened.add(name)
                     self.pending.opened(name)
             self.assertLessEqual(len(self.pending._unknown), unknown)
-            self.assertLessEqual(len(self.connections), clients + 1)
+            inside = set(self.connections) - rejected
+            self.assertLessEqual(len(inside), clients)
+            self.assertLessEqual(len(self.connections), clients + _TURNED_AWAY)

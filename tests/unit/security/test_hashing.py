@@ -76,8 +76,13 @@ class OffReactorTests(TestCase):
         Who is cancelled waits no more.  A function that has not begun is never called; one that
         has keeps its thread busy until it ends, so that no more than L{THREADS} are.
         """
+        from twisted.internet import reactor
+        from twisted.internet.task import deferLater
+
         await self.start()
         running = [offReactor(self.work, number) for number in range(THREADS)]
+        while len(self.begun) < THREADS:
+            await deferLater(reactor, 0.001)
         waiting = [offReactor(self.work, "cancelled"), offReactor(self.work, "last")]
         for job in (*running, waiting[0]):
             job.cancel()
