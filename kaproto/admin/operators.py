@@ -32,9 +32,10 @@ class Operators(Policy):
         own = os.geteuid()
         if credentials.uid in (0, own):
             return Admission(rule=f"uid {credentials.uid}")
+        others = f" and by {_name(own)}" if own else ""
         return Refused(
-            f"operation forbidden: kaserver is administered by root and by {_name(own)}, and you "
-            f"are {_name(credentials.uid)}; try sudo"
+            f"operation forbidden: kaserver is administered by root{others}, and you are "
+            f"{_name(credentials.uid)}; try sudo"
         )
 
 

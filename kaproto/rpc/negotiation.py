@@ -51,7 +51,8 @@ class Phase(Enum):
     @cvar CONNECTED: the peer has not been accepted by its certificate; no message is looked at.
     @cvar AUTHENTICATING: it has to log in.
     @cvar READY: it may open.
-    @cvar REJECTING: its next call is answered with an error, and then the connection is closed.
+    @cvar REJECTING: its calls are answered with an error.  When the server is full, the connection
+        is closed after the first.
     @cvar OPENING: the policy has admitted it, and the backend opens.
     @cvar OPENED: the backend has opened, and the client has not been told.
     @cvar OPEN: it may call everything.
@@ -282,7 +283,7 @@ class ServerNegotiation:
 
     def reject(self, error: RemoteError, farewell: Exception) -> None:
         """
-        Answer the peer's next call with an error, and then close.
+        Answer the peer's calls with an error.
 
         @param farewell: why the connection closes.
         """
@@ -342,7 +343,10 @@ class ServerNegotiation:
         if self.phase is Phase.CONNECTED:
             raise RemoteProtocolError("a message before its certificate was accepted")
         if self.phase is Phase.REJECTING and self._rejection is not None:
-            self.advance(Event.REFUSED)
+            if self.full:
+                self.advance(Event.REFUSED)
+            # Others may have written their next call already.  C{virt-admin} tells no refusal when
+            # it finds the connection closed as it writes: the signal for that ends it.
             raise self._rejection
         if self.isStopping:
             raise rpcError("internal error: the server is shutting down", ErrorCode.INTERNAL_ERROR)
@@ -432,7 +436,8 @@ class ServerNegotiation:
         """
         Open without being asked, for programs that know no C{CONNECT_OPEN}.
 
-        @return: the policy's admission, or its refusal, which answers the peer's first call.
+        @return: the policy's admission, or its refusal, which answers the peer's calls until it
+            leaves or its time is over.
         """
         answer = self._admit()
         if isinstance(answer, Refused):

@@ -519,6 +519,14 @@ class ServerConnection(Connection):
         self.sendCloseEvent(CloseReason.KEEPALIVE)
         self.disconnect(reason, _FAREWELL_SECONDS)
 
+    def explained(self, reason: Exception) -> Exception:
+        """
+        @return: why the client was turned away, if it left because of that.
+        """
+        if self.negotiation.phase is Phase.REJECTING and isinstance(reason, ConnectionClosed):
+            return self.negotiation.farewell
+        return reason
+
     def stopped(self) -> None:
         """
         The connection begins to close: start no more calls.

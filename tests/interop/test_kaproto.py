@@ -229,7 +229,7 @@ class PingTests(CommandTestCase):
         """
         silent = self.listen(Factory.forProtocol(Protocol))
         for uri, words, exitCode in [
-            ("qemu+tcp:///system", "there is no host", 2),
+            ("qemu+udp://host/system", "is not one of tcp, tls, unix", 2),
             ("tcp:127.0.0.1:1", "Connection was refused", 1),
             (silent, "not open within 0.2 s", 1),
         ]:
@@ -268,7 +268,7 @@ class PingTests(CommandTestCase):
             (["-c1", mute], 0, r"OK - 1 of 1 .*keepalive no"),
             (["--no-ask", endpoint], 2, "CRITICAL - .*refused: operation failed"),
             (["--wait=0.2", silent], 2, "CRITICAL - .*not open within"),
-            (["qemu+tcp:///system"], 3, "UNKNOWN - .*no host"),
+            (["qemu+udp://host/system"], 3, "UNKNOWN - .*is not one of"),
         ]:
             found, (line,) = await self.run_(Ping(), "--check", *arguments)
             self.assertEqual(found, code, line)

@@ -216,7 +216,7 @@ class VirtAdminTests(AdministeredTestCase):
         os.chmod(self.directory, 0o755)
         os.chmod(self.socket, 0o666)
         result = await self.admin("server-list", uid=NOBODY)
-        self.assertEqual(result.exitCode, 1)
+        self.assertEqual(result.exitCode, 1, result)
         self.assertIn("operation forbidden: kaserver is administered by root", result.errors)
         self.assertIn("you are nobody (uid 65534); try sudo", result.errors)
         self.assertEqual(self.factory.counters.refused, 1)

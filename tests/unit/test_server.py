@@ -910,16 +910,20 @@ class StartsOpenTests(ServerTestCase):
 
     def test_refused(self) -> None:
         """
-        Whom the policy refuses is told so at its first call, and then dropped; one that does not
-        call is dropped when it should have opened.
+        Whom the policy refuses is told so at each call, and dropped when it should have opened.
+        Until then it may leave by itself: what it writes before it has read its refusal must not
+        end it.
         """
         wire = self.serveOpen(Mandatory(KEEPALIVE))
-        self.assertEqual(
-            errorOf(wire.ask(Probe.message(Probe.ECHO))), (9, 7, 2, refusalFor(wire.protocol.peer))
-        )
-        self.assertTrue(wire.closing)
+        refusal = (9, 7, 2, refusalFor(wire.protocol.peer))
+        for _ in range(2):
+            self.assertEqual(errorOf(wire.ask(Probe.message(Probe.ECHO))), refusal)
+        self.assertFalse(wire.closing)
         self.assertEqual(wire.protocol.factory.counters.refused, 1)
         self.assertEqual(self.probe.calls, [])
+        ended = wire.protocol.whenClosed()
+        wire.lose()
+        self.assertIn(refusal[-1], str(self.successResultOf(ended)))
         silent = self.serveOpen(Mandatory(KEEPALIVE))
         self.advance(11)
         self.assertTrue(silent.closing)

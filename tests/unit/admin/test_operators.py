@@ -37,14 +37,15 @@ class OperatorsTests(SynchronousTestCase):
         """
         Others are told who may, by name where there is one, and that they are not.
         """
-        self.patch(os, "geteuid", lambda: 0)
-        answer = self.admit(3999999)
-        assert isinstance(answer, Refused)
-        self.assertEqual(
-            answer.message,
-            "operation forbidden: kaserver is administered by root and by root (uid 0), and you "
-            "are uid 3999999; try sudo",
-        )
+        for own, who in [(0, "root"), (3999998, "root and by uid 3999998")]:
+            self.patch(os, "geteuid", lambda own=own: own)
+            answer = self.admit(3999999)
+            assert isinstance(answer, Refused)
+            self.assertEqual(
+                answer.message,
+                f"operation forbidden: kaserver is administered by {who}, and you are "
+                "uid 3999999; try sudo",
+            )
 
     def test_network(self) -> None:
         """

@@ -9,6 +9,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from kaproto.errors import ConnectionClosed, RemoteError
+from kaproto.wire.message import PONG
 from tests.support import Probe
 from tests.support_admin import AdminTestCase
 
@@ -96,6 +97,19 @@ class TraceTests(AdminTestCase):
         )
         self.assertIn("client closed", self.successResultOf(running))
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_pongInParts(self) -> None:
+        """
+        A pong that comes in two reads is shown once.
+        """
+        self.trace().addErrback(lambda _: None)
+        self.pair_.advance(1.25)
+        self.settle()
+        self.assertEqual([each["name"] for each in self.events], ["PONG"])
+        self.traced.received(PONG[:10])
+        self.traced.received(PONG[10:])
+        self.settle()
+        self.assertEqual([each["name"] for each in self.events], ["PONG"])
 
     def test_odd(self) -> None:
         """

@@ -108,11 +108,13 @@ class ConnectionTests(VirtAdminTestCase):
 
     def test_strangers(self) -> None:
         """
-        Whoever may not administer is told so when opening.
+        Whoever may not administer is told so when opening, and is not cut off when C{virt-admin}
+        then closes.
         """
         self.admin = self.administrator(Mandatory(KEEPALIVE))
         self.assertEqual(errorOf(self.ask(1, words(0)))[0], 9)
-        self.assertTrue(self.admin.closing)
+        self.assertEqual(errorOf(self.ask(2, b""))[0], 9)
+        self.assertFalse(self.admin.closing)
 
     def test_unknown(self) -> None:
         """

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 
+from twisted.internet import task
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 from twisted.internet.testing import MemoryReactorClock
@@ -193,3 +194,19 @@ class MainTests(SynchronousTestCase):
         """
         running = Deferred.fromCoroutine(Command().run(MemoryReactorClock()))
         self.failureResultOf(running, NotImplementedError)
+
+    def test_exits(self) -> None:
+        """
+        The exit code is that of the command.
+        """
+        found: list[Deferred[object]] = []
+
+        def react(run: Callable[[object], Deferred[object]]) -> None:
+            found.append(run(Reactor()))
+
+        self.patch(task, "react", react)
+        with redirect_stdout(io.StringIO()) as out:
+            main(["ping", "--check", "qemu+udp://host/system"])
+        error = self.failureResultOf(found[0], SystemExit).value
+        self.assertEqual(error.code, 3)
+        self.assertIn("is not one of tcp, tls, unix", out.getvalue())

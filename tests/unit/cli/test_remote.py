@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError
 from twisted.python.usage import UsageError
 
+from kaproto.admin.client import ControlClient
 from kaproto.cli.command import CommandFailed
 from kaproto.cli.main import Options
 from kaproto.cli.remote import RemoteCommand, _unreachable
@@ -59,6 +60,54 @@ class RemoteTests(AdminTestCase):
         self.assertIn("  bob  ", third)
         _code, (text,) = self.run_("list", "--json")
         self.assertEqual([each["id"] for each in json.loads(text)], [1, 2, 3])
+
+    def connected(self, *arguments: str, problem: Exception | None = None) -> Deferred[int]:
+        """
+        Run a command from its connection on.
+
+        @param problem: why it cannot connect.
+        """
+        options = Options()  # type: ignore[no-untyped-call]
+        options.parseOptions(arguments)  # type: ignore[no-untyped-call]
+        assert isinstance(options.subOptions, RemoteCommand)
+
+        async def connect(reactor: object, path: str) -> ControlClient:
+            if problem is not None:
+                raise problem
+            return self.control()
+
+        self.patch(ControlClient, "connect", connect)
+        return Deferred.fromCoroutine(options.subOptions.run(self.clock))
+
+    def test_cannot(self) -> None:
+        """
+        A command that cannot be done fails with the server's words.
+        """
+        running = self.connected("show", "99")
+        self.controlled.flush()
+        error = self.failureResultOf(running, CommandFailed).value
+        self.assertEqual(
+            (str(error), error.exitCode), ("Client not found: No client with matching ID '99'", 1)
+        )
+
+    def test_nobody(self) -> None:
+        """
+        A server that is not there has an exit code of its own.
+        """
+        running = self.connected("status", problem=ConnectError(errno.ENOENT))
+        error = self.failureResultOf(running, CommandFailed).value
+        self.assertEqual(error.exitCode, 3)
+
+    def test_silent(self) -> None:
+        """
+        A server that does not answer counts as one that could not be reached.
+        """
+        running = self.connected("status")
+        self.advance(10)
+        self.controlled.flush()
+        error = self.failureResultOf(running, CommandFailed).value
+        self.assertIn("does not answer at /run/libvirt", str(error))
+        self.assertEqual(error.exitCode, 3)
 
     def test_latency(self) -> None:
         """

@@ -72,6 +72,7 @@ class AuditTests(SynchronousTestCase):
             auditOpened(self.peer, "optional")
             for _ in range(2 * int(BOUNDS.perPeer.burst)):
                 auditClosed(self.peer, "closed", "why", 1)
+            auditOpened(self.peer, "optional")
         self.assertLess(len(formatEvent(log[0])), VALUE_MAX + 50)
         self.assertLess(len(log), 1.1 * BOUNDS.perPeer.burst)
         BOUNDS.clear()
