@@ -42,7 +42,14 @@ def statusPlace(
     @param factory: serves the status page.
     @param insecure: whether other machines may see it.
     """
-    return Place(f"--status={description}", endpoint, factory, "status page", exposable=insecure)
+    return Place(
+        f"--status={description}",
+        endpoint,
+        factory,
+        "status page",
+        exposable=insecure,
+        remedy="use a UNIX socket",
+    )
 
 
 def adminPlace(

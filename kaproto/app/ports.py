@@ -51,6 +51,7 @@ class Place:
     @ivar purpose: what the log says of it.
     @ivar exposable: whether other machines may reach it: clients are authenticated, or the
         administrator said so.
+    @ivar remedy: what else the administrator can do about a place that other machines could reach.
     @ivar folder: is made before, if need be.
     @ivar connect: gives the command that connects to a UNIX socket, by path; C{None} if there is
         none to log.
@@ -61,6 +62,7 @@ class Place:
     factory: IProtocolFactory
     purpose: str
     exposable: bool = False
+    remedy: str = "have clients log in (--auth, libvirttls:)"
     folder: Path | None = None
     connect: Callable[[str], str] | None = None
 
@@ -126,8 +128,8 @@ class Ports:
         if not place.exposable and isExposed(address):
             raise Exposed(
                 f"other machines could connect to {show(address)}, and nobody would authenticate "
-                "them; add :interface=127.0.0.1 to serve this machine only, have clients log in "
-                "(--auth, libvirttls:), or pass --insecure"
+                f"them; add :interface=127.0.0.1 to serve this machine only, {place.remedy}, or "
+                "pass --insecure"
             )
         self._log.info(
             "listening on {address} ({purpose})",

@@ -69,3 +69,4 @@ class StatusTests(SynchronousTestCase):
         for insecure in (False, True):
             place = statusPlace("tcp:1", endpoint, factory, insecure=insecure)
             self.assertEqual((place.flag, place.exposable), ("--status=tcp:1", insecure))
+            self.assertNotIn("--auth", place.remedy)
