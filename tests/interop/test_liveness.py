@@ -4,6 +4,7 @@ A virsh that stops answering is found out in time, and only where the server loo
 
 from __future__ import annotations
 
+import re
 import signal
 
 from tests.interop.forwarder import Forwarder
