@@ -4,6 +4,7 @@ Tests for L{kaproto.limits}.
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any
 
@@ -51,8 +52,8 @@ class LimitsTests(SynchronousTestCase):
         """
         The documentation has every limit, in the order in which they are given.
         """
-        lines = (Limits.__doc__ or "").splitlines()
-        documented = [line.split()[1] for line in lines if line.startswith("    @ivar ")]
+        lines = (inspect.getdoc(Limits) or "").splitlines()
+        documented = [line.split()[1] for line in lines if line.startswith("@ivar ")]
         self.assertEqual(documented, [f"{name}:" for name in NAMES])
 
     def test_refused(self) -> None:
