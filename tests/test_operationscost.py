@@ -38,9 +38,9 @@ from tests.support import FEATURE_KEEPALIVE, OPEN, call
 from tests.support_daemon import FakeDaemon
 
 CLIENTS = 10_000
-LONGEST = 0.100 if "coverage" in sys.modules else 0.020
+LONGEST = 0.020
 """
-Seconds of processor time that a turn may take.  What measures coverage makes everything slower.
+Seconds of processor time that a turn may take.
 """
 
 
