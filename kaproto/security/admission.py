@@ -333,7 +333,8 @@ class PendingClients(Generic[_C]):
         # To find its first key, a plain dict skips over all that were removed before.
         self._unknown: OrderedDict[_C, None] = OrderedDict()
         self._unopened: OrderedDict[_C, None] = OrderedDict()
-        self._leaving: OrderedDict[_C, None] = OrderedDict()
+        self._turnedAway: OrderedDict[_C, None] = OrderedDict()
+        self._placeless: set[_C] = set()
 
     @property
     def anonymous(self) -> int:
@@ -347,7 +348,7 @@ class PendingClients(Generic[_C]):
         @return: whether the client that has connected may open, rather than be told that there
             is no room.
         """
-        return connection not in self._leaving
+        return connection not in self._placeless
 
     def came(self, connection: _C, count: int, limits: Limits, *, unknown: bool) -> _C | None:
         """
@@ -362,18 +363,21 @@ class PendingClients(Generic[_C]):
             self._unknown[connection] = None
             if 0 < limits.maxAnonymousClients < len(self._unknown):
                 return self._leaves(next(iter(self._unknown)))
-        places = count - len(self._leaving)
+        places = count - len(self._placeless)
         if not 0 < limits.maxClients < places:
             return None
         if places - len(self._unopened) < limits.maxClients:
             return self._leaves(next(iter(self._unopened)))
-        self._leaves(connection)
-        return next(iter(self._leaving)) if len(self._leaving) > _TURNED_AWAY else None
+        self._turnedAway[self._leaves(connection)] = None
+        if len(self._turnedAway) <= _TURNED_AWAY:
+            return None
+        oldest, _ = self._turnedAway.popitem(last=False)
+        return oldest
 
     def _leaves(self, connection: _C) -> _C:
         self.known(connection)
         self.opened(connection)
-        self._leaving[connection] = None
+        self._placeless.add(connection)
         return connection
 
     def known(self, connection: _C) -> None:
@@ -394,4 +398,5 @@ class PendingClients(Generic[_C]):
         """
         self.known(connection)
         self.opened(connection)
-        self._leaving.pop(connection, None)
+        self._turnedAway.pop(connection, None)
+        self._placeless.discard(connection)

@@ -567,6 +567,20 @@ class ArrivalsTests(SynchronousTestCase):
         self.assertEqual(came, [None, "a", "b"])
         self.assertTrue(self.pending.hasPlace("c"))
 
+    def test_turnedAwayAtOnce(self) -> None:
+        """
+        Of those who come in one turn, before any has gone, no more than a few stay either.
+        """
+        limits = Limits(maxClients=1)
+        self.pending.came("open", 1, limits, unknown=False)
+        self.pending.opened("open")
+        late = [f"late {number}" for number in range(3 * _TURNED_AWAY)]
+        leavers = [
+            self.pending.came(name, count, limits, unknown=False)
+            for count, name in enumerate(late, 2)
+        ]
+        self.assertEqual(leavers, [None] * _TURNED_AWAY + late[: 2 * _TURNED_AWAY])
+
     def test_unlimited(self) -> None:
         """
         There need be no limits.
