@@ -5,15 +5,20 @@ The project as it is when a run begins: a copy, so that editing it meanwhile cha
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-__all__ = ["ROOT", "fingerprint", "snapshot"]
+__all__ = ["BEFORE", "ROOT", "fingerprint", "snapshot"]
 
 ROOT = Path(__file__).parent.parent
 COPIED = ("kaproto", "twisted")
+BEFORE = os.environ.get("KAPROTO_BEFORE")
+"""
+Another checkout of the project to compare with, for example one of an earlier commit.
+"""
 
 
 @cache

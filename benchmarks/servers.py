@@ -20,7 +20,7 @@ from twisted.plugin import getPlugins
 
 from benchmarks.build import BuildError, build, missingCompiler
 from benchmarks.certificates import issue
-from benchmarks.checkout import ROOT, snapshot
+from benchmarks.checkout import BEFORE, ROOT, snapshot
 from benchmarks.processes import Measured, freePort
 
 __all__ = ["SERVERS", "Recipe", "Running", "Server", "Setting", "twistd"]
@@ -154,6 +154,7 @@ def twistd(
     reactor: str | None = None,
     plugins: bool = False,
     turns: Path | None = None,
+    checkout: Path | None = None,
 ) -> Recipe:
     """
     A plugin of the checkout, as it was when the run began, in the foreground.
@@ -162,10 +163,12 @@ def twistd(
     @param reactor: the reactor's short name, if not Twisted's choice.
     @param plugins: whether to add the plugins of the benchmark.
     @param turns: see L{Setting}.
+    @param checkout: the folder with the packages in it, if not a copy of this one.
     @return: how to start it.
     """
+    checkout = checkout or snapshot()
     paths = [
-        str(snapshot()),
+        str(checkout),
         *([str(PLUGINS)] if plugins else []),
         os.environ.get("PYTHONPATH", ""),
     ]
@@ -178,7 +181,7 @@ def twistd(
         command.append(f"--reactor={reactor}")
     environment = {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
     # The directory a program runs in goes before PYTHONPATH with -c.
-    return Recipe([*command, *arguments], environment, folder=snapshot())
+    return Recipe([*command, *arguments], environment, folder=checkout)
 
 
 def _kaserver(
@@ -187,6 +190,7 @@ def _kaserver(
     mode: str = "2",
     *,
     plugins: bool = False,
+    checkout: Path | None = None,
 ) -> Callable[[Setting], Recipe]:
     def recipe(setting: Setting) -> Recipe:
         where = listen.format(port=setting.port, backlog=BACKLOG, folder=setting.folder)
@@ -199,6 +203,7 @@ def _kaserver(
             reactor=reactor,
             plugins=plugins,
             turns=setting.turns,
+            checkout=checkout,
         )
 
     return recipe
@@ -332,6 +337,13 @@ _fromRequirements = "is not installed: pip install -r benchmarks/requirements.tx
 _ALL = [
     Server("floor", "one epoll loop and a timer wheel, in C if there is a compiler", _floor),
     Server("kaserver", "this project, mode 2", _kaserver(), _needsKaserver),
+    Server(
+        "kaserver-before",
+        "the same from the checkout in $KAPROTO_BEFORE",
+        _kaserver(checkout=Path(BEFORE or ".").absolute()),
+        lambda: None if BEFORE else "KAPROTO_BEFORE names no other checkout",
+        usual=False,
+    ),
     Server(
         "kaserver-intervals",
         "the same, 1,000 different intervals",
