@@ -13,6 +13,7 @@ from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import ISSLTransport
 from twisted.python.failure import Failure
 
+from kaproto.client.negotiation import negotiate
 from kaproto.errors import (
     AuthenticationFailed,
     ConnectionClosed,
@@ -24,7 +25,6 @@ from kaproto.errors import (
 )
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.rpc.connection import Connection, Gate, Hooks, SharedByConnections
-from kaproto.rpc.negotiation import negotiate
 from kaproto.rpc.replies import Replies
 from kaproto.security.clientauth import Authentication
 from kaproto.security.hashing import offReactor

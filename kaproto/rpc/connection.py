@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from enum import Flag
-from typing import Final, Protocol
+from typing import Protocol
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, ITCPTransport
@@ -15,14 +15,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from kaproto.errors import KeepAliveTimeout, PeerFlooded, ProtocolError, RemoteProtocolError
+from kaproto.errors import KeepAliveTimeout, ProtocolError, RemoteProtocolError
 from kaproto.keepalive.heartbeat import Heartbeat
 from kaproto.keepalive.histogram import Histogram
 from kaproto.keepalive.kernelwatch import KernelWatch, TCPKeepAlive
 from kaproto.keepalive.liveness import KeepAlive
-from kaproto.keepalive.pingbudget import PingBudget
 from kaproto.logbounds import BOUNDS
 from kaproto.rpc.closing import Closing, Shared
+from kaproto.rpc.peerpings import PeerPings
 from kaproto.transport import StreamTransport, writeNow
 from kaproto.wire.filter import Header, MessageFilter
 from kaproto.wire.message import (
@@ -40,12 +40,6 @@ from kaproto.wire.programs import KEEPALIVE_PROGRAM, PROGRAM_VERSION, KeepAliveP
 from kaproto.wire.xdr import XDRError
 
 __all__ = ["Connection", "Gate", "Hooks", "Pause", "SharedByConnections"]
-
-
-_TOGETHER: Final = 0.05
-"""
-Pings that are fewer seconds apart have waited for each other.
-"""
 
 
 class Pause(Flag):
@@ -136,13 +130,9 @@ class Connection:
         "_nextTurn",
         "_outgoing",
         "_pauses",
-        "_pingBudget",
-        "_pingInterval",
-        "_pingedAt",
-        "_reassurance",
+        "_peerPings",
         "_shared",
         "_source",
-        "_unreadPongs",
         "bytesReceived",
         "bytesSent",
         "closing",
@@ -184,11 +174,7 @@ class Connection:
         self._outgoing: MessageFilter | None = None
         self._source: Connection | None = None
         self._pauses = Pause.NONE
-        self._pingBudget = PingBudget(shared.clock.seconds())
-        self._unreadPongs = 0
-        self._pingedAt: float | None = None
-        self._pingInterval: float | None = None
-        self._reassurance: IDelayedCall | None = None
+        self._peerPings = PeerPings(shared)
         self._nextTurn: IDelayedCall | None = None
         self._kernelWatch: KernelWatch | None = None
         if ITCPTransport.providedBy(transport):
@@ -327,39 +313,18 @@ class Connection:
 
     def keepAliveReceived(self, message: Message) -> None:
         """
-        A message of the keepalive program came: answer a ping, within the peer's budget.
+        A message of the keepalive program came: answer a ping.
 
-        @raise RemoteProtocolError: when the peer is over its budget.
+        @raise PeerFlooded: when it is one too many.
         """
         if message.type != MessageType.MESSAGE:
             self.messageReceived(message)
         elif message.version == PROGRAM_VERSION:
             if message.procedure == KeepAliveProcedure.PING:
-                self._pingReceived()
+                self._peerPings.received(congested=self.congested)
+                self.sendNow(PONG)
             elif message.procedure == KeepAliveProcedure.PONG:
                 self.heartbeat.answered()
-
-    def _pingReceived(self) -> None:
-        limits = self._shared.limits
-        if not self._pingBudget.spend(self._shared.clock.seconds(), limits.pingBudget):
-            raise PeerFlooded(f"more than {limits.pingBudget} pings in a second")
-        self._notePing()
-        if self.congested:
-            self._unreadPongs += 1
-            if self._unreadPongs > limits.unreadPongs:
-                raise PeerFlooded(f"it pings and has not read {limits.unreadPongs} answers")
-        self.sendNow(PONG)
-
-    def _notePing(self) -> None:
-        """
-        Measure the peer's interval: the shortest time between two of its pings, but for those that
-        arrive together.
-        """
-        now = self._shared.clock.seconds()
-        if self._pingedAt is not None and now - self._pingedAt >= _TOGETHER:
-            gap = now - self._pingedAt
-            self._pingInterval = min(gap, self._pingInterval or gap)
-        self._pingedAt = now
 
     def hasAsked(self) -> bool:
         """
@@ -367,30 +332,10 @@ class Connection:
         """
         return False
 
-    def _startReassuring(self) -> None:
-        """
-        The peer's pings are not read from now on, for they are behind what has no room.  Send it
-        pongs that it has not asked for, which libvirt takes for a sign of life: each second, or
-        twice in each of its intervals.  A peer that neither asked for keepalive nor pinged gets
-        none: one without an event loop would die of them.
-        """
-        if self._reassurance is None and (self._pingedAt is not None or self.hasAsked()):
-            interval = self._pingInterval
-            self._reassurance = self._shared.clock.callLater(
-                1.0 if interval is None else interval / 2, self._reassure
-            )
-
     def _reassure(self) -> None:
-        self._reassurance = None
-        # One that does not read what it has needs no more to read.
+        # A peer that is behind with reading needs no more to read.
         if not self.congested:
             self._write(PONG)
-        self._startReassuring()
-
-    def _stopReassuring(self) -> None:
-        if self._reassurance is not None:
-            self._reassurance.cancel()
-            self._reassurance = None
 
     def send(self, data: bytes) -> None:
         """
@@ -445,7 +390,7 @@ class Connection:
         The transport's buffer is empty again.
         """
         self.congested = False
-        self._unreadPongs = 0
+        self._peerPings.answersRead()
         if self._source is not None:
             self.closing.clearDeadline()
             self._source.closing.clearDeadline()
@@ -468,7 +413,7 @@ class Connection:
             self.transport.pauseProducing()
         self._pauses |= reason
         if reason is not Pause.TURN:
-            self._startReassuring()
+            self._peerPings.startReassuring(self._reassure, asked=self.hasAsked())
 
     def resumeReading(self, reason: Pause) -> None:
         """
@@ -477,7 +422,7 @@ class Connection:
         if self._pauses & reason:
             self._pauses &= ~reason
             if not self._pauses & ~Pause.TURN:
-                self._stopReassuring()
+                self._peerPings.stopReassuring()
             if not self._pauses:
                 self.heartbeat.resume()
                 self.transport.resumeProducing()
@@ -558,7 +503,7 @@ class Connection:
         self.stopped()
 
     def _stopTimers(self) -> None:
-        self._stopReassuring()
+        self._peerPings.stopReassuring()
         self.heartbeat.end()
         if self._kernelWatch is not None:
             self._kernelWatch.stop()

@@ -1,15 +1,15 @@
 """
-The order in which a connection comes to be open, for both ends, without I/O.
+How a client comes to be open, as the server sees it, without I/O.
 
-The server's side is a table, L{TRANSITIONS}, and everything that decides what a client may do next
-stands in this file; the client's side is a coroutine, L{negotiate}.  Authentication comes first,
-then the feature check by which a client says that it answers pings, then C{CONNECT_OPEN}.  That
-the check comes before is what makes mandatory keepalive possible.
+Everything that decides what a client may do next stands in this file: a table, L{TRANSITIONS}, and
+the questions to the policy.  The client authenticates first, then asks for keepalive, by which it
+says that it answers pings, then sends C{CONNECT_OPEN}.  Because it asks before it opens, keepalive
+can be mandatory.  The client's own side is L{kaproto.client.negotiation}.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from types import MappingProxyType, NoneType
 from typing import Final
@@ -32,7 +32,7 @@ from kaproto.wire.programs import (
     Feature,
     Procedure,
 )
-from kaproto.wire.xdr import Packer, Unpacker
+from kaproto.wire.xdr import Unpacker
 
 __all__ = [
     "TRANSITIONS",
@@ -40,7 +40,6 @@ __all__ = [
     "Phase",
     "PolicyFailed",
     "ServerNegotiation",
-    "negotiate",
 ]
 
 
@@ -477,55 +476,3 @@ class ServerNegotiation:
         self.peer.readOnly = request.readOnly
         self.advance(Event.ADMITTED)
         return request, answer
-
-
-async def negotiate(
-    call: Callable[[int, bytes], Awaitable[bytes]],
-    name: str | None,
-    flags: int,
-    authenticate: Callable[[list[int]], Awaitable[None]],
-    *,
-    ask: bool = True,
-) -> bool:
-    """
-    Open a connection, as the client: authenticate, ask for keepalive, open.
-
-    A server that does not know the first two, as old ones do not, is opened all the same.
-
-    @param call: calls a procedure of the remote program.
-    @param name: what to open, as L{OpenRequest} has it; C{None} to authenticate only.
-    @param flags: as L{OpenRequest} has them.
-    @param authenticate: authenticates by one of the L{AuthType<kaproto.wire.programs.AuthType>}s
-        that it is given, if it has to.
-    @param ask: whether to ask for keepalive.
-    @return: whether the server was asked for keepalive and has it, and so may be pinged.
-    @raise RemoteError: when the server refuses.
-    """
-    types: list[int] = []
-    try:
-        listed = Unpacker(await call(Procedure.AUTH_LIST, b""))
-    except RemoteError as error:
-        if not _isUnknownProcedure(error):
-            raise
-    else:
-        types = listed.array(listed.int32, _AUTH_TYPES_MAX)
-    await authenticate(types)
-    supported = ask and await _supportsKeepAlive(call)
-    if name is not None:
-        await call(Procedure.CONNECT_OPEN, Packer().optionalString(name).uint32(flags).packed())
-    return supported
-
-
-async def _supportsKeepAlive(call: Callable[[int, bytes], Awaitable[bytes]]) -> bool:
-    feature = Packer().int32(Feature.PROGRAM_KEEPALIVE).packed()
-    try:
-        return Unpacker(await call(Procedure.CONNECT_SUPPORTS_FEATURE, feature)).int32() != 0
-    except RemoteError:
-        return False
-
-
-_AUTH_TYPES_MAX: Final = 20
-
-
-def _isUnknownProcedure(error: RemoteError) -> bool:
-    return error.code == ErrorCode.RPC and error.message.startswith("unknown procedure")

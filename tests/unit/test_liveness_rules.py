@@ -331,7 +331,7 @@ class RuleTests(ClockTestCase):
         self.assertEqual(sent, [PONG] * 5)
         connection = pair.server._kaproto
         connection.resumeReading(Pause.CALLS)
-        self.assertIsNone(connection._reassurance)
+        self.assertIsNone(connection._peerPings._timer)
 
     def test_rule6_toNobodyElse(self) -> None:
         """
@@ -341,7 +341,7 @@ class RuleTests(ClockTestCase):
         pair = self.connectRaw(Optional(KEEPALIVE))
         self.say(pair, packMessage(OPEN))
         pair.server._kaproto.pauseReading(Pause.CALLS)
-        self.assertIsNone(pair.server._kaproto._reassurance)
+        self.assertIsNone(pair.server._kaproto._peerPings._timer)
         asking = self.connectRaw(Optional(KEEPALIVE))
         self.say(asking, packMessage(FEATURE_KEEPALIVE), packMessage(OPEN))
         asking.server._kaproto.pauseProducing()

@@ -1,0 +1,66 @@
+"""
+How a client opens a connection, without I/O: authenticate, ask for keepalive, open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from kaproto.errors import RemoteError
+from kaproto.wire.programs import ErrorCode, Feature, Procedure
+from kaproto.wire.xdr import Packer, Unpacker
+
+__all__ = ["negotiate"]
+
+_AUTH_TYPES_MAX: Final = 20
+
+
+async def negotiate(
+    call: Callable[[int, bytes], Awaitable[bytes]],
+    name: str | None,
+    flags: int,
+    authenticate: Callable[[list[int]], Awaitable[None]],
+    *,
+    ask: bool = True,
+) -> bool:
+    """
+    Open a connection, as the client: authenticate, ask for keepalive, open.
+
+    Old servers know neither of the first two, and are opened without.
+
+    @param call: calls a procedure of the remote program.
+    @param name: the name to open, as in L{OpenRequest<kaproto.interfaces.OpenRequest>}; C{None}
+        to authenticate only.
+    @param flags: the flags of C{CONNECT_OPEN}.
+    @param authenticate: given the L{AuthType<kaproto.wire.programs.AuthType>}s that the server
+        accepts, authenticates by one of them.
+    @param ask: whether to ask for keepalive.
+    @return: whether the server has keepalive, and so may be pinged.
+    @raise RemoteError: when the server refuses.
+    """
+    types: list[int] = []
+    try:
+        listed = Unpacker(await call(Procedure.AUTH_LIST, b""))
+    except RemoteError as error:
+        if not _isUnknownProcedure(error):
+            raise
+    else:
+        types = listed.array(listed.int32, _AUTH_TYPES_MAX)
+    await authenticate(types)
+    supported = ask and await _supportsKeepAlive(call)
+    if name is not None:
+        await call(Procedure.CONNECT_OPEN, Packer().optionalString(name).uint32(flags).packed())
+    return supported
+
+
+async def _supportsKeepAlive(call: Callable[[int, bytes], Awaitable[bytes]]) -> bool:
+    feature = Packer().int32(Feature.PROGRAM_KEEPALIVE).packed()
+    try:
+        return Unpacker(await call(Procedure.CONNECT_SUPPORTS_FEATURE, feature)).int32() != 0
+    except RemoteError:
+        return False
+
+
+def _isUnknownProcedure(error: RemoteError) -> bool:
+    return error.code == ErrorCode.RPC and error.message.startswith("unknown procedure")
