@@ -14,7 +14,7 @@ from benchmarks.generator import Generator, Load
 from benchmarks.processes import Measured, Others
 from benchmarks.servers import Running, Server
 
-__all__ = ["Held", "Opened", "hold", "middle", "openMany"]
+__all__ = ["Held", "Opened", "hold", "loadOf", "middle", "openMany", "warmUp"]
 
 WARM_UP = 20
 """
@@ -151,9 +151,9 @@ def hold(
     held = Held(server.name, clients)
     with server.running(interval, count, logs) as running:
         process = running.process
-        _warmUp(server, running, interval)
+        warmUp(server, running, interval)
         before = process.memory()
-        load = _load(server, running, clients, interval, count, rate=clients / interval)
+        load = loadOf(server, running, clients, interval, count, rate=clients / interval)
         with Generator(load) as generator:
             opened = generator.opened()
             if opened["opened"] < clients:
@@ -210,9 +210,9 @@ def openMany(
     for _ in range(OPENINGS):
         with server.running(interval, count, logs) as running:
             process = running.process
-            _warmUp(server, running, interval)
+            warmUp(server, running, interval)
             before, other = process.cpu(), Others()
-            with Generator(_load(server, running, clients, interval, count)) as generator:
+            with Generator(loadOf(server, running, clients, interval, count)) as generator:
                 opened = generator.opened()
                 used = process.cpu() - before
                 others.append(other.processor(used + generator.cpu()))
@@ -228,14 +228,14 @@ def openMany(
         result.perSecond, result.microseconds = median(rates), median(costs)
         result.others = median(others)
     with server.running(interval, count, logs) as running:
-        _warmUp(server, running, interval)
-        load = _load(server, running, storm, interval, count, inflight=storm)
+        warmUp(server, running, interval)
+        load = loadOf(server, running, storm, interval, count, inflight=storm)
         with Generator(load) as generator:
             result.storm = generator.opened()
     return result
 
 
-def _load(
+def loadOf(
     server: Server,
     running: Running,
     clients: int,
@@ -245,6 +245,11 @@ def _load(
     rate: float = 0,
     inflight: int = 256,
 ) -> Load:
+    """
+    What to put on a running server.
+
+    @return: it, for L{Generator}.
+    """
     return Load(
         running.port,
         clients,
@@ -259,8 +264,13 @@ def _load(
     )
 
 
-def _warmUp(server: Server, running: Running, interval: float) -> None:
-    with Generator(_load(server, running, WARM_UP, interval, 5)) as generator:
+def warmUp(server: Server, running: Running, interval: float) -> None:
+    """
+    Let some clients come and go, see L{WARM_UP}.
+
+    @raise RuntimeError: if the server opens none.
+    """
+    with Generator(loadOf(server, running, WARM_UP, interval, 5)) as generator:
         opened = generator.opened()
         if not opened["opened"]:
             raise RuntimeError(f"opens no client: {opened['firstError']}{running.process.tail()}")
