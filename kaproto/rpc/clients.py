@@ -1,20 +1,26 @@
 """
-Who is connected to a server, and who of them is not open yet.
+Who is connected to a server, who of them is not open yet, and who has to go when there are too
+many.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
 from kaproto.keepalive.pacemaker import MAX_CLOSES_PER_TURN
 from kaproto.limits import Limits
-from kaproto.security.admission import PendingClients
 
 __all__ = ["Clients"]
+
+_TURNED_AWAY: Final = 16
+"""
+How many clients for which there is no place may wait to be told so.
+"""
 
 _C = TypeVar("_C")
 _P = TypeVar("_P")
@@ -22,7 +28,11 @@ _P = TypeVar("_P")
 
 class Clients(Generic[_C, _P]):
     """
-    The connections of one server, each with the protocol that has it.
+    The connections of one server, each with its protocol.
+
+    A new connection over a limit does not wait, or all would: it takes the place of the oldest one
+    that is anonymous, or not open.  When all others are open there is none to take.  Then the new
+    one has no place: it may stay until it has been told so, and is not counted.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
@@ -31,7 +41,12 @@ class Clients(Generic[_C, _P]):
         """
         self._clock = clock
         self._protocols: dict[_C, _P] = {}
-        self._pending: PendingClients[_C] = PendingClients()
+        # The oldest are first.  To find its first key, a plain dict skips over all that were
+        # removed before.
+        self._anonymous: OrderedDict[_C, None] = OrderedDict()
+        self._unopened: OrderedDict[_C, None] = OrderedDict()
+        self._turnedAway: OrderedDict[_C, None] = OrderedDict()
+        self._placeless: set[_C] = set()
         self._waitingEmpty: list[Deferred[None]] = []
 
     def __len__(self) -> int:
@@ -48,7 +63,7 @@ class Clients(Generic[_C, _P]):
         """
         How many have not finished the TLS handshake or not logged in.
         """
-        return self._pending.anonymous
+        return len(self._anonymous)
 
     @property
     def protocols(self) -> list[_P]:
@@ -63,36 +78,58 @@ class Clients(Generic[_C, _P]):
         """
         A client has connected.
 
-        @param anonymous: whether it has a TLS handshake or a login before it.
-        @return: who has to go for it, if there are too many now: of those who are anonymous, or
-            not open, the one that connected first.
+        @param anonymous: whether it has to complete a TLS handshake or to log in.
+        @return: which connection to close for it, if there are too many now.
         """
         self._protocols[connection] = protocol
-        return self._pending.came(connection, len(self._protocols), limits, unknown=anonymous)
+        self._unopened[connection] = None
+        if anonymous:
+            self._anonymous[connection] = None
+            if 0 < limits.maxAnonymousClients < len(self._anonymous):
+                return self._displace(next(iter(self._anonymous)))
+        places = len(self._protocols) - len(self._placeless)
+        if not 0 < limits.maxClients < places:
+            return None
+        if places - len(self._unopened) < limits.maxClients:
+            return self._displace(next(iter(self._unopened)))
+        self._turnedAway[self._displace(connection)] = None
+        if len(self._turnedAway) <= _TURNED_AWAY:
+            return None
+        oldest, _ = self._turnedAway.popitem(last=False)
+        return oldest
+
+    def _displace(self, connection: _C) -> _C:
+        self.known(connection)
+        self.opened(connection)
+        self._placeless.add(connection)
+        return connection
 
     def hasPlace(self, connection: _C) -> bool:
         """
-        @return: whether there was room for the client that has connected.
+        @return: whether a client may open, rather than be told that there is no place.
         """
-        return self._pending.hasPlace(connection)
+        return connection not in self._placeless
 
     def known(self, connection: _C) -> None:
         """
         A client is not anonymous any more.
         """
-        self._pending.known(connection)
+        self._anonymous.pop(connection, None)
 
     def opened(self, connection: _C) -> None:
         """
         A client is open.
         """
-        self._pending.opened(connection)
+        self._unopened.pop(connection, None)
 
     def gone(self, connection: _C) -> None:
         """
         A connection has ended.
         """
-        self._pending.gone(connection)
+        self.known(connection)
+        self.opened(connection)
+        self._turnedAway.pop(connection, None)
+        self._placeless.discard(connection)
         self._protocols.pop(connection, None)
         if not self._protocols:
             waiting, self._waitingEmpty = self._waitingEmpty, []

@@ -13,7 +13,7 @@ from kaproto.program import Program, procedure
 from kaproto.rpc.negotiation import Phase
 from kaproto.rpc.protocol import KeepAliveProtocol, connectionOf
 from kaproto.rpc.serverconnection import ServerConnection
-from kaproto.security.admission import REFUSED, Authentication
+from kaproto.security.serverauth import REFUSED, Authentication
 from kaproto.wire.message import rpcError
 from kaproto.wire.programs import REMOTE_PROGRAM, AuthType, ErrorCode, Feature, Procedure
 from kaproto.wire.xdr import Packer, Unpacker

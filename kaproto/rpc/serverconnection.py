@@ -35,9 +35,10 @@ from kaproto.rpc.clients import Clients
 from kaproto.rpc.connection import Connection, Gate, Hooks, Pause, SharedByConnections
 from kaproto.rpc.dispatch import Calls
 from kaproto.rpc.negotiation import Event, Phase, ServerNegotiation
-from kaproto.security.admission import AccessControl, Authentication
+from kaproto.security.admission import AccessControl
 from kaproto.security.loginqueue import ILoginQueue
 from kaproto.security.proxy import terminatedTLSOf
+from kaproto.security.serverauth import Authentication
 from kaproto.security.tls import CONFIRMATION, TLSIdentity, TLSTransport, examine
 from kaproto.transport import StreamTransport, identify, paceAccepts, tlsOf
 from kaproto.wire.message import Message, MessageType, Status, packMessage, rpcError

@@ -210,7 +210,7 @@ class _ServerTarget(Target):
         found = super().leftovers() + _left("the server", self.clock)
         if factory.connections:
             found.append(f"{len(factory.connections)} connections")
-        if factory.clients._pending._unknown or factory.clients._pending._unopened:
+        if factory.clients.anonymous or factory.clients._unopened:
             found.append("arrivals")
         return found
 

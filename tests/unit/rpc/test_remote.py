@@ -17,7 +17,7 @@ from kaproto.policies import Disable, Policy
 from kaproto.rpc.negotiation import Event, ServerNegotiation
 from kaproto.rpc.remote import RemoteProgram
 from kaproto.rpc.serverconnection import ServerConnection
-from kaproto.security.admission import Authentication
+from kaproto.security.serverauth import Authentication
 from kaproto.server import KeepAliveServerProtocol
 from kaproto.wire.programs import PROGRAM_VERSION, REMOTE_PROGRAM, Feature, Procedure
 from kaproto.wire.xdr import Packer, Unpacker, XDRError

@@ -1,0 +1,251 @@
+"""
+A server's part of authentication: what the client's calls for it are answered, and when.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol
+
+from twisted.cred.portal import Portal
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+
+from kaproto.errors import AuthenticationFailed
+from kaproto.limits import Limits
+from kaproto.logbounds import BOUNDS
+from kaproto.peer import Peer
+from kaproto.security.admission import mechanismsFor
+from kaproto.security.loginqueue import ILoginQueue, ITurn
+from kaproto.security.saslserver import OpenGate, SASLFailed, SASLServer
+from kaproto.wire.message import rpcError
+from kaproto.wire.programs import ErrorCode
+from kaproto.wire.sasl import SASLResult, packMechanisms, packResult, unpackStart, unpackStep
+
+__all__ = ["REFUSED", "Authentication", "Candidate"]
+
+REFUSED: Final = "authentication failed: authentication failed"
+"""
+All that a client is told, in libvirtd's words.
+"""
+
+
+class Candidate(Protocol):
+    """
+    What L{Authentication} needs of a connection.
+
+    @ivar peer: the client.
+    """
+
+    peer: Peer
+
+    def authenticated(self, user: str) -> None:
+        """
+        The client has logged in.
+        """
+
+    def authenticationFailed(self) -> None:
+        """
+        The client has failed to log in, and may try again.
+        """
+
+    def holdDeadline(self) -> float:
+        """
+        Stop the clock of the client's deadline, while it waits for us.
+
+        @return: the seconds that are left.
+        """
+
+    def resumeDeadline(self, left: float) -> None:
+        """
+        Let the clock run again.
+
+        @param left: what L{holdDeadline} returned.
+        """
+
+    def endSoon(self, reason: Exception) -> None:
+        """
+        Close the connection once the call under way is answered.
+        """
+
+
+class Authentication:
+    """
+    One client's login.
+    """
+
+    _log = Logger(observer=BOUNDS)
+
+    def __init__(
+        self,
+        candidate: Candidate,
+        portal: Portal,
+        limits: Callable[[], Limits],
+        clock: IReactorTime,
+        queue: ILoginQueue,
+    ) -> None:
+        """
+        @param portal: decides who may log in.
+        @param limits: has the limits of the server at the time.
+        @param queue: decides when.
+        """
+        self._candidate = candidate
+        self._limits = limits
+        self._clock = clock
+        self._watch = watch = _Stopwatch(clock)
+        mechanisms = mechanismsFor(portal, secure=candidate.peer.secure)
+        # The gates have no reference to this object: without a cycle both are freed at once.
+        self._server = SASLServer(portal, mechanisms, lambda: _LoginGate(candidate, queue, watch))
+
+    async def init(self, payload: bytes) -> bytes:
+        """
+        Answer C{AUTH_SASL_INIT}.
+
+        @raise kaproto.errors.RemoteError: if the client is refused; so do the others.
+        """
+
+        async def init() -> bytes:
+            return packMechanisms(self._server.init())
+
+        return await self._answer(init)
+
+    async def start(self, payload: bytes) -> bytes:
+        """
+        Answer C{AUTH_SASL_START}.
+        """
+        mechanism, data = unpackStart(payload)
+        return await self._answer(lambda: self._finish(self._server.start(mechanism, data)))
+
+    async def step(self, payload: bytes) -> bytes:
+        """
+        Answer C{AUTH_SASL_STEP}.
+        """
+        data = unpackStep(payload)
+        return await self._answer(lambda: self._finish(self._server.step(data)))
+
+    def abandon(self) -> None:
+        """
+        The client is gone.
+        """
+        self._server.abandon()
+
+    async def _finish(self, going: Awaitable[SASLResult]) -> bytes:
+        result = await going
+        if result.complete:
+            assert self._server.user is not None, "the client is authenticated"
+            self._candidate.authenticated(self._server.user)
+        return packResult(result)
+
+    async def _answer(self, work: Callable[[], Awaitable[bytes]]) -> bytes:
+        self._watch.start()
+        try:
+            # A client that does not wait for the answers gets no more tries.
+            if self._server.failures < self._limits().loginTries:
+                return await work()
+        except CancelledError:
+            raise
+        except SASLFailed as error:
+            self._log.warn(
+                "{peer} failed to log in as {user!r} by {mechanism}: {error}",
+                peer=self._candidate.peer,
+                user=error.user,
+                mechanism=self._server.mechanism,
+                error=error,
+            )
+        except Exception:
+            self._log.failure(
+                "{peer} could not be authenticated: the credentials checker raised an error",
+                peer=self._candidate.peer,
+            )
+        self._candidate.authenticationFailed()
+        left = self._limits().failureDelay - self._watch.seconds
+        await deferLater(self._clock, max(left, 0))
+        if self._server.failures >= self._limits().loginTries:
+            failed = AuthenticationFailed(f"failed to log in {self._server.failures} times")
+            self._candidate.endSoon(failed)
+        raise rpcError(REFUSED, ErrorCode.AUTH_FAILED)
+
+
+class _Stopwatch:
+    """
+    Measures the time from a client's message, or from when its turn came, to the answer, so that
+    it can be made the same for all failures.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self.start()
+
+    def start(self) -> None:
+        """
+        Begin now.
+        """
+        self._begun = self._clock.seconds()
+
+    @property
+    def seconds(self) -> float:
+        """
+        How long that was ago.
+        """
+        return self._clock.seconds() - self._begun
+
+
+class _LoginGate:
+    """
+    The L{kaproto.security.saslserver.Gate} of one attempt to log in, in front of a queue.
+    """
+
+    def __init__(self, candidate: Candidate, queue: ILoginQueue, watch: _Stopwatch) -> None:
+        """
+        @param watch: is started again when the attempt has come through the queue.
+        """
+        self._candidate = candidate
+        self._queue = queue
+        self._watch = watch
+        self._waiting: Deferred[ITurn] | None = None
+        self._turn: ITurn | OpenGate = OpenGate()
+
+    async def enter(self, user: str, /) -> None:
+        """
+        Wait for our turn.  This wait is not the client's fault, so its deadline does not run.
+        """
+        turn = self._queue.enter(self._candidate.peer.network, user)
+        if turn.called:
+            self._turn = await turn
+            return
+        self._waiting = turn
+        left = self._candidate.holdDeadline()
+        try:
+            self._turn = await turn
+        finally:
+            self._waiting = None
+            self._candidate.resumeDeadline(left)
+            self._watch.start()
+
+    def answered(self) -> None:
+        """
+        The next one may be checked.
+        """
+        self._turn.answered()
+
+    def succeeded(self) -> None:
+        """
+        This user is known here from now on.
+        """
+        self._turn.succeeded()
+
+    def failed(self) -> None:
+        """
+        Count this guess, or leave the queue.
+        """
+        if self._waiting is not None:
+            self._waiting.cancel()
+        self._turn.failed()
+
+    def forget(self) -> None:
+        """
+        This was no guess.
+        """
+        self._turn.forget()

@@ -1,0 +1,379 @@
+"""
+Tests for L{kaproto.security.serverauth}.
+"""
+
+from __future__ import annotations
+
+from scramp import ScramClient
+from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
+
+from kaproto.errors import AuthenticationFailed, RemoteError
+from kaproto.limits import Limits
+from kaproto.peer import Peer
+from kaproto.security.loginqueue import LoginQueue
+from kaproto.security.saslserver import makePortal
+from kaproto.security.serverauth import Authentication
+from kaproto.wire.sasl import (
+    SASLResult,
+    packStart,
+    packStep,
+    unpackMechanisms,
+    unpackResult,
+)
+from kaproto.wire.xdr import XDRError
+
+
+class FakeCandidate:
+    """
+    A connection that remembers what happens to it.
+    """
+
+    def __init__(self) -> None:
+        self.peer = Peer(transport="tls")
+        self.user: str | None = None
+        self.failures = 0
+        self.reason: Exception | None = None
+        self.deadline: float | None = 60.0
+
+    def authenticated(self, user: str) -> None:
+        """
+        Remember.
+        """
+        self.user = user
+
+    def authenticationFailed(self) -> None:
+        """
+        Count.
+        """
+        self.failures += 1
+
+    def holdDeadline(self) -> float:
+        """
+        Stop the clock.
+        """
+        assert self.deadline is not None
+        left, self.deadline = self.deadline, None
+        return left
+
+    def resumeDeadline(self, left: float) -> None:
+        """
+        Let it run again.
+        """
+        assert self.deadline is None
+        self.deadline = left
+
+    def endSoon(self, reason: Exception) -> None:
+        """
+        Remember.
+        """
+        self.reason = reason
+
+
+class AuthenticationTests(SynchronousTestCase):
+    """
+    Tests for L{Authentication}.
+    """
+
+    def setUp(self) -> None:
+        """
+        Have a client that is to log in as Alice, and may fail twice.
+        """
+        self.clock = Clock()
+        self.candidate = FakeCandidate()
+        self.checker = InMemoryUsernamePasswordDatabaseDontUse(alice=b"sesame")
+        portal = makePortal([self.checker])
+        limits = Limits(loginTries=2, loginGuesses=4, failureDelay=1.5)
+        self.queue = LoginQueue(self.clock, lambda: limits)
+
+        def come() -> Authentication:
+            return Authentication(self.candidate, portal, lambda: limits, self.clock, self.queue)
+
+        self.come = come
+        self.authentication = come()
+
+    def init(self) -> Deferred[bytes]:
+        """
+        Ask for the mechanisms.
+        """
+        return Deferred.fromCoroutine(self.authentication.init(b""))
+
+    def start(self, mechanism: str, data: bytes | None) -> Deferred[bytes]:
+        """
+        Begin.
+        """
+        return Deferred.fromCoroutine(self.authentication.start(packStart(mechanism, data)))
+
+    def step(self, data: bytes | None) -> Deferred[bytes]:
+        """
+        Go on.
+        """
+        return Deferred.fromCoroutine(self.authentication.step(packStep(data)))
+
+    def assertRefusedLater(self, result: Deferred[bytes], after: float = 1.5) -> None:
+        """
+        Check that a call fails after a time, in libvirtd's words.
+        """
+        self.clock.advance(after - 0.01)
+        self.assertNoResult(result)
+        self.clock.advance(0.01)
+        error = self.failureResultOf(result, RemoteError).value
+        assert isinstance(error, RemoteError)
+        self.assertEqual(
+            (error.code, error.domain, error.message),
+            (45, 7, "authentication failed: authentication failed"),
+        )
+
+    def slowChecker(self) -> Deferred[bytes]:
+        """
+        Make the checker take its time.
+
+        @return: what it answers.
+        """
+        answer: Deferred[bytes] = Deferred()
+        self.patch(self.checker, "requestAvatarId", lambda _credentials: answer)
+        return answer
+
+    def test_mechanisms(self) -> None:
+        """
+        The client is told what there is.
+        """
+        payload = self.successResultOf(self.init())
+        self.assertEqual(unpackMechanisms(payload), ["SCRAM-SHA-256", "PLAIN"])
+
+    def test_letIn(self) -> None:
+        """
+        The right password is answered at once.
+        """
+        self.init()
+        payload = self.successResultOf(self.start("PLAIN", b"\0alice\0sesame"))
+        self.assertEqual(unpackResult(payload), SASLResult(complete=True, data=None))
+        self.assertEqual(self.candidate.user, "alice")
+        self.assertEqual(self.candidate.failures, 0)
+
+    def test_letInLater(self) -> None:
+        """
+        So is every step before.
+        """
+        self.init()
+        payload = self.successResultOf(self.start("PLAIN", None))
+        self.assertEqual(unpackResult(payload), SASLResult(complete=False, data=b""))
+        self.successResultOf(self.step(b"\0alice\0sesame"))
+        self.assertEqual(self.candidate.user, "alice")
+
+    def test_refused(self) -> None:
+        """
+        A wrong one is answered after a time, and logged.
+        """
+        self.init()
+        with capturedLogs() as events:
+            result = self.start("PLAIN", b"\0alice\0hushhush")
+        self.assertRefusedLater(result)
+        self.assertEqual(self.candidate.failures, 1)
+        self.assertIsNone(self.candidate.reason)
+        (event,) = events
+        self.assertEqual((event["user"], event["mechanism"]), ("alice", "PLAIN"))
+        self.assertNotIn("hush", repr(event["error"]))
+
+    def test_refusedAfterTheSameTime(self) -> None:
+        """
+        How long it took to find out does not show.
+        """
+        answer = self.slowChecker()
+        self.init()
+        result = self.start("PLAIN", b"\0alice\0wrong")
+        self.clock.advance(1)
+        answer.errback(ZeroDivisionError())
+        self.assertRefusedLater(result, 0.5)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_refusedAfterALongTime(self) -> None:
+        """
+        What takes longer than that is answered when it is known.
+        """
+        answer = self.slowChecker()
+        self.init()
+        result = self.start("PLAIN", b"\0alice\0wrong")
+        self.clock.advance(10)
+        answer.errback(ZeroDivisionError())
+        self.clock.advance(0)
+        self.failureResultOf(result, RemoteError)
+        self.flushLoggedErrors(ZeroDivisionError)
+
+    def test_tries(self) -> None:
+        """
+        Who has failed as often as it may is to go after the answer.
+        """
+        for reason in (None, AuthenticationFailed):
+            self.init()
+            self.assertRefusedLater(self.start("PLAIN", b"\0alice\0wrong"))
+            self.assertEqual(type(self.candidate.reason), reason or type(None))
+        self.assertEqual(str(self.candidate.reason), "failed to log in 2 times")
+
+    def test_noMoreTries(self) -> None:
+        """
+        Who does not wait for the answers does not get more tries.
+        """
+        results = []
+        for _ in range(5):
+            results += [self.init(), self.start("PLAIN", b"\0alice\0wrong")]
+        results += [self.init(), self.start("PLAIN", b"\0alice\0sesame")]
+        self.clock.advance(1.5)
+        for result in results[4:]:
+            self.failureResultOf(result, RemoteError)
+        self.assertIsNone(self.candidate.user)
+        for result in results[:4]:
+            result.addErrback(lambda failure: failure.trap(RemoteError) and None)
+
+    def test_undecodable(self) -> None:
+        """
+        What cannot be decoded is for the caller to answer, and is no try.
+        """
+        for call in (self.authentication.start, self.authentication.step):
+            self.failureResultOf(Deferred.fromCoroutine(call(b"\0")), XDRError)
+        self.assertEqual(self.candidate.failures, 0)
+
+    def test_gone(self) -> None:
+        """
+        When the client is gone, what was going on for it ends without a word.
+        """
+        self.slowChecker()
+        self.init()
+        result = self.start("PLAIN", b"\0alice\0sesame")
+        with capturedLogs() as events:
+            self.authentication.abandon()
+            result.cancel()
+        self.failureResultOf(result)
+        self.assertEqual(events, [])
+        self.assertEqual(self.candidate.failures, 0)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def guess(self, user: str = "alice") -> None:
+        """
+        Have others at the same network fail four times, without waiting for the answer.
+        """
+        for _ in range(4):
+            other = self.come()
+            Deferred.fromCoroutine(other.init(b""))
+            Deferred.fromCoroutine(
+                other.start(packStart("PLAIN", f"\0{user}\0hushhush".encode()))
+            ).addErrback(lambda failure: failure.trap(RemoteError) and None)
+
+    def test_turn(self) -> None:
+        """
+        After many failures at the network a login waits for its turn.  Meanwhile the client's
+        deadline does not run.
+        """
+        for mechanism in ("PLAIN", "SCRAM-SHA-256"):
+            self.setUp()
+            client = ScramClient(["SCRAM-SHA-256"], "alice", "sesame")
+            first = client.get_client_first().encode()
+            self.guess("bob")
+            self.init()
+            result = self.start(mechanism, b"\0alice\0sesame" if mechanism == "PLAIN" else first)
+            self.assertNoResult(result)
+            self.assertIsNone(self.candidate.deadline)
+            self.clock.advance(1.5)
+            answer = unpackResult(self.successResultOf(result))
+            self.assertEqual(self.candidate.deadline, 60)
+            if mechanism == "SCRAM-SHA-256":
+                assert answer.data is not None
+                client.set_server_first(answer.data.decode())
+                self.successResultOf(self.step(client.get_client_final().encode()))
+            self.assertEqual(self.candidate.user, "alice")
+
+    def test_known(self) -> None:
+        """
+        A user who has logged in from there before does not wait.
+        """
+        self.init()
+        self.successResultOf(self.start("PLAIN", b"\0alice\0sesame"))
+        self.guess("bob")
+        self.authentication = self.come()
+        self.init()
+        self.successResultOf(self.start("PLAIN", b"\0alice\0sesame"))
+
+    def test_turnAndFailure(self) -> None:
+        """
+        A failure is answered as long after its turn as it would be otherwise after it was sent.
+        """
+        self.guess("bob")
+        self.init()
+        result = self.start("PLAIN", b"\0alice\0hushhush")
+        self.clock.advance(1.5)
+        self.assertRefusedLater(result)
+
+    def test_goneWhileWaiting(self) -> None:
+        """
+        Who leaves while it waits leaves nothing behind.
+        """
+        self.guess("bob")
+        self.init()
+        result = self.start("PLAIN", b"\0alice\0sesame")
+        self.authentication.abandon()
+        result.cancel()
+        self.failureResultOf(result)
+        self.assertEqual(self.candidate.deadline, 60)
+        self.clock.advance(1.5)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertIsNone(self.candidate.user)
+
+    def test_impatientWhileWaiting(self) -> None:
+        """
+        Who sends something else while it waits loses its turn, and one try.
+        """
+        self.guess("bob")
+        self.init()
+        result = self.start("PLAIN", b"\0alice\0sesame")
+        again = self.init()
+        self.assertEqual(self.candidate.deadline, 60)
+        for each in (result, again):
+            self.clock.advance(1.5)
+            self.failureResultOf(each, RemoteError)
+        self.assertIsNone(self.candidate.user)
+        self.assertIsNone(self.candidate.reason)
+
+    def test_leavingIsAFailure(self) -> None:
+        """
+        Who goes away before it is known whether the password was right has guessed.
+        """
+        for _ in range(4):
+            self.slowChecker()
+            self.authentication = self.come()
+            self.init()
+            result = self.start("PLAIN", b"\0bob\0hushhush")
+            result.cancel()
+            self.failureResultOf(result)
+        self.authentication = self.come()
+        self.init()
+        self.assertNoResult(self.start("PLAIN", b"\0alice\0sesame"))
+        self.assertIsNone(self.candidate.deadline)
+
+    def test_unprovenIsAFailure(self) -> None:
+        """
+        So has who begins SCRAM and does not go on.
+        """
+        for number in range(5):
+            self.authentication = self.come()
+            self.init()
+            client = ScramClient(["SCRAM-SHA-256"], f"user {number}", "sesame")
+            result = self.start("SCRAM-SHA-256", client.get_client_first().encode())
+            if number < 4:
+                self.successResultOf(result)
+                self.authentication.abandon()
+        self.assertNoResult(result)
+
+    def test_brokenCheckerIsNoFailure(self) -> None:
+        """
+        A broken checker is not the client's fault.
+        """
+        for _ in range(5):
+            self.slowChecker().errback(ZeroDivisionError())
+            self.authentication = self.come()
+            self.init()
+            result = self.start("PLAIN", b"\0alice\0sesame")
+            self.assertRefusedLater(result)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 5)
