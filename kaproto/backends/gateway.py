@@ -31,9 +31,9 @@ from kaproto.errors import ConnectionClosed, RemoteError, UpstreamLost
 from kaproto.interfaces import IBackend, IRelaySession, ISession, OpenRequest
 from kaproto.keepalive.clock import monotonicClock
 from kaproto.keepalive.deadline import Deadline
-from kaproto.keepalive.heartbeat import Monitor
 from kaproto.keepalive.kernelwatch import TCPKeepAlive
 from kaproto.keepalive.liveness import KeepAlive
+from kaproto.keepalive.monitor import Monitor
 from kaproto.logbounds import BOUNDS
 from kaproto.peer import Peer
 from kaproto.rpc.protocol import connectionOf

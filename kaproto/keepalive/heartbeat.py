@@ -18,70 +18,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf, nextafter
-from typing import Final, Protocol, cast
-from weakref import WeakValueDictionary
+from typing import Final, cast
 
 from twisted.internet.interfaces import IReactorTime, ITransport
 
-from kaproto.errors import DeliveryTimeout, KeepAliveTimeout
-from kaproto.keepalive.clock import MonotonicClock, monotonicClock
+from kaproto.errors import KeepAliveTimeout
 from kaproto.keepalive.histogram import SENT, Histogram
 from kaproto.keepalive.idlereader import IdleReader
-from kaproto.keepalive.kernel import Delivery, SentCounter, delivery, isReceiveBufferFull
-from kaproto.keepalive.kernelwatch import Unacknowledged
+from kaproto.keepalive.kernel import delivery
 from kaproto.keepalive.liveness import KeepAlive, Liveness, Verdict
-from kaproto.keepalive.pacemaker import Pacemaker
-from kaproto.keepalive.progress import ROUNDING, Progress
-from kaproto.transport import StreamTransport, hasUnread, tlsOf, writeNow
+from kaproto.keepalive.monitor import Monitor
+from kaproto.keepalive.suspicion import Judge, Suspicion
+from kaproto.transport import StreamTransport, writeNow
 
-__all__ = ["Heartbeat", "Judge", "Monitor"]
-
-
-class Judge(Protocol):
-    """
-    Knows more of a peer than its own silence, and has the last word on it.
-    """
-
-    def suspected(self) -> None:
-        """
-        The peer has left a ping unanswered for an interval.
-        """
-
-    def excuses(self) -> bool:
-        """
-        The peer has left all pings unanswered.
-
-        @return: whether it lives all the same.  If so, this is asked again after each interval
-            until the peer is heard.
-        """
-
-
-class Monitor:
-    """
-    What all heartbeats of one reactor share.
-
-    @ivar pacemaker: calls each heartbeat when it is due.
-    @ivar idleReader: reads the pongs of idle connections; C{None} where there is no C{epoll}.
-    """
-
-    __slots__ = ("__weakref__", "idleReader", "pacemaker")
-
-    def __init__(self, clock: IReactorTime) -> None:
-        self.pacemaker = Pacemaker(clock)
-        reactor = clock.reactor if isinstance(clock, MonotonicClock) else clock
-        self.idleReader = IdleReader.orNone(reactor, self.pacemaker)
-
-    @classmethod
-    def of(cls, clock: IReactorTime) -> Monitor:
-        """
-        @param clock: a reactor, its L{monotonicClock} or a L{twisted.internet.task.Clock}.
-        @return: the one of this reactor, which lives as long as anybody refers to it.
-        """
-        clock = monotonicClock(clock)
-        monitor = _monitors.get(clock)
-        if monitor is None:
-            monitor = _monitors[clock] = cls(clock)
-        return monitor
+__all__ = ["Heartbeat"]
 
 
 _SECOND: Final = 2
@@ -90,8 +40,6 @@ _SECOND: Final = 2
 _WAIT: Final = Verdict.WAIT
 _PING: Final = Verdict.PING
 _DEAD: Final = Verdict.DEAD
-
-_monitors: Final[WeakValueDictionary[IReactorTime, Monitor]] = WeakValueDictionary()
 
 
 class Heartbeat:
@@ -120,17 +68,12 @@ class Heartbeat:
     """
 
     __slots__ = (
-        "_condemned",
         "_died",
         "_isBetween",
-        "_isBusy",
-        "_isHeldBack",
         "_isUnread",
         "_monitor",
         "_ping",
-        "_progress",
-        "_sent",
-        "_unacknowledged",
+        "_suspicion",
         "exact",
         "idle",
         "judge",
@@ -189,12 +132,8 @@ class Heartbeat:
         self._ping = ping
         self._died = died
         self._isBetween = isBetween
-        self._isBusy: Callable[[], bool] | None = None
-        self._isHeldBack: Callable[[], bool] | None = None
-        self._condemned = self._isUnread = False
-        self._unacknowledged: Unacknowledged | None = None
-        self._progress: Progress | None = None
-        self._sent: SentCounter | None = None
+        self._isUnread = False
+        self._suspicion: Suspicion | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.transport.getPeer()}>"
@@ -232,7 +171,7 @@ class Heartbeat:
         """
         self.liveness.stop()
         self.pacemaker.forget(self)
-        self._forgetProgress()
+        self._clear()
         self._readAsUsual()
 
     def end(self) -> None:
@@ -243,10 +182,10 @@ class Heartbeat:
         self.liveness.stop()
         self.pacemaker.forget(self)
         self._stopIdling()
+        self._clear()
         self._ping = b""
-        self._died = self._isBetween = self._isBusy = self._isHeldBack = None
+        self._died = self._isBetween = self._suspicion = None
         self.onAnswer = self.judge = None
-        self._forgetProgress()
 
     def heard(self) -> None:
         """
@@ -327,12 +266,12 @@ class Heartbeat:
         to fit in between.
 
         @param ping: sends a ping.
-        @param isBusy: whether a ping would now have to wait for the end of a message whose rest
-            has not come from its sender.  The peer cannot answer then, so its silence proves
-            nothing.
-        @param isHeldBack: whether a ping was sent and still waits for the end of a message.
+        @param isBusy: as L{Suspicion.isBusy}.
+        @param isHeldBack: as L{Suspicion.isHeldBack}.
         """
-        self._ping, self._isBusy, self._isHeldBack = ping, isBusy, isHeldBack
+        self._ping = ping
+        suspicion = self._suspect()
+        suspicion.isBusy, suspicion.isHeldBack = isBusy, isHeldBack
 
     def due(self, now: float, /) -> float | None:
         """
@@ -340,133 +279,68 @@ class Heartbeat:
 
         @return: when to be called next; C{None} for never.
         """
-        liveness = self.liveness
+        liveness, suspicion = self.liveness, self._suspicion
         verdict = liveness.check(now)
-        if verdict is not _WAIT:
-            if verdict is _DEAD or liveness.unanswered >= _SECOND:
-                verdict = self._lookBeneath(now, verdict)
-            elif self._progress is not None:
-                self._forgetProgress()
+        if verdict is _DEAD or (verdict is _PING and liveness.unanswered >= _SECOND):
+            verdict = self._suspect().examine(now, verdict)
+            if self.judge is not None and verdict is _PING and liveness.unanswered == _SECOND:
+                self.judge.suspected()
+        elif verdict is _PING and suspicion is not None:
+            suspicion.clear()
         if verdict is _WAIT:
-            self._condemned = False
             if liveness.pausedAt is not None:
                 return None
         elif getattr(self.transport, "disconnected", False):
             self.end()
             return None
-        elif verdict is _PING:
-            self._condemned = False
-            if self._isBusy is not None and self._isBusy():
-                return self._waitForMessage(now)
+        elif verdict is _DEAD:
+            return self._confirmDeath(now)
+        elif suspicion is not None and suspicion.isBusy():
+            return self._waitForMessage(now, suspicion)
+        else:
             self.pacemaker.pingLater(self)
             if self.idle < 0 and self._monitor.idleReader is not None:
                 self._startIdling(self._monitor.idleReader)
-        else:
-            return self._confirmDeath(now)
         # A ping may be a little late; after the last one it is death that is due.
         self.exact = liveness.unanswered >= liveness.count
         due = liveness.due()
         # An interval that is too short to be told from none must not mean once more in this turn.
         return due if due > now else nextafter(now, inf)
 
-    def _lookBeneath(self, now: float, verdict: Verdict) -> Verdict:
-        """
-        A ping has been left unanswered for an interval.  Before the peer is pinged again or given
-        up, look at what the layers beneath know of it.
-        """
-        progress = self._progress
-        if progress is None:
-            progress = self._progress = Progress()
-        found = delivery(self.transport)
-        received: int | None = getattr(tlsOf(self.transport), "bytesReceived", None)
-        heardAt = progress.heardAt(now, found, received)
-        if heardAt > self.liveness.heard + ROUNDING:
-            self.liveness.hear(heardAt)
-            return self.liveness.check(now)
-        if found is not None:
-            verdict = self._lookInFront(now, verdict, found)
-        if self.judge is not None and verdict is _PING and self.liveness.unanswered == _SECOND:
-            self.judge.suspected()
-        return verdict
+    def _suspect(self) -> Suspicion:
+        if self._suspicion is None:
+            self._suspicion = Suspicion(self.transport, self.liveness)
+        return self._suspicion
 
-    def _lookInFront(self, now: float, verdict: Verdict, found: Delivery) -> Verdict:
-        """
-        A peer that reads slowly has not been asked before it has taken what was written in front
-        of the ping.
-        """
-        isHeldBack = self._isHeldBack is not None and self._isHeldBack()
-        if isHeldBack and self._isBusy is not None and self._isBusy():
-            return Verdict.PING
-        if self._sent is None and found.acknowledged is None:
-            self._sent = SentCounter(self.transport)
-        sent = 0 if self._sent is None else self._sent.total
-        progress = self._progress
-        assert progress is not None, "it was made by the caller"
-        takenBefore = progress.takenAt
-        if not progress.isAsked(now, found, sent, isHeldBack=isHeldBack):
-            return self.liveness.takes(now, progress.takenAt)
-        if progress.takenAt == takenBefore:
-            return verdict
-        self.liveness.tookAll(progress.takenAt)
-        return self.liveness.check(now)
-
-    def _forgetProgress(self) -> None:
-        self._progress = None
-        if self._sent is not None:
-            self._sent.stop()
-            self._sent = None
+    def _clear(self) -> None:
+        if self._suspicion is not None:
+            self._suspicion.clear()
 
     def _confirmDeath(self, now: float) -> float | None:
-        """
-        A peer that seems dead is not, if what it sent is waiting to be read.
-        """
-        unread: bool | None
-        if self._isUnread:
-            unread = isReceiveBufferFull(self.transport)
-            if unread and self._isHostGone(now):
-                return None
-        else:
-            unread = hasUnread(self.transport)
-        if unread is None and not self._condemned:
-            # Of this transport that cannot be told before the reactor has had its turn.
-            self._condemned = True
-            return now
-        liveness = self.liveness
-        if unread:
-            self._condemned = self.exact = False
-            liveness.hear(now)
-            return liveness.due()
-        if self.judge is not None and self.judge.excuses():
-            self._condemned = False
-            return now + liveness.interval
-        self._die(liveness.timeout(now))
-        return None
+        fate = self._suspect().conclude(now, self.judge, isPaused=self._isUnread)
+        if isinstance(fate, KeepAliveTimeout):
+            self._die(fate)
+            return None
+        # It is death that is due, unless the peer was heard.
+        self.exact = self.liveness.unanswered > 0
+        return fate
 
-    def _startIdling(self, reader: IdleReader) -> None:
-        if self._isBetween is not None and self.onAnswer is None and self._isBetween():
-            reader.take(self)
-
-    def _waitForMessage(self, now: float) -> float | None:
+    def _waitForMessage(self, now: float, suspicion: Suspicion) -> float | None:
         """
-        A peer that cannot be pinged in the middle of a message is watched by the kernel, which
-        finds that its host is gone, and not that its program is stopped.
+        The peer can be pinged after the end of a message only.
         """
-        if self._isHostGone(now):
+        gone = suspicion.hostGone(now)
+        if gone is not None:
+            self._die(gone)
             return None
         self.exact = False
         self.pingedAt = None
         self.liveness.hear(now)
         return self.liveness.due()
 
-    def _isHostGone(self, now: float) -> bool:
-        if self._unacknowledged is None:
-            self._unacknowledged = Unacknowledged()
-        waited = self._unacknowledged.looked(now, delivery(self.transport))
-        interval, count = self.liveness.interval, self.liveness.count
-        if waited < interval * (count + 1):
-            return False
-        self._die(DeliveryTimeout(interval, count, waited))
-        return True
+    def _startIdling(self, reader: IdleReader) -> None:
+        if self._isBetween is not None and self.onAnswer is None and self._isBetween():
+            reader.take(self)
 
     def _die(self, reason: KeepAliveTimeout) -> None:
         if self._died is None:

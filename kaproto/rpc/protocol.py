@@ -14,10 +14,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from kaproto.keepalive.clock import monotonicClock
-from kaproto.keepalive.heartbeat import Monitor
 from kaproto.keepalive.histogram import Histogram
 from kaproto.keepalive.kernelwatch import TCPKeepAlive
 from kaproto.keepalive.liveness import KeepAlive
+from kaproto.keepalive.monitor import Monitor
 from kaproto.limits import Limits
 from kaproto.rpc.connection import Connection
 from kaproto.transport import StreamTransport

@@ -12,7 +12,7 @@ from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol
 from kaproto.client.connection import ClientConnection
 from kaproto.counters import Counters
 from kaproto.errors import KeepAliveTimeout
-from kaproto.keepalive import heartbeat
+from kaproto.keepalive import heartbeat, suspicion
 from kaproto.keepalive.kernel import Delivery
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.limits import Limits
@@ -140,7 +140,7 @@ class RuleTests(ClockTestCase):
         def look(_transport: object) -> Delivery:
             return Delivery(0, received=1, silence=self.clock.seconds() - latest)
 
-        self.patch(heartbeat, "delivery", look)
+        self.patch(suspicion, "delivery", look)
         for _time in range(20):
             pair.advance(0.5)
             latest = self.clock.seconds()
@@ -159,7 +159,7 @@ class RuleTests(ClockTestCase):
         def look(_transport: object) -> None:
             looks.append(self.clock.seconds())
 
-        self.patch(heartbeat, "delivery", look)
+        self.patch(suspicion, "delivery", look)
         pair = self.connect()
         pair.advance(10.5)
         self.assertEqual(looks, [])
@@ -377,8 +377,9 @@ class RuleTests(ClockTestCase):
         def look(_transport: object) -> Delivery:
             return Delivery(0, 0, self.inFlight, 0, silence())
 
-        self.patch(heartbeat, "delivery", look)
-        self.patch(heartbeat, "isReceiveBufferFull", lambda _transport: self.isFull)
+        for module in (heartbeat, suspicion):
+            self.patch(module, "delivery", look)
+        self.patch(suspicion, "isReceiveBufferFull", lambda _transport: self.isFull)
         pair.server._kaproto.pauseReading(Pause.TURN)
         pair.server._kaproto.pauseReading(Pause.CALLS)
         pair.blackhole()
@@ -447,7 +448,7 @@ class RuleTests(ClockTestCase):
 
             sender = pair.serverTransport if slow == "client" else pair.clientTransport
             self.patch(
-                heartbeat, "delivery", partial(look, sender=sender, start=start, stop=stopsAt)
+                suspicion, "delivery", partial(look, sender=sender, start=start, stop=stopsAt)
             )
             pair.advance(10)
             self.assertFalse(sender.disconnected)

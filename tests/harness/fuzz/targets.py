@@ -32,8 +32,8 @@ from kaproto.backends.gateway import Gateway
 from kaproto.backends.host import EmbeddedHost
 from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol
 from kaproto.errors import RemoteError
-from kaproto.keepalive.heartbeat import Monitor
 from kaproto.keepalive.liveness import KeepAlive
+from kaproto.keepalive.monitor import Monitor
 from kaproto.limits import Limits
 from kaproto.policies import Mandatory, Optional
 from kaproto.program import Program, procedure

@@ -45,7 +45,7 @@ def _look(*, thorough: bool) -> dict[str, Any]:
     """
     from twisted.internet import reactor
 
-    from kaproto.keepalive.heartbeat import Monitor
+    from kaproto.keepalive.monitor import Monitor
 
     found: dict[str, Any] = _count() if thorough or not _factories else {}
     return found | {

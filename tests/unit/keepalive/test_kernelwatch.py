@@ -19,8 +19,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from kaproto.client import KeepAliveClientFactory
 from kaproto.errors import DeliveryTimeout
 from kaproto.interfaces import IKeepAlivePolicy
-from kaproto.keepalive import heartbeat as heartbeatModule
 from kaproto.keepalive import kernelwatch as module
+from kaproto.keepalive import suspicion
 from kaproto.keepalive.heartbeat import Heartbeat
 from kaproto.keepalive.kernel import Delivery
 from kaproto.keepalive.kernelwatch import KernelWatch, TCPKeepAlive, Unacknowledged
@@ -219,7 +219,7 @@ class BusyHeartbeatTests(SynchronousTestCase):
         """
         clock = Clock()
         looks = [found(0, 0)] * 10 + [found(2, 1)] * 10
-        self.patch(heartbeatModule, "delivery", lambda _transport: looks.pop(0))
+        self.patch(suspicion, "delivery", lambda _transport: looks.pop(0))
         for died in (True, False):
             deaths: list[object] = []
             transport = StringTransport(peerAddress=IPv4Address("TCP", "192.0.2.1", 1))

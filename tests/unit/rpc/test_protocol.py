@@ -17,7 +17,7 @@ from kaproto.errors import (
     KeepAliveTimeout,
     PeerFlooded,
 )
-from kaproto.keepalive import heartbeat as heartbeatModule
+from kaproto.keepalive import suspicion
 from kaproto.keepalive.clock import monotonicClock
 from kaproto.keepalive.idlereader import Idler, IdleReader
 from kaproto.keepalive.liveness import KeepAlive
@@ -437,7 +437,7 @@ class IdleTests(ProtocolTestCase):
         the room.
         """
         verdicts = [True, True, False]
-        self.patch(heartbeatModule, "hasUnread", lambda _transport: verdicts.pop(0))
+        self.patch(suspicion, "hasUnread", lambda _transport: verdicts.pop(0))
         self.untilPinged(self.end)
         self.advance(3)
         self.assertEqual(verdicts, [True, False])
