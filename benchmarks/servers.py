@@ -19,9 +19,9 @@ from twisted.internet.interfaces import IStreamServerEndpointStringParser
 from twisted.plugin import getPlugins
 
 from benchmarks.build import BuildError, build, missingCompiler
-from benchmarks.certificates import issue
 from benchmarks.checkout import BEFORE, ROOT, snapshot
 from benchmarks.processes import Measured, freePort
+from kaproto.cli.certificates import makeCertificates
 
 __all__ = ["SERVERS", "Recipe", "Running", "Server", "Setting", "twistd"]
 
@@ -137,7 +137,7 @@ class Server:
             setting = Setting(freePort(), interval, count, Path(folder), turns)
             credentials = None
             if self.tls:
-                issue(setting.folder)
+                list(makeCertificates(setting.folder, ["127.0.0.1"], ["benchmark"]))
                 own = f"{folder}/libvirt"
                 credentials = (f"{own}/clientcert.pem", f"{own}/private/clientkey.pem")
             recipe = self.recipe(setting)

@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 from twisted.python.usage import Options as BaseOptions
 from twisted.python.usage import UsageError
 
+from kaproto.cli.certificates import Certificates
 from kaproto.cli.command import Command, CommandFailed, ExitCode, printVersion
 from kaproto.cli.completion import Completion
 from kaproto.cli.demo import Demo
@@ -56,6 +57,7 @@ class Options(BaseOptions):
         ["drain", None, Drain, "Have kaserver stop when its clients have left."],
         ["ping", None, Ping, "Ping a libvirt host or a kaserver."],
         ["demo", None, Demo, "Watch keepalive at work, in ten seconds, without libvirt."],
+        ["certificates", None, Certificates, "Make certificates for a trial of TLS."],
         ["completion", None, Completion, "Print a script that completes commands in your shell."],
     ]
 
