@@ -161,7 +161,8 @@ class CertificatesTests(SynchronousTestCase):
         before = contents(self.folder)
         command = Certificates()
         command.parseOptions([str(self.folder)])
-        command.write = [].append
+        ignored: list[str] = []
+        command.write = ignored.append
         failed = self.failureResultOf(
             Deferred.fromCoroutine(command.run(MemoryReactorClock())), CommandFailed
         )
