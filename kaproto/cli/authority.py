@@ -32,15 +32,9 @@ __all__ = [
     "subjectFor",
 ]
 
-VALID: Final = timedelta(days=365)
-"""
-How long certificates are valid.
-"""
-
+_VALID: Final = timedelta(days=365)
 _SKEW: Final = timedelta(hours=1)
-"""
-How far the clock of another machine may be behind ours.
-"""
+# Another machine's clock may be behind ours.
 
 _SIGNS: Final = x509.KeyUsage(
     digital_signature=False,
@@ -101,7 +95,7 @@ def newAuthority(name: str) -> Identity:
     key = ec.generate_private_key(ec.SECP256R1())
     subject = subjectFor(name)
     builder = (
-        certificateBuilder(subject, key.public_key(), -_SKEW, VALID)
+        certificateBuilder(subject, key.public_key(), -_SKEW, _VALID)
         .issuer_name(subject)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_SIGNS, critical=True)
@@ -124,7 +118,7 @@ def issue(authority: Identity, name: str, hosts: Iterable[str] = ()) -> Identity
     usage = ExtendedKeyUsageOID.SERVER_AUTH if names else ExtendedKeyUsageOID.CLIENT_AUTH
     signer = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key())
     builder = (
-        certificateBuilder(subjectFor(name), key.public_key(), -_SKEW, VALID)
+        certificateBuilder(subjectFor(name), key.public_key(), -_SKEW, _VALID)
         .issuer_name(authority.certificate.subject)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
