@@ -332,7 +332,7 @@ def _backend(options: Options, reactor: IReactorTime) -> IBackend:
         authentication=options.upstreamAuthentication,
         ask=options.upstreamAsk,
     )
-    gateway.openTimeout = options["upstream-timeout"]
+    gateway.limits = attrs.evolve(gateway.limits, openTimeout=options["upstream-timeout"])
     gateway.tcpKeepAlive = TCPKeepAlive(options["tcp-keepalive"], keepAlive)
     return gateway
 

@@ -19,6 +19,7 @@ from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol
 from kaproto.client.connection import ClientConnection, SharedByClient
 from kaproto.errors import ConnectionClosed
 from kaproto.keepalive.liveness import KeepAlive
+from kaproto.limits import Limits
 from kaproto.logbounds import BOUNDS
 from kaproto.rpc.connection import Hooks
 from kaproto.rpc.protocol import connectionOf
@@ -165,6 +166,7 @@ class UpstreamFactory(KeepAliveClientFactory):
         keepAlive: KeepAlive,
         clock: IReactorTime,
         authentication: Authentication,
+        limits: Limits,
         *,
         ask: bool,
     ) -> None:
@@ -172,7 +174,9 @@ class UpstreamFactory(KeepAliveClientFactory):
         @param name: what to open.
         @param ask: whether to ask the server for keepalive.
         """
-        super().__init__(name, flags, keepAlive, clock=clock, authentication=authentication)
+        super().__init__(
+            name, flags, keepAlive, clock=clock, authentication=authentication, limits=limits
+        )
         self.upstream = upstream
         self.asksForKeepAlive = ask
 

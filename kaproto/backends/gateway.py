@@ -34,6 +34,7 @@ from kaproto.keepalive.deadline import Deadline
 from kaproto.keepalive.kernelwatch import TCPKeepAlive
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.keepalive.monitor import Monitor
+from kaproto.limits import Limits
 from kaproto.logbounds import BOUNDS
 from kaproto.peer import Peer
 from kaproto.rpc.protocol import connectionOf
@@ -60,7 +61,8 @@ class Gateway:
     Opens by connecting to libvirtd.
 
     @ivar asks: whether libvirtd is asked for keepalive.
-    @ivar openTimeout: seconds libvirtd has to accept and open.
+    @ivar limits: those of the connections to libvirtd; its C{openTimeout} is for connecting and
+        opening together.
     @ivar description: what log lines call libvirtd.
     @ivar libvirtd: what messages to clients call it.
     @ivar upstream: whether libvirtd is alive.
@@ -69,7 +71,7 @@ class Gateway:
     """
 
     _log = Logger(observer=BOUNDS)
-    openTimeout: float = 10.0
+    limits = Limits()
     tcpKeepAlive = TCPKeepAlive()
     features: frozenset[int] = frozenset()
 
@@ -148,7 +150,7 @@ class Gateway:
 
     async def _open(self, peer: Peer, request: OpenRequest) -> ISession:
         opening = Deferred.fromCoroutine(self._connect(peer, request))
-        expiry = Deadline(self._clock, self.openTimeout, opening.cancel)
+        expiry = Deadline(self._clock, self.limits.openTimeout, opening.cancel)
         try:
             return _GatewaySession(self, await opening)
         except RemoteError as error:
@@ -165,8 +167,8 @@ class Gateway:
                 # It is the client that did not wait.
                 raise
             message = (
-                f"{self.libvirtd} did not open within {self.openTimeout:g} s; it may hang, be "
-                "starting, or have as many clients as it lets in (max_clients, "
+                f"{self.libvirtd} did not open within {self.limits.openTimeout:g} s; it may hang, "
+                "be starting, or have as many clients as it lets in (max_clients, "
                 "max_anonymous_clients)"
             )
             raise self._failed(peer, message, ErrorCode.OPERATION_TIMEOUT) from problem
@@ -202,6 +204,7 @@ class Gateway:
             self._keepAlive,
             self._clock,
             self._authentication,
+            self.limits,
             ask=self.asks,
         )
         factory.tcpKeepAlive = self.tcpKeepAlive

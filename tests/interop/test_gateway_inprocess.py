@@ -16,6 +16,7 @@ from kaproto.backends.gateway import Gateway
 from kaproto.backends.relay import Relay
 from kaproto.client import KeepAliveClientProtocol
 from kaproto.keepalive.liveness import KeepAlive
+from kaproto.limits import Limits
 from kaproto.policies import Mandatory
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
 from tests.interop.gateway import GatewayTestCase
@@ -37,7 +38,7 @@ class InProcessTests(GatewayTestCase):
         """
         endpoint = UNIXClientEndpoint(reactor, daemon.socketPath)
         gateway = Gateway(endpoint, "socket", KeepAlive(0.25, 2), reactor)
-        gateway.openTimeout = openTimeout
+        gateway.limits = Limits(openTimeout=openTimeout)
         factory = KeepAliveServerFactory(Mandatory(KeepAlive(0.25, 2)), gateway, clock=reactor)
         port = reactor.listenTCP(0, cast(ServerFactory, factory), interface="127.0.0.1")
         self.addCleanup(factory.drain)

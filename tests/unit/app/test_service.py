@@ -512,7 +512,7 @@ class MakeServiceTests(ServiceTestCase):
         )
         (gateway,) = made
         self.assertEqual(gateway._keepAlive, KeepAlive(7, 8))
-        self.assertEqual(gateway.openTimeout, 9)
+        self.assertEqual(gateway.limits.openTimeout, 9)
         stopped = service.stopService()
         self.clock.advance(0)
         self.successResultOf(stopped)

@@ -9,6 +9,7 @@ import gc
 import os
 from collections.abc import Callable
 
+import attrs
 from twisted.internet.error import (
     ConnectBindError,
     ConnectError,
@@ -392,12 +393,13 @@ class FailureTests(OpenTestCase):
             )
         self.assertEqual(len(self.warnings), 2)
 
-    def slow(self) -> None:
+    def slow(self, seconds: float = 10) -> None:
         """
-        Have the client told after ten seconds, and no sooner.
+        Have the client told after so many seconds, and no sooner.
         """
+        late = f"did not open within {seconds:g} s"
         self.assertEqual(self.ask(OPEN), [])
-        self.parties.advance(9.9)
+        self.parties.advance(seconds - 0.1)
         self.assertEqual(self.wire.take(), [])
         self.parties.advance(0.2)
         self.assertEqual(
@@ -406,15 +408,15 @@ class FailureTests(OpenTestCase):
                 68,
                 7,
                 2,
-                f"{WHERE} did not open within 10 s; it may hang, be starting, or have as many "
-                "clients as it lets in (max_clients, max_anonymous_clients)",
+                f"{WHERE} {late}; it may hang, be starting, or have as many clients as it lets in "
+                "(max_clients, max_anonymous_clients)",
             ),
         )
         self.assertEqual(len(self.warnings), 1)
-        self.assertIn("did not open within 10 s", self.warnings[0])
+        self.assertIn(late, self.warnings[0])
         self.assertNobodyUpstream()
         self.upstream.deaf = self.upstream.mute = False
-        self.assertIn("did not open within 10 s", str(self.parties.gateway.health._problem))
+        self.assertIn(late, str(self.parties.gateway.health._problem))
         self.assertOpens()
         self.assertIsNone(self.parties.gateway.health.look())
 
@@ -433,6 +435,15 @@ class FailureTests(OpenTestCase):
         """
         self.upstream.mute = True
         self.slow()
+
+    def test_limits(self) -> None:
+        """
+        The time can be changed while the gateway runs.
+        """
+        gateway = self.parties.gateway
+        gateway.limits = attrs.evolve(gateway.limits, openTimeout=3.0)
+        self.upstream.mute = True
+        self.slow(3)
 
     def test_ownError(self) -> None:
         """
