@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from kaproto.backends.gateway import Gateway
 from kaproto.backends.health import Health
 from kaproto.server import KeepAliveServerFactory
+from kaproto.status.register import LocalRegister, Register
 
 __all__ = ["FakeDaemon", "FakeGateway"]
 
@@ -48,14 +49,14 @@ class FakeDaemon:
 
     @ivar calls: what it was told to do.
     @ivar problems: what L{reload} returns.
-    @ivar gateway: what is behind it, if anything.
+    @ivar register: its clients.
     @ivar expiry: what L{certificateExpiry} returns.
     """
 
     def __init__(self, factory: KeepAliveServerFactory) -> None:
         self.factory = factory
         self.draining = False
-        self.gateway: Gateway | None = None
+        self.register: Register = LocalRegister(factory)
         self.listeners: Sequence[str] = ["tcp:16509:interface=127.0.0.1"]
         self.problems: Sequence[str] = []
         self.expiry: Mapping[str, float] = {}
@@ -66,7 +67,7 @@ class FakeDaemon:
         Have something behind it.
         """
         gateway = FakeGateway(self.factory.clock)
-        self.gateway = cast(Gateway, gateway)
+        self.register = LocalRegister(self.factory, cast(Gateway, gateway))
         return gateway
 
     def certificateExpiry(self) -> Mapping[str, float]:

@@ -44,7 +44,7 @@ def metrics() -> set[str]:
     daemon = FakeDaemon(KeepAliveServerFactory(clock=clock))
     daemon.becomeGateway()
     daemon.expiry = {"libvirttls:16514": 1.0}
-    text, _type = Metrics(daemon, Sampler(daemon.factory)).render("")
+    text, _type = Metrics(daemon, Sampler(daemon)).render("")
     return set(re.findall(r"^# TYPE (\w+) ", text.decode(), re.MULTILINE)) | {
         f"{each}_bucket"
         for each in re.findall(r"^# TYPE (\w+) histogram", text.decode(), re.MULTILINE)

@@ -108,7 +108,7 @@ class ManyClientsTests(SynchronousTestCase):
         arguments = b"\0\0\0\x08kaserver\0\0\0\1\0\0\0\0"
         message = call(AdminProcedure.SERVER_LIST_CLIENTS, arguments, program=ADMIN_PROGRAM)
         program, anybody = ControlProgram(self.daemon), cast(KeepAliveServerProtocol, None)
-        sampler = Sampler(self.daemon.factory)
+        sampler = Sampler(self.daemon)
         page, metrics = Page(self.daemon, sampler), Metrics(self.daemon, sampler)
         rendered: list[Deferred[Any]] = []
 

@@ -57,18 +57,17 @@ def workerParameters() -> Parameters:
     return _unsigned(WORKERS)
 
 
-def limitParameters(factory: KeepAliveServerFactory) -> Parameters:
+def limitParameters(limits: Limits, clients: int, anonymous: int) -> Parameters:
     """
     @return: what C{virt-admin server-clients-info} prints.
     """
-    limits = factory.limits
     most = limits.maxClients or _ANY
     return _unsigned(
         {
             "nclients_max": most,
-            "nclients": len(factory.clients),
+            "nclients": clients,
             "nclients_unauth_max": min(limits.maxAnonymousClients or _ANY, most),
-            "nclients_unauth": factory.clients.anonymous,
+            "nclients_unauth": anonymous,
         }
     )
 

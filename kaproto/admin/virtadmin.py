@@ -232,7 +232,8 @@ class AdminProgram(Program):
         @return: how many clients there are, and may be.
         """
         checkFlags(arguments.flags, "clientLimits")
-        return limitParameters(self._server(connection, arguments.server))
+        factory = self._server(connection, arguments.server)
+        return limitParameters(factory.limits, len(factory.clients), factory.clients.anonymous)
 
     @procedure(AdminProcedure.SERVER_SET_CLIENT_LIMITS, arguments=ServerParameters)
     def setClientLimits(

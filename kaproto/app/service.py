@@ -34,6 +34,7 @@ from kaproto.rpc.serverconnection import ServerConnection
 from kaproto.security.endpoints import TLSServerEndpoint
 from kaproto.security.tls import ServerContextFactory
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
+from kaproto.status.register import LocalRegister, Register
 from kaproto.status.site import StatusFactory
 
 __all__ = ["CannotListen", "KaServer", "Options", "makeService"]
@@ -53,6 +54,7 @@ class KaServer(Service):
     @ivar ports: where it listens for clients.
     @ivar operations: where it is administered and watched, until its clients have left.
     @ivar gateway: what answers its clients, if that is a gateway.
+    @ivar register: its clients, for those who watch and steer it.
     @ivar draining: whether it accepts no new clients, and stops when those that are there have
         left.
     """
@@ -86,6 +88,7 @@ class KaServer(Service):
         self.operations = Ports((), self.stop)
         self.draining = False
         self.gateway = gateway
+        self.register: Register = LocalRegister(factory, gateway)
         self._contexts = contexts
         self._reloader = reloader
         self._reactor = reactor

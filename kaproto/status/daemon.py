@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
-from kaproto.backends.gateway import Gateway
 from kaproto.server import KeepAliveServerFactory
+from kaproto.status.register import Register
 
 __all__ = ["SERVER_NAME", "Daemon", "readiness"]
 
@@ -24,12 +24,12 @@ class Daemon(Protocol):
 
     @ivar factory: the factory of its connections.
     @ivar draining: whether it accepts no new clients.
-    @ivar gateway: what is behind it, if it is a gateway.
+    @ivar register: its clients.
     """
 
     factory: KeepAliveServerFactory
     draining: bool
-    gateway: Gateway | None
+    register: Register
 
     @property
     def listeners(self) -> Sequence[str]:
@@ -69,4 +69,4 @@ def readiness(daemon: Daemon) -> str | None:
     """
     if daemon.draining:
         return "draining"
-    return None if daemon.gateway is None else daemon.gateway.health.look()
+    return daemon.register.problem()

@@ -24,7 +24,6 @@ import twisted
 from kaproto import __version__
 from kaproto.keepalive.histogram import Histogram
 from kaproto.status.daemon import Daemon, readiness
-from kaproto.status.objects import phases
 from kaproto.status.sampler import Sampler
 
 __all__ = ["Metrics"]
@@ -83,7 +82,7 @@ class Metrics:
             "Clients that are connected.",
             labels=["listener", "state"],
         )
-        for (listener, phase), number in sorted(phases(factory).items()):
+        for (listener, phase), number in sorted(self._daemon.register.phases().items()):
             connections.add_metric([listener, phase], number)
         yield connections
         yield GaugeMetricFamily(
@@ -126,24 +125,23 @@ class Metrics:
         )
 
     def _upstream(self) -> Iterator[Metric]:
-        gateway = self._daemon.gateway
-        if gateway is None:
+        upstream = self._daemon.register.upstream()
+        if upstream is None:
             return
-        clients = self._daemon.factory.clients
         yield GaugeMetricFamily(
             "kaproto_upstream_up",
             "Whether libvirtd could be opened when that was last tried.",
-            value=gateway.health.look() is None,
+            value=upstream.problem is None,
         )
         yield GaugeMetricFamily(
             "kaproto_upstream_calls_in_flight",
             "Calls that libvirtd has not answered.",
-            value=sum(each.callsUnderWay for each in clients),
+            value=upstream.calls,
         )
         yield GaugeMetricFamily(
             "kaproto_upstream_busy",
             "Clients whose connections libvirtd does not read, though it is alive.",
-            value=len(gateway.upstream.busy),
+            value=upstream.busy,
         )
 
     def _process(self) -> Iterator[Metric]:

@@ -15,11 +15,10 @@ from kaproto.records.endings import Ending
 from kaproto.records.refusals import Refusal
 from kaproto.records.wallclock import WallClock
 from kaproto.records.who import Caller, Who
-from kaproto.server import KeepAliveServerFactory
 from kaproto.status.clients import ClientStatus
 from kaproto.status.daemon import SERVER_NAME, Daemon, readiness
 
-__all__ = ["clientObject", "endingObject", "phases", "refusalObject", "statusObject"]
+__all__ = ["clientObject", "endingObject", "refusalObject", "statusObject"]
 
 _Object = dict[str, object]
 
@@ -103,13 +102,6 @@ def refusalObject(refusal: Refusal, wallClock: WallClock) -> _Object:
     }
 
 
-def phases(factory: KeepAliveServerFactory) -> Counter[tuple[str, str]]:
-    """
-    @return: how many clients there are, by listener and L{kaproto.rpc.negotiation.Phase}.
-    """
-    return Counter((each.listener, each.negotiation.phase.value) for each in factory.clients)
-
-
 def statusObject(daemon: Daemon) -> _Object:
     """
     @return: the daemon as a whole.
@@ -117,7 +109,7 @@ def statusObject(daemon: Daemon) -> _Object:
     factory = daemon.factory
     journal, counters, trips = factory.journal, factory.counters, factory.roundTrips
     byPhase: Counter[str] = Counter()
-    for (_listener, phase), number in phases(factory).items():
+    for (_listener, phase), number in daemon.register.phases().items():
         byPhase[phase] += number
     return {
         "server": SERVER_NAME,
@@ -130,7 +122,7 @@ def statusObject(daemon: Daemon) -> _Object:
         "problem": readiness(daemon),
         "policy": factory.policy.name,
         "listeners": list(daemon.listeners),
-        "clients": len(factory.clients),
+        "clients": len(daemon.register),
         "clients_by_phase": dict(byPhase),
         "clients_max": factory.limits.maxClients or None,
         "accepted": counters.accepted,

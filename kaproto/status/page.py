@@ -4,20 +4,15 @@ The status page.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
-from functools import partial
-from heapq import nlargest
-from itertools import islice
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Final
 from urllib.parse import urlencode
 
 import attrs
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Cooperator, deferLater
+from twisted.internet.task import deferLater
 from twisted.web.template import Tag, flattenString, tags
 
-from kaproto.rpc.serverconnection import ServerConnection
-from kaproto.status.clients import clientStatus
 from kaproto.status.daemon import SERVER_NAME, Daemon
 from kaproto.status.sampler import Sampler
 from kaproto.status.sections import (
@@ -78,13 +73,13 @@ class Page:
     def __init__(self, daemon: Daemon, sampler: Sampler) -> None:
         self._daemon = daemon
         self._sampler = sampler
-        self._clock = clock = daemon.factory.clock
-        self._cooperator = Cooperator(scheduler=partial(clock.callLater, 0.0))
+        self._clock = daemon.factory.clock
 
     async def sections(self, view: View) -> dict[str, str]:
         """
         @return: the HTML of each part that changes, by its id.
         """
+        await self._daemon.register.refresh()
         found = {}
         for name, make in self._parts(view).items():
             tag = await self._inTurn(make())
@@ -93,7 +88,7 @@ class Page:
         return found
 
     def _parts(self, view: View) -> Mapping[str, Callable[[], Awaitable[Tag]]]:
-        daemon, journal = self._daemon, self._daemon.factory.journal
+        daemon = self._daemon
         samples = list(self._sampler.samples)
 
         async def made(tag: Tag) -> Tag:
@@ -103,10 +98,8 @@ class Page:
             "overview": lambda: made(overview(daemon, samples)),
             "plots": lambda: made(plots(samples)),
             "clients": lambda: self._clients(view),
-            "ended": lambda: made(endingTable(islice(journal.endings, _LATEST), journal.wallClock)),
-            "refused": lambda: made(
-                refusalTable(islice(journal.refusals, _LATEST), journal.wallClock)
-            ),
+            "ended": self._endings,
+            "refused": self._refusals,
         }
 
     async def _inTurn(self, making: Awaitable[Tag]) -> Tag:
@@ -114,43 +107,32 @@ class Page:
         return await making
 
     async def _clients(self, view: View) -> Tag:
-        factory = self._daemon.factory
-        found = await self._find(view)
+        register, wallClock = self._daemon.register, self._daemon.factory.journal.wallClock
+        # One more than are shown says whether there are more.
+        found = await register.newest(view.text.lower(), view.before, CLIENTS_SHOWN + 1)
         shown = found[:CLIENTS_SHOWN]
-        wallClock = factory.journal.wallClock
-        now = wallClock.timeOfDay(self._clock.seconds())
-        table = clientTable(
-            [clientStatus(factory, each) for each in shown], now, len(factory.clients)
-        )
+        table = clientTable(shown, wallClock.timeOfDay(self._clock.seconds()), len(register))
         if len(found) <= CLIENTS_SHOWN:
             return table
-        older = view.query(shown[-1].peer.id)
+        older = view.query(shown[-1].who.id)
         return tags.div(table, tags.p(tags.a("older clients", href=older), class_="more"))
 
-    async def _find(self, view: View) -> list[ServerConnection]:
-        """
-        @return: the newest clients of a view, one more than are shown if there are more.
-        """
-        most = CLIENTS_SHOWN + 1
-        clients = [
-            each
-            for each in self._daemon.factory.clients
-            if not view.before or each.peer.id < view.before
-        ]
-        if not view.text:
-            return nlargest(most, clients, key=lambda each: each.peer.id)
-        clients.sort(key=lambda each: each.peer.id, reverse=True)
-        found: list[ServerConnection] = []
-        await self._cooperator.coiterate(_search(clients, view.text.lower(), found, most))
-        return found
+    async def _endings(self) -> Tag:
+        endings = await self._daemon.register.endings(_LATEST)
+        return endingTable(endings, self._daemon.factory.journal.wallClock)
+
+    async def _refusals(self) -> Tag:
+        refusals = await self._daemon.register.refusals(_LATEST)
+        return refusalTable(refusals, self._daemon.factory.journal.wallClock)
 
     async def document(self, view: View) -> bytes:
         """
         @return: the whole page.
         """
+        await self._daemon.register.refresh()
         # The template waits for each part, and so gives the reactor its turn.
         parts = {name: self._inTurn(make()) for name, make in self._parts(view).items()}
-        count = len(self._daemon.factory.clients)
+        count = len(self._daemon.register)
         page = tags.html(
             tags.head(
                 tags.meta(charset="utf-8"),
@@ -208,14 +190,3 @@ def _searchForm(view: View) -> Tag:
         method="get",
         action="/",
     )
-
-
-def _search(
-    clients: Iterable[ServerConnection], text: str, found: list[ServerConnection], most: int
-) -> Iterator[None]:
-    for each in clients:
-        if len(found) == most:
-            return
-        if text in f"{each.peer} {each.peer.requested}".lower():
-            found.append(each)
-        yield

@@ -11,7 +11,7 @@ import attrs
 from twisted.internet.task import LoopingCall
 
 from kaproto.keepalive.histogram import Histogram
-from kaproto.server import KeepAliveServerFactory
+from kaproto.status.daemon import Daemon
 
 __all__ = ["INTERVAL", "KEPT", "TICK", "Sample", "Sampler"]
 
@@ -54,21 +54,22 @@ class Sampler:
     @ivar samples: the latest samples, the oldest first.
     """
 
-    def __init__(self, factory: KeepAliveServerFactory) -> None:
+    def __init__(self, daemon: Daemon) -> None:
         self.turns = Histogram()
         self.samples: deque[Sample] = deque(maxlen=KEPT)
-        self._factory = factory
+        self._daemon = daemon
+        self._clock = daemon.factory.clock
         self._due = 0.0
         self._ticks = 0
         self._seen = (0, 0.0)
         self._loop = LoopingCall(self._tick)
-        self._loop.clock = factory.clock
+        self._loop.clock = self._clock
 
     def start(self) -> None:
         """
         Begin.
         """
-        self._due = self._factory.clock.seconds()
+        self._due = self._clock.seconds()
         self._loop.start(TICK)
 
     def stop(self) -> None:
@@ -79,7 +80,7 @@ class Sampler:
             self._loop.stop()
 
     def _tick(self) -> None:
-        now = self._factory.clock.seconds()
+        now = self._clock.seconds()
         self.turns.add(max(0.0, now - self._due))
         # The loop leaves out what it is too late for.
         self._due += TICK * max(1, int((now - self._due) / TICK) + 1)
@@ -88,10 +89,10 @@ class Sampler:
         self._ticks += 1
 
     def _sample(self) -> Sample:
-        trips = self._factory.roundTrips
+        trips = self._daemon.factory.roundTrips
         number, seconds = trips.total, trips.sum
         before, secondsBefore = self._seen
         self._seen = number, seconds
         new = number - before
         roundTrip = (seconds - secondsBefore) / new if new else None
-        return Sample(len(self._factory.clients), roundTrip)
+        return Sample(len(self._daemon.register), roundTrip)

@@ -52,7 +52,7 @@ def overview(daemon: Daemon, samples: Sequence[Sample]) -> Tag:
             "" if problem in (None, state) else tags.strong(f" {problem}"),
         ),
         tags.ul(
-            _tile("clients", f"{len(factory.clients):,}", most),
+            _tile("clients", f"{len(daemon.register):,}", most),
             _tile("opened", f"{counters.opened:,}", "since the start"),
             _tile("dead", f"{counters.dead:,}", "by keepalive"),
             _tile("refused", f"{counters.refused:,}", "by the policy"),

@@ -5,7 +5,7 @@ The status page's HTTP server.  It can be read, and changes nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
@@ -110,22 +110,54 @@ class _Request(Request):
         self.finish()
 
 
-class _Text(Resource):
+class _Later(Resource):
+    """
+    What is ready in this turn of the reactor or in a later one.
+    """
+
+    isLeaf = True
+    _log = Logger()
+
+    async def content(self, request: Request) -> bytes:
+        """
+        @return: the body of the answer.
+        """
+        raise NotImplementedError
+
+    def render_GET(self, request: Request) -> int:
+        """
+        Answer, once that is possible.
+        """
+        Deferred.fromCoroutine(self._answer(request))
+        return NOT_DONE_YET
+
+    async def _answer(self, request: Request) -> None:
+        try:
+            content = await self.content(request)
+        except Exception:  # noqa: BLE001 - the client must not be left waiting
+            self._log.failure("could not answer {path}", path=request.path)
+            request.setResponseCode(INTERNAL_SERVER_ERROR)
+            content = b"The log says why there is no answer.\n"
+        # It has no channel any more if the client has not waited.
+        if request.channel is not None:
+            request.write(content)
+            request.finish()
+
+
+class _Text(_Later):
     """
     A short text, with a status code.
     """
 
-    isLeaf = True
-
-    def __init__(self, make: Callable[[], tuple[int, str]]) -> None:
+    def __init__(self, make: Callable[[], Awaitable[tuple[int, str]]]) -> None:
         super().__init__()
         self._make = make
 
-    def render_GET(self, request: Request) -> bytes:
+    async def content(self, request: Request) -> bytes:
         """
         @return: the text.
         """
-        code, text = self._make()
+        code, text = await self._make()
         request.setResponseCode(code)
         request.setHeader("Content-Type", _TEXT)
         return f"{text}\n".encode()
@@ -151,11 +183,10 @@ class _File(Resource):
         return self._content
 
 
-class _Metrics(Resource):
-    isLeaf = True
-
+class _Metrics(_Later):
     def __init__(self, daemon: Daemon, sampler: Sampler) -> None:
         super().__init__()
+        self._daemon = daemon
         try:
             from kaproto.status.metrics import Metrics
         except ImportError:
@@ -163,7 +194,7 @@ class _Metrics(Resource):
         else:
             self._metrics = Metrics(daemon, sampler)
 
-    def render_GET(self, request: Request) -> bytes:
+    async def content(self, request: Request) -> bytes:
         """
         @return: the metrics, or how to have them.
         """
@@ -171,38 +202,23 @@ class _Metrics(Resource):
             request.setResponseCode(SERVICE_UNAVAILABLE)
             request.setHeader("Content-Type", _TEXT)
             return _NO_METRICS.encode()
+        await self._daemon.register.refresh()
         text, contentType = self._metrics.render(str(request.getHeader("accept") or ""))
         request.setHeader("Content-Type", contentType)
         return text
 
 
-class _Document(Resource):
-    isLeaf = True
-    _log = Logger()
-
+class _Document(_Later):
     def __init__(self, page: Page) -> None:
         super().__init__()
         self._page = page
 
-    def render_GET(self, request: Request) -> int:
+    async def content(self, request: Request) -> bytes:
         """
-        Render the page, in some turns of the reactor.
+        @return: the page, rendered in some turns of the reactor.
         """
-        Deferred.fromCoroutine(self._render(request))
-        return NOT_DONE_YET
-
-    async def _render(self, request: Request) -> None:
         request.setHeader("Content-Type", "text/html; charset=utf-8")
-        try:
-            document = await self._page.document(View.fromArguments(request.args or {}))
-        except Exception:  # noqa: BLE001 - the browser must not be left waiting
-            self._log.failure("could not render the status page")
-            request.setResponseCode(INTERNAL_SERVER_ERROR)
-            document = b"The log says why this page could not be rendered.\n"
-        # It has no channel any more if the browser has not waited.
-        if request.channel is not None:
-            request.write(document)
-            request.finish()
+        return await self._page.document(View.fromArguments(request.args or {}))
 
 
 class _Events(Resource):
@@ -249,7 +265,7 @@ class StatusFactory(WrappingFactory):
         """
         @param daemon: what is watched.
         """
-        self._sampler = Sampler(daemon.factory)
+        self._sampler = Sampler(daemon)
         page = Page(daemon, self._sampler)
         self._broadcaster = Broadcaster(daemon.factory.clock, page.sections)
         root = Resource()
@@ -258,7 +274,7 @@ class StatusFactory(WrappingFactory):
             "events": _Events(self._broadcaster),
             "kaproto.css": _File("kaproto.css", "text/css; charset=utf-8"),
             "kaproto.js": _File("kaproto.js", "text/javascript; charset=utf-8"),
-            "livez": _Text(lambda: (200, "ok")),
+            "livez": _Text(_alive),
             "metrics": _Metrics(daemon, self._sampler),
             "readyz": _Text(lambda: _ready(daemon)),
         }.items():
@@ -293,6 +309,11 @@ class StatusFactory(WrappingFactory):
             each.loseConnection()
 
 
-def _ready(daemon: Daemon) -> tuple[int, str]:
+async def _alive() -> tuple[int, str]:
+    return 200, "ok"
+
+
+async def _ready(daemon: Daemon) -> tuple[int, str]:
+    await daemon.register.refresh()
     problem = readiness(daemon)
     return (200, "ok") if problem is None else (SERVICE_UNAVAILABLE, problem)

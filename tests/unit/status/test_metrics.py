@@ -25,7 +25,7 @@ class MetricsTests(AdminTestCase):
         """
         super().setUp()
         self.daemon = self.makeDaemon(Mandatory(KEEPALIVE))
-        self.sampler = Sampler(self.server)
+        self.sampler = Sampler(self.daemon)
         self.metrics = Metrics(self.daemon, self.sampler)
 
     def scrape(self) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:

@@ -52,7 +52,7 @@ class PageTests(AdminTestCase):
         Have a page.
         """
         super().setUp()
-        self.page = Page(self.daemon, Sampler(self.server))
+        self.page = Page(self.daemon, Sampler(self.daemon))
 
     def rendered(self, rendering: Coroutine[Deferred[Any], Any, _T]) -> _T:
         """

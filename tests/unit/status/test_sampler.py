@@ -18,7 +18,7 @@ class SamplerTests(AdminTestCase):
         Take samples.
         """
         super().setUp()
-        self.sampler = Sampler(self.server)
+        self.sampler = Sampler(self.daemon)
         self.sampler.start()
         self.addCleanup(self.sampler.stop)
 
@@ -64,6 +64,6 @@ class SamplerTests(AdminTestCase):
         """
         It can be stopped, and needs not have been started.
         """
-        Sampler(self.server).stop()
+        Sampler(self.daemon).stop()
         self.sampler.stop()
         self.assertEqual(self.clock.getDelayedCalls(), [])
