@@ -119,7 +119,12 @@ class WheelTests(SynchronousTestCase):
         names = ZipFile(self.installed.wheel).namelist()
         self.assertIn("kaproto/py.typed", names)
         plugins = [name for name in names if name.startswith("twisted/")]
-        modules = ("kaproto_auth.py", "kaproto_endpoints.py", "kaproto_plugins.py")
+        modules = (
+            "kaproto_auth.py",
+            "kaproto_codecs.py",
+            "kaproto_endpoints.py",
+            "kaproto_plugins.py",
+        )
         self.assertEqual(plugins, [f"twisted/plugins/{name}" for name in modules])
         top = {name.partition("/")[0] for name in names}
         folder = f"kaproto-{__version__}"

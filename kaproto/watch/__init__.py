@@ -5,8 +5,9 @@ L{watched} wraps a server's factory, L{watchedClient} and L{watchedEndpoint} wra
 codec says how keepalive is said in the protocol.
 """
 
-from kaproto.watch.codecs import AMPCodec, IntNCodec, LineCodec, NetstringCodec, Words
+from kaproto.watch.ampcodec import AMPCodec
 from kaproto.watch.interfaces import Control, IHeartbeatCodec, Kind
+from kaproto.watch.stringcodecs import IntNCodec, LineCodec, NetstringCodec, Words
 from kaproto.watch.wrapper import BEARS, WAIT, watched, watchedClient, watchedEndpoint
 
 __all__ = [

@@ -163,6 +163,9 @@ class Netstrings(_Counted):
 _DIGITS_MAX: Final = 10
 
 
+_UNSIGNED: Final = ("B", "H", "I", "L", "Q")
+
+
 class PrefixedStrings(_Counted):
     """
     Strings with their length in front, as L{twisted.protocols.basic.IntNStringReceiver} has them.
@@ -172,8 +175,11 @@ class PrefixedStrings(_Counted):
         """
         @param structFormat: the length's, as C{struct} has it: C{"!I"} for
             L{twisted.protocols.basic.Int32StringReceiver}, C{"!H"} for Int16, C{"!B"} for Int8.
+        @raise ValueError: when it is not an unsigned number.
         """
         super().__init__()
+        if structFormat.lstrip("@=<>!") not in _UNSIGNED:
+            raise ValueError(f"a length is an unsigned number such as '!I', not {structFormat!r}")
         self._prefix = struct.Struct(structFormat)
 
     def framed(self, payload: bytes) -> bytes:

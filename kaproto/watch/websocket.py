@@ -10,12 +10,13 @@ This needs the extra C{websocket}.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, Generic, TypeVar, cast
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.server import Request
 from twisted.web.websocket import (
     WebSocketClientFactory,
     WebSocketProtocol,
@@ -27,8 +28,9 @@ from kaproto.errors import KeepAliveTimeout
 from kaproto.interfaces import IKeepAlivePolicy, Refused
 from kaproto.keepalive.heartbeat import Heartbeat
 from kaproto.keepalive.liveness import KeepAlive
-from kaproto.policies.modes import MODES, Policy
+from kaproto.policies.modes import Policy
 from kaproto.transport import identify
+from kaproto.watch.choices import policyFor
 
 __all__ = ["WatchedWebSocket", "watchedWebSocket", "watchedWebSocketClient"]
 
@@ -137,42 +139,24 @@ class WatchedWebSocket(Generic[_Protocol]):
         self.application.connectionLost(reason if self._reason is None else Failure(self._reason))
 
 
-class _ServerFactory(Generic[_Protocol]):
+class _Factory(Generic[_Protocol]):
+    """
+    Puts a watch round each protocol that a factory builds.
+    """
+
     def __init__(
         self,
-        factory: WebSocketServerFactory[_Protocol],
-        policy: IKeepAlivePolicy,
-        clock: IReactorTime | None,
+        build: Callable[[Any], _Protocol],
+        watch: Callable[[_Protocol], WatchedWebSocket[_Protocol]],
     ) -> None:
-        self._factory = factory
-        self._policy = policy
-        self._clock = clock
+        self._build = build
+        self._watch = watch
 
-    def buildProtocol(self, request: Request) -> WatchedWebSocket[_Protocol]:
+    def buildProtocol(self, source: object) -> WatchedWebSocket[_Protocol]:
         """
-        @return: the application's protocol with a watch round it.
+        @param source: a server's request or a client's URL.
         """
-        application = self._factory.buildProtocol(request)
-        return WatchedWebSocket(application, self._clock, policy=self._policy)
-
-
-class _ClientFactory(Generic[_Protocol]):
-    def __init__(
-        self,
-        factory: WebSocketClientFactory[_Protocol],
-        keepAlive: KeepAlive,
-        clock: IReactorTime | None,
-    ) -> None:
-        self._factory = factory
-        self._keepAlive = keepAlive
-        self._clock = clock
-
-    def buildProtocol(self, url: str) -> WatchedWebSocket[_Protocol]:
-        """
-        @return: the application's protocol with a watch round it.
-        """
-        application = self._factory.buildProtocol(url)
-        return WatchedWebSocket(application, self._clock, keepAlive=self._keepAlive)
+        return self._watch(self._build(source))
 
 
 def watchedWebSocket(
@@ -189,8 +173,8 @@ def watchedWebSocket(
     @param clock: a reactor or a L{twisted.internet.task.Clock}; by default the reactor.
     @return: a factory for L{twisted.web.websocket.WebSocketResource}.
     """
-    chosen = MODES[policy] if isinstance(policy, int) else policy
-    return _ServerFactory(factory, chosen, clock)
+    watch = partial(WatchedWebSocket[_Protocol], clock=clock, policy=policyFor(policy))
+    return _Factory(factory.buildProtocol, watch)
 
 
 def watchedWebSocketClient(
@@ -208,4 +192,5 @@ def watchedWebSocketClient(
     @return: a factory for L{twisted.web.websocket.WebSocketClientEndpoint.connect}, whose protocol
         has the application's as C{application}.
     """
-    return _ClientFactory(factory, keepAlive, clock)
+    watch = partial(WatchedWebSocket[_Protocol], clock=clock, keepAlive=keepAlive)
+    return _Factory(factory.buildProtocol, watch)

@@ -21,7 +21,8 @@ from zope.interface import implementer
 
 from kaproto.interfaces import IKeepAlivePolicy
 from kaproto.keepalive.liveness import KeepAlive
-from kaproto.policies.modes import MODES, Policy
+from kaproto.policies.modes import Policy
+from kaproto.watch.choices import codecFor, policyFor
 from kaproto.watch.ends import ClientFactory, ServerFactory
 from kaproto.watch.interfaces import IHeartbeatCodec
 
@@ -42,7 +43,7 @@ another.
 def watched(
     factory: IProtocolFactory,
     policy: IKeepAlivePolicy | Policy | int,
-    codec: IHeartbeatCodec,
+    codec: IHeartbeatCodec | str,
     *,
     wait: float = WAIT,
     bears: float = BEARS,
@@ -54,15 +55,17 @@ def watched(
     @param factory: the application's.
     @param policy: how far keepalive goes with each client, such as
         L{kaproto.policies.Mandatory}, or a mode: 0, 1 or 2.
-    @param codec: how keepalive is said in the application's protocol.
+    @param codec: how keepalive is said in the application's protocol, or the name of a codec, such
+        as C{"lines"}.
     @param wait: seconds that a client has to ask for keepalive, where the policy refuses those
         that do not.
     @param bears: the shortest interval, in seconds, at which this side agrees to be pinged.
     @param clock: a reactor or a L{twisted.internet.task.Clock}; by default the reactor.
     @return: a factory to listen with.
+    @raise ValueError: when there is no such mode or codec.
     """
-    made = ServerFactory(factory, codec, bears, clock)
-    made.policy = MODES[policy] if isinstance(policy, int) else policy
+    made = ServerFactory(factory, codecFor(codec), bears, clock)
+    made.policy = policyFor(policy)
     made.wait = wait
     return made
 
@@ -70,7 +73,7 @@ def watched(
 def watchedClient(
     factory: IProtocolFactory,
     keepAlive: KeepAlive,
-    codec: IHeartbeatCodec,
+    codec: IHeartbeatCodec | str,
     *,
     bears: float = BEARS,
     clock: IReactorTime | None = None,
@@ -81,12 +84,14 @@ def watchedClient(
     @param factory: the application's.
     @param keepAlive: how closely to watch the server; with a zero in it, the client only answers
         the server's pings.
-    @param codec: how keepalive is said in the application's protocol.
+    @param codec: how keepalive is said in the application's protocol, or the name of a codec, such
+        as C{"lines"}.
     @param bears: the shortest interval, in seconds, at which this side agrees to be pinged.
     @param clock: a reactor or a L{twisted.internet.task.Clock}; by default the reactor.
     @return: a factory to connect with; L{watchedEndpoint} is for endpoints.
+    @raise ValueError: when there is no such codec.
     """
-    made = ClientFactory(factory, codec, bears, clock)
+    made = ClientFactory(factory, codecFor(codec), bears, clock)
     made.keepAlive = keepAlive
     return made
 
@@ -110,7 +115,7 @@ class _WatchedEndpoint:
 def watchedEndpoint(
     endpoint: IStreamClientEndpoint,
     keepAlive: KeepAlive,
-    codec: IHeartbeatCodec,
+    codec: IHeartbeatCodec | str,
     *,
     bears: float = BEARS,
     clock: IReactorTime | None = None,

@@ -16,7 +16,7 @@ from twisted.internet.task import react
 from chat import ChatFactory
 from kaproto import KeepAlive
 from kaproto.policies import MODES
-from kaproto.watch import LineCodec, watched, watchedEndpoint
+from kaproto.watch import watched, watchedEndpoint
 
 KEEPALIVE = KeepAlive(interval=1, count=2)
 
@@ -27,11 +27,11 @@ async def main(reactor: Any, role: str, endpoint: str, mode: str = "2") -> None:
     """
     if role == "serve":
         policy = MODES[int(mode)].configured(None, KEEPALIVE)
-        factory = watched(ChatFactory(), policy, LineCodec())
+        factory = watched(ChatFactory(), policy, "lines")
         port = await serverFromString(reactor, endpoint).listen(factory)
         print("listening on", port.getHost(), flush=True)
     else:
-        place = watchedEndpoint(clientFromString(reactor, endpoint), KEEPALIVE, LineCodec())
+        place = watchedEndpoint(clientFromString(reactor, endpoint), KEEPALIVE, "lines")
         await place.connect(ChatFactory())
     await Deferred()
 

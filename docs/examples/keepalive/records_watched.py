@@ -16,7 +16,7 @@ from twisted.internet.task import react
 
 from kaproto import KeepAlive
 from kaproto.policies import MODES
-from kaproto.watch import NetstringCodec, watched, watchedEndpoint
+from kaproto.watch import watched, watchedEndpoint
 from records import Records
 
 KEEPALIVE = KeepAlive(interval=1, count=2)
@@ -29,11 +29,11 @@ async def main(reactor: Any, role: str, endpoint: str, mode: str = "2") -> None:
     factory = Factory.forProtocol(Records)
     if role == "serve":
         policy = MODES[int(mode)].configured(None, KEEPALIVE)
-        served = watched(factory, policy, NetstringCodec())
+        served = watched(factory, policy, "netstrings")
         port = await serverFromString(reactor, endpoint).listen(served)
         print("listening on", port.getHost(), flush=True)
     else:
-        place = watchedEndpoint(clientFromString(reactor, endpoint), KEEPALIVE, NetstringCodec())
+        place = watchedEndpoint(clientFromString(reactor, endpoint), KEEPALIVE, "netstrings")
         await place.connect(factory)
     await Deferred()
 

@@ -16,7 +16,7 @@ from twisted.internet.task import react
 
 from kaproto import KeepAlive
 from kaproto.policies import MODES
-from kaproto.watch import AMPCodec, watched, watchedEndpoint
+from kaproto.watch import watched, watchedEndpoint
 from sums import Calculator, Sum
 
 KEEPALIVE = KeepAlive(interval=1, count=2)
@@ -29,11 +29,11 @@ async def main(reactor: Any, role: str, endpoint: str, mode: str = "2") -> None:
     factory = Factory.forProtocol(Calculator)
     if role == "serve":
         policy = MODES[int(mode)].configured(None, KEEPALIVE)
-        served = watched(factory, policy, AMPCodec())
+        served = watched(factory, policy, "amp")
         port = await serverFromString(reactor, endpoint).listen(served)
         print("listening on", port.getHost(), flush=True)
     else:
-        place = watchedEndpoint(clientFromString(reactor, endpoint), KEEPALIVE, AMPCodec())
+        place = watchedEndpoint(clientFromString(reactor, endpoint), KEEPALIVE, "amp")
         calculator: Any = await place.connect(factory)
         answer = await calculator.callRemote(Sum, a=13, b=81)
         print("heard", answer["total"], flush=True)

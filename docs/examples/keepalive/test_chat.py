@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from chat import ChatFactory
 from kaproto import KeepAlive, Mandatory
 from kaproto.testing import memoryPair
-from kaproto.watch import LineCodec, watched, watchedClient
+from kaproto.watch import watched, watchedClient
 
 
 class ChatTests(SynchronousTestCase):
@@ -23,8 +23,8 @@ class ChatTests(SynchronousTestCase):
         When the network swallows everything, both ends find out after three seconds.
         """
         clock = Clock()
-        server = watched(ChatFactory(), Mandatory(KeepAlive(1, 2)), LineCodec(), clock=clock)
-        client = watchedClient(ChatFactory(), KeepAlive(1, 2), LineCodec(), clock=clock)
+        server = watched(ChatFactory(), Mandatory(KeepAlive(1, 2)), "lines", clock=clock)
+        client = watchedClient(ChatFactory(), KeepAlive(1, 2), "lines", clock=clock)
         pair = memoryPair(server, client, clock)
         pair.flush()
         pair.blackhole()

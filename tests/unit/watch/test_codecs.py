@@ -1,8 +1,11 @@
 """
-Tests for L{kaproto.watch.codecs} and L{kaproto.watch.controlfilter}.
+Tests for L{kaproto.watch.stringcodecs}, L{kaproto.watch.ampcodec}, L{kaproto.watch.intervals} and
+L{kaproto.watch.controlfilter}.
 """
 
 from __future__ import annotations
+
+from typing import cast
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -167,6 +170,11 @@ class CodecTests(SynchronousTestCase):
             b"KEEPALIVE -1",
             b"KEEPALIVE five",
             b"KEEPALIVE 5 5",
+            b"KEEPALIVE  5",
+            b"KEEPALIVE 5_0",
+            b"KEEPALIVE +5",
+            b"KEEPALIVE 1e99",
+            b"KEEPALIVE .",
             b"KEEPALIVE 2147484",
             b"KEEPALIVE " + b"0" * 17,
             b"",
@@ -197,6 +205,26 @@ class CodecTests(SynchronousTestCase):
         self.assertEqual((codec.ask(1), codec.decline()), (b"", b""))
         self.assertIsNone(codec.read(b"KEEPALIVE 1"))
         self.assertTrue(codec.mayBegin(b"P"))
+
+    def test_impossible(self) -> None:
+        """
+        Words that could not be told from one another, or from the application's messages, are
+        refused when they are chosen.
+        """
+        for error, make in (
+            (ValueError, lambda: Words(ping=b"")),
+            (ValueError, lambda: Words(ping=b"X", pong=b"X")),
+            (ValueError, lambda: Words(answer=b"KEEPALIVE")),
+            (ValueError, lambda: Words(ask=b"KEEP ALIVE")),
+            (TypeError, lambda: Words(ping=cast(bytes, "PING"))),
+            (ValueError, lambda: LineCodec(Words(ping=b"A\r\nB"))),
+            (ValueError, lambda: LineCodec(delimiter=b"")),
+            (ValueError, lambda: IntNCodec(Words(ping=b"x" * 256), "!B")),
+            (ValueError, lambda: IntNCodec(structFormat="!i")),
+            (ValueError, lambda: IntNCodec(structFormat="!2B")),
+        ):
+            self.assertRaises(error, make)
+        self.assertEqual(Words(ask=None, answer=b"").words, [b"PING", b"PONG"])
 
     def test_refusals(self) -> None:
         """

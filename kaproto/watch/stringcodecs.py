@@ -1,0 +1,246 @@
+"""
+Codecs for protocols whose messages are strings: lines, netstrings and integer-prefixed strings.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import attrs
+from twisted.plugin import IPlugin
+from zope.interface import implementer
+
+from kaproto.watch.framing import Framing, Lines, Netstrings, PrefixedStrings
+from kaproto.watch.interfaces import Control, IHeartbeatCodec, Kind
+from kaproto.watch.intervals import INTERVAL_DIGITS, packInterval, readInterval
+
+__all__ = ["IntNCodec", "LineCodec", "NetstringCodec", "Words"]
+
+
+@attrs.frozen
+class Words:
+    """
+    The payloads of control messages in protocols whose messages are strings.
+
+    @ivar ping: asks for an answer.
+    @ivar pong: the answer.
+    @ivar ask: says that its sender answers pings; a blank follows and the shortest interval at
+        which it agrees to be pinged.  C{None} where every peer answers pings, as in IRC.
+    @ivar answer: the same, from a peer that was asked.
+    @ivar refusal: what precedes the reason when a client is refused.
+    @raise TypeError: when a word is not bytes.
+    @raise ValueError: when two words are equal, or one is empty or has a blank in it.
+    """
+
+    ping: bytes = b"PING"
+    pong: bytes = b"PONG"
+    ask: bytes | None = b"KEEPALIVE"
+    answer: bytes = b"KEEPALIVE-OK"
+    refusal: bytes = b"ERROR "
+
+    def __attrs_post_init__(self) -> None:
+        words = self.words
+        if not all(isinstance(word, bytes) for word in (*words, self.refusal)):
+            raise TypeError(f"words are bytes: {self}")
+        if len(set(words)) < len(words):
+            raise ValueError(f"two of these words are equal: {words}")
+        if any(not word or b" " in word for word in words):
+            raise ValueError(f"one of these words is empty or has a blank in it: {words}")
+
+    @property
+    def words(self) -> list[bytes]:
+        """
+        All that begin a control message.
+        """
+        asks = [] if self.ask is None else [self.ask, self.answer]
+        return [self.ping, self.pong, *asks]
+
+    def read(self, payload: bytes) -> Control | None:
+        """
+        @return: what a payload says about keepalive, C{None} when it is the application's.
+        """
+        if payload == self.pong:
+            return Control(Kind.PONG)
+        if payload == self.ping:
+            return Control(Kind.PING)
+        word, _blank, number = payload.partition(b" ")
+        if self.ask is not None and word in (self.ask, self.answer):
+            interval = readInterval(number or b"0")
+            if interval is not None:
+                return Control(Kind.ASK if word == self.ask else Kind.ANSWER, interval)
+        return None
+
+    def mayBegin(self, data: bytes) -> bool:
+        """
+        @return: whether a payload that begins so may become one of these.
+        """
+        words = self.words
+        return any(word.startswith(data) for word in words) or data.startswith(
+            tuple(word + b" " for word in words[2:])
+        )
+
+    @property
+    def most(self) -> int:
+        """
+        The length of the longest payload.
+        """
+        return max(map(len, self.words)) + 1 + INTERVAL_DIGITS
+
+
+class _StringCodec:
+    """
+    Words in the frames of a protocol.
+    """
+
+    name = ""
+
+    def __init__(self, words: Words) -> None:
+        self.words = words
+        self.ping = self.framed(words.ping)
+        self.pong = self.framed(words.pong)
+        self.most = words.most
+        for word in words.words:
+            message = self.framed(word)
+            if self.framing().whole(message, 0, self.most) != (len(message), word):
+                raise ValueError(f"{word!r} cannot be a message of the codec {self.name!r}")
+
+    def framing(self) -> Framing:
+        """
+        @return: one that reads what L{framed} writes.
+        """
+        raise NotImplementedError
+
+    def framed(self, payload: bytes) -> bytes:
+        """
+        @return: a whole message.
+        """
+        raise NotImplementedError
+
+    def read(self, payload: bytes) -> Control | None:
+        """
+        @return: what a payload says about keepalive.
+        """
+        return self.words.read(payload)
+
+    def mayBegin(self, data: bytes) -> bool:
+        """
+        @return: C{True}: a short string is passed on when it is complete.
+        """
+        return True
+
+    def ask(self, interval: float) -> bytes:
+        """
+        @return: the word and a number.
+        """
+        word = self.words.ask
+        return b"" if word is None else self.framed(word + b" " + packInterval(interval))
+
+    def answer(self, interval: float) -> bytes:
+        """
+        @return: the word and a number.
+        """
+        return self.framed(self.words.answer + b" " + packInterval(interval))
+
+    def decline(self) -> bytes:
+        """
+        @return: nothing.
+        """
+        return b""
+
+    def refusal(self, reason: str, first: bytes) -> bytes:
+        """
+        @return: a word and the reason.
+        """
+        return self.framed(self.words.refusal + reason.encode())
+
+
+@implementer(IPlugin, IHeartbeatCodec)
+class LineCodec(_StringCodec):
+    """
+    Lines, as L{twisted.protocols.basic.LineReceiver} reads them.
+
+    Raw mode passes too, but in raw data as well a line that says C{PING} is a ping.
+    """
+
+    name = "lines"
+
+    def __init__(self, words: Words = Words(), delimiter: bytes = b"\r\n") -> None:
+        self._delimiter = delimiter
+        super().__init__(words)
+
+    def framing(self) -> Framing:
+        """
+        @return: lines.
+        """
+        return Lines(self._delimiter)
+
+    def framed(self, payload: bytes) -> bytes:
+        """
+        @return: a line.
+        """
+        return payload.replace(self._delimiter, b" ") + self._delimiter
+
+    def mayBegin(self, data: bytes) -> bool:
+        """
+        @return: whether the line begins like a control message.  A prompt, which is a line without
+            an end, passes at once.
+        """
+        # The end of the data may be the beginning of the delimiter.
+        for keep in range(len(self._delimiter) - 1, 0, -1):
+            if data.endswith(self._delimiter[:keep]):
+                return self.words.mayBegin(data[:-keep])
+        return self.words.mayBegin(data)
+
+
+@implementer(IPlugin, IHeartbeatCodec)
+class NetstringCodec(_StringCodec):
+    """
+    Netstrings, as L{twisted.protocols.basic.NetstringReceiver} reads them.
+    """
+
+    name = "netstrings"
+
+    def __init__(self, words: Words = Words()) -> None:
+        super().__init__(words)
+
+    def framing(self) -> Framing:
+        """
+        @return: netstrings.
+        """
+        return Netstrings()
+
+    def framed(self, payload: bytes) -> bytes:
+        """
+        @return: a netstring.
+        """
+        return b"%d:%b," % (len(payload), payload)
+
+
+@implementer(IPlugin, IHeartbeatCodec)
+class IntNCodec(_StringCodec):
+    """
+    Strings with their length in front, as L{twisted.protocols.basic.IntNStringReceiver} reads them.
+
+    @ivar name: C{int8}, C{int16} or C{int32}, by the length's size.
+    """
+
+    def __init__(self, words: Words = Words(), structFormat: str = "!I") -> None:
+        """
+        @param structFormat: the length's, as the receiver's C{structFormat}.
+        @raise ValueError: when the length is not an unsigned number, or too small for a word.
+        """
+        self._format = structFormat
+        self.name = f"int{8 * struct.calcsize(structFormat)}"
+        super().__init__(words)
+
+    def framing(self) -> PrefixedStrings:
+        """
+        @return: strings with this prefix.
+        """
+        return PrefixedStrings(self._format)
+
+    def framed(self, payload: bytes) -> bytes:
+        """
+        @return: a string with its length in front, cut to what the prefix can count.
+        """
+        return self.framing().framed(payload)

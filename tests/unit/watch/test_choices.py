@@ -1,0 +1,141 @@
+"""
+Tests for L{kaproto.watch.choices}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import cast
+
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import Clock
+from twisted.plugin import IPlugin, getPlugins
+from twisted.protocols.basic import LineOnlyReceiver
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from kaproto.keepalive.liveness import KeepAlive
+from kaproto.policies import Mandatory, Optional
+from kaproto.testing import memoryPair
+from kaproto.watch import IHeartbeatCodec, LineCodec, Words, choices, watched, watchedClient
+from kaproto.watch.choices import CODECS, codecFor, installedCodecs, policyFor
+
+NAMES = ["lines", "netstrings", "int8", "int16", "int32", "amp"]
+ACME = LineCodec(Words(b"?", b"!", b"WATCH", b"WATCHED"), b"\n")
+ACME.name = "acme"
+IMPOSTOR = LineCodec(Words(b"?", b"!"))
+
+
+class Acme(LineOnlyReceiver):
+    """
+    An application of somebody else's protocol.
+    """
+
+    delimiter = b"\n"
+
+
+class CodecTests(SynchronousTestCase):
+    """
+    Codecs by name.
+    """
+
+    def setUp(self) -> None:
+        """
+        Install the plugins of a third party.
+        """
+        self.patch(choices, "getPlugins", self.plugins)
+
+    def plugins(self, interface: object) -> Iterator[IHeartbeatCodec]:
+        """
+        What is installed.
+        """
+        self.assertIs(interface, IHeartbeatCodec)
+        return iter([IMPOSTOR, *CODECS, ACME])
+
+    def test_installed(self) -> None:
+        """
+        kaproto's own come first, and cannot be replaced.  All provide the interface.
+        """
+        codecs = installedCodecs()
+        self.assertEqual(list(codecs), [*NAMES, "acme"])
+        self.assertIs(codecs["lines"], CODECS[0])
+        for codec in codecs.values():
+            verifyObject(IHeartbeatCodec, codec)
+
+    def test_plugins(self) -> None:
+        """
+        Twisted finds kaproto's own where it looks for plugins.
+        """
+        found = {codec.name: codec for codec in getPlugins(IHeartbeatCodec)}
+        self.assertEqual(
+            {name: found[name] for name in NAMES}, dict(zip(NAMES, CODECS, strict=True))
+        )
+        for name in NAMES:
+            verifyObject(IPlugin, found[name])
+
+    def test_named(self) -> None:
+        """
+        Both ends can name a codec, their own or somebody else's.
+        """
+        for name, ping, protocol in (("netstrings", b"4:PING,", Protocol), ("acme", b"?\n", Acme)):
+            clock, terms = Clock(), KeepAlive(1, 2)
+            factory = Factory.forProtocol(protocol)
+            pair = memoryPair(
+                watched(factory, Mandatory(terms), name, clock=clock),
+                watchedClient(factory, terms, name, clock=clock),
+                clock,
+            )
+            pair.advance(5)
+            self.assertIn(ping, [data for _, data in pair.writtenBy("server")])
+            pair.blackhole()
+            pair.advance(5)
+            self.assertTrue(pair.serverTransport.disconnected)
+
+    def test_given(self) -> None:
+        """
+        A codec is taken as it is.
+        """
+        self.assertIs(codecFor(IMPOSTOR), IMPOSTOR)
+
+    def test_unknown(self) -> None:
+        """
+        The error lists what there is.
+        """
+        error = self.assertRaises(ValueError, watched, Factory(), 2, "line")
+        self.assertEqual(
+            str(error),
+            "there is no codec 'line': it is one of "
+            "lines, netstrings, int8, int16, int32, amp, acme",
+        )
+
+    def test_noCodec(self) -> None:
+        """
+        A class in place of an instance is an error at once.
+        """
+        error = self.assertRaises(TypeError, codecFor, cast(IHeartbeatCodec, LineCodec))
+        self.assertIn("a codec is an instance such as LineCodec(), or a name", str(error))
+
+
+class PolicyTests(SynchronousTestCase):
+    """
+    Policies by number.
+    """
+
+    def test_modes(self) -> None:
+        """
+        A mode's number is that mode, and a policy is taken as it is.
+        """
+        self.assertEqual(policyFor(1), Optional())
+        policy = Mandatory(KeepAlive(1, 2))
+        self.assertIs(policyFor(policy), policy)
+
+    def test_unknown(self) -> None:
+        """
+        Any other number or object is an error.
+        """
+        for number in (-1, 3):
+            error = self.assertRaises(ValueError, policyFor, number)
+            self.assertEqual(str(error), f"a mode is 0, 1 or 2, not {number}")
+        for other in ("2", Mandatory, None):
+            error = self.assertRaises(TypeError, policyFor, cast(int, other))
+            self.assertIn("a policy is an instance such as Mandatory(), or a mode", str(error))

@@ -1,0 +1,7 @@
+"""
+What kaproto plugs into itself: the codecs of C{kaproto.watch}.
+"""
+
+from kaproto.watch.choices import CODECS
+
+lines, netstrings, int8, int16, int32, amp = CODECS
