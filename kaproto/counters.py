@@ -1,5 +1,5 @@
 """
-What a server has seen, in numbers.
+Counts of a server's connections and of how they ended.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ __all__ = ["Counters"]
 @attrs.define
 class Counters:
     """
-    What a server has seen since it started.
+    Counts since the server started.
 
     @ivar accepted: connections accepted.
     @ivar opened: connections opened.
@@ -20,10 +20,10 @@ class Counters:
     @ivar warned: clients that the policy admitted with a warning, such as that mode 2 would
         have refused them.
     @ivar dead: clients that keepalive found dead.
-    @ivar flooded: clients that went over a budget.
-    @ivar deadlinesMissed: clients that missed a deadline.
-    @ivar protocolErrors: clients that broke the protocol in another way.
-    @ivar unauthenticated: TLS clients that were not accepted, and failed logins.
+    @ivar flooded: clients dropped because they exceeded a limit, such as pings per second.
+    @ivar deadlinesMissed: clients dropped because they missed a deadline.
+    @ivar protocolErrors: clients dropped for any other violation of the protocol.
+    @ivar unauthenticated: failed logins, and TLS clients whose certificate was not accepted.
     @ivar displaced: clients dropped because there were too many.
     """
 

@@ -1,5 +1,5 @@
 """
-The calls of one connection to a server: where they wait, who answers them, what the reply is.
+Runs the calls of one connection: queues them, dispatches them to programs, sends the replies.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Caller(Protocol):
     """
     What L{Calls} needs of the connection.
 
-    @ivar negotiation: what may be called at present.
-    @ivar hooks: the protocol, which programs are given.
+    @ivar negotiation: decides which procedures may be called now.
+    @ivar hooks: the protocol, which is passed to programs.
     """
 
     negotiation: ServerNegotiation
@@ -42,7 +42,7 @@ class Caller(Protocol):
 
     def sendNow(self, data: bytes, /) -> None:
         """
-        Write a reply that no other one is about to follow.
+        Write a reply that is likely to be the last for now.
         """
 
     def callAnswered(self) -> None:
@@ -55,7 +55,7 @@ class Server(Protocol):
     """
     What L{Calls} needs of the factory.
 
-    @ivar programs: what can be called, by number.
+    @ivar programs: the programs that can be called, by number.
     @ivar limits: how many calls may run and wait.
     """
 
@@ -65,11 +65,11 @@ class Server(Protocol):
 
 class Calls:
     """
-    Starts calls in the order in which they came, as many as may run at once, and answers each
-    when it is done.
+    Starts calls in order of arrival, up to C{limits.runningCalls} at once, and replies to each when
+    it finishes.
 
-    Messages go on being read while calls wait, so that pings are answered ahead of them; only
-    L{full} says that enough is enough.
+    The connection goes on reading while calls wait, so that pings are answered ahead of them.  It
+    stops when the queue is L{full}.
     """
 
     __slots__ = (
@@ -107,7 +107,7 @@ class Calls:
     @property
     def full(self) -> bool:
         """
-        Whether more is waiting than should be.
+        Whether the queue has reached C{limits.waitingCalls} or C{limits.waitingBytes}.
         """
         if self._waiting is None:
             return False
@@ -116,7 +116,7 @@ class Calls:
 
     def received(self, message: Message) -> None:
         """
-        A call came.
+        A call arrived: start or queue it.
         """
         if not self._waiting and self._mayStart():
             self._start(message)
@@ -134,16 +134,16 @@ class Calls:
 
     def proceed(self) -> None:
         """
-        Start what is waiting, as far as it may start.
+        Start calls again, the waiting ones first.
         """
         self._held = False
         self._startWaiting()
 
     def clear(self) -> None:
         """
-        The connection is gone: forget it and what is waiting, and cancel what is running.
+        The connection is gone: drop the waiting calls and cancel the running ones.
         """
-        # Without this cycle it takes no garbage collector to free a connection.
+        # Break the cycle of references, to free the connection without the garbage collector.
         self._connection = None
         self._waiting = None
         running, self._running = self._running, None
@@ -152,7 +152,7 @@ class Calls:
 
     def failAll(self, error: RemoteError) -> None:
         """
-        Reply to all calls that are running or waiting that they failed, and forget them.
+        Fail all running and waiting calls with this error.
         """
         for message in [*(self._running or {}).values(), *(self._waiting or ())]:
             self.fail(message, error)
@@ -238,9 +238,8 @@ class Calls:
     def _failed(self, failure: Failure, message: Message) -> None:
         if self._connection is not None:
             self._answerFailed(failure, message)
-        # Where a coroutine waited for a Deferred that failed, the frames of the traceback and the
-        # failure refer to each other, and some of them to the connection: without this cycle it
-        # takes no garbage collector to free them.
+        # When a coroutine awaited a Deferred that failed, the failure and the frames of its traceback
+        # refer to each other and to the connection.  Break that cycle, too.
         failure.tb = None
         assert failure.value is not None
         failure.value.with_traceback(None)
@@ -276,6 +275,6 @@ async def _awaited(result: Awaitable[bytes]) -> bytes:
 
 def _signed(word: int) -> int:
     """
-    libvirtd prints these words with C{%d}, and its text is what clients may compare with.
+    Read a word as signed: libvirtd prints these with C{%d}, and clients may compare its text.
     """
     return word - (word >> 31 << 32)

@@ -1,6 +1,6 @@
 """
-The remote program: the procedures that bring a connection to be open, and behind them those of
-the backend.
+libvirt's remote program: authentication, the feature check, open and close are answered here, all
+other procedures by the backend.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ __all__ = ["RemoteProgram"]
 
 class RemoteProgram(Program):
     """
-    libvirt's remote program (C{REMOTE_PROGRAM}), with a backend for what comes after open.
+    libvirt's remote program (C{REMOTE_PROGRAM}) in front of a backend.
     """
 
     number: ClassVar[int] = REMOTE_PROGRAM
 
     def __init__(self, backend: IBackend) -> None:
         """
-        @param backend: what there is to open.
+        @param backend: opens names, and answers calls once one is open.
         """
         self._backend = backend
 
     def knows(self, procedure: int) -> bool:
         """
-        See L{kaproto.interfaces.IProgram.knows}.
+        @return: whether this program or its backend has the procedure.
         """
         return super().knows(procedure) or self._backend.knows(procedure)
 
@@ -44,18 +44,18 @@ class RemoteProgram(Program):
         self, connection: KeepAliveProtocol, procedure: int, payload: bytes
     ) -> bytes | Awaitable[bytes]:
         """
-        Answer a call, or have the session answer it.
+        Answer a call here, or pass it to the session.
         """
         served = connectionOf(connection, ServerConnection)
         if super().knows(procedure):
             return super().callReceived(served, procedure, payload)
-        assert served.session is not None, "the negotiation lets nobody call before open"
+        assert served.session is not None, "the negotiation allows no other call before open"
         return served.session.callReceived(procedure, payload)
 
     @procedure(Procedure.AUTH_LIST)
     def authList(self, connection: ServerConnection, payload: bytes) -> bytes:
         """
-        Say how to authenticate.
+        List the authentication types: SASL while the client has to log in, otherwise none.
         """
         login = connection.negotiation.phase is Phase.AUTHENTICATING
         kind = AuthType.SASL if login else AuthType.NONE
@@ -64,28 +64,28 @@ class RemoteProgram(Program):
     @procedure(Procedure.AUTH_SASL_INIT)
     def authSASLInit(self, connection: ServerConnection, payload: bytes) -> Awaitable[bytes]:
         """
-        Say which SASL mechanisms there are.
+        List the SASL mechanisms.
         """
         return self._authentication(connection).init(payload)
 
     @procedure(Procedure.AUTH_SASL_START)
     def authSASLStart(self, connection: ServerConnection, payload: bytes) -> Awaitable[bytes]:
         """
-        Begin a login.
+        Start a SASL exchange.
         """
         return self._authentication(connection).start(payload)
 
     @procedure(Procedure.AUTH_SASL_STEP)
     def authSASLStep(self, connection: ServerConnection, payload: bytes) -> Awaitable[bytes]:
         """
-        Go on with a login.
+        Continue a SASL exchange.
         """
         return self._authentication(connection).step(payload)
 
     @procedure(Procedure.AUTH_POLKIT)
     def authPolkit(self, connection: ServerConnection, payload: bytes) -> bytes:
         """
-        Refuse a way to authenticate that is not offered.
+        Refuse polkit, which is never offered.
         """
         raise rpcError(REFUSED, ErrorCode.AUTH_FAILED)
 
@@ -98,7 +98,7 @@ class RemoteProgram(Program):
     @procedure(Procedure.CONNECT_SUPPORTS_FEATURE)
     def supportsFeature(self, connection: ServerConnection, payload: bytes) -> bytes:
         """
-        Say whether a feature is there; asking for keepalive is what allows pinging.
+        Say whether a feature is supported.  A client that asks for keepalive may be pinged.
         """
         feature = Unpacker(payload).int32()
         supported = connection.negotiation.supportsFeature(feature)
@@ -111,7 +111,7 @@ class RemoteProgram(Program):
     @procedure(Procedure.CONNECT_OPEN)
     def open(self, connection: ServerConnection, payload: bytes) -> bytes | Awaitable[bytes]:
         """
-        Open what the client names, if the policy admits it.
+        Open the name that the client asks for, if the policy admits the client.
         """
         request = connection.openRequested(payload)
         try:
@@ -135,7 +135,7 @@ class RemoteProgram(Program):
     @procedure(Procedure.CONNECT_CLOSE)
     def close(self, connection: ServerConnection, payload: bytes) -> bytes:
         """
-        The client says goodbye; it is answered before the connection is closed.
+        Close the connection after replying.
         """
         connection.closeRequested()
         return b""
@@ -143,7 +143,7 @@ class RemoteProgram(Program):
     @procedure(Procedure.CONNECT_REGISTER_CLOSE_CALLBACK)
     def registerCloseCallback(self, connection: ServerConnection, payload: bytes) -> bytes:
         """
-        The client wants to be told why, when the server closes the connection.
+        Tell the client the reason when the server closes the connection.
         """
         connection.closeCallbackRegistered = True
         return b""
@@ -151,7 +151,7 @@ class RemoteProgram(Program):
     @procedure(Procedure.CONNECT_UNREGISTER_CLOSE_CALLBACK)
     def unregisterCloseCallback(self, connection: ServerConnection, payload: bytes) -> bytes:
         """
-        The client does not want to be told any more.
+        Stop telling the client the reason.
         """
         connection.closeCallbackRegistered = False
         return b""

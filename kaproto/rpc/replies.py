@@ -1,6 +1,5 @@
 """
-The replies that a client waits for: which call each answers, and what becomes of the calls that
-nothing answers.
+Matches replies to a client's calls, and fails the calls that will not be answered.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ _SERIALS: Final = 2**32
 
 class _Call:
     """
-    A call that has not been answered.  One whose caller has given up stays on the books, since
-    its answer still comes.
+    An unanswered call.  It is kept after its caller has cancelled it, because the reply will still
+    arrive.
     """
 
     __slots__ = ("procedure", "program", "result")
@@ -36,9 +35,9 @@ class _Call:
 
 class Replies:
     """
-    The calls of one connection that have not been answered.
+    The unanswered calls of one connection.
 
-    @ivar serial: that of the next call; all programs share the numbers.
+    @ivar serial: the serial of the next call; all programs share one sequence.
     """
 
     def __init__(self) -> None:
@@ -52,9 +51,9 @@ class Replies:
         self, program: int, procedure: int, payload: bytes, version: int
     ) -> tuple[bytes, Deferred[bytes]]:
         """
-        Make a call.
+        Record a new call.
 
-        @return: the message to send, and what fires with the results in XDR, or fails.
+        @return: the message to send, and a Deferred that fires with the results in XDR or fails.
         @raise kaproto.errors.LocalProtocolError: when the payload is too large.
         """
         serial = self.serial
@@ -63,14 +62,14 @@ class Replies:
             Message(program, version, procedure, MessageType.CALL, serial, Status.OK, payload)
         )
         call = self._calls[serial] = _Call(program, procedure)
-        assert call.result is not None, "it has had no time to be cancelled"
+        assert call.result is not None, "nobody has had the Deferred to cancel it"
         return packed, call.result
 
     def received(self, message: Message) -> None:
         """
-        A reply came: give it to who waits for it.
+        A reply arrived: fire its call's Deferred.
 
-        @raise RemoteProtocolError: when it answers no call, or is no answer.
+        @raise RemoteProtocolError: when it answers no call, or is malformed.
         """
         call = self._calls.get(message.serial)
         if call is None:
@@ -97,7 +96,7 @@ class Replies:
 
     def fail(self, reason: Exception) -> None:
         """
-        No more replies will come: fail every call that waits for one.
+        The connection has ended: fail every unanswered call.
         """
         calls, self._calls = self._calls, {}
         for call in calls.values():
