@@ -1,6 +1,5 @@
 """
-Who is connected to a server, who of them is not open yet, and who has to go when there are too
-many.
+The clients of a server, and which one to close when there are too many.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ __all__ = ["Clients"]
 
 _TURNED_AWAY: Final = 16
 """
-How many clients for which there is no place may wait to be told so.
+How many clients beyond the limit may wait to be told that the server is full.
 """
 
 _C = TypeVar("_C")
@@ -30,19 +29,19 @@ class Clients(Generic[_C, _P]):
     """
     The connections of one server, each with its protocol.
 
-    A new connection over a limit does not wait, or all would: it takes the place of the oldest one
-    that is anonymous, or not open.  When all others are open there is none to take.  Then the new
-    one has no place: it may stay until it has been told so, and is not counted.
+    A new client beyond a limit takes the place of the oldest one that is anonymous or not open yet;
+    if it waited, so would everybody behind it.  When all others are open, it has no place: it stays
+    until it has been told that the server is full, and does not count.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
         """
-        @param clock: where to schedule what is too much for one turn.
+        @param clock: schedules work that is too long for one turn of the reactor.
         """
         self._clock = clock
         self._protocols: dict[_C, _P] = {}
-        # The oldest are first.  To find its first key, a plain dict skips over all that were
-        # removed before.
+        # Oldest first.  A plain dict finds its first key by skipping all that were removed before
+        # it, which takes long when thousands were.
         self._anonymous: OrderedDict[_C, None] = OrderedDict()
         self._unopened: OrderedDict[_C, None] = OrderedDict()
         self._turnedAway: OrderedDict[_C, None] = OrderedDict()
@@ -61,14 +60,14 @@ class Clients(Generic[_C, _P]):
     @property
     def anonymous(self) -> int:
         """
-        How many have not finished the TLS handshake or not logged in.
+        How many clients have not finished the TLS handshake or not logged in.
         """
         return len(self._anonymous)
 
     @property
     def protocols(self) -> list[_P]:
         """
-        The protocols of those who are connected.
+        The protocols of all connections.
         """
         return list(self._protocols.values())
 
@@ -79,7 +78,7 @@ class Clients(Generic[_C, _P]):
         A client has connected.
 
         @param anonymous: whether it has to complete a TLS handshake or to log in.
-        @return: which connection to close for it, if there are too many now.
+        @return: the connection to close in its favour, if there are too many now.
         """
         self._protocols[connection] = protocol
         self._unopened[connection] = None
@@ -106,13 +105,13 @@ class Clients(Generic[_C, _P]):
 
     def hasPlace(self, connection: _C) -> bool:
         """
-        @return: whether a client may open, rather than be told that there is no place.
+        @return: whether a client may open, instead of being told that the server is full.
         """
         return connection not in self._placeless
 
     def known(self, connection: _C) -> None:
         """
-        A client is not anonymous any more.
+        A client has finished the TLS handshake and logged in.
         """
         self._anonymous.pop(connection, None)
 

@@ -1,5 +1,5 @@
 """
-Why a connection closes, by when it has to have done what, and who waits for its end.
+Closing a connection: the reason, the deadline, and those who wait for its end.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Shared(Protocol):
     """
     What a connection needs of its factory.
 
-    @ivar clock: where timeouts are scheduled.
-    @ivar limits: how long to wait for what.
+    @ivar clock: schedules timeouts.
+    @ivar limits: the timeouts, among others.
     """
 
     clock: IReactorTime
@@ -37,7 +37,7 @@ class Closing:
     """
     One connection's reason to close, and its deadline.
 
-    @ivar reason: why the connection closes; C{None} while it does not.  The first reason stays.
+    @ivar reason: why the connection closes; C{None} while it does not.  The first reason wins.
     """
 
     __slots__ = ("_abort", "_clock", "_deadline", "_ended", "_transport", "_waiting", "reason")
@@ -80,11 +80,12 @@ class Closing:
     ) -> None:
         """
         Close the connection with L{DeadlineMissed} unless L{clearDeadline} is called in time.
-        There is one deadline at a time.  A stall of this process hardly counts, see L{Deadline}.
+        There is one deadline at a time.  It does not run while this process is stalled, see
+        L{Deadline}.
 
-        @param expected: what the peer has to do, said as what did not happen.
+        @param expected: what the peer failed to do, such as C{"it did not log in"}.
         @param allowed: the seconds that the error names, if the peer has used up some already.
-        @param setting: kaserver's setting that the error names.
+        @param setting: the setting of kaserver that the error names.
         """
         self.clearDeadline()
         self._deadline = Deadline(
@@ -96,7 +97,7 @@ class Closing:
 
     def clearDeadline(self) -> None:
         """
-        What the deadline was for has happened.
+        The peer has done what the deadline was for.
         """
         if self._deadline is not None:
             self._deadline.cancel()
@@ -121,15 +122,15 @@ class Closing:
         """
         if self.reason is not None:
             return False
-        # Without the frames in which it was raised: they refer to this connection, which would
-        # stay in memory until the garbage collector runs.
+        # The frames in which it was raised refer to this connection, which would stay in memory
+        # until the garbage collector runs.
         self.reason = reason.with_traceback(None)
         self.clearDeadline()
         return True
 
     def abortAfter(self, seconds: float) -> None:
         """
-        Abort the connection if the peer has not read by then what was written.
+        Abort the connection if the peer has not read everything by then.
         """
         self._deadline = self._clock.callLater(seconds, self._closeNow)
 
@@ -154,7 +155,7 @@ class Closing:
 
     def end(self) -> None:
         """
-        Tell everybody who waits for it that the connection has ended.
+        The connection has ended: fire every Deferred of L{whenClosed}.
         """
         self._ended = True
         self._abort = _nothing
@@ -165,5 +166,5 @@ class Closing:
 
 def _nothing(_reason: Exception) -> None:
     """
-    After its end a connection has no deadlines; this lets go of it.
+    Replaces the function to abort an ended connection, which would keep it in memory.
     """

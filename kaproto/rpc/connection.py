@@ -59,7 +59,7 @@ class Pause(Flag):
 
 class Hooks(Protocol):
     """
-    What a L{Connection} calls of the protocol that has it.
+    What a L{Connection} calls on its protocol.
     """
 
     def connectionOpened(self) -> None:
@@ -87,7 +87,7 @@ class SharedByConnections(Shared, Protocol):
 
 class Gate:
     """
-    Takes the bytes of a peer that has not been accepted yet, instead of the L{MessageReader}.
+    Takes the bytes of a peer that has not been accepted yet, in place of the L{MessageReader}.
 
     @ivar feed: called with the bytes.
     """
@@ -109,18 +109,17 @@ class Connection:
     L{kaproto.client.connection.ClientConnection} give the messages their meaning: they override
     L{start}, L{messageReceived}, and those of the empty methods that they need.
 
-    The transport's protocol hands it what comes, see L{kaproto.rpc.protocol.KeepAliveProtocol}.
+    Its protocol, a L{kaproto.rpc.protocol.KeepAliveProtocol}, passes received bytes to it.
 
     @ivar transport: the connection to the peer.
-    @ivar hooks: the protocol that has this connection, until its end.
+    @ivar hooks: the protocol; C{None} after the end.
     @ivar heartbeat: the watch on the peer.
-    @ivar closing: why the connection closes, and by when.
+    @ivar closing: the reason to close, and the deadline.
     @ivar reader: parses messages.
-    @ivar incoming: takes the bytes of the peer instead of C{reader}, if there is one.
+    @ivar incoming: takes the peer's bytes in place of C{reader}, unless it is C{None}.
     @ivar congested: whether the peer is behind with reading what was written to it.
-    @ivar bytesReceived: bytes that came from the peer.  Pongs of connections that do nothing else
-        are not counted.
-    @ivar bytesSent: bytes written to the peer, but for pings.
+    @ivar bytesReceived: bytes from the peer, without the pongs of idle connections.
+    @ivar bytesSent: bytes written to the peer, without pings.
     @ivar trace: called with each message's direction, C{"in"} from the peer or C{"out"} to it, and
         header, unless it is C{None}.
     """
@@ -150,7 +149,7 @@ class Connection:
         self, transport: StreamTransport, hooks: Hooks, shared: SharedByConnections
     ) -> None:
         """
-        @param hooks: the protocol that has this connection.
+        @param hooks: the protocol.
         @param shared: its factory.
         """
         self.transport = transport
@@ -189,9 +188,9 @@ class Connection:
 
     def messageReceived(self, message: Message) -> None:
         """
-        A message came that is not about keepalive.
+        A message arrived, other than a ping or a pong.
 
-        @raise RemoteProtocolError: to close the connection for what the peer sent.
+        @raise RemoteProtocolError: to close the connection because of it.
         """
         raise NotImplementedError
 
@@ -208,7 +207,7 @@ class Connection:
 
     def congestionEnded(self) -> None:
         """
-        The peer has read everything.
+        The peer has caught up with reading.
         """
 
     def stopped(self) -> None:
@@ -218,7 +217,7 @@ class Connection:
 
     def explained(self, reason: Exception) -> Exception:
         """
-        @return: a better reason for the end of the connection, if there is one.
+        @return: a better reason for the end of the connection, or the same.
         """
         return reason
 
@@ -238,14 +237,14 @@ class Connection:
 
     def descriptorReceived(self, descriptor: int) -> None:
         """
-        A file descriptor came over a UNIX socket: close it.  Whether a call may bring some is
-        decided by the call.
+        A file descriptor arrived over a UNIX socket: close it.  The message it came with decides
+        whether that is an error.
         """
         os.close(descriptor)
 
     def _takeIn(self, data: bytes) -> bool:
         """
-        @return: whether there is more, which has to wait until others have had their turn.
+        @return: whether messages are left for the next turn, so that other peers have theirs.
         """
         try:
             incoming = self.incoming
@@ -291,17 +290,16 @@ class Connection:
 
     def startKeepAlive(self, keepAlive: KeepAlive) -> None:
         """
-        Ping the peer from now on, in place of any earlier interval and count.  A zero in either
-        stops it.
+        Ping the peer at this interval and count from now on.  A zero in either stops pinging.
         """
         if self.closing.reason is None:
             self.heartbeat.start(keepAlive)
 
     def watchByKernel(self, own: KeepAlive | None) -> None:
         """
-        The connection is open: have the kernel watch the peer, if the factory says so.
+        The connection is open: let the kernel watch the peer, if the factory says so.
 
-        @param own: at which interval and count the peer would be pinged, C{None} if it would not.
+        @param own: the interval and count at which the policy would ping the peer, or C{None}.
         """
         pinged = self.heartbeat.keepAlive.enabled
         terms = self._shared.tcpKeepAlive.termsFor(own, pinged=pinged)
@@ -313,9 +311,9 @@ class Connection:
 
     def keepAliveReceived(self, message: Message) -> None:
         """
-        A message of the keepalive program came: answer a ping.
+        A message of the keepalive program arrived: answer a ping, note a pong.
 
-        @raise PeerFlooded: when it is one too many.
+        @raise PeerFlooded: when the peer sends too many pings.
         """
         if message.type != MessageType.MESSAGE:
             self.messageReceived(message)
@@ -328,7 +326,7 @@ class Connection:
 
     def hasAsked(self) -> bool:
         """
-        @return: whether the peer has asked for keepalive, by which it says that it answers pings.
+        @return: whether the peer has asked for keepalive, and so answers pings.
         """
         return False
 
@@ -347,8 +345,8 @@ class Connection:
     def sendNow(self, data: bytes) -> None:
         """
         Write a packed message that is likely to be the only one in this turn of the reactor, unless
-        this end is closing.  It is sent at once if nothing else waits to be sent or to be answered;
-        answers to several messages that came together leave together.
+        this end is closing.  It is sent at once if nothing else waits to be sent or answered, so
+        that replies to messages that arrived together leave together.
         """
         if self.closing.reason is None:
             self._write(data, atOnce=self.reader.partial is None)
@@ -366,7 +364,7 @@ class Connection:
 
     def forward(self, data: bytes) -> None:
         """
-        Write bytes that are relayed, at once if nothing else waits to be sent.
+        Write relayed bytes, at once if nothing else waits to be sent.
         """
         self.bytesSent += len(data)
         writeNow(self.transport, data)
@@ -404,8 +402,8 @@ class Connection:
 
     def pauseReading(self, reason: Pause) -> None:
         """
-        Read nothing from the peer until L{resumeReading}.  If it asked for keepalive, it is pinged
-        all the same, and the kernel says whether it answers.
+        Read nothing from the peer until L{resumeReading}.  A peer that asked for keepalive is still
+        pinged, and the kernel tells whether its answers arrive.
         """
         if not self._pauses & ~Pause.TURN:
             self.heartbeat.pause(pingOn=reason is not Pause.TURN and self.hasAsked())
@@ -417,7 +415,7 @@ class Connection:
 
     def resumeReading(self, reason: Pause) -> None:
         """
-        A reason for not reading has gone; read on if it was the last.
+        Remove a reason for not reading; read on if it was the last.
         """
         if self._pauses & reason:
             self._pauses &= ~reason
@@ -440,12 +438,12 @@ class Connection:
         """
         Make this connection one half of a relay.
 
-        @param incoming: takes what comes from the peer; it must keep keepalive messages back and
-            have them brought to L{keepAliveReceived}.
-        @param outgoing: what else writes to this connection, between whose messages this
-            connection's own have to fit.
-        @param source: the connection that C{outgoing} reads, which is not read while this peer
-            is behind.
+        @param incoming: takes the peer's bytes; it must intercept keepalive messages and pass them
+            to L{keepAliveReceived}.
+        @param outgoing: writes relayed messages to this connection.  This connection's own
+            messages have to fit between them.
+        @param source: the connection whose messages C{outgoing} relays.  It is not read while this
+            peer is behind with reading.
         """
         self.incoming = incoming
         self._outgoing = outgoing
@@ -468,8 +466,8 @@ class Connection:
 
     def _isTakingHalfAMessage(self) -> bool:
         """
-        Whether the peer has read all there is of a message whose rest has yet to come from the
-        other side of the relay.
+        Whether the peer has read the first part of a message, and the other side of the relay has
+        yet to send the rest.
         """
         return self._outgoing is not None and self._outgoing.midMessage and not self.congested
 
@@ -488,7 +486,7 @@ class Connection:
 
     def abort(self, reason: Exception) -> None:
         """
-        Close the connection at once, whatever has not been sent.
+        Close the connection at once, and drop what has not been sent.
         """
         if self.closing.begin(reason):
             self._stop()
@@ -517,7 +515,7 @@ class Connection:
         The transport is gone.
         """
         if self._nextTurn is not None and isinstance(failure.value, ConnectionDone):
-            # With TLS the end can come in the same read as what was sent before it.
+            # With TLS, one read can bring the last messages and the end of the connection.
             self._nextTurn.cancel()
             self._nextTurn = None
             while self._takeIn(b""):
@@ -525,7 +523,7 @@ class Connection:
         self._stopTimers()
         reason = self.closing.reason = self.explained(self.closing.lost(failure))
         hooks, self.hooks = self.hooks, None
-        # Without these cycles it takes no garbage collector to free a connection.
+        # Break the cycles of references, to free the connection without the garbage collector.
         self.incoming = self._outgoing = self._source = None
         try:
             self.ended(reason)
@@ -536,8 +534,8 @@ class Connection:
 
     def opened(self) -> None:
         """
-        Call the user's C{connectionOpened}.  If it fails, close the connection, as reactors do
-        with what protocols raise.
+        Call the user's C{connectionOpened}.  If it raises, close the connection, as reactors do for
+        a protocol's methods.
         """
         if self.hooks is not None:
             error = self._callHook(self.hooks.connectionOpened)

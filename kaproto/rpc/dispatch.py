@@ -238,8 +238,8 @@ class Calls:
     def _failed(self, failure: Failure, message: Message) -> None:
         if self._connection is not None:
             self._answerFailed(failure, message)
-        # When a coroutine awaited a Deferred that failed, the failure and the frames of its traceback
-        # refer to each other and to the connection.  Break that cycle, too.
+        # When a coroutine has awaited a Deferred that failed, the failure and the frames of its
+        # traceback refer to each other and to the connection.  Break that cycle, too.
         failure.tb = None
         assert failure.value is not None
         failure.value.with_traceback(None)

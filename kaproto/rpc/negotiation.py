@@ -45,19 +45,19 @@ __all__ = [
 
 class Phase(Enum):
     """
-    How far a connection has come, as the server sees it.
+    A connection's phase, as the server sees it.
 
-    @cvar CONNECTED: the peer has not been accepted by its certificate; no message is looked at.
-    @cvar AUTHENTICATING: it has to log in.
-    @cvar READY: it may open.
-    @cvar REJECTING: its calls are answered with an error.  When the server is full, the connection
-        is closed after the first.
-    @cvar OPENING: the policy has admitted it, and the backend opens.
+    @cvar CONNECTED: the client's certificate has not been checked.  No message is looked at.
+    @cvar AUTHENTICATING: the client has to log in.
+    @cvar READY: the client may open.
+    @cvar REJECTING: the client's calls are answered with an error.  When the server is full, the
+        connection is closed after the first.
+    @cvar OPENING: the policy has admitted the client, and the backend is opening.
     @cvar OPENED: the backend has opened, and the client has not been told.
-    @cvar OPEN: it may call everything.
-    @cvar DRAINING: the server stops.  Calls that were accepted before are finished.
-    @cvar STOPPING: the same for a client that is not open.  What is under way is answered.
-    @cvar CLOSING: the connection closes when the call that is being answered has been.
+    @cvar OPEN: the client may call everything.
+    @cvar DRAINING: the server is stopping, and finishes the calls that it accepted before.
+    @cvar STOPPING: the same for a client that is not open.
+    @cvar CLOSING: the connection closes after the reply to the current call.
     """
 
     CONNECTED = "connected"
@@ -152,7 +152,7 @@ TRANSITIONS: Final[Mapping[Phase, Mapping[Event, Phase]]] = MappingProxyType(
     }
 )
 """
-Every change of phase there is.
+Every change of phase.
 """
 
 _AUTHENTICATION: Final = frozenset(
@@ -181,8 +181,7 @@ def _notOpen() -> RemoteError:
 
 PolicyFailed = Callable[[str, str, Peer, Exception], None]
 """
-A function that is told of a policy's failure: the policy's name, the name of its method, the peer,
-and the error.
+A function called with the policy's name, the name of its method, the peer and the error.
 """
 
 
@@ -194,14 +193,14 @@ class _PolicyFailed(Exception):
 
 class ServerNegotiation:
     """
-    One connection's way to being open, as the server sees it.
+    The negotiation with one client, as the server sees it.
 
-    @ivar phase: how far it has come.
-    @ivar peer: the other end.
-    @ivar terms: the interval and count at which the policy wants the peer pinged, once it has
-        asked for keepalive; C{None} not to ping it.
-    @ivar full: whether the server had no room for it when it connected.
-    @ivar farewell: why the connection closes, once it is L{Phase.CLOSING}.
+    @ivar phase: the connection's phase.
+    @ivar peer: the client.
+    @ivar terms: the policy's interval and count for a peer that has asked for keepalive; C{None}
+        not to ping it.
+    @ivar full: whether the server was full when the peer connected.
+    @ivar farewell: why the connection closes, in L{Phase.CLOSING}.
     """
 
     __slots__ = (
@@ -223,8 +222,8 @@ class ServerNegotiation:
         policyFailed: PolicyFailed = lambda _policy, _question, _peer, _error: None,
     ) -> None:
         """
-        @param policyFailed: called when the policy raises an error, and with a L{TypeError} when
-            it returns nonsense.
+        @param policyFailed: called when the policy raises an error; with a L{TypeError} when it
+            returns a value of a wrong type.
         """
         self.peer = peer
         self.terms: KeepAlive | None = None
@@ -238,9 +237,9 @@ class ServerNegotiation:
 
     def advance(self, event: Event) -> None:
         """
-        Go where L{TRANSITIONS} says.
+        Change the phase as L{TRANSITIONS} says.
 
-        @raise LocalProtocolError: when the event has no place in this phase.
+        @raise LocalProtocolError: when the event is impossible in this phase.
         """
         phase = TRANSITIONS[self.phase].get(event)
         if phase is None:
@@ -250,20 +249,20 @@ class ServerNegotiation:
     @property
     def isOpen(self) -> bool:
         """
-        Whether everything may be called.
+        Whether the peer may call everything.
         """
         return self.phase in _IS_OPEN
 
     @property
     def isStopping(self) -> bool:
         """
-        Whether the connection closes when nothing is under way any more.
+        Whether the connection closes as soon as nothing is under way.
         """
         return self.phase in _IS_STOPPING
 
     def accepted(self, limits: Limits, *, login: bool) -> None:
         """
-        The transport is accepted: by the certificate, or because it needs none.
+        The peer's certificate is accepted, or it needs none.
 
         @param login: whether the peer has to log in.
         """
@@ -291,9 +290,9 @@ class ServerNegotiation:
 
     def end(self, farewell: Exception) -> None:
         """
-        Close the connection when the call that is being answered has been.
+        Close the connection after the reply to the current call.
 
-        @param farewell: why, unless there is a reason already.
+        @param farewell: the reason, unless there is one already.
         """
         if self.phase is not Phase.CLOSING:
             self.farewell = farewell
@@ -311,9 +310,9 @@ class ServerNegotiation:
 
     def deadline(self, limits: Limits) -> tuple[float, str, float, str] | None:
         """
-        @return: the seconds that the peer has for its next step, what it will not have done by
-            then, the seconds it had at first, and kaserver's setting for them; C{None} when there
-            is no such step.
+        @return: the seconds that the peer has left for its next step, what it failed to do if it
+            misses them, the seconds it had at first, and the setting of kaserver for them; C{None}
+            in phases without a deadline.
         """
         match self.phase:
             case Phase.CONNECTED:
@@ -323,8 +322,8 @@ class ServerNegotiation:
                 timeout, setting = limits.loginTimeout, "auth-timeout"
                 expected = "it did not log in"
             case Phase.READY | Phase.REJECTING:
-                # It is the sum of all tries: while the backend opens it does not run, and when
-                # that fails it goes on where it was.
+                # All tries share this time.  It stops while the backend opens, and goes on if that
+                # fails.
                 left = self._openTimeLeft
                 timeout, expected = limits.openTimeout, "it did not open the connection"
                 return timeout if left is None else left, expected, timeout, "open-timeout"
@@ -334,9 +333,9 @@ class ServerNegotiation:
 
     def receive(self) -> None:
         """
-        A call came: find out whether any may come now.
+        A call arrived: check whether any call is acceptable now.
 
-        @raise RemoteError: the answer to give when none may.
+        @raise RemoteError: the error to answer if none is.
         @raise RemoteProtocolError: when the peer has not been accepted.
         """
         if self.phase is Phase.CONNECTED:
@@ -344,17 +343,17 @@ class ServerNegotiation:
         if self.phase is Phase.REJECTING and self._rejection is not None:
             if self.full:
                 self.advance(Event.REFUSED)
-            # Others may have written their next call already.  C{virt-admin} tells no refusal when
-            # it finds the connection closed as it writes: the signal for that ends it.
+            # Otherwise stay: a client may be writing its next call.  SIGPIPE ends C{virt-admin}
+            # before it prints the error if the connection is closed by then.
             raise self._rejection
         if self.isStopping:
             raise rpcError("internal error: the server is shutting down", ErrorCode.INTERNAL_ERROR)
 
     def check(self, program: int, procedure: int) -> None:
         """
-        A call is about to start: find out whether this one may.
+        A call is about to start: check whether this procedure may be called now.
 
-        @raise RemoteError: the answer to give when it may not.
+        @raise RemoteError: the error to answer if it may not.
         """
         remote = program == REMOTE_PROGRAM
         if self.phase is Phase.AUTHENTICATING and not (remote and procedure in _AUTHENTICATION):
@@ -364,11 +363,11 @@ class ServerNegotiation:
 
     def supportsFeature(self, feature: int) -> bool:
         """
-        The peer asks for a feature.  Asking for keepalive, and being answered 1, is what puts it
-        on record as a client that answers pings.  When the policy fails, it has not asked.
+        The peer asks for a feature.  A peer that asks for keepalive and is answered 1 is recorded
+        as one that answers pings.  If the policy fails, it is not.
 
-        @return: whether this end has it.
-        @raise RemoteError: for the other features, which a connection has only when it is open.
+        @return: whether this end has the feature.
+        @raise RemoteError: for other features before the connection is open.
         """
         if feature == Feature.PROGRAM_KEEPALIVE:
             self.terms = None
@@ -387,8 +386,8 @@ class ServerNegotiation:
 
     def keepAlive(self) -> KeepAlive | None:
         """
-        @return: the policy's interval and count for the peer, whether it has asked for keepalive
-            or not; C{None} when there are none, or the policy fails.
+        @return: the policy's interval and count for the peer, even if it has not asked for
+            keepalive; C{None} if the policy gives none or fails.
         """
         try:
             terms = self._ask("keepAlive", KeepAlive, NoneType)
@@ -409,9 +408,9 @@ class ServerNegotiation:
 
     def _ask(self, question: str, *kinds: type) -> object:
         """
-        @param question: the name of a method of the policy's.
+        @param question: the name of a method of the policy.
         @param kinds: the types that it may return.
-        @raise _PolicyFailed: when it does not.
+        @raise _PolicyFailed: when it raises or returns anything else.
         """
         try:
             answer: object = getattr(self._policy, question)(self.peer)
@@ -427,16 +426,16 @@ class ServerNegotiation:
     @property
     def policyName(self) -> str:
         """
-        What log lines call the policy.
+        The policy's name in log lines.
         """
         return str(getattr(self._policy, "name", "")) or type(self._policy).__qualname__
 
     def openAtOnce(self) -> Admission | RemoteError:
         """
-        Open without being asked, for programs that know no C{CONNECT_OPEN}.
+        Open without a call, for programs that have no C{CONNECT_OPEN}.
 
-        @return: the policy's admission, or its refusal, which answers the peer's calls until it
-            leaves or its time is over.
+        @return: the policy's admission; or its refusal, which answers the peer's calls until it
+            leaves or misses its deadline.
         """
         answer = self._admit()
         if isinstance(answer, Refused):
@@ -449,11 +448,11 @@ class ServerNegotiation:
 
     def open(self, payload: bytes, timeLeft: float | None = None) -> tuple[OpenRequest, Admission]:
         """
-        The peer wants to open.
+        The peer has called C{CONNECT_OPEN}.
 
-        @param timeLeft: the seconds it has left to do so, if that is bounded.
-        @return: what it wants, and the policy's word.
-        @raise RemoteError: the answer to give when it may not.  In L{Phase.CLOSING} the policy
+        @param timeLeft: the seconds left of its deadline, if there is one.
+        @return: its request, and the policy's admission.
+        @raise RemoteError: the error to answer if it may not open.  In L{Phase.CLOSING} the policy
             has refused it; otherwise it may try again.
         @raise kaproto.wire.xdr.XDRError: when the payload cannot be decoded.
         """

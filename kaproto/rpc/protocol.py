@@ -1,6 +1,5 @@
 """
-The protocol that applications subclass, on either end: it has a connection and hooks, and as few
-names as can be.
+The protocol that applications subclass, on either end: hooks, and few other names.
 """
 
 from __future__ import annotations
@@ -30,13 +29,12 @@ _C = TypeVar("_C", bound=Connection)
 
 class KeepAliveFactory(Factory):
     """
-    What the connections of one factory share.
+    State shared by the connections of one factory.
 
-    @ivar clock: where timeouts are scheduled, by the monotonic clock.
-    @ivar seconds: the monotonic clock.
-    @ivar limits: what each peer may cost, and how long it is waited for.  Replace it to change
-        them.
-    @ivar roundTrips: how long the answers to pings took.
+    @ivar clock: schedules timeouts by the monotonic clock.
+    @ivar seconds: reads the monotonic clock.
+    @ivar limits: what each peer may cost, and the timeouts.  Replace the whole to change one.
+    @ivar roundTrips: a histogram of the latencies.
     @ivar tcpKeepAlive: which peers the kernel watches.
     """
 
@@ -47,7 +45,7 @@ class KeepAliveFactory(Factory):
     def __init__(self, clock: IReactorTime | None = None, limits: Limits | None = None) -> None:
         """
         @param clock: a reactor or a L{twisted.internet.task.Clock}; by default the reactor.
-        @param limits: by default those of L{Limits}.
+        @param limits: by default C{Limits()}.
         """
         self.limits = Limits() if limits is None else limits
         if clock is None:
@@ -56,7 +54,7 @@ class KeepAliveFactory(Factory):
             clock = IReactorTime(reactor)
         self.clock = monotonicClock(clock)
         self.seconds = self.clock.seconds
-        # While there is a factory, its reactor's monitor is kept between two connections.
+        # Keeps the reactor's monitor alive while there is no connection.
         self._monitor = Monitor.of(clock)
         self.roundTrips = Histogram()
 
@@ -75,7 +73,7 @@ _HOOKS: Final = {
     "fileDescriptorReceived": "procedures of a Program: no file descriptors are received here",
 }
 """
-What the transport calls and no application may define, and what to use instead.
+The methods that the transport calls and no application may define, and what to use instead.
 """
 
 
@@ -85,8 +83,8 @@ class KeepAliveProtocol(Protocol):
     One end of a connection.  Subclass L{kaproto.server.KeepAliveServerProtocol} or
     L{kaproto.client.KeepAliveClientProtocol}.
 
-    A subclass may have any names of its own, and needs to call no C{super()}: what keeps the
-    connection going is not here but on an object that this has.
+    A subclass may use any other names, and never has to call C{super()}: the state and methods of
+    the connection are on an object that this protocol has.
 
     @ivar factory: the L{KeepAliveFactory} that built it.
     """
@@ -98,9 +96,9 @@ class KeepAliveProtocol(Protocol):
 
     def __init_subclass__(cls, *, isBase: bool = False) -> None:
         """
-        @param isBase: whether applications subclass this.
-        @raise TypeError: when a subclass defines what the transport calls; the message names the
-            hook to define instead.
+        @param isBase: whether this is a class for applications to subclass.
+        @raise TypeError: when a subclass defines a method that the transport calls; the message
+            names the hook to define instead.
         """
         super().__init_subclass__()
         if isBase:
@@ -121,9 +119,9 @@ class KeepAliveProtocol(Protocol):
 
     def connectionClosed(self, reason: Exception) -> None:
         """
-        Called once when the connection has ended, whether it was ever open or not.  Override it.
+        Called once when the connection has ended, even if it never opened.  Override it.
 
-        @param reason: as L{whenClosed} gives it.
+        @param reason: the reason that L{whenClosed} fires with.
         """
 
     @property
@@ -136,7 +134,7 @@ class KeepAliveProtocol(Protocol):
     @property
     def latency(self) -> float | None:
         """
-        Seconds that the latest answer to a ping took; C{None} until there was one.
+        The round trip of the latest ping, in seconds; C{None} before the first.
         """
         return self._kaproto.heartbeat.latency
 
@@ -166,9 +164,9 @@ class KeepAliveProtocol(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """
-        Bytes came from the peer: whatever they are, they are a sign of life.
+        Bytes arrived from the peer.  Any bytes are a sign of life.
         """
-        # Heartbeat.heard(), without the cost of a call.
+        # Heartbeat.heard(), inlined: for a pong the call would cost as much as the work.
         connection = self._kaproto
         heartbeat = connection.heartbeat
         liveness = heartbeat.liveness
@@ -182,7 +180,7 @@ class KeepAliveProtocol(Protocol):
 
     def fileDescriptorReceived(self, descriptor: int) -> None:
         """
-        A file descriptor came from the peer.
+        A file descriptor arrived from the peer.
         """
         self._kaproto.descriptorReceived(descriptor)
 
@@ -195,7 +193,7 @@ class KeepAliveProtocol(Protocol):
 
 def connectionOf(protocol: KeepAliveProtocol, kind: type[_C]) -> _C:
     """
-    @return: the connection that a protocol has, for kaproto's own modules.
+    @return: the connection of a protocol, for kaproto's own modules.
     """
     connection = protocol._kaproto
     assert isinstance(connection, kind), f"{protocol!r} has a {type(connection).__name__}"

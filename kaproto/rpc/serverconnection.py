@@ -1,5 +1,5 @@
 """
-The server's end of a connection: from the first byte of a client to the last.
+The server's end of a connection, from accepting a client to its last byte.
 """
 
 from __future__ import annotations
@@ -68,13 +68,13 @@ class SharedByServer(SharedByConnections, Protocol):
     """
     What a L{ServerConnection} needs of its factory.
 
-    @ivar policy: how far keepalive goes with each client.
-    @ivar programs: what can be called, by number.
+    @ivar policy: decides whether a client may open, and how it is pinged.
+    @ivar programs: the programs that can be called, by number.
     @ivar accessControl: who may connect.
-    @ivar clients: who is connected.
-    @ivar loginQueue: decides when the password of a client may be checked.
-    @ivar journal: counts and logs what happens.
-    @ivar startsOpen: whether clients need not open.
+    @ivar clients: the connected clients.
+    @ivar loginQueue: decides when a client's password may be checked.
+    @ivar journal: counts and logs events.
+    @ivar startsOpen: whether connections are open without C{CONNECT_OPEN}.
     """
 
     policy: IKeepAlivePolicy
@@ -91,12 +91,13 @@ class ServerConnection(Connection):
     A connection from a client.
 
     @ivar peer: what is known of the client.
-    @ivar negotiation: how far it has come, and what it may do next.
-    @ivar session: what the backend opened for it, once it is open.
-    @ivar authentication: its login, while it has to log in.
-    @ivar closeCallbackRegistered: whether it wants to be told why, when this end closes.
-    @ivar accessControl: who may connect, where it did.
-    @ivar listener: what the server's administrator calls the place that it connected to.
+    @ivar negotiation: the client's phase, and what it may do next.
+    @ivar session: the backend's session, once the connection is open.
+    @ivar authentication: the login, while the client has to log in.
+    @ivar closeCallbackRegistered: whether the client wants to be told the reason when this end
+        closes.
+    @ivar accessControl: who may connect to this listener.
+    @ivar listener: the administrator's name for the listener.
     """
 
     __slots__ = (
@@ -138,7 +139,7 @@ class ServerConnection(Connection):
 
     def start(self) -> None:
         """
-        Give the client its time to authenticate and open.
+        Register the client, and wait for its TLS handshake, its login or its first call.
         """
         server = self._server
         paceAccepts(self.transport, server.clock)
@@ -172,8 +173,8 @@ class ServerConnection(Connection):
     def _receivedUnchecked(self, data: bytes) -> None:
         """
         Bytes arrived from a TLS client whose certificate has not been checked, because a protocol
-        between TLS and this one does not report the end of the handshake.  It has ended, since
-        these bytes are decrypted: check the certificate before looking at them.
+        between TLS and this one does not report the end of the handshake.  Since these bytes are
+        decrypted, the handshake has ended: check the certificate before looking at them.
         """
         self.handshakeCompleted()
         self.received(data)
@@ -189,7 +190,7 @@ class ServerConnection(Connection):
 
     def _identified(self, identity: TLSIdentity) -> None:
         """
-        The client's TLS connection is complete, here or at a load balancer.
+        The TLS handshake has completed, here or at a load balancer.
         """
         self.peer.tlsDN = identity.dn
         self.peer.tlsFingerprint = identity.fingerprint
@@ -203,7 +204,7 @@ class ServerConnection(Connection):
 
     def _accepted(self) -> None:
         """
-        The transport is accepted, and messages are looked at from now on.
+        The client is accepted by its transport: look at messages from now on.
         """
         self.incoming = None
         negotiation = self.negotiation
@@ -231,9 +232,9 @@ class ServerConnection(Connection):
 
     def _entered(self, before: Phase) -> None:
         """
-        Set the message limit and the deadline of the phase that the connection has come to.
+        Set the message limit and the deadline of the connection's phase.
 
-        @param before: the phase it was in.
+        @param before: the phase before.
         """
         negotiation, limits = self.negotiation, self._server.limits
         self.reader.limit = negotiation.messageLimit(limits)
@@ -254,21 +255,21 @@ class ServerConnection(Connection):
 
     def hasAsked(self) -> bool:
         """
-        @return: whether the client has asked for keepalive and was answered 1.
+        @return: whether the client has asked for keepalive and the answer was 1.
         """
         return self.peer.asked
 
     def authenticationFailed(self) -> None:
         """
-        The client has failed to log in, and may have more tries.
+        The client has failed to log in.  It may have more tries.
         """
         self._server.journal.loginFailed(self.peer)
 
     def holdDeadline(self) -> float:
         """
-        The client waits for its turn to log in: until then its time does not run.
+        The client waits for its turn to log in: stop its deadline until then.
 
-        @return: the seconds it has left.
+        @return: the seconds left.
         """
         left = self.closing.timeLeft
         if self.negotiation.phase is Phase.AUTHENTICATING:
@@ -277,25 +278,25 @@ class ServerConnection(Connection):
 
     def resumeDeadline(self, left: float) -> None:
         """
-        Its turn has come.
+        The client's turn to log in has come: start its deadline again.
 
-        @param left: the seconds it has left.
+        @param left: the seconds left.
         """
         deadline = self.negotiation.deadline(self._server.limits)
         if self.negotiation.phase is Phase.AUTHENTICATING and self.closing.reason is None:
-            assert deadline is not None, "a client has some time to log in"
+            assert deadline is not None, "logging in has a deadline"
             self.closing.setDeadline(left, *deadline[1:])
 
     def endSoon(self, reason: Exception) -> None:
         """
-        Close the connection when the call that is being answered has been.
+        Close the connection after the reply to the current call.
         """
         if self.closing.reason is None:
             self.negotiation.end(reason)
 
     def messageReceived(self, message: Message) -> None:
         """
-        A call came, or something that is of no use and is passed over, as libvirtd does.
+        A call arrived.  Messages of other types are ignored, as libvirtd does.
         """
         if message.type == MessageType.CALL_WITH_FDS:
             if Unpacker(message.payload).uint32():
@@ -317,7 +318,7 @@ class ServerConnection(Connection):
 
     def callAnswered(self) -> None:
         """
-        A reply was written: see what it makes possible.
+        A reply was written: finish opening, close, or read more calls.
         """
         if self.closing.reason is not None:
             return
@@ -336,8 +337,8 @@ class ServerConnection(Connection):
 
     def relayedCallAnswered(self) -> None:
         """
-        A reply is about to be relayed.  If the server stops, see afterwards whether it was the
-        last.
+        A reply is about to be relayed.  If the server is stopping, check afterwards whether it was
+        the last.
         """
         if self.negotiation.phase is Phase.DRAINING and self._drainCheck is None:
             self._drainCheck = self._server.clock.callLater(0, self._replyRelayed)
@@ -348,14 +349,15 @@ class ServerConnection(Connection):
 
     def answerInjected(self) -> None:
         """
-        A relay has answered a call itself: if the client does not read, do not read from it.
+        A relay has answered a call itself.  If the client is behind with reading, stop reading
+        its calls.
         """
         if self.congested and not self.pauses & Pause.CALLS:
             self.pauseReading(Pause.CALLS)
             self._limitUnread()
 
     def _limitUnread(self) -> None:
-        # A client that has yet to open has less time for that, whatever it reads.
+        # A client that is not open yet has a shorter deadline already.
         if self.congested and self.pauses & Pause.CALLS and not self._hasDeadline:
             self.closing.setDeadline(
                 self._server.limits.unreadTimeout, "it did not read the replies to its calls"
@@ -367,14 +369,14 @@ class ServerConnection(Connection):
 
     def congestionBegan(self) -> None:
         """
-        The client does not read as fast as it calls: let its calls wait.
+        The client is behind with reading replies: let its calls wait.
         """
         self._calls.hold()
         self._limitUnread()
 
     def congestionEnded(self) -> None:
         """
-        The client has read what was written: answer more of its calls.
+        The client has caught up with reading: answer more of its calls.
         """
         if self.pauses & Pause.CALLS and not self._hasDeadline:
             self.closing.clearDeadline()
@@ -383,7 +385,7 @@ class ServerConnection(Connection):
 
     def keepAliveRequested(self) -> None:
         """
-        The client answers pings: ping it, if the policy says so.
+        The client has asked for keepalive: ping it, if the policy says so.
         """
         keepAlive = self.negotiation.terms
         if keepAlive is not None and not self.heartbeat.keepAlive.enabled:
@@ -391,9 +393,9 @@ class ServerConnection(Connection):
 
     def openRequested(self, payload: bytes) -> OpenRequest:
         """
-        The client wants to open.
+        The client has called C{CONNECT_OPEN}.
 
-        @raise RemoteError: when the policy refuses it, or it asks at the wrong time.
+        @raise RemoteError: when the policy refuses the client, or this is the wrong time to open.
         """
         before = self.negotiation.phase
         try:
@@ -415,7 +417,7 @@ class ServerConnection(Connection):
 
     def sessionOpened(self, session: ISession) -> None:
         """
-        The backend has opened; the client may have gone meanwhile.
+        The backend has opened.  The client may have gone meanwhile.
         """
         if self.closing.reason is not None:
             session.closed(self.closing.reason)
@@ -432,14 +434,14 @@ class ServerConnection(Connection):
 
     def openFailed(self) -> None:
         """
-        The backend could not open, and the client may try again.
+        The backend could not open.  The client may try again.
         """
         if self.closing.reason is None:
             self._advance(Event.OPEN_FAILED)
 
     def closeRequested(self) -> None:
         """
-        The client wants to close.
+        The client has called C{CONNECT_CLOSE}.
         """
         self.negotiation.end(
             ConnectionClosed("the client closed the connection", CloseReason.CLIENT)
@@ -461,7 +463,7 @@ class ServerConnection(Connection):
 
     def drain(self) -> None:
         """
-        Tell the client that the server stops, finish the calls that were accepted, close.
+        The server stops: tell the client, finish the calls that were accepted, close.
         """
         if self.closing.reason is None and not self.negotiation.isStopping:
             self.negotiation.advance(Event.STOPPING)
@@ -471,7 +473,7 @@ class ServerConnection(Connection):
     @property
     def callsUnderWay(self) -> int:
         """
-        How many of the client's calls are not answered yet, as far as is known.
+        How many of the client's calls are unanswered, as far as is known.
         """
         relayed = 0
         if IRelaySession.providedBy(self.session):
@@ -501,7 +503,7 @@ class ServerConnection(Connection):
 
     def sendCloseEvent(self, reason: CloseReason) -> None:
         """
-        Tell a client that wants to know why this end is about to close; C{virsh} prints it.
+        Tell a client that registered a close callback why this end closes.  C{virsh} prints it.
         """
         if self.closeCallbackRegistered:
             self.sendEvent(
@@ -512,7 +514,7 @@ class ServerConnection(Connection):
 
     def peerDied(self, reason: KeepAliveTimeout) -> None:
         """
-        Tell a client that is dead why, in case it is not quite, and do not wait for it.
+        The client is dead.  Tell it the reason in case it can still read, but do not wait for it.
         """
         if not self.closeCallbackRegistered or self.congested:
             self.abort(reason)
@@ -522,7 +524,7 @@ class ServerConnection(Connection):
 
     def explained(self, reason: Exception) -> Exception:
         """
-        @return: why the client was turned away, if it left because of that.
+        @return: why the client was rejected, if it left after that.
         """
         if self.negotiation.phase is Phase.REJECTING and isinstance(reason, ConnectionClosed):
             return self.negotiation.farewell
@@ -536,7 +538,7 @@ class ServerConnection(Connection):
 
     def ended(self, reason: Exception) -> None:
         """
-        The connection has ended: let go of everything, and record it.
+        The connection has ended: release everything, and record the end.
         """
         if self._drainCheck is not None:
             self._drainCheck.cancel()
