@@ -33,8 +33,8 @@ __all__ = [
 ]
 
 _VALID: Final = timedelta(days=365)
-_SKEW: Final = timedelta(hours=1)
 # Another machine's clock may be behind ours.
+_SKEW: Final = timedelta(hours=1)
 
 _SIGNS: Final = x509.KeyUsage(
     digital_signature=False,

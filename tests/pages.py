@@ -1,0 +1,100 @@
+"""
+Reads the pages: their blocks of code, and the commands that they tell people to type.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from textwrap import dedent
+from typing import NamedTuple
+
+__all__ = ["DOCS", "PROJECT", "Block", "Typed", "blocks", "blocksIn", "pages", "sameShape", "typed"]
+
+PROJECT = Path(__file__).resolve().parent.parent
+DOCS = PROJECT / "docs"
+
+_RST = re.compile(
+    r"^( *)(?:\.\. code-block:: (\w+)|(?!\.\.)(?:.*\S)?::)\n((?:\1 +.*\n|\n)+)", re.MULTILINE
+)
+_MARKDOWN = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+class Block(NamedTuple):
+    """
+    A block of code in a page.
+
+    @ivar language: empty if the page names none.
+    """
+
+    page: Path
+    language: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(PROJECT)}: {self.text.splitlines()[0]}"
+
+
+class Typed(NamedTuple):
+    """
+    A command in a console block, and the output that the page shows below it.
+    """
+
+    command: str
+    output: str
+
+
+def pages() -> list[Path]:
+    """
+    @return: everything there is to read: the files in the project's folder, of C{docs} and of
+        C{benchmarks}.
+    """
+    found = [*PROJECT.glob("*.md"), *(PROJECT / "benchmarks").glob("*.md")]
+    found += [*DOCS.rglob("*.rst"), *DOCS.rglob("*.md")]
+    return sorted(page for page in found if "_build" not in page.parts)
+
+
+def blocksIn(page: Path, text: str) -> Iterator[Block]:
+    """
+    @return: the blocks of code in a page, without their indentation.
+    """
+    if page.suffix == ".md":
+        for language, block in _MARKDOWN.findall(text):
+            yield Block(page, language, block.strip("\n"))
+    else:
+        for _indentation, language, block in _RST.findall(text):
+            yield Block(page, language, dedent(block).strip("\n"))
+
+
+def blocks() -> list[Block]:
+    """
+    @return: those of all pages.
+    """
+    return [each for page in pages() for each in blocksIn(page, page.read_text("utf-8"))]
+
+
+def typed(block: Block) -> Iterator[Typed]:
+    """
+    @return: the commands in a block that a person types, in order.
+    """
+    if block.language == "sh":
+        for line in block.text.replace("\\\n", " ").splitlines():
+            yield Typed(line.partition(" #")[0].strip(), "")
+    elif block.language == "console":
+        for part in re.split(r"^[$#] ", block.text.replace("\\\n", " "), flags=re.MULTILINE)[1:]:
+            command, _newline, output = part.partition("\n")
+            yield Typed(command, output.rstrip())
+
+
+def sameShape(shown: str, real: str) -> bool:
+    """
+    @return: whether an output is as shown: numbers and white space may differ, and three dots stand
+        for anything.
+    """
+    pattern = ".*".join(map(re.escape, _shape(shown).split("...")))
+    return re.fullmatch(pattern, _shape(real), re.DOTALL) is not None
+
+
+def _shape(text: str) -> str:
+    return " ".join(re.sub(r"\d+(\.\d+)*", "0", text).split())
