@@ -35,7 +35,7 @@ listen_tcp = 1
 listen_addr = "127.0.0.1"
 tcp_port = "{port}"
 auth_tcp = "none"
-auth_unix_rw = "sasl"
+auth_unix_rw = "{auth}"
 auth_unix_ro = "none"
 unix_sock_dir = "{directory}"
 log_outputs = "3:stderr"
@@ -290,20 +290,24 @@ class LibvirtTarget(Target):
     """
     A libvirtd with the test driver, that lets everybody in on TCP and wants a password on its UNIX
     socket.
+
+    @ivar socketPath: the path of that.
     """
 
     name = "libvirtd"
 
-    def __init__(self, settings: str = "", *, files: int | None = None) -> None:
+    def __init__(self, settings: str = "", *, files: int | None = None, auth: str = "sasl") -> None:
         """
         @param settings: more lines for its C{libvirtd.conf}.
+        @param auth: who it lets in on its UNIX socket.
         """
         super().__init__()
         self._settings = settings
         self._files = files
+        self._auth = auth
         self._port = holdPort()
         self.address = int(self._port.getsockname()[1])
-        self.anonymous = os.path.join(self.directory, "libvirt-sock")
+        self.socketPath = self.anonymous = os.path.join(self.directory, "libvirt-sock")
 
     def __exit__(
         self,
@@ -321,7 +325,9 @@ class LibvirtTarget(Target):
         environment = privateEnvironment(self.directory)
         path = os.path.join(self.directory, "libvirtd.conf")
         with open(path, "w", encoding="ascii") as file:
-            file.write(_SETTINGS.format(port=self.address, directory=self.directory))
+            file.write(
+                _SETTINGS.format(port=self.address, directory=self.directory, auth=self._auth)
+            )
             file.write(self._settings)
         os.makedirs(environment["XDG_RUNTIME_DIR"], mode=0o700, exist_ok=True)
         user = _USER if os.geteuid() == 0 else None

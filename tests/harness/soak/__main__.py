@@ -13,7 +13,8 @@ import tempfile
 from types import FrameType
 
 from tests.harness.soak.mutants import MUTANTS
-from tests.harness.soak.soak import OutOfTime, Plan, Soak
+from tests.harness.soak.plan import Plan
+from tests.harness.soak.soak import OutOfTime, Soak
 
 __all__ = ["main"]
 
@@ -36,6 +37,12 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         type=float,
         default=0,
         help="seconds after which the server is stopped for longer than a client may be silent",
+    )
+    parser.add_argument(
+        "--gateway",
+        action="store_true",
+        help="have a gateway in front of a libvirtd, and clients that are busy, slow, load much "
+        "over TLS, make many calls at once, or die in the middle of that",
     )
     parser.add_argument("--report", type=float, default=60, help="seconds between reports")
     parser.add_argument(
@@ -67,6 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
         count=options.count,
         tolerance=options.tolerance,
         stallEvery=options.stall_every,
+        behindGateway=options.gateway,
         mutant=options.mutant,
         reportEvery=options.report,
     )

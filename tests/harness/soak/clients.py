@@ -1,183 +1,27 @@
 """
-The four kinds of clients: one that is idle, one that chats, one that dies, one that comes and goes.
+The clients of a server: those that are idle, that chat, that die, that come and go.
 """
 
 from __future__ import annotations
 
 import os
 import random
-import select
-import socket
 import struct
 import time
-from enum import Enum
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Final
 
+from tests.harness.soak.client import RECEIVE, Client, Mortal, State
 from tests.harness.soak.judge import Verdict
 from tests.interop import wire
-from tests.interop.wire import Frame, FrameReader
+from tests.interop.wire import Frame
 
 if TYPE_CHECKING:
     from tests.harness.soak.crowd import Crowd
 
-__all__ = ["KINDS", "Chatty", "Client", "Dying", "Idle", "Reconnecting", "State"]
+__all__ = ["KINDS", "Chatty", "Dying", "Idle", "Reconnecting"]
 
-_RECEIVE: Final = 65536
 _KEEPALIVE_REASON: Final = struct.pack(">i", 2)
-_FEATURE: Final = struct.pack(">i", wire.FEATURE_KEEPALIVE)
 _HALF: Final = wire.encode(wire.GET_HOSTNAME, serial=9)[:14]
-_RESET: Final = struct.pack("ii", 1, 0)
-_STEPS: Final = (
-    (wire.AUTH_LIST, b""),
-    (wire.SUPPORTS_FEATURE, _FEATURE),
-    (wire.OPEN, wire.OPEN_ARGUMENTS),
-)
-
-
-class State(Enum):
-    """
-    How far a client has come.
-    """
-
-    OPENING = "opening"
-    OPEN = "open"
-    LEAVING = "leaving"
-    SILENT = "silent"
-    GONE = "gone"
-
-
-class Client:
-    """
-    A client that opens, and answers pings.
-
-    @ivar state: how far it has come.
-    @ivar before: when the last byte had not been sent yet, on the monotonic clock.
-    @ivar after: when it had.
-    """
-
-    name: ClassVar[str]
-    state = State.OPENING
-
-    def __init__(self, crowd: Crowd) -> None:
-        """
-        Begin to connect.
-        """
-        self.crowd = crowd
-        self.before = self.after = time.monotonic()
-        self._reader = FrameReader()
-        self._step = 0
-        self.socket = socket.socket()
-        self.socket.setblocking(False)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.socket.connect_ex(("127.0.0.1", crowd.port))
-        crowd.enter(self, select.EPOLLOUT)
-        crowd.later(crowd.openSeconds, self._checkOpen)
-
-    def _checkOpen(self) -> None:
-        if self.state is State.OPENING:
-            self.crowd.tally(Verdict.REFUSED, f"{self} has not opened in time")
-            self.leave()
-
-    def __str__(self) -> str:
-        return f"{self.name} client {id(self):x}, {self.state.value}"
-
-    def ready(self, events: int, seen: float) -> None:
-        """
-        The kernel has something to say of the connection.
-
-        @param seen: when it was known.
-        """
-        if events & select.EPOLLOUT:
-            self.crowd.listen(self, select.EPOLLIN)
-            if not self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-                self._call()
-                return
-        try:
-            data = self.socket.recv(_RECEIVE)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if data:
-            for frame in self._reader.feed(data, seen):
-                self._received(frame)
-        elif self.state is not State.GONE:
-            self.closed(seen)
-
-    def closed(self, seen: float) -> None:
-        """
-        The server has closed the connection.
-        """
-        verdict = self.crowd.judge.live(self.crowd.looked, seen)
-        if self.state is State.OPENING:
-            verdict = Verdict.REFUSED
-        if self.state is not State.LEAVING:
-            self.crowd.tally(verdict, f"{self}, {seen - self.after:.2f} s after its last byte")
-        self.leave()
-
-    def send(self, data: bytes) -> None:
-        """
-        Send something that always fits, and note when.
-        """
-        self.before = time.monotonic()
-        try:
-            sent = self.socket.send(data)
-        except OSError:
-            # The connection has been closed, as the kernel will say in a moment.
-            return
-        finally:
-            self.after = time.monotonic()
-        assert sent == len(data), f"{self} is not read from"
-
-    def _call(self) -> None:
-        procedure, payload = _STEPS[self._step]
-        self.send(wire.encode(procedure, payload, serial=self._step))
-
-    def _received(self, frame: Frame) -> None:
-        if frame.program == wire.KEEPALIVE:
-            if frame.procedure == 1 and self.state in {State.OPENING, State.OPEN}:
-                self.send(wire.PONG)
-        elif self.state is State.OPENING:
-            self._opening(frame)
-        elif self.state is not State.GONE:
-            self.received(frame)
-
-    def _opening(self, frame: Frame) -> None:
-        if frame.status or frame.serial != self._step:
-            self.crowd.tally(Verdict.REFUSED, f"{self}: {frame}")
-            self.leave()
-            return
-        self._step += 1
-        if self._step < len(_STEPS):
-            self._call()
-            return
-        self.state = State.OPEN
-        self.opened()
-
-    def opened(self) -> None:
-        """
-        It is open.
-        """
-
-    def received(self, frame: Frame) -> None:
-        """
-        Something has come that is no ping.
-        """
-        self.crowd.tally(Verdict.WRONG_ANSWER, f"{self}: {frame}")
-
-    def leave(self, *, reset: bool = False) -> None:
-        """
-        Close the connection, after which another client takes this one's place.
-
-        @param reset: whether to do so by a reset.
-        """
-        if self.state is State.GONE:
-            return
-        self.state = State.GONE
-        if reset:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        self.crowd.left(self)
-        self.socket.close()
 
 
 class Idle(Client):
@@ -234,7 +78,7 @@ class Chatty(Client):
         self._waiting = None
 
 
-class Dying(Client):
+class Dying(Mortal):
     """
     Lives for a while, and then sends nothing any more, reads nothing, and does not close.
 
@@ -250,7 +94,7 @@ class Dying(Client):
         self._told = random.random() < 1 / 3
         if self._told:
             self.send(wire.encode(wire.CLOSE_CALLBACK, serial=50))
-        self.crowd.later(random.uniform(0.2, 2) * self.crowd.judge.death, self._die)
+        self.dieWithin(0.2, 2)
 
     def received(self, frame: Frame) -> None:
         """
@@ -259,37 +103,21 @@ class Dying(Client):
         if (frame.procedure, frame.kind, frame.status) != (wire.CLOSE_CALLBACK, wire.REPLY, 0):
             super().received(frame)
 
-    def _die(self) -> None:
-        if self.state is not State.OPEN or not self.crowd.mayDie:
-            return
+    def dies(self) -> None:
+        """
+        Say half a word, or nothing.
+        """
         if random.random() < 1 / 3:
             self.send(_HALF)
-        self.state = State.SILENT
-        # The kernel tells of the end of the connection all the same.
-        self.crowd.listen(self, select.EPOLLRDHUP)
-        self.crowd.silent.add(self)
-        self._checkForgotten()
 
-    def ready(self, events: int, seen: float) -> None:
-        """
-        Once it is silent nothing but the end of the connection is told.
-        """
-        if self.state is not State.SILENT:
-            super().ready(events, seen)
-            return
-        crowd = self.crowd
-        verdict = crowd.judge.silent(self.before, self.after, crowd.looked, seen)
-        crowd.tally(verdict, f"{self}, after {seen - self.before:.3f} to {seen - self.after:.3f} s")
-        self._readFarewell(seen)
-        self.leave()
-
-    def _readFarewell(self, seen: float) -> None:
+    def found(self, looked: float, seen: float) -> None:
         """
         See what the server has sent to the dead one: the pings, and why it was given up.  A reset
         takes that away.
         """
+        super().found(looked, seen)
         try:
-            frames = self._reader.feed(self.socket.recv(_RECEIVE), seen)
+            frames = self._reader.feed(self.socket.recv(RECEIVE), seen)
         except OSError:
             return
         pings = [frame for frame in frames if frame.program == wire.KEEPALIVE]
@@ -298,18 +126,6 @@ class Dying(Client):
         # One more may have been on its way when the last byte was sent.
         if len(pings) not in {count, count + 1} or told != [_KEEPALIVE_REASON] * self._told:
             self.crowd.tally(Verdict.WRONG_ANSWER, f"{self}: {frames}")
-
-    def _checkForgotten(self) -> None:
-        """
-        Stop waiting for the server to find it, once that is long overdue.
-        """
-        if self.state is not State.SILENT:
-            return
-        if self.crowd.judge.forgotten(self.after, self.crowd.looked):
-            self.crowd.tally(Verdict.NEVER, str(self))
-            self.leave()
-            return
-        self.crowd.later(self.crowd.judge.death, self._checkForgotten)
 
 
 class Reconnecting(Client):

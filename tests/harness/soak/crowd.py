@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import os
 import random
 import select
 import time
@@ -14,8 +15,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from tests.harness.soak.clients import KINDS, Client, Dying, State
+from tests.harness.faults.namespaces import established
+from tests.harness.soak.client import Client, Mortal, State
 from tests.harness.soak.judge import Judge, Tally, Verdict
+from tests.harness.soak.scene import Scene
 
 __all__ = ["Crowd"]
 
@@ -27,7 +30,7 @@ class Crowd:
     """
     The clients.
 
-    @ivar port: where they connect to.
+    @ivar scene: where they connect to, and what they need there.
     @ivar judge: what the server has promised.
     @ivar looked: when the kernel was last asked what has happened to the connections, on the
         monotonic clock: whatever has happened since then is not known.
@@ -44,13 +47,13 @@ class Crowd:
     openSeconds = 20.0
     answerSeconds = 10.0
 
-    def __init__(self, port: int, judge: Judge) -> None:
-        self.port = port
+    def __init__(self, scene: Scene, judge: Judge) -> None:
+        self.scene = scene
         self.judge = judge
         self.verdicts = Tally()
         self.details: list[str] = []
         self.calls = self.connections = 0
-        self.silent: set[Dying] = set()
+        self.silent: set[Mortal] = set()
         self.mayDie = True
         self.replacing = True
         self.longestGap = 0.0
@@ -81,7 +84,8 @@ class Crowd:
         """
         Have clients come, one after the other.
         """
-        kinds = [kind for kind, part in KINDS.items() for _number in range(round(part * count))]
+        parts = self.scene.kinds.items()
+        kinds = [kind for kind, part in parts for _number in range(round(part * count))]
         random.shuffle(kinds)
         for number, kind in enumerate(kinds):
             self.later(number / perSecond, partial(kind, self))
@@ -106,7 +110,7 @@ class Crowd:
         """
         del self._clients[client.socket.fileno()]
         self._poll.unregister(client.socket)
-        if isinstance(client, Dying):
+        if isinstance(client, Mortal):
             self.silent.discard(client)
         if self.replacing:
             self.later(random.uniform(0, 1), lambda: self._replace(client))
@@ -114,6 +118,16 @@ class Crowd:
     def _replace(self, client: Client) -> None:
         if self.replacing:
             type(client)(self)
+
+    def established(self) -> set[int]:
+        """
+        @return: the ports of the clients that the kernel has a connection of the server's with.
+        """
+        return {
+            int(client.rpartition(":")[2])
+            for port in self.scene.ports
+            for client in established(os.getpid(), port)
+        }
 
     def later(self, seconds: float, action: Callable[[], object]) -> None:
         """

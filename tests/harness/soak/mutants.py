@@ -12,6 +12,9 @@ from typing import Final
 
 from twisted.python.failure import Failure
 
+from kaproto.backends.upstream import Upstream
+from kaproto.keepalive.heartbeat import Heartbeat
+from kaproto.keepalive.kernel import Delivery, delivery
 from kaproto.keepalive.liveness import KeepAlive, Liveness, Verdict
 from kaproto.keepalive.pacemaker import Pacemaker
 from kaproto.rpc.serverconnection import ServerConnection
@@ -158,10 +161,59 @@ def rash() -> None:
     _replace(Liveness, "check", check)
 
 
+def hasty() -> None:
+    """
+    It expects an answer to a ping that waits behind what the peer has yet to read.
+    """
+
+    def lookInFront(
+        _heartbeat: Heartbeat, _now: float, verdict: Verdict, _found: Delivery
+    ) -> Verdict:
+        return verdict
+
+    _replace(Heartbeat, "_lookInFront", lookInFront)
+
+
+def credulous() -> None:
+    """
+    It takes it for life that the peer's kernel acknowledges pings.
+    """
+    original = Heartbeat._lookBeneath
+
+    def lookBeneath(heartbeat: Heartbeat, now: float, verdict: Verdict) -> Verdict:
+        found = delivery(heartbeat.transport)
+        if found is not None and not found.queued:
+            heartbeat.liveness.hear(now)
+            return Verdict.WAIT
+        return original(heartbeat, now, verdict)
+
+    _replace(Heartbeat, "_lookBeneath", lookBeneath)
+
+
+def impatient() -> None:
+    """
+    A gateway takes a connection for dead that libvirtd does not read.
+    """
+    _replace(Upstream, "excuses", lambda _upstream, _connection: False)
+
+
 MUTANTS: Final[dict[str, Callable[[], None]]] = {
     each.__name__: each
-    for each in (entries, objects, timers, descriptors, traceback, late, early, blind, rash)
+    for each in (
+        entries,
+        objects,
+        timers,
+        descriptors,
+        traceback,
+        late,
+        early,
+        blind,
+        rash,
+        hasty,
+        credulous,
+        impatient,
+    )
 }
 """
-What makes the present process a mutant, by name.
+What makes the present process a mutant, by name.  The last takes C{--gateway} to be found.
 """

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any, Final
 
 import attrs
@@ -20,7 +21,7 @@ from tests.harness.soak.judge import Excuses
 
 __all__ = ["Inside", "Server"]
 
-_LISTENING: Final = re.compile(r"listening on tcp 127\.0\.0\.1:(\d+)")
+_LISTENING: Final = re.compile(r"listening on (?:tcp|tls[^:]*?) 127\.0\.0\.1:(\d+)")
 _DEAD: Final = re.compile(r" is dead: ")
 _NOT_IN_ORDER: Final = re.compile(r"Traceback|Unhandled|\bdropped |\brefused |failed when called")
 _PATIENCE: Final = 30.0
@@ -59,16 +60,24 @@ class Server:
     """
     A C{twistd -n kaserver --mode=2} which is a process of its own.
 
-    @ivar port: the loopback port that it listens on.
+    @ivar ports: the loopback ports that it listens on.
     @ivar sampled: when L{sample} last looked, on the monotonic clock.
     @ivar excuses: when it could do nothing because it was stopped, or others had the processor.
     """
 
-    def __init__(self, folder: str, interval: float, count: int, mutant: str = "") -> None:
+    def __init__(
+        self,
+        folder: str,
+        interval: float,
+        count: int,
+        arguments: Sequence[str] = (),
+        mutant: str = "",
+    ) -> None:
         """
         Start it, and wait until it listens.
 
         @param folder: where its log and what it tells is written.
+        @param arguments: more arguments for it.
         @param mutant: the name of a defect to give it, if any.
         @raise RuntimeError: when it does not start.
         """
@@ -77,6 +86,7 @@ class Server:
         command = [sys.executable, "-m", "tests.harness.soak.serve", self._probePath, mutant]
         command += ["-n", "--pidfile=", "kaserver", "--mode=2", f"--interval={interval:g}"]
         command += [f"--count={count}", "--listen=tcp:0:backlog=4096:interface=127.0.0.1"]
+        command += arguments
         project = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         path = os.pathsep.join(filter(None, [project, os.environ.get("PYTHONPATH")]))
         with open(self.logPath, "wb") as log:
@@ -95,18 +105,18 @@ class Server:
         self.sampled = time.monotonic()
         self._waited = self._waitedForProcessor()
         try:
-            self.port = self._waitListening()
+            self.ports = self._waitListening(sum(each.startswith("--listen=") for each in command))
         except BaseException:
             self.end()
             raise
 
-    def _waitListening(self) -> int:
+    def _waitListening(self, count: int) -> list[int]:
         deadline = time.monotonic() + _PATIENCE
-        while (match := _LISTENING.search(self.log())) is None:
+        while len(found := _LISTENING.findall(self.log())) < count:
             if not self.running or time.monotonic() > deadline:
                 raise RuntimeError(f"kaserver does not listen:\n{self.log()[-2000:]}")
             time.sleep(0.02)
-        return int(match[1])
+        return [int(port) for port in found]
 
     @property
     def running(self) -> bool:

@@ -6,19 +6,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Final
 
 import attrs
 
+from tests.harness.soak.clients import KINDS
 from tests.harness.soak.crowd import Crowd
-from tests.harness.soak.judge import Judge, Tally, Verdict
+from tests.harness.soak.gateway import gateway
+from tests.harness.soak.judge import Judge, Verdict
+from tests.harness.soak.plan import PER_SECOND, SETTLE, Plan, Result
+from tests.harness.soak.scene import Scene
 from tests.harness.soak.server import Inside, Server
 
-__all__ = ["OutOfTime", "Plan", "Result", "Soak"]
+__all__ = ["OutOfTime", "Soak"]
 
-_PER_SECOND: Final = 500
 _SAMPLE_EVERY: Final = 0.25
-_SETTLE: Final = 15.0
 _PER_CONNECTION: Final = 0.02
 _ENTRIES: Final = 50
 _OBJECTS: Final = 400
@@ -36,57 +39,6 @@ class OutOfTime(Exception):
     """
     The soak takes longer than it may.
     """
-
-
-@attrs.frozen
-class Plan:
-    """
-    What to do.
-
-    @ivar clients: how many there are at any time.
-    @ivar seconds: for how long, from when all have opened.
-    @ivar interval: seconds of silence before the server pings.
-    @ivar count: pings unanswered before a client is dead.
-    @ivar tolerance: seconds by which a death may be found late.
-    @ivar stallEvery: seconds after which the server is stopped for one and a half times as long
-        as a client may be silent; 0 for never.
-    @ivar mutant: the defect that the server has, if any.
-    @ivar reportEvery: seconds between two reports.
-    """
-
-    clients: int
-    seconds: float
-    interval: float = 2
-    count: int = 2
-    tolerance: float = 0.3
-    stallEvery: float = 0
-    mutant: str = ""
-    reportEvery: float = 60
-
-    @property
-    def bound(self) -> float:
-        """
-        Seconds that all of it may take.
-        """
-        death = self.interval * (self.count + 1)
-        return self.seconds + 4 * self.clients / _PER_SECOND + 10 * death + 4 * _SETTLE
-
-
-@attrs.frozen
-class Result:
-    """
-    What was found.
-
-    @ivar verdicts: how often each verdict was given.
-    @ivar connections: how many clients there have been.
-    @ivar calls: how many calls they have made.
-    @ivar problems: what was wrong, in words; nothing if all was right.
-    """
-
-    verdicts: Tally
-    connections: int
-    calls: int
-    problems: list[str]
 
 
 class Soak:
@@ -113,10 +65,17 @@ class Soak:
         @raise RuntimeError: when the server cannot be started, or has ended.
         """
         plan = self._plan
-        self.server = Server(self._folder, plan.interval, plan.count, plan.mutant)
-        judge = Judge(plan.interval, plan.count, plan.tolerance, self.server.excuses)
-        self.crowd = Crowd(self.server.port, judge)
-        try:
+        with ExitStack() as stack:
+            scene = Scene(KINDS)
+            if plan.behindGateway:
+                scene = stack.enter_context(gateway(plan.interval, plan.count))
+            self.server = Server(
+                self._folder, plan.interval, plan.count, scene.arguments, plan.mutant
+            )
+            stack.callback(self.server.end)
+            judge = Judge(plan.interval, plan.count, plan.tolerance, self.server.excuses)
+            self.crowd = Crowd(attrs.evolve(scene, ports=self.server.ports), judge)
+            stack.callback(self.crowd.close)
             self._rehearse()
             before = self.server.look(thorough=True)
             self._tell("nobody is connected", before)
@@ -130,9 +89,6 @@ class Soak:
             return Result(
                 self.crowd.verdicts, self.crowd.connections, self.crowd.calls, self._problems
             )
-        finally:
-            self.crowd.close()
-            self.server.end()
 
     def _tell(self, what: str, inside: Inside) -> None:
         crowd, verdicts = self.crowd, self.crowd.verdicts
@@ -182,10 +138,10 @@ class Soak:
         self._turnUntil(
             lambda: time.monotonic() > until and self.crowd.verdicts.total(),
             "the first death is found, or not found in time",
-            6 * death + _SETTLE,
+            6 * death + SETTLE,
         )
         self._empty()
-        self._turnUntil(lambda: not self._ask().connected, "the first clients have gone", _SETTLE)
+        self._turnUntil(lambda: not self._ask().connected, "the first clients have gone", SETTLE)
 
     def _ask(self, *, thorough: bool = False) -> Inside:
         """
@@ -200,7 +156,7 @@ class Soak:
                 answers.append(answer)
             return bool(answers)
 
-        self._turnUntil(answered, "kaserver tells what there is in it", 2 * _SETTLE)
+        self._turnUntil(answered, "kaserver tells what there is in it", 2 * SETTLE)
         return answers[0]
 
     def _fill(self) -> tuple[Inside, Inside]:
@@ -212,8 +168,8 @@ class Soak:
         plan, crowd = self._plan, self.crowd
         crowd.mayDie = crowd.replacing = True
         expected = crowd.connections + plan.clients
-        crowd.populate(plan.clients, _PER_SECOND)
-        allCome = time.monotonic() + plan.clients / _PER_SECOND
+        crowd.populate(plan.clients, PER_SECOND)
+        allCome = time.monotonic() + plan.clients / PER_SECOND
         self._turnUntil(
             lambda: (
                 time.monotonic() > allCome
@@ -221,7 +177,7 @@ class Soak:
                 and crowd.opening <= _OPENING_PART * plan.clients
             ),
             f"{plan.clients} clients have come, and all but a few are open",
-            4 * plan.clients / _PER_SECOND + _SETTLE,
+            4 * plan.clients / PER_SECOND + SETTLE,
         )
         begun = time.monotonic()
         full: Inside | None = None
@@ -260,7 +216,7 @@ class Soak:
         self._turnUntil(
             lambda: not self.crowd.silent,
             "all dead clients are found or given up",
-            8 * self.crowd.judge.death + _SETTLE,
+            8 * self.crowd.judge.death + SETTLE,
         )
         self.crowd.leave()
 
@@ -268,7 +224,7 @@ class Soak:
         """
         @return: what there is in the server once it has seen that all have gone, or will not.
         """
-        deadline = time.monotonic() + _SETTLE
+        deadline = time.monotonic() + SETTLE
         while True:
             after = self._ask(thorough=True)
             gone = after.descriptors <= before.descriptors and after.timers <= before.timers

@@ -128,14 +128,14 @@ class ScriptTests(InteropTestCase):
     C{python -m tests.harness.soak}, for seconds instead of minutes.
     """
 
-    tools = ()
+    tools = ("libvirtd",)
 
     async def soak(self, *arguments: str) -> Result:
         """
         Run it to its end.
         """
-        command = [sys.executable, "-m", "tests.harness.soak", "--clients=100", "--minutes=0.03"]
-        command += ["--interval=0.2", "--count=2", *arguments]
+        command = [sys.executable, "-m", "tests.harness.soak", "--minutes=0.03", "--count=2"]
+        command += arguments
         # The folder decides which package is called tests.
         program = Program.start(self, command, os.environ, str(PROJECT))
         return await program.finish(50)
@@ -145,8 +145,32 @@ class ScriptTests(InteropTestCase):
         kaserver keeps those who live, finds those who die, and keeps nothing of those who have
         gone.  Of one that keeps an entry of a dictionary for each of them, that is said.
         """
-        good, bad = await together(self.soak(), self.soak("--mutant=entries"))
-        self.assertEqual(good.exitCode, 0, good.output)
-        self.assertRegex(good.output, r"PASSED: [1-9]\d* dead clients found in time, 0 not; 0 live")
+        plain = ("--clients=100", "--interval=0.2")
+        good, bad = await together(self.soak(*plain), self.soak(*plain, "--mutant=entries"))
+        self.assertPassed(good)
         self.assertEqual(bad.exitCode, 1, bad.output)
         self.assertRegex(bad.output, r"FAILED:\n  entries: \d+ more, \d+ are allowed\n")
+
+    async def test_gateway(self) -> None:
+        """
+        A gateway keeps the busy, the slow, and those who load much or make many calls, and finds
+        those who die.  Of one that does not know the busy or the slow from the dead, that is said.
+        """
+        plain = ("--gateway", "--clients=40", "--interval=0.3")
+        mutants = ("hasty", "impatient")
+        good, *bad = await together(
+            self.soak(*plain), *(self.soak(*plain, f"--mutant={each}") for each in mutants)
+        )
+        self.assertPassed(good)
+        for each, kind in zip(bad, ("slow", "busy"), strict=True):
+            self.assertEqual(each.exitCode, 1, each.output)
+            self.assertRegex(each.output, rf"live clients dropped: {kind} client")
+
+    def assertPassed(self, result: Result) -> None:
+        """
+        Check that nothing was wrong.
+        """
+        self.assertEqual(result.exitCode, 0, result.output)
+        self.assertRegex(
+            result.output, r"PASSED: [1-9]\d* dead clients found in time, 0 not; 0 live"
+        )

@@ -1,0 +1,100 @@
+"""
+Clients that die in other ways than by falling silent between two messages.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import socket
+import struct
+import time
+from typing import Final
+
+from tests.harness.soak.client import Mortal, State
+from tests.harness.soak.live import Slow
+
+__all__ = ["Stuck", "Unreachable"]
+
+_LOOK_EVERY: Final = 0.05
+_SO_ATTACH_FILTER: Final = 26
+_BPF_RET_K: Final = 6
+_LAST_DATA_RECEIVED: Final = 52
+_KERNEL_TICK: Final = 0.01
+
+
+class Unreachable(Mortal):
+    """
+    Its host vanishes: from some moment on its kernel receives nothing, and acknowledges nothing.
+    A socket filter drops all segments.
+
+    The end of the connection is not told either.  It is read from the kernel's table, in which the
+    server's end goes away.
+    """
+
+    name = "unreachable"
+
+    def opened(self) -> None:
+        """
+        Vanish some time later.
+        """
+        self.dieWithin(0.2, 2)
+
+    def vanish(self) -> None:
+        """
+        Drop what comes.
+        """
+        super().vanish()
+        program = ctypes.create_string_buffer(struct.pack("HBBI", _BPF_RET_K, 0, 0, 0))
+        filters = struct.pack("HxxxxxxP", 1, ctypes.addressof(program))
+        self.socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, filters)
+        self._port = self.socket.getsockname()[1]
+        self._lookedAt = time.monotonic()
+        self._look()
+
+    def _look(self) -> None:
+        if self.state is not State.SILENT:
+            return
+        now = time.monotonic()
+        if self._port in self.crowd.established():
+            self._lookedAt = now
+            self.crowd.later(_LOOK_EVERY, self._look)
+        else:
+            self.found(self._lookedAt, now)
+            self.leave()
+
+    def leave(self, *, reset: bool = False) -> None:
+        """
+        Leave by a reset, since the kernel would wait for an answer to anything else.
+        """
+        super().leave(reset=True)
+
+
+class Stuck(Slow, Mortal):
+    """
+    Reads slowly, and stops in the middle of an answer.
+    """
+
+    name = "stuck"
+
+    def opened(self) -> None:
+        """
+        Stop some time later.
+        """
+        super().opened()
+        self.dieWithin(1, 4)
+
+    def dies(self) -> None:
+        """
+        What its kernel still has room for it takes now.
+        """
+        self.after = time.monotonic()
+
+    def found(self, looked: float, seen: float) -> None:
+        """
+        Its last sign of life was that its kernel took something, which the kernel knows.
+        """
+        info = self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+        (milliseconds,) = struct.unpack_from("I", info, _LAST_DATA_RECEIVED)
+        self.after = time.monotonic() - milliseconds / 1000
+        self.before = self.after - _KERNEL_TICK
+        super().found(looked, seen)
