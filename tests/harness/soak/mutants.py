@@ -13,10 +13,10 @@ from typing import Final
 from twisted.python.failure import Failure
 
 from kaproto.backends.upstream import Upstream
-from kaproto.keepalive.heartbeat import Heartbeat
-from kaproto.keepalive.kernel import Delivery, delivery
+from kaproto.keepalive.kernel import delivery
 from kaproto.keepalive.liveness import KeepAlive, Liveness, Verdict
 from kaproto.keepalive.pacemaker import Pacemaker
+from kaproto.keepalive.suspicion import Suspicion
 from kaproto.rpc.serverconnection import ServerConnection
 
 __all__ = ["MUTANTS"]
@@ -167,27 +167,27 @@ def hasty() -> None:
     """
 
     def lookInFront(
-        _heartbeat: Heartbeat, _now: float, verdict: Verdict, _found: Delivery
+        _suspicion: Suspicion, _now: float, verdict: Verdict, *_found: object
     ) -> Verdict:
         return verdict
 
-    _replace(Heartbeat, "_lookInFront", lookInFront)
+    _replace(Suspicion, "_lookInFront", lookInFront)
 
 
 def credulous() -> None:
     """
     It takes it for life that the peer's kernel acknowledges pings.
     """
-    original = Heartbeat._lookBeneath
+    original = Suspicion.examine
 
-    def lookBeneath(heartbeat: Heartbeat, now: float, verdict: Verdict) -> Verdict:
-        found = delivery(heartbeat.transport)
+    def examine(suspicion: Suspicion, now: float, verdict: Verdict) -> Verdict:
+        found = delivery(suspicion._transport)
         if found is not None and not found.queued:
-            heartbeat.liveness.hear(now)
+            suspicion._liveness.hear(now)
             return Verdict.WAIT
-        return original(heartbeat, now, verdict)
+        return original(suspicion, now, verdict)
 
-    _replace(Heartbeat, "_lookBeneath", lookBeneath)
+    _replace(Suspicion, "examine", examine)
 
 
 def impatient() -> None:
