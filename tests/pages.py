@@ -18,7 +18,7 @@ DOCS = PROJECT / "docs"
 _RST = re.compile(
     r"^( *)(?:\.\. code-block:: (\w+)|(?!\.\.)(?:.*\S)?::)\n((?:\1 +.*\n|\n)+)", re.MULTILINE
 )
-_MARKDOWN = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_MARKDOWN = re.compile(r"^```([\w{}]*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 class Block(NamedTuple):
@@ -61,7 +61,8 @@ def blocksIn(page: Path, text: str) -> Iterator[Block]:
     """
     if page.suffix == ".md":
         for language, block in _MARKDOWN.findall(text):
-            yield Block(page, language, block.strip("\n"))
+            if not language.startswith("{"):  # a directive of Sphinx's
+                yield Block(page, language, block.strip("\n"))
     else:
         for _indentation, language, block in _RST.findall(text):
             yield Block(page, language, dedent(block).strip("\n"))

@@ -5,78 +5,45 @@ those that are shipped; commands have the flags that are named; links lead somew
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import shlex
 import sys
 from collections.abc import Iterator
 from functools import cache
+from grp import getgrgid
+from importlib.util import find_spec
+from io import StringIO
+from itertools import pairwise
 from pathlib import Path
 from textwrap import dedent
-from typing import Any, NamedTuple
+from typing import Any
 from unittest.mock import patch
+from urllib.parse import urlsplit
 
-from twisted.python.usage import Options as BaseOptions
+from twisted.internet.endpoints import clientFromString, serverFromString
+from twisted.internet.testing import MemoryReactorClock
+from twisted.python.reflect import namedAny
+from twisted.python.usage import UsageError
 from twisted.scripts._twistd_unix import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase
 
 from kaproto.app.options import Options as ServerFlags
+from kaproto.cli.certificates import makeCertificates
 from kaproto.cli.main import Options as CommandFlags
+from tests.pages import DOCS, PROJECT, Block, Typed, blocks, blocksIn, pages, sameShape, typed
+from tests.told import COMMANDS, OUTPUTS
 
-PROJECT = Path(__file__).resolve().parent.parent
-DOCS = PROJECT / "docs"
 with patch.object(sys, "path", [str(DOCS), *sys.path]):
     import generate
     import manuals
     import sequence
 
-_RST = re.compile(r"^( *)\.\. code-block:: (\w+)\n((?:\1 +.*\n|\n)+)", re.MULTILINE)
-_MARKDOWN = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-
 PROGRAMS = {"python", "toml", "ini"}
 """
 Blocks in these languages are parts of files.
 """
-
-
-class Block(NamedTuple):
-    """
-    A block of code in a page.
-    """
-
-    page: Path
-    language: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.page.relative_to(PROJECT)}: {self.text.splitlines()[0]}"
-
-
-def pages() -> list[Path]:
-    """
-    @return: everything there is to read: the files in the project's folder and in C{docs}.
-    """
-    found = [*PROJECT.glob("*.md"), *(PROJECT / "benchmarks").glob("*.md")]
-    found += [*DOCS.rglob("*.rst"), *DOCS.rglob("*.md")]
-    return sorted(page for page in found if "_build" not in page.parts)
-
-
-def blocksIn(page: Path, text: str) -> Iterator[Block]:
-    """
-    @return: the blocks of code in a page, without their indentation.
-    """
-    if page.suffix == ".md":
-        for language, block in _MARKDOWN.findall(text):
-            yield Block(page, language, block.strip("\n"))
-    else:
-        for _indentation, language, block in _RST.findall(text):
-            yield Block(page, language, dedent(block).strip("\n"))
-
-
-def blocks() -> list[Block]:
-    """
-    @return: those of all pages.
-    """
-    return [each for page in pages() for each in blocksIn(page, page.read_text("utf-8"))]
 
 
 def shows(source: str, block: str) -> bool:
@@ -96,69 +63,106 @@ def commandsIn(block: Block) -> Iterator[list[str]]:
     """
     @return: the commands that a block tells people to type, each in words.
     """
-    for line in block.text.replace("\\\n", " ").splitlines():
-        prompt, _, typed = line.partition(" ")
-        if block.language == "console" and prompt in {"$", "#"}:
-            text = typed
-        elif block.language == "sh":
-            text = line
-        else:
-            continue
-        for command in re.split(r" && | \| ", text):
+    for line, _output in typed(block):
+        for command in re.split(r" && | \| ", line):
             yield shlex.split(command, comments=True)
 
 
 @cache
-def flagsOf(options: type[BaseOptions]) -> set[str]:
+def twistdFlags() -> set[str]:
     """
-    @return: the names of the flags that a program takes, without C{=}.
+    @return: the long flags of twistd and twist.
     """
-    made = options()
-    return {name.rstrip("=") for name in made.longOpt}
+    options: Any = ServerOptions()
+    return {name.rstrip("=") for name in options.longOpt} | {"log-format"}
 
 
-def unknownFlags(words: list[str]) -> list[str]:
+def mistakeIn(words: list[str]) -> str | None:
     """
-    @return: the flags in a command that its program does not have.  Only those of kaproto's own
-        programs are known.
+    Parse a command, if it is one of kaproto's programs, as the program itself would.
+
+    @return: what is wrong with it.
     """
     program = words[0].rpartition("/")[2] if words else ""
     if words[1:3] == ["-m", "kaproto"]:
         program, words = "kaproto", words[2:]
-    if program in {"twistd", "twist"} and "kaserver" in words:
-        place = words.index("kaserver")
-        before, after = words[1:place], words[place + 1 :]
-        own = flagsOf(ServerOptions) | {"log-format"}
-        return _unknown(before, own) + _unknown(after, flagsOf(ServerFlags))
-    if program == "kaproto":
-        known = flagsOf(CommandFlags)
-        subCommands: Any = CommandFlags.subCommands
-        known = known.union(*(flagsOf(each) for name, _, each, _ in subCommands if name in words))
-        return _unknown(words[1:], known)
-    return []
+    try:
+        if program in {"twistd", "twist"} and "kaserver" in words:
+            place = words.index("kaserver")
+            for flag in words[1:place]:
+                if flag.startswith("--") and flag[2:].partition("=")[0] not in twistdFlags():
+                    return f"twistd has no {flag}"
+            _parse(ServerFlags(MemoryReactorClock()), words[place + 1 :])
+        elif program == "kaproto":
+            _parse(CommandFlags(), words[1:])  # type: ignore[no-untyped-call]
+    except UsageError as error:
+        return str(error)
+    return None
 
 
-def _unknown(words: list[str], known: set[str]) -> list[str]:
-    named = [word.removeprefix("--").partition("=")[0] for word in words if word.startswith("--")]
-    return [name for name in named if name not in known]
+def _parse(options: Any, flags: list[str]) -> None:
+    # --check and --help-policies print, and end the program.
+    with contextlib.redirect_stdout(StringIO()), contextlib.suppress(SystemExit):
+        options.parseOptions(flags)
 
 
 def linksIn(page: Path, text: str) -> Iterator[str]:
     """
-    @return: where the links of a page lead that are not to other sites.
+    @return: where the links of a page lead: C{FILE}, C{FILE#ANCHOR}, C{#ANCHOR}, C{FILE.*} of which
+        the suffix is not told, or the address of another site.
+    """
+    if page.suffix == ".md":
+        text = re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.DOTALL)
+        yield from re.findall(r"\]\(([^)]+)\)", text)
+        yield from re.findall(r"<(https?:[^>]+)>", text)
+        return
+    yield from re.findall(r":download:`[^<`]*<([^>]+)>`", text)
+    yield from re.findall(r"(?<!:)`[^`<]+\s<([^>`]+)>`_", text)
+    yield from re.findall(r"^ *\.\. (?:image|figure):: (\S+)", text, re.MULTILINE)
+    yield from (f"{name}.*" for name in re.findall(r":doc:`(?:[^<`]*<)?([^>`]+)>?`", text))
+    yield from (f"#{name}" for name in re.findall(r":ref:`(?:[^<`]*<)?([^>`]+)>?`", text))
+    yield from (f"#{slug(name)}" for name in re.findall(r"(?<!:)`([^`<]+)`_(?!_)", text))
+
+
+def slug(heading: str) -> str:
+    """
+    @return: the anchor that GitHub, and nearly so docutils, make of a heading.
+    """
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+def anchorsIn(page: Path, text: str) -> set[str]:
+    """
+    @return: the anchors that links to a page can name: those of its headings, and its labels.
     """
     if page.suffix == ".md":
         text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
-        found = re.findall(r"\]\(([^)]+)\)", text)
-    else:
-        found = re.findall(r":download:`[^<`]*<([^>]+)>`", text)
-        found += re.findall(r"(?<!:)`[^`<]+ <([^>`]+)>`_", text)
-        found += re.findall(r"^ *\.\. (?:image|figure):: (\S+)", text, re.MULTILINE)
-        named = re.findall(r":doc:`(?:[^<`]*<)?([^>`]+)>?`", text)
-        found += [f"{name}.*" for name in named]
-    for each in found:
-        if not re.match(r"(https?|mailto):", each):
-            yield each.partition("#")[0]
+        return {slug(each) for each in re.findall(r"^#+ (.+)$", text, re.MULTILINE)}
+    underlined = re.findall(r"^(.+)\n([=\-~^])\2{2,}$", text, re.MULTILINE)
+    return {slug(each) for each, _line in underlined} | set(
+        re.findall(r"^\.\. _([^:]+):$", text, re.MULTILINE)
+    )
+
+
+def broken(page: Path, link: str) -> str | None:
+    """
+    @return: what is wrong with a link in a page.  Addresses of other sites are not visited.
+    """
+    if re.match(r"\w+:", link):
+        parts = urlsplit(link)
+        known = parts.scheme == "https" and re.fullmatch(r"[\w.-]+\.\w+", parts.netloc)
+        return None if known or parts.scheme == "mailto" else "is not an address"
+    name, _mark, anchor = link.partition("#")
+    folder = DOCS if name.startswith("/") else page.parent
+    targets = [*folder.glob(name.strip("/"))] if name else [page]
+    if not targets:
+        return "leads nowhere"
+    everywhere = [each for each in pages() if each.suffix == ".rst"] if not name else targets
+    if anchor and not any(
+        anchor in anchorsIn(each, each.read_text("utf-8")) for each in everywhere
+    ):
+        return "has an anchor that is nowhere"
+    return None
 
 
 class PagesTests(SynchronousTestCase):
@@ -190,30 +194,20 @@ class PagesTests(SynchronousTestCase):
         for page in pages():
             self.assertNotIn("literalinclude::", page.read_text("utf-8"), page)
 
-    def test_commands(self) -> None:
-        """
-        The flags of kaserver and kaproto in commands exist.
-        """
-        commands = [words for each in blocks() for words in commandsIn(each)]
-        self.assertGreater(sum("kaserver" in words for words in commands), 10)
-        wrong = [(words, unknownFlags(words)) for words in commands if unknownFlags(words)]
-        self.assertEqual(wrong, [])
-
     def test_links(self) -> None:
         """
-        Links to other files lead to files.
+        Links lead to pages, files and anchors that exist; addresses of other sites are well formed.
         """
-        count = 0
-        for page in pages():
-            for link in linksIn(page, page.read_text("utf-8")):
-                if link:
-                    count += 1
-                    folder = DOCS if link.startswith("/") else page.parent
-                    there = [*folder.glob(link.lstrip("/").removesuffix("/"))] or [
-                        *(folder / Path(link).parent).glob(Path(link).name)
-                    ]
-                    self.assertNotEqual(there, [], f"{page.relative_to(PROJECT)}: {link}")
-        self.assertGreater(count, 40)
+        links = [
+            (page, link) for page in pages() for link in linksIn(page, page.read_text("utf-8"))
+        ]
+        self.assertGreater(len(links), 80)
+        wrong = [
+            f"{page.relative_to(PROJECT)}: {link} {problem}"
+            for page, link in links
+            if (problem := broken(page, link)) is not None
+        ]
+        self.assertEqual(wrong, [])
 
     def test_listed(self) -> None:
         """
@@ -254,6 +248,113 @@ class PagesTests(SynchronousTestCase):
             )
 
 
+class CommandsTests(SynchronousTestCase):
+    """
+    What the pages tell people to type, and what they show of the answers.
+    """
+
+    def test_parsed(self) -> None:
+        """
+        kaserver and kaproto understand every command line of theirs.
+        """
+        folder = Path(self.mktemp()).absolute()
+        certificates = folder / "trial"
+        for _made in makeCertificates(certificates, ["host.example.org"]):
+            pass
+        config = folder / "kaserver.toml"
+        settings = (DOCS / "systemd" / "kaserver.toml").read_text("utf-8")
+        users = folder / "users"
+        users.write_text("alice:open sesame\n")
+        # What is not on this machine, and what is there instead.
+        elsewhere = {
+            "/etc/kaproto/kaserver.toml": str(config),
+            "scram:/etc/kaproto/users": f"file:{users}",
+            "libvirttls:16514:pki=trial": "libvirttls:16514",
+            "libvirttls:16514": f"libvirttls:16514:pki={certificates}",
+            "group=libvirt": f"group={getgrgid(os.getgid()).gr_name}",
+            "--mode=rollout:2027-03-01": "--mode=1",
+            "$PWD": str(folder),
+        }
+
+        def here(text: str) -> str:
+            for there, ours in elsewhere.items():
+                text = text.replace(there, ours)
+            return text
+
+        config.write_text(here(settings))
+        commands = [[*map(here, words)] for each in blocks() for words in commandsIn(each)]
+        self.assertGreater(sum("kaserver" in words for words in commands), 15)
+        wrong = [(words, mistake) for words in commands if (mistake := mistakeIn(words))]
+        self.assertEqual(wrong, [])
+
+    def test_modules(self) -> None:
+        """
+        The modules that C{python -m} and C{trial} are to run exist.
+        """
+        commands = [words for each in blocks() for words in commandsIn(each)]
+        modules = {
+            module
+            for words in commands
+            for program, module in pairwise(words)
+            if program in {"-m", "trial"} and module.startswith(("tests", "kaproto", "benchmarks"))
+        }
+        self.assertGreater(len(modules), 10)
+        self.assertEqual([each for each in modules if find_spec(each) is None], [])
+
+    def test_endpoints(self) -> None:
+        """
+        Endpoints of the guide to other protocols can be listened on or connected to.
+        """
+        text = (DOCS / "howto" / "anyprotocol.rst").read_text("utf-8")
+        found = re.findall(r"(?<![\w`])((?:tcp)?keepalive:tcp:\S+)", text)
+        self.assertEqual(len(found), 5)
+        for each in found:
+            make: Any = clientFromString if "host=" in each else serverFromString
+            make(MemoryReactorClock(), each)
+
+    def test_told(self) -> None:
+        """
+        Every command, and every block that is neither code nor commands, is run or compared by a
+        test, or it is said why not; and nothing is said of others.
+        """
+        self.maxDiff = None
+        for told, found in [
+            (COMMANDS, [(each.page, step.command) for each in blocks() for step in typed(each)]),
+            (OUTPUTS, [(each.page, each.text) for each in blocks() if not isCode(each)]),
+        ]:
+            unused = {(page, start) for page, starts in told.items() for start in starts}
+            untold = []
+            for path, text in found:
+                page = str(path.relative_to(PROJECT))
+                starts = [start for start in told.get(page, ()) if text.startswith(start)]
+                if not starts:
+                    untold.append((page, text))
+                unused -= {(page, start) for start in starts[:1]}
+            self.assertEqual((untold, sorted(unused)), ([], []))
+
+    def test_tests(self) -> None:
+        """
+        The tests that are said to run or compare them exist.
+        """
+        names = {
+            name
+            for told in (COMMANDS, OUTPUTS)
+            for starts in told.values()
+            for name in starts.values()
+            if name.startswith("tests.")
+        }
+        self.assertGreater(len(names), 25)
+        for name in names:
+            self.assertTrue(callable(namedAny(name)), name)
+
+
+def isCode(block: Block) -> bool:
+    """
+    @return: whether other tests look at a block: it is code, or has commands.
+    """
+    return block.language in PROGRAMS or any(typed(block))
+
+
 class ReaderTests(SynchronousTestCase):
     """
     The readers of pages above find what there is.
@@ -266,29 +367,84 @@ class ReaderTests(SynchronousTestCase):
         page = "x\n\n.. code-block:: python\n\n   if a:\n\n       b\n\ny\n"
         (block,) = blocksIn(Path("a.rst"), page)
         self.assertEqual((block.language, block.text), ("python", "if a:\n\n    b"))
-        (block,) = blocksIn(Path("a.md"), "x\n```toml\na = 1\n```\n")
-        self.assertEqual((block.language, block.text), ("toml", "a = 1"))
+        (block,) = blocksIn(Path("a.rst"), "so::\n\n   a\n\nand\n")
+        self.assertEqual((block.language, block.text), ("", "a"))
+        first, second = blocksIn(Path("a.md"), "x\n```toml\na = 1\n```\n```\nb\n```\n")
+        self.assertEqual((first.language, first.text), ("toml", "a = 1"))
+        self.assertEqual((second.language, second.text), ("", "b"))
         self.assertTrue(shows("def f():\n    if a:\n\n        b\n    c\n", "if a:\n\n    b"))
         self.assertFalse(shows("if a:\n    b\n", "if a:\n\n    b"))
         self.assertFalse(shows("", "a"))
 
-    def test_flags(self) -> None:
+    def test_typed(self) -> None:
+        """
+        Commands are found with the output below them.
+        """
+        block = Block(Path("a.md"), "console", "$ a \\\n  b\nc\n\nd\n# e")
+        self.assertEqual(list(typed(block)), [Typed("a    b", "c\n\nd"), Typed("e", "")])
+
+    def test_sameShape(self) -> None:
+        """
+        Outputs are alike that differ in numbers and white space only, or where there are dots.
+        """
+        for shown, real, same in [
+            ("a 1.5 s", "a  12 s", True),
+            ("a 1.5 s", "b 1.5 s", False),
+            ("a ... c", "a b\nb c", True),
+            ("a", "a b", False),
+        ]:
+            self.assertEqual(sameShape(shown, real), same, (shown, real))
+
+    def test_mistakes(self) -> None:
         """
         Flags that are not there are found, before and after C{kaserver}, and in C{kaproto}.
         """
-        block = Block(Path("a.md"), "sh", "x && .venv/bin/twistd -n --no kaserver --modes=2 -m2")
-        _x, words = commandsIn(block)
-        self.assertEqual(unknownFlags(words), ["no", "modes"])
-        self.assertEqual(unknownFlags(["kaproto", "ping", "--count=1", "--counts"]), ["counts"])
-        self.assertEqual(unknownFlags(["ls", "--counts"]), [])
+        for command, words in [
+            ("x && .venv/bin/twistd -n --no kaserver", "no"),
+            ("twistd -n kaserver --modes=2", "modes"),
+            ("twistd -n kaserver --mode=4", "4"),
+            ("kaproto ping --counts tcp:host:1", "counts"),
+            ("python -m kaproto nonsense", "nonsense"),
+        ]:
+            *_others, parsed = commandsIn(Block(Path("a.md"), "sh", command))
+            self.assertIn(words, str(mistakeIn(parsed)))
+        for command in ("ls --counts", "kaproto ping --count=1 tcp:host:1", "twistd --no web"):
+            self.assertIsNone(mistakeIn(shlex.split(command)), command)
 
     def test_links(self) -> None:
         """
-        Links to files are found, in both kinds of page.
+        Links are found in both kinds of page.
         """
-        text = "[a](b.md) [c](https://d) ```\n[e](f)\n```"
-        self.assertEqual(list(linksIn(Path("a.md"), text)), ["b.md"])
-        text = "`a <b.rst#c>`_ :doc:`d` :doc:`e <f>` :download:`g <h>`\n.. image:: i.svg\n"
-        self.assertEqual(
-            sorted(linksIn(Path("a.rst"), text)), ["b.rst", "d.*", "f.*", "h", "i.svg"]
+        text = "[a](b.md) [c](https://d.e) ```\n[e](f)\n```"
+        self.assertEqual(list(linksIn(Path("a.md"), text)), ["b.md", "https://d.e"])
+        text = (
+            "`a <b.rst#c>`_ :doc:`d` :doc:`e <f>` :download:`g <h>`\n.. image:: i.svg\n"
+            ":ref:`j <k>` `L m`_"
         )
+        self.assertEqual(
+            sorted(linksIn(Path("a.rst"), text)),
+            sorted(["b.rst#c", "d.*", "f.*", "h", "i.svg", "#k", "#l-m"]),
+        )
+
+    def test_broken(self) -> None:
+        """
+        Links are broken that lead to no file, no anchor and no address.
+        """
+        page = DOCS / "index.rst"
+        for link, words in [
+            ("nowhere.rst", "nowhere"),
+            ("tutorial.rst#nothing", "anchor"),
+            ("#nothing", "anchor"),
+            ("https://nowhere", "address"),
+            ("http://example.org/", "address"),
+        ]:
+            self.assertIn(words, str(broken(page, link)))
+        for link in (
+            "tutorial.rst",
+            "tutorial.*",
+            "tutorial.rst#be-refused",
+            "/tutorial.*",
+            "#rules",
+            "https://example.org/a#b",
+        ):
+            self.assertIsNone(broken(page, link), link)

@@ -5,16 +5,19 @@ C{python -m tests.newcomers} does the same in a new checkout and a new environme
 
 from __future__ import annotations
 
+import os
+import re
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from kaproto.security.certificates import loadKeyMaterial
 from kaproto.security.pki import CertificateFiles
-from tests.interop.support import InteropTestCase, requireInterop
+from tests.interop.support import InteropTestCase, requireInterop, waitUntil
 from tests.newcomers.doors import DOORS, certificates
 from tests.newcomers.walk import Walk, WentAstray
-from tests.pages import DOCS
+from tests.pages import DOCS, Typed
 
 
 class NewcomerTests(InteropTestCase):
@@ -64,6 +67,34 @@ class NewcomerTests(InteropTestCase):
         Certificates in five commands: virsh gets in by TLS, and another client too.
         """
         self.go(certificates, "virsh")
+
+    async def test_operations(self) -> None:
+        """
+        Running kaserver day by day: its log begins anew when the job for cron says so, and two run
+        side by side.
+        """
+        page = "howto/operations.rst"
+        with self.walk() as walk:
+            log, pid = walk.folder / "log", walk.folder / "kaserver.pid"
+            log.mkdir()
+            walk.replaced = {
+                "/run/kaserver/kaserver.pid": str(pid),
+                "/var/log/kaserver": str(log),
+                "--mode=2": "--mode=2 --listen=tcp:0:interface=127.0.0.1",
+                "--listen=tcp:16509": "--listen=tcp:0",
+                "--listen=tcp:16510": "--listen=tcp:0",
+            }
+            walk.run(page, "twistd --pidfile=/run")
+            await waitUntil(pid.exists, "the daemon's process id")
+            self.addCleanup(os.kill, int(pid.read_text()), signal.SIGTERM)
+            await waitUntil(lambda: "listening" in (log / "kaserver.log").read_text(), "the log")
+            text = (DOCS / page).read_text("utf-8")
+            for job in re.findall(r"^ +[\d* ]+  root  (.*)$", text, re.MULTILINE):
+                walk.do(Typed(job, ""))
+            await waitUntil((log / "kaserver.log.1").exists, "the log of yesterday")
+            self.assertNotIn("listening", (log / "kaserver.log").read_text())
+            walk.start(page, "twistd -n --pidfile= kaserver --listen=tcp:16509")
+            walk.start(page, "twistd -n --pidfile= kaserver --listen=tcp:16510")
 
     def test_openssl(self) -> None:
         """

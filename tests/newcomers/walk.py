@@ -109,7 +109,7 @@ class Walk:
         @param start: how the command begins; of several, the shortest is typed.
         @raise WentAstray: when that does not happen.
         """
-        self._type(self._find(page, start))
+        self.do(self._find(page, start))
 
     def runAll(self, page: str, start: str) -> None:
         """
@@ -118,7 +118,7 @@ class Walk:
         @raise WentAstray: when one does not print what is shown.
         """
         for step in self._steps(page, start):
-            self._type(step)
+            self.do(step)
 
     def start(self, page: str, start: str) -> Running:
         """
@@ -126,7 +126,7 @@ class Walk:
 
         @raise WentAstray: when that does not happen.
         """
-        step = self._find(page, start)
+        step = self._here(self._find(page, start))
         with self._timed(step.command):
             running = self._spawn(step.command)
             self._until(step, lambda _command: running.output)
@@ -142,7 +142,13 @@ class Walk:
         with self._timed(f"({start})"):
             self._until(Typed(start, f"...{block.text}"), lambda _command: running.output)
 
-    def _type(self, step: Typed) -> None:
+    def do(self, step: Typed) -> None:
+        """
+        Type a command that is in no console block.
+
+        @raise WentAstray: when it does not print what it should, or fails.
+        """
+        step = self._here(step)
         with self._timed(step.command):
             self._until(step, self._once)
 
@@ -182,12 +188,14 @@ class Walk:
         return min(self._steps(page, start), key=lambda each: len(each.command))
 
     def _steps(self, page: str, start: str) -> Iterator[Typed]:
-        for step in (each for block in self._blocks(page) for each in typed(block)):
-            if step.command.startswith(start):
-                command, output = step
-                for old, new in self.replaced.items():
-                    command, output = command.replace(old, new), output.replace(old, new)
-                yield Typed(command, output)
+        steps = (each for block in self._blocks(page) for each in typed(block))
+        return (each for each in steps if each.command.startswith(start))
+
+    def _here(self, step: Typed) -> Typed:
+        command, output = step
+        for old, new in self.replaced.items():
+            command, output = command.replace(old, new), output.replace(old, new)
+        return Typed(command, output)
 
     @staticmethod
     def _blocks(page: str) -> list[Block]:
