@@ -24,7 +24,7 @@ def parseAddress(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     @param text: an IP address, with or without a zone such as C{%eth0}.
     @return: the address without its zone.  An IPv4 address in IPv6 form, C{::ffff:192.0.2.1}, is
         an IPv4 address.
-    @raise ValueError: when it is no address.
+    @raise ValueError: when it is not an address.
     """
     address = ipaddress.ip_address(text.partition("%")[0])
     return getattr(address, "ipv4_mapped", None) or address
@@ -35,13 +35,15 @@ def parseNetwork(text: str) -> Network:
     @param text: a network such as C{10.0.0.0/8}, or one address.
     @return: the network.  A network of IPv4 addresses in IPv6 form, C{::ffff:10.0.0.0/104}, is
         the IPv4 network C{10.0.0.0/8}, as L{parseAddress} has its addresses.
-    @raise ValueError: when it is no network; the message says what is wrong with it.
+    @raise ValueError: when it is not a network; the message says what is wrong with it.
     """
     base, slash, length = text.partition("/")
     if slash and not (length.isascii() and length.isdecimal()):
-        raise ValueError(f"{text!r} is no network: after the slash comes the number of bits")
+        raise ValueError(f"{text!r} is not a network: write the number of bits after the slash")
     if "%" in base:
-        raise ValueError(f"{text!r} is no network: leave out the zone, %{base.partition('%')[2]}")
+        raise ValueError(
+            f"{text!r} is not a network: leave out the zone, %{base.partition('%')[2]}"
+        )
     try:
         network = ipaddress.ip_network(text)
     except ValueError as error:
@@ -56,7 +58,7 @@ def _explain(text: str, error: ValueError) -> str:
     try:
         meant = ipaddress.ip_network(text, strict=False)
     except ValueError:
-        return f"{text!r} is no network, such as 10.0.0.0/8 or fd00::/8: {error}"
+        return f"{text!r} is not a network, such as 10.0.0.0/8 or fd00::/8: {error}"
     return f"{text!r} is an address in a network; the network is {meant}"
 
 
@@ -86,7 +88,7 @@ class Peer:
     @ivar tlsDN: the distinguished name in its TLS certificate, in libvirt's form.
     @ivar tlsFingerprint: the SHA-256 of its TLS certificate, in hexadecimal.
     @ivar commonName: the common name in the certificate that a load balancer has verified, if that
-        ends TLS.  It is no identity: two authorities may give one to different people.
+        ends TLS.  It is not an identity: two authorities may give one to different people.
     @ivar user: the name it logged in with (SASL).
     @ivar unixCredentials: its process and user, on a UNIX socket.
     @ivar program: the name of its program, on a UNIX socket (the kernel's C{comm}, up to 15

@@ -214,8 +214,8 @@ def _policyFor(
     _checkClass("policy", policy)
     if not IKeepAlivePolicy.providedBy(policy):
         raise TypeError(
-            f"policy is {policy!r}, which is no IKeepAlivePolicy; pass 0, 1 or 2, or an instance "
-            "of a policy such as Mandatory(KeepAlive(5, 5))"
+            f"policy is {policy!r}, which does not provide IKeepAlivePolicy; pass 0, 1 or 2, "
+            "or an instance of a policy such as Mandatory(KeepAlive(5, 5))"
         )
     return policy
 
@@ -226,7 +226,7 @@ def _checkInstance(what: str, value: object, interface: type[Interface]) -> None
     """
     _checkClass(what, value)
     if not interface.providedBy(value):
-        raise TypeError(f"{what} is {value!r}, which is no {interface.__name__}")
+        raise TypeError(f"{what} is {value!r}, which does not provide {interface.__name__}")
 
 
 def _checkClass(what: str, value: object) -> None:

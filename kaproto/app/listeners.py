@@ -225,7 +225,7 @@ def _checkDomain(endpoint: AdoptedStreamServerEndpoint) -> None:
 
 def suggestServer(description: str) -> str | None:
     """
-    @param description: what is no server endpoint.
+    @param description: text that is not a server endpoint.
     @return: the one that was probably meant.
     """
     kind, colon, rest = description.partition(":")

@@ -68,7 +68,7 @@ class Seconds:
 
     def fromText(self, text: str) -> float:
         """
-        @raise BadSetting: when it is no such number.
+        @raise BadSetting: when it is not such a number.
         """
         try:
             return self.fromValue(float(text))
@@ -77,7 +77,7 @@ class Seconds:
 
     def fromValue(self, value: object) -> float:
         """
-        @raise BadSetting: when it is no such number.
+        @raise BadSetting: when it is not such a number.
         """
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self._refuse(value)
@@ -101,7 +101,7 @@ class Whole:
 
     def fromText(self, text: str) -> int:
         """
-        @raise BadSetting: when it is no such number.
+        @raise BadSetting: when it is not such a number.
         """
         if not (text.isascii() and text.isdecimal() and int(text) >= self.least):
             raise self._refuse(text)
@@ -109,7 +109,7 @@ class Whole:
 
     def fromValue(self, value: object) -> int:
         """
-        @raise BadSetting: when it is no such number.
+        @raise BadSetting: when it is not such a number.
         """
         if isinstance(value, bool) or not isinstance(value, int) or value < self.least:
             raise self._refuse(value)
@@ -133,7 +133,7 @@ class Text:
 
     def fromValue(self, value: object) -> str:
         """
-        @raise BadSetting: when it is no text.
+        @raise BadSetting: when it is not text.
         """
         if not isinstance(value, str):
             raise BadSetting(f"takes a string in quotes, not {value!r}")

@@ -349,7 +349,7 @@ def _drained(clients: int) -> str:
 
 def _id(text: str) -> int:
     """
-    @raise UsageError: when it is no id.
+    @raise UsageError: when it is not an id.
     """
     if not (text.isascii() and text.isdecimal()) or int(text) >= 1 << 64:
         raise UsageError(f"a client's id is a whole number, as kaproto list shows it, not {text!r}")

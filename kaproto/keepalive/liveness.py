@@ -61,7 +61,7 @@ class KeepAlive:
     @ivar interval: seconds of silence before a ping.
     @ivar count: pings sent in a row without hearing anything before the peer is dead, which it
         then is C{interval * (count + 1)} seconds after the last byte.
-    @raise TypeError: when interval is no number or count no whole number.
+    @raise TypeError: when interval is not a number or count not a whole number.
     @raise ValueError: when one is negative, infinite, not a number or above L{INTERVAL_MAX}.
     """
 

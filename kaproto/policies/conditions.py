@@ -57,7 +57,9 @@ def _parseTransport(text: str) -> str:
 
 def _parseDN(text: str) -> str:
     if "=" not in text and not _WILDCARDS & set(text):
-        raise ValueError(f"{text!r} is no name such as O=Example,CN=alice, or *,CN=alice")
+        raise ValueError(
+            f"{text!r} is not a distinguished name such as O=Example,CN=alice, or *,CN=alice"
+        )
     return text
 
 
@@ -72,7 +74,7 @@ def _parseProgram(text: str) -> str:
     @return: the first 15 bytes, which is all that the kernel keeps of a program's name.
     """
     if not text or "/" in text:
-        raise ValueError(f"{text!r} is no name of a program, such as virt-install")
+        raise ValueError(f"{text!r} is not a program name such as virt-install")
     data = text.encode("utf-8", "backslashreplace")
     if len(data) <= _COMM_MAX:
         return text

@@ -85,7 +85,7 @@ class PasswordFile:
 
 def _password(text: str) -> bytes:
     """
-    @raise ValueError: if this is no password.
+    @raise ValueError: if this is not a password.
     """
     if ":" in text:
         raise ValueError(

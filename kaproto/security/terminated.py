@@ -30,7 +30,7 @@ class TerminatedTLS:
     How a listener behind a balancer that ends TLS takes its word.
 
     A header counts only if it says that the client gave a certificate and that the balancer found
-    it valid.  Whatever is missing or unreadable is no identity.
+    it valid.  Missing or unreadable parts give no identity.
 
     @ivar required: whether clients without a verified certificate are refused.
     @ivar field: the type of the private field with the distinguished name, in the form of RFC

@@ -28,7 +28,7 @@ def packInterval(interval: float) -> bytes:
 
 def readInterval(text: bytes) -> float | None:
     """
-    @return: seconds; C{None} if the text is no interval.
+    @return: seconds; C{None} if the text is not an interval.
     """
     if len(text) > INTERVAL_DIGITS or _INTERVAL.fullmatch(text) is None:
         return None

@@ -76,7 +76,7 @@ class CodecWire:
     def wrap(self, data: bytes) -> bytes:
         """
         @return: the same.
-        @raise LocalProtocolError: when it is no message of the codec's kind.
+        @raise LocalProtocolError: when it is not a message of the codec's kind.
         """
         try:
             self._tracker.wrote(data)

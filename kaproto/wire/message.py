@@ -135,7 +135,7 @@ def packMessage(message: Message) -> bytes:
     try:
         header = HEADER.pack(length, *message[:6])
     except struct.error as error:
-        raise LocalProtocolError(f"{message[:6]} is no header: {error}") from error
+        raise LocalProtocolError(f"{message[:6]} cannot be packed as a header: {error}") from error
     return header + message.payload
 
 
@@ -269,7 +269,7 @@ def rpcError(message: str, code: int = ErrorCode.RPC) -> RemoteError:
 def unpackError(payload: bytes) -> RemoteError:
     """
     @return: the error in a reply with L{Status.ERROR}, as far as clients need it.
-    @raise kaproto.wire.xdr.XDRError: when the payload is no error.
+    @raise kaproto.wire.xdr.XDRError: when the payload is not an error.
     """
     unpacker = Unpacker(payload)
     code = unpacker.int32()

@@ -216,7 +216,9 @@ def _parseBinary(header: bytes, command: int, family: int) -> ProxyHeader:
         return ProxyHeader()
     layout = _ADDRESSES.get(family)
     if layout is None and family != _UNSPECIFIED:
-        raise RemoteProtocolError(f"a PROXY header for transport {family:#04x}, which is no stream")
+        raise RemoteProtocolError(
+            f"a PROXY header for transport {family:#04x}, which is not a stream"
+        )
     start = _FIXED.size + (0 if layout is None else layout.size)
     if start > len(header):
         raise RemoteProtocolError("a PROXY header too short for its addresses")

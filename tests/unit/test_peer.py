@@ -129,15 +129,15 @@ class AddressTests(SynchronousTestCase):
         for text, message in (
             ("10.0.0.1/8", "an address in a network; the network is 10.0.0.0/8"),
             ("::ffff:10.0.0.1/104", "the network is ::ffff:"),
-            ("10.0.0.0/255.0.0.0", "after the slash comes the number of bits"),
-            ("10.0.0.0/", "after the slash comes the number of bits"),
-            ("10.0.0.0/+8", "after the slash comes the number of bits"),
+            ("10.0.0.0/255.0.0.0", "write the number of bits after the slash"),
+            ("10.0.0.0/", "write the number of bits after the slash"),
+            ("10.0.0.0/+8", "write the number of bits after the slash"),
             ("fe80::%eth0/64", "leave out the zone, %eth0"),
-            ("10.0.0.0/33", "is no network, such as 10.0.0.0/8 or fd00::/8"),
-            ("010.0.0.0/8", "is no network, such as"),
-            ("10.0.0.0/8 ", "after the slash comes"),
-            ("here", "is no network, such as"),
-            ("", "is no network, such as"),
+            ("10.0.0.0/33", "is not a network, such as 10.0.0.0/8 or fd00::/8"),
+            ("010.0.0.0/8", "is not a network, such as"),
+            ("10.0.0.0/8 ", "the number of bits after the slash"),
+            ("here", "is not a network, such as"),
+            ("", "is not a network, such as"),
         ):
             error = self.assertRaises(ValueError, parseNetwork, text)
             self.assertIn(message, str(error))

@@ -191,12 +191,12 @@ class FactoryTests(ServerTestCase):
         """
         for arguments, message in (
             ({"policy": Mandatory}, "policy is the class Mandatory, not an instance: write Mandat"),
-            ({"policy": "2"}, "policy is '2', which is no IKeepAlivePolicy"),
+            ({"policy": "2"}, "policy is '2', which does not provide IKeepAlivePolicy"),
             ({"policy": 1, "mode": 2}, "policy=1 and mode=2: give one of the two"),
             ({"backend": FakeBackend}, "backend is the class FakeBackend, not an instance: write "),
-            ({"backend": "x"}, "backend is 'x', which is no IBackend"),
+            ({"backend": "x"}, "backend is 'x', which does not provide IBackend"),
             ({"programs": [Probe]}, "a program is the class Probe, not an instance: write Probe()"),
-            ({"programs": [7]}, "a program is 7, which is no IProgram"),
+            ({"programs": [7]}, "a program is 7, which does not provide IProgram"),
         ):
             make: Any = KeepAliveServerFactory
             error = self.assertRaises(TypeError, make, clock=self.clock, **arguments)

@@ -107,13 +107,13 @@ class MistakeTests(SynchronousTestCase):
             ("alice", "begins with one of network="),
             ("", "begins with one of network="),
             ("network=10.0.0.1/8", "network: '10.0.0.1/8' is an address in a network; the network"),
-            ("network=", "network: '' is no network"),
+            ("network=", "network: '' is not a network"),
             ("transport=udp", "transport: one of tcp, tls, unix, not 'udp'"),
-            ("dn=alice", "dn: 'alice' is no name such as O=Example,CN=alice"),
-            ("dn=", "dn: '' is no name"),
+            ("dn=alice", "dn: 'alice' is not a distinguished name such as O=Example,CN=alice"),
+            ("dn=", "dn: '' is not a distinguished name"),
             ("user=", "user: a name is not empty"),
-            ("program=", "program: '' is no name of a program"),
-            ("program=/usr/bin/virsh", "program: '/usr/bin/virsh' is no name of a program"),
+            ("program=", "program: '' is not a program name"),
+            ("program=/usr/bin/virsh", "program: '/usr/bin/virsh' is not a program name"),
             ("program=prometheus-libvirt-*", "program: 'prometheus-libvirt-*' is too long"),
         ):
             error = self.assertRaises(ConditionError, parseCondition, text)

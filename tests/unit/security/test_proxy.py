@@ -438,7 +438,7 @@ class StringTests(SynchronousTestCase):
             "proxy:proxy:tcp:1:from=192.0.2.1": "'proxy' is none of them",
             "proxy:haproxy:tcp:1:from=192.0.2.1": "'haproxy' is none of them",
             "proxy:tcp:1:from=192.0.2.1/24": "the network is 192.0.2.0/24",
-            "proxy:tcp:1:from=192.0.2.0/255.255.255.0": "comes the number of bits",
+            "proxy:tcp:1:from=192.0.2.0/255.255.255.0": "write the number of bits",
             "proxy:tcp:1:from=": "from=",
             "proxy:tcp:1:from=all": "from=all",
             "proxy:tcp:1:from=2001:db8::/32": "write \\: for each colon",

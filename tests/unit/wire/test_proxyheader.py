@@ -112,7 +112,7 @@ class HeaderTests(SynchronousTestCase):
             b"PROXY TCP4 " + b"1" * 100: "more than 107",
             header(TCP4, command=0x11): "version or command 0x11",
             header(TCP4, command=0x22): "version or command 0x22",
-            header(TCP4, family=0x12): "no stream",
+            header(TCP4, family=0x12): "not a stream",
             header(TCP4[:-1]): "too short for its addresses",
             header(TCP4 + b"\2\0"): "cut short",
             header(TCP4 + b"\2\0\2a"): "cut short",
