@@ -283,7 +283,7 @@ class Heartbeat:
         verdict = liveness.check(now)
         if verdict is _DEAD or (verdict is _PING and liveness.unanswered >= _SECOND):
             verdict = self._suspect().examine(now, verdict)
-            if self.judge is not None and verdict is _PING and liveness.unanswered == _SECOND:
+            if self.judge is not None and verdict is not _DEAD and self._isSilent(now):
                 self.judge.suspected()
         elif verdict is _PING and suspicion is not None:
             suspicion.clear()
@@ -306,6 +306,9 @@ class Heartbeat:
         due = liveness.due()
         # An interval that is too short to be told from none must not mean once more in this turn.
         return due if due > now else nextafter(now, inf)
+
+    def _isSilent(self, now: float) -> bool:
+        return now - self.liveness.heard >= self.liveness.interval
 
     def _suspect(self) -> Suspicion:
         if self._suspicion is None:

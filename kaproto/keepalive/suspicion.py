@@ -31,7 +31,8 @@ class Judge(Protocol):
 
     def suspected(self) -> None:
         """
-        The peer has left a ping unanswered for an interval.
+        The peer has left a ping unanswered for an interval, or has yet to take what was written in
+        front of it and took nothing for an interval.  This may be said several times.
         """
 
     def excuses(self) -> bool:

@@ -4,11 +4,17 @@ Slow readers on real sockets: they live, and die in their time when they stop.
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
+import sys
 import time
 from tempfile import mkdtemp
+from typing import cast
 
-from twisted.internet.endpoints import TCP4ServerEndpoint, UNIXServerEndpoint
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import maybeDeferred
+from twisted.internet.endpoints import TCP4ServerEndpoint, UNIXServerEndpoint, serverFromString
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import LoopingCall
@@ -17,6 +23,10 @@ from twisted.internet.tcp import Connection
 from kaproto.errors import KeepAliveTimeout
 from kaproto.keepalive.heartbeat import Heartbeat
 from kaproto.keepalive.liveness import KeepAlive
+from kaproto.policies import Mandatory
+from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
+from tests.interop import libraryprogram
+from tests.interop.programs import Program
 from tests.interop.support import InteropTestCase, pause, reactor, together, waitUntil
 
 _KEEP_ALIVE = KeepAlive(0.5, 2)
@@ -24,6 +34,8 @@ _DEATH = 1.5
 _SIZE = 1_200_000
 _RATE = 300_000
 _STEP = 0.05
+_MUCH = 8 << 20
+_NEWS = 0x2F000001
 
 
 class Sender(Protocol):
@@ -168,3 +180,68 @@ class SlowReaderTests(InteropTestCase):
         """
         most = _DEATH + _KEEP_ALIVE.interval + 0.4
         await together(self._dies(socket.AF_INET, most), self._dies(socket.AF_UNIX, most))
+
+
+class _Server(KeepAliveServerProtocol):
+    """
+    Notes when it was closed, and why.
+    """
+
+    ended: tuple[float, Exception] | None = None
+
+    def connectionClosed(self, reason: Exception) -> None:
+        """
+        Note it.
+        """
+        self.ended = time.monotonic(), reason
+
+
+class StoppedTests(InteropTestCase):
+    """
+    Client programs that are stopped (C{SIGSTOP}) and have much of ours to read.
+    """
+
+    tools = ()
+
+    async def _stops(self, endpoint: str, latest: float) -> None:
+        """
+        @param latest: seconds after which the one that stays stopped must be found.
+        """
+        factory = KeepAliveServerFactory(Mandatory(_KEEP_ALIVE), clock=reactor)
+        factory.protocol = _Server
+        port = await serverFromString(reactor, endpoint).listen(factory)
+        self.addCleanup(maybeDeferred, port.stopListening)
+        self.addCleanup(factory.abort)
+        address = port.getHost()
+        uri = f"tcp:127.0.0.1:{address.port}" if isinstance(address, IPv4Address) else endpoint
+        programs = []
+        for _ in range(2):
+            command = [sys.executable, libraryprogram.__file__, "connect", uri, "60", "1"]
+            programs.append(Program.start(self, command, os.environ))
+            await programs[-1].waitOutput("connected")
+        senders = [cast(_Server, each) for each in factory.connections]
+        for program in programs:
+            program.signal(signal.SIGSTOP)
+        stopped = time.monotonic()
+        for sender in senders:
+            sender.sendEvent(_NEWS, 1, bytes(_MUCH))
+        await pause(0.6 * _DEATH)
+        programs[0].signal(signal.SIGCONT)
+        await waitUntil(lambda: senders[1].ended, "the death of the one that is stopped", 10)
+        at, reason = cast(tuple[float, Exception], senders[1].ended)
+        self.assertIsInstance(reason, KeepAliveTimeout)
+        self.assertTrue(_DEATH - 0.6 < at - stopped < latest + 0.4, f"{endpoint}: {at - stopped}")
+        await pause(max(0, stopped + 3 * _DEATH - time.monotonic()))
+        self.assertIsNone(senders[0].ended)
+
+    async def test_stopped(self) -> None:
+        """
+        One that goes on in time stays, and one that does not is found: on TCP in
+        C{interval * (count + 1)} seconds since its kernel last took something, and on a UNIX
+        socket up to two intervals later, since there the kernel does not say when that was.
+        """
+        path = os.path.join(self.privateDirectory(), "socket")
+        await together(
+            self._stops("tcp:0:interface=127.0.0.1", _DEATH),
+            self._stops(f"unix:{path}", _DEATH + 2 * _KEEP_ALIVE.interval),
+        )

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import os
 import random
 import select
 import time
@@ -15,7 +14,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from tests.harness.faults.namespaces import established
 from tests.harness.soak.client import Client, Mortal, State
 from tests.harness.soak.judge import Judge, Tally, Verdict
 from tests.harness.soak.scene import Scene
@@ -118,16 +116,6 @@ class Crowd:
     def _replace(self, client: Client) -> None:
         if self.replacing:
             type(client)(self)
-
-    def established(self) -> set[int]:
-        """
-        @return: the ports of the clients that the kernel has a connection of the server's with.
-        """
-        return {
-            int(client.rpartition(":")[2])
-            for port in self.scene.ports
-            for client in established(os.getpid(), port)
-        }
 
     def later(self, seconds: float, action: Callable[[], object]) -> None:
         """

@@ -12,6 +12,7 @@ from typing import Final
 
 from tests.harness.soak.client import Mortal, State
 from tests.harness.soak.live import Slow
+from tests.harness.soak.sockdiag import isEstablished
 
 __all__ = ["Stuck", "Unreachable"]
 
@@ -27,8 +28,7 @@ class Unreachable(Mortal):
     Its host vanishes: from some moment on its kernel receives nothing, and acknowledges nothing.
     A socket filter drops all segments.
 
-    The end of the connection is not told either.  It is read from the kernel's table, in which the
-    server's end goes away.
+    The end of the connection is not told either, so the kernel is asked about the server's end.
     """
 
     name = "unreachable"
@@ -55,7 +55,7 @@ class Unreachable(Mortal):
         if self.state is not State.SILENT:
             return
         now = time.monotonic()
-        if self._port in self.crowd.established():
+        if isEstablished(self.crowd.scene.ports[self.listener], self._port):
             self._lookedAt = now
             self.crowd.later(_LOOK_EVERY, self._look)
         else:

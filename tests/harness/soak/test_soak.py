@@ -5,12 +5,14 @@ Tests for the soak: that it judges rightly, and that it can tell a good server f
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.harness.soak.judge import Excuses, Judge, Tally, Verdict
+from tests.harness.soak.sockdiag import isEstablished
 from tests.interop.programs import Program, Result
 from tests.interop.support import InteropTestCase, together
 
@@ -121,6 +123,30 @@ class TallyTests(SynchronousTestCase):
         self.assertEqual(tally.found, 4)
         self.assertEqual(set(tally.wrong), set(Verdict) - {Verdict.FOUND, Verdict.VAGUE})
         self.assertEqual(Tally({Verdict.FOUND: 1, Verdict.LATE: 0}).wrong, {})
+
+
+class SockDiagTests(SynchronousTestCase):
+    """
+    L{isEstablished}.
+    """
+
+    def test_isEstablished(self) -> None:
+        """
+        A connection is open until one end closes it, whether or not somebody listens on the port.
+        """
+        listening = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(listening.close)
+        server = listening.getsockname()[1]
+        client = socket.create_connection(("127.0.0.1", server))
+        self.addCleanup(client.close)
+        port = client.getsockname()[1]
+        accepted, _address = listening.accept()
+        self.assertTrue(isEstablished(server, port))
+        self.assertFalse(isEstablished(server, server))
+        accepted.close()
+        self.assertFalse(isEstablished(server, port))
+        listening.close()
+        self.assertFalse(isEstablished(server, server))
 
 
 class ScriptTests(InteropTestCase):

@@ -193,6 +193,20 @@ class SlowReaderTests(HeartbeatTestCase):
         self.advance(4.2)
         self.assertEqual(len(self.deaths), 1)
 
+    def test_suspected(self) -> None:
+        """
+        The judge of a slow peer is told when that took nothing for an interval, and not before.
+        """
+        self.watched.judge = judge = Witness(self.clock)
+        self.transport.write(bytes(200_000))
+        self.limit = 104_000
+        self.advance(10.9)
+        self.assertEqual(judge.asked, [])
+        self.advance(1.2)
+        self.assertEqual(len(judge.asked), 1)
+        self.advance(4)
+        self.assertEqual(judge.asked[-1][0], "excuses")
+
     def test_unanswerable(self) -> None:
         """
         Where there are no counters silence is judged as ever.
@@ -264,14 +278,20 @@ class JudgeTests(HeartbeatTestCase):
 
     def test_excused(self) -> None:
         """
-        The judge is told when a ping was left unanswered for an interval, and asked when all were,
-        and after each interval from then on.  No more pings are sent.
+        The judge is told when a ping was left unanswered for an interval, and after the next, and
+        asked when all were, and after each interval from then on.  No more pings are sent.
         """
         heartbeat = self.watch(3)
         self.advance(6.5)
         self.assertEqual(
             self.judge.asked,
-            [("suspected", 2), ("excuses", 4), ("excuses", 5), ("excuses", 6)],
+            [
+                ("suspected", 2),
+                ("suspected", 3),
+                ("excuses", 4),
+                ("excuses", 5),
+                ("excuses", 6),
+            ],
         )
         self.assertEqual(self.transport.value(), b"???")
         self.assertEqual(self.deaths, [])
