@@ -36,7 +36,7 @@ FLOORS: Final = (
     {"kaproto.rpc"},
     {"kaproto.client", "kaproto.server", "kaproto.watch"},
     {"kaproto.endpointplugins"},
-    {"kaproto.backends", "kaproto.testing"},
+    {"kaproto.backends", "kaproto.registry", "kaproto.testing"},
     {"kaproto.status"},
     {"kaproto.admin"},
     {"kaproto.app"},

@@ -11,10 +11,12 @@ from twisted.internet.interfaces import IReactorTime
 
 from kaproto.backends.gateway import Gateway
 from kaproto.backends.health import Health
+from kaproto.registry.interfaces import IRegistry, RegistryStatus
+from kaproto.registry.local import LocalRegistry
 from kaproto.server import KeepAliveServerFactory
 from kaproto.status.register import LocalRegister, Register
 
-__all__ = ["FakeDaemon", "FakeGateway"]
+__all__ = ["FakeDaemon", "FakeGateway", "SickRegistry"]
 
 
 class FakeGateway:
@@ -43,6 +45,18 @@ class Answering:
         """
 
 
+class SickRegistry(LocalRegistry):
+    """
+    A registry that is not well.
+    """
+
+    def status(self) -> RegistryStatus:
+        """
+        @return: for how long.
+        """
+        return RegistryStatus("redis://x", "it hangs", 75.0)
+
+
 class FakeDaemon:
     """
     Has a factory, and remembers what it was told.
@@ -51,6 +65,7 @@ class FakeDaemon:
     @ivar problems: what L{reload} returns.
     @ivar register: its clients.
     @ivar expiry: what L{certificateExpiry} returns.
+    @ivar registry: where its clients are listed.
     """
 
     def __init__(self, factory: KeepAliveServerFactory) -> None:
@@ -60,6 +75,7 @@ class FakeDaemon:
         self.listeners: Sequence[str] = ["tcp:16509:interface=127.0.0.1"]
         self.problems: Sequence[str] = []
         self.expiry: Mapping[str, float] = {}
+        self.registry: IRegistry = LocalRegistry("host1")
         self.calls: list[tuple[object, ...]] = []
 
     def becomeGateway(self) -> FakeGateway:

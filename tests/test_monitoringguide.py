@@ -49,7 +49,7 @@ class GuideTests(SynchronousTestCase):
         No command of C{kaproto} is left out that has to do with a running kaserver.
         """
         calls = re.findall(r"(?:[#$] |``|\$\()kaproto (?:--socket=PATH )?(\w+)", GUIDE)
-        named = {*calls, "show", "demo", "certificates"}
+        named = {*calls, "show", "demo", "certificates", "nodes"}
         self.assertEqual(named, {command[0] for command in Options.subCommands})
 
     def test_metrics(self) -> None:

@@ -39,6 +39,9 @@ from kaproto.keepalive.liveness import KeepAlive
 from kaproto.limits import Limits
 from kaproto.policies import Exceptions
 from kaproto.policies.plugins import describePolicies, findPolicy
+from kaproto.registry.link import MissingExtra, requireExtra
+from kaproto.registry.location import BadLocation, Location, Password
+from kaproto.registry.schema import NODE_NAME
 from kaproto.security.admission import AccessControl
 from kaproto.security.authfile import authenticationFor
 from kaproto.security.authplugin import makeChecker
@@ -71,6 +74,7 @@ class Options(BaseOptions, AuthOptionMixin):
     @ivar checkers: the credentials checkers of all listeners.
     @ivar admin: where administrators connect.
     @ivar statusPage: where the status is served.
+    @ivar redis: the registry of all nodes, its password, and what connects to it.
     """
 
     supportedInterfaces = (IUsernamePassword, IUsernameHashedPassword)
@@ -94,6 +98,7 @@ class Options(BaseOptions, AuthOptionMixin):
     upstreamAsk = True
     admin: IStreamServerEndpoint | None = None
     statusPage: IStreamServerEndpoint | None = None
+    redis: tuple[Location, Password, IStreamClientEndpoint] | None = None
     _folder: Path | None = None
 
     def __init__(self, reactor: object | None = None) -> None:
@@ -209,6 +214,7 @@ class Options(BaseOptions, AuthOptionMixin):
         self._checkAllowedNames()
         self.admin = self._operationsEndpoint("admin", adminEndpoint)
         self.statusPage = self._operationsEndpoint("status", serverEndpoint)
+        self._findRegistry()
         if self["check"]:
             self._print(listen)
 
@@ -316,6 +322,25 @@ class Options(BaseOptions, AuthOptionMixin):
         except ValueError as error:
             message = str(error).replace("--listen=", f"--{name}=")
             raise UsageError(f"--{name}={self[name]}: {message}") from error
+
+    def _findRegistry(self) -> None:
+        node, url, path = self["node"], self["registry"], self["registry-password-file"]
+        if node is not None and not NODE_NAME.fullmatch(node):
+            raise UsageError(
+                f"--node={node}: a node's name is of letters, digits, dots, dashes and "
+                "underscores, 64 at most"
+            )
+        if url is None:
+            if path is not None:
+                raise UsageError("--registry-password-file without --registry=URL")
+            return
+        try:
+            requireExtra()
+            location = Location.parse(url)
+            password = location.password(None if path is None else Path(path))
+            self.redis = location, password, location.endpoint(self._theReactor())
+        except (BadLocation, MissingExtra) as error:
+            raise UsageError(f"--registry: {error}") from error
 
     def _checker(self, description: str) -> ICredentialsChecker:
         known = self._checkersByDescription

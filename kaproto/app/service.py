@@ -24,12 +24,17 @@ from kaproto.app.operations import adminPlace, statusPlace
 from kaproto.app.options import Options
 from kaproto.app.ports import CannotListen, Place, Ports
 from kaproto.app.process import OwnProcess, clientsFor
+from kaproto.app.registered import RegisteredNode, defaultNode
 from kaproto.app.reloading import Reloader
 from kaproto.backends.gateway import Gateway
 from kaproto.backends.host import EmbeddedHost
 from kaproto.interfaces import IBackend
 from kaproto.keepalive.kernelwatch import TCPKeepAlive
 from kaproto.keepalive.liveness import KeepAlive
+from kaproto.registry.interfaces import IRegistry
+from kaproto.registry.link import RedisFactory
+from kaproto.registry.local import LocalRegistry
+from kaproto.registry.redis import RedisRegistry
 from kaproto.rpc.serverconnection import ServerConnection
 from kaproto.security.endpoints import TLSServerEndpoint
 from kaproto.security.tls import ServerContextFactory
@@ -55,6 +60,7 @@ class KaServer(Service):
     @ivar operations: where it is administered and watched, until its clients have left.
     @ivar gateway: what answers its clients, if that is a gateway.
     @ivar register: its clients, for those who watch and steer it.
+    @ivar registry: where its clients are listed beside those of other servers.
     @ivar draining: whether it accepts no new clients, and stops when those that are there have
         left.
     """
@@ -72,6 +78,7 @@ class KaServer(Service):
         drainTimeout: float,
         gateway: Gateway | None = None,
         contexts: Mapping[str, ServerContextFactory] = MappingProxyType({}),
+        registry: IRegistry | None = None,
         process: OwnProcess | None = None,
         logObserver: FileLogObserver | None = None,
     ) -> None:
@@ -80,6 +87,7 @@ class KaServer(Service):
         @param grace: seconds that calls have to finish when the service stops.
         @param drainTimeout: seconds that clients have to leave when the service is drained.
         @param contexts: the TLS certificates, by listener.
+        @param registry: where to list the clients, by default nowhere else.
         @param process: the process, if this service has it to itself.
         @param logObserver: what C{twistd} is to write the log with.
         """
@@ -89,6 +97,7 @@ class KaServer(Service):
         self.draining = False
         self.gateway = gateway
         self.register: Register = LocalRegister(factory, gateway)
+        self.registry = registry or LocalRegistry(defaultNode())
         self._contexts = contexts
         self._reloader = reloader
         self._reactor = reactor
@@ -125,6 +134,7 @@ class KaServer(Service):
         if self._listening is None:
             self.privilegedStartService()
         super().startService()  # type: ignore[no-untyped-call]
+        self.registry.start(RegisteredNode(self))
         if self._process is not None and self._listening is not None:
             self._process.start(self, self.factory.clock)
             self._listening.addCallback(self._ready, self._process)
@@ -230,6 +240,7 @@ class KaServer(Service):
             abort.cancel()
         if self.gateway is not None:
             self.gateway.health.close()
+        await self.registry.stop()
         await self.operations.stop()
         if self._process is not None:
             self._process.stop()
@@ -299,15 +310,17 @@ def makeService(options: Options, reactor: IReactorTime | None = None) -> KaServ
         for each in options.listeners
         if isinstance(each.endpoint, TLSServerEndpoint)
     }
+    registryPassword = options.redis and options.redis[1]
     server = KaServer(
         factory,
         ports,
-        Reloader([options.basePolicy, *contexts.values(), *options.checkers]),
+        Reloader([options.basePolicy, *contexts.values(), *options.checkers, registryPassword]),
         reactor,
         grace=options["grace"],
         drainTimeout=options["drain-timeout"],
         gateway=backend if isinstance(backend, Gateway) else None,
         contexts=contexts,
+        registry=_registry(options, factory.clock),
         process=process,
         logObserver=observer,
     )
@@ -320,6 +333,15 @@ def makeService(options: Options, reactor: IReactorTime | None = None) -> KaServ
         places.append(statusPlace(options["status"], options.statusPage, status, insecure=insecure))
     server.operations = Ports(places, server.stop)
     return server
+
+
+def _registry(options: Options, clock: IReactorTime) -> IRegistry:
+    node = options["node"] or defaultNode()
+    if options.redis is None:
+        return LocalRegistry(node)
+    location, password, endpoint = options.redis
+    factory = RedisFactory(location, password, clock)
+    return RedisRegistry(node, str(location), endpoint, factory, clock)
 
 
 def _backend(options: Options, reactor: IReactorTime) -> IBackend:

@@ -480,6 +480,30 @@ SETTINGS: Final[Mapping[str, Setting]] = {
             "Nothing can be changed there.",
         ),
         Setting(
+            "registry",
+            _OPERATIONS,
+            Text(),
+            None,
+            "List the clients in Redis, beside those of other kaservers, for kaproto --registry: "
+            "redis://[USER@]HOST[:PORT][/DATABASE], or rediss: for TLS, after which may follow "
+            "?ca=PATH&cert=PATH&key=PATH. Redis may be away: no client is affected.",
+        ),
+        Setting(
+            "registry-password-file",
+            _OPERATIONS,
+            Text(),
+            None,
+            "Log in to Redis with the first line of this file.",
+        ),
+        Setting(
+            "node",
+            _OPERATIONS,
+            Text(),
+            None,
+            "What the registry calls this kaserver, by default the name of the host. Each has to "
+            "have its own.",
+        ),
+        Setting(
             "log-format",
             _OPERATIONS,
             Choice(FORMATS),

@@ -7,7 +7,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, Final, NoReturn
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
@@ -18,6 +18,7 @@ from kaproto.cli.certificates import Certificates
 from kaproto.cli.command import Command, CommandFailed, ExitCode, printVersion
 from kaproto.cli.completion import Completion
 from kaproto.cli.demo import Demo
+from kaproto.cli.fleet import FleetDisconnect, FleetDrain, FleetList, FleetRefused, Nodes
 from kaproto.cli.ping import Ping
 from kaproto.cli.remote import (
     DEFAULT_SOCKET,
@@ -35,6 +36,18 @@ from kaproto.cli.remote import (
 __all__ = ["Options", "main", "perform"]
 
 
+_FLEET_COMMANDS: Final[list[list[Any]]] = [
+    ["nodes", None, Nodes, "List the nodes."],
+    ["list", None, FleetList, "List the clients of all nodes, or of one."],
+    ["refused", None, FleetRefused, "List who was refused, and whom mode 2 would refuse."],
+    ["disconnect", None, FleetDisconnect, "Disconnect one client, NODE/ID."],
+    ["drain", None, FleetDrain, "Have a node stop when its clients have left."],
+]
+"""
+The commands that there are with C{--registry}.
+"""
+
+
 class Options(BaseOptions):
     """
     The command line.
@@ -44,7 +57,15 @@ class Options(BaseOptions):
         "Exits with 0 when all went well, 1 when the command failed, 2 for a mistake on the "
         "command line, 3 when kaserver could not be reached."
     )
-    optParameters: ClassVar = [["socket", "s", DEFAULT_SOCKET, "The socket of kaserver's --admin."]]
+    optParameters: ClassVar = [
+        ["socket", "s", DEFAULT_SOCKET, "The socket of kaserver's --admin."],
+        [
+            "registry-password-file",
+            None,
+            None,
+            "Log in to the registry with the first line of this file.",
+        ],
+    ]
     subCommands: ClassVar[list[list[Any]]] = [
         ["list", None, List, "List the clients of a running kaserver."],
         ["show", None, Show, "Show one client."],
@@ -55,6 +76,7 @@ class Options(BaseOptions):
         ["status", None, Status, "Show how kaserver is."],
         ["reload", None, Reload, "Have kaserver read its files again."],
         ["drain", None, Drain, "Have kaserver stop when its clients have left."],
+        ["nodes", None, Nodes, "List the kaservers in a registry (--registry)."],
         ["ping", None, Ping, "Ping a libvirt host or a kaserver."],
         ["demo", None, Demo, "Watch keepalive at work, in ten seconds, without libvirt."],
         ["certificates", None, Certificates, "Make certificates for a trial of TLS."],
@@ -66,7 +88,17 @@ class Options(BaseOptions):
         """
         The first line of C{--help}, of this and of each command.
         """
-        return "Usage: kaproto [--socket=PATH]" + ("" if self.subCommand else " COMMAND")
+        command = "" if self.subCommand else " COMMAND"
+        whom = "--registry=URL" if self.get("registry") else "[--socket=PATH]"
+        return f"Usage: kaproto {whom}{command}"
+
+    def opt_registry(self, url: str) -> None:
+        """
+        Ask all kaservers that are listed in this registry, as their --registry names it. There are
+        the commands nodes, list, refused, disconnect and drain then.
+        """
+        self["registry"] = url
+        self.subCommands = _FLEET_COMMANDS  # type: ignore[misc]
 
     def opt_version(self) -> None:
         """

@@ -32,12 +32,16 @@ class Clients(Generic[_C, _P]):
     A new client beyond a limit takes the place of the oldest one that is anonymous or not open yet;
     if it waited, so would everybody behind it.  When all others are open, it has no place: it stays
     until it has been told that the server is full, and does not count.
+
+    @ivar onChange: called with each client that has connected, has come further or has ended, if it
+        is set.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
         """
         @param clock: schedules work that is too long for one turn of the reactor.
         """
+        self.onChange: Callable[[_C], object] | None = None
         self._clock = clock
         self._protocols: dict[_C, _P] = {}
         # Oldest first.  A plain dict finds its first key by skipping all that were removed before
@@ -56,6 +60,9 @@ class Clients(Generic[_C, _P]):
         @return: the connections.
         """
         return iter(self._protocols)
+
+    def __contains__(self, connection: _C) -> bool:
+        return connection in self._protocols
 
     @property
     def anonymous(self) -> int:
@@ -81,6 +88,7 @@ class Clients(Generic[_C, _P]):
         @return: the connection to close in its favour, if there are too many now.
         """
         self._protocols[connection] = protocol
+        self.changed(connection)
         self._unopened[connection] = None
         if anonymous:
             self._anonymous[connection] = None
@@ -114,12 +122,14 @@ class Clients(Generic[_C, _P]):
         A client has finished the TLS handshake and logged in.
         """
         self._anonymous.pop(connection, None)
+        self.changed(connection)
 
     def opened(self, connection: _C) -> None:
         """
         A client is open.
         """
         self._unopened.pop(connection, None)
+        self.changed(connection)
 
     def gone(self, connection: _C) -> None:
         """
@@ -130,10 +140,18 @@ class Clients(Generic[_C, _P]):
         self._turnedAway.pop(connection, None)
         self._placeless.discard(connection)
         self._protocols.pop(connection, None)
+        self.changed(connection)
         if not self._protocols:
             waiting, self._waitingEmpty = self._waitingEmpty, []
             for each in waiting:
                 each.callback(None)
+
+    def changed(self, connection: _C) -> None:
+        """
+        What operators are shown of a client has changed.
+        """
+        if self.onChange is not None:
+            self.onChange(connection)
 
     def whenEmpty(self) -> Deferred[None]:
         """

@@ -390,6 +390,7 @@ class ServerConnection(Connection):
         keepAlive = self.negotiation.terms
         if keepAlive is not None and not self.heartbeat.keepAlive.enabled:
             self.startKeepAlive(keepAlive)
+        self._server.clients.changed(self)
 
     def openRequested(self, payload: bytes) -> OpenRequest:
         """

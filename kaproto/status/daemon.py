@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
+from kaproto.registry.interfaces import IRegistry
 from kaproto.server import KeepAliveServerFactory
 from kaproto.status.register import Register
 
@@ -25,11 +26,13 @@ class Daemon(Protocol):
     @ivar factory: the factory of its connections.
     @ivar draining: whether it accepts no new clients.
     @ivar register: its clients.
+    @ivar registry: where its clients are listed beside those of other servers.
     """
 
     factory: KeepAliveServerFactory
     draining: bool
     register: Register
+    registry: IRegistry
 
     @property
     def listeners(self) -> Sequence[str]:

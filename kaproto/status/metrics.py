@@ -72,6 +72,7 @@ class Metrics:
         yield from self._connections()
         yield from self._keepAlive()
         yield from self._upstream()
+        yield from self._registryMetrics()
         yield from self._process()
 
     def _connections(self) -> Iterator[Metric]:
@@ -142,6 +143,19 @@ class Metrics:
             "kaproto_upstream_busy",
             "Clients whose connections libvirtd does not read, though it is alive.",
             value=upstream.busy,
+        )
+
+    def _registryMetrics(self) -> Iterator[Metric]:
+        status = self._daemon.registry.status()
+        yield GaugeMetricFamily(
+            "kaproto_registry_up",
+            "Whether the registry lists this node's clients as they are, and can give it orders.",
+            value=status.problem is None,
+        )
+        yield GaugeMetricFamily(
+            "kaproto_registry_stale_seconds",
+            "For how long the registry's list of this node's clients may have been out of date.",
+            value=status.stale,
         )
 
     def _process(self) -> Iterator[Metric]:

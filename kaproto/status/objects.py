@@ -14,11 +14,21 @@ from kaproto import __version__
 from kaproto.records.endings import Ending
 from kaproto.records.refusals import Refusal
 from kaproto.records.wallclock import WallClock
-from kaproto.records.who import Caller, Who
+from kaproto.records.who import Caller, Who, clean
+from kaproto.registry.interfaces import IRegistry
+from kaproto.rpc.serverconnection import ServerConnection
 from kaproto.status.clients import ClientStatus
 from kaproto.status.daemon import SERVER_NAME, Daemon, readiness
 
-__all__ = ["clientObject", "endingObject", "refusalObject", "statusObject"]
+__all__ = [
+    "clientObject",
+    "endingObject",
+    "listedObject",
+    "nodeObject",
+    "refusalObject",
+    "registryObject",
+    "statusObject",
+]
 
 _Object = dict[str, object]
 
@@ -72,6 +82,58 @@ def clientObject(status: ClientStatus) -> _Object:
     }
 
 
+def listedObject(connection: ServerConnection, wallClock: WallClock) -> _Object:
+    """
+    @return: what a registry is told of a client: what does not change all the time.
+    """
+    peer, keepAlive = connection.peer, connection.heartbeat.keepAlive
+    return {
+        **_who(Who.of(peer)),
+        "since": _time(wallClock.timeOfDay(peer.connectedAt)),
+        "read_only": peer.readOnly,
+        "phase": connection.negotiation.phase.value,
+        "listener": connection.listener or None,
+        "opened": None if peer.requested is None else clean(peer.requested),
+        "rule": peer.rule,
+        "keepalive_asked": peer.asked,
+        "keepalive_interval": keepAlive.interval,
+        "keepalive_count": keepAlive.count,
+    }
+
+
+def nodeObject(daemon: Daemon) -> _Object:
+    """
+    @return: what a registry is told of the daemon.
+    """
+    factory, problem = daemon.factory, readiness(daemon)
+    journal = factory.journal
+    return {
+        "version": __version__,
+        "pid": os.getpid(),
+        "started": _time(journal.wallClock.timeOfDay(journal.startedAt)),
+        "state": "draining" if daemon.draining else "serving",
+        "problem": problem,
+        "policy": factory.policy.name,
+        "listeners": list(daemon.listeners),
+        "clients": len(factory.clients),
+        "clients_max": factory.limits.maxClients or None,
+    }
+
+
+def registryObject(registry: IRegistry) -> _Object:
+    """
+    @return: how the registry is.
+    """
+    status = registry.status()
+    return {
+        "node": registry.node,
+        "registry": status.where,
+        "up": status.problem is None,
+        "problem": status.problem,
+        "stale_s": round(status.stale, 1),
+    }
+
+
 def _milliseconds(seconds: float | None) -> int | None:
     return None if seconds is None else round(seconds * 1000)
 
@@ -122,6 +184,7 @@ def statusObject(daemon: Daemon) -> _Object:
         "problem": readiness(daemon),
         "policy": factory.policy.name,
         "listeners": list(daemon.listeners),
+        "registry": registryObject(daemon.registry),
         "clients": len(daemon.register),
         "clients_by_phase": dict(byPhase),
         "clients_max": factory.limits.maxClients or None,

@@ -51,6 +51,7 @@ def overview(daemon: Daemon, samples: Sequence[Sample]) -> Tag:
             f" mode {factory.policy.name}, up {elapsed(journal.age)}, kaproto {__version__}",
             "" if problem in (None, state) else tags.strong(f" {problem}"),
         ),
+        *_registry(daemon),
         tags.ul(
             _tile("clients", f"{len(daemon.register):,}", most),
             _tile("opened", f"{counters.opened:,}", "since the start"),
@@ -61,6 +62,22 @@ def overview(daemon: Daemon, samples: Sequence[Sample]) -> Tag:
             class_="tiles",
         ),
     )
+
+
+def _registry(daemon: Daemon) -> list[Tag]:
+    """
+    @return: what is wrong with the registry, if anything.
+    """
+    registry = daemon.registry.status()
+    if registry.problem is None:
+        return []
+    age = elapsed(registry.stale)
+    return [
+        tags.p(
+            tags.span("registry", class_="badge bad"),
+            f" {registry.where} has not listed these clients for {age}: {registry.problem}",
+        )
+    ]
 
 
 def _tile(name: str, value: str, note: str) -> Tag:

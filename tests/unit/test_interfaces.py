@@ -65,6 +65,11 @@ from kaproto.peer import Peer
 from kaproto.policies import MODES, Policy
 from kaproto.policies.rules import RulesPolicy
 from kaproto.program import ApplicationBackend, Program
+from kaproto.registry.interfaces import IRegistry
+from kaproto.registry.link import RedisFactory
+from kaproto.registry.local import LocalRegistry
+from kaproto.registry.location import Location, Password
+from kaproto.registry.redis import RedisRegistry
 from kaproto.rpc.remote import RemoteProgram
 from kaproto.security.authplugin import ScramFileFactory
 from kaproto.security.endpoints import TLSClientEndpoint
@@ -98,6 +103,7 @@ VERIFIED = {
     "KeepAliveProtocol",
     "KeepAliveServerProtocol",
     "LineCodec",
+    "LocalRegistry",
     "LogBounds",
     "LoginQueue",
     "MonotonicClock",
@@ -108,6 +114,7 @@ VERIFIED = {
     "Program",
     "ProxyEndpoint",
     "Realm",
+    "RedisRegistry",
     "RulesPolicy",
     "ScramFile",
     "ScramFileFactory",
@@ -169,6 +176,19 @@ class ProvidersTests(SynchronousTestCase):
                 ):
                     implementers.add(node.name)
         self.assertEqual(implementers, VERIFIED)
+
+    def test_registries(self) -> None:
+        """
+        A server lists its clients in a registry.
+        """
+        clock, location = Clock(), Location("redis.example")
+        factory = RedisFactory(location, Password(None), clock)
+        endpoint = location.endpoint(MemoryReactorClock())
+        for registry in (
+            LocalRegistry("host1"),
+            RedisRegistry("host1", str(location), endpoint, factory, clock),
+        ):
+            self.assertTrue(verifyObject(IRegistry, registry))
 
     def test_policies(self) -> None:
         """

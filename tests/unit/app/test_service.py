@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from twisted.application.service import Application, MultiService
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IListeningPort, IReactorTime
 from twisted.internet.testing import MemoryReactorClock, StringTransport
@@ -31,6 +31,8 @@ from kaproto.backends.gateway import Gateway
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.policies import Mandatory
 from kaproto.policies.rules import RulesPolicy
+from kaproto.registry.local import LocalRegistry
+from kaproto.registry.redis import RedisRegistry
 from kaproto.rpc.protocol import connectionOf
 from kaproto.rpc.serverconnection import ServerConnection
 from kaproto.security.scram import ScramKeys
@@ -122,6 +124,24 @@ class StartTests(ServiceTestCase):
         service.startService()
         self.assertTrue(service.running)
         self.assertEqual(len(endpoint.factories), 1)
+
+    def test_registry(self) -> None:
+        """
+        The registry is told of the server from its start until its clients have left.
+        """
+        service, told = self.make([FakeEndpoint()]), []
+        stopped = succeed("stop")
+        registry = LocalRegistry("host1")
+        self.patch(registry, "start", lambda node: told.append(node.numbers()))
+        self.patch(registry, "stop", lambda: stopped.addCallback(told.append))
+        service.registry = registry
+        service.startService()
+        self.assertEqual(told, [{}.keys()])
+        wire = self.connectOpen()
+        service.stopService()
+        self.assertEqual(len(told), 1)
+        wire.lose()
+        self.assertEqual(told[1:], ["stop"])
 
     def test_twist(self) -> None:
         """
@@ -392,6 +412,23 @@ class MakeServiceTests(ServiceTestCase):
         (line,) = self.logged()
         self.assertIn("(mode mandatory, interval 1.5 s, count 2, backend embedded host)", line)
         self.assertEqual(self.clock.tcpServers[0][0], 16509)
+
+    def test_registry(self) -> None:
+        """
+        By default clients are listed nowhere else; otherwise in Redis, whose password is read again
+        with all other files.
+        """
+        self.assertIsInstance(self.makeFrom("--node=host7").registry, LocalRegistry)
+        path = self.folder / "redis"
+        path.write_text("secret\n", "utf-8")
+        service = self.makeFrom(
+            "--registry=redis://192.0.2.9", f"--registry-password-file={path}", "--node=host7"
+        )
+        self.assertIsInstance(service.registry, RedisRegistry)
+        self.assertEqual(service.registry.node, "host7")
+        path.unlink()
+        (problem,) = service.reload()
+        self.assertIn("No such file", problem)
 
     def test_connections(self) -> None:
         """

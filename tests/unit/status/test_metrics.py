@@ -12,6 +12,7 @@ from kaproto.status.metrics import Metrics
 from kaproto.status.sampler import Sampler
 from tests.support import FEATURE_KEEPALIVE, KEEPALIVE, OPEN
 from tests.support_admin import AdminTestCase
+from tests.support_daemon import SickRegistry
 
 
 class MetricsTests(AdminTestCase):
@@ -96,6 +97,15 @@ class MetricsTests(AdminTestCase):
         self.assertEqual(self.value("kaproto_upstream_up"), 0)
         self.assertEqual(self.value("kaproto_ready"), 1, "the fake answers at once")
         gateway.health.close()
+
+    def test_registry(self) -> None:
+        """
+        How the registry is, and for how long it has not been well.
+        """
+        self.assertEqual(self.value("kaproto_registry_up"), 1)
+        self.daemon.registry = SickRegistry("host1")
+        self.assertEqual(self.value("kaproto_registry_up"), 0)
+        self.assertEqual(self.value("kaproto_registry_stale_seconds"), 75)
 
     def test_process(self) -> None:
         """

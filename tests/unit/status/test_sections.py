@@ -30,6 +30,7 @@ from kaproto.status.sections import (
     refusalTable,
 )
 from tests.support_admin import AdminTestCase
+from tests.support_daemon import SickRegistry
 
 EVIL = "<script>alert(1)</script>\" ' & <img src=x onerror=alert(2)>"
 WALL = WallClock(lambda: 0.0, lambda: 1764125677.0)
@@ -233,6 +234,15 @@ class OverviewTests(AdminTestCase):
         @return: what is between the tags.
         """
         return words(html(self, overview(self.daemon, [Sample(0, 0.002), Sample(0, None)])))
+
+    def test_registry(self) -> None:
+        """
+        A registry is shown when it is not well.
+        """
+        self.assertNotIn("registry", self.shown())
+        self.daemon.registry = SickRegistry("host1")
+        shown = self.shown()
+        self.assertIn(" redis://x has not listed these clients for 1m15s: it hangs", shown)
 
     def test_serving(self) -> None:
         """

@@ -1,0 +1,166 @@
+"""
+What is stored in Redis: the keys, the bounds, and the two scripts that write and read them.
+
+For a node named C{host1}:
+
+  - C{kaproto:nodes}, a sorted set: the names of nodes, by when they last wrote.
+  - C{kaproto:node:host1}, a hash: C{epoch}, the start of kaserver that wrote it; C{about}, a
+    JSON object about the server; C{complete}, 1 if all clients are listed; C{refused}, an array.
+  - C{kaproto:lease:host1}, a string that expires when the node has not written for a while.
+  - C{kaproto:clients:host1}, a hash: a JSON object for each client, by the number of its
+    connection.
+
+Two channels carry orders: C{kaproto:order:host1}, which the node subscribes to, and
+C{kaproto:answer:TOKEN}, on which it answers.
+
+An B{epoch} is a number that grows with every start of a node: the time of the start in seconds
+since 1970, or one more than the last, if that is larger.  The script that writes compares it, so
+whatever an older process still has to say never replaces what a newer one has said::
+
+    host1 starts, takes epoch 1700000000, and is stopped (SIGSTOP)
+    host1 is started anew, and takes epoch 1700000060
+    the first process goes on, writes with 1700000000, and is told "superseded 1700000060"
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from kaproto.records.who import TEXT_MAX
+
+__all__ = [
+    "KEPT",
+    "LEASE",
+    "NODES",
+    "NODE_NAME",
+    "READ",
+    "REFUSED_MAX",
+    "WRITE",
+    "answerChannel",
+    "encode",
+    "keysOf",
+    "nodeNames",
+    "orderChannel",
+]
+
+NODE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
+"""
+The names that nodes may have.
+"""
+
+LEASE: Final = 15
+"""
+Seconds after which a node that has not written is shown as gone.
+"""
+
+KEPT: Final = 86_400
+"""
+Seconds for which what a node wrote last is kept.
+"""
+
+REFUSED_MAX: Final = 100
+"""
+The most callers that were refused, of each node.
+"""
+
+NODES: Final = "kaproto:nodes"
+
+
+def keysOf(node: str) -> list[str]:
+    """
+    @return: a node's keys, as both scripts take them.
+    """
+    return [f"kaproto:{what}:{node}" for what in ("node", "lease", "clients")] + [NODES]
+
+
+def orderChannel(node: str) -> str:
+    """
+    @return: where a node gets orders.
+    """
+    return f"kaproto:order:{node}"
+
+
+def answerChannel(token: str) -> str:
+    """
+    @return: where an order is answered.
+    """
+    return f"kaproto:answer:{token}"
+
+
+def encode(values: Mapping[str, object]) -> str:
+    """
+    @return: a JSON object on one line.  Of each text there are at most L{TEXT_MAX} characters.
+    """
+    return json.dumps({name: _bounded(value) for name, value in values.items()}, ensure_ascii=False)
+
+
+def _bounded(value: object) -> object:
+    if isinstance(value, str):
+        return value[:TEXT_MAX]
+    if isinstance(value, Sequence):
+        return [_bounded(each) for each in value[:REFUSED_MAX]]
+    return value
+
+
+def nodeNames(names: Sequence[object]) -> list[str]:
+    """
+    @return: those of them that are the names of nodes.
+    """
+    return sorted(each for each in names if isinstance(each, str) and NODE_NAME.fullmatch(each))
+
+
+WRITE: Final = """
+local node, lease, clients, nodes = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local name, action, about, refused, complete, count =
+    ARGV[1], ARGV[2], ARGV[5], ARGV[6], ARGV[7], tonumber(ARGV[8])
+local stored = tonumber(redis.call('HGET', node, 'epoch') or '0')
+local epoch = tonumber(ARGV[3])
+if epoch == 0 then epoch = math.max(stored + 1, tonumber(ARGV[4])) end
+local shown = string.format('%.0f', epoch)
+if stored > epoch then return {ok = 'superseded ' .. string.format('%.0f', stored) .. ' 0'} end
+if action == 'leave' then
+  if stored == epoch then
+    redis.call('DEL', node, lease, clients)
+    redis.call('ZREM', nodes, name)
+  end
+  return {ok = 'left ' .. shown .. ' 0'}
+end
+if action == 'begin' then redis.call('DEL', clients)
+elseif stored < epoch then return {ok = 'unknown ' .. shown .. ' 0'} end
+redis.call('HSET', node, 'epoch', shown, 'about', about, 'complete', complete)
+if refused ~= '' then redis.call('HSET', node, 'refused', refused) end
+local first = 9
+for at = first, first + 2 * count - 2, 2 do redis.call('HSET', clients, ARGV[at], ARGV[at + 1]) end
+for at = first + 2 * count, #ARGV do redis.call('HDEL', clients, ARGV[at]) end
+local now = tonumber(redis.call('TIME')[1])
+redis.call('SET', lease, shown, 'EX', LEASE)
+redis.call('EXPIRE', node, KEPT)
+redis.call('EXPIRE', clients, KEPT)
+redis.call('ZREMRANGEBYSCORE', nodes, '-inf', now - KEPT)
+redis.call('ZADD', nodes, now, name)
+return {ok = 'written ' .. shown .. ' ' .. redis.call('HLEN', clients)}
+""".replace("LEASE", str(LEASE)).replace("KEPT", str(KEPT))
+"""
+Writes a node's changes, all or nothing but for Redis being full.  Its arguments are the name; the
+action, C{begin} to forget all clients first, C{write} or C{leave}; the epoch, 0 to be given one;
+the time, to make the epoch of; the node's own fields, C{refused} empty if it has not changed; how
+many clients follow, as number and value; then the numbers of those that have ended.
+
+It answers C{written EPOCH CLIENTS}, C{left EPOCH 0}, C{unknown EPOCH 0} when Redis has lost what
+the node had written, or C{superseded EPOCH 0}.
+"""
+
+READ: Final = """
+local found = redis.call('HMGET', KEYS[1], 'epoch', 'about', 'complete', 'refused')
+local clients = ''
+if ARGV[1] == 'clients' then clients = table.concat(redis.call('HVALS', KEYS[3]), '\\n') end
+return {found[1] or '', found[2] or '', found[3] or '', found[4] or '',
+  tostring(redis.call('EXISTS', KEYS[2])), tostring(redis.call('HLEN', KEYS[3])), clients}
+"""
+"""
+Reads all of a node at one moment: epoch, about, complete, refused, whether it has its lease, the
+number of clients, and, if its argument is C{clients}, a line of JSON for each.
+"""

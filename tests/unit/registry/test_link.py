@@ -1,0 +1,95 @@
+"""
+Tests for L{kaproto.registry.link}.
+"""
+
+from __future__ import annotations
+
+import sys
+from unittest.mock import patch
+
+from kaproto.registry.link import MissingExtra, RedisError, RedisLink, connectLink, requireExtra
+from tests.support_registry import RegistryTestCase
+
+
+class LinkTests(RegistryTestCase):
+    """
+    One connection.
+    """
+
+    def connect(self) -> RedisLink:
+        """
+        @return: a connection that is prepared.
+        """
+        link = self.result(connectLink(self.redis, self.factory))
+        self.addCleanup(self.turns)
+        self.addCleanup(link.abort, "the test is over")
+        return link
+
+    def test_missing(self) -> None:
+        """
+        Without txredisapi the error says what to install.
+        """
+        with patch.dict(sys.modules, {"txredisapi": None}):
+            error = self.assertRaises(MissingExtra, requireExtra)
+        self.assertIn("pip install 'kaproto[redis]'", str(error))
+
+    def test_commands(self) -> None:
+        """
+        Commands have replies, or errors.
+        """
+        link = self.connect()
+        self.assertEqual(self.result(link.command("PING")), "PONG")
+        self.assertRaisesRegex(RedisError, "unknown", self.result, link.command("NONSENSE"))
+
+    def test_user(self) -> None:
+        """
+        Whom to log in as is in the location.
+        """
+        self.redis.password = self.password.text = "secret"
+        self.factory._arguments = (
+            type(self.LOCATION)("x", user="ann", database=3),
+            *self.factory._arguments[1:],
+        )
+        self.connect()
+        self.assertEqual(self.redis.commands, [["AUTH", "ann", "secret"], ["SELECT", "3"]])
+
+    def test_watched(self) -> None:
+        """
+        A connection on which nothing comes is pinged, also when it is subscribed, and ended when
+        Redis does not answer.
+        """
+        link = self.connect()
+        self.result(link.command("SUBSCRIBE", "x"))
+        ended = link.whenEnded()
+        self.wait(20)
+        self.assertNoResult(ended)
+        self.redis.hangs = True
+        waiting = link.command("SUBSCRIBE", "y")
+        self.wait(7)
+        self.assertIn("does not answer", self.successResultOf(ended))
+        self.assertTrue(link.isEnded)
+        self.assertRaisesRegex(RedisError, "does not answer", self.result, waiting)
+
+    def test_messages(self) -> None:
+        """
+        Messages are given to whoever wants them.
+        """
+        link = self.connect()
+        messages: list[object] = []
+        link.message = messages.append
+        self.result(link.command("SUBSCRIBE", "x"))
+        self.redis.publish("x", "somebody does")
+        self.turns()
+        self.assertEqual(messages, ["somebody does"])
+
+    def test_somethingElse(self) -> None:
+        """
+        What does not speak Redis is given up.
+        """
+        link = self.connect()
+        ended = link.whenEnded()
+        self.redis.transports[0].sendRaw(b"\xff\xff\r\n")
+        self.turns()
+        link.abort("for another reason")
+        self.turns()
+        self.assertIn("no Redis", self.successResultOf(ended))

@@ -1,0 +1,27 @@
+"""
+Tests for L{kaproto.registry.local}.
+"""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from kaproto.registry.interfaces import RegistryStatus
+from kaproto.registry.local import LocalRegistry
+from tests.support_registry import FakeNode
+
+
+class LocalRegistryTests(SynchronousTestCase):
+    """
+    The registry of a server that is alone.
+    """
+
+    def test_nothing(self) -> None:
+        """
+        It asks its server for nothing, and all is well with it.
+        """
+        registry, node = LocalRegistry("host1"), FakeNode()
+        registry.start(node)
+        self.assertFalse(hasattr(node, "changed"))
+        self.assertEqual(registry.status(), RegistryStatus("memory", None, 0.0))
+        self.assertIsNone(self.successResultOf(registry.stop()))
