@@ -29,7 +29,8 @@ class Words:
     @ivar answer: the same, from a peer that was asked.
     @ivar refusal: what precedes the reason when a client is refused.
     @raise TypeError: when a word is not bytes.
-    @raise ValueError: when two words are equal, or one is empty or has a blank in it.
+    @raise ValueError: when two words are equal, one is empty, or C{ask} or C{answer} has a blank
+        in it.
     """
 
     ping: bytes = b"PING"
@@ -44,8 +45,8 @@ class Words:
             raise TypeError(f"words are bytes: {self}")
         if len(set(words)) < len(words):
             raise ValueError(f"two of these words are equal: {words}")
-        if any(not word or b" " in word for word in words):
-            raise ValueError(f"one of these words is empty or has a blank in it: {words}")
+        if not all(words) or any(b" " in word for word in words[2:]):
+            raise ValueError(f"a word is empty, or ask or answer has a blank in it: {words}")
 
     @property
     def words(self) -> list[bytes]:

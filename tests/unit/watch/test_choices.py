@@ -4,7 +4,10 @@ Tests for L{kaproto.watch.choices}.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
+from shutil import copytree
 from typing import cast
 
 from twisted.internet.protocol import Factory, Protocol
@@ -14,6 +17,7 @@ from twisted.protocols.basic import LineOnlyReceiver
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+import twisted.plugins
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.policies import Mandatory, Optional
 from kaproto.testing import memoryPair
@@ -21,6 +25,7 @@ from kaproto.watch import IHeartbeatCodec, LineCodec, Words, choices, watched, w
 from kaproto.watch.choices import CODECS, codecFor, installedCodecs, policyFor
 
 NAMES = ["lines", "netstrings", "int8", "int16", "int32", "amp"]
+EXAMPLES = Path(__file__).resolve().parents[3] / "docs" / "examples" / "keepalive"
 ACME = LineCodec(Words(b"?", b"!", b"WATCH", b"WATCHED"), b"\n")
 ACME.name = "acme"
 IMPOSTOR = LineCodec(Words(b"?", b"!"))
@@ -72,6 +77,17 @@ class CodecTests(SynchronousTestCase):
         )
         for name in NAMES:
             verifyObject(IPlugin, found[name])
+
+    def test_example(self) -> None:
+        """
+        The plugin that the documentation shows is found in its package, and works.
+        """
+        package = Path(self.mktemp()) / "twisted" / "plugins"
+        copytree(EXAMPLES / "twisted" / "plugins", package)
+        self.patch(twisted.plugins, "__path__", [*twisted.plugins.__path__, str(package)])
+        self.addCleanup(sys.modules.pop, "twisted.plugins.acme_codecs", None)
+        self.patch(choices, "getPlugins", getPlugins)
+        self.assertEqual(codecFor("acme").ping, b"NOOP\n")
 
     def test_named(self) -> None:
         """
