@@ -1,32 +1,29 @@
 """
-C{python -m benchmarks.relay}: what the gateway's relaying costs, next to relays that do not look.
+C{python -m benchmarks.relay}: what the gateway and the tunnel cost, beside relays that look at
+nothing.
 
 The same calls and streams go straight to an upstream in C, through C{kaserver --upstream}, through
-C{twisted.protocols.portforward} and through haproxy in TCP mode.
+C{twisted.protocols.portforward}, through haproxy in TCP mode, and through two port forwarders with
+and without a tunnel between them.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 
-from benchmarks.build import BuildError, build
-from benchmarks.checkout import ROOT
+from benchmarks.build import BuildError
 from benchmarks.generator import Calls, Generator
 from benchmarks.measure import DISTURBED
-from benchmarks.processes import Measured, Others, freePort, raiseFileLimit
+from benchmarks.processes import Others, raiseFileLimit
+from benchmarks.relays import COMPARED, RELAYS, Relay
 from benchmarks.report import VERDICTS, machine, table
-from benchmarks.servers import SERVERS, Recipe, twistd
 
 LOADS = {
     "1 connection, 1 call at a time": ("calls", 1, 1),
@@ -37,103 +34,6 @@ LOADS = {
 }
 CALL_LIMIT = 1.5
 BULK_LIMIT = 0.8
-
-
-@dataclass(frozen=True)
-class Relay:
-    """
-    A way to the upstream.
-
-    @ivar name: what the table calls it.
-    @ivar recipe: makes the command from its port, the upstream's and a folder; L{None} for none.
-    @ivar missing: why it cannot run here, or L{None}.
-    """
-
-    name: str
-    recipe: Callable[[int, int, Path], Recipe] | None
-    missing: Callable[[], str | None] = lambda: None
-
-    @contextmanager
-    def running(self, logs: Path) -> Iterator[tuple[list[Measured], int]]:
-        """
-        An upstream, and this relay before it.
-
-        @param logs: where to keep what they print.
-        @return: the processes, of which the last is the one to measure, and the port to call.
-        """
-        upstream = freePort()
-        program = [str(build("upstream")), str(upstream)]
-        with (
-            TemporaryDirectory(prefix="kaproto-benchmark-") as folder,
-            Measured(program, logs / "upstream.log") as behind,
-        ):
-            behind.waitListening(upstream)
-            if self.recipe is None:
-                yield [behind], upstream
-                return
-            port = freePort()
-            recipe = self.recipe(port, upstream, Path(folder))
-            with recipe.start(logs / f"relay-{self.name}.log") as relay:
-                relay.waitListening(port)
-                yield [behind, relay], port
-
-
-def _gateway(port: int, upstream: int, _folder: Path) -> Recipe:
-    return twistd(
-        "kaserver",
-        "--mode=2",
-        f"--upstream=tcp:127.0.0.1:{upstream}",
-        "--insecure",
-        f"--listen=tcp:{port}:interface=127.0.0.1",
-    )
-
-
-def _portforward(port: int, upstream: int, _folder: Path) -> Recipe:
-    command = [sys.executable, "-m", "benchmarks.peers.portforward", str(port), str(upstream)]
-    return Recipe(command, {"PYTHONPATH": str(ROOT)})
-
-
-def _haproxyPath() -> str | None:
-    return shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-
-
-def _haproxy(port: int, upstream: int, folder: Path) -> Recipe:
-    configuration = folder / "haproxy.cfg"
-    configuration.write_text(
-        f"""
-global
-    nbthread 1
-    maxconn 2000
-defaults
-    mode tcp
-    timeout connect 5s
-    timeout client 1h
-    timeout server 1h
-frontend front
-    bind 127.0.0.1:{port}
-    default_backend back
-backend back
-    server upstream 127.0.0.1:{upstream}
-"""
-    )
-    haproxy = _haproxyPath()
-    assert haproxy is not None
-    return Recipe([haproxy, "-db", "-f", str(configuration)])
-
-
-RELAYS = {
-    relay.name: relay
-    for relay in (
-        Relay("direct", None),
-        Relay("kaserver", _gateway, SERVERS["kaserver"].missing),
-        Relay("portforward", _portforward),
-        Relay(
-            "haproxy",
-            _haproxy,
-            lambda: None if _haproxyPath() else "haproxy is not installed",
-        ),
-    )
-}
 
 
 @dataclass
@@ -176,20 +76,20 @@ def measure(relay: Relay, load: str, seconds: float, logs: Path) -> Found:
         relay.running(logs) as (processes, port),
         Generator(Calls(port, work, connections, depth)) as generator,
     ):
-        process = processes[-1]
+        hops = processes[1:] or processes
         generator.opened()
         time.sleep(0.5)
         generator.mark()
-        cpu, others = process.cpu(), Others()
+        cpu, others = sum(one.cpu() for one in hops), Others()
         measured = [generator.cpu, *(one.cpu for one in processes)]
         before = sum(one() for one in measured)
         time.sleep(seconds)
-        used = process.cpu() - cpu
+        used = sum(one.cpu() for one in hops) - cpu
         other = others.processor(sum(one() for one in measured) - before)
         report = generator.report()
     amount = report["calls"] if work == "calls" else report["bytes"] / 1e6
     if not amount:
-        raise RuntimeError(f"nothing came through{process.tail()}")
+        raise RuntimeError(f"nothing came through{processes[-1].tail()}")
     return Found(
         relay.name,
         load,
@@ -311,14 +211,13 @@ def _report(
         if not ones:
             continue
         what = "calls" if LOADS[load][0] == "calls" else "MB"
-        forward = next((one for one in ones if one.relay == "portforward"), None)
+        by = {one.relay: one for one in ones}
         rows = [
             [
                 one.relay,
                 f"{one.rate:,.0f}",
                 f"{one.cost:.1f}",
-                f"{one.rate / forward.rate:.2f}" if forward else "",
-                f"{one.cost / forward.cost:.2f}" if forward else "",
+                *_compared(one, by.get(COMPARED.get(one.relay, "portforward"))),
                 "" if one.p50 is None else f"{one.p50 * 1e6:.0f}",
                 "" if one.p99 is None else f"{one.p99 * 1e6:.0f}",
                 f"{100 * one.generatorProcessor:.0f}",
@@ -331,8 +230,8 @@ def _report(
             "relay",
             f"{what} per second",
             f"CPU us per {what.rstrip('s')}",
-            "rate over portforward",
-            "CPU over portforward",
+            "rate over forwarder",
+            "CPU over forwarder",
             "p50 us",
             "p99 us",
             "generator CPU %",
@@ -340,7 +239,10 @@ def _report(
             "remarks",
         ]
         parts += [f"## {load.capitalize()}", table(heading, rows)]
-    parts.append("The processor time of `direct` is the upstream's own.")
+    parts.append(
+        "The processor time of `direct` is the upstream's own. `tunnel` is compared with "
+        "`portforward-twice`, the rest with `portforward`."
+    )
     if targets:
         lines = [f"- {VERDICTS[met]}: {text}" for text, met in targets]
         parts += ["## Targets", "\n".join(lines)]
@@ -350,22 +252,29 @@ def _report(
     return "\n\n".join(parts) + "\n"
 
 
+def _compared(one: Found, forwarder: Found | None) -> list[str]:
+    if forwarder is None:
+        return ["", ""]
+    return [f"{one.rate / forwarder.rate:.2f}", f"{one.cost / forwarder.cost:.2f}"]
+
+
 def _targets(found: list[Found]) -> list[tuple[str, bool | None]]:
     by = {(one.relay, one.load): one for one in found}
     targets: list[tuple[str, bool | None]] = []
-    for load, (work, _, _) in LOADS.items():
-        ours, theirs = by.get(("kaserver", load)), by.get(("portforward", load))
+    for (load, (work, _, _)), (name, other) in product(LOADS.items(), COMPARED.items()):
+        ours, theirs = by.get((name, load)), by.get((other, load))
         if ours is None or theirs is None:
             continue
-        disturbed = max(ours.others, theirs.others) > DISTURBED
         if work == "calls":
             ratio = ours.cost / theirs.cost
-            text = f"{load}: CPU per call at most {CALL_LIMIT} of portforward: {ratio:.2f}"
-            targets.append((text, None if disturbed else ratio <= CALL_LIMIT))
+            met = ratio <= CALL_LIMIT
+            text = f"CPU per call at most {CALL_LIMIT} of {other}: {ratio:.2f}"
         else:
             ratio = ours.rate / theirs.rate
-            text = f"{load}: throughput at least {BULK_LIMIT} of portforward: {ratio:.2f}"
-            targets.append((text, None if disturbed else ratio >= BULK_LIMIT))
+            met = ratio >= BULK_LIMIT
+            text = f"throughput at least {BULK_LIMIT} of {other}: {ratio:.2f}"
+        disturbed = max(ours.others, theirs.others) > DISTURBED
+        targets.append((f"{name}: {load}: {text}", None if disturbed else met))
     return targets
 
 

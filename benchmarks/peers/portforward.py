@@ -1,5 +1,5 @@
 """
-Twisted's own port forwarder, which copies bytes and looks at none.
+Twisted's own port forwarder, which copies bytes and looks at none, between two endpoint strings.
 """
 
 from __future__ import annotations
@@ -7,15 +7,38 @@ from __future__ import annotations
 import sys
 
 from twisted.internet import reactor
-from twisted.protocols.portforward import ProxyFactory
+from twisted.internet.endpoints import clientFromString, serverFromString
+from twisted.protocols.portforward import ProxyClientFactory, ProxyFactory, ProxyServer
+
+
+class Connector:
+    """
+    In the place of the reactor that the forwarder connects with.
+    """
+
+    def __init__(self, place: str) -> None:
+        """
+        @param place: an endpoint string.
+        """
+        self._endpoint = clientFromString(reactor, place)
+
+    def connectTCP(self, _host: str, _port: int, factory: ProxyClientFactory) -> None:
+        """
+        Connect to the place instead.
+        """
+        self._endpoint.connect(factory).addErrback(factory.clientConnectionFailed, None)
+
+
+class Forwarder(ProxyServer):
+    """
+    A connection to this forwarder.
+    """
+
 
 if __name__ == "__main__":
-    port, upstream = sys.argv[1:]
-    factory = ProxyFactory("127.0.0.1", int(upstream))
-    reactor.listenTCP(
-        int(port),
-        factory,  # type: ignore[arg-type]
-        backlog=4096,
-        interface="127.0.0.1",
-    )
+    listen, connect = sys.argv[1:]
+    Forwarder.reactor = Connector(connect)  # type: ignore[assignment]
+    factory = ProxyFactory("", 0)
+    factory.protocol = Forwarder
+    serverFromString(reactor, listen).listen(factory)
     reactor.run()

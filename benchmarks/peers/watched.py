@@ -12,7 +12,7 @@ from twisted.protocols.basic import LineReceiver
 
 from kaproto import KeepAlive, Mandatory
 from kaproto.watch import LineCodec, watched
-from kaproto.watch.tunnel import tunnelServer
+from kaproto.watch.tunnelserver import tunnelServer
 
 if __name__ == "__main__":
     port, interval, count, kind = sys.argv[1:]

@@ -25,8 +25,9 @@ from kaproto.errors import KeepAliveUnsupported
 from kaproto.interfaces import IKeepAlivePolicy
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.policies.plugins import findPolicy
-from kaproto.watch.tunnel import PLAIN_WAIT, tunnelClient, tunnelServer
-from kaproto.watch.wrapper import WAIT
+from kaproto.watch.ends import WAIT
+from kaproto.watch.tunnelclient import tunnelClient
+from kaproto.watch.tunnelserver import PLAIN_WAIT, tunnelServer
 
 __all__ = ["TunnelClientEndpoint", "TunnelServerEndpoint", "clientEndpoint", "serverEndpoint"]
 

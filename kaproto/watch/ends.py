@@ -4,6 +4,7 @@ The two ends of a watched connection, and the factories that build them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.interfaces import IAddress, IProtocolFactory, IReactorTime
@@ -13,17 +14,28 @@ from kaproto.errors import ConnectionClosed
 from kaproto.interfaces import IKeepAlivePolicy, Refused
 from kaproto.keepalive.clock import monotonicClock
 from kaproto.keepalive.liveness import KeepAlive
-from kaproto.watch.interfaces import Control, IHeartbeatCodec, Kind
+from kaproto.watch.interfaces import Control, IControlMessages, Kind
 from kaproto.watch.protocol import WatchedProtocol
-from kaproto.watch.wires import CodecWire, Wire
+from kaproto.watch.wires import Wire
 
-__all__ = ["ClientFactory", "ClientProtocol", "ServerFactory", "ServerProtocol", "WatchingFactory"]
+__all__ = ["BEARS", "WAIT", "ClientFactory", "ClientProtocol", "ServerFactory", "ServerProtocol"]
 
 if TYPE_CHECKING:
     _WrappingFactory = WrappingFactory[Any]
 else:
     # It is generic from Twisted 26.4 on only.
     _WrappingFactory = WrappingFactory
+
+WAIT: Final = 10.0
+"""
+Seconds that a client has to ask for keepalive, where the policy refuses those that do not.
+"""
+
+BEARS: Final = 0.1
+"""
+The shortest interval, in seconds, at which either side agrees to be pinged, unless it names
+another.
+"""
 
 _CLOSE_TIMEOUT: Final = 5.0
 
@@ -35,10 +47,11 @@ class ServerProtocol(WatchedProtocol):
 
     factory: ServerFactory
     _decided = False
+    _heardAsking = False
 
     def _started(self) -> None:
         factory = self.factory
-        if not factory.codec.ask(0):
+        if not factory.messages.ask(0):
             # Every peer of this protocol answers pings.
             self._asked(0)
         elif isinstance(factory.policy.admit(self._peer), Refused):
@@ -48,21 +61,22 @@ class ServerProtocol(WatchedProtocol):
             self._connectApplication()
 
     def _negotiated(self, control: Control) -> None:
-        if control.kind is Kind.ASK and not self._peer.asked:
+        if control.kind is Kind.ASK and not self._heardAsking:
+            self._heardAsking = True
             self._asked(control.interval)
 
     def _asked(self, bears: float) -> None:
         factory, peer = self.factory, self._peer
         if factory.policy.advertises(peer) is not True:
-            self._inject(factory.codec.decline())
+            self._inject(factory.messages.decline())
             return
         peer.asked = True
         if not self._decided:
             self._decide()
         if self._reason is not None:
             return
-        if factory.codec.ask(0):
-            self._inject(factory.codec.answer(factory.bears))
+        if factory.messages.ask(0):
+            self._inject(factory.messages.answer(factory.bears))
         keepAlive = factory.policy.keepAlive(peer)
         if keepAlive is not None:
             self._watch(keepAlive, bears)
@@ -107,7 +121,7 @@ class ServerProtocol(WatchedProtocol):
         self._timer = factory.clock.callLater(_CLOSE_TIMEOUT, self.transport.abortConnection)
 
     def _refusal(self, message: str, first: bytes) -> bytes:
-        return self.factory.codec.refusal(message, first)
+        return self.factory.messages.refusal(message, first)
 
 
 class ClientProtocol(WatchedProtocol):
@@ -116,10 +130,11 @@ class ClientProtocol(WatchedProtocol):
     """
 
     factory: ClientFactory
+    _heardAnswer = False
 
     def _started(self) -> None:
         factory = self.factory
-        ask = factory.codec.ask(factory.bears)
+        ask = factory.messages.ask(factory.bears)
         if ask:
             self.transport.write(ask)
         else:
@@ -127,17 +142,23 @@ class ClientProtocol(WatchedProtocol):
         self._connectApplication()
 
     def _negotiated(self, control: Control) -> None:
+        if control.kind in (Kind.ANSWER, Kind.DECLINE) and not self._heardAnswer:
+            self._heardAnswer = True
+            self._answered(control)
+
+    def _answered(self, control: Control) -> None:
         if control.kind is Kind.ANSWER:
             self._watch(self.factory.keepAlive, control.interval)
-        elif control.kind is Kind.DECLINE:
+        else:
             self._log.info("{peer} knows no keepalive, and is not pinged", peer=self._peer)
 
 
 class WatchingFactory(_WrappingFactory):
     """
-    What both ends' factories have.
+    Builds one end of each connection.
 
-    @ivar codec: how keepalive is said.
+    @ivar messages: how keepalive is said.
+    @ivar newWire: makes what takes them out of the stream of one connection.
     @ivar bears: the shortest interval at which this side agrees to be pinged, in seconds.
     @ivar clock: where timeouts are scheduled.
     """
@@ -147,7 +168,8 @@ class WatchingFactory(_WrappingFactory):
     def __init__(
         self,
         wrappedFactory: IProtocolFactory,
-        codec: IHeartbeatCodec,
+        messages: IControlMessages,
+        newWire: Callable[[], Wire],
         bears: float,
         clock: IReactorTime | None,
     ) -> None:
@@ -156,15 +178,10 @@ class WatchingFactory(_WrappingFactory):
             from twisted.internet import reactor
 
             clock = IReactorTime(reactor)
-        self.codec = codec
+        self.messages = messages
+        self.newWire = newWire
         self.bears = bears
         self.clock = monotonicClock(clock)
-
-    def newWire(self) -> Wire:
-        """
-        @return: for one connection.
-        """
-        return CodecWire(self.codec)
 
     def buildProtocol(self, addr: IAddress | None) -> WatchedProtocol:
         """
@@ -181,8 +198,21 @@ class ServerFactory(WatchingFactory):
     """
 
     protocol: type[ServerProtocol] = ServerProtocol
-    policy: IKeepAlivePolicy
-    wait: float
+
+    def __init__(
+        self,
+        wrappedFactory: IProtocolFactory,
+        messages: IControlMessages,
+        newWire: Callable[[], Wire],
+        *,
+        policy: IKeepAlivePolicy,
+        wait: float,
+        bears: float,
+        clock: IReactorTime | None,
+    ) -> None:
+        super().__init__(wrappedFactory, messages, newWire, bears, clock)
+        self.policy = policy
+        self.wait = wait
 
 
 class ClientFactory(WatchingFactory):
@@ -191,4 +221,16 @@ class ClientFactory(WatchingFactory):
     """
 
     protocol: type[ClientProtocol] = ClientProtocol
-    keepAlive: KeepAlive
+
+    def __init__(
+        self,
+        wrappedFactory: IProtocolFactory,
+        messages: IControlMessages,
+        newWire: Callable[[], Wire],
+        *,
+        keepAlive: KeepAlive,
+        bears: float,
+        clock: IReactorTime | None,
+    ) -> None:
+        super().__init__(wrappedFactory, messages, newWire, bears, clock)
+        self.keepAlive = keepAlive

@@ -270,12 +270,16 @@ class Tracker:
         """
         return self._framing.between
 
-    def wrote(self, data: bytes) -> None:
+    def wrote(self, data: bytes) -> int | None:
         """
         The application wrote bytes.
 
+        @return: where the first message in them ended; C{None} if none did.
         @raise RemoteProtocolError: when they are no messages of this framing.
         """
-        at = 0
+        at, first = 0, None
         while at < len(data):
             at = self._framing.passed(data, at)
+            if first is None and self._framing.between:
+                first = at
+        return first

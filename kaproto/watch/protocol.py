@@ -20,6 +20,7 @@ from kaproto.keepalive.heartbeat import Heartbeat
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.keepalive.pingbudget import PingBudget
 from kaproto.limits import Limits
+from kaproto.logbounds import BOUNDS
 from kaproto.transport import identify, unsent, writeNow
 from kaproto.watch.interfaces import Control, Kind
 from kaproto.watch.wires import Wire
@@ -41,7 +42,7 @@ class WatchedProtocol(ProtocolWrapper):
     transport: Any
     wrappedProtocol: Any
     heartbeat: Heartbeat
-    _log = Logger()
+    _log = Logger(observer=BOUNDS)
     _reason: Exception | None = None
     _paused = False
     _wire: Wire
@@ -57,15 +58,16 @@ class WatchedProtocol(ProtocolWrapper):
         factory = self.factory
         factory.registerProtocol(self)
         self._wire = factory.newWire()
-        self._pending: list[bytes] = []
         self.heartbeat = Heartbeat(
             transport,
             self._sendPing,
             died=self._end,
-            pong=factory.codec.pong,
+            pong=factory.messages.pong,
             isBetween=self._isBetween,
             clock=factory.clock,
         )
+        if self._wire.isBusy is not None:
+            self.heartbeat.relay(self._sendPing, self._wire.isBusy, self._isPingWaiting)
         self._budget = PingBudget(self.heartbeat.pacemaker.seconds())
         self._peer = identify(self.transport)
         self._started()
@@ -85,6 +87,9 @@ class WatchedProtocol(ProtocolWrapper):
 
     def _isBetween(self) -> bool:
         return self._wire.between
+
+    def _isPingWaiting(self) -> bool:
+        return self._wire.isWaiting(self.factory.messages.ping)
 
     def dataReceived(self, data: bytes) -> None:
         """
@@ -131,19 +136,18 @@ class WatchedProtocol(ProtocolWrapper):
         self._pongsUnread = self._pongsUnread + 1 if unsent(self.transport) else 0
         if self._pongsUnread > _LIMITS.unreadPongs:
             raise PeerFlooded(f"pings, and has not read {_LIMITS.unreadPongs} answers")
-        self._inject(self.factory.codec.pong)
+        self._inject(self.factory.messages.pong)
 
     def _sendPing(self) -> None:
-        self._inject(self.factory.codec.ping)
+        self._inject(self.factory.messages.ping)
 
     def _inject(self, message: bytes) -> None:
         """
         Send a control message, after the end of the application's if one is under way.
         """
-        if self._wire.mayInject:
-            writeNow(self.transport, message)
-        elif message not in self._pending:
-            self._pending.append(message)
+        now = self._wire.inject(message)
+        if now:
+            writeNow(self.transport, now)
 
     def _watch(self, keepAlive: KeepAlive, bears: float) -> None:
         """
@@ -162,14 +166,11 @@ class WatchedProtocol(ProtocolWrapper):
 
     def write(self, data: bytes) -> None:
         """
-        Send the application's bytes, and after the end of a message what waits for it.
+        Send the application's bytes.
 
         @raise LocalProtocolError: when they are no messages of the codec's kind.
         """
         self.transport.write(self._wire.wrap(data))
-        if self._pending and self._wire.mayInject:
-            pending, self._pending = self._pending, []
-            self.transport.write(b"".join(pending))
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
         """

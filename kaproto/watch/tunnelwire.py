@@ -15,12 +15,14 @@ C{milliseconds} is the shortest interval at which the sender agrees to be pinged
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
+
+from zope.interface import implementer
 
 from kaproto.errors import RemoteProtocolError
 from kaproto.keepalive.liveness import INTERVAL_MAX
-from kaproto.watch.interfaces import Control, Kind
+from kaproto.watch.interfaces import Control, IControlMessages, Kind
 from kaproto.wire.message import (
     HEADER,
     HEADER_SIZE,
@@ -43,7 +45,7 @@ from kaproto.wire.programs import (
 )
 from kaproto.wire.xdr import XDRError
 
-__all__ = ["END", "TUNNEL_PROGRAM", "TunnelCodec", "TunnelWire"]
+__all__ = ["TUNNEL_PROGRAM", "TunnelMessages", "TunnelWire"]
 
 TUNNEL_PROGRAM: Final = 0x6B617475
 """
@@ -56,6 +58,7 @@ _MILLISECONDS: Final = struct.Struct(">I")
 _OPEN_SIZE: Final = HEADER_SIZE + _MILLISECONDS.size
 _PIECE: Final = MESSAGE_MAX - HEADER_SIZE
 _REFUSAL_MAX: Final = 4096
+_CONTROL_MAX: Final = HEADER_SIZE + 2 * _REFUSAL_MAX
 
 _BEGINNING: Final = struct.pack(">II", _OPEN_SIZE, TUNNEL_PROGRAM)
 """
@@ -71,9 +74,12 @@ def _pack(
     )
 
 
-END: Final = _pack(_DATA, MessageType.STREAM)
+_END: Final = _pack(_DATA, MessageType.STREAM)
+
+
+_DATA_FOLLOWS: Final = _pack(_DATA, MessageType.STREAM, Status.CONTINUE)[4:]
 """
-The end of an application's stream, which goes on in the other direction.
+All of a header but its length, in front of the application's bytes.
 """
 
 
@@ -81,12 +87,12 @@ def _milliseconds(interval: float) -> bytes:
     return _MILLISECONDS.pack(min(round(interval * 1000), INTERVAL_MAX * 1000))
 
 
-class TunnelCodec:
+@implementer(IControlMessages)
+class TunnelMessages:
     """
-    The control messages of the tunnel, as L{kaproto.watch.interfaces.IHeartbeatCodec} has them.
+    The control messages of the tunnel.
     """
 
-    name = "tunnel"
     ping = PING
     pong = PONG
 
@@ -120,17 +126,22 @@ class TunnelWire:
     """
     Both directions of one connection through a tunnel.
 
-    @ivar plain: whether the peer turned out to know no tunnel, so that bytes pass as they are.
+    @ivar plain: whether the peer turned out to be a plain one, so that bytes pass unchanged.
+    @ivar wroteEnd: whether this side's application has ended its stream.
+    @ivar readEnd: whether the peer's has.
     """
+
+    isBusy: Callable[[], bool] | None = None
 
     def __init__(self, *, server: bool) -> None:
         """
         @param server: whether this is the server's end, whose peer may be the client of something
             else.
         """
-        self.plain = False
+        self.plain = self.wroteEnd = self.readEnd = False
         self._server = server
         self._opened = False
+        self._dataFollows = b""
         self._partial = b""
         self._left = 0
 
@@ -141,12 +152,17 @@ class TunnelWire:
         """
         return not self._partial and not self._left
 
-    @property
-    def mayInject(self) -> bool:
+    def isWaiting(self, message: bytes) -> bool:
         """
-        Whether control messages may be sent.
+        @return: C{False}: control messages are sent at once.
         """
-        return not self.plain
+        return False
+
+    def inject(self, message: bytes) -> bytes:
+        """
+        @return: the message, unless the peer is plain.
+        """
+        return b"" if self.plain else message
 
     def becomePlain(self) -> bytes:
         """
@@ -164,19 +180,22 @@ class TunnelWire:
         """
         if self.plain:
             return data
+        if not data or self.wroteEnd:
+            return b""
         if len(data) > _PIECE:
             pieces = range(0, len(data), _PIECE)
             return b"".join(self.wrap(data[start : start + _PIECE]) for start in pieces)
-        header = HEADER.pack(
-            HEADER_SIZE + len(data),
-            TUNNEL_PROGRAM,
-            PROGRAM_VERSION,
-            _DATA,
-            MessageType.STREAM,
-            0,
-            Status.CONTINUE,
-        )
-        return header + data if data else b""
+        length = HEADER_SIZE + len(data)
+        return b"%b%b%b" % (length.to_bytes(4), _DATA_FOLLOWS, data)
+
+    def end(self) -> bytes:
+        """
+        The application sends no more.
+
+        @return: what tells the peer so.
+        """
+        self.wroteEnd = True
+        return _END
 
     def feed(self, data: bytes) -> Iterator[bytes | Control]:
         """
@@ -191,27 +210,36 @@ class TunnelWire:
             self._recognize(data)
         if self.plain:
             yield data
-            return
+        else:
+            yield from self._messages(data)
+
+    def _messages(self, data: bytes) -> Iterator[bytes | Control]:
         at, size = 0, len(data)
+        view = memoryview(data)
+        pieces: list[memoryview] = []
         while at < size:
             if self._left:
                 end = min(at + self._left, size)
                 self._left -= end - at
-                yield data[at:end]
-                at = end
-                continue
-            if size - at < HEADER_SIZE:
+                pieces.append(view[at:end])
+            elif size - at < HEADER_SIZE:
                 break
-            header = HEADER.unpack_from(data, at)
-            if self._isData(header):
-                at += HEADER_SIZE
-                continue
-            end = at + self._lengthOf(header)
-            if end > size:
-                break
-            yield self._control(header, data[at + HEADER_SIZE : end])
+            elif view[at + 4 : at + HEADER_SIZE] == self._dataFollows:
+                self._left = self._lengthOf(data, at, MESSAGE_MAX) - HEADER_SIZE
+                end = at + HEADER_SIZE
+            else:
+                end = at + self._lengthOf(data, at, _CONTROL_MAX)
+                if end > size:
+                    break
+                if pieces:
+                    yield b"".join(pieces)
+                    pieces.clear()
+                yield self._control(data[at:end])
             at = end
         self._partial = data[at:]
+        if pieces:
+            # A piece of all that came is not copied.
+            yield data if len(pieces[0]) == size else b"".join(pieces)
 
     def _recognize(self, data: bytes) -> None:
         """
@@ -225,27 +253,15 @@ class TunnelWire:
         if (data[:2] + data[4:8]) != (b"\0\0"[: len(data)] + program[: max(0, len(data) - 4)]):
             raise RemoteProtocolError(f"{data[:16]!r} in place of the answer of a tunnel")
 
-    def _isData(self, header: tuple[int, ...]) -> bool:
-        """
-        @return: whether it is the header of the application's bytes, which are let through then.
-        """
-        expected = (TUNNEL_PROGRAM, PROGRAM_VERSION, _DATA, MessageType.STREAM, 0, Status.CONTINUE)
-        if header[1:] != expected or not self._opened:
-            return False
-        length = header[0]
-        if not HEADER_SIZE < length <= MESSAGE_MAX:
-            raise RemoteProtocolError(f"a message of {length} bytes through a tunnel")
-        self._left = length - HEADER_SIZE
-        return True
-
-    def _lengthOf(self, header: tuple[int, ...]) -> int:
-        length = header[0]
-        if not HEADER_SIZE <= length <= HEADER_SIZE + 2 * _REFUSAL_MAX:
+    def _lengthOf(self, data: bytes, at: int, most: int) -> int:
+        length = int.from_bytes(data[at : at + 4])
+        if not HEADER_SIZE <= length <= most:
             raise RemoteProtocolError(f"a message of {length} bytes through a tunnel")
         return length
 
-    def _control(self, header: tuple[int, ...], payload: bytes) -> Control:
-        program, version, procedure, kind, _serial, status = header[1:]
+    def _control(self, message: bytes) -> Control:
+        _length, program, version, procedure, kind, _serial, status = HEADER.unpack_from(message)
+        payload = message[HEADER_SIZE:]
         if program == KEEPALIVE_PROGRAM and kind == MessageType.MESSAGE and self._opened:
             if procedure == KeepAliveProcedure.PING:
                 return Control(Kind.PING)
@@ -253,12 +269,13 @@ class TunnelWire:
                 return Control(Kind.PONG)
         if program == TUNNEL_PROGRAM and version == PROGRAM_VERSION:
             if self._opened:
-                if (procedure, kind, status) == (_DATA, MessageType.STREAM, Status.OK):
+                if message == _END and not self.readEnd:
+                    self.readEnd, self._dataFollows = True, b""
                     return Control(Kind.END)
             elif procedure == _OPEN:
                 control = self._opening(kind, status, payload)
                 if control is not None:
-                    self._opened = True
+                    self._opened, self._dataFollows = True, _DATA_FOLLOWS
                     return control
         raise RemoteProtocolError(
             f"procedure {procedure} of program {program:#x}, type {kind}, through a tunnel"

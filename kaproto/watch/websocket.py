@@ -28,6 +28,7 @@ from kaproto.errors import KeepAliveTimeout
 from kaproto.interfaces import IKeepAlivePolicy, Refused
 from kaproto.keepalive.heartbeat import Heartbeat
 from kaproto.keepalive.liveness import KeepAlive
+from kaproto.logbounds import BOUNDS
 from kaproto.policies.modes import Policy
 from kaproto.transport import identify
 from kaproto.watch.choices import policyFor
@@ -48,7 +49,7 @@ class WatchedWebSocket(Generic[_Protocol]):
     """
 
     heartbeat: Heartbeat
-    _log = Logger()
+    _log = Logger(observer=BOUNDS)
     _reason: KeepAliveTimeout | None = None
 
     def __init__(

@@ -4,7 +4,7 @@ How an application's bytes and control messages share a connection.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from kaproto.errors import LocalProtocolError, RemoteProtocolError
@@ -18,18 +18,22 @@ __all__ = ["CodecWire", "Wire"]
 class Wire(Protocol):
     """
     Both directions of one connection.
+
+    @ivar isBusy: whether the application is in the middle of a message, so that a control message
+        has to wait; C{None} if control messages fit in at any time.
     """
+
+    isBusy: Callable[[], bool] | None
+
+    def isWaiting(self, message: bytes, /) -> bool:
+        """
+        @return: whether this control message has not been sent yet.
+        """
 
     @property
     def between(self) -> bool:
         """
         Whether all that came was whole messages.
-        """
-
-    @property
-    def mayInject(self) -> bool:
-        """
-        Whether a control message may be sent now.
         """
 
     def feed(self, data: bytes, /) -> Iterator[bytes | Control]:
@@ -47,17 +51,25 @@ class Wire(Protocol):
         @raise LocalProtocolError: when the application may not write that.
         """
 
+    def inject(self, message: bytes, /) -> bytes:
+        """
+        @param message: a control message to be sent.
+        @return: what to send now; C{b""} if it waits for the end of the application's message.
+        """
+
 
 class CodecWire:
     """
-    Control messages between an application's own messages, which are sent as they are.
+    Control messages between an application's own messages, which are sent unchanged.
     """
 
     def __init__(self, codec: IHeartbeatCodec) -> None:
         self._codec = codec
         self._filter = ControlFilter(codec)
         self._tracker = Tracker(codec.framing())
+        self._waiting: list[bytes] = []
         self.feed = self._filter.feed
+        self.isBusy: Callable[[], bool] | None = self._isBusy
 
     @property
     def between(self) -> bool:
@@ -66,22 +78,38 @@ class CodecWire:
         """
         return self._filter.between
 
-    @property
-    def mayInject(self) -> bool:
+    def _isBusy(self) -> bool:
+        return not self._tracker.between
+
+    def isWaiting(self, message: bytes) -> bool:
         """
-        Whether the application has written whole messages only.
+        @return: whether this control message has not been sent yet.
         """
-        return self._tracker.between
+        return message in self._waiting
+
+    def inject(self, message: bytes) -> bytes:
+        """
+        @return: the message, if the application has written whole messages only.
+        """
+        if self._tracker.between:
+            return message
+        if message not in self._waiting:
+            self._waiting.append(message)
+        return b""
 
     def wrap(self, data: bytes) -> bytes:
         """
-        @return: the same.
-        @raise LocalProtocolError: when it is not a message of the codec's kind.
+        @return: the same bytes, with what has been waiting after the end of the first message.
+        @raise LocalProtocolError: when they are not messages of the codec's kind.
         """
         try:
-            self._tracker.wrote(data)
+            end = self._tracker.wrote(data)
         except RemoteProtocolError as error:
             raise LocalProtocolError(
                 f"the application wrote {error}, and its codec is {self._codec.name!r}"
             ) from error
-        return data
+        if not self._waiting or end is None:
+            return data
+        between = b"".join(self._waiting)
+        self._waiting.clear()
+        return data[:end] + between + data[end:]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
@@ -23,21 +23,11 @@ from kaproto.interfaces import IKeepAlivePolicy
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.policies.modes import Policy
 from kaproto.watch.choices import codecFor, policyFor
-from kaproto.watch.ends import ClientFactory, ServerFactory
+from kaproto.watch.ends import BEARS, WAIT, ClientFactory, ServerFactory
 from kaproto.watch.interfaces import IHeartbeatCodec
+from kaproto.watch.wires import CodecWire
 
 __all__ = ["BEARS", "WAIT", "watched", "watchedClient", "watchedEndpoint"]
-
-WAIT: Final = 10.0
-"""
-Seconds that a client has to ask for keepalive, where the policy refuses those that do not.
-"""
-
-BEARS: Final = 0.1
-"""
-The shortest interval, in seconds, at which either side agrees to be pinged, unless it names
-another.
-"""
 
 
 def watched(
@@ -64,10 +54,16 @@ def watched(
     @return: a factory to listen with.
     @raise ValueError: when there is no such mode or codec.
     """
-    made = ServerFactory(factory, codecFor(codec), bears, clock)
-    made.policy = policyFor(policy)
-    made.wait = wait
-    return made
+    found = codecFor(codec)
+    return ServerFactory(
+        factory,
+        found,
+        partial(CodecWire, found),
+        policy=policyFor(policy),
+        wait=wait,
+        bears=bears,
+        clock=clock,
+    )
 
 
 def watchedClient(
@@ -91,9 +87,10 @@ def watchedClient(
     @return: a factory to connect with; L{watchedEndpoint} is for endpoints.
     @raise ValueError: when there is no such codec.
     """
-    made = ClientFactory(factory, codecFor(codec), bears, clock)
-    made.keepAlive = keepAlive
-    return made
+    found = codecFor(codec)
+    return ClientFactory(
+        factory, found, partial(CodecWire, found), keepAlive=keepAlive, bears=bears, clock=clock
+    )
 
 
 @implementer(IStreamClientEndpoint)

@@ -155,10 +155,15 @@ class TrackerTests(SynchronousTestCase):
 
     def test_between(self) -> None:
         """
-        The tracker knows whether a message is under way.
+        The tracker knows where the first message ends and whether another is under way.
         """
         tracker = Tracker(Lines())
         self.assertTrue(tracker.between)
-        for data, between in ((b"a", False), (b"\r", False), (b"\nb\r\n", True), (b"", True)):
-            tracker.wrote(data)
-            self.assertEqual(tracker.between, between, data)
+        for data, end, between in (
+            (b"a", None, False),
+            (b"\r", None, False),
+            (b"\nb\r\n", 1, True),
+            (b"", None, True),
+            (b"c\r\nd", 3, False),
+        ):
+            self.assertEqual((tracker.wrote(data), tracker.between), (end, between), data)

@@ -263,6 +263,27 @@ class ModeTests(WatchTestCase):
         self.assertEqual(pair.server.heartbeat.keepAlive, TERMS)
         self.assertEqual(pair.client.heartbeat.keepAlive, TERMS)
 
+    def test_answeredOnce(self) -> None:
+        """
+        A peer that asks, or answers, again and again gets one answer and one line in the log.
+        """
+
+        class Silent(Policy):
+            name = "silent"
+
+            def advertises(self, peer: Peer) -> bool:
+                return False
+
+        self.codec = AMPCodec()
+        pair = self.pair(Silent(TERMS))
+        pair.clientTransport.write(self.codec.ask(1) * 50)
+        pair.serverTransport.write(self.codec.decline() * 50 + self.codec.answer(1))
+        pair.flush()
+        declined = [data for _, data in pair.writtenBy("server") if data == self.codec.decline()]
+        self.assertEqual(len(declined), 1)
+        self.assertEqual(len([line for line in self.logged() if "knows no keepalive" in line]), 1)
+        self.assertFalse(pair.client.heartbeat.keepAlive.enabled)
+
     def test_refusedAfterAll(self) -> None:
         """
         A policy may refuse a client that asked.
@@ -407,18 +428,49 @@ class StreamTests(WatchTestCase):
         """
         Pings and pongs go between the application's messages, never into one.
         """
-        pair = self.pair(Mandatory(KeepAlive(1, 5)), keepAlive=KeepAlive(0, 0))
+        pair = self.pair(Mandatory(TERMS), keepAlive=KeepAlive(0, 0))
         application = self.server.chat.transport
         application.write(b"half")
-        pair.advance(2.5)
-        self.assertEqual(self.pings(pair, "server"), 0)
+        pair.clientTransport.write(self.codec.ping)
+        pair.advance(10)
+        written = b"".join(data for _, data in pair.writtenBy("server"))
+        self.assertTrue(written.endswith(b"half"), written)
         application.writeSequence([b" a ", b"line\r", b"\nnext"])
         pair.flush()
         self.assertEqual(self.client.chat.lines, [b"half a line"])
+        self.assertEqual(pair.writtenBy("server")[-1][1], b" a line\r\nPONG\r\nnext")
         application.write(b"\r\n")
-        pair.flush()
+        pair.advance(1.1)
         self.assertEqual(self.client.chat.lines, [b"half a line", b"next"])
         self.assertGreater(self.pings(pair, "server"), 0)
+
+    def test_pingWaits(self) -> None:
+        """
+        A ping that became due in the middle of a message is sent after it.
+        """
+        pair = self.pair(Mandatory(TERMS))
+        application = self.server.chat.transport
+        application.write(b"half")
+        pair.server._sendPing()
+        pair.server._sendPing()
+        self.assertTrue(pair.server._isPingWaiting())
+        application.write(b"\r\n")
+        self.assertFalse(pair.server._isPingWaiting())
+        self.assertEqual(pair.writtenBy("server")[-1][1], b"\r\nPING\r\n")
+
+    def test_middleOfAMessage(self) -> None:
+        """
+        A client that cannot be pinged because the application is in the middle of a message, as
+        with a prompt, is not given up.  After the message it is judged as ever.
+        """
+        pair = self.pair(Mandatory(TERMS), keepAlive=KeepAlive(0, 0))
+        self.server.chat.transport.write(b"login: ")
+        pair.advance(30)
+        self.assertEqual(self.server.chat.lost, [])
+        self.server.chat.transport.write(b"\r\n")
+        pair.blackhole()
+        pair.advance(4.1)
+        self.assertIsInstance(self.server.chat.lost[0], KeepAliveTimeout)
 
     def test_wrongApplication(self) -> None:
         """

@@ -1,0 +1,171 @@
+"""
+The server's end of a tunnel: tells clients of a tunnel from plain ones.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Final, cast
+
+from twisted.internet.interfaces import IProducer, IProtocolFactory, IReactorTime
+
+from kaproto.interfaces import IKeepAlivePolicy
+from kaproto.watch.ends import BEARS, WAIT, ServerFactory, ServerProtocol
+from kaproto.watch.tunnel import TunnelProtocol
+from kaproto.watch.tunnelwire import TunnelMessages, TunnelWire
+
+__all__ = ["PLAIN_WAIT", "tunnelServer"]
+
+PLAIN_WAIT: Final = 1.0
+"""
+Seconds after which a silent client counts as plain, and waits for the server to speak first.  The
+client of a tunnel speaks at once.
+"""
+
+
+class _TunnelServerProtocol(TunnelProtocol, ServerProtocol):
+    """
+    Connects the application at once where plain clients are served, since it may have to speak
+    first.  What it writes is held back until the client is known.
+    """
+
+    factory: _TunnelServerFactory
+    _held: list[bytes] | None = None
+    _producer: tuple[Any, bool] | None = None
+    _closesLater = False
+    _endsLater = False
+
+    def _started(self) -> None:
+        self._held = []
+        super()._started()
+        wait = self.factory.plainWait
+        if self.wrappedProtocol is not None and wait:
+            self._timer = self.factory.clock.callLater(wait, self._becomePlain)
+
+    def _becomePlain(self) -> None:
+        said = self._wire.becomePlain()
+        if said:
+            self._applicationReceived(said)
+        else:
+            self._decide()
+            self._release()
+
+    def _asked(self, bears: float) -> None:
+        self._stopTimer()
+        super()._asked(bears)
+        self._release()
+
+    def _applicationReceived(self, data: bytes) -> None:
+        super()._applicationReceived(data)
+        if self._held is not None:
+            self._release()
+
+    def _refusal(self, message: str, first: bytes) -> bytes:
+        return super()._refusal(message, first) if self._peer.asked else b""
+
+    def _release(self) -> None:
+        """
+        Send what was held back.
+        """
+        held, self._held = self._held, None
+        if held is None or self._reason is not None:
+            return
+        if held:
+            self.write(b"".join(held))
+        if self._producer is not None:
+            producer, streaming = self._producer
+            self.transport.registerProducer(producer, streaming)
+            if streaming:
+                producer.resumeProducing()
+        if self._endsLater:
+            super().loseWriteConnection()
+        if self._closesLater:
+            self.transport.loseConnection()
+
+    def write(self, data: bytes) -> None:
+        """
+        Send the application's bytes.
+        """
+        if self._held is None:
+            super().write(data)
+        else:
+            self._held.append(data)
+
+    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
+        """
+        Have a producer write as fast as the peer reads.
+        """
+        if self._held is None:
+            self.transport.registerProducer(producer, streaming)
+            return
+        self._producer = (producer, streaming)
+        if streaming:
+            cast(Any, producer).pauseProducing()
+
+    def unregisterProducer(self) -> None:
+        """
+        The producer has no more.
+        """
+        self._producer = None
+        self.transport.unregisterProducer()
+
+    def loseWriteConnection(self) -> None:
+        """
+        Send no more of the application's bytes after those that were written.
+        """
+        if self._held is None:
+            super().loseWriteConnection()
+        else:
+            self._endsLater = True
+
+    def loseConnection(self) -> None:
+        """
+        Close after what was written.
+        """
+        self.disconnecting = 1
+        if self._held is None:
+            self.transport.loseConnection()
+        else:
+            self._closesLater = True
+
+
+class _TunnelServerFactory(ServerFactory):
+    """
+    @ivar plainWait: seconds after which a silent client counts as plain; 0 for never.
+    """
+
+    protocol = _TunnelServerProtocol
+    plainWait: float
+
+
+def tunnelServer(
+    factory: IProtocolFactory,
+    policy: IKeepAlivePolicy,
+    *,
+    wait: float = PLAIN_WAIT,
+    bears: float = BEARS,
+    clock: IReactorTime | None = None,
+) -> ServerFactory:
+    """
+    Serve an application through a tunnel.
+
+    @param factory: the application's.
+    @param policy: how far keepalive goes with each client.  A policy that refuses clients which did
+        not ask, as mode 2 does, refuses plain clients; any other serves them without a tunnel.
+    @param wait: seconds after which a silent client counts as plain; 0 for never, which suits
+        protocols whose client speaks first.
+    @param bears: the shortest interval, in seconds, at which this side agrees to be pinged.
+    @param clock: a reactor or a L{twisted.internet.task.Clock}; by default the reactor.
+    @return: a factory to listen with.
+    """
+    made = _TunnelServerFactory(
+        factory,
+        TunnelMessages(),
+        partial(TunnelWire, server=True),
+        policy=policy,
+        wait=WAIT,
+        bears=bears,
+        clock=clock,
+    )
+    made.plainWait = wait
+    return made

@@ -1,0 +1,165 @@
+"""
+Tests for L{kaproto.watch.endpoints}.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.endpoints import (
+    TCP4ClientEndpoint,
+    TCP4ServerEndpoint,
+    clientFromString,
+    serverFromString,
+)
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import (
+    IStreamClientEndpoint,
+    IStreamClientEndpointStringParserWithReactor,
+    IStreamServerEndpoint,
+    IStreamServerEndpointStringParser,
+)
+from twisted.internet.protocol import Factory
+from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.plugin import getPlugins
+from twisted.python.failure import Failure
+from zope.interface.verify import verifyObject
+
+from kaproto.errors import KeepAliveUnsupported
+from kaproto.keepalive.liveness import KeepAlive
+from kaproto.policies import Mandatory, Optional
+from kaproto.watch.endpoints import TunnelClientEndpoint, TunnelServerEndpoint
+from tests.unit.watch.test_tunnel import ADDRESS, MESSAGES, TERMS, Applications, TunnelTestCase
+
+
+class EndpointTests(TunnelTestCase):
+    """
+    The endpoint strings.
+    """
+
+    def test_server(self) -> None:
+        """
+        A server's string names the policy; the rest is the inner endpoint's.
+        """
+        endpoint: Any = serverFromString(
+            MemoryReactorClock(),
+            "keepalive:tcp:40:interface=\\:\\:1:policy=2:interval=0.5:count=3:wait=2",
+        )
+        verifyObject(IStreamServerEndpoint, endpoint)
+        self.assertIsInstance(endpoint, TunnelServerEndpoint)
+        self.assertEqual(endpoint.policy, Mandatory(KeepAlive(0.5, 3)))
+        self.assertEqual(endpoint.wait, 2)
+        self.assertIsInstance(endpoint._wrapped, TCP4ServerEndpoint)
+        self.assertEqual(endpoint._wrapped._interface, "::1")
+
+    def test_defaults(self) -> None:
+        """
+        By default clients without a tunnel are served.
+        """
+        endpoint: Any = serverFromString(MemoryReactorClock(), "keepalive:tcp:40")
+        self.assertEqual((endpoint.policy, endpoint.wait), (Optional(KeepAlive(5, 5)), 1))
+        client: Any = clientFromString(MemoryReactorClock(), "keepalive:tcp:192.0.2.1:40")
+        self.assertEqual((client.keepAlive, client.wait), (KeepAlive(5, 5), 10))
+        self.assertFalse(client.plain)
+
+    def test_listen(self) -> None:
+        """
+        Listening is listening on the inner endpoint, with anything beneath it.
+        """
+        reactor = MemoryReactorClock()
+        endpoint: Any = serverFromString(reactor, "keepalive:tcp:40")
+        beneath = []
+
+        def wrap(inner: Any) -> Any:
+            beneath.append(inner)
+            return inner
+
+        self.successResultOf(endpoint.beneath(wrap).listen(Factory()))
+        self.assertEqual(len(beneath), 1)
+        self.assertEqual(reactor.tcpServers[0][0], 40)
+
+    def test_client(self) -> None:
+        """
+        Connecting gives the application's protocol.
+        """
+        endpoint: Any = clientFromString(
+            MemoryReactorClock(), "keepalive:tcp:host=192.0.2.1:port=40:count=2:plain=yes"
+        )
+        verifyObject(IStreamClientEndpoint, endpoint)
+        self.assertIsInstance(endpoint, TunnelClientEndpoint)
+        self.assertIsInstance(endpoint._wrapped, TCP4ClientEndpoint)
+        self.assertEqual((endpoint.keepAlive, endpoint.plain), (KeepAlive(5, 2), True))
+
+    def connecting(self, answers: list[bytes], *, plain: bool) -> tuple[Deferred[Any], list[Any]]:
+        """
+        Connect to servers that answer this and close.
+        """
+        built: list[Any] = []
+
+        class Inner:
+            def connect(self, factory: Any) -> Deferred[Any]:
+                protocol = factory.buildProtocol(ADDRESS)
+                built.append(protocol)
+                protocol.makeConnection(StringTransport())
+                answer = answers.pop(0)
+                if answer:
+                    protocol.dataReceived(answer)
+                    if answer[0]:
+                        protocol.connectionLost(Failure(ConnectionDone()))
+                return succeed(protocol)
+
+        inner: Any = Inner()
+        endpoint = TunnelClientEndpoint(inner, TERMS, clock=self.clock, plain=plain)
+        return endpoint.connect(Applications(self.client)), built
+
+    def test_connect(self) -> None:
+        """
+        Through a tunnel; or with C{plain=yes}, over a second connection without one.
+        """
+        connecting, _built = self.connecting([MESSAGES.answer(1)], plain=False)
+        self.assertIs(self.successResultOf(connecting), self.client)
+        connecting, _built = self.connecting([b"HTTP"], plain=False)
+        self.failureResultOf(connecting, KeepAliveUnsupported)
+        connecting, built = self.connecting([b"HTTP", b""], plain=True)
+        self.assertIs(self.successResultOf(connecting), self.client)
+        self.assertIs(built[1], self.client)
+
+    def test_mistakes(self) -> None:
+        """
+        Mistakes are errors that show what is right.
+        """
+        for rest, reason in {
+            "": "not before ''",
+            ":keepalive:tcp:1": "not before 'keepalive'",
+            ":tcp:1:policy=3": "there is no policy '3'",
+            ":tcp:1:interval=x": "interval= is a number of seconds, not 'x'",
+            ":tcp:1:interval=nan": "not 'nan'",
+            ":tcp:1:interval=-1": "not '-1'",
+            ":tcp:1:wait=inf": "not 'inf'",
+            ":tcp:1:count=1.5": "count= is a whole number of pings, not '1.5'",
+            ":tcp:1:intervall=5": "takes policy=, interval=, count=, wait=, and the rest",
+            ":tcp:1:interface=::1": "interface=\\:\\:1",
+            ":nothing:1": "Unknown endpoint type",
+        }.items():
+            error = self.assertRaises(
+                ValueError, serverFromString, MemoryReactorClock(), f"keepalive{rest}"
+            )
+            self.assertIn(reason, str(error))
+        error = self.assertRaises(
+            ValueError, clientFromString, MemoryReactorClock(), "keepalive:tcp:a:1:plain=1"
+        )
+        self.assertIn("plain= is yes or no", str(error))
+
+    def test_plugin(self) -> None:
+        """
+        Twisted finds it, for servers and clients.
+        """
+        for interface in (
+            IStreamServerEndpointStringParser,
+            IStreamClientEndpointStringParserWithReactor,
+        ):
+            plugins: Any = getPlugins(interface)
+            found = [each for each in plugins if each.prefix == "keepalive"]
+            self.assertEqual(len(found), 1)
+            verifyObject(interface, found[0])
