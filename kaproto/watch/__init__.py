@@ -6,7 +6,7 @@ codec says how keepalive is said in the protocol.
 """
 
 from kaproto.watch.ampcodec import AMPCodec
-from kaproto.watch.interfaces import Control, IHeartbeatCodec, Kind
+from kaproto.watch.interfaces import Control, IControlMessages, IHeartbeatCodec, Kind
 from kaproto.watch.stringcodecs import IntNCodec, LineCodec, NetstringCodec, Words
 from kaproto.watch.wrapper import BEARS, WAIT, watched, watchedClient, watchedEndpoint
 
@@ -15,6 +15,7 @@ __all__ = [
     "WAIT",
     "AMPCodec",
     "Control",
+    "IControlMessages",
     "IHeartbeatCodec",
     "IntNCodec",
     "Kind",

@@ -153,7 +153,7 @@ class ClientProtocol(WatchedProtocol):
             self._log.info("{peer} knows no keepalive, and is not pinged", peer=self._peer)
 
 
-class WatchingFactory(_WrappingFactory):
+class _WatchingFactory(_WrappingFactory):
     """
     Builds one end of each connection.
 
@@ -191,7 +191,7 @@ class WatchingFactory(_WrappingFactory):
         return built
 
 
-class ServerFactory(WatchingFactory):
+class ServerFactory(_WatchingFactory):
     """
     @ivar policy: how far keepalive goes with each client.
     @ivar wait: seconds that a client has to ask, where those that do not are refused.
@@ -215,7 +215,7 @@ class ServerFactory(WatchingFactory):
         self.wait = wait
 
 
-class ClientFactory(WatchingFactory):
+class ClientFactory(_WatchingFactory):
     """
     @ivar keepAlive: how closely to watch a server that answers pings.
     """

@@ -125,6 +125,7 @@ VERIFIED = {
     "TLSClientEndpoint",
     "TLSServerEndpoint",
     "TunnelClientEndpoint",
+    "TunnelMessages",
     "TunnelServerEndpoint",
     "User",
     "_GatewaySession",

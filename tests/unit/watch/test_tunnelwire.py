@@ -7,9 +7,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
 
 from kaproto.errors import RemoteProtocolError
-from kaproto.watch.interfaces import Control, Kind
+from kaproto.watch.interfaces import Control, IControlMessages, Kind
 from kaproto.watch.tunnelwire import _END, TUNNEL_PROGRAM, TunnelWire
 from kaproto.wire.message import PING, PONG, Message, MessageType, packMessage
 from tests.unit.watch.test_framing import pieces
@@ -20,6 +21,12 @@ class WireTests(SynchronousTestCase):
     """
     The bytes in a tunnel.
     """
+
+    def test_messages(self) -> None:
+        """
+        The tunnel has all control messages.
+        """
+        verifyObject(IControlMessages, MESSAGES)
 
     @given(st.lists(st.binary(max_size=30)), st.data())
     def test_transparent(self, written: list[bytes], data: st.DataObject) -> None:
