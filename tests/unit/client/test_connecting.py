@@ -35,7 +35,7 @@ from kaproto.client.protocol import KeepAliveClientFactory, KeepAliveClientProto
 from kaproto.errors import DeadlineMissed, RemoteError
 from kaproto.keepalive.liveness import KeepAlive
 from tests.support import ADDRESS, KEEPALIVE, Wire, opening
-from tests.unit.client.test_protocol import REFUSED, ClientTestCase
+from tests.support_client import REFUSED, ClientTestCase
 
 
 @implementer(IHostnameResolver)

@@ -21,7 +21,7 @@ from kaproto.wire.message import PONG, Message
 from kaproto.wire.programs import REMOTE_PROGRAM, Feature, Procedure
 from kaproto.wire.structs import pack
 from tests.support import call, feature
-from tests.unit.client.test_protocol import NO, Answer, ClientTestCase, answer, event
+from tests.support_client import NO, Answer, ClientTestCase, answer, event
 
 TEST = wire.Domain("test", UUID(int=7), 1)
 OTHER = wire.Domain("other", UUID(int=8), -1)

@@ -24,7 +24,7 @@ from kaproto.wire.domains import DomainState, LifecycleEventType, StateAndReason
 from kaproto.wire.programs import Procedure
 from kaproto.wire.structs import pack
 from tests.support import Wire
-from tests.unit.client.test_protocol import ClientTestCase, answer, event
+from tests.support_client import ClientTestCase, answer, event
 
 TEST = wire.Domain("test", UUID(int=7), 1)
 PAUSED = StateAndReason(DomainState.PAUSED, 1)
