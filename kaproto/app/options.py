@@ -49,7 +49,7 @@ from kaproto.security.certificates import PKIError
 from kaproto.security.clientauth import Authentication
 from kaproto.security.endpoints import transportOf
 from kaproto.security.proxy import ProxyEndpoint
-from kaproto.security.saslserver import makePortal
+from kaproto.security.users import makePortal
 
 __all__ = ["Options"]
 

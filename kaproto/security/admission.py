@@ -11,7 +11,8 @@ from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword
 from twisted.cred.portal import Portal
 
 from kaproto.security.dn import matchesGlob
-from kaproto.security.saslserver import MakeMechanism, Plain
+from kaproto.security.mechanism import MakeMechanism
+from kaproto.security.plain import Plain
 from kaproto.security.tls import TLSIdentity
 
 __all__ = ["AccessControl", "mechanismsFor"]

@@ -8,16 +8,10 @@ with L{twisted.cred}.
 
 from __future__ import annotations
 
-import base64
-import hmac
-import os
 import re
-from collections.abc import Collection
-from hashlib import sha256
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import Any, ClassVar, Final
 
-import attrs
-from scramp import ScramException, ScramMechanism
+from scramp import ScramException
 from twisted.cred.credentials import IUsernameHashedPassword
 from twisted.cred.error import LoginFailed
 from twisted.cred.portal import Portal
@@ -28,173 +22,18 @@ from zope.interface import Attribute, Interface, implementer
 
 from kaproto.logbounds import BOUNDS
 from kaproto.security.hashing import offReactor
-from kaproto.security.saslclient import ITERATIONS_MAX
-from kaproto.security.saslprep import prepareName, preparePassword
-from kaproto.security.saslserver import WRONG, Admit, Answer, IUser, SASLFailed
+from kaproto.security.mechanism import WRONG, Admit, Answer, SASLFailed
+from kaproto.security.saslprep import prepareName
+from kaproto.security.scramkeys import MECHANISM, ScramKeys, hashPassword
+from kaproto.security.users import IUser
 
-__all__ = ["ITERATIONS", "IScramCredentials", "ScramKeys", "ScramSHA256", "Shape"]
+__all__ = ["IScramCredentials", "ScramSHA256"]
 
-ITERATIONS: Final = 4096
-"""
-How often a password is hashed, unless a file says otherwise: the least that RFC 7677 allows.
-"""
-
-_SALT_SIZE: Final = 16
-_SALT_MIN: Final = 12
-_SALT_MAX: Final = 128
 _MESSAGE_MAX: Final = 2048
-_MECHANISM: Final = ScramMechanism("SCRAM-SHA-256")
-_SECRET: Final = os.urandom(32)
-
-_FORM: Final = re.compile(
-    r"SCRAM-SHA-256\$([1-9][0-9]{3,6}):([A-Za-z0-9+/=]+)\$([A-Za-z0-9+/=]+):([A-Za-z0-9+/=]+)"
-)
-
 _CLIENT_FIRST: Final = re.compile(r"[^,]*,[^,]*,n=([^,]+),")
 """
 The beginning of a client's first message, such as C{n,,n=alice,r=NONCE}.
 """
-
-
-class Shape(NamedTuple):
-    """
-    What a client sees of a user's keys besides the salt itself.
-
-    @ivar iterations: how often the password was hashed.
-    @ivar saltSize: the length of the salt, in bytes.
-    """
-
-    iterations: int
-    saltSize: int
-
-
-_SHAPE: Final = Shape(ITERATIONS, _SALT_SIZE)
-
-
-@attrs.frozen
-class ScramKeys:
-    """
-    What a server keeps of a password: enough to check it, not enough to log in with.
-
-    @ivar salt: what the password was hashed with.
-    @ivar iterations: how often.
-    @ivar stored: checks the client's proof (C{StoredKey}).
-    @ivar server: makes the server's own proof (C{ServerKey}).
-    """
-
-    salt: bytes = attrs.field(repr=False)
-    iterations: int
-    stored: bytes = attrs.field(repr=False)
-    server: bytes = attrs.field(repr=False)
-
-    @classmethod
-    def fromPassword(
-        cls, password: str, salt: bytes | None = None, iterations: int = ITERATIONS
-    ) -> ScramKeys:
-        """
-        This takes about a millisecond for 4,096 iterations, 0.14 s for 600,000; see L{offReactor}.
-
-        @param salt: by default random.
-        @raise ValueError: if this cannot be a password.
-        """
-        if salt is None:
-            salt = os.urandom(_SALT_SIZE)
-        try:
-            prepared = preparePassword(password.encode("utf-8", "surrogatepass"))
-        except ValueError as error:
-            raise ValueError(f"this cannot be a password: {error}") from None
-        salt, stored, server, count = _MECHANISM.make_auth_info(prepared, iterations, salt)
-        return cls(salt, count, stored, server)
-
-    @classmethod
-    def fromText(cls, text: str) -> ScramKeys:
-        """
-        @param text: the form that PostgreSQL uses,
-            C{SCRAM-SHA-256$ITERATIONS:SALT$STORED:SERVER}, the last three in base64.
-        @raise ValueError: if it has another form.
-        """
-        match = _FORM.fullmatch(text)
-        if match is None:
-            raise ValueError("the form is not SCRAM-SHA-256$ITERATIONS:SALT$STORED:SERVER")
-        try:
-            salt, stored, server = (
-                base64.b64decode(each, validate=True) for each in match.groups()[1:]
-            )
-        except ValueError as error:
-            raise ValueError(f"the salt or a key is not in base64: {error}") from None
-        if not (
-            len(stored) == len(server) == sha256().digest_size
-            and _SALT_MIN <= len(salt) <= _SALT_MAX
-        ):
-            raise ValueError("the salt or a key has the wrong length")
-        iterations = int(match[1])
-        if not ITERATIONS <= iterations <= ITERATIONS_MAX:
-            raise ValueError(
-                f"{iterations:,} iterations, where {ITERATIONS:,} to {ITERATIONS_MAX:,} are allowed"
-            )
-        return cls(salt, iterations, stored, server)
-
-    def toText(self) -> str:
-        """
-        @return: the form that L{fromText} reads.
-        """
-        salt, stored, server = (
-            base64.b64encode(each).decode() for each in (self.salt, self.stored, self.server)
-        )
-        return f"SCRAM-SHA-256${self.iterations}:{salt}${stored}:{server}"
-
-    @property
-    def shape(self) -> Shape:
-        """
-        What a client sees of the keys.
-        """
-        return Shape(self.iterations, len(self.salt))
-
-    @classmethod
-    def fake(
-        cls, username: bytes, secret: bytes, shapes: Collection[Shape] = (_SHAPE,)
-    ) -> ScramKeys:
-        """
-        Make keys for a user that does not exist.  No password fits them.
-
-        @param secret: makes the same name get the same salt each time, as that of a user is.
-        @param shapes: those of the users that exist.  Each name gets one of them, and keeps it
-            when others are added, unless it is one of those.
-        """
-        iterations, size = max(
-            shapes, key=lambda shape: _digest(secret, b"%d %d " % shape + username)
-        )
-        salt = b"".join(_digest(secret, bytes([n]) + username) for n in range(size // 32 + 1))
-        return cls(salt[:size], iterations, os.urandom(32), os.urandom(32))
-
-    def matches(self, password: str) -> bool:
-        """
-        This takes as long as L{fromPassword}.
-
-        @return: whether this is the password.
-        """
-        try:
-            keys = self.fromPassword(password, self.salt, self.iterations)
-        except ValueError:
-            return False
-        return hmac.compare_digest(keys.stored, self.stored)
-
-
-def _digest(secret: bytes, data: bytes) -> bytes:
-    return hmac.digest(secret, data, "sha256")
-
-
-def _hash(username: bytes, password: bytes | None) -> ScramKeys:
-    """
-    @param password: the user's; C{None} for a user that does not exist, for whom it takes as long.
-    """
-    salt = _digest(_SECRET, username)[:_SALT_SIZE]
-    if password is not None:
-        try:
-            return ScramKeys.fromPassword(password.decode("utf-8"), salt)
-        except ValueError:
-            pass
-    return attrs.evolve(ScramKeys.fromPassword("unknown", salt), stored=os.urandom(32))
 
 
 def _explain(error: ScramException) -> str:
@@ -245,7 +84,7 @@ class _Proof:
         """
         Challenge the client with the keys of a password, for checkers that have the password.
         """
-        self._hashing = offReactor(_hash, self.username, password)
+        self._hashing = offReactor(hashPassword, self.username, password)
         return self._hashing.addCallback(self.challenge)
 
     def loginEnded(self, result: object) -> object:
@@ -255,7 +94,7 @@ class _Proof:
         """
         pending = self._hashing is not None and not self._hashing.called
         if not self.keys.called and not pending:
-            self._hashing = offReactor(_hash, self.username, None)
+            self._hashing = offReactor(hashPassword, self.username, None)
             self._hashing.addCallback(self.challenge).addErrback(Failure.trap, CancelledError)
         return result
 
@@ -319,7 +158,7 @@ class ScramSHA256:
         keys = await proof.keys
         found = keys.salt, keys.stored, keys.server, keys.iterations
         # scramp reads the name again.  Keys are for the name that the checker was asked about.
-        self._server = _MECHANISM.make_server(lambda again: found if again == name else None)
+        self._server = MECHANISM.make_server(lambda again: found if again == name else None)
         self._server.set_client_first(message)
         first: str = self._server.get_server_first()
         return Answer(first.encode(), None)

@@ -22,7 +22,8 @@ from zope.interface import Interface, implementer
 
 from kaproto.security.hashing import offReactor
 from kaproto.security.saslprep import prepareName
-from kaproto.security.scram import IScramCredentials, ScramKeys
+from kaproto.security.scram import IScramCredentials
+from kaproto.security.scramkeys import ScramKeys
 from kaproto.security.userfile import readUsers
 
 __all__ = ["ScramFile", "main"]

@@ -19,7 +19,8 @@ from kaproto.logbounds import BOUNDS
 from kaproto.peer import Peer
 from kaproto.security.admission import mechanismsFor
 from kaproto.security.loginqueue import ILoginQueue, ITurn
-from kaproto.security.saslserver import OpenGate, SASLFailed, SASLServer
+from kaproto.security.mechanism import OpenGate, SASLFailed
+from kaproto.security.saslserver import SASLServer
 from kaproto.wire.message import rpcError
 from kaproto.wire.programs import ErrorCode
 from kaproto.wire.sasl import SASLResult, packMechanisms, packResult, unpackStart, unpackStep
@@ -194,7 +195,7 @@ class _Stopwatch:
 
 class _LoginGate:
     """
-    The L{kaproto.security.saslserver.Gate} of one attempt to log in, in front of a queue.
+    The L{kaproto.security.mechanism.Gate} of one attempt to log in, in front of a queue.
     """
 
     def __init__(self, candidate: Candidate, queue: ILoginQueue, watch: _Stopwatch) -> None:

@@ -15,7 +15,7 @@ from functools import partial
 from kaproto.client import connect
 from kaproto.errors import AuthenticationFailed
 from kaproto.security.saslclient import Login
-from kaproto.security.scram import ScramKeys
+from kaproto.security.scramkeys import ScramKeys
 from kaproto.wire.programs import Procedure
 from kaproto.wire.sasl import packStart
 from tests.interop import wire

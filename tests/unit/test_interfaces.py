@@ -77,10 +77,12 @@ from kaproto.security.handshake import ICertificateChecker
 from kaproto.security.loginqueue import ILoginQueue, ITurn, LoginQueue
 from kaproto.security.passwordfile import PasswordFile
 from kaproto.security.pki import clientFiles, serverFiles
-from kaproto.security.saslserver import IUser, Realm, User, _Password
-from kaproto.security.scram import IScramCredentials, ScramKeys, _Proof
+from kaproto.security.plain import _Password
+from kaproto.security.scram import IScramCredentials, _Proof
 from kaproto.security.scramfile import ScramFile
+from kaproto.security.scramkeys import ScramKeys
 from kaproto.security.tls import ClientContextFactory, ServerContextFactory
+from kaproto.security.users import IUser, Realm, User
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
 from kaproto.status.events import _Viewer
 from kaproto.status.page import View

@@ -21,7 +21,7 @@ from zope.interface import directlyProvides
 from kaproto.errors import ConnectionClosed
 from kaproto.limits import CLIENT_LIMITS, Limits
 from kaproto.security.admission import AccessControl
-from kaproto.security.saslserver import makePortal
+from kaproto.security.users import makePortal
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
 from kaproto.wire.filter import MessageFilter
 from kaproto.wire.message import PING, Message

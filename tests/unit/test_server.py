@@ -18,7 +18,7 @@ from kaproto.peer import Peer
 from kaproto.policies import Disable, Mandatory, Optional, Policy, refusalFor
 from kaproto.program import Program
 from kaproto.security.admission import AccessControl
-from kaproto.security.saslserver import makePortal
+from kaproto.security.users import makePortal
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
 from kaproto.wire.message import (
     PING,

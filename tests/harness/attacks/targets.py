@@ -17,7 +17,7 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
-from kaproto.security.scram import ScramKeys
+from kaproto.security.scramkeys import ScramKeys
 from tests.harness.attacks.honest import Login
 from tests.harness.attacks.rawsocket import Address, connect
 from tests.interop.servers import holdPort, twistdCommand

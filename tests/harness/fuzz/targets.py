@@ -40,8 +40,9 @@ from kaproto.program import Program, procedure
 from kaproto.security.admission import AccessControl
 from kaproto.security.clientauth import Authentication
 from kaproto.security.saslclient import Login
-from kaproto.security.saslserver import makePortal
-from kaproto.security.scram import IScramCredentials, ScramKeys
+from kaproto.security.scram import IScramCredentials
+from kaproto.security.scramkeys import ScramKeys
+from kaproto.security.users import makePortal
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
 from kaproto.wire.message import Message, MessageReader, packMessage
 from kaproto.wire.programs import REMOTE_PROGRAM

@@ -30,7 +30,7 @@ from kaproto.keepalive.liveness import KeepAlive
 from kaproto.limits import Limits
 from kaproto.policies import MODES
 from kaproto.security.admission import AccessControl
-from kaproto.security.saslserver import makePortal
+from kaproto.security.users import makePortal
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
 from kaproto.wire.message import PING, PONG, packError, packMessage
 from kaproto.wire.sasl import packStart

@@ -35,8 +35,8 @@ from kaproto.registry.local import LocalRegistry
 from kaproto.registry.redis import RedisRegistry
 from kaproto.rpc.protocol import connectionOf
 from kaproto.rpc.serverconnection import ServerConnection
-from kaproto.security.scram import ScramKeys
 from kaproto.security.scramfile import ScramFile
+from kaproto.security.scramkeys import ScramKeys
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
 from kaproto.status.daemon import readiness
 from tests.pki import Authority, distinguished

@@ -41,8 +41,8 @@ from kaproto.security.clientauth import Authentication
 from kaproto.security.handshake import CertificateRefused
 from kaproto.security.pki import CertificateFiles, clientFiles, serverFiles
 from kaproto.security.saslclient import Login
-from kaproto.security.saslserver import makePortal
 from kaproto.security.tls import ClientContextFactory, ServerContextFactory
+from kaproto.security.users import makePortal
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
 from kaproto.wire.message import PING, PONG, Message
 from kaproto.wire.programs import Procedure

@@ -14,9 +14,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import Interface
 
 from kaproto.security.admission import AccessControl, mechanismsFor
-from kaproto.security.saslserver import Plain, makePortal
+from kaproto.security.plain import Plain
 from kaproto.security.scram import IScramCredentials, ScramSHA256
 from kaproto.security.tls import TLSIdentity
+from kaproto.security.users import makePortal
 
 
 class MechanismsTests(SynchronousTestCase):

@@ -16,8 +16,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kaproto.security.authplugin import ScramFileFactory, makeChecker
 from kaproto.security.passwordfile import PasswordFile
-from kaproto.security.scram import ScramKeys
 from kaproto.security.scramfile import ScramFile
+from kaproto.security.scramkeys import ScramKeys
 
 
 class MakeCheckerTests(SynchronousTestCase):

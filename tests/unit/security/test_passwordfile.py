@@ -12,10 +12,12 @@ from scramp import ScramClient
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from kaproto.security import scram
+from kaproto.security.mechanism import Mechanism, OpenGate, SASLFailed
 from kaproto.security.passwordfile import PasswordFile
-from kaproto.security.saslserver import Mechanism, OpenGate, Plain, SASLFailed, makePortal
+from kaproto.security.plain import Plain
 from kaproto.security.scram import ScramSHA256
+from kaproto.security.scramkeys import ScramKeys
+from kaproto.security.users import makePortal
 
 atOnce = OpenGate().enter
 
@@ -141,10 +143,8 @@ class PasswordFileTests(SynchronousTestCase):
         """
         For a name that is not listed a password is hashed once as well, with the same iterations.
         """
-        fromPassword = scram.ScramKeys.fromPassword
+        fromPassword = ScramKeys.fromPassword
         for user in ("alice", "eve"):
-            with mock.patch.object(
-                scram.ScramKeys, "fromPassword", side_effect=fromPassword
-            ) as hashing:
+            with mock.patch.object(ScramKeys, "fromPassword", side_effect=fromPassword) as hashing:
                 self.logIn(user, "open sesame")
             self.assertEqual(hashing.call_count, 1)

@@ -16,9 +16,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kaproto.errors import AuthenticationFailed, RemoteError
 from kaproto.security.admission import mechanismsFor
+from kaproto.security.mechanism import SASLFailed
 from kaproto.security.saslclient import Login, authenticate, chooseMechanism
-from kaproto.security.saslserver import SASLFailed, SASLServer, makePortal
-from kaproto.security.scram import ScramKeys
+from kaproto.security.saslserver import SASLServer
+from kaproto.security.scramkeys import ScramKeys
+from kaproto.security.users import makePortal
 from kaproto.wire.programs import AuthType, Procedure
 from kaproto.wire.sasl import SASLResult, packMechanisms, packResult, unpackStart, unpackStep
 from kaproto.wire.xdr import XDRError

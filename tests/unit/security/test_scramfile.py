@@ -18,9 +18,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import directlyProvides
 
 from kaproto.security import scramfile
-from kaproto.security.saslserver import OpenGate, Plain, SASLFailed, makePortal
-from kaproto.security.scram import IScramCredentials, ScramKeys, ScramSHA256
+from kaproto.security.mechanism import OpenGate, SASLFailed
+from kaproto.security.plain import Plain
+from kaproto.security.scram import IScramCredentials, ScramSHA256
 from kaproto.security.scramfile import ScramFile, main
+from kaproto.security.scramkeys import ScramKeys
+from kaproto.security.users import makePortal
 
 atOnce = OpenGate().enter
 

@@ -15,8 +15,8 @@ from kaproto.errors import AuthenticationFailed, RemoteError
 from kaproto.limits import Limits
 from kaproto.peer import Peer
 from kaproto.security.loginqueue import LoginQueue
-from kaproto.security.saslserver import makePortal
 from kaproto.security.serverauth import Authentication
+from kaproto.security.users import makePortal
 from kaproto.wire.sasl import (
     SASLResult,
     packStart,

@@ -1,0 +1,72 @@
+"""
+What L{twisted.cred} needs to have users: an avatar, a realm, and a portal of credentials checkers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import attrs
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.portal import IRealm, Portal
+from zope.interface import Attribute, Interface, implementer
+
+__all__ = ["IUser", "Realm", "User", "makePortal"]
+
+
+class IUser(Interface):
+    """
+    The avatar that a portal must have for a user.
+    """
+
+    name: str = Attribute("The name that policies match and libvirt shows.")
+
+
+@implementer(IUser)
+@attrs.frozen
+class User:
+    """
+    A user who has logged in.
+    """
+
+    name: str
+
+
+@implementer(IRealm)
+class Realm:
+    """
+    A realm that accepts every user the checkers authenticate.
+    """
+
+    def requestAvatar(
+        self, avatarId: bytes | tuple[()], mind: object, *interfaces: type[Interface]
+    ) -> tuple[type[Interface], User, Callable[[], None]]:
+        """
+        @return: a L{User}.
+        @raise NotImplementedError: for anonymous clients, and for other interfaces than L{IUser}.
+        """
+        if IUser not in interfaces or not isinstance(avatarId, bytes):
+            raise NotImplementedError("kaproto's realm has only users with a name")
+        return IUser, User(avatarId.decode("utf-8", "surrogateescape")), _logout
+
+
+def _logout() -> None:
+    """
+    A user holds nothing that has to be released.
+    """
+
+
+def makePortal(checkers: Iterable[ICredentialsChecker]) -> Portal:
+    """
+    @raise ValueError: if two checkers are for the same credentials, since cred would ask only the
+        last.
+    """
+    portal = Portal(Realm())
+    for checker in checkers:
+        for interface in checker.credentialInterfaces:
+            if interface in portal.checkers:
+                raise ValueError(
+                    f"two checkers for {interface.__name__}; only one of them would be asked"
+                )
+        portal.registerChecker(checker)
+    return portal
