@@ -15,101 +15,42 @@ When somebody guesses Alice's password from a hundred networks, the queue is tha
 those wait who come from where she has not come from.
 
 A known pair whose own password is being guessed from the user's own network has a queue as well,
-which is a hundred times as fast.  In no queue does anybody wait longer than a hundred turns of it:
-when more wait than that, the queue is faster.
+which lets a thousand through each second.
+
+Nobody is turned away, and nobody waits longer than 100 seconds, or one second as a known pair: when
+more wait than could pass in that time, the queue is faster.  How many can wait is bounded by the
+connections that have not logged in (L{kaproto.limits.Limits.maxAnonymousClients}).
 
 Here is no I/O and no clock; L{kaproto.security.loginqueue} has both.
 """
 
 from __future__ import annotations
 
-import os
-from collections import OrderedDict, deque
-from collections.abc import Hashable
-from hashlib import blake2b
+from collections import deque
 from heapq import heappop, heappush
 from itertools import count
-from math import inf
-from typing import Final, TypeVar
+from typing import Final
 
-import attrs
+from kaproto.security.suspects import WINDOW, Attempt, Once, Suspect, Table
 
-__all__ = ["KNOWN_FOR", "QUEUE", "TABLE_MAX", "WINDOW", "Attempt", "GuessLimit"]
-
-WINDOW: Final = 60.0
-"""
-Seconds for which a failure counts.
-"""
+__all__ = ["KNOWN_FOR", "PAIR_QUEUE", "GuessLimit"]
 
 KNOWN_FOR: Final = 86400.0
 """
 Seconds after its last login for which a pair of user and network is known.
 """
 
-QUEUE: Final = 100
+PAIR_QUEUE: Final = 1000
 """
-How many turns of a queue a login waits at most.
-"""
-
-TABLE_MAX: Final = 4096
-"""
-Entries in each table.  Of networks and names the one goes that has not failed for the longest time;
-of known pairs, the one that has not logged in.
+What L{kaproto.security.suspects.QUEUE} is to others, for a known pair, whose queue has this many
+turns while the others have one.
 """
 
-
-@attrs.define(eq=False)
-class _Source:
-    """
-    A network, a user name, or a known pair of both, with its queue.
-
-    @ivar turn: which part of L{GuessLimit.delay} passes between two turns of the queue.
-    @ivar failures: when logins failed, as many as count.
-    @ivar undecided: logins let through that have neither failed nor succeeded yet.  They count as
-        failures until then, or a thousand at once would all get through.
-    @ivar unanswered: logins let through by this queue that the server is working on.
-    @ivar waiting: the queue, first come first.
-    @ivar last: when the last login was let through.
-    @ivar due: when the next one will be; C{None} if nobody waits, or while the one before is
-        unanswered.
-    @ivar heldAt: when a login last had to wait because others had failed.
-    @ivar loggedIn: when the pair logged in last.
-    """
-
-    turn: float = 1.0
-    failures: deque[float] = attrs.field(factory=deque)
-    undecided: int = 0
-    unanswered: int = 0
-    waiting: OrderedDict[Attempt, None] = attrs.field(factory=OrderedDict)
-    last: float = -inf
-    due: float | None = None
-    heldAt: float = -inf
-    loggedIn: float = -inf
-
-
-@attrs.define(eq=False)
-class Attempt:
-    """
-    One login.
-
-    @ivar network: where it comes from.
-    @ivar user: the name it gives.
-    @ivar entered: when it came, in monotonic seconds.
-    @ivar granted: whether the password may be checked.
-    @ivar held: what makes it wait, such as C{"network 192.0.2.1"}, for the first login within
-        L{WINDOW} that waits for that.
-    """
-
-    network: str
-    user: str
-    entered: float
-    granted: bool = False
-    held: list[str] = attrs.field(factory=list)
-    _counted: list[_Source] = attrs.field(factory=list, repr=False)
-    _queues: list[_Source] = attrs.field(factory=list, repr=False)
-    _waitsFor: int = attrs.field(default=0, repr=False)
-    _answered: bool = attrs.field(default=False, repr=False)
-    _ended: bool = attrs.field(default=False, repr=False)
+_SLACK: Final = 0.1
+"""
+Seconds by which the turn of a known pair may be late, since the server is busy, without delaying
+the next ones: a turn of the reactor is often longer than a millisecond.
+"""
 
 
 class GuessLimit:
@@ -126,11 +67,11 @@ class GuessLimit:
     def __init__(self, guesses: int = 10, delay: float = 1.0) -> None:
         self.guesses = guesses
         self.delay = delay
-        self._networks: OrderedDict[str, _Source] = OrderedDict()
-        self._names: OrderedDict[str, _Source] = OrderedDict()
-        self._pairs: OrderedDict[tuple[str, str], _Source] = OrderedDict()
-        self._once = _Once()
-        self._dues: list[tuple[float, int, _Source]] = []
+        self._networks: Table[str] = Table()
+        self._names: Table[str] = Table()
+        self._pairs: Table[tuple[str, str]] = Table()
+        self._once = Once()
+        self._dues: list[tuple[float, int, Suspect]] = []
         self._numbers = count()
 
     def enter(self, network: str, user: str, now: float) -> Attempt:
@@ -139,15 +80,15 @@ class GuessLimit:
 
         @return: the login, which may be C{granted} already.
         """
-        attempt = Attempt(network, user, now)
         where, name = self._network(network), self._names.get(user)
         pair = self._pair(network, user, now)
-        attempt._counted = [each for each in (where, name, pair) if each is not None]
-        attempt._queues = attempt._counted[:2] if pair is None else [pair]
-        for source in attempt._queues:
-            if source.waiting or not self._isFree(source, now):
-                self._hold(attempt, source, now)
-        if not attempt._waitsFor:
+        attempt = Attempt(network, user, now, known=pair is not None)
+        attempt.counted = [each for each in (where, name, pair) if each is not None]
+        attempt.queues = attempt.counted[:2] if pair is None else [pair]
+        for suspect in attempt.queues:
+            if suspect.waiting or not suspect.isFree(now, self.guesses):
+                self._hold(attempt, suspect, now)
+        if not attempt.waitsFor:
             self._grant(attempt, now)
         return attempt
 
@@ -166,35 +107,35 @@ class GuessLimit:
         """
         granted = []
         while (due := self.nextTurn) is not None and due <= now:
-            source = heappop(self._dues)[2]
-            attempt, _ = source.waiting.popitem(last=False)
-            source.due, source.last = None, now
-            attempt._waitsFor -= 1
-            if not attempt._waitsFor:
+            suspect = heappop(self._dues)[2]
+            attempt, _ = suspect.waiting.popitem(last=False)
+            attempt.waitsFor -= 1
+            if not attempt.waitsFor:
                 self._grant(attempt, now)
                 granted.append(attempt)
-            self._schedule(source, now)
+            suspect.due, suspect.last = None, max(due, now - suspect.slack)
+            self._schedule(suspect, now)
         return granted
 
     def answered(self, attempt: Attempt, now: float) -> None:
         """
         The server has replied to what was sent for a login, which may go on.
         """
-        if attempt.granted and not attempt._answered:
-            attempt._answered = True
-            for source in attempt._queues:
-                source.unanswered -= 1
-                self._schedule(source, now)
+        if attempt.granted and not attempt.answered:
+            attempt.answered = True
+            for suspect in attempt.queues:
+                suspect.unanswered -= 1
+                self._schedule(suspect, now)
 
     def succeeded(self, attempt: Attempt, now: float) -> None:
         """
         The password was right: the pair is known from now on.
         """
-        if not attempt._ended:
+        if not attempt.ended:
             key = attempt.network, attempt.user
-            pair = self._pairs.setdefault(key, _Source(turn=1 / QUEUE))
+            pair = self._pairs.setdefault(key, Suspect(1 / PAIR_QUEUE, PAIR_QUEUE, _SLACK))
             pair.loggedIn = now
-            _renew(self._pairs, key)
+            self._pairs.renew(key)
         self._end(attempt, now)
 
     def failed(self, attempt: Attempt, now: float) -> None:
@@ -202,7 +143,7 @@ class GuessLimit:
         The password was wrong, or the client left before that was known.  A login that has not
         been granted has not failed: it only leaves its queues.
         """
-        if attempt.granted and not attempt._ended:
+        if attempt.granted and not attempt.ended:
             self._countFailure(attempt, now)
         self._end(attempt, now)
 
@@ -212,138 +153,80 @@ class GuessLimit:
         """
         self._end(attempt, now)
 
-    def _network(self, network: str) -> _Source:
+    def _network(self, network: str) -> Suspect:
         where = self._networks.get(network)
         if where is None:
-            where = self._networks[network] = _Source()
-            # In front of those that have failed.
-            self._networks.move_to_end(network, last=False)
-            _trim(self._networks)
+            where = Suspect()
+            self._networks.addFirst(network, where)
         return where
 
-    def _pair(self, network: str, user: str, now: float) -> _Source | None:
+    def _pair(self, network: str, user: str, now: float) -> Suspect | None:
         pair = self._pairs.get((network, user))
         if pair is not None and now - pair.loggedIn > KNOWN_FOR:
             del self._pairs[network, user]
             return None
         return pair
 
-    def _recent(self, failures: deque[float], now: float) -> int:
-        while failures and now - failures[0] >= WINDOW:
-            failures.popleft()
-        return len(failures)
-
-    def _isFree(self, source: _Source, now: float) -> bool:
-        return self._recent(source.failures, now) + source.undecided < self.guesses
-
-    def _hold(self, attempt: Attempt, source: _Source, now: float) -> None:
-        if len(source.failures) >= self.guesses:
-            if now - source.heldAt >= WINDOW:
-                isName = source is self._names.get(attempt.user)
+    def _hold(self, attempt: Attempt, suspect: Suspect, now: float) -> None:
+        if len(suspect.failures) >= self.guesses:
+            if now - suspect.heldAt >= WINDOW:
+                isName = suspect is self._names.get(attempt.user)
                 attempt.held.append(
                     f"user {attempt.user!r}" if isName else f"network {attempt.network}"
                 )
-            source.heldAt = now
-        source.waiting[attempt] = None
-        attempt._waitsFor += 1
-        self._schedule(source, now)
+            suspect.heldAt = now
+        suspect.waiting[attempt] = None
+        attempt.waitsFor += 1
+        self._schedule(suspect, now)
 
     def _grant(self, attempt: Attempt, now: float) -> None:
         attempt.granted = True
-        for source in attempt._counted:
-            source.undecided += 1
-        for source in attempt._queues:
-            source.unanswered += 1
-            source.last = now
+        for suspect in attempt.counted:
+            suspect.undecided += 1
+        for suspect in attempt.queues:
+            suspect.unanswered += 1
+            suspect.last = now
 
     def _countFailure(self, attempt: Attempt, now: float) -> None:
-        where = self._networks.setdefault(attempt.network, attempt._counted[0])
-        _renew(self._networks, attempt.network)
+        where = self._networks.setdefault(attempt.network, attempt.counted[0])
+        self._networks.renew(attempt.network)
         name = self._names.get(attempt.user)
         before = self._once.failed(attempt.user, now)
         if name is None and before is not None:
-            name = self._names[attempt.user] = _Source(failures=deque([before]))
+            name = self._names[attempt.user] = Suspect(failures=deque([before]))
         if name is not None:
-            _renew(self._names, attempt.user)
-        for source in (where, name, self._pairs.get((attempt.network, attempt.user))):
-            if source is not None:
-                source.failures.append(now)
-                if len(source.failures) > self.guesses:
-                    source.failures.popleft()
+            self._names.renew(attempt.user)
+        for suspect in (where, name, self._pairs.get((attempt.network, attempt.user))):
+            if suspect is not None:
+                suspect.failures.append(now)
+                if len(suspect.failures) > self.guesses:
+                    suspect.failures.popleft()
 
     def _end(self, attempt: Attempt, now: float) -> None:
-        if attempt._ended:
+        if attempt.ended:
             return
         self.answered(attempt, now)
-        attempt._ended = True
-        for source in attempt._counted:
+        attempt.ended = True
+        for suspect in attempt.counted:
             if attempt.granted:
-                source.undecided -= 1
-            source.waiting.pop(attempt, None)
-            self._schedule(source, now)
+                suspect.undecided -= 1
+            suspect.waiting.pop(attempt, None)
+            self._schedule(suspect, now)
         for table, key in ((self._networks, attempt.network), (self._names, attempt.user)):
             rest = table.get(key)
-            if rest is not None and not (
-                rest.undecided or rest.waiting or self._recent(rest.failures, now)
-            ):
+            if rest is not None and not (rest.undecided or rest.waiting or rest.recent(now)):
                 del table[key]
 
-    def _schedule(self, source: _Source, now: float) -> None:
+    def _schedule(self, suspect: Suspect, now: float) -> None:
         """
-        Find out when the queue of a source lets the next login through.
+        Find out when the queue of a suspect lets the next login through.
         """
         due = None
-        if source.waiting:
-            if self._isFree(source, now):
+        if suspect.waiting:
+            if suspect.isFree(now, self.guesses):
                 due = now
-            elif not source.unanswered:
-                due = max(now, self._turnOf(source, now))
-        if due is not None and due != source.due:
-            heappush(self._dues, (due, next(self._numbers), source))
-        source.due = due
-
-    def _turnOf(self, source: _Source, now: float) -> float:
-        turn = self.delay * source.turn
-        longest = turn * QUEUE
-        first, last = next(iter(source.waiting)), next(reversed(source.waiting))
-        # If many wait, so fast that the last one will not have waited longer than that.
-        turn = min(turn, (last.entered + longest - now) / len(source.waiting))
-        return min(source.last + turn, first.entered + longest)
-
-
-_K = TypeVar("_K", bound=Hashable)
-
-
-def _renew(table: OrderedDict[_K, _Source], key: _K) -> None:
-    table.move_to_end(key)
-    _trim(table)
-
-
-def _trim(table: OrderedDict[_K, _Source]) -> None:
-    if len(table) > TABLE_MAX:
-        table.popitem(last=False)
-
-
-class _Once:
-    """
-    Remembers that a name failed, so that one that fails again is noticed: not the name, which may
-    be a password typed in the wrong place, but its hash with a secret.  A name takes the place of
-    another with the same remainder.  So names that are made up, and fail once each, cannot fill the
-    table of those that fail again and again.
-    """
-
-    def __init__(self) -> None:
-        self._secret = os.urandom(16)
-        self._failed: dict[int, tuple[bytes, float]] = {}
-
-    def failed(self, user: str, now: float) -> float | None:
-        """
-        A name failed.
-
-        @return: when it failed before, if that still counts.
-        """
-        digest = blake2b(user.encode(), digest_size=16, key=self._secret).digest()
-        place = int.from_bytes(digest) % TABLE_MAX
-        known, before = self._failed.get(place, (b"", 0.0))
-        self._failed[place] = digest, now
-        return before if known == digest and now - before < WINDOW else None
+            elif not suspect.unanswered:
+                due = max(now - suspect.slack, suspect.nextTurn(now, self.delay))
+        if due is not None and due != suspect.due:
+            heappush(self._dues, (due, next(self._numbers), suspect))
+        suspect.due = due

@@ -5,7 +5,7 @@ Runs what takes long to compute, such as hashing a password 600,000 times, off t
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, ParamSpec, TypeVar
+from typing import Final, TypeVar, TypeVarTuple
 
 from twisted.internet.defer import Deferred, DeferredSemaphore, maybeDeferred
 from twisted.internet.threads import deferToThread
@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 
 __all__ = ["THREADS", "offReactor"]
 
-_P = ParamSpec("_P")
+_Ts = TypeVarTuple("_Ts")
 _T = TypeVar("_T")
 
 THREADS: Final = 2
@@ -22,33 +22,47 @@ How many functions run at once, in the reactor's own thread pool.  The rest of t
 those who look up names in the DNS.
 """
 
-_slots: Final = DeferredSemaphore(THREADS)
+_threads: Final = DeferredSemaphore(THREADS)
+_strangers: Final = DeferredSemaphore(THREADS - 1)
+"""
+What is computed for strangers leaves a thread to the others, however much of it waits: when a
+password is hashed for half a second, a user who is known waits for half a second at most.
+"""
 
 
 def offReactor(
-    function: Callable[_P, _T], *arguments: _P.args, **keywords: _P.kwargs
+    function: Callable[[*_Ts], _T], *arguments: *_Ts, stranger: bool = False
 ) -> Deferred[_T]:
     """
     Call a function in a thread, in its turn.  Without a running reactor there is nobody to hold
     up, and it is called at once.
 
+    @param stranger: whether this is for somebody who may be guessing passwords.
     @return: fires with the result, or fails with what the function raised.  When cancelled before
         its turn, the function is not called.
     """
     from twisted.internet import reactor
 
     if not reactor.running:
-        return maybeDeferred(function, *arguments, **keywords)
+        return maybeDeferred(function, *arguments)
 
-    def start(_slot: object) -> Deferred[_T]:
-        result: Deferred[_T] = Deferred()
-        running = deferToThread(function, *arguments, **keywords)
-        # A thread cannot be cancelled: it has its slot until it ends, whoever still waits for it.
-        running.addBoth(release, result)
-        return result
+    begun = False
 
-    def release(outcome: _T | Failure, result: Deferred[_T]) -> None:
-        _slots.release()
-        result.callback(outcome)
+    def begin() -> Deferred[_T]:
+        nonlocal begun
+        begun = True
+        return deferToThread(function, *arguments)
 
-    return _slots.acquire().addCallback(start)
+    def cancel(_result: object) -> None:
+        # A thread cannot be cancelled: it counts until it ends, whoever still waits for it.
+        if not begun:
+            turn.cancel()
+
+    def deliver(outcome: _T | Failure) -> None:
+        if not result.called:
+            result.callback(outcome)
+
+    result: Deferred[_T] = Deferred(cancel)
+    turn = _strangers.run(_threads.run, begin) if stranger else _threads.run(begin)
+    turn.addBoth(deliver)
+    return result

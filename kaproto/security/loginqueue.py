@@ -10,11 +10,12 @@ from collections.abc import Callable
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
-from zope.interface import Interface, implementer
+from zope.interface import Attribute, Interface, implementer
 
 from kaproto.limits import Limits
 from kaproto.logbounds import BOUNDS
-from kaproto.security.guessing import WINDOW, Attempt, GuessLimit
+from kaproto.security.guessing import GuessLimit
+from kaproto.security.suspects import WINDOW, Attempt
 
 __all__ = ["ILoginQueue", "ITurn", "LoginQueue"]
 
@@ -24,6 +25,8 @@ class ITurn(Interface):
     One login, while its password is checked.  Call one of L{succeeded}, L{failed} and L{forget} at
     its end; calls after that do nothing.
     """
+
+    known: bool = Attribute("Whether the user has logged in from the same network within a day.")
 
     def answered() -> None:
         """
@@ -81,6 +84,7 @@ class LoginQueue:
         self._limit = GuessLimit()
         self._waiting: dict[Attempt, tuple[Deferred[ITurn], _Turn]] = {}
         self._call: IDelayedCall | None = None
+        self._letting = False
 
     def enter(self, network: str, user: str) -> Deferred[ITurn]:
         """
@@ -116,10 +120,15 @@ class LoginQueue:
         self._next()
 
     def _next(self) -> None:
-        now = self._clock.seconds()
-        for attempt in self._limit.turns(now):
-            waiting, turn = self._waiting.pop(attempt)
-            waiting.callback(turn)
+        # What happens in one login's turn may call this again.
+        if self._letting:
+            return
+        self._letting = True
+        while granted := self._limit.turns(now := self._clock.seconds()):
+            for attempt in granted:
+                waiting, turn = self._waiting.pop(attempt)
+                waiting.callback(turn)
+        self._letting = False
         if self._call is not None and self._call.active():
             self._call.cancel()
         due = self._limit.nextTurn
@@ -135,6 +144,7 @@ class _Turn:
     def __init__(self, queue: LoginQueue, attempt: Attempt) -> None:
         self._queue = queue
         self._attempt = attempt
+        self.known = attempt.known
 
     def answered(self) -> None:
         """

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple, Protocol
 
 from twisted.cred.portal import Portal
+from zope.interface import Attribute, Interface
 
 from kaproto.errors import KaprotoError
 
@@ -16,6 +17,7 @@ __all__ = [
     "Admit",
     "Answer",
     "Gate",
+    "IKnown",
     "MakeMechanism",
     "Mechanism",
     "OpenGate",
@@ -53,6 +55,16 @@ class Answer(NamedTuple):
     user: str | None
 
 
+class IKnown(Interface):
+    """
+    Credentials that say whether their user has logged in from the same network lately.
+    """
+
+    known: bool = Attribute(
+        "Whether it has, so that it must not wait while the passwords of others are hashed."
+    )
+
+
 class Mechanism(Protocol):
     """
     One attempt to log in, by one mechanism.
@@ -77,9 +89,11 @@ class Gate(Protocol):
     three one is called at the end, and perhaps L{failed} after that.
     """
 
-    async def enter(self, user: str, /) -> None:
+    async def enter(self, user: str, /) -> bool:
         """
         Wait until the password may be checked.
+
+        @return: whether the user is known, see L{IKnown}.
         """
 
     def answered(self) -> None:
@@ -108,10 +122,11 @@ class OpenGate:
     A L{Gate} at which nobody waits.
     """
 
-    async def enter(self, user: str, /) -> None:
+    async def enter(self, user: str, /) -> bool:
         """
         Do not wait.
         """
+        return False
 
     def answered(self) -> None:
         """
@@ -121,7 +136,7 @@ class OpenGate:
     succeeded = failed = forget = answered
 
 
-Admit = Callable[[str], Awaitable[None]]
+Admit = Callable[[str], Awaitable[bool]]
 """
 L{Gate.enter}, called with a user name before the portal is asked about that user.
 """

@@ -12,24 +12,25 @@ from twisted.cred.error import LoginFailed
 from twisted.cred.portal import Portal
 from zope.interface import implementer
 
-from kaproto.security.mechanism import WRONG, Admit, Answer, SASLFailed
+from kaproto.security.mechanism import WRONG, Admit, Answer, IKnown, SASLFailed
 from kaproto.security.saslprep import prepareName, preparePassword
 from kaproto.security.users import IUser
 
 __all__ = ["Plain"]
 
 
-@implementer(IUsernamePassword)
+@implementer(IUsernamePassword, IKnown)
 class _Password:
     """
     A user name and a password, whose representation does not show the password.
     """
 
-    __slots__ = ("password", "username")
+    __slots__ = ("known", "password", "username")
 
-    def __init__(self, username: bytes, password: bytes) -> None:
+    def __init__(self, username: bytes, password: bytes, *, known: bool) -> None:
         self.username = username
         self.password = password
+        self.known = known
 
     def checkPassword(self, password: bytes) -> bool:
         """
@@ -70,8 +71,8 @@ class Plain:
             prepared = preparePassword(password)
         except ValueError as error:
             raise SASLFailed(f"this cannot be a password: {error}", name) from None
-        await self._admit(name)
-        credentials = _Password(name.encode(), prepared.encode())
+        known = await self._admit(name)
+        credentials = _Password(name.encode(), prepared.encode(), known=known)
         # An error raised by awaiting is in a cycle with its traceback, which would keep the
         # connection in memory until the garbage collector runs.
         login = self._portal.login(credentials, None, IUser)

@@ -22,7 +22,7 @@ from zope.interface import Attribute, Interface, implementer
 
 from kaproto.logbounds import BOUNDS
 from kaproto.security.hashing import offReactor
-from kaproto.security.mechanism import WRONG, Admit, Answer, SASLFailed
+from kaproto.security.mechanism import WRONG, Admit, Answer, IKnown, SASLFailed
 from kaproto.security.saslprep import prepareName
 from kaproto.security.scramkeys import MECHANISM, ScramKeys, hashPassword
 from kaproto.security.users import IUser
@@ -57,17 +57,19 @@ class IScramCredentials(Interface):
         """
 
 
-@implementer(IScramCredentials, IUsernameHashedPassword)
+@implementer(IScramCredentials, IUsernameHashedPassword, IKnown)
 class _Proof:
     """
     The credentials that a checker is given.
 
     @ivar username: the name the client gave.
+    @ivar known: whether it has logged in from the same network lately.
     @ivar keys: fires with the keys to challenge the client with.
     """
 
-    def __init__(self, username: bytes) -> None:
+    def __init__(self, username: bytes, *, known: bool) -> None:
         self.username = username
+        self.known = known
         self.keys: Deferred[ScramKeys] = Deferred()
         self._result: Deferred[bool] = Deferred()
         self._hashing: Deferred[Any] | None = None
@@ -84,8 +86,11 @@ class _Proof:
         """
         Challenge the client with the keys of a password, for checkers that have the password.
         """
-        self._hashing = offReactor(hashPassword, self.username, password)
-        return self._hashing.addCallback(self.challenge)
+        return self._hash(password).addCallback(self.challenge)
+
+    def _hash(self, password: bytes | None) -> Deferred[ScramKeys]:
+        self._hashing = offReactor(hashPassword, self.username, password, stranger=not self.known)
+        return self._hashing
 
     def loginEnded(self, result: object) -> object:
         """
@@ -94,8 +99,8 @@ class _Proof:
         """
         pending = self._hashing is not None and not self._hashing.called
         if not self.keys.called and not pending:
-            self._hashing = offReactor(hashPassword, self.username, None)
-            self._hashing.addCallback(self.challenge).addErrback(Failure.trap, CancelledError)
+            hashing = self._hash(None).addCallback(self.challenge)
+            hashing.addErrback(Failure.trap, CancelledError)
         return result
 
     def settle(self, *, proven: bool) -> None:
@@ -151,8 +156,8 @@ class ScramSHA256:
 
     async def _challenge(self, message: str) -> Answer:
         name = self._user = _nameIn(message)
-        await self._admit(name)
-        proof = self._proof = _Proof(name.encode())
+        known = await self._admit(name)
+        proof = self._proof = _Proof(name.encode(), known=known)
         self._login: Deferred[Any] = self._portal.login(proof, None, IUser)
         self._login.addBoth(proof.loginEnded).addErrback(self._notLetIn)
         keys = await proof.keys

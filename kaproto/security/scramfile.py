@@ -21,6 +21,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import Interface, implementer
 
 from kaproto.security.hashing import offReactor
+from kaproto.security.mechanism import IKnown
 from kaproto.security.saslprep import prepareName
 from kaproto.security.scram import IScramCredentials
 from kaproto.security.scramkeys import ScramKeys
@@ -85,7 +86,9 @@ class ScramFile:
             proven = credentials.challenge(keys)
         else:
             password = cast(IUsernamePassword, credentials).password
-            proven = offReactor(keys.matches, password.decode("utf-8", "replace"))
+            known = IKnown.providedBy(credentials) and credentials.known
+            text = password.decode("utf-8", "replace")
+            proven = offReactor(keys.matches, text, stranger=not known)
 
         def check(right: bool) -> bytes:
             if not right:

@@ -208,22 +208,23 @@ class _LoginGate:
         self._waiting: Deferred[ITurn] | None = None
         self._turn: ITurn | OpenGate = OpenGate()
 
-    async def enter(self, user: str, /) -> None:
+    async def enter(self, user: str, /) -> bool:
         """
         Wait for our turn.  This wait is not the client's fault, so its deadline does not run.
         """
-        turn = self._queue.enter(self._candidate.peer.network, user)
-        if turn.called:
-            self._turn = await turn
-            return
-        self._waiting = turn
+        entering = self._queue.enter(self._candidate.peer.network, user)
+        if entering.called:
+            turn = self._turn = await entering
+            return turn.known
+        self._waiting = entering
         left = self._candidate.holdDeadline()
         try:
-            self._turn = await turn
+            turn = self._turn = await entering
         finally:
             self._waiting = None
             self._candidate.resumeDeadline(left)
             self._watch.start()
+        return turn.known
 
     def answered(self) -> None:
         """

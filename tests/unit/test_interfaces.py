@@ -75,6 +75,7 @@ from kaproto.security.authplugin import ScramFileFactory
 from kaproto.security.endpoints import TLSClientEndpoint
 from kaproto.security.handshake import ICertificateChecker
 from kaproto.security.loginqueue import ILoginQueue, ITurn, LoginQueue
+from kaproto.security.mechanism import IKnown
 from kaproto.security.passwordfile import PasswordFile
 from kaproto.security.pki import clientFiles, serverFiles
 from kaproto.security.plain import _Password
@@ -332,9 +333,11 @@ class ProvidersTests(SynchronousTestCase):
         self.assertTrue(verifyObject(ICheckerFactory, ScramFileFactory()))
         path.write_text("alice:sesame\n")
         self.assertTrue(verifyObject(ICredentialsChecker, PasswordFile(path)))
-        self.assertTrue(verifyObject(IUsernamePassword, _Password(b"alice", b"sesame")))
+        self.assertTrue(verifyObject(IUsernamePassword, _Password(b"alice", b"sesame", known=True)))
         for interface in (IScramCredentials, IUsernameHashedPassword):
-            self.assertTrue(verifyObject(interface, _Proof(b"alice")))
+            self.assertTrue(verifyObject(interface, _Proof(b"alice", known=True)))
+        for known in (_Password(b"alice", b"sesame", known=True), _Proof(b"alice", known=True)):
+            self.assertTrue(verifyObject(IKnown, known))
         queue = LoginQueue(Clock(), Limits)
         self.assertTrue(verifyObject(ILoginQueue, queue))
         turn = self.successResultOf(queue.enter("192.0.2.1", "alice"))

@@ -10,12 +10,23 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
+from statistics import median
 
 from tests.harness.attacks.honest import Login, characters, enter
 from tests.harness.attacks.rawsocket import Address, Outcome, RawPeer, connect
 from tests.interop import wire
 
-__all__ = ["beside", "challenges", "churn", "flood", "guess", "hostileNames", "logIn"]
+__all__ = [
+    "beside",
+    "burst",
+    "challenges",
+    "churn",
+    "flood",
+    "guess",
+    "hostileNames",
+    "logIn",
+    "logInQuietly",
+]
 
 AUTH_LIST = 66
 SASL_INIT = 67
@@ -120,6 +131,28 @@ def logIn(address: Address, login: Login, delay: float, timeout: float) -> Outco
     begun = time.monotonic()
     enter(address, login, timeout).socket.close()
     return Outcome(1, Counter({"logged in": 1}), [time.monotonic() - begun])
+
+
+def logInQuietly(address: Address, login: Login, times: int = 7) -> float:
+    """
+    A user who logs in again and again, while nothing else happens.
+
+    @return: the seconds that it usually takes.
+    """
+    return median(logIn(address, login, 0.02, 10).seconds[0] for _ in range(times))
+
+
+def burst(address: Address, peers: int, login: Login, user: str = "mallory") -> Outcome:
+    """
+    Guess once on each of many connections at the same time, and have a user log in after them.
+    """
+    crowd = [RawPeer(address, timeout=1) for _ in range(peers)]
+    for peer in crowd:
+        peer.send(guess(user))
+    outcome = logIn(address, login, 0.02, 60)
+    for peer in crowd:
+        peer.socket.close()
+    return outcome
 
 
 def beside(

@@ -49,27 +49,51 @@ class GuessingTests(AttackTestCase):
 
     def test_crowd(self) -> None:
         """
-        With 250 it is in after a hundred turns.
+        With 250 it is in after a hundred turns: nobody is turned away, and the queue is faster, as
+        fast as it must be.
         """
         target = self.users("--auth-delay=0.05")
         flood = partial(guessing.flood, target.address, 250, 7, "mallory")
         stranger = partial(guessing.logIn, target.address, STRANGER, 1, 10)
         result = self.attack(target, flood, stranger)
         self.assertLess(result.outcomes[1].seconds[0], 5 + 1)
+        self.assertLess(result.outcomes[0].times, 10 + 250 / 5 * 7 * 1.2)
+
+    def test_bound(self) -> None:
+        """
+        How many wait is bounded by the connections that have not logged in: the one that came first
+        makes room, and the log names the reason.
+        """
+        target = self.users("--auth-delay=1", "--max-anonymous-clients=50")
+        flood = partial(guessing.flood, target.address, 80, 3, "mallory")
+        result = self.attack(target, flood, newcomers=False)
+        self.assertIn("too many clients", result.log)
+        self.assertLess(result.outcomes[0].times, 10 + 3 + 1)
 
     def test_known(self) -> None:
         """
         Thousands of guesses a second at the password of a user who has logged in from there, on
         ever new connections, keep neither that user out nor a stranger, and leave nothing behind
-        but some lines in the log.
+        but some lines in the log.  The user does not wait for the guesses, only for its share of
+        the processor.
         """
-        target = self.users("--auth-delay=0.1")
+        target = self.users()
+        quiet = guessing.logInQuietly(target.address, LOGIN)
         churn = partial(guessing.churn, target.address, 20, 4)
         stranger = partial(guessing.logIn, target.address, STRANGER, 1, 10)
         result = self.attack(target, churn, stranger)
         self.assertGreater(result.outcomes[0].times, 1000)
-        self.assertLess(quantile(result.honest.newcomers, 0.5), 2)
+        self.assertLess(quantile(result.honest.newcomers, 0.5) / quiet, 100)
         self.assertLess(result.log.count("\n"), 1200)
+
+    def test_knownAndHashed(self) -> None:
+        """
+        A user who is known does not wait while the passwords are hashed that strangers guess.
+        """
+        target = self.users(iterations=600_000)
+        quiet = guessing.logInQuietly(target.address, LOGIN, 3)
+        outcome = guessing.burst(target.address, 9, LOGIN)
+        self.assertLess(outcome.seconds[0] / quiet, 3)
 
     def test_hashing(self) -> None:
         """

@@ -5,12 +5,10 @@ Tests for L{kaproto.security.hashing}.
 from __future__ import annotations
 
 import threading
-from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.defer import CancelledError, gatherResults
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from kaproto.security import hashing
 from kaproto.security.hashing import THREADS, offReactor
 
 
@@ -39,7 +37,8 @@ class OffReactorTests(TestCase):
         Have work that waits.
         """
         self.go = threading.Event()
-        self.begun: list[Any] = []
+        self.begun: list[object] = []
+        self.threads: set[threading.Thread] = set()
         self.addCleanup(self.go.set)
 
     async def start(self) -> None:
@@ -51,11 +50,22 @@ class OffReactorTests(TestCase):
 
         await deferLater(reactor, 0)
 
+    async def untilBegun(self, count: int) -> None:
+        """
+        Wait until so many functions have been called.
+        """
+        from twisted.internet import reactor
+        from twisted.internet.task import deferLater
+
+        while len(self.begun) < count:
+            await deferLater(reactor, 0.001)
+
     def work(self, which: object) -> object:
         """
         Wait in a thread, without end if need be.
         """
-        self.begun.append((which, threading.current_thread()))
+        self.begun.append(which)
+        self.threads.add(threading.current_thread())
         self.go.wait(8)
         return which
 
@@ -67,7 +77,7 @@ class OffReactorTests(TestCase):
         self.go.set()
         jobs = [offReactor(self.work, number) for number in range(3 * THREADS)]
         self.assertEqual(await gatherResults(jobs), list(range(3 * THREADS)))
-        self.assertNotIn(threading.current_thread(), [thread for _which, thread in self.begun])
+        self.assertNotIn(threading.current_thread(), self.threads)
         with self.assertRaises(ValueError):
             await offReactor(int, "seven")
 
@@ -76,20 +86,37 @@ class OffReactorTests(TestCase):
         Who is cancelled waits no more.  A function that has not begun is never called; one that
         has keeps its thread busy until it ends, so that no more than L{THREADS} are.
         """
-        from twisted.internet import reactor
-        from twisted.internet.task import deferLater
-
         await self.start()
         running = [offReactor(self.work, number) for number in range(THREADS)]
-        while len(self.begun) < THREADS:
-            await deferLater(reactor, 0.001)
+        await self.untilBegun(THREADS)
         waiting = [offReactor(self.work, "cancelled"), offReactor(self.work, "last")]
         for job in (*running, waiting[0]):
             job.cancel()
             job.addErrback(lambda failure: failure.trap(CancelledError))
-        self.assertEqual(hashing._slots.tokens, 0)
-        self.assertIsInstance(waiting[1], Deferred)
+        self.assertEqual(len(self.begun), THREADS)
+        self.assertNoResult(waiting[1])
         self.go.set()
         self.assertEqual(await waiting[1], "last")
-        names = [which for which, _thread in self.begun]
-        self.assertEqual(sorted(map(str, names)), ["0", "1", "last"])
+        self.assertEqual(sorted(map(str, self.begun)), ["0", "1", "last"])
+
+    async def test_strangers(self) -> None:
+        """
+        However much is computed for strangers, and whether or not it is given up meanwhile, a
+        thread is left to others.
+        """
+        await self.start()
+        jobs = [offReactor(self.work, f"stranger {n}", stranger=True) for n in range(5)]
+        await self.untilBegun(THREADS - 1)
+        ours = offReactor(self.work, "ours")
+        await self.untilBegun(THREADS)
+        self.assertEqual(self.begun, ["stranger 0", "ours"])
+        for job in jobs[:3]:
+            job.cancel()
+            job.addErrback(lambda failure: failure.trap(CancelledError))
+        # The first cannot be stopped, and still has the strangers' thread.
+        later = offReactor(self.work, "ours, later")
+        self.go.set()
+        await gatherResults([ours, later, *jobs[3:]])
+        self.assertEqual(
+            sorted(self.begun), ["ours", "ours, later", "stranger 0", "stranger 3", "stranger 4"]
+        )

@@ -5,6 +5,7 @@ Tests for L{kaproto.security.scram}.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from hypothesis import given, settings
@@ -207,8 +208,11 @@ class MechanismTests(SynchronousTestCase):
         """
         jobs: list[Callable[[], None]] = []
 
-        def hashLater(function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+        def hashLater(
+            function: Callable[..., Any], *arguments: Any, stranger: bool
+        ) -> Deferred[Any]:
             result: Deferred[Any] = Deferred()
+            self.assertTrue(stranger)
 
             def work() -> None:
                 if not result.called:
@@ -249,6 +253,30 @@ class MechanismTests(SynchronousTestCase):
                 self.refusal(mechanism, final)
             mechanism.abandon()
 
+    async def admit(self, known: bool, _user: str) -> bool:
+        """
+        Let everybody through.
+        """
+        return known
+
+    def test_known(self) -> None:
+        """
+        For a user who is known a password is hashed beside those of strangers.
+        """
+        strangers: list[bool] = []
+
+        def hashNow(function: Callable[..., Any], *arguments: Any, stranger: bool) -> Deferred[Any]:
+            strangers.append(stranger)
+            return maybeDeferred(function, *arguments)
+
+        self.patch(scram, "offReactor", hashNow)
+        for known in (True, False):
+            mechanism = ScramSHA256(makePortal([self.checker]), partial(self.admit, known))
+            client = ScramClient(["SCRAM-SHA-256"], "alice", "sesame")
+            self.respond(mechanism, client.get_client_first())
+            mechanism.abandon()
+        self.assertEqual(strangers, [False, True])
+
     def test_goneWhileHashing(self) -> None:
         """
         If the client leaves before that, nothing is hashed and nothing is logged.
@@ -267,7 +295,7 @@ class MechanismTests(SynchronousTestCase):
         """
         hashed = [ZeroDivisionError(), ScramKeys.fromText(EXAMPLE)]
 
-        def hashOnce(function: object, *arguments: object) -> Deferred[Any]:
+        def hashOnce(function: object, *arguments: object, stranger: bool) -> Deferred[Any]:
             result = hashed.pop(0)
             return fail(result) if isinstance(result, Exception) else succeed(result)
 

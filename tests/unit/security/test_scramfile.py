@@ -8,11 +8,13 @@ import getpass
 import io
 import runpy
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 from scramp import ScramClient
+from twisted.cred.credentials import UsernamePassword
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import directlyProvides
@@ -91,22 +93,35 @@ class ScramFileTests(SynchronousTestCase):
         self.assertIsNone(self.plain("alice", "other"))
         self.assertIsNone(self.plain("bob", "sesame"))
 
+    async def admit(self, known: bool, _user: str) -> bool:
+        """
+        Let everybody through.
+        """
+        return known
+
     def test_offReactor(self) -> None:
         """
-        A password is hashed off the reactor's thread.
+        A password is hashed off the reactor's thread.  Only for users who are known it is hashed
+        beside those of strangers.
         """
-        jobs: list[Deferred[bool]] = []
+        jobs: list[tuple[bool, Deferred[bool]]] = []
 
-        def later(function: object, *arguments: object) -> Deferred[bool]:
-            jobs.append(Deferred())
-            return jobs[-1]
+        def later(function: object, *arguments: object, stranger: bool) -> Deferred[bool]:
+            jobs.append((stranger, Deferred()))
+            return jobs[-1][1]
 
         self.patch(scramfile, "offReactor", later)
-        mechanism = Plain(makePortal([ScramFile(self.path)]), atOnce)
-        result = Deferred.fromCoroutine(mechanism.respond(b"\0alice\0sesame"))
-        self.assertNoResult(result)
-        jobs[0].callback(True)
-        self.assertEqual(self.successResultOf(result).user, "alice")
+        for known in (True, False):
+            plain = Plain(makePortal([ScramFile(self.path)]), partial(self.admit, known))
+            result = Deferred.fromCoroutine(plain.respond(b"\0alice\0sesame"))
+            self.assertNoResult(result)
+            stranger, job = jobs.pop()
+            self.assertEqual(stranger, not known)
+            job.callback(True)
+            self.assertEqual(self.successResultOf(result).user, "alice")
+        # So it is by other credentials.
+        ScramFile(self.path).requestAvatarId(UsernamePassword(b"alice", b"sesame"))
+        self.assertTrue(jobs[0][0])
 
     def test_scram(self) -> None:
         """

@@ -4,8 +4,11 @@ Tests for L{kaproto.security.serverauth}.
 
 from __future__ import annotations
 
+from typing import Any
+
 from scramp import ScramClient
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
+from twisted.cred.credentials import IUsernamePassword
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
@@ -15,6 +18,7 @@ from kaproto.errors import AuthenticationFailed, RemoteError
 from kaproto.limits import Limits
 from kaproto.peer import Peer
 from kaproto.security.loginqueue import LoginQueue
+from kaproto.security.mechanism import IKnown
 from kaproto.security.serverauth import Authentication
 from kaproto.security.users import makePortal
 from kaproto.wire.sasl import (
@@ -287,14 +291,28 @@ class AuthenticationTests(SynchronousTestCase):
 
     def test_known(self) -> None:
         """
-        A user who has logged in from there before does not wait.
+        A user who has logged in from there before does not wait, and the checker is told that it is
+        known; others are not, whether they had to wait or not.
         """
+        known: list[object] = []
+        check: Any = self.checker.requestAvatarId
+
+        def requestAvatarId(credentials: IUsernamePassword) -> object:
+            known.append(IKnown(credentials).known)
+            return check(credentials)
+
+        self.patch(self.checker, "requestAvatarId", requestAvatarId)
         self.init()
         self.successResultOf(self.start("PLAIN", b"\0alice\0sesame"))
         self.guess("bob")
-        self.authentication = self.come()
-        self.init()
-        self.successResultOf(self.start("PLAIN", b"\0alice\0sesame"))
+        for user in (b"carol", b"alice"):
+            self.authentication = self.come()
+            self.init()
+            result = self.start("PLAIN", b"\0" + user + b"\0sesame")
+        self.successResultOf(result)
+        self.assertEqual(known, [False] * 5 + [True])
+        self.clock.advance(2)
+        self.assertEqual(known, [False] * 5 + [True, False])
 
     def test_turnAndFailure(self) -> None:
         """
