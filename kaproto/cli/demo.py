@@ -47,7 +47,7 @@ class Demo(Command):
 
     async def run(self, reactor: IReactorTime) -> int:
         """
-        Tell the story.
+        Tell it as it happens.
         """
         keepAlive = KeepAlive(self["interval"], self["count"])
         factory = KeepAliveServerFactory(Mandatory(keepAlive), clock=reactor)
@@ -89,7 +89,7 @@ class _Story:
 
     async def tell(self) -> None:
         """
-        Let it happen.
+        Connect the three, and say what becomes of them.
         """
         interval, count = self._keepAlive.interval, self._keepAlive.count
         self._say(
@@ -98,22 +98,25 @@ class _Story:
             f"{interval:g} s of silence, and gives up after {count} unanswered pings",
         )
         alice = await self._connect("alice")
-        self._say("alice", "asks for keepalive, and is admitted")
+        self._say("alice", "asks for keepalive and is admitted")
         try:
             await self._connect("bob", ask=False)
         except RemoteError as error:
-            self._say("bob", f"does not ask, and is refused: {error.message}")
+            reason, _stop, _advice = error.message.partition(". ")
+            self._say("bob", f"does not ask, and is refused: {reason}; he is also told what to do")
         carol = await self._connect("carol")
-        self._say("carol", "asks for keepalive, and is admitted")
+        self._say("carol", "asks for keepalive and is admitted")
         await deferLater(self._reactor, interval * 1.25)
-        self._say("server", f"has pinged both; {self._factory.roundTrips.total} pongs came back")
+        self._say(
+            "server", f"has pinged both, and {self._factory.roundTrips.total} pongs came back"
+        )
         dead = self._endOf("carol")
         _die(carol)
-        self._say("carol", "dies: nothing comes from her any more, not even an end of file")
+        self._say("carol", "dies: she sends nothing any more, not even an end of file")
         await dead
         self._say("server", f"drops carol: {next(iter(self._factory.journal.endings)).reason}")
         rtt = await alice.ping()
-        self._say("alice", f"is still there, and her own ping takes {rtt * 1000:.2f} ms")
+        self._say("alice", f"is alive; the server answers her own ping in {rtt * 1000:.2f} ms")
         gone = self._endOf("alice")
         await alice.close()
         await gone
@@ -142,7 +145,7 @@ class _Story:
             name = self._names[ending.who.id - 1]
             self._write(f"  {name:<7} {ending.kind:<18} after {ending.duration:5.2f} s")
         self._write(
-            "\nTo see it with virsh: twistd -n kaserver --mode=2, and in another terminal\n"
+            "\nWith virsh: run twistd -n kaserver --mode=2, and in another terminal\n"
             "virsh -c test+tcp://127.0.0.1/default list"
         )
 
