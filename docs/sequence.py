@@ -1,6 +1,6 @@
 """
 Draw the pictures of the README, as SVGs: a client that is pinged and dropped, and one that is
-refused.  They stand side by side, and one below the other where there is no room.
+refused.  They stand side by side, or one below the other where there is no room.
 """
 
 from __future__ import annotations
@@ -75,12 +75,11 @@ def draw(picture: Picture) -> str:
     """
     @return: the SVG.
     """
-    rows = max(len(each.steps) for each in PICTURES.values())
     bottom = _TOP + _ROW * len(picture.steps)
     gone = [number for number, (kind, _label) in enumerate(picture.steps) if kind == "gone"]
     alive = _TOP + _ROW * gone[0] - 6 if gone else bottom
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{_TOP + _ROW * rows}"'
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{bottom}"'
         ' font-family="Helvetica, Arial, sans-serif" font-size="14">',
         '<rect width="100%" height="100%" rx="8" fill="#ffffff"/>',
         _text(_WIDTH // 2, 30, picture.title, "#111111", "bold"),

@@ -16,7 +16,8 @@ PROJECT = Path(__file__).resolve().parent.parent
 DOCS = PROJECT / "docs"
 
 _RST = re.compile(
-    r"^( *)(?:\.\. code-block:: (\w+)|(?!\.\.)(?:.*\S)?::)\n((?:\1 +.*\n|\n)+)", re.MULTILINE
+    r"^( *)(?:\.\. code-block:: (\w+)(?:\n +:\w+:.*)*|(?!\.\.)(?:.*\S)?::)\n((?:\1 +.*\n|\n)+)",
+    re.MULTILINE,
 )
 _MARKDOWN = re.compile(r"^```([\w{}]*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

@@ -114,6 +114,7 @@ def linksIn(page: Path, text: str) -> Iterator[str]:
     if page.suffix == ".md":
         text = re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.DOTALL)
         yield from re.findall(r"\]\(([^)]+)\)", text)
+        yield from re.findall(r'<img src="([^"]+)"', text)
         yield from re.findall(r"<(https?:[^>]+)>", text)
         return
     yield from re.findall(r":download:`[^<`]*<([^>]+)>`", text)
