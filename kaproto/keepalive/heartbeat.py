@@ -229,13 +229,14 @@ class Heartbeat:
         The transport is about to be paused.  The peer cannot be heard until L{resume}, so its
         silence does not count.
 
-        @param pingOn: go on pinging it all the same, where the kernel says when its latest bytes
-            came.  Once our receive buffer is full they cannot come, and only a host that is gone
-            is found, by the pings that it does not acknowledge.
+        @param pingOn: go on pinging it all the same, where the kernel says whether it lives: on
+            TCP when its latest bytes came, and on UNIX sockets whether it reads the pings.  Once
+            our receive buffer is full no bytes can come over TCP, and only a host that is gone is
+            found, by the pings that it does not acknowledge.
         """
         now = self.pacemaker.now
         found = delivery(self.transport) if pingOn else None
-        self._isUnread = found is not None and found.silence is not None
+        self._isUnread = found is not None and (found.local or found.silence is not None)
         if not self._isUnread:
             self.liveness.pause(now)
         elif self.liveness.pausedAt is not None:
@@ -248,6 +249,20 @@ class Heartbeat:
         """
         self._isUnread = False
         self._countSilence(self.pacemaker.now)
+
+    def hasToRead(self) -> bool:
+        """
+        Look whether a peer that is not read, but pinged, reads for its part.  Where the kernel says
+        so, as on UNIX sockets, that is a sign of life.
+
+        @return: whether the peer is known to have something to read.
+        """
+        found = delivery(self.transport) if self._isUnread else None
+        if found is None or not found.local:
+            return False
+        if found.allRead:
+            self.liveness.hear(self.pacemaker.now)
+        return not found.allRead
 
     def _countSilence(self, now: float) -> None:
         liveness = self.liveness
@@ -282,7 +297,7 @@ class Heartbeat:
         liveness, suspicion = self.liveness, self._suspicion
         verdict = liveness.check(now)
         if verdict is _DEAD or (verdict is _PING and liveness.unanswered >= _SECOND):
-            verdict = self._suspect().examine(now, verdict)
+            verdict = self._suspect().examine(now, verdict, isPaused=self._isUnread)
             if self.judge is not None and verdict is not _DEAD and self._isSilent(now):
                 self.judge.suspected()
         elif verdict is _PING and suspicion is not None:

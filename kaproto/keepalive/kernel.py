@@ -75,6 +75,8 @@ class Delivery:
         transport's buffer and in the kernel's send queue.  On a UNIX socket the kernel counts the
         memory that it has allocated, which is more than the bytes, and releases it only when the
         peer's program has read a whole buffer (an skb, up to 32 KiB and its overhead).
+    @ivar local: whether it is a UNIX socket, where what is taken has been read by the peer's
+        program.
     @ivar unsent: those of them that are still in the transport's buffer.
     @ivar acknowledged: bytes that the peer's kernel has acknowledged (C{tcpi_bytes_acked}); they
         may not have been read by its program.  TCP only.
@@ -90,12 +92,20 @@ class Delivery:
 
     queued: int
     unsent: int = attrs.field(default=0, kw_only=True)
+    local: bool = attrs.field(default=False, kw_only=True)
     acknowledged: int | None = None
     inFlight: int | None = None
     received: int | None = None
     silence: float | None = attrs.field(default=None, eq=False)
     sinceSent: float = attrs.field(default=0, eq=False, kw_only=True)
     sinceAcknowledged: float = attrs.field(default=0, eq=False, kw_only=True)
+
+    @property
+    def allRead(self) -> bool:
+        """
+        Whether the peer's program is known to have read everything that was written to it.
+        """
+        return self.local and not self.queued
 
 
 def delivery(transport: StreamTransport) -> Delivery | None:
@@ -114,7 +124,7 @@ def delivery(transport: StreamTransport) -> Delivery | None:
         unsent += sum(map(len, getattr(connection, "_tempDataBuffer", ())))
         queued = unsent + _INT.unpack(ioctl(handle, TIOCOUTQ, bytes(_INT.size)))[0]
         if handle.family == socket.AF_UNIX:
-            return Delivery(queued, unsent=unsent)
+            return Delivery(queued, unsent=unsent, local=True)
         info = handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
     except (OSError, ValueError):
         return None

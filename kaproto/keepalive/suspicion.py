@@ -88,11 +88,12 @@ class Suspicion:
             self._sent.stop()
             self._sent = None
 
-    def examine(self, now: float, verdict: Verdict) -> Verdict:
+    def examine(self, now: float, verdict: Verdict, *, isPaused: bool) -> Verdict:
         """
         A ping has been left unanswered for an interval.  Ask the layers beneath about the peer.
 
         @param verdict: what its silence alone says: ping it again, or give it up.
+        @param isPaused: whether its transport is not being read, though it is pinged.
         @return: what to do.
         """
         progress = self._progress
@@ -100,7 +101,10 @@ class Suspicion:
             progress = self._progress = Progress()
         found = delivery(self._transport)
         received: int | None = getattr(tlsOf(self._transport), "bytesReceived", None)
-        heardAt = progress.heardAt(now, found, received)
+        if isPaused and found is not None and found.allRead:
+            heardAt = now
+        else:
+            heardAt = progress.heardAt(now, found, received)
         if heardAt > self._liveness.heard + ROUNDING:
             self._liveness.hear(heardAt)
             verdict = self._liveness.check(now)
@@ -142,8 +146,12 @@ class Suspicion:
         @return: when to look again, or why it is dead.
         """
         liveness = self._liveness
+        found = delivery(self._transport) if isPaused else None
         if not isPaused:
             unread = hasUnread(self._transport)
+        elif found is not None and found.local:
+            # It could read our pings, whether or not it could answer them.
+            unread = False
         else:
             unread = isReceiveBufferFull(self._transport)
             gone = self.hostGone(now) if unread else None

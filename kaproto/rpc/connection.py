@@ -332,7 +332,7 @@ class Connection:
 
     def _reassure(self) -> None:
         # A peer that is behind with reading needs no more to read.
-        if not self.congested:
+        if not self.heartbeat.hasToRead() and not self.congested:
             self._write(PONG)
 
     def send(self, data: bytes) -> None:

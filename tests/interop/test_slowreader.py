@@ -20,14 +20,17 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import LoopingCall
 from twisted.internet.tcp import Connection
 
+from kaproto.client import connect
 from kaproto.errors import KeepAliveTimeout
 from kaproto.keepalive.heartbeat import Heartbeat
 from kaproto.keepalive.liveness import KeepAlive
+from kaproto.limits import Limits
 from kaproto.policies import Mandatory
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
 from tests.interop import libraryprogram
 from tests.interop.programs import Program
 from tests.interop.support import InteropTestCase, pause, reactor, together, waitUntil
+from tests.support import Probe
 
 _KEEP_ALIVE = KeepAlive(0.5, 2)
 _DEATH = 1.5
@@ -35,7 +38,6 @@ _SIZE = 1_200_000
 _RATE = 300_000
 _STEP = 0.05
 _MUCH = 8 << 20
-_NEWS = 0x2F000001
 
 
 class Sender(Protocol):
@@ -224,7 +226,7 @@ class StoppedTests(InteropTestCase):
             program.signal(signal.SIGSTOP)
         stopped = time.monotonic()
         for sender in senders:
-            sender.sendEvent(_NEWS, 1, bytes(_MUCH))
+            sender.sendEvent(Probe.number, 1, bytes(_MUCH))
         await pause(0.6 * _DEATH)
         programs[0].signal(signal.SIGCONT)
         await waitUntil(lambda: senders[1].ended, "the death of the one that is stopped", 10)
@@ -244,4 +246,54 @@ class StoppedTests(InteropTestCase):
         await together(
             self._stops("tcp:0:interface=127.0.0.1", _DEATH),
             self._stops(f"unix:{path}", _DEATH + 2 * _KEEP_ALIVE.interval),
+        )
+
+
+class UnreadTests(InteropTestCase):
+    """
+    Clients whose calls wait, so that the server does not read from them, and which then read
+    nothing any more.
+    """
+
+    tools = ()
+
+    async def _stops(self, endpoint: str, latest: float) -> None:
+        factory = KeepAliveServerFactory(
+            Mandatory(_KEEP_ALIVE),
+            programs=[Probe()],
+            clock=reactor,
+            limits=Limits(runningCalls=1, waitingCalls=1),
+        )
+        port = await serverFromString(reactor, endpoint).listen(factory)
+        self.addCleanup(maybeDeferred, port.stopListening)
+        self.addCleanup(factory.abort)
+        address = port.getHost()
+        uri = f"tcp:127.0.0.1:{address.port}" if isinstance(address, IPv4Address) else endpoint
+        lives, stops = [await connect(reactor, uri) for _ in range(2)]
+        for connection in (lives, stops):
+            self.addCleanup(cast(Connection, connection.protocol.transport).abortConnection)
+            for _ in range(3):
+                connection.call(Probe.number, Probe.LATER).addErrback(lambda _: None)
+        await waitUntil(
+            lambda: all(each._kaproto.pauses for each in factory.connections), "the pauses"
+        )
+        await pause(1.5 * _DEATH)
+        self.assertEqual(len(factory.connections), 2)
+        cast(Connection, stops.protocol.transport).stopReading()
+        stopped = time.monotonic()
+        await waitUntil(lambda: len(factory.connections) == 1, f"the death: {endpoint}")
+        took = time.monotonic() - stopped
+        self.assertTrue(_DEATH - 1.1 < took < latest + 0.4, f"{endpoint}: {took}")
+        await pause(_DEATH)
+        self.assertTrue(lives.isAlive())
+
+    async def test_unread(self) -> None:
+        """
+        Those which read live on.  On TCP the others are found by what they do not answer, and on a
+        UNIX socket, up to a second later, by what they do not read.
+        """
+        path = os.path.join(self.privateDirectory(), "socket")
+        await together(
+            self._stops("tcp:0:interface=127.0.0.1", _DEATH),
+            self._stops(f"unix:{path}", _DEATH + 1),
         )

@@ -368,17 +368,15 @@ class RuleTests(ClockTestCase):
             pair.advance(1)
         self.assertTrue(pair.serverTransport.disconnected)
 
-    def unreadClient(self, silence: Callable[[], float | None]) -> Pair:
+    def unreadClient(self, look: Callable[[Pair], Delivery], policy: Policy | None = None) -> Pair:
         """
-        Connect a client, and stop reading it.  The kernel says when its latest bytes came.
+        Connect a client, and stop reading it.
+
+        @param look: what the kernel says of it.
         """
-        pair = self.connect()
-
-        def look(_transport: object) -> Delivery:
-            return Delivery(0, 0, self.inFlight, 0, silence())
-
+        pair = self.connect(policy)
         for module in (heartbeat, suspicion):
-            self.patch(module, "delivery", look)
+            self.patch(module, "delivery", lambda _transport: look(pair))
         self.patch(suspicion, "isReceiveBufferFull", lambda _transport: self.isFull)
         pair.server._kaproto.pauseReading(Pause.TURN)
         pair.server._kaproto.pauseReading(Pause.CALLS)
@@ -391,7 +389,9 @@ class RuleTests(ClockTestCase):
         receives answers, and dies in its time when it does not.
         """
         end = 20.5
-        pair = self.unreadClient(lambda: max(0, self.clock.seconds() - end))
+        pair = self.unreadClient(
+            lambda _pair: Delivery(0, 0, 0, 0, silence=max(0, self.clock.seconds() - end))
+        )
         pair.advance(20)
         self.assertFalse(pair.serverTransport.disconnected)
         self.assertGreater(len(self.pings(pair)), 9)
@@ -402,7 +402,9 @@ class RuleTests(ClockTestCase):
         Once our receive buffer is full no answer can come.  Then silence proves nothing, but that
         the host acknowledges no ping does.
         """
-        pair = self.unreadClient(self.clock.seconds)
+        pair = self.unreadClient(
+            lambda _pair: Delivery(0, 0, self.inFlight, 0, silence=self.clock.seconds())
+        )
         self.isFull = True
         pair.advance(20)
         self.assertFalse(pair.serverTransport.disconnected)
@@ -412,10 +414,44 @@ class RuleTests(ClockTestCase):
 
     def test_rule6_unreadUNIXClients(self) -> None:
         """
-        Where the kernel does not say when bytes came, the silence of a client that is not read does
-        not count, and it is not pinged.
+        On a UNIX socket the kernel does not say when bytes came, but whether the client reads.  It
+        lives as long as it does, and dies in its time when it does not, whether our receive buffer
+        is full or not.  It is looked at before each pong of our own accord, and when it is due; a
+        pong that it has not read yet proves nothing.
         """
-        pair = self.unreadClient(lambda: None)
+        for keepAlive in (KeepAlive(1, 2), KeepAlive(1, 1), KeepAlive(0.25, 2), KeepAlive(5, 5)):
+            for self.isFull in (False, True):
+                pair, stopped = self._unreadUNIXClient(keepAlive)
+                pair.advance(60)
+                self.assertFalse(pair.serverTransport.disconnected, keepAlive)
+                stopped.append(self.clock.seconds())
+                death = keepAlive.interval * (keepAlive.count + 1)
+                pair.advance(max(0, death - 1.1))
+                self.assertFalse(pair.serverTransport.disconnected, keepAlive)
+                pair.advance(2.2)
+                self.assertTrue(pair.serverTransport.disconnected, keepAlive)
+
+    def _unreadUNIXClient(self, keepAlive: KeepAlive) -> tuple[Pair, list[float]]:
+        """
+        @return: a client that reads a hundredth of a second after it was written to, and when it
+            stops doing so, to be filled in.
+        """
+        stopped: list[float] = []
+
+        def look(pair: Pair) -> Delivery:
+            until = min([self.clock.seconds(), *stopped]) - 0.01
+            return Delivery(
+                768 * sum(at > until for at, _data in pair.writtenBy("server")), local=True
+            )
+
+        return self.unreadClient(look, Mandatory(keepAlive)), stopped
+
+    def test_rule6_unreadElsewhere(self) -> None:
+        """
+        Where the kernel says neither, the silence of a client that is not read does not count, and
+        it is not pinged.
+        """
+        pair = self.unreadClient(lambda _pair: Delivery(0))
         pair.advance(20)
         self.assertFalse(pair.serverTransport.disconnected)
         self.assertEqual(self.pings(pair), [])

@@ -104,28 +104,34 @@ class SlowReaderTests(HeartbeatTestCase):
             self.assertEqual(self.deaths, [])
             self.assertIn(self.pings - pings, (4, 5, 6))
 
-    def test_stopsReading(self) -> None:
+    def test_stops(self) -> None:
         """
-        One that stops reading dies C{interval * (count + 1)} seconds later, and one interval more
-        where the kernel does not say when it last read.
+        One that stops dies C{interval * (count + 1)} seconds after it last took something, in the
+        middle of reading as well as when it was idle and is written to then.  On a UNIX socket,
+        where the kernel does not say when that was, it is up to two intervals later.
         """
-        self.transport.write(bytes(200_000))
-        self.limit = 104_000
-        self.advance(10.4)
-        self.diesAfter(3)
+        for counts, latest in ((True, 3), (False, 5)):
+            for isReading in (True, False):
+                times = [self.timeOfDeath(counts, isReading, part / 8) for part in range(9)]
+                self.assertGreater(min(times), 3 - 3 * TICK)
+                self.assertLess(max(times), latest + 3 * TICK)
 
-    def test_stopsReadingUNIX(self) -> None:
+    def timeOfDeath(self, counts: bool, isReading: bool, part: float) -> float:
         """
-        On a UNIX socket that is found at the next look, up to an interval later.
+        Have a peer that is reading, or idle, stop.
+
+        @return: seconds after which it is dead.
         """
-        self.counts = False
+        self.setUp()
+        self.counts = counts
+        self.transport.write(bytes(isReading * 200_000))
+        self.advance(10 + part)
+        self.limit = self.taken
+        stopped = self.takenAt if isReading else self.watched.liveness.heard
         self.transport.write(bytes(200_000))
-        self.limit = 104_000
-        self.advance(10.4)
-        self.advance(2.9)
-        self.assertEqual(self.deaths, [])
-        self.advance(1.2)
-        self.assertEqual(len(self.deaths), 1)
+        while not self.deaths:
+            self.advance(TICK)
+        return self.clock.seconds() - stopped
 
     def test_neverReads(self) -> None:
         """
