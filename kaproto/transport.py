@@ -18,7 +18,9 @@ from kaproto.peer import Peer, UnixCredentials
 __all__ = [
     "ACCEPTS",
     "StreamTransport",
+    "closeIfSent",
     "connectionOf",
+    "endWriting",
     "hasUnread",
     "identify",
     "paceAccepts",
@@ -207,6 +209,35 @@ def paceAccepts(transport: StreamTransport, clock: IReactorTime) -> None:
         port.numberAccepts = ACCEPTS
         # The port sets its own number again when it has accepted this group.
         clock.callLater(0, setattr, port, "numberAccepts", ACCEPTS)
+
+
+def endWriting(transport: StreamTransport) -> None:
+    """
+    Close this end after everything written has been sent, and go on reading until the peer closes
+    the other.  A process that writes to a connection whose other end is closed dies of C{SIGPIPE}
+    if it is not prepared, before it has read why.
+
+    With TLS that is what C{loseConnection} does: it sends a close_notify and waits for the peer's.
+    A transport that is not Twisted's own may have no way to close one end, and closes both.
+    """
+    transport.resumeProducing()
+    if isinstance(transport, Connection) and not transport.TLS and transport.connected:
+        transport.loseWriteConnection()
+    else:
+        transport.loseConnection()
+
+
+def closeIfSent(transport: StreamTransport) -> bool:
+    """
+    Close both ends if the kernel has taken everything that was written; the peer can still read it.
+
+    @return: whether it has, as far as can be seen: C{False} for a transport not of Twisted's own.
+    """
+    connection = connectionOf(transport)
+    if connection is None or unsent(connection):
+        return False
+    connection.loseConnection()
+    return True
 
 
 def writeNow(transport: StreamTransport, data: bytes) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
+from typing import Final, Protocol
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionDone
@@ -16,9 +16,15 @@ from twisted.python.failure import Failure
 from kaproto.errors import ConnectionClosed, DeadlineMissed
 from kaproto.keepalive.deadline import Deadline
 from kaproto.limits import Limits
-from kaproto.transport import StreamTransport, hasUnread
+from kaproto.transport import StreamTransport, closeIfSent, endWriting, hasUnread
+from kaproto.wire.message import MESSAGE_MAX
 
 __all__ = ["Closing", "Shared"]
+
+_LINGER: Final = 1.0
+"""
+Seconds that a peer has to close its end, once it has been sent everything.
+"""
 
 
 class Shared(Protocol):
@@ -40,7 +46,16 @@ class Closing:
     @ivar reason: why the connection closes; C{None} while it does not.  The first reason wins.
     """
 
-    __slots__ = ("_abort", "_clock", "_deadline", "_ended", "_transport", "_waiting", "reason")
+    __slots__ = (
+        "_abort",
+        "_clock",
+        "_deadline",
+        "_discarded",
+        "_ended",
+        "_transport",
+        "_waiting",
+        "reason",
+    )
 
     def __init__(
         self,
@@ -57,6 +72,7 @@ class Closing:
         self._abort = abort
         self._deadline: Deadline | IDelayedCall | None = None
         self._waiting: list[Deferred[Exception]] = []
+        self._discarded = 0
         self._ended = False
 
     def whenClosed(self) -> Deferred[Exception]:
@@ -128,15 +144,41 @@ class Closing:
         self.clearDeadline()
         return True
 
-    def abortAfter(self, seconds: float) -> None:
+    def finish(self, seconds: float) -> None:
         """
-        Abort the connection if the peer has not read everything by then.
-        """
-        self._deadline = self._clock.callLater(seconds, self._closeNow)
+        Send what was written and the end of it, and wait for the peer to close its end too, so that
+        it can finish what it is writing and read why.
 
-    def _closeNow(self) -> None:
+        @param seconds: how long the peer has to read what was written.
+        """
+        endWriting(self._transport)
+        linger = min(seconds, _LINGER)
+        self._deadline = self._clock.callLater(linger, self._lingered, seconds - linger)
+
+    def _lingered(self, left: float) -> None:
         self._deadline = None
-        self._transport.abortConnection()
+        if closeIfSent(self._transport):
+            return
+        if left:
+            self._deadline = self._clock.callLater(left, self._lingered, 0)
+        else:
+            self._transport.abortConnection()
+
+    def discard(self, size: int) -> None:
+        """
+        Bytes came from the peer while the connection closes.  It may finish the message that it is
+        writing, whatever its size, but is not waited for if it sends more.
+        """
+        self._discarded += size
+        if self._discarded > MESSAGE_MAX:
+            self.closeNow()
+
+    def closeNow(self) -> None:
+        """
+        Wait for the peer no longer.
+        """
+        self.clearDeadline()
+        self._lingered(0)
 
     def lost(self, failure: Failure) -> Exception:
         """

@@ -231,7 +231,9 @@ class Connection:
         Parse bytes from the peer.
         """
         self.bytesReceived += len(data)
-        if self.closing.reason is None and self._takeIn(data) and self._nextTurn is None:
+        if self.closing.reason is not None:
+            self.closing.discard(len(data))
+        elif self._takeIn(data) and self._nextTurn is None:
             self.pauseReading(Pause.TURN)
             self._nextTurn = self._shared.clock.callLater(0, self._readOn)
 
@@ -405,6 +407,8 @@ class Connection:
         Read nothing from the peer until L{resumeReading}.  A peer that asked for keepalive is still
         pinged, and the kernel tells whether its answers arrive.
         """
+        if self.closing.reason is not None:
+            return
         if not self._pauses & ~Pause.TURN:
             self.heartbeat.pause(pingOn=reason is not Pause.TURN and self.hasAsked())
         if not self._pauses:
@@ -473,7 +477,8 @@ class Connection:
 
     def disconnect(self, reason: Exception, timeout: float | None = None) -> None:
         """
-        Close the connection once everything that was written has been sent.
+        Close the connection once everything that was written has been sent, and the peer has had
+        a moment to read it.
 
         @param timeout: seconds after which to close it all the same, by default
             C{limits.closeTimeout}.
@@ -481,8 +486,7 @@ class Connection:
         if self.closing.begin(reason):
             self._stop()
             limit = self._shared.limits.closeTimeout
-            self.closing.abortAfter(limit if timeout is None else timeout)
-            self.transport.loseConnection()
+            self.closing.finish(limit if timeout is None else timeout)
 
     def abort(self, reason: Exception) -> None:
         """
@@ -490,7 +494,9 @@ class Connection:
         """
         if self.closing.begin(reason):
             self._stop()
-        self.transport.abortConnection()
+            self.transport.abortConnection()
+        else:
+            self.closing.closeNow()
 
     def _stop(self) -> None:
         self._stopTimers()

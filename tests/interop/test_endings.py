@@ -7,11 +7,21 @@ from __future__ import annotations
 import os
 import re
 import signal
+from collections.abc import Awaitable, Callable
+from typing import cast
 
+from twisted.internet.protocol import ServerFactory
+
+from kaproto.backends.host import EmbeddedHost
+from kaproto.errors import Disconnected
+from kaproto.keepalive.liveness import KeepAlive
+from kaproto.policies import Optional
+from kaproto.server import KeepAliveServerFactory
+from kaproto.wire.programs import CloseReason
 from tests.interop.gateway import GatewayTestCase
 from tests.interop.programs import Program, Result, startPythonLibvirt, startVirsh
 from tests.interop.servers import KaServer, LibvirtDaemon
-from tests.interop.support import pause, together
+from tests.interop.support import InteropTestCase, pause, reactor, together
 
 _WATCH = ("--upstream-interval=0.5", "--upstream-count=2")
 _EOF = "error: Disconnected from {uri} due to end of file"
@@ -143,3 +153,49 @@ class EndingsTests(GatewayTestCase):
         program = startPythonLibvirt(self, "libvirt.open(sys.argv[1])", server.uri)
         result: Result = await program.finish(15)
         self.assertIn("operation failed: this server requires keepalive", result.errors)
+
+
+class WritingTests(InteropTestCase):
+    """
+    A virsh that calls without a pause, over a UNIX socket, where the first write after the server
+    has closed raises C{SIGPIPE}.
+    """
+
+    tools = ("virsh",)
+
+    async def closed(self, close: Callable[[KeepAliveServerFactory], Awaitable[object]]) -> None:
+        """
+        Fail if the end kills any of them, or leaves one without the reason.
+        """
+        server = KeepAliveServerFactory(Optional(KeepAlive(1, 5)), EmbeddedHost(), clock=reactor)
+        path = os.path.join(self.privateDirectory(), "socket")
+        port = reactor.listenUNIX(path, cast(ServerFactory, server))
+        calls = "hostname; " * 10_000
+        running = [
+            startVirsh(self, "-c", f"test+unix:///default?socket={path}", calls) for _ in range(6)
+        ]
+        await together(*(virsh.waitOutput(r"\S+\n") for virsh in running))
+        await port.stopListening()  # type: ignore[misc]
+        await close(server)
+        for virsh in running:
+            result = await virsh.finish()
+            self.assertEqual(result.signal, None, virsh.errors)
+            self.assertRegex(result.errors, "^error: Disconnected from .* due to end of file")
+
+    async def test_disconnected(self) -> None:
+        """
+        An administrator disconnects one after the other.
+        """
+
+        async def expel(server: KeepAliveServerFactory) -> None:
+            for each in list(server.clients):
+                each.expel(Disconnected("maintenance", CloseReason.EOF))
+                await pause(0.01)
+
+        await self.closed(expel)
+
+    async def test_stopped(self) -> None:
+        """
+        The server stops.
+        """
+        await self.closed(KeepAliveServerFactory.drain)

@@ -227,9 +227,9 @@ class ModeTests(ServerTestCase):
         """
         wire = self.connect(Mandatory(KEEPALIVE))
         wire.feed(OPEN)
-        self.clock.advance(4.9)
+        self.advance(4.9)
         self.assertFalse(wire.aborted)
-        self.clock.advance(0.2)
+        self.advance(0.2)
         self.assertTrue(wire.aborted)
 
     def test_refusedOnce(self) -> None:

@@ -228,7 +228,7 @@ class OpenTests(ClientTestCase):
         wire = self.connect()
         opened = wire.protocol.whenOpen()
         self.answerAll(wire, {OPEN: REFUSED})
-        self.clock.advance(5)
+        self.advance(5)
         self.assertTrue(wire.aborted)
         wire.lose()
         self.failureResultOf(opened, RemoteError)

@@ -4,8 +4,13 @@ Tests for L{kaproto.rpc.closing}.
 
 from __future__ import annotations
 
+import socket
+
+from twisted.internet import tcp
 from twisted.internet.defer import CancelledError
-from twisted.internet.error import ConnectionLost
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
 
 from kaproto.errors import (
     ConnectionClosed,
@@ -14,8 +19,10 @@ from kaproto.errors import (
 )
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.rpc import closing as endingModule
+from kaproto.rpc.connection import Pause
+from kaproto.wire.message import packMessage
 from tests.support import KEEPALIVE
-from tests.support_protocol import Plain, ProtocolTestCase
+from tests.support_protocol import HELLO, Plain, ProtocolTestCase
 
 
 class DeadlineTests(ProtocolTestCase):
@@ -127,9 +134,9 @@ class ClosingTests(ProtocolTestCase):
         for timeout, expected in ((None, 5), (0.5, 0.5)):
             wire = self.plain()
             wire.protocol._kaproto.disconnect(ConnectionClosed("enough"), timeout)
-            self.clock.advance(expected - 0.1)
+            self.advance(expected - 0.1)
             self.assertFalse(wire.aborted)
-            self.clock.advance(0.2)
+            self.advance(0.2)
             self.assertTrue(wire.aborted)
             self.assertIsInstance(self.reasonOf(wire), ConnectionClosed)
 
@@ -212,3 +219,134 @@ class ClosingTests(ProtocolTestCase):
         wire = self.plain()
         wire.lose(KeyboardInterrupt())
         self.assertIsInstance(wire.protocol.reasons[0], ConnectionClosed)
+
+
+class _Local(tcp.Connection):
+    """
+    A connection over a socket that is not TCP's.
+    """
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """
+        There is nothing to set.
+        """
+
+
+class LingerTests(ProtocolTestCase):
+    """
+    A peer that is writing when this end closes.
+    """
+
+    def setUp(self) -> None:
+        """
+        Connect an end to a socket.
+        """
+        super().setUp()
+        self.reactor = MemoryReactorClock()
+        ours, self.peer = socket.socketpair()
+        self.addCleanup(self.peer.close)
+        self.addCleanup(ours.close)
+        self.peer.settimeout(1)
+        self.protocol = self.plain().protocol
+        self.transport = _Local(ours, self.protocol, self.reactor)
+        self.transport.connected = True
+        self.protocol.makeConnection(self.transport)
+        self.connection = self.protocol._kaproto
+        self.transport.startReading()
+        self.reason = ConnectionClosed("enough")
+
+    def turn(self) -> None:
+        """
+        Do what the reactor does in a turn.
+        """
+        for _ in range(3):
+            if self.transport in self.reactor.getWriters():
+                self.transport.doWrite()
+        if self.transport in self.reactor.getReaders():
+            why = self.transport.doRead()
+            if isinstance(why, ConnectionDone):
+                self.transport.readConnectionLost(Failure(why))
+
+    def close(self) -> None:
+        """
+        Say why, and close.
+        """
+        self.connection.send(b"why")
+        self.connection.disconnect(self.reason)
+        self.turn()
+
+    def test_writes(self) -> None:
+        """
+        It can finish what it writes, reads why, then the end, and closes its own end; that ends
+        the connection.
+        """
+        self.close()
+        for _ in range(3):
+            self.peer.send(packMessage(HELLO))
+            self.turn()
+        self.assertEqual((self.peer.recv(10), self.peer.recv(10)), (b"why", b""))
+        self.assertEqual((self.protocol.messages, self.protocol.reasons), ([], []))
+        self.peer.close()
+        self.turn()
+        self.assertEqual(self.protocol.reasons, [self.reason])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_notRead(self) -> None:
+        """
+        So it is if its calls were not read before, for whatever reason.
+        """
+        for pause in (Pause.CALLS, Pause.TURN):
+            self.connection.pauseReading(pause)
+        self.close()
+        self.peer.send(b"more")
+        self.turn()
+        self.assertEqual(self.connection.bytesReceived, 4)
+        self.connection.pauseReading(Pause.CONGESTION)
+        self.assertIn(self.transport, self.reactor.getReaders())
+
+    def test_stays(self) -> None:
+        """
+        One that has been sent everything, and does not close its end, has a second for it.
+        """
+        self.close()
+        self.advance(0.9)
+        self.reactor.advance(0)
+        self.assertEqual(self.protocol.reasons, [])
+        self.advance(0.2)
+        self.reactor.advance(0)
+        self.assertEqual(self.protocol.reasons, [self.reason])
+        self.assertEqual((self.peer.recv(10), self.peer.recv(10)), (b"why", b""))
+
+    def test_doesNotRead(self) -> None:
+        """
+        One that does not read has longer, until the bytes that are left are dropped.
+        """
+        self.connection.send(bytes(10_000_000))
+        self.close()
+        for seconds, aborted in ((4.9, False), (0.2, True)):
+            self.advance(seconds)
+            self.reactor.advance(0)
+            self.assertEqual(bool(self.protocol.reasons), aborted)
+
+    def test_sendsOn(self) -> None:
+        """
+        One that sends on and on is waited for as long as a message of the greatest size takes.
+        """
+        self.patch(endingModule, "MESSAGE_MAX", 1000)
+        self.close()
+        for size, ended in ((1000, False), (1, True)):
+            self.peer.send(bytes(size))
+            self.turn()
+            self.reactor.advance(0)
+            self.assertEqual(bool(self.protocol.reasons), ended)
+        self.assertEqual((self.peer.recv(10), self.peer.recv(10)), (b"why", b""))
+
+    def test_givenUp(self) -> None:
+        """
+        To abort ends the wait, and leaves the peer what it has yet to read.
+        """
+        self.close()
+        self.connection.abort(ConnectionClosed("now"))
+        self.reactor.advance(0)
+        self.assertEqual(self.protocol.reasons, [self.reason])
+        self.assertEqual((self.peer.recv(10), self.peer.recv(10)), (b"why", b""))
