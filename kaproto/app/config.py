@@ -26,7 +26,8 @@ from typing import Any, Final
 
 import attrs
 
-from kaproto.app.settings import SETTINGS, BadSetting, Text, Texts
+from kaproto.app.kinds import BadSetting, Text, Texts
+from kaproto.app.settings import SETTINGS
 
 __all__ = ["Config", "ConfigError", "ListenSettings", "readConfig", "writeConfig"]
 

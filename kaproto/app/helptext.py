@@ -8,7 +8,8 @@ import textwrap
 from collections.abc import Iterator
 from typing import Final
 
-from kaproto.app.settings import GROUPS, SETTINGS, Flag, Setting
+from kaproto.app.kinds import Flag
+from kaproto.app.settings import GROUPS, SETTINGS, Setting
 
 __all__ = ["describe"]
 

@@ -22,6 +22,7 @@ from twisted.python.usage import UsageError
 from kaproto import __version__
 from kaproto.app.config import Config, ConfigError, ListenSettings, readConfig, writeConfig
 from kaproto.app.helptext import describe
+from kaproto.app.kinds import Flag, Texts
 from kaproto.app.listeners import (
     DEFAULT_LISTEN,
     Listener,
@@ -32,7 +33,7 @@ from kaproto.app.listeners import (
     unixListener,
 )
 from kaproto.app.operations import adminEndpoint
-from kaproto.app.settings import SETTINGS, Flag, Texts
+from kaproto.app.settings import SETTINGS
 from kaproto.client import endpointFor
 from kaproto.interfaces import IKeepAlivePolicy
 from kaproto.keepalive.liveness import KeepAlive
