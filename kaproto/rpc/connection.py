@@ -543,10 +543,10 @@ class Connection:
         Call the user's C{connectionOpened}.  If it raises, close the connection, as reactors do for
         a protocol's methods.
         """
-        if self.hooks is not None:
-            error = self._callHook(self.hooks.connectionOpened)
-            if error is not None:
-                self.abort(error)
+        assert self.hooks is not None, "no connection opens after its end"
+        error = self._callHook(self.hooks.connectionOpened)
+        if error is not None:
+            self.abort(error)
 
     def _callHook(self, hook: Callable[..., None], *arguments: object) -> Exception | None:
         try:

@@ -11,6 +11,7 @@ from twisted.internet.address import UNIXAddress
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel
 
+from kaproto.errors import ConnectionClosed
 from kaproto.interfaces import Admission, Refused
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.limits import Limits
@@ -114,6 +115,28 @@ class FactoryTests(ServerTestCase):
         self.assertEqual(self.connect().protocol.peer, Peer(ADDRESS, "tcp", id=1))
         wire = self.accept(KeepAliveServerFactory(clock=self.clock), UNIXAddress(None))
         self.assertEqual(wire.protocol.peer.transport, "unix")
+
+    def test_startKeepAlive(self) -> None:
+        """
+        An application can change the interval and count of a client, and stop pinging it.
+        """
+        wire = self.connectOpen(Optional(KEEPALIVE), FEATURE_KEEPALIVE)
+        for keepAlive, pings in ((KeepAlive(0.5, 9), 4), (KeepAlive(0, 0), 0)):
+            wire.protocol.startKeepAlive(keepAlive)
+            self.advance(2.1)
+            self.assertEqual(wire.taken(), PING * pings)
+
+    def test_disconnect(self) -> None:
+        """
+        An application can close a connection after what was written, or at once.
+        """
+        for end, aborted in (("disconnect", False), ("abort", True)):
+            wire = self.connectOpen()
+            reason = ConnectionClosed("enough")
+            getattr(wire.protocol, end)(reason)
+            self.assertEqual((wire.closing, wire.aborted), (True, aborted))
+            wire.lose()
+            self.assertIs(self.successResultOf(wire.protocol.whenClosed()), reason)
 
     def test_modes(self) -> None:
         """

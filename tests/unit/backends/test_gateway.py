@@ -24,7 +24,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from kaproto.backends.identity import packIdentity
 from kaproto.backends.relay import Relay
 from kaproto.errors import ConnectionClosed, RemoteError
-from kaproto.interfaces import IKeepAlivePolicy, ISession, OpenRequest
+from kaproto.interfaces import IKeepAlivePolicy, OpenRequest
 from kaproto.keepalive.deadline import Deadline
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.peer import Peer
@@ -65,9 +65,9 @@ class GatewayTests(SynchronousTestCase):
         parties = ThreeParties()
         opened = parties.gateway.open(Peer(ADDRESS, "tcp"), OpenRequest("test:///default", 0))
         parties.flush()
-        session = self.successResultOf(opened)
-        self.assertTrue(ISession.providedBy(session))
+        session = IRelaySession(self.successResultOf(opened))
         self.assertTrue(session.idle)
+        session.failCalls(RemoteError(1, 7, "nothing is relayed yet"))
         error = self.assertRaises(RemoteError, session.callReceived, 59, b"")
         self.assertEqual(error.message, "unknown procedure: 59")
         session.closed(ConnectionClosed("it has gone"))

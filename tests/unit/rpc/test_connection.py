@@ -385,6 +385,17 @@ class ReadingTests(ProtocolTestCase):
         self.advance(0.2)
         self.assertTrue(wire.aborted)
 
+    def test_nothingAfterClosing(self) -> None:
+        """
+        Nothing more is sent once the connection closes.
+        """
+        wire = self.plain()
+        connection = wire.protocol._kaproto
+        connection.disconnect(ConnectionClosed("enough"))
+        connection.send(PONG)
+        connection.sendNow(PONG)
+        self.assertEqual(wire.taken(), b"")
+
     def test_stopProducing(self) -> None:
         """
         The transport may say that it takes no more; that it is lost, it says as well.
@@ -445,6 +456,21 @@ class RelayTests(ProtocolTestCase):
         self.right.feed(packed)
         self.assertEqual(self.left.taken(), packed)
         self.assertEqual(self.left.protocol.messages, [])
+
+    def test_pingWaits(self) -> None:
+        """
+        A ping that is due in the middle of a relayed message is sent after its end.
+        """
+        self.start()
+        connection = self.right.protocol._kaproto
+        packed = packMessage(HELLO)
+        self.left.feed(packed[:-1])
+        connection._pingBetween()
+        self.assertTrue(connection._isPingWaiting())
+        self.assertEqual(self.right.taken(), packed[:-1])
+        self.left.feed(packed[-1:])
+        self.assertFalse(connection._isPingWaiting())
+        self.assertEqual(self.right.taken(), packed[-1:] + PING)
 
     def test_rest(self) -> None:
         """
