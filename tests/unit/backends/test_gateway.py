@@ -24,7 +24,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from kaproto.backends.identity import packIdentity
 from kaproto.backends.relay import Relay
 from kaproto.errors import ConnectionClosed, RemoteError
-from kaproto.interfaces import IKeepAlivePolicy, OpenRequest
+from kaproto.interfaces import IKeepAlivePolicy, IRelaySession, OpenRequest
 from kaproto.keepalive.deadline import Deadline
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.peer import Peer
