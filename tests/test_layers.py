@@ -37,12 +37,16 @@ CORE = {
     "kaproto.security.saslprep",
     "kaproto.wire.domains",
     "kaproto.wire.filter",
+    "kaproto.wire.forms",
     "kaproto.wire.message",
     "kaproto.wire.programs",
     "kaproto.wire.proxyheader",
     "kaproto.wire.sasl",
     "kaproto.wire.structs",
     "kaproto.wire.xdr",
+    "kaproto.wire.xdr.packer",
+    "kaproto.wire.xdr.types",
+    "kaproto.wire.xdr.unpacker",
 }
 """
 What does no I/O and reads no clock.

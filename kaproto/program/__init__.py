@@ -1,0 +1,29 @@
+"""
+RPC programs of an application's own, and the backend for a server that has nothing else to open.
+"""
+
+from kaproto.program.backend import ApplicationBackend
+from kaproto.program.procedures import procedure
+from kaproto.program.program import Program
+from kaproto.wire.programs import ErrorCode, ErrorDomain
+from kaproto.wire.structs import Hyper, Limit, UHyper, UInt, pack, unpack
+from kaproto.wire.xdr import Packer, PackError, TypedParameter, Unpacker, XDRError
+
+__all__ = [
+    "ApplicationBackend",
+    "ErrorCode",
+    "ErrorDomain",
+    "Hyper",
+    "Limit",
+    "PackError",
+    "Packer",
+    "Program",
+    "TypedParameter",
+    "UHyper",
+    "UInt",
+    "Unpacker",
+    "XDRError",
+    "pack",
+    "procedure",
+    "unpack",
+]

@@ -1,0 +1,59 @@
+"""
+The backend of a server that serves only programs of its own.
+"""
+
+from __future__ import annotations
+
+from zope.interface import implementer
+
+from kaproto.interfaces import IBackend, ISession, OpenRequest
+from kaproto.peer import Peer
+
+__all__ = ["ApplicationBackend"]
+
+
+@implementer(ISession)
+class _NoSession:
+    """
+    A session without procedures.
+    """
+
+    idle = True
+
+    def opened(self, connection: object) -> None:
+        """
+        There is nothing to send.
+        """
+
+    def callReceived(self, procedure: int, payload: bytes) -> bytes:
+        """
+        @raise KeyError: always: there are no procedures.
+        """
+        raise KeyError(procedure)
+
+    def closed(self, reason: Exception) -> None:
+        """
+        There is nothing to release.
+        """
+
+
+@implementer(IBackend)
+class ApplicationBackend:
+    """
+    Opens whatever name a client asks for, and adds no procedures to the remote program: for a
+    server that serves only programs of its own.
+    """
+
+    features: frozenset[int] = frozenset()
+
+    def knows(self, procedure: int) -> bool:
+        """
+        @return: C{False}.
+        """
+        return False
+
+    def open(self, peer: Peer, request: OpenRequest) -> ISession:
+        """
+        @return: a session without procedures.
+        """
+        return _NoSession()
