@@ -325,8 +325,8 @@ class ServerConnection(Connection):
         negotiation = self.negotiation
         if negotiation.phase is Phase.OPENED:
             self._advance(Event.ANSWERED)
-            if self.session is not None:
-                self.session.opened(self.hooks)
+            assert self.session is not None, "the backend has opened"
+            self.session.opened(self.hooks)
             self.opened()
         if negotiation.phase is Phase.CLOSING:
             self.disconnect(negotiation.farewell)

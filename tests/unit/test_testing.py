@@ -106,6 +106,14 @@ class ConnectedPairTests(TestingTestCase):
         ):
             self.assertRaises(TypeError, connectedPair, server, client)
 
+    def test_writeSequence(self) -> None:
+        """
+        Several pieces are sent as one.
+        """
+        pair = self.connect()
+        pair.serverTransport.writeSequence([PING[:5], PING[5:]])
+        self.assertEqual(pair.sent[-1].data, PING)
+
     def test_sent(self) -> None:
         """
         All that is written is kept, with the time and by whom.

@@ -96,6 +96,7 @@ class JSONTests(SynchronousTestCase):
             },
         )
         self.assertEqual(self.parsed(lines)["message"], "two\nlines")
+        self.assertEqual(self.parsed({"log_format": "{text}", "text": "it"})["message"], "it")
         self.assertEqual(eventAsJSON(empty), "")
         self.assertEqual(self.parsed(legacy)["message"], "legacy")
         self.assertEqual(set(self.parsed(legacy)), {"time", "level", "logger", "message"})

@@ -155,6 +155,22 @@ class PassingTests(RelayTestCase):
         self.assertEqual(far.messages, list(there))
         self.assertEqual(near.messages, list(back))
 
+    def test_traced(self) -> None:
+        """
+        A trace sees each message of the client's, and none of keepalive with libvirtd.
+        """
+        parties, near, far = self.opened()
+        seen: list[tuple[str, int, int]] = []
+        connection = connectionOf(parties.toClient.server, ServerConnection)
+        connection.trace = lambda way, header: seen.append((way, header[3], header[5]))
+        asked = call(Procedure.CONNECT_GET_HOSTNAME, serial=5)
+        near.write(asked)
+        parties.flush()
+        far.write(asked._replace(type=MessageType.REPLY))
+        parties.flush()
+        number = int(Procedure.CONNECT_GET_HOSTNAME)
+        self.assertEqual(seen, [("in", number, 5), ("out", number, 5)])
+
     def test_calls(self) -> None:
         """
         Calls to any procedure of any program are relayed unchanged, and so are the answers
