@@ -5,14 +5,12 @@ descriptions that mean nothing.
 
 from __future__ import annotations
 
-import difflib
 import grp
 import os
 import re
 import shlex
 import socket
 from collections.abc import Mapping
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote, urlsplit
@@ -21,6 +19,7 @@ import attrs
 from twisted.internet.endpoints import AdoptedStreamServerEndpoint, serverFromString
 from twisted.internet.interfaces import IStreamServerEndpoint
 
+from kaproto.app.suggestions import LAYERS, quoteAddress, suggestServer
 from kaproto.app.unixsockets import MODE, UNIXSocketReactor
 from kaproto.endpointstring import quoted
 from kaproto.security.admission import AccessControl
@@ -35,8 +34,6 @@ __all__ = [
     "defaultSocket",
     "innermost",
     "serverEndpoint",
-    "suggestServer",
-    "suggestUpstream",
     "takeReadOnly",
     "unixListener",
     "virshCommand",
@@ -50,8 +47,6 @@ Where the embedded host is served unless told otherwise: at libvirt's TCP port, 
 only.
 """
 
-_LAYERS: Final = ("haproxy", "keepalive", "proxy", "tcpkeepalive")
-_KINDS: Final = (*_LAYERS, "libvirttls", "stdio", "systemd", "tcp", "tcp6", "unix")
 _OWN: Final = {"keepalive", "libvirttls", "proxy", "tcpkeepalive"}
 _GROUP: Final = re.compile(r"(?<!\\):group=((?:\\.|[^:\\])*)")
 _READ_ONLY: Final = re.compile(r"(?<!\\):readonly=((?:\\.|[^:\\])*)")
@@ -107,7 +102,7 @@ def innermost(description: str) -> str:
     @return: the same without those that go before another one, such as C{proxy:}.
     """
     kind, colon, rest = description.partition(":")
-    return innermost(rest) if colon and kind in _LAYERS else description
+    return innermost(rest) if colon and kind in LAYERS else description
 
 
 def serverEndpoint(reactor: object, description: str) -> IStreamServerEndpoint:
@@ -164,7 +159,7 @@ def _check(description: str) -> None:
     problem = whyNotServed(description)
     if problem is not None:
         raise ValueError(problem)
-    meant = _quoteAddress(description)
+    meant = quoteAddress(description)
     if meant != description:
         raise ValueError(f"colons in an address are quoted: {_flag(meant)}")
     kind, colon, rest = innermost(description).partition(":")
@@ -221,66 +216,6 @@ def _checkDomain(endpoint: AdoptedStreamServerEndpoint) -> None:
             f"the socket that systemd has passed is of another kind: write "
             f"domain={family.name.removeprefix('AF_')}"
         )
-
-
-def suggestServer(description: str) -> str | None:
-    """
-    @param description: text that is not a server endpoint.
-    @return: the one that was probably meant.
-    """
-    kind, colon, rest = description.partition(":")
-    if description.startswith("/"):
-        return f"unix:{quoted(description)}"
-    if description.isdecimal():
-        return f"tcp:{description}:interface=127.0.0.1"
-    place = _hostAndPort(description)
-    if place is not None:
-        host, port = place
-        return f"tcp:{port}:interface={quoted(host)}"
-    if colon and kind in _KINDS:
-        host, _colon, port = rest.rpartition(":")
-        if kind in ("tcp", "tcp6", "libvirttls") and port.isdecimal() and host:
-            return f"{kind}:{port}:interface={quoted(host)}"
-        return None
-    close = difflib.get_close_matches(kind, _KINDS, 1, 0.7)
-    return f"{close[0]}{colon}{rest}" if colon and close else None
-
-
-def _hostAndPort(text: str) -> tuple[str, str] | None:
-    """
-    @return: the IP address and the port in C{ADDRESS}, C{ADDRESS:PORT} or C{[ADDRESS]:PORT}.
-    """
-    match = re.fullmatch(r"\[(.*)\](?::(\d+))?|([\d.]+|localhost)(?::(\d+))?", text)
-    host, port = (text, None) if match is None else (match[1] or match[3], match[2] or match[4])
-    if host != "localhost":
-        try:
-            ip_address(host)
-        except ValueError:
-            return None
-    return "127.0.0.1" if host == "localhost" else host, port or str(TCP_PORT)
-
-
-def _quoteAddress(description: str) -> str:
-    """
-    @return: the string with the colons of an IPv6 address quoted.
-    """
-    match = re.search(r"interface=([\w:.%]+?)(?=:[a-z]+=|$)", description)
-    if match is None or ":" not in match[1]:
-        return description
-    return description[: match.start(1)] + quoted(match[1]) + description[match.end() :]
-
-
-def suggestUpstream(description: str) -> str | None:
-    """
-    @param description: what is neither a client endpoint nor a URI.
-    @return: what was probably meant.
-    """
-    if description.startswith("/"):
-        return f"unix:{quoted(description)}"
-    host, colon, port = description.rpartition(":")
-    if colon and port.isdecimal() and re.fullmatch(r"[\w.-]+", host) and host not in _KINDS:
-        return f"tcp:{description}"
-    return None
 
 
 def defaultSocket(environment: Mapping[str, str], *, root: bool) -> Path | None:

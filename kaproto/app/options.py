@@ -5,7 +5,6 @@ The command line of C{twistd kaserver}.
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any, ClassVar, Final, NoReturn
 
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword
-from twisted.cred.strcred import AuthOptionMixin, InvalidAuthType
+from twisted.cred.strcred import AuthOptionMixin
 from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndpoint
 from twisted.python.usage import Options as BaseOptions
@@ -28,13 +27,13 @@ from kaproto.app.listeners import (
     Listener,
     defaultSocket,
     serverEndpoint,
-    suggestUpstream,
     takeReadOnly,
     unixListener,
 )
+from kaproto.app.logins import Logins
 from kaproto.app.operations import adminEndpoint
 from kaproto.app.settings import SETTINGS
-from kaproto.client import endpointFor
+from kaproto.app.upstreams import upstreamAuthentication, upstreamEndpoint
 from kaproto.interfaces import IKeepAlivePolicy
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.limits import Limits
@@ -44,13 +43,9 @@ from kaproto.registry.link import MissingExtra, requireExtra
 from kaproto.registry.location import BadLocation, Location, Password
 from kaproto.registry.schema import NODE_NAME
 from kaproto.security.admission import AccessControl
-from kaproto.security.authfile import authenticationFor
-from kaproto.security.authplugin import makeChecker
-from kaproto.security.certificates import PKIError
 from kaproto.security.clientauth import Authentication
 from kaproto.security.endpoints import transportOf
 from kaproto.security.proxy import ProxyEndpoint
-from kaproto.security.users import makePortal
 
 __all__ = ["Options"]
 
@@ -109,7 +104,7 @@ class Options(BaseOptions, AuthOptionMixin):
         super().__init__()  # type: ignore[no-untyped-call]
         self._reactor = reactor
         self._origins: dict[str, str] = {}
-        self._checkersByDescription: dict[str, ICredentialsChecker] = {}
+        self._logins = Logins(self.supportedInterfaces)
 
     def _append(self, name: str, text: str) -> None:
         self[name] = [*(self.get(name) or ()), text]
@@ -203,8 +198,11 @@ class Options(BaseOptions, AuthOptionMixin):
             openTimeout=self["open-timeout"],
         )
         if self["upstream"] is not None:
-            self.upstream = self._upstreamEndpoint(self["upstream"])
-            self.upstreamAuthentication = self._upstreamAuthentication(self["upstream"])
+            try:
+                self.upstream = upstreamEndpoint(self._theReactor(), self["upstream"])
+                self.upstreamAuthentication = upstreamAuthentication(self["upstream"])
+            except ValueError as error:
+                raise UsageError(f"--upstream={self['upstream']}: {error}") from error
             self.upstreamAsk = self["upstream-ask"] == "yes" or (
                 self["upstream-ask"] == "auto" and not isinstance(self.upstream, UNIXClientEndpoint)
             )
@@ -287,9 +285,9 @@ class Options(BaseOptions, AuthOptionMixin):
                     "listen with TLS, --listen=libvirttls:16514, or on a UNIX socket"
                 )
             try:
-                portal = makePortal([self._checker(each) for each in auth])
+                portal = self._logins.portal(auth)
             except ValueError as error:
-                raise UsageError(f"--auth: {error}") from error
+                raise UsageError(str(error)) from error
         listener = Listener(
             settings.endpoint,
             endpoint,
@@ -343,32 +341,6 @@ class Options(BaseOptions, AuthOptionMixin):
         except (BadLocation, MissingExtra) as error:
             raise UsageError(f"--registry: {error}") from error
 
-    def _checker(self, description: str) -> ICredentialsChecker:
-        known = self._checkersByDescription
-        if description not in known:
-            known[description] = self._makeChecker(description)
-        return known[description]
-
-    def _makeChecker(self, description: str) -> ICredentialsChecker:
-        # The rest of the description may be a secret.
-        flag = f"--auth={description.partition(':')[0]}"
-        try:
-            checker = makeChecker(description)
-        except InvalidAuthType as error:
-            raise UsageError(f"{flag}: there is no such checker; --help-auth lists them") from error
-        except Exception as error:
-            raise UsageError(f"{flag}: {error}") from error
-        if not set(checker.credentialInterfaces) & set(self.supportedInterfaces):
-            raise UsageError(f"{flag}: it does not check passwords")
-        return checker
-
-    @property
-    def checkers(self) -> Sequence[ICredentialsChecker]:
-        """
-        The credentials checkers of all listeners.
-        """
-        return list(self._checkersByDescription.values())
-
     def _checkAllowedNames(self) -> None:
         if any(each.accessControl.tlsAllowedDNs for each in self.listeners) and not any(
             each.wantsCertificates for each in self.listeners
@@ -387,35 +359,16 @@ class Options(BaseOptions, AuthOptionMixin):
         sys.stdout.write(writeConfig(Config(values, listen), self._origins))
         raise SystemExit(0)
 
+    @property
+    def checkers(self) -> Sequence[ICredentialsChecker]:
+        """
+        The credentials checkers of all listeners.
+        """
+        return self._logins.checkers
+
     def _theReactor(self) -> object:
         if self._reactor is None:
             from twisted.internet import reactor
 
             return reactor
         return self._reactor
-
-    def _upstreamEndpoint(self, description: str) -> IStreamClientEndpoint:
-        try:
-            return endpointFor(self._theReactor(), description)[0]
-        except PKIError as error:
-            raise UsageError(f"--upstream={description}: {error}") from error
-        except Exception as error:
-            meant = suggestUpstream(description)
-            if meant is not None:
-                flag = shlex.quote(f"--upstream={meant}")
-                raise UsageError(f"--upstream={description}: is {flag} meant?") from error
-            raise UsageError(
-                f"--upstream={description}: {type(error).__name__}: {error}; it takes a Twisted "
-                "client endpoint, such as unix:/run/libvirt/libvirt-sock, or a libvirt URI, such "
-                "as qemu:///system"
-            ) from error
-
-    def _upstreamAuthentication(self, description: str) -> Authentication:
-        try:
-            authentication = authenticationFor(description)
-            if callable(authentication.login):
-                # A file that cannot be used should be known at the start.
-                authentication.login()
-        except ValueError as error:
-            raise UsageError(f"--upstream={description}: {error}") from error
-        return authentication
