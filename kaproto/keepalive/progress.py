@@ -96,11 +96,11 @@ class Progress:
             small = PINGS_MEMORY
         end = taken + found.queued
         if self._end is None:
-            self._end, self._taken = end, taken
+            self._end = end
             progressed = found.queued > small
         else:
             progressed = taken > self._taken
-            self._taken = max(self._taken, taken)
+        self._taken = taken
         if isHeldBack:
             self._end = end
         self._isAsked = not isHeldBack and self._end - self._taken <= small

@@ -459,6 +459,23 @@ class RuleTests(ClockTestCase):
         pair.server._kaproto.resumeReading(Pause.TURN)
         self.dies(pair, 23)
 
+    def test_rule6_unreadServer(self) -> None:
+        """
+        A peer that has not asked for keepalive, such as a server, is not pinged while it is not
+        read, whatever the kernel says.
+        """
+        pair = self.connect(Disable(KEEPALIVE))
+        pair.client.setKeepAlive(1, 2)
+
+        def look(_transport: object) -> Delivery:
+            return Delivery(0, 0, 0, 0, silence=self.clock.seconds())
+
+        for module in (heartbeat, suspicion):
+            self.patch(module, "delivery", look)
+        pair.client._kaproto.pauseReading(Pause.CONGESTION)
+        pair.advance(20)
+        self.assertFalse(pair.clientTransport.disconnected)
+
     def test_rule7_slowPeers(self) -> None:
         """
         A peer that reads slowly and answers each ping that it gets is kept, whoever it is of the

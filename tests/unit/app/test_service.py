@@ -28,6 +28,7 @@ from kaproto.app.process import OwnProcess
 from kaproto.app.reloading import Reloader
 from kaproto.app.service import KaServer, makeService
 from kaproto.backends.gateway import Gateway
+from kaproto.keepalive.kernelwatch import TCPKeepAlive
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.policies import Mandatory
 from kaproto.policies.rules import RulesPolicy
@@ -403,9 +404,15 @@ class MakeServiceTests(ServiceTestCase):
         By default the service has an embedded host, and its log line says everything.
         """
         service = self.makeFrom(
-            "--mode=2", "--interval=1.5", "--count=2", "--open-timeout=3", "--insecure"
+            "--mode=2",
+            "--interval=1.5",
+            "--count=2",
+            "--open-timeout=3",
+            "--tcp-keepalive=off",
+            "--insecure",
         )
         self.assertEqual(service.factory.policy, Mandatory(KeepAlive(1.5, 2)))
+        self.assertEqual(service.factory.tcpKeepAlive, TCPKeepAlive("off", KeepAlive(1.5, 2)))
         self.assertEqual(service.factory.limits.openTimeout, 3)
         self.assertIs(service.factory.clock, self.clock)
         service.privilegedStartService()
@@ -540,6 +547,7 @@ class MakeServiceTests(ServiceTestCase):
             "--upstream-interval=7",
             "--upstream-count=8",
             "--upstream-timeout=9",
+            "--tcp-keepalive=on",
             f"--listen=unix:{path}",
         )
         service.privilegedStartService()
@@ -549,6 +557,7 @@ class MakeServiceTests(ServiceTestCase):
         )
         (gateway,) = made
         self.assertEqual(gateway._keepAlive, KeepAlive(7, 8))
+        self.assertEqual(gateway.tcpKeepAlive, TCPKeepAlive("on", KeepAlive(7, 8)))
         self.assertEqual(gateway.limits.openTimeout, 9)
         stopped = service.stopService()
         self.clock.advance(0)

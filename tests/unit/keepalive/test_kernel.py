@@ -8,6 +8,7 @@ import socket
 import struct
 import sys
 from time import monotonic
+from typing import cast
 
 from twisted.internet import tcp
 from twisted.internet.protocol import Factory, Protocol
@@ -323,6 +324,29 @@ class LayoutTests(SocketTestCase):
         assert found is not None
         self.assertEqual((found.acknowledged, found.received), (acknowledged, received))
         self.assertEqual(received, 3)
+
+    def test_times(self) -> None:
+        """
+        The times since data was sent and received, and something acknowledged, are told apart.
+        """
+        info = bytearray(136)
+        for offset, milliseconds in ((24, 1), (44, 2000), (52, 3000), (56, 4000)):
+            struct.pack_into("I", info, offset, milliseconds)
+        transport = self.connectTCP()
+        real = transport.socket
+
+        class Socket:
+            family = socket.AF_INET
+            fileno = real.fileno
+
+            def getsockopt(self, *_arguments: int) -> bytes:
+                return bytes(info)
+
+        transport.socket = cast(socket.socket, Socket())
+        found = delivery(transport)
+        assert found is not None
+        self.assertEqual(found.inFlight, 1)
+        self.assertEqual((found.sinceSent, found.silence, found.sinceAcknowledged), (2, 3, 4))
 
 
 class SentCounterTests(SocketTestCase):

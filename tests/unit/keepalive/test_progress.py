@@ -53,6 +53,7 @@ class IsAskedTests(SynchronousTestCase):
         What is written while a ping is held back is in front of it.
         """
         progress = Progress()
+        self.assertFalse(progress.isAsked(1, Delivery(0, 0), 0, isHeldBack=True))
         self.assertFalse(progress.isAsked(2, Delivery(1000, 0), 0, isHeldBack=True))
         self.assertFalse(progress.isAsked(3, Delivery(1000, 1000), 0, isHeldBack=True))
         self.assertFalse(progress.isAsked(4, Delivery(5000, 1500), 0, isHeldBack=False))

@@ -63,7 +63,7 @@ class SlowReaderTests(HeartbeatTestCase):
         now = self.clock.seconds()
         queued = len(self.transport.value()) - int(self.taken)
         if not self.counts:
-            return Delivery(queued)
+            return Delivery(queued, local=True)
         return Delivery(queued, int(self.taken), 0, 0, now, sinceSent=now - self.takenAt)
 
     def advance(self, seconds: float) -> None:
@@ -149,6 +149,18 @@ class SlowReaderTests(HeartbeatTestCase):
         self.rate, self.answers, self.more = inf, False, 320
         self.diesAfter(3)
 
+    def test_pingsReadUNIX(self) -> None:
+        """
+        Nor is it life on a UNIX socket that pings are read and not answered, unless the answers
+        could not be seen because the peer is not read.
+        """
+        self.counts, self.rate, self.answers = False, inf, False
+        self.watched.pause(pingOn=True)
+        self.advance(20)
+        self.assertEqual(self.deaths, [])
+        self.watched.resume()
+        self.diesAfter(3, 1)
+
     def test_readsAndNeverAnswers(self) -> None:
         """
         One that reads a stream without end and answers nothing dies
@@ -213,6 +225,20 @@ class SlowReaderTests(HeartbeatTestCase):
         self.advance(4)
         self.assertEqual(judge.asked[-1][0], "excuses")
 
+    def test_halfATLSRecord(self) -> None:
+        """
+        Where the kernel does not say when bytes came, those that the TLS layer has received are
+        life.
+        """
+        layer = Layer()
+        self.patch(suspicion, "tlsOf", lambda transport: layer if transport else None)
+        self.answers, self.counts = False, False
+        for _ in range(20):
+            self.advance(1)
+            layer.bytesReceived += 1
+        self.assertEqual(self.deaths, [])
+        self.diesAfter(3, 1.1)
+
     def test_unanswerable(self) -> None:
         """
         Where there are no counters silence is judged as ever.
@@ -220,6 +246,14 @@ class SlowReaderTests(HeartbeatTestCase):
         self.patch(suspicion, "delivery", lambda _transport: None)
         self.transport.write(bytes(200_000))
         self.diesAfter(3)
+
+
+class Layer:
+    """
+    In the place of a TLS layer.
+    """
+
+    bytesReceived = 0
 
 
 class Counter:
