@@ -36,6 +36,7 @@ from OpenSSL.crypto import Error as CryptoError
 from OpenSSL.SSL import X509VerificationCodes as Codes
 
 from kaproto.security.pki import CertificateFiles
+from kaproto.security.revocation import hasSigned
 
 __all__ = [
     "UNSIGNED",
@@ -223,7 +224,7 @@ def _revocations(
     lists = [_parse(path, what, x509.load_pem_x509_crl, block) for block in blocks]
     now = dt.datetime.now(dt.UTC)
     for each in lists:
-        if not any(_hasSigned(authority, each) for authority in authorities):
+        if not any(hasSigned(authority, each) for authority in authorities):
             raise PKIError(f"{path}: this CRL was not issued by any authority in {caPath}")
         if each.next_update_utc is not None and each.next_update_utc < now:
             raise PKIError(
@@ -237,14 +238,6 @@ def _revocations(
                 f"{each.last_update_utc:%Y-%m-%d %H:%M} UTC; is the clock right?"
             )
     return lists
-
-
-def _hasSigned(authority: x509.Certificate, crl: x509.CertificateRevocationList) -> bool:
-    key = authority.public_key()
-    try:
-        return authority.subject == crl.issuer and crl.is_signature_valid(key)  # type: ignore[arg-type]
-    except (TypeError, *_MALFORMED):
-        return False
 
 
 def _publicBytes(key: PublicKeyTypes) -> bytes:

@@ -19,9 +19,7 @@ exponent of 3,000 bits are 80 KB and took 0.36 seconds.  What is computed is bou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import suppress
-from ipaddress import ip_address
 from typing import Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -29,29 +27,19 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from cryptography.x509 import (
-    DNSName,
-    DuplicateExtension,
-    ExtensionNotFound,
-    IPAddress,
-    SubjectAlternativeName,
-    UnsupportedGeneralNameType,
-)
 from OpenSSL import SSL
 from OpenSSL.crypto import FILETYPE_PEM, X509, load_certificate
 from OpenSSL.crypto import Error as CryptoError
 from OpenSSL.SSL import X509VerificationCodes as Codes
-from service_identity import CertificateError
-from service_identity.hazmat import DNS_ID, DNSPattern
 from zope.interface import Interface
 
 from kaproto.errors import AuthenticationFailed
 from kaproto.security.certificates import UNSIGNED, explainVerification
+from kaproto.security.revocation import Revocations, fingerprint
 
 __all__ = [
     "AUTHORITIES_MAX",
     "CertificateRefused",
-    "ClientHandshake",
     "Handshake",
     "ICertificateChecker",
     "countMessage",
@@ -69,9 +57,6 @@ _EXPONENT_BITS_MAX: Final = 64
 """
 OpenSSL has this bound too, for RSA keys of more than 3072 bits.  The usual exponent has 17.
 """
-
-_NAMES_SHOWN: Final = 5
-_NAME_LENGTH: Final = 100
 
 
 class CertificateRefused(AuthenticationFailed, SSL.Error):
@@ -103,6 +88,10 @@ class Handshake(SSL.Connection):
     The server's end of a TLS connection.
 
     @ivar needsCertificate: whether the peer must have a certificate.
+    @ivar revocations: the lists that its certificate, and those of its authorities, must not be on;
+        C{None} if there are none, or OpenSSL reads them.
+    @ivar signer: while the chain is verified, the fingerprint of the certificate verified last,
+        which has signed the next.
     @ivar lenient: whether to complete the handshake in spite of a problem.
     @ivar problem: the problem with the peer's certificate, C{None} if there is none.
     @ivar completed: whether the handshake has completed.
@@ -113,6 +102,8 @@ class Handshake(SSL.Connection):
 
     peerIs = "client"
     needsCertificate = False
+    revocations: Revocations | None = None
+    signer: bytes | None = None
     lenient = False
     problem: str | None = None
     completed = False
@@ -189,11 +180,14 @@ def verified(
     @param good: 0 if there is a problem.
     @return: whether to go on.
     """
+    assert isinstance(connection, Handshake)
     if good:
-        return True
+        found = _revoked(connection, certificate)
+        if found is None:
+            return True
+        error = found
     if error == Codes.ERR_UNABLE_TO_GET_CRL and depth > 0:
         return True
-    assert isinstance(connection, Handshake)
     if connection.problem is None:
         problem = explainVerification(error)
         if depth > 0 and problem != UNSIGNED and error != Codes.ERR_CERT_CHAIN_TOO_LONG:
@@ -202,6 +196,19 @@ def verified(
     if not connection.lenient:
         return False
     return isUsual(certificate) if depth == 0 else error in _SIGNATURES_FOLLOW
+
+
+def _revoked(connection: Handshake, certificate: X509) -> int | None:
+    """
+    Look up one certificate, in the order in which their signatures are verified: the trusted
+    authority's first, the peer's last.
+    """
+    if connection.revocations is None:
+        return None
+    signer, connection.signer = connection.signer, fingerprint(certificate)
+    return connection.revocations.problem(
+        connection.signer, certificate.get_serial_number(), signer
+    )
 
 
 _SIGNATURES_FOLLOW: Final = frozenset(
@@ -231,112 +238,3 @@ def isUsual(certificate: X509) -> bool:
         exponent = key.public_numbers().e
         return key.key_size <= _RSA_BITS_MAX and exponent.bit_length() <= _EXPONENT_BITS_MAX
     return isinstance(key, EllipticCurvePublicKey | Ed25519PublicKey | Ed448PublicKey)
-
-
-class ClientHandshake(Handshake):
-    """
-    The client's end of a TLS connection.
-
-    @ivar host: the name or address that the server's certificate must be for; C{None} to accept
-        any certificate.
-    """
-
-    peerIs = "server"
-    host: str | None = None
-
-    def do_handshake(self) -> None:
-        """
-        Continue the handshake; when it has completed, check the server's name.
-
-        @raise CertificateRefused: if either end does not accept the other's certificate.
-        """
-        try:
-            super().do_handshake()
-        except SSL.Error as error:
-            _raiseAlert(error)
-            raise
-        if self.host is not None:
-            certificate = self.get_peer_certificate()
-            assert certificate is not None, "a server always has one"
-            _checkHost(certificate, self.host)
-
-    def recv(self, bufsiz: int, flags: int | None = None) -> bytes:
-        """
-        Decrypt bytes that have arrived.
-
-        @raise CertificateRefused: if the server does not accept this client's certificate.  In TLS
-            1.3 it says so after the handshake.
-        """
-        try:
-            return super().recv(bufsiz, flags)
-        except SSL.Error as error:
-            _raiseAlert(error)
-            raise
-
-
-_ALERTS: Final = ("certificate", "unknown ca", "access denied")
-
-
-def _raiseAlert(error: SSL.Error) -> None:
-    """
-    @raise CertificateRefused: if the error is an alert by which the server says that it does not
-        accept this client's certificate.
-    """
-    queue = error.args[0] if error.args else None
-    if isinstance(queue, list) and queue:
-        _, alert, words = str(queue[-1][-1]).partition(" alert ")
-        if alert and any(each in words for each in _ALERTS):
-            raise CertificateRefused(
-                f"the server does not accept this client's certificate: {words}"
-            ) from None
-
-
-def _checkHost(certificate: X509, host: str) -> None:
-    names, addresses = _namesIn(certificate)
-    try:
-        wanted = ip_address(host.partition("%")[0])
-    except ValueError:
-        matches = _matchesName(names, host)
-    else:
-        matches = wanted in addresses
-    if matches:
-        return
-    shown = [*names, *map(str, addresses)]
-    if not shown:
-        raise CertificateRefused(
-            f"the server's certificate has no subjectAltName, so it cannot be matched to {host}"
-        )
-    more = f" and {len(shown) - _NAMES_SHOWN} more" if len(shown) > _NAMES_SHOWN else ""
-    listed = ", ".join(each[:_NAME_LENGTH] for each in shown[:_NAMES_SHOWN])
-    raise CertificateRefused(
-        f"the server's certificate is for {listed}{more}, not for {host}; connect by a name that "
-        "it is for"
-    )
-
-
-def _namesIn(certificate: X509) -> tuple[list[str], list[object]]:
-    """
-    @return: the host names and the IP addresses that a certificate is for.
-    """
-    try:
-        extensions = certificate.to_cryptography().extensions
-        names = extensions.get_extension_for_class(SubjectAlternativeName).value
-    except ExtensionNotFound:
-        return [], []
-    except (ValueError, DuplicateExtension, UnsupportedGeneralNameType) as error:
-        raise CertificateRefused(
-            f"the server's certificate is malformed: {str(error)[:_NAME_LENGTH]}"
-        ) from error
-    return names.get_values_for_type(DNSName), list(names.get_values_for_type(IPAddress))
-
-
-def _matchesName(names: Sequence[str], host: str) -> bool:
-    try:
-        wanted = DNS_ID(host)
-    except ValueError:
-        return False
-    for name in names:
-        with suppress(CertificateError, ValueError):
-            if wanted.verify(DNSPattern.from_bytes(name.encode())):
-                return True
-    return False

@@ -23,17 +23,18 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 from kaproto.security.certificates import KeyMaterial, PKIError, loadKeyMaterial, trust
+from kaproto.security.clienthandshake import ClientHandshake
 from kaproto.security.dn import distinguishedName
 from kaproto.security.handshake import (
     AUTHORITIES_MAX,
     CertificateRefused,
-    ClientHandshake,
     Handshake,
     ICertificateChecker,
     countMessage,
     verified,
 )
 from kaproto.security.pki import CertificateFiles
+from kaproto.security.revocation import Revocations
 from kaproto.security.tlslayer import TLSLayer
 
 __all__ = [
@@ -193,12 +194,17 @@ class ServerContextFactory:
         material = loadKeyMaterial(files)
         with _naming(files):
             tickets = _sendsTickets(_context(material, SSL.TLS_SERVER_METHOD))
-            context = _context(material, SSL.TLS_SERVER_METHOD)
-        if tickets:
-            context.set_max_proto_version(SSL.TLS1_2_VERSION)
-        if self.verify:
-            context.set_verify(SSL.VERIFY_PEER, verified)
-        self._context, self.version = context, "1.2" if tickets else "1.3"
+            revocations = Revocations.fromLists(material.revocations, material.authorities)
+            strict = lenient = _context(material, SSL.TLS_SERVER_METHOD)
+            if revocations is not None:
+                lenient = _context(attrs.evolve(material, revocations=[]), SSL.TLS_SERVER_METHOD)
+        for context in (strict, lenient):
+            if tickets:
+                context.set_max_proto_version(SSL.TLS1_2_VERSION)
+            if self.verify:
+                context.set_verify(SSL.VERIFY_PEER, verified)
+        self._strict, self._lenient, self._revocations = strict, lenient, revocations
+        self.version = "1.2" if tickets else "1.3"
         self._crl = files.crl
         self.expiry = min(each.not_valid_after_utc.timestamp() for each in material.chain)
 
@@ -210,9 +216,12 @@ class ServerContextFactory:
         listener: object = protocol.wrappedProtocol
         if isinstance(protocol, TLSLayer):
             listener = protocol.listener()
-        handshake = Handshake(self._context, None)
+        lenient = ICertificateChecker.providedBy(listener)
+        handshake = Handshake(self._lenient if lenient else self._strict, None)
         handshake.needsCertificate = self.verify
-        handshake.lenient = ICertificateChecker.providedBy(listener)
+        handshake.lenient = lenient
+        if lenient:
+            handshake.revocations = self._revocations
         return handshake
 
 

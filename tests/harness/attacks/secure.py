@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import signal
 import socket
 import struct
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from math import gcd
 
 from cryptography import x509
@@ -21,8 +23,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 
+from tests.harness.attacks.honest import enter
 from tests.harness.attacks.rawsocket import Address, Outcome, TLSAddress, connect
-from tests.harness.attacks.targets import KaTarget
+from tests.harness.attacks.targets import KaTarget, until
 from tests.interop.test_tls import NO_TICKETS
 from tests.pki import Authority, distinguished
 from tests.rawtls import CIPHER, RawTLS12, RawTLS13
@@ -33,6 +36,7 @@ __all__ = [
     "announced",
     "endless",
     "keyUpdates",
+    "reloads",
     "renegotiations",
     "strangers",
 ]
@@ -56,13 +60,16 @@ class TLSTarget(KaTarget):
         """
         super().__init__(*arguments)
         self._pki = os.path.join(self.directory, "pki")
-        self._alice = os.path.join(self.directory, "alice.pem")
         self._newest = newest
-        authority = Authority()
+        self._authority = authority = Authority()
         authority.write(self._pki, authority.issue(distinguished("server"), hosts=["127.0.0.1"]))
-        alice = authority.issue(distinguished("alice"))
-        with open(self._alice, "wb") as file:
-            file.write(alice.certificatePEM + alice.keyPEM)
+        self._clients = {
+            name: authority.issue(distinguished(name)) for name in ("alice", "mallory")
+        }
+        for name, identity in self._clients.items():
+            with open(self.certificate(name), "wb") as file:
+                file.write(identity.certificatePEM + identity.keyPEM)
+        self.revoke()
 
     @property
     def listener(self) -> str:
@@ -70,6 +77,21 @@ class TLSTarget(KaTarget):
         Where it is to listen.
         """
         return f"libvirttls:0:interface=127.0.0.1:pki={self._pki}"
+
+    def revoke(self, *names: str) -> None:
+        """
+        Renew the list of revoked certificates.
+        """
+        path = os.path.join(self._pki, "CA", "cacrl.pem")
+        with open(f"{path}.new", "wb") as file:
+            file.write(self._authority.revoke(*(self._clients[name] for name in names)))
+        os.replace(f"{path}.new", path)
+
+    def certificate(self, name: str) -> str:
+        """
+        @return: the path of a client's certificate and private key.
+        """
+        return os.path.join(self.directory, f"{name}.pem")
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -88,7 +110,38 @@ class TLSTarget(KaTarget):
         It listens at a port.
         """
         assert isinstance(place, int)
-        self.address, self.anonymous = TLSAddress(place, self._alice), place
+        self.address, self.anonymous = TLSAddress(place, self.certificate("alice")), place
+
+
+def reloads(target: TLSTarget, times: int) -> Outcome:
+    """
+    Renew the list of revoked certificates and have the server read it, over and over, amid the
+    handshakes of a client that is not on it, and of one that is on every other.
+    """
+    address = target.address
+    assert isinstance(address, TLSAddress)
+    mallory = address._replace(certificate=target.certificate("mallory"))
+    ends: Counter[str] = Counter()
+    took = []
+    for number in range(times):
+        begun = len(target.log)
+        revoked = ["mallory"] if number % 2 else []
+        target.revoke(*revoked)
+        os.kill(target.pid, signal.SIGHUP)
+        for _ in range(3):
+            enter(address, None, 10).socket.close()
+            ends["let in"] += 1
+        took.append(until(partial(_logged, target, begun, "reloaded"), "a reload"))
+        try:
+            enter(mallory, None, 10).socket.close()
+            ends["mallory let in"] += 1
+        except OSError:
+            ends["mallory refused"] += 1
+    return Outcome(times, ends, took)
+
+
+def _logged(target: TLSTarget, begun: int, word: str) -> bool:
+    return word in target.log[begun:]
 
 
 def _slowKey() -> rsa.RSAPrivateKey:

@@ -61,6 +61,19 @@ class SecureTests(AttackTestCase):
         self.assertEqual(result.log.count("TLS messages that are no data"), 3)
         self.assertLess(result.meter.growth, 3 * MIB)
 
+    def test_reloads(self) -> None:
+        """
+        Amid handshakes the list of revoked certificates is renewed: each handshake completes, by
+        the list that was read last, and honest clients do not notice.
+        """
+        target = self.secure()
+        result = self.attack(target, partial(secure.reloads, target, 20))
+        self.assertEqual(
+            result.outcomes[0].ends,
+            {"let in": 60, "mallory let in": 10, "mallory refused": 10},
+        )
+        self.assertEqual(result.log.count("reloaded"), 20)
+
     def test_endless(self) -> None:
         """
         Who sends a handshake that does not end is dropped.

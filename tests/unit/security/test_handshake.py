@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
-from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ec import (
     SECP256R1,
@@ -18,21 +17,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPublicNumbers
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from OpenSSL import SSL
 from OpenSSL.crypto import FILETYPE_ASN1, X509, load_certificate
-from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.protocol import Factory
-from twisted.internet.task import Clock
-from twisted.protocols.tls import TLSMemoryBIOFactory
-from twisted.python.failure import Failure
-from twisted.test.iosim import FakeTransport
 
 from kaproto.security import handshake, tls
 from kaproto.security.handshake import AUTHORITIES_MAX, CertificateRefused, isUsual, verified
-from kaproto.security.tls import ClientContextFactory, examine
+from kaproto.security.tls import examine
 from tests.pki import Authority, Identity, certificateOf, distinguished
-from tests.support_tls import Remembering, TLSTestCase
+from tests.support_tls import TLSTestCase
 
 DAYS = dt.timedelta(days=1)
 ALICE = distinguished("alice")
@@ -123,38 +116,6 @@ class VerificationTests(TLSTestCase):
             self.problem(client),
             "its certificate is signed by an authority whose certificate has expired",
         )
-
-    def test_revoked(self) -> None:
-        """
-        A certificate on the authority's list is found out, and others are not.
-        """
-        self.authority.write(str(self.directory), crl=self.authority.revoke(self.client))
-        self.assertEqual(
-            self.problem(self.clientContext(self.client)), "its certificate has been revoked"
-        )
-        other = self.authority.issue(distinguished("bob"))
-        self.assertIsNone(self.problem(self.clientContext(other)))
-
-    def test_revocationUnknown(self) -> None:
-        """
-        With lists of some authorities, a certificate from another, of which it cannot be known
-        whether it has been revoked, is not taken.
-        """
-        between = Authority("Between", issuer=self.authority)
-        client = self.anyClientContext(between.issue(distinguished("alice")), [between])
-        self.authority.write(str(self.directory), crl=self.authority.revoke())
-        self.assertIn("list of revoked certificates is missing", str(self.problem(client)))
-
-    def test_revocationOfTheSigner(self) -> None:
-        """
-        The list of the one that has signed it is enough.
-        """
-        between = Authority("Between", issuer=self.authority)
-        client = self.anyClientContext(between.issue(distinguished("alice")), [between])
-        both = self.authority.certificatePEM + between.certificatePEM
-        (self.directory / "CA/cacert.pem").write_bytes(both)
-        (self.directory / "CA/cacrl.pem").write_bytes(between.revoke())
-        self.assertIsNone(self.problem(client))
 
 
 class StrangerTests(TLSTestCase):
@@ -280,176 +241,3 @@ class StrangerTests(TLSTestCase):
         at = der.index(bytes.fromhex("2a8648ce3d030107"))
         der[at + 7] = 0x63
         self.assertFalse(isUsual(load_certificate(FILETYPE_ASN1, bytes(der))))
-
-
-class ClientTests(TLSTestCase):
-    """
-    Tests for L{ClientContextFactory}.
-    """
-
-    def refusal(self, client: ClientContextFactory) -> str:
-        """
-        Connect.
-
-        @return: what the client has against the server's certificate.
-        """
-        _server, end = self.connect(self.serverContext(), client)
-        self.assertIsInstance(end.lost, CertificateRefused)
-        self.assertEqual(end.received, b"")
-        return str(end.lost)
-
-    def issued(self, *hosts: str) -> None:
-        """
-        Give the server a certificate for other hosts.
-        """
-        self.authority.write(
-            str(self.directory), self.authority.issue(distinguished("server"), hosts=hosts)
-        )
-
-    def test_accepted(self) -> None:
-        """
-        A server is accepted by a name or an address that is in its certificate.
-        """
-        for host in ("host.test", "10.0.0.1"):
-            _server, end = self.connect(self.serverContext(), self.clientContext(self.client, host))
-            self.assertEqual(end.received, b"hello")
-            self.assertIn("CN=server", str(examine(end.transport).dn))
-
-    def test_otherName(self) -> None:
-        """
-        It is not accepted by another name, and the names that there are are told.
-        """
-        self.assertEqual(
-            self.refusal(self.clientContext(self.client, "other.test")),
-            "the server's certificate is for host.test, 10.0.0.1, not for other.test; connect "
-            "by a name that it is for",
-        )
-
-    def test_manyNames(self) -> None:
-        """
-        Of many names, or very long ones, some are told.
-        """
-        self.issued(*(f"{'x' * 60}.{'y' * 60}.host{number}.test" for number in range(200)))
-        message = self.refusal(self.clientContext(self.client))
-        self.assertIn(" and 195 more, not for host.test", message)
-        self.assertLess(len(message), 800)
-
-    def test_wildcards(self) -> None:
-        """
-        A star stands for one part of a name; names that are malformed match nothing.
-        """
-        self.issued("*.example.test", "*", "a*b.example.test", "")
-        for host in ("host.example.test", "HOST.Example.Test"):
-            _server, end = self.connect(self.serverContext(), self.clientContext(self.client, host))
-            self.assertEqual(end.received, b"hello")
-        for host in ("example.test", "a.b.example.test", "test", "1234", "not a name", "h\u00f6st"):
-            self.assertIn("not for", self.refusal(self.clientContext(self.client, host)))
-
-    def test_zone(self) -> None:
-        """
-        The zone of an IPv6 address is this machine's affair, and in no certificate.
-        """
-        self.issued("fe80::1")
-        client = self.clientContext(self.client, "fe80::1%eth0")
-        _server, end = self.connect(self.serverContext(), client)
-        self.assertEqual(end.received, b"hello")
-
-    def test_malformed(self) -> None:
-        """
-        A certificate that cannot be parsed is refused.
-        """
-
-        def broken(_certificate: X509) -> object:
-            raise ValueError("x" * 1000)
-
-        context = self.clientContext(self.client)
-        server = self.serverContext()
-        self.patch(X509, "to_cryptography", broken)
-        _server, end = self.connect(server, context)
-        self.assertIn("the server's certificate is malformed: xxx", str(end.lost))
-        self.assertLess(len(str(end.lost)), 200)
-
-    def test_otherAddress(self) -> None:
-        """
-        Nor by another address.
-        """
-        self.assertIn("not for 10.0.0.2", self.refusal(self.clientContext(self.client, "10.0.0.2")))
-
-    def test_noNames(self) -> None:
-        """
-        Nor without any name, since that in the subject does not count.
-        """
-        self.authority.write(
-            str(self.directory), self.authority.issue([(NameOID.COMMON_NAME, "host.test")])
-        )
-        self.assertIn("has no subjectAltName", self.refusal(self.clientContext(self.client)))
-
-    def test_otherAuthority(self) -> None:
-        """
-        Nor with a certificate that another authority has signed.
-        """
-        other = Authority("Other CA")
-        files = self.clientFiles(other.issue(distinguished("alice")), other)
-        self.assertEqual(
-            self.refusal(ClientContextFactory(files, "host.test")),
-            "the server's certificate is not signed by an authority (CA) that is trusted here",
-        )
-
-    def test_chain(self) -> None:
-        """
-        A server shows the authorities between itself and the one that is trusted.
-        """
-        between = Authority("Between", issuer=self.authority)
-        server = between.issue(distinguished("server"), hosts=["host.test"])
-        self.authority.write(str(self.directory), server)
-        chain = server.certificatePEM + between.certificatePEM
-        (self.directory / "libvirt/servercert.pem").write_bytes(chain)
-        _server, end = self.connect(self.serverContext(), self.clientContext(self.client))
-        self.assertEqual(end.received, b"hello")
-
-    def test_unverified(self) -> None:
-        """
-        A client can do without all that.
-        """
-        other = Authority("Other CA")
-        files = self.clientFiles(None, other)
-        _server, end = self.connect(
-            self.serverContext(verify=False),
-            ClientContextFactory(files, "other.test", verify=False),
-        )
-        self.assertEqual(end.received, b"hello")
-
-    def test_otherErrors(self) -> None:
-        """
-        What is not about certificates stays what it is.
-        """
-
-        def broken(connection: SSL.Connection, *arguments: object) -> bytes:
-            raise SSL.Error([("SSL routines", "", "tlsv1 alert internal error")])
-
-        def empty(connection: SSL.Connection, *arguments: object) -> bytes:
-            raise SSL.Error([])
-
-        nobody: Any = None
-        connection = self.clientContext(None).clientConnectionForTLS(nobody)
-        for problem in (broken, empty):
-            self.patch(SSL.Connection, "recv", problem)
-            error = self.assertRaises(SSL.Error, connection.recv, 1)
-            self.assertNotIsInstance(error, CertificateRefused)
-        self.patch(SSL.Connection, "do_handshake", broken)
-        error = self.assertRaises(SSL.Error, connection.do_handshake)
-        self.assertNotIsInstance(error, CertificateRefused)
-
-    def test_cutShort(self) -> None:
-        """
-        A connection that ends in the middle of the handshake is lost as Twisted has it.
-        """
-        clock = Clock()
-        factory = TLSMemoryBIOFactory(
-            self.clientContext(None), True, Factory.forProtocol(Remembering), clock=clock
-        )
-        wrapper: Any = factory.buildProtocol(None)
-        end = wrapper.wrappedProtocol
-        wrapper.makeConnection(FakeTransport(wrapper, isServer=False))
-        wrapper.connectionLost(Failure(ConnectionDone()))
-        self.assertIsInstance(end.lost, ConnectionDone | ConnectionLost)

@@ -1,0 +1,192 @@
+"""
+Tests for L{kaproto.security.revocation}.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+from unittest import mock
+
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
+
+from kaproto.security import revocation
+from kaproto.security.revocation import Revocations
+from tests.pki import Authority, Identity, distinguished
+from tests.support_tls import TLSTestCase
+
+DAYS = dt.timedelta(days=1)
+ALICE = distinguished("alice")
+MISSING = (
+    "its certificate cannot be checked, because its issuer's list of revoked certificates is "
+    "missing"
+)
+REVOKED = "its certificate has been revoked"
+
+
+class HandshakeTests(TLSTestCase):
+    """
+    A server looks into the lists of its authorities.
+    """
+
+    def setUp(self) -> None:
+        """
+        Have an authority in between.
+        """
+        super().setUp()
+        self.between = Authority("Between", issuer=self.authority)
+        self.bob = self.authority.issue(distinguished("bob"))
+        self.carol = self.between.issue(distinguished("carol"))
+
+    def lists(self, *lists: bytes, trusted: bool = False) -> None:
+        """
+        Have the server use these.
+
+        @param trusted: whether the authority in between is in its file of authorities.
+        """
+        self.authority.write(str(self.directory), crl=b"".join(lists))
+        if trusted:
+            path = self.directory / "CA/cacert.pem"
+            path.write_bytes(path.read_bytes() + self.between.certificatePEM)
+
+    def assertProblems(self, alice: str | None, bob: str | None, carol: str | None) -> None:
+        """
+        The server has these problems with three clients, of which the last is from the authority in
+        between.  So it has if OpenSSL reads the lists.
+        """
+        clients = [
+            self.anyClientContext(self.client),
+            self.anyClientContext(self.bob),
+            self.anyClientContext(self.carol, [self.between]),
+        ]
+        ours = self.serverContext()
+        self.assertIsNotNone(ours._revocations)
+        with mock.patch.object(revocation, "_isPlain", return_value=False):
+            openSSL = self.serverContext()
+        self.assertIsNone(openSSL._revocations)
+        for server in (ours, openSSL):
+            problems = tuple(self.problem(client, server) for client in clients)
+            self.assertEqual(problems, (alice, bob, carol), server._revocations)
+
+    def test_listed(self) -> None:
+        """
+        A certificate on the authority's list is refused, and others are not.  Of one from an
+        authority without a list it cannot be known whether it was revoked.
+        """
+        self.lists(self.authority.revoke(self.client))
+        self.assertProblems(REVOKED, None, MISSING)
+
+    def test_empty(self) -> None:
+        """
+        So it is with an empty list.
+        """
+        self.lists(self.authority.revoke())
+        self.assertProblems(None, None, MISSING)
+
+    def test_otherSigner(self) -> None:
+        """
+        The list of the authority that has signed it is enough.
+        """
+        self.lists(self.between.revoke(self.client), trusted=True)
+        self.assertProblems(MISSING, MISSING, None)
+        self.lists(self.between.revoke(self.carol), trusted=True)
+        self.assertProblems(MISSING, MISSING, REVOKED)
+
+    def test_renewed(self) -> None:
+        """
+        Of two lists of one authority the one that was issued last counts.
+        """
+        lists = [
+            self.authority.revoke(self.client, start=-3 * DAYS, end=2 * DAYS),
+            self.authority.revoke(self.bob, start=-2 * DAYS),
+        ]
+        for order in (lists, lists[::-1]):
+            self.lists(*order)
+            self.assertProblems(None, REVOKED, MISSING)
+
+    def test_revokedSigner(self) -> None:
+        """
+        A certificate whose signer was revoked is refused for that, whatever else is missing.
+        """
+        self.lists(self.authority.revoke(self.between))
+        self.assertEqual(
+            self.problem(self.anyClientContext(self.carol, [self.between])),
+            "its certificate is signed by an authority whose certificate has been revoked",
+        )
+
+    def test_partial(self) -> None:
+        """
+        Lists that do not have all that was revoked are left to OpenSSL.
+        """
+        point = x509.IssuingDistributionPoint(
+            full_name=None,
+            relative_name=None,
+            only_contains_user_certs=True,
+            only_contains_ca_certs=False,
+            only_some_reasons=None,
+            indirect_crl=False,
+            only_contains_attribute_certs=False,
+        )
+        self.lists(self.authority.revoke(self.client, extension=point))
+        server = self.serverContext()
+        self.assertIsNone(server._revocations)
+        self.assertEqual(self.problem(self.anyClientContext(self.client), server), REVOKED)
+        self.assertIsNone(self.problem(self.anyClientContext(self.bob), server))
+        malformed: Any = mock.Mock()
+        type(malformed).extensions = mock.PropertyMock(side_effect=ValueError)
+        self.assertIsNone(Revocations.fromLists([malformed], []))
+
+
+class LookUpTests(TLSTestCase):
+    """
+    Tests for L{Revocations}.
+    """
+
+    def revocations(self, *identities: Identity, trusted: Authority | None = None) -> Revocations:
+        """
+        @param trusted: an authority that is trusted besides.
+        @return: a list with these certificates.
+        """
+        crl = x509.load_pem_x509_crl(self.authority.revoke(*identities))
+        authorities = [self.authority.certificate, *([trusted.certificate] if trusted else [])]
+        found = Revocations.fromLists([crl], authorities)
+        assert found is not None
+        return found
+
+    def problem(self, revocations: Revocations) -> int | None:  # type: ignore[override]
+        """
+        @return: what is wrong with the client's certificate.
+        """
+        certificate = self.client.certificate
+        return revocations.problem(
+            certificate.fingerprint(SHA256()),
+            certificate.serial_number,
+            self.authority.certificate.fingerprint(SHA256()),
+        )
+
+    def test_time(self) -> None:
+        """
+        A list that was not renewed in time, or is not valid yet, since the clock was set, says
+        nothing about any certificate.
+        """
+        revocations = self.revocations()
+        self.assertIsNone(self.problem(revocations))
+        now = dt.datetime.now(dt.UTC)
+        for when, code in ((now + 2 * DAYS, 12), (now - 2 * DAYS, 11)):
+            with mock.patch.object(revocation, "dt") as clock:
+                clock.datetime.now.return_value = when
+                self.assertEqual(self.problem(revocations), code)
+
+    def test_trustedAndRevoked(self) -> None:
+        """
+        An authority that is in the file of authorities, and on the list of another, is refused.
+        """
+        between = Authority("Between", issuer=self.authority)
+        for listed, code in (([], 3), ([between], 23)):
+            revocations = self.revocations(*listed, trusted=between)
+            certificate = between.certificate
+            found = revocations.problem(
+                certificate.fingerprint(SHA256()), certificate.serial_number, None
+            )
+            self.assertEqual(found, code)
