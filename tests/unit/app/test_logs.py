@@ -56,6 +56,13 @@ class LineTests(SynchronousTestCase):
         for event in events():
             self.assertEqual(eventAsLine(event), formatEventAsClassicLogText(event) or "")
 
+    def test_audit(self) -> None:
+        """
+        A line that is text already, as those of the audit log, is not formatted again.
+        """
+        event = {"log_format": "{text}", "text": "{it} came", "log_time": 0}
+        self.assertTrue(eventAsLine(event).endswith(" [-#info] {it} came\n"))
+
     def test_bare(self) -> None:
         """
         An event with nothing but a text has the time of now.
@@ -96,7 +103,6 @@ class JSONTests(SynchronousTestCase):
             },
         )
         self.assertEqual(self.parsed(lines)["message"], "two\nlines")
-        self.assertEqual(self.parsed({"log_format": "{text}", "text": "it"})["message"], "it")
         self.assertEqual(eventAsJSON(empty), "")
         self.assertEqual(self.parsed(legacy)["message"], "legacy")
         self.assertEqual(set(self.parsed(legacy)), {"time", "level", "logger", "message"})
