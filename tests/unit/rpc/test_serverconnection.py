@@ -300,6 +300,15 @@ class OpenTests(ServerTestCase):
             ],
         )
 
+    def test_heldForLoginsOnly(self) -> None:
+        """
+        Waiting for a turn to log in stops no deadline but that for logging in.
+        """
+        wire = self.connect()
+        self.assertAlmostEqual(wire.protocol._kaproto.holdDeadline(), 10)
+        self.advance(11)
+        self.assertTrue(wire.aborted)
+
     def test_timeoutIsTheFactorys(self) -> None:
         """
         How much time there is, the factory says.
