@@ -1,0 +1,74 @@
+"""
+libvirt's drivers and transports: which of them lead to a libvirtd.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+__all__ = ["checkDriver", "checkTransport", "isURI"]
+
+_CLIENT_DRIVERS: Final = frozenset({"esx", "gsx", "hyperv", "parallels", "vpx"})
+"""
+Drivers that libvirt's client runs itself, and that never talk to libvirtd.
+"""
+
+_LOCAL_DRIVERS: Final = frozenset({"openvz", "test", "vmwarefusion", "vmwareplayer", "vmwarews"})
+"""
+Drivers that libvirt's client runs itself unless the URI has a host or a transport.
+"""
+
+_DRIVERS: Final = (
+    _CLIENT_DRIVERS
+    | _LOCAL_DRIVERS
+    | {"bhyve", "ch", "interface", "lxc", "network", "nodedev", "nwfilter"}
+    | {"qemu", "remote", "secret", "storage", "vbox", "vz", "xen"}
+)
+
+_SLASH_DRIVERS: Final = frozenset({"qemu", "vbox", "vz"})
+"""
+Drivers for which two slashes, as in C{qemu://system}, are taken for a slip of the pen.
+"""
+
+
+def isURI(text: str) -> bool:
+    """
+    Tell a URI from a Twisted endpoint string.
+
+    C{qemu:/system} is a URI, because libvirt has a driver of that name; C{tcp:host:16509} is not.
+    """
+    scheme, colon, rest = text.partition(":")
+    if not colon or re.fullmatch(r"[A-Za-z][A-Za-z0-9.+-]*", scheme) is None:
+        return False
+    return rest.startswith("//") or "+" in scheme or scheme in _DRIVERS
+
+
+def checkDriver(scheme: str, host: str, path: str) -> None:
+    """
+    @param scheme: the whole scheme, with the transport.
+    @raise ValueError: when this URI does not lead to a libvirtd.
+    """
+    if scheme in _CLIENT_DRIVERS or (scheme in _LOCAL_DRIVERS and not host):
+        hint = "" if scheme in _CLIENT_DRIVERS else f"; {scheme}+unix:// connects to libvirtd"
+        raise ValueError(
+            f"libvirt's client runs the {scheme} driver itself, without libvirtd{hint}"
+        )
+    if path == "/embed":
+        raise ValueError("libvirt's client runs an embedded driver itself")
+    if scheme in _SLASH_DRIVERS and host in ("system", "session"):
+        raise ValueError(f"{host!r} is a host here; {scheme}:///{host} has three slashes")
+
+
+def checkTransport(transport: str) -> None:
+    """
+    @raise ValueError: when kaproto does not have this transport.
+    """
+    if transport in ("ssh", "libssh", "libssh2"):
+        raise ValueError(
+            f"transport {transport!r} is not supported; forward the socket with "
+            "ssh -NL /tmp/libvirt-sock:/run/libvirt/libvirt-sock HOST, and connect to "
+            "qemu+unix:///system?socket=/tmp/libvirt-sock"
+        )
+    if transport not in ("tcp", "tls", "unix"):
+        raise ValueError(f"transport {transport!r} is not one of tcp, tls, unix")
