@@ -1,5 +1,5 @@
 """
-Procedures of the server's, declared as data.
+The server's procedures, declared as data.
 
 An attribute that is a L{Call} is a method that calls the procedure::
 
@@ -7,7 +7,7 @@ An attribute that is a L{Call} is a method that calls the procedure::
         hostname = Call(59, Nothing, str)
         libVersion = Call(157, Nothing, Version)
 
-C{await connection.hostname()} is a C{str} then, for the type checker too.
+Then C{await connection.hostname()} is a C{str}, for the type checker too.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from twisted.internet.defer import Deferred
 from kaproto.wire import domains as wire
 from kaproto.wire.structs import UHyper
 
-__all__ = ["Call", "DomainCall", "Nothing", "Version", "nothingElse"]
+__all__ = ["Call", "DomainCall", "Nothing", "Performs", "Version", "nothingElse"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -56,7 +56,11 @@ def nothingElse(domain: wire.Domain) -> wire.Domain:
     return domain
 
 
-class _Performs(Protocol):
+class Performs(Protocol):
+    """
+    What calls procedures: a L{Connection<kaproto.client.Connection>}.
+    """
+
     def perform(self, call: Call[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> Deferred[_R]:
         """
         Call a procedure.
@@ -65,7 +69,7 @@ class _Performs(Protocol):
 
 class _HasConnection(Protocol):
     @property
-    def connection(self) -> _Performs:
+    def connection(self) -> Performs:
         """
         Where to call the procedure.
         """
@@ -83,8 +87,8 @@ class Call(Generic[_P, _R]):
     A procedure of the remote program.
 
     @ivar procedure: its number, from C{remote_protocol.x}.
-    @ivar arguments: what makes the procedure's arguments of the method's: an attrs class that
-        L{kaproto.wire.structs} can pack, or a function.
+    @ivar arguments: is called with the method's arguments and makes the procedure's: an attrs class
+        that L{kaproto.wire.structs} can pack, or a function.
     @ivar result: the class of the result, which L{kaproto.wire.structs} can unpack;
         C{types.NoneType} for a procedure without one.
     """
@@ -97,11 +101,11 @@ class Call(Generic[_P, _R]):
     def __get__(self, instance: None, owner: type) -> Call[_P, _R]: ...
 
     @overload
-    def __get__(self, instance: _Performs, owner: type) -> Callable[_P, Deferred[_R]]: ...
+    def __get__(self, instance: Performs, owner: type) -> Callable[_P, Deferred[_R]]: ...
 
-    def __get__(self, instance: _Performs | None, owner: type) -> object:
+    def __get__(self, instance: Performs | None, owner: type) -> object:
         """
-        @return: the method of a connection's.
+        @return: the method of a connection.
         """
         return self if instance is None else partial(instance.perform, self)
 
@@ -109,7 +113,7 @@ class Call(Generic[_P, _R]):
 @attrs.frozen
 class DomainCall(Generic[_P, _R]):
     """
-    A procedure of the remote program whose first argument is a domain, as a method of the domain.
+    A procedure of the remote program whose first argument is a domain: a method of the domain.
 
     @ivar procedure: its number, from C{remote_protocol.x}.
     @ivar arguments: as in L{Call}; called with the domain and the method's arguments.
@@ -128,7 +132,7 @@ class DomainCall(Generic[_P, _R]):
 
     def __get__(self, instance: _HasConnection | None, owner: type) -> object:
         """
-        @return: the method of a domain's.
+        @return: the method of a domain.
         """
         if instance is None:
             return self

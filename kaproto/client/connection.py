@@ -13,14 +13,13 @@ from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import ISSLTransport
 from twisted.python.failure import Failure
 
-from kaproto.client.negotiation import negotiate
+from kaproto.client.negotiation import negotiate, registerCloseCallback
 from kaproto.errors import (
     AuthenticationFailed,
     ConnectionClosed,
     KaprotoError,
     KeepAliveUnsupported,
     LocalProtocolError,
-    RemoteError,
     RemoteProtocolError,
 )
 from kaproto.keepalive.liveness import KeepAlive
@@ -35,10 +34,9 @@ from kaproto.wire.programs import (
     PROGRAM_VERSION,
     REMOTE_PROGRAM,
     CloseReason,
-    Feature,
     Procedure,
 )
-from kaproto.wire.xdr import Packer, Unpacker, XDRError
+from kaproto.wire.xdr import Unpacker, XDRError
 
 __all__ = ["ClientConnection", "SharedByClient"]
 
@@ -119,13 +117,13 @@ class ClientConnection(Connection):
 
     def handshakeCompleted(self) -> None:
         """
-        The TLS handshake is done; whether the server accepts this client, it has yet to say.
+        The TLS handshake is done.  The server has yet to say whether it accepts this client.
         """
         self._handshakeDone = True
 
     def _confirmationReceived(self, data: bytes) -> None:
         """
-        The first that a server says over TLS is that it accepts the client.
+        A server begins with one byte over TLS, which says that it accepts the client.
         """
         self.incoming = None
         self._handshakeDone = False
@@ -177,20 +175,11 @@ class ClientConnection(Connection):
                 ask=client.asksForKeepAlive,
             )
             if client.registersCloseCallback:
-                await self._askForFarewell()
+                await registerCloseCallback(self._callRemote)
         except XDRError as error:
             raise RemoteProtocolError(
                 f"the server's answer during open cannot be decoded: {error}"
             ) from error
-
-    async def _askForFarewell(self) -> None:
-        try:
-            feature = Packer().int32(Feature.REMOTE_CLOSE_CALLBACK).packed()
-            answer = await self._callRemote(Procedure.CONNECT_SUPPORTS_FEATURE, feature)
-            if Unpacker(answer).int32():
-                await self._callRemote(Procedure.CONNECT_REGISTER_CLOSE_CALLBACK, b"")
-        except RemoteError:
-            pass
 
     def _openFailed(self, failure: Failure) -> None:
         error = failure.value
@@ -219,7 +208,7 @@ class ClientConnection(Connection):
         self, program: int, procedure: int, payload: bytes = b"", version: int = PROGRAM_VERSION
     ) -> Deferred[bytes]:
         """
-        See L{kaproto.client.KeepAliveClientProtocol.call}.
+        Call a procedure.  Before the connection is open this fails.
         """
         if not self._open and self.closing.reason is None:
             if self._goodbye is not None:
@@ -231,7 +220,7 @@ class ClientConnection(Connection):
 
     def setKeepAlive(self, interval: float, count: int) -> None:
         """
-        See L{kaproto.client.KeepAliveClientProtocol.setKeepAlive}.
+        Ping the server from now on, in place of any earlier interval and count.
         """
         keepAlive = KeepAlive(interval, count)
         keepAlive.checkForNetwork()
@@ -243,7 +232,9 @@ class ClientConnection(Connection):
 
     def ping(self) -> Deferred[float]:
         """
-        See L{kaproto.client.KeepAliveClientProtocol.ping}.
+        Ping the server once, now.
+
+        @return: fires with the seconds that the answer took.
         """
         if self.closing.reason is not None:
             return fail(self.closing.reason)
@@ -262,19 +253,19 @@ class ClientConnection(Connection):
 
     def isAlive(self) -> bool:
         """
-        See L{kaproto.client.KeepAliveClientProtocol.isAlive}.
+        @return: whether the connection is open.
         """
         return self._open and self.closing.reason is None
 
     def listen(self, program: int, listener: Callable[[int, bytes], None]) -> None:
         """
-        See L{kaproto.client.KeepAliveClientProtocol.listen}.
+        Bring a program's events to a function, in place of any earlier one.
         """
         self._listeners[program] = listener
 
     def whenOpen(self) -> Deferred[None]:
         """
-        @return: fires once the connection is open and ready; fails when that does not come about.
+        @return: fires once the connection is open and ready; fails when it ends before that.
         """
         if self._ready and self.isAlive():
             return succeed(None)
@@ -286,7 +277,7 @@ class ClientConnection(Connection):
 
     def close(self) -> Deferred[Exception]:
         """
-        See L{kaproto.client.KeepAliveClientProtocol.close}.
+        Say goodbye and close.
         """
         if self.closing.reason is None and self._goodbye is None:
             reason = ConnectionClosed("this client closed the connection", CloseReason.CLIENT)
@@ -302,9 +293,9 @@ class ClientConnection(Connection):
 
     def messageReceived(self, message: Message) -> None:
         """
-        A reply or an event came.
+        Handle a reply or an event.
 
-        @raise RemoteProtocolError: for what no server may send.
+        @raise RemoteProtocolError: for a message that no server may send.
         """
         if message.type == MessageType.REPLY:
             self._replies.received(message)
@@ -334,7 +325,7 @@ class ClientConnection(Connection):
 
     def explained(self, reason: Exception) -> Exception:
         """
-        @return: what the server said, or what the end of the connection means.
+        @return: the reason that the server gave, or what the end of the connection means.
         """
         if isinstance(reason, ConnectionClosed | ConnectionLost):
             if self._serverSays is not None:
@@ -350,7 +341,7 @@ class ClientConnection(Connection):
 
     def ended(self, reason: Exception) -> None:
         """
-        Tell everybody who waits for something.
+        Fail everything that waits.
         """
         self._replies.fail(reason)
         opening, self._waitingOpen = self._waitingOpen, []

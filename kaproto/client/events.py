@@ -1,5 +1,5 @@
 """
-Events of a server's, for those who wait for them.
+A stream of events from a server.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["EVENTS_MAX", "EventStream"]
 
 EVENTS_MAX: Final = 1000
 """
-How many events a stream keeps for who has not taken them yet.
+How many events a stream keeps until they are taken.
 """
 
 _T = TypeVar("_T")
@@ -45,8 +45,8 @@ class EventStream(Generic[_T]):
 
     def put(self, event: _T) -> None:
         """
-        Add an event.  If there are too many, it is lost, and the stream ends after those that are
-        there, with an error.
+        Add an event.  If too many are waiting, it is dropped, and the stream ends with an error
+        after those that wait.
         """
         if self._end is not None:
             return
@@ -63,7 +63,7 @@ class EventStream(Generic[_T]):
 
     def end(self, reason: Exception, *, wanted: bool = True) -> None:
         """
-        There will be no more events.
+        End the stream after the events that wait.
 
         @param reason: why.
         @param wanted: whether there should have been more.
@@ -75,7 +75,7 @@ class EventStream(Generic[_T]):
 
     def stop(self) -> None:
         """
-        Get no more events, and have the server send none.  Those that have come can be taken.
+        Take no more events, and have the server send none.  Events that wait can still be taken.
         """
         self._finish(ConnectionClosed("the stream was stopped", CloseReason.CLIENT), wanted=False)
 

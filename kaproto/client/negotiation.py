@@ -5,13 +5,14 @@ How a client opens a connection, without I/O: authenticate, ask for keepalive, o
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final
 
 from kaproto.errors import RemoteError
 from kaproto.wire.programs import ErrorCode, Feature, Procedure
 from kaproto.wire.xdr import Packer, Unpacker
 
-__all__ = ["negotiate"]
+__all__ = ["negotiate", "registerCloseCallback"]
 
 _AUTH_TYPES_MAX: Final = 20
 
@@ -27,7 +28,7 @@ async def negotiate(
     """
     Open a connection, as the client: authenticate, ask for keepalive, open.
 
-    Old servers know neither of the first two, and are opened without.
+    Old servers do not know the first two; they are opened without.
 
     @param call: calls a procedure of the remote program.
     @param name: the name to open, as in L{OpenRequest<kaproto.interfaces.OpenRequest>}; C{None}
@@ -48,16 +49,27 @@ async def negotiate(
     else:
         types = listed.array(listed.int32, _AUTH_TYPES_MAX)
     await authenticate(types)
-    supported = ask and await _supportsKeepAlive(call)
+    supported = ask and await _supports(call, Feature.PROGRAM_KEEPALIVE)
     if name is not None:
         await call(Procedure.CONNECT_OPEN, Packer().optionalString(name).uint32(flags).packed())
     return supported
 
 
-async def _supportsKeepAlive(call: Callable[[int, bytes], Awaitable[bytes]]) -> bool:
-    feature = Packer().int32(Feature.PROGRAM_KEEPALIVE).packed()
+async def registerCloseCallback(call: Callable[[int, bytes], Awaitable[bytes]]) -> None:
+    """
+    Ask the server to say why when it closes the connection, if it can.
+
+    @param call: calls a procedure of the remote program.
+    """
+    if await _supports(call, Feature.REMOTE_CLOSE_CALLBACK):
+        with suppress(RemoteError):
+            await call(Procedure.CONNECT_REGISTER_CLOSE_CALLBACK, b"")
+
+
+async def _supports(call: Callable[[int, bytes], Awaitable[bytes]], feature: Feature) -> bool:
+    asked = Packer().int32(feature).packed()
     try:
-        return Unpacker(await call(Procedure.CONNECT_SUPPORTS_FEATURE, feature)).int32() != 0
+        return Unpacker(await call(Procedure.CONNECT_SUPPORTS_FEATURE, asked)).int32() != 0
     except RemoteError:
         return False
 
