@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from kaproto.errors import RemoteProtocolError
 from kaproto.watch.framing import LONGER
 from kaproto.watch.interfaces import Control, IHeartbeatCodec
 
@@ -41,26 +42,44 @@ class ControlFilter:
 
         @return: the application's bytes and the control messages, in order.  What follows the one
             that was taken last has not been looked at yet.
-        @raise RemoteProtocolError: when they are no messages.
+        @raise RemoteProtocolError: when they are not messages, after all that came before.
         """
-        framing, codec = self._framing, self._codec
         if self._held:
             data, self._held = self._held + data, b""
         begin = at = 0
-        while at < len(data):
-            if framing.between:
-                found = framing.whole(data, at, codec.most)
-                if found is None and codec.mayBegin(data[at:]):
+        failure: RemoteProtocolError | None = None
+        try:
+            while at < len(data):
+                found = self._look(data, at)
+                if found is None:
                     self._held = data[at:]
                     break
-                if found is not None and found is not LONGER:
-                    control = codec.read(found[1])
-                    if control is not None:
-                        if begin < at:
-                            yield data[begin:at]
-                        begin = at = found[0]
-                        yield control
-                        continue
-            at = framing.passed(data, at)
+                end, control = found
+                if control is not None:
+                    if begin < at:
+                        yield data[begin:at]
+                    begin = end
+                    yield control
+                at = end
+        except RemoteProtocolError as error:
+            failure = error
         if begin < at:
             yield data[begin:at]
+        if failure is not None:
+            raise failure
+
+    def _look(self, data: bytes, at: int) -> tuple[int, Control | None] | None:
+        """
+        @return: where the current message ends, or the data; and what the message says about
+            keepalive, if anything.  C{None} if it has to be held.
+        """
+        framing, codec = self._framing, self._codec
+        if framing.between:
+            found = framing.whole(data, at, codec.most)
+            if found is None and codec.mayBegin(data[at:]):
+                return None
+            if found is not None and found is not LONGER:
+                control = codec.read(found[1])
+                if control is not None:
+                    return found[0], control
+        return framing.passed(data, at), None

@@ -8,6 +8,7 @@ that a message of any length passes in the pieces in which it arrives.  It has n
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import Final, Protocol
 
@@ -152,15 +153,26 @@ class Netstrings(_Counted):
     Netstrings, C{b"5:hello,"}, as L{twisted.protocols.basic.NetstringReceiver} has them.
     """
 
+    def whole(self, data: bytes, start: int, most: int) -> tuple[int, bytes] | None:
+        """
+        @return: a netstring's payload.
+        @raise RemoteProtocolError: when it has no length, or no comma at its end.
+        """
+        found = super().whole(data, start, most)
+        if found is not None and found is not LONGER and data[found[0] - 1 : found[0]] != b",":
+            raise RemoteProtocolError("a netstring without a comma at its end")
+        return found
+
     def _length(self, data: bytes, start: int) -> tuple[int, int, int] | None:
         colon = data.find(b":", start, start + _DIGITS_MAX + 1)
         digits = data[start : start + _DIGITS_MAX + 1] if colon < 0 else data[start:colon]
-        if (digits and not digits.isdigit()) or len(digits) > _DIGITS_MAX or colon == start:
-            raise RemoteProtocolError(f"a netstring that begins with {digits[:16]!r}")
+        if _LENGTH.fullmatch(digits) is None or colon == start:
+            raise RemoteProtocolError(f"a netstring that begins with {digits!r}")
         return None if colon < 0 else (colon - start + 1, int(digits), 1)
 
 
 _DIGITS_MAX: Final = 10
+_LENGTH: Final = re.compile(rb"(0|[1-9][0-9]{0,9})?")
 
 
 _UNSIGNED: Final = ("B", "H", "I", "L", "Q")

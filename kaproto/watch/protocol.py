@@ -117,6 +117,8 @@ class WatchedProtocol(ProtocolWrapper):
         """
         @raise RemoteProtocolError: when the peer may not send this.
         """
+        if self.disconnecting:
+            return
         if control.kind is Kind.PING:
             self._pingReceived()
         elif control.kind is Kind.PONG:

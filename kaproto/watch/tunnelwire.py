@@ -37,12 +37,7 @@ from kaproto.wire.message import (
     rpcError,
     unpackError,
 )
-from kaproto.wire.programs import (
-    KEEPALIVE_PROGRAM,
-    PROGRAM_VERSION,
-    ErrorCode,
-    KeepAliveProcedure,
-)
+from kaproto.wire.programs import PROGRAM_VERSION, ErrorCode
 from kaproto.wire.xdr import XDRError
 
 __all__ = ["TUNNEL_PROGRAM", "TunnelMessages", "TunnelWire"]
@@ -83,8 +78,25 @@ All of a header but its length, in front of the application's bytes.
 """
 
 
+_CONTROLS: Final = {
+    PING: Control(Kind.PING),
+    PONG: Control(Kind.PONG),
+    _END: Control(Kind.END),
+}
+
+
 def _milliseconds(interval: float) -> bytes:
     return _MILLISECONDS.pack(min(round(interval * 1000), INTERVAL_MAX * 1000))
+
+
+def _seconds(payload: bytes) -> float:
+    (milliseconds,) = _MILLISECONDS.unpack(payload)
+    return float(milliseconds) / 1000
+
+
+_ASKS: Final = _pack(_OPEN, MessageType.CALL, payload=_milliseconds(0))[:HEADER_SIZE]
+_ANSWERS: Final = _pack(_OPEN, MessageType.REPLY, payload=_milliseconds(0))[:HEADER_SIZE]
+_REFUSES: Final = _pack(_OPEN, MessageType.REPLY, Status.ERROR)[4:]
 
 
 @implementer(IControlMessages)
@@ -202,7 +214,8 @@ class TunnelWire:
         Bytes came.
 
         @return: the application's bytes, in the pieces in which they come, and control messages.
-        @raise RemoteProtocolError: when they are no messages of a tunnel.
+        @raise RemoteProtocolError: when they are not messages of a tunnel, after all that came
+            before.
         """
         if self._partial:
             data, self._partial = self._partial + data, b""
@@ -217,29 +230,36 @@ class TunnelWire:
         at, size = 0, len(data)
         view = memoryview(data)
         pieces: list[memoryview] = []
-        while at < size:
-            if self._left:
-                end = min(at + self._left, size)
-                self._left -= end - at
-                pieces.append(view[at:end])
-            elif size - at < HEADER_SIZE:
-                break
-            elif view[at + 4 : at + HEADER_SIZE] == self._dataFollows:
-                self._left = self._lengthOf(data, at, MESSAGE_MAX) - HEADER_SIZE
-                end = at + HEADER_SIZE
-            else:
-                end = at + self._lengthOf(data, at, _CONTROL_MAX)
-                if end > size:
+        failure: RemoteProtocolError | None = None
+        try:
+            while at < size:
+                if self._left:
+                    end = min(at + self._left, size)
+                    self._left -= end - at
+                    pieces.append(view[at:end])
+                elif size - at < HEADER_SIZE:
                     break
-                if pieces:
-                    yield b"".join(pieces)
-                    pieces.clear()
-                yield self._control(data[at:end])
-            at = end
-        self._partial = data[at:]
+                elif view[at + 4 : at + HEADER_SIZE] == self._dataFollows:
+                    self._left = self._lengthOf(data, at, MESSAGE_MAX) - HEADER_SIZE
+                    end = at + HEADER_SIZE
+                else:
+                    end = at + self._lengthOf(data, at, _CONTROL_MAX)
+                    if end > size:
+                        break
+                    control = self._control(data[at:end])
+                    if pieces:
+                        yield b"".join(pieces)
+                        pieces.clear()
+                    yield control
+                at = end
+        except RemoteProtocolError as error:
+            failure = error
+        self._partial = data[at:] if failure is None else b""
         if pieces:
             # A piece of all that came is not copied.
             yield data if len(pieces[0]) == size else b"".join(pieces)
+        if failure is not None:
+            raise failure
 
     def _recognize(self, data: bytes) -> None:
         """
@@ -260,36 +280,26 @@ class TunnelWire:
         return length
 
     def _control(self, message: bytes) -> Control:
-        _length, program, version, procedure, kind, _serial, status = HEADER.unpack_from(message)
-        payload = message[HEADER_SIZE:]
-        if program == KEEPALIVE_PROGRAM and kind == MessageType.MESSAGE and self._opened:
-            if procedure == KeepAliveProcedure.PING:
-                return Control(Kind.PING)
-            if procedure == KeepAliveProcedure.PONG:
-                return Control(Kind.PONG)
-        if program == TUNNEL_PROGRAM and version == PROGRAM_VERSION:
-            if self._opened:
-                if message == _END and not self.readEnd:
-                    self.readEnd, self._dataFollows = True, b""
-                    return Control(Kind.END)
-            elif procedure == _OPEN:
-                control = self._opening(kind, status, payload)
-                if control is not None:
-                    self._opened, self._dataFollows = True, _DATA_FOLLOWS
-                    return control
-        raise RemoteProtocolError(
-            f"procedure {procedure} of program {program:#x}, type {kind}, through a tunnel"
-        )
+        control = _CONTROLS.get(message) if self._opened else self._opening(message)
+        if control is None or (control.kind is Kind.END and self.readEnd):
+            _length, program, _version, procedure, kind, *_ = HEADER.unpack_from(message)
+            raise RemoteProtocolError(
+                f"procedure {procedure} of program {program:#x}, type {kind}, through a tunnel"
+            )
+        self._opened = True
+        self.readEnd = self.readEnd or control.kind is Kind.END
+        self._dataFollows = b"" if self.readEnd else _DATA_FOLLOWS
+        return control
 
-    def _opening(self, kind: int, status: int, payload: bytes) -> Control | None:
+    def _opening(self, message: bytes) -> Control | None:
+        header, payload = message[:HEADER_SIZE], message[HEADER_SIZE:]
         if self._server:
-            if kind == MessageType.CALL and len(payload) == _MILLISECONDS.size:
-                return Control(Kind.ASK, _MILLISECONDS.unpack(payload)[0] / 1000)
-        elif kind == MessageType.REPLY and status == Status.ERROR:
-            try:
-                return Control(Kind.DECLINE, reason=unpackError(payload).message)
-            except XDRError as error:
-                raise RemoteProtocolError(f"a refusal that cannot be decoded: {error}") from error
-        elif kind == MessageType.REPLY and len(payload) == _MILLISECONDS.size:
-            return Control(Kind.ANSWER, _MILLISECONDS.unpack(payload)[0] / 1000)
-        return None
+            return Control(Kind.ASK, _seconds(payload)) if header == _ASKS else None
+        if header == _ANSWERS:
+            return Control(Kind.ANSWER, _seconds(payload))
+        if header[4:] != _REFUSES:
+            return None
+        try:
+            return Control(Kind.DECLINE, reason=unpackError(payload).message)
+        except XDRError as error:
+            raise RemoteProtocolError(f"a refusal that cannot be decoded: {error}") from error

@@ -11,6 +11,7 @@ This needs the extra C{websocket}.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, Generic, TypeVar, cast
 
@@ -23,6 +24,7 @@ from twisted.web.websocket import (
     WebSocketServerFactory,
     WebSocketTransport,
 )
+from wsproto.utilities import LocalProtocolError
 
 from kaproto.errors import KeepAliveTimeout
 from kaproto.interfaces import IKeepAlivePolicy, Refused
@@ -103,7 +105,10 @@ class WatchedWebSocket(Generic[_Protocol]):
         self.application.negotiationFinished()
 
     def _sendPing(self) -> None:
-        self._transport.ping(_PAYLOAD)
+        # After the closing handshake has begun nobody may be pinged.  A peer that does not let it
+        # end is dead in its time all the same.
+        with suppress(LocalProtocolError):
+            self._transport.ping(_PAYLOAD)
 
     def _died(self, reason: KeepAliveTimeout) -> None:
         self._reason = reason

@@ -4,7 +4,8 @@ Attacks on everything that reads bytes from a peer.
 Whatever comes in ends in a correct reply, an ignored message, or a close with a reason: no other
 exception, no traceback in the log, nothing left behind and nothing written after the end.
 
-C{python -m tests.harness.fuzz} goes on for as long as it is told to.  The state machines, which
+C{python -m tests.harness.fuzz} goes on for as long as it is told to, and so does C{--what streams},
+which attacks codecs, tunnels and web sockets.  The state machines, which
 need no bytes, go on for longer when C{KAPROTO_FUZZ_EXAMPLES} says how many examples each is to try,
 and then tries others every time::
 

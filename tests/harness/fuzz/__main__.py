@@ -5,7 +5,8 @@ The command::
 
     python -m tests.harness.fuzz --frames 1000000 --seed 1 --seconds 170
 
-sends at least so many mutated frames, unless the time is over first.  Each attack has a seed of its
+sends at least so many mutated frames, unless the time is over first.  C{--what streams} attacks
+codecs, tunnels and web sockets instead of RPC connections.  Each attack has a seed of its
 own, which is made of that of the run and a number; when one does harm, the run ends, and prints the
 seed and the least that does the same harm, which C{--repeat} sends again.
 """
@@ -17,15 +18,18 @@ import resource
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 
 from twisted.logger import globalLogBeginner
 
-from tests.harness.fuzz.attack import Attacker, Case, Growth, shrink
+from tests.harness.fuzz.attack import Attacker, Case, Growth, Watcher, shrink
+from tests.harness.fuzz.streamattack import StreamAttacker
 
 _CENSUS_EVERY = 2000
+_ATTACKERS: dict[str, Callable[[], Watcher]] = {"rpc": Attacker, "streams": StreamAttacker}
 
 
-def _table(attacker: Attacker) -> str:
+def _table(attacker: Watcher) -> str:
     lines = [f"{'target':<22}{'attacks':>9}{'deliveries':>12}{'frames':>10}{'mutated':>10}"]
     for name, tally in attacker.tallies.items():
         lines.append(
@@ -43,8 +47,8 @@ def _memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def _run(frames: int, seed: int, seconds: float) -> int:
-    attacker = Attacker()
+def _run(make: Callable[[], Watcher], frames: int, seed: int, seconds: float) -> int:
+    attacker = make()
     begun = time.monotonic()
     mutated = number = grown = 0
     memory = 0.0
@@ -66,7 +70,7 @@ def _run(frames: int, seed: int, seconds: float) -> int:
                 print(f"attack {name}: {type(error).__name__}: {error}")
                 case = attacker.drawn(name).case
                 print(f"all of it: {str(case)[:2000]}")
-                print(f"the least: {shrink(case, name)}")
+                print(f"the least: {shrink(case, name, make)}")
                 return 1
             mutated = sum(tally.mutated for tally in attacker.tallies.values())
             if number % (5 * _CENSUS_EVERY) == 0:
@@ -80,8 +84,8 @@ def _run(frames: int, seed: int, seconds: float) -> int:
     return 0
 
 
-def _repeat(text: str) -> int:
-    attacker = Attacker()
+def _repeat(make: Callable[[], Watcher], text: str) -> int:
+    attacker = make()
     outcomes: Counter[str] = Counter()
     with attacker.watching():
         case = attacker.drawn(text).case if "|" not in text else Case.parse(text)
@@ -100,10 +104,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=3600, help="when to stop all the same")
     parser.add_argument("--repeat", help="an attack, or the seed of one, to send again")
+    parser.add_argument("--what", choices=list(_ATTACKERS), default="rpc", help="what to attack")
     arguments = parser.parse_args()
+    make = _ATTACKERS[arguments.what]
     if arguments.repeat is not None:
-        return _repeat(arguments.repeat)
-    return _run(arguments.frames, arguments.seed, arguments.seconds)
+        return _repeat(make, arguments.repeat)
+    return _run(make, arguments.frames, arguments.seed, arguments.seconds)
 
 
 if __name__ == "__main__":

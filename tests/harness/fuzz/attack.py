@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from random import Random
 from typing import Any, Final
@@ -37,7 +37,7 @@ from tests.harness.fuzz.oracle import (
 from tests.harness.fuzz.targets import TARGETS, Subject, Target, sameNonces
 from tests.support import OPEN
 
-__all__ = ["Attacker", "Case", "Growth", "shrink"]
+__all__ = ["Attacker", "Case", "Drawn", "Growth", "Watcher", "shrink"]
 
 FILL: Final = "full"
 DRAIN: Final = "empty"
@@ -176,18 +176,16 @@ def _inAnyOrder(written: bytes) -> bytes:
     return b"".join(sorted(frame.raw for frame in frames)) + bytes(rest)
 
 
-class Attacker:
+class Watcher:
     """
-    Attacks, and looks at what comes of it.
+    Looks at the log and at the number of objects while others attack.
 
     @ivar tallies: by the name of the target.
     """
 
-    def __init__(self) -> None:
-        self.targets: dict[str, Target] = {target.name: target() for target in TARGETS}
-        self.tallies: dict[str, Tally] = {name: Tally() for name in self.targets}
+    def __init__(self, names: Iterable[str]) -> None:
+        self.tallies: dict[str, Tally] = {name: Tally() for name in names}
         self._log = _LogWatch()
-        self._subjects: dict[tuple[str, str], Subject] = {}
         self._census: Counter[str] | None = None
 
     @contextmanager
@@ -201,6 +199,72 @@ class Attacker:
                 yield
         finally:
             globalLogPublisher.removeObserver(self._log)
+
+    def drawn(self, seed: str) -> Drawn:
+        """
+        @return: the attack that belongs to a seed.
+        """
+        raise NotImplementedError
+
+    def carryOut(self, case: Case, seed: str, outcomes: Counter[str]) -> int:
+        """
+        Carry out an attack, in all the ways there are.
+
+        @param seed: how to cut it in pieces.
+        @param outcomes: is added to.
+        @return: how many steps it took until the connection ended.
+        @raise Violation: when something comes of it that may not.
+        """
+        raise NotImplementedError
+
+    def attack(self, seed: str) -> None:
+        """
+        Carry out the attack that belongs to a seed.
+
+        @raise Violation: when something comes of it that may not.
+        """
+        drawn = self.drawn(seed)
+        tally = self.tallies[drawn.case.target]
+        looked = self.carryOut(drawn.case, seed, tally.outcomes)
+        tally.attacks += 1
+        tally.deliveries += 1 if not drawn.case.plain else 3
+        tally.frames += sum(isinstance(step, bytes) for step in drawn.case.steps[:looked])
+        tally.mutated += sum(drawn.mutated[:looked])
+
+    def requireCleanLog(self) -> None:
+        """
+        @raise Violation: when something was logged that may not be.
+        """
+        wrongs, self._log.wrongs = self._log.wrongs, []
+        require(not wrongs, "in the log:\n" + "\n".join(wrongs))
+
+    def takeCensus(self) -> int:
+        """
+        @return: how many objects there are more than the first time.
+        @raise Growth: when there are many.
+        """
+        gc.collect()
+        census = Counter(type(each).__qualname__ for each in gc.get_objects())
+        self.requireCleanLog()
+        if self._census is None:
+            self._census = census
+        grown = census.total() - self._census.total()
+        if grown >= _CENSUS_SLACK:
+            raise Growth(
+                f"{grown} objects more than at first: {(census - self._census).most_common(12)}"
+            )
+        return grown
+
+
+class Attacker(Watcher):
+    """
+    Attacks RPC connections.
+    """
+
+    def __init__(self) -> None:
+        self.targets: dict[str, Target] = {target.name: target() for target in TARGETS}
+        super().__init__(self.targets)
+        self._subjects: dict[tuple[str, str], Subject] = {}
 
     def drawn(self, seed: str) -> Drawn:
         """
@@ -220,20 +284,6 @@ class Attacker:
             subject = self._subjects[target.name, state] = target.connect(state)
             self._end(target, subject)
         return subject
-
-    def attack(self, seed: str) -> None:
-        """
-        Carry out the attack that belongs to a seed.
-
-        @raise Violation: when something comes of it that may not.
-        """
-        drawn = self.drawn(seed)
-        tally = self.tallies[drawn.case.target]
-        looked = self.carryOut(drawn.case, seed, tally.outcomes)
-        tally.attacks += 1
-        tally.deliveries += 1 if not drawn.case.plain else 3
-        tally.frames += sum(isinstance(step, bytes) for step in drawn.case.steps[:looked])
-        tally.mutated += sum(drawn.mutated[:looked])
 
     def carryOut(self, case: Case, seed: str, outcomes: Counter[str]) -> int:
         """
@@ -453,26 +503,7 @@ class Attacker:
             waiting.addErrback(lambda _: None)
         left = target.leftovers()
         require(not left, f"left behind: {left}")
-        wrongs, self._log.wrongs = self._log.wrongs, []
-        require(not wrongs, "in the log:\n" + "\n".join(wrongs))
-
-    def takeCensus(self) -> int:
-        """
-        @return: how many objects there are more than the first time.
-        @raise Growth: when there are many.
-        """
-        gc.collect()
-        census = Counter(type(each).__qualname__ for each in gc.get_objects())
-        wrongs, self._log.wrongs = self._log.wrongs, []
-        require(not wrongs, "in the log:\n" + "\n".join(wrongs))
-        if self._census is None:
-            self._census = census
-        grown = census.total() - self._census.total()
-        if grown >= _CENSUS_SLACK:
-            raise Growth(
-                f"{grown} objects more than at first: {(census - self._census).most_common(12)}"
-            )
-        return grown
+        self.requireCleanLog()
 
 
 def _difference(result: Sequence[object], expected: Sequence[object]) -> str:
@@ -513,8 +544,9 @@ def _pieces(data: bytes, random: Random) -> list[bytes]:
     return pieces
 
 
-def shrink(case: Case, seed: str, tries: int = 600) -> Case:
+def shrink(case: Case, seed: str, make: Callable[[], Watcher] = Attacker, tries: int = 600) -> Case:
     """
+    @param make: what attacks.
     @return: the least of an attack that does the same harm, as far as that is found in so many
         tries.
     """
@@ -522,7 +554,7 @@ def shrink(case: Case, seed: str, tries: int = 600) -> Case:
     def harmful(steps: Sequence[Step]) -> bool:
         nonlocal tries
         tries -= 1
-        fresh = Attacker()
+        fresh = make()
         try:
             with fresh.watching():
                 fresh.carryOut(attrs.evolve(case, steps=tuple(steps)), seed, Counter())

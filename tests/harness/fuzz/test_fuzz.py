@@ -12,8 +12,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kaproto.backends import relay
 from kaproto.errors import RemoteProtocolError
+from kaproto.watch import Control, Kind, Words
+from kaproto.watch.tunnelwire import TunnelMessages, TunnelWire
 from tests.harness.fuzz.attack import Attacker, Case
 from tests.harness.fuzz.oracle import Violation
+from tests.harness.fuzz.streamattack import StreamAttacker
 
 SEEDS = (1, 2, 3, 4)
 """
@@ -116,3 +119,40 @@ class FuzzTests(SynchronousTestCase):
                 Violation, attacker.carryOut, Case.parse(HARMFUL[3]), "1", Counter()
             )
         self.assertNotIsInstance(error, RemoteProtocolError)
+
+
+class StreamTests(SynchronousTestCase):
+    """
+    Whatever bytes come to a codec, a tunnel or a web socket, in whatever pieces.
+    """
+
+    def test_drawn(self) -> None:
+        """
+        The application sees exactly its own bytes, or the connection ends with a reason.
+        """
+        attacker = StreamAttacker()
+        with attacker.watching():
+            for number in range(ATTACKS):
+                attacker.attack(f"1:{number}")
+        outcomes = sum((tally.outcomes for tally in attacker.tallies.values()), Counter[str]())
+        self.assertGreater(len(outcomes), 4, outcomes)
+
+    def test_notices(self) -> None:
+        """
+        A codec that takes a message of the application's for a ping is noticed, and a tunnel that
+        loses a byte.
+        """
+        original = TunnelWire.wrap
+        for mutant, case in (
+            (
+                patch.object(Words, "read", lambda _self, _payload: Control(Kind.PING)),
+                "lines, optional||68690d0a",
+            ),
+            (
+                patch.object(TunnelWire, "wrap", lambda self, data: original(self, data[1:])),
+                f"tunnel, optional, wait=1||{TunnelMessages().ask(1).hex()}",
+            ),
+        ):
+            attacker = StreamAttacker()
+            with mutant, attacker.watching():
+                self.assertRaises(Violation, attacker.carryOut, Case.parse(case), "1", Counter())

@@ -21,6 +21,8 @@ from kaproto.peer import Peer
 from kaproto.policies import Disable, Mandatory, Policy
 
 try:
+    from wsproto.utilities import LocalProtocolError
+
     from kaproto.watch.websocket import watchedWebSocket, watchedWebSocketClient
 except ImportError as missing:
     raise SkipTest(f"the extra websocket is not installed: {missing}") from missing
@@ -173,6 +175,20 @@ class WebSocketTests(SynchronousTestCase):
         (_, failure) = self.applications.application.events[-1]
         self.assertIsInstance(failure.value, KeepAliveTimeout)
         self.assertIn(" is dead: ", formatEvent(self.log[-1]))
+
+    def test_closing(self) -> None:
+        """
+        Nobody is pinged in the closing handshake; a peer that does not let it end is dead in time.
+        """
+
+        def closing(payload: bytes = b"") -> None:
+            raise LocalProtocolError("cannot be sent in state LOCAL_CLOSING")
+
+        self.patch(self.wire, "ping", closing)
+        made = self.server(Mandatory(TERMS))
+        self.pass_(3.1)
+        self.assertTrue(self.wire.transport.disconnecting)
+        made.connectionLost(Failure(ConnectionDone()))
 
     def test_disabled(self) -> None:
         """
