@@ -240,6 +240,15 @@ class RedisRegistryTests(RegistryTestCase):
         self.assertIn("kaproto:node:host1", self.redis.hashes)
         self.assertIn("lists node host1 as gone", self.logged()[-1])
 
+    def test_stoppedWhileConnecting(self) -> None:
+        """
+        Nor does one that hangs while it is connected to.
+        """
+        self.redis.hangs = True
+        self.start()
+        self.stop(self.subject)
+        self.assertEqual(self.redis.transports, [])
+
     def order(self, order: Order | str) -> str | None:
         """
         @return: what the node answers to an order.

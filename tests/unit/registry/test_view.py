@@ -8,7 +8,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from kaproto.registry.link import RedisLink, connectLink
-from kaproto.registry.schema import LEASE
+from kaproto.registry.orders import Order
+from kaproto.registry.schema import LEASE, answerChannel
 from kaproto.registry.view import ANSWER_TIMEOUT, FleetView, OrderFailed
 from tests.support_registry import FakeNode, RegistryTestCase
 
@@ -105,29 +106,46 @@ class FleetTests(RegistryTestCase):
         """
         Nobody listens, or nobody answers.
         """
-        self.redis.nodes.add("host3")
-        self.redis.hashes["kaproto:node:host3"] = self.redis.hashes["kaproto:node:host1"]
+        self.deafen()
         self.assertRaisesRegex(OrderFailed, "not connected", self.order, 2, name="host3")
-        deaf = self.result(self.connect())
-        heard: list[object] = []
-        deaf.message = heard.append
-        self.result(deaf.command("SUBSCRIBE", "kaproto:order:host3"))
+        heard = self.listen()
         seconds = ANSWER_TIMEOUT + 1
         self.assertRaisesRegex(OrderFailed, "not answered", self.order, 2, seconds, "host3")
         self.assertEqual(len(heard), 1)
+
+    def deafen(self) -> None:
+        """
+        Have a node that does not listen to orders, named host3.
+        """
+        self.redis.nodes.add("host3")
+        self.redis.hashes["kaproto:node:host3"] = self.redis.hashes["kaproto:node:host1"]
+
+    def listen(self) -> list[object]:
+        """
+        @return: the orders that host3 will be given.
+        """
+        heard: list[object] = []
+        link = self.result(self.connect())
+        link.message = heard.append
+        self.result(link.command("SUBSCRIBE", "kaproto:order:host3"))
+        return heard
 
     def test_nonsense(self) -> None:
         """
         An answer may be nonsense; only the first one counts.
         """
-        node = self.result(self.fleet.node("host1"))
+        self.deafen()
+        heard = self.listen()
+        node = self.result(self.fleet.node("host3"))
         assert node is not None
         answering = Deferred.fromCoroutine(
             self.fleet.order(node, 9, None, IReactorTime(self.clock))
         )
-        self.turns(2)
-        (channel,) = self.links[-1].transport.channels  # type: ignore[union-attr]
+        while not heard:
+            self.turns(1)
+        channel = answerChannel(Order.decode(heard[0]).token)
         for _time in range(2):
             self.redis.publish(channel, "nonsense")
         self.turns()
-        self.assertIsInstance(self.failureResultOf(answering).value, OrderFailed)
+        failure = self.failureResultOf(answering, OrderFailed)
+        self.assertIn("not JSON", str(failure.value))
