@@ -123,14 +123,18 @@ class ModelRedis:
         return f"-ERR unknown command {words}"
 
     def _write(self, node: str, lease: str, clients: str, arguments: list[str]) -> str:
-        name, action, given, hint, about, refused, complete, count, *rest = (
+        name, action, given, hint, begun, about, refused, complete, count, *rest = (
             *arguments,
-            *[""] * (8 - len(arguments)),
+            *[""] * (9 - len(arguments)),
         )
         stored = int(self.hashes.get(node, {}).get("epoch", "0"))
         epoch = int(given) or max(stored + 1, int(hint))
         if stored > epoch:
             return f"+superseded {stored} 0"
+        fields = self.hashes.get(node, {})
+        last = int(fields.get("begun", "0")) if stored == epoch else 0
+        if last > int(begun):
+            return f"+unknown {epoch} 0"
         if action == "leave":
             if stored == epoch:
                 self.hashes.pop(node, None)
@@ -140,10 +144,10 @@ class ModelRedis:
             return f"+left {epoch} 0"
         if action == "begin":
             self.hashes.pop(clients, None)
-        elif stored < epoch:
+        elif stored < epoch or last < int(begun):
             return f"+unknown {epoch} 0"
         fields = self.hashes.setdefault(node, {})
-        fields.update(epoch=str(epoch), about=about, complete=complete)
+        fields.update(epoch=str(epoch), begun=begun, about=about, complete=complete)
         if refused:
             fields["refused"] = refused
         values = self.hashes.setdefault(clients, {})

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress, IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -115,7 +116,8 @@ class RedisLink(Protocol):
         """
         self._heartbeat.stop()
         if self._why is None:
-            self._why = f"the connection has ended: {reason.getErrorMessage()}"
+            closed = reason.check(ConnectionDone) is not None
+            self._why = "Redis has ended the connection" if closed else reason.getErrorMessage()
         self._isOver = True
         self._redis.connectionLost(reason)
         waiting, self._waiting = self._waiting, []

@@ -67,6 +67,8 @@ class Batch:
     What to write.
 
     @ivar epoch: the node's epoch, C{None} to be given one.
+    @ivar begun: how often everything was written anew, this time included.  What is still on its
+        way from a time before, on a connection that was given up, must not be stored any more.
     @ivar begin: whether to forget all clients first.
     @ivar complete: whether all clients are stored afterwards.
     @ivar changed: what to store of clients, by number.
@@ -74,6 +76,7 @@ class Batch:
     """
 
     epoch: int | None
+    begun: int
     begin: bool
     complete: bool
     changed: dict[int, str]
@@ -113,6 +116,7 @@ class Listing:
         self._rest: list[int] = []
         self._stored: set[int] = set()
         self._underWay: Batch | None = None
+        self._begun = 0
         self._writtenAt = self._begunAt = -math.inf
         self._retryAt = -math.inf
         self._delay = PERIOD
@@ -174,6 +178,7 @@ class Listing:
         begin = self._isDoubtful
         if begin:
             self._begunAt = now
+            self._begun += 1
             self._isDoubtful = False
             self._rest = sorted(self._numbers(), reverse=True)
             self._changes.clear()
@@ -205,7 +210,7 @@ class Listing:
                 ended.append(each)
             else:
                 changed[each] = described
-        return Batch(self.epoch, begin, not self._rest, changed, ended)
+        return Batch(self.epoch, self._begun, begin, not self._rest, changed, ended)
 
     def replied(self, word: str, epoch: int, clients: int, now: float) -> None:
         """

@@ -5,6 +5,7 @@ The registry in Redis: writes this node's list, and takes orders.
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable
 from typing import Final
@@ -118,14 +119,17 @@ class RedisRegistry:
         self._refusedAt = -_REFUSED_EVERY
         self._refused = ""
         self._listing.ready(self._clock.seconds())
-        self._step()
+        self._writeNext()
 
     def _lost(self, why: str) -> None:
-        self._listing.lost(shorten(why), self._clock.seconds())
-        self._report()
+        self._listing.lost(_inWords(why), self._clock.seconds())
 
     def _step(self) -> None:
         self._ordersLeft = _ORDERS_PER_STEP
+        self._report()
+        self._writeNext()
+
+    def _writeNext(self) -> None:
         link = self._writer.link
         if link is None or link.isEnded:
             return
@@ -142,6 +146,7 @@ class RedisRegistry:
             word, epoch, clients = await self._script(
                 link,
                 "begin" if batch.begin else "write",
+                batch.begun,
                 encode(self._subject.about()),
                 refused,
                 int(batch.complete),
@@ -151,18 +156,20 @@ class RedisRegistry:
             )
         except RedisError as error:
             if not link.isEnded:
-                problem = shorten(str(error))
+                problem = _inWords(str(error))
                 self._listing.failed(problem, self._clock.seconds())
                 link.abort(problem)
         else:
             if refused:
                 self._refused = refused
             self._listing.replied(word, epoch, clients, self._clock.seconds())
-            self._step()
-        self._report()
+            self._report()
+            self._writeNext()
 
-    async def _script(self, link: RedisLink, action: str, *rest: str | int) -> tuple[str, int, int]:
-        head = (self.node, action, self._listing.epoch or 0, self._epochHint)
+    async def _script(
+        self, link: RedisLink, action: str, begun: int, *rest: str | int
+    ) -> tuple[str, int, int]:
+        head = (self.node, action, self._listing.epoch or 0, self._epochHint, begun)
         reply = await link.command("EVAL", WRITE, 4, *keysOf(self.node), *head, *rest)
         try:
             word, epoch, clients = reply.split()
@@ -217,11 +224,9 @@ class RedisRegistry:
 
     def _subscribed(self) -> None:
         self._deafness = None
-        self._report()
 
     def _deaf(self, why: str) -> None:
-        self._deafness = f"it can give no orders: {shorten(why)}"
-        self._report()
+        self._deafness = f"it can give no orders: {_inWords(why)}"
 
     def _ordered(self, message: object) -> None:
         if not self._ordersLeft:
@@ -279,7 +284,7 @@ class RedisRegistry:
         if link is not None and not link.isEnded and self._listing.epoch is not None:
             giveUp = self._clock.callLater(_LEAVE_TIMEOUT, link.abort, "kaserver stops")
             try:
-                await self._script(link, "leave")
+                await self._script(link, "leave", sys.maxsize)
             except RedisError:
                 self._log.info(
                     "registry {where}: did not answer; it lists node {node} as gone",
@@ -289,3 +294,10 @@ class RedisRegistry:
             if giveUp.active():
                 giveUp.cancel()
         await DeferredList([self._writer.stop(), self._subscriber.stop()])
+
+
+def _inWords(problem: str) -> str:
+    """
+    @return: what Redis or a connection says is wrong, as a part of a sentence.
+    """
+    return shorten(problem.partition(" script: ")[0]).rstrip(".")

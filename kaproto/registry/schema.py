@@ -5,7 +5,8 @@ For a node named C{host1}:
 
   - C{kaproto:nodes}, a sorted set: the names of nodes, by when they last wrote.
   - C{kaproto:node:host1}, a hash: C{epoch}, the start of kaserver that wrote it; C{about}, a
-    JSON object about the server; C{complete}, 1 if all clients are listed; C{refused}, an array.
+    JSON object about the server; C{begun}, how often that start has
+    written everything anew; C{complete}, 1 if all clients are listed; C{refused}, an array.
   - C{kaproto:lease:host1}, a string that expires when the node has not written for a while.
   - C{kaproto:clients:host1}, a hash: a JSON object for each client, by the number of its
     connection.
@@ -115,12 +116,15 @@ def nodeNames(names: Sequence[object]) -> list[str]:
 WRITE: Final = """
 local node, lease, clients, nodes = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local name, action, about, refused, complete, count =
-    ARGV[1], ARGV[2], ARGV[5], ARGV[6], ARGV[7], tonumber(ARGV[8])
+    ARGV[1], ARGV[2], ARGV[6], ARGV[7], ARGV[8], tonumber(ARGV[9])
+local begun = tonumber(ARGV[5])
 local stored = tonumber(redis.call('HGET', node, 'epoch') or '0')
 local epoch = tonumber(ARGV[3])
 if epoch == 0 then epoch = math.max(stored + 1, tonumber(ARGV[4])) end
 local shown = string.format('%.0f', epoch)
 if stored > epoch then return {ok = 'superseded ' .. string.format('%.0f', stored) .. ' 0'} end
+local last = stored == epoch and tonumber(redis.call('HGET', node, 'begun') or '0') or 0
+if last > begun then return {ok = 'unknown ' .. shown .. ' 0'} end
 if action == 'leave' then
   if stored == epoch then
     redis.call('DEL', node, lease, clients)
@@ -129,10 +133,10 @@ if action == 'leave' then
   return {ok = 'left ' .. shown .. ' 0'}
 end
 if action == 'begin' then redis.call('DEL', clients)
-elseif stored < epoch then return {ok = 'unknown ' .. shown .. ' 0'} end
-redis.call('HSET', node, 'epoch', shown, 'about', about, 'complete', complete)
+elseif stored < epoch or last < begun then return {ok = 'unknown ' .. shown .. ' 0'} end
+redis.call('HSET', node, 'epoch', shown, 'begun', ARGV[5], 'about', about, 'complete', complete)
 if refused ~= '' then redis.call('HSET', node, 'refused', refused) end
-local first = 9
+local first = 10
 for at = first, first + 2 * count - 2, 2 do redis.call('HSET', clients, ARGV[at], ARGV[at + 1]) end
 for at = first + 2 * count, #ARGV do redis.call('HDEL', clients, ARGV[at]) end
 local now = tonumber(redis.call('TIME')[1])
@@ -146,11 +150,12 @@ return {ok = 'written ' .. shown .. ' ' .. redis.call('HLEN', clients)}
 """
 Writes a node's changes, all or nothing but for Redis being full.  Its arguments are the name; the
 action, C{begin} to forget all clients first, C{write} or C{leave}; the epoch, 0 to be given one;
-the time, to make the epoch of; the node's own fields, C{refused} empty if it has not changed; how
-many clients follow, as number and value; then the numbers of those that have ended.
+the time, to make the epoch of; how often C{begin} was said in this epoch; the node's own fields,
+C{refused} empty if it has not changed; how many clients follow, as number and value; then the
+numbers of those that have ended.
 
 It answers C{written EPOCH CLIENTS}, C{left EPOCH 0}, C{unknown EPOCH 0} when Redis has lost what
-the node had written, or C{superseded EPOCH 0}.
+the node had written, or has begun anew since, or C{superseded EPOCH 0}.
 """
 
 READ: Final = """

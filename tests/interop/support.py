@@ -29,6 +29,7 @@ __all__ = [
     "CHROMIUM",
     "LIBVIRTD",
     "PYTHON",
+    "REDIS_SERVER",
     "REQUIRE_VARIABLE",
     "VIRSH",
     "VIRT_ADMIN",
@@ -51,6 +52,7 @@ The environment variable that turns a missing tool from a skip into a failure.
 _SEARCH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/bin", "/sbin"])
 
 VIRSH = shutil.which("virsh", path=_SEARCH) or "virsh"
+REDIS_SERVER = shutil.which("redis-server", path=_SEARCH) or "redis-server"
 CHROMIUM = shutil.which("chromium", path=_SEARCH) or "chromium"
 VIRT_ADMIN = shutil.which("virt-admin", path=_SEARCH) or "virt-admin"
 LIBVIRTD = shutil.which("libvirtd", path=_SEARCH) or "libvirtd"
@@ -86,6 +88,7 @@ def _works(*command: str) -> bool:
 
 
 _CHECKS = {
+    "redis-server": (REDIS_SERVER, "--version"),
     "haproxy": ("haproxy", "-v"),
     "chromium": (CHROMIUM, "--version"),
     "virsh": (VIRSH, "--version"),
@@ -103,7 +106,7 @@ _CHECKS = {
 def missingTools(tools: Sequence[str]) -> list[str]:
     """
     @param tools: names out of C{chromium}, C{haproxy}, C{virsh}, C{virt-admin}, C{libvirtd},
-        C{python3-libvirt}, C{nsenter} and C{unshare} (which here includes C{ip}).
+        C{python3-libvirt}, C{redis-server}, C{nsenter} and C{unshare} (which here includes C{ip}).
     @return: those which this machine does not have.
     """
     return [tool for tool in tools if not _works(*_CHECKS[tool])]

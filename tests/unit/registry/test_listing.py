@@ -29,6 +29,7 @@ class Stored:
     """
 
     epoch: int = 0
+    begun: int = 0
     clients: dict[int, str] = attrs.field(factory=dict)
     complete: bool = False
 
@@ -39,11 +40,14 @@ class Stored:
         epoch = batch.epoch or max(self.epoch + 1, hint)
         if self.epoch > epoch:
             return "superseded", self.epoch, 0
+        last = self.begun if self.epoch == epoch else 0
+        if last > batch.begun:
+            return "unknown", epoch, 0
         if batch.begin:
             self.clients = {}
-        elif self.epoch < epoch:
+        elif self.epoch < epoch or last < batch.begun:
             return "unknown", epoch, 0
-        self.epoch, self.complete = epoch, batch.complete
+        self.epoch, self.begun, self.complete = epoch, batch.begun, batch.complete
         self.clients.update(batch.changed)
         for each in batch.ended:
             self.clients.pop(each, None)
@@ -104,7 +108,7 @@ class ListingTests(SynchronousTestCase):
         First everything is written, and the registry gives an epoch.
         """
         self.synced()
-        self.assertEqual(self.stored, Stored(1000, self.clients, complete=True))
+        self.assertEqual(self.stored, Stored(1000, 1, self.clients, complete=True))
         self.assertEqual(self.listing.epoch, 1000)
 
     def test_batches(self) -> None:
@@ -135,7 +139,9 @@ class ListingTests(SynchronousTestCase):
         self.change(4, "new")
         self.change(4, None)
         self.assertIsNone(self.write(PERIOD / 2))
-        self.assertEqual(self.write(PERIOD), Batch(1000, False, True, {2: "changed again"}, [3, 4]))
+        self.assertEqual(
+            self.write(PERIOD), Batch(1000, 1, False, True, {2: "changed again"}, [3, 4])
+        )
         self.assertEqual(self.stored.clients, self.clients)
         self.assertEqual(self.listing.stale(PERIOD), 0.0)
 
@@ -159,7 +165,7 @@ class ListingTests(SynchronousTestCase):
         """
         self.synced()
         self.assertIsNone(self.write(RENEW - 0.1))
-        self.assertEqual(self.write(RENEW), Batch(1000, False, True, {}, []))
+        self.assertEqual(self.write(RENEW), Batch(1000, 1, False, True, {}, []))
 
     def test_tooManyChanges(self) -> None:
         """
@@ -186,7 +192,7 @@ class ListingTests(SynchronousTestCase):
         self.assertEqual((self.listing.problem, self.listing.stale(8.0)), ("it hangs", 8.0))
         self.listing.ready(9.0)
         self.stored.clients = {}
-        self.assertEqual(self.write(9.0), Batch(1000, True, True, dict(self.clients), []))
+        self.assertEqual(self.write(9.0), Batch(1000, 2, True, True, dict(self.clients), []))
         self.assertEqual((self.listing.problem, self.listing.stale(9.0)), (None, 0.0))
 
     def test_failed(self) -> None:
@@ -215,14 +221,14 @@ class ListingTests(SynchronousTestCase):
         after ten seconds.
         """
         self.synced()
-        for flushedAt, again in ((20.0, 20.0), (24.0, 30.0)):
+        for begun, flushedAt, again in ((2, 20.0, 20.0), (3, 24.0, 30.0)):
             self.stored = Stored()
             self.write(flushedAt)
             self.assertIn("has lost", self.listing.problem or "")
             self.assertEqual(self.stored.clients, {})
             self.assertIsNone(None if again == flushedAt else self.write(again - 0.1))
             self.write(again)
-            self.assertEqual(self.stored, Stored(1000, self.clients, complete=True))
+            self.assertEqual(self.stored, Stored(1000, begun, self.clients, complete=True))
             self.assertIsNone(self.listing.problem)
 
     def test_changedByOthers(self) -> None:
@@ -241,7 +247,7 @@ class ListingTests(SynchronousTestCase):
         A process whose node was started anew never writes again.
         """
         self.synced()
-        self.stored = Stored(2000, {1: "of the new process"})
+        self.stored = Stored(2000, 1, {1: "of the new process"})
         self.change(1, "of the old one")
         self.write(PERIOD)
         self.assertIn("another kaserver has this node's name", self.listing.problem or "")
@@ -284,6 +290,7 @@ class ListingMachine(RuleBasedStateMachine):
         self.now, self.version = 0.0, 0
         self.stored = Stored()
         self.nodes = [_Node(0.0)]
+        self.late: list[Batch] = []
 
     @property
     def newest(self) -> _Node:
@@ -343,6 +350,34 @@ class ListingMachine(RuleBasedStateMachine):
         else:
             node.isConnected = False
             node.listing.lost("lost", self.now)
+
+    @rule(which=st.integers(-2, -1))
+    def giveUp(self, which: int) -> None:
+        """
+        A process gives up a connection on which a batch is still on its way, and has another at
+        once.
+        """
+        node = self.nodes[max(which, -len(self.nodes))]
+        node.isConnected = False
+        node.listing.lost("it hangs", self.now)
+        if node.onItsWay is not None:
+            self.late.append(node.onItsWay)
+        node.isConnected = True
+        node.listing.ready(self.now)
+        node.onItsWay = node.listing.next(self.now)
+
+    @precondition(lambda self: self.late)
+    @rule()
+    def deliverLate(self) -> None:
+        """
+        It comes to Redis after all, and nobody reads the answer.  If all was written anew since,
+        nothing comes of it.
+        """
+        batch, before = self.late.pop(0), attrs.evolve(self.stored)
+        before.clients = dict(before.clients)
+        self.stored.write(batch, 1)
+        if batch.epoch == before.epoch and batch.begun < before.begun:
+            assert self.stored == before
 
     @rule()
     def flush(self) -> None:

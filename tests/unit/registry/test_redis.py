@@ -148,7 +148,7 @@ class RedisRegistryTests(RegistryTestCase):
         self.start()
         self.redis.flush()
         self.redis.drop()
-        self.assertProblem("connection")
+        self.assertProblem("has ended the connection")
         self.wait(3)
         self.assertProblem(None)
         self.assertEqual(self.listed(), self.node.clients)

@@ -1,0 +1,246 @@
+"""
+Three kaservers that share a real Redis, and all that can be wrong with that.
+
+C{python -m tests.harness.registry} runs the same with more clients, and for longer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from random import Random
+from typing import Final
+
+import attrs
+from twisted.internet.protocol import Protocol
+
+from kaproto.registry.schema import WRITE, keysOf
+from tests.interop.fleet import NAMES, PASSWORD, Fleet, Outcome
+from tests.interop.programs import Program, Result
+from tests.interop.support import InteropTestCase, pause, reactor, waitUntil
+from tests.support_redis import ModelRedis, ModelTransport
+
+CLIENTS: Final = int(os.environ.get("KAPROTO_FLEET_CLIENTS", "100"))
+"""
+How many clients each kaserver has.
+"""
+
+STALL: Final = float(os.environ.get("KAPROTO_FLEET_STALL", "7"))
+"""
+Seconds for which Redis hangs, and the network is cut.
+"""
+
+SECONDS: Final = float(os.environ.get("KAPROTO_FLEET_SECONDS", "0"))
+"""
+Seconds for which all faults are repeated.
+"""
+
+REPORT: Final = os.environ.get("KAPROTO_FLEET_REPORT", os.devnull)
+"""
+A file for a line of JSON about each fault.
+"""
+
+Fault = Callable[[Fleet], AbstractAsyncContextManager[None]]
+
+
+@asynccontextmanager
+async def flushed(fleet: Fleet) -> AsyncIterator[None]:
+    """
+    Redis is emptied.
+    """
+    await fleet.command("FLUSHALL")
+    yield
+
+
+@asynccontextmanager
+async def restarted(fleet: Fleet) -> AsyncIterator[None]:
+    """
+    Redis is killed, and started without what it had.
+    """
+    await fleet.redis.stop()
+    yield
+    await fleet.redis.start()
+
+
+@asynccontextmanager
+async def full(fleet: Fleet) -> AsyncIterator[None]:
+    """
+    Redis has no memory left.
+    """
+    await fleet.command("CONFIG", "SET", "maxmemory", "1")
+    yield
+    await fleet.command("CONFIG", "SET", "maxmemory", "0")
+
+
+@asynccontextmanager
+async def locked(fleet: Fleet) -> AsyncIterator[None]:
+    """
+    The password has been changed, and all connections have ended.
+    """
+    await fleet.command("CONFIG", "SET", "requirepass", "another")
+    fleet.unplug()
+    yield
+    await fleet.command("CONFIG", "SET", "requirepass", PASSWORD, password="another")
+
+
+@asynccontextmanager
+async def stopped(fleet: Fleet) -> AsyncIterator[None]:
+    """
+    Redis hangs.
+    """
+    fleet.redis.signal(signal.SIGSTOP)
+    begun = time.monotonic()
+    yield
+    await pause(max(0.0, begun + STALL - time.monotonic()))
+    fleet.redis.signal(signal.SIGCONT)
+
+
+@asynccontextmanager
+async def cut(fleet: Fleet) -> AsyncIterator[None]:
+    """
+    Nothing comes through the network.
+    """
+    fleet.cable.set(cut=True)
+    begun = time.monotonic()
+    yield
+    await pause(max(0.0, begun + STALL - time.monotonic()))
+    fleet.cable.set(cut=False)
+
+
+FAULTS: Final[dict[str, Fault]] = {
+    "``FLUSHALL``": flushed,
+    "restarted, empty": restarted,
+    "full": full,
+    "wrong password": locked,
+    "``SIGSTOP``": stopped,
+    "network cut": cut,
+}
+
+
+class RegistryTests(InteropTestCase):
+    """
+    A fleet.
+    """
+
+    timeout = int(300 + 2 * SECONDS)
+    tools = ("redis-server",)
+
+    async def kaproto(self, fleet: Fleet, *arguments: str) -> Result:
+        """
+        Run C{kaproto} against the registry.
+        """
+        url = f"redis://127.0.0.1:{fleet.redis.port}?password-file={fleet.file}"
+        command = [sys.executable, "-m", "kaproto", f"--registry={url}", *arguments]
+        return await Program.start(self, command, os.environ).finish(timeout=60)
+
+    async def test_fleet(self) -> None:
+        """
+        All clients are listed, and one is disconnected by its node.  Whatever happens to Redis, no
+        client is lost, refused or delayed, the log says so in two lines or three, and the list
+        becomes right by itself.
+        """
+        fleet = Fleet(self, CLIENTS)
+        await fleet.start()
+        await fleet.untilRight()
+        await self.disconnected(fleet)
+        until = time.monotonic() + SECONDS
+        while True:
+            for fault in FAULTS:
+                outcome = await self.outcome(fleet, fault)
+                with open(REPORT, "a", encoding="utf-8") as report:
+                    report.write(json.dumps(attrs.asdict(outcome)) + "\n")
+                self.assertEqual(outcome.lost, 0, outcome)
+                self.assertLess(outcome.slowest, 5, outcome)
+            if time.monotonic() > until:
+                break
+        await fleet.stop()
+
+    async def disconnected(self, fleet: Fleet) -> None:
+        """
+        List the clients, and disconnect one.
+        """
+        listed = json.loads((await self.kaproto(fleet, "list", "--json")).output)
+        self.assertEqual(len(listed), len(NAMES) * CLIENTS)
+        self.assertEqual({each["node"] for each in listed}, set(NAMES))
+        result = await self.kaproto(fleet, "disconnect", "host2/1", "--reason=updates")
+        self.assertEqual((result.exitCode, result.errors), (0, ""))
+        gone = [each for each in fleet.clients["host2"] if not each.isAlive()]
+        self.assertEqual(len(gone), 1)
+        fleet.clients["host2"].remove(gone[0])
+        fleet.clients["host2"].append(await fleet.connect("host2"))
+        again = await self.kaproto(fleet, "disconnect", "host2/1")
+        self.assertEqual(again.exitCode, 1)
+        self.assertIn("node host2 has no client 1", again.errors)
+
+    async def outcome(self, fleet: Fleet, fault: str) -> Outcome:
+        """
+        @return: what a fault does.
+        """
+        await fleet.untilRight()
+        before = {name: len(lines) for name, lines in fleet.logs().items()}
+
+        def news() -> list[list[str]]:
+            return [lines[before[name] :] for name, lines in fleet.logs().items()]
+
+        async with FAULTS[fault](fleet):
+            slowest = await fleet.probe()
+            await waitUntil(lambda: all(news()), "all nodes to notice", timeout=15)
+            slowest = max(slowest, await fleet.probe())
+        stale = await fleet.untilRight()
+        slowest = max(slowest, await fleet.probe())
+        await waitUntil(
+            lambda: all("is up to date" in lines[-1] for lines in news()), "all nodes to say so"
+        )
+        for lines in news():
+            self.assertIn("No client is affected", lines[0])
+            self.assertLessEqual(len(lines), 3, lines)
+        log = [re.sub(r"redis://[^ ]+|\d+\.\d+ s", "...", line) for line in news()[0]]
+        return Outcome(fault, fleet.lost, slowest, stale, log)
+
+
+class ScriptTests(InteropTestCase):
+    """
+    The script that Redis runs, and the model of it that the other tests use.
+    """
+
+    tools = ("redis-server",)
+
+    async def test_write(self) -> None:
+        """
+        Both answer the same to the same, whatever it is, and have the same clients afterwards.
+        """
+        fleet = Fleet(self, 0)
+        await fleet.redis.start()
+        model = ModelRedis(reactor)
+        asker = ModelTransport(model, Protocol())
+        random = Random(17)
+        head = ["EVAL", WRITE, "4", *keysOf("host1"), "host1"]
+        told = set()
+        for step in range(400):
+            numbers = [str(number) for number in range(1, 9)]
+            changed = random.sample(numbers, random.randrange(4))
+            rest = [
+                random.choice(["begin", "write", "write", "leave" if step % 9 == 0 else "write"]),
+                random.choice(["0", "1000", "1000", "1001"]),
+                "1000",
+                random.choice("1223"),
+                '{"state": "serving"}',
+                random.choice(["", "[]"]),
+                random.choice("01"),
+                str(len(changed)),
+                *(each for number in changed for each in (number, f"client {step}")),
+                *random.sample(numbers, random.randrange(4)),
+            ]
+            expected = str(model.run(asker, [*head, *rest])).removeprefix("+")
+            self.assertEqual(await fleet.command(*head, *rest), expected, (step, rest))
+            told.add(expected.split()[0])
+            stored = await fleet.command("HGETALL", "kaproto:clients:host1")
+            pairs = dict(zip(stored[::2], stored[1::2], strict=True))
+            self.assertEqual(pairs, model.clients("host1"), (step, rest))
+        self.assertEqual(told, {"written", "left", "unknown", "superseded"})
