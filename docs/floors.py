@@ -39,7 +39,7 @@ FLOORS: Final = (
     {"kaproto.backends", "kaproto.registry", "kaproto.testing"},
     {"kaproto.status"},
     {"kaproto.admin"},
-    {"kaproto.app"},
+    {"kaproto.app", "kaproto.workers"},
     {"kaproto.__main__", "kaproto.cli"},
 )
 """

@@ -92,7 +92,7 @@ class FakeDaemon:
         """
         return self.expiry
 
-    def reload(self) -> Sequence[str]:
+    async def reload(self) -> Sequence[str]:
         """
         @return: what the test says.
         """

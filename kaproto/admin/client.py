@@ -29,6 +29,11 @@ __all__ = ["ControlClient"]
 
 _TIMEOUT: Final = 10.0
 
+_REPLACE_TIMEOUT: Final = 600.0
+"""
+Seconds for all workers to be replaced: each has to start.
+"""
+
 _Objects = list[dict[str, Any]]
 
 
@@ -65,10 +70,12 @@ class ControlClient:
         """
         await self._connection.close()
 
-    async def _call(self, procedure: ControlProcedure, arguments: object = None) -> bytes:
+    async def _call(
+        self, procedure: ControlProcedure, arguments: object = None, within: float = _TIMEOUT
+    ) -> bytes:
         payload = b"" if arguments is None else pack(arguments)
         call = self._connection.call(CONTROL_PROGRAM, procedure, payload)
-        return await call.addTimeout(_TIMEOUT, self._reactor)
+        return await call.addTimeout(within, self._reactor)
 
     async def _ask(self, procedure: ControlProcedure, arguments: object = None) -> _Objects:
         found: _Objects = json.loads(unpack(Document, await self._call(procedure, arguments)).json)
@@ -124,6 +131,16 @@ class ControlClient:
         @return: the problems.
         """
         return [str(each) for each in await self._ask(ControlProcedure.RELOAD)]
+
+    async def replace(self) -> int:
+        """
+        Have the workers replaced one after another.
+
+        @return: how many there are.
+        """
+        answer = await self._call(ControlProcedure.REPLACE, within=_REPLACE_TIMEOUT)
+        (number,) = json.loads(unpack(Document, answer).json)
+        return int(number)
 
     async def trace(
         self, number: int, seconds: int, traced: Callable[[dict[str, Any]], object]

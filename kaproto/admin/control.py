@@ -21,16 +21,18 @@ from kaproto.admin.controltypes import (
     Which,
 )
 from kaproto.admin.disconnecting import disconnectClient
-from kaproto.admin.errors import noClient
+from kaproto.admin.errors import noClient, unsupported
 from kaproto.admin.tracing import Trace
 from kaproto.program import Program, procedure
+from kaproto.records.endings import KEPT
+from kaproto.records.refusals import CALLERS_MAX
 from kaproto.rpc.serverconnection import ServerConnection
 from kaproto.server import KeepAliveServerProtocol
 from kaproto.status.clients import clientStatus, findClient
 from kaproto.status.daemon import Daemon
 from kaproto.status.objects import clientObject, endingObject, refusalObject, statusObject
 
-__all__ = ["ControlProgram"]
+__all__ = ["ControlProgram", "document"]
 
 
 class ControlProgram(Program):
@@ -63,7 +65,7 @@ class ControlProgram(Program):
         after, factory = arguments.after, self._daemon.factory
         rest = (each for each in factory.clients if each.peer.id > after)
         page = nsmallest(PAGE_MAX, rest, key=lambda each: each.peer.id)
-        return _document(clientObject(clientStatus(factory, each)) for each in page)
+        return document(clientObject(clientStatus(factory, each)) for each in page)
 
     @procedure(ControlProcedure.SHOW, arguments=Which, result=Document)
     def showClient(self, connection: KeepAliveServerProtocol, arguments: Which) -> Document:
@@ -71,7 +73,7 @@ class ControlProgram(Program):
         @return: an array of the client.
         """
         client = self._client(arguments.id)
-        return _document([clientObject(clientStatus(self._daemon.factory, client))])
+        return document([clientObject(clientStatus(self._daemon.factory, client))])
 
     @procedure(ControlProcedure.DISCONNECT, arguments=Disconnecting)
     def disconnectClient(
@@ -83,36 +85,46 @@ class ControlProgram(Program):
         disconnectClient(self._client(arguments.id), arguments.reason)
 
     @procedure(ControlProcedure.ENDED, arguments=None, result=Document)
-    def ended(self, connection: KeepAliveServerProtocol) -> Document:
+    async def ended(self, connection: KeepAliveServerProtocol) -> Document:
         """
         @return: an array of the latest connections that ended, the latest first.
         """
-        journal = self._daemon.factory.journal
-        return _document(endingObject(each, journal.wallClock) for each in journal.endings)
+        wallClock = self._daemon.factory.journal.wallClock
+        endings = await self._daemon.register.endings(KEPT)
+        return document(endingObject(each, wallClock) for each in endings)
 
     @procedure(ControlProcedure.REFUSED, arguments=None, result=Document)
-    def refused(self, connection: KeepAliveServerProtocol) -> Document:
+    async def refused(self, connection: KeepAliveServerProtocol) -> Document:
         """
         @return: an array of those who were refused, or would be in mode 2, the latest first.
         """
-        journal = self._daemon.factory.journal
-        return _document(refusalObject(each, journal.wallClock) for each in journal.refusals)
+        wallClock = self._daemon.factory.journal.wallClock
+        refusals = await self._daemon.register.refusals(CALLERS_MAX)
+        return document(refusalObject(each, wallClock) for each in refusals)
 
     @procedure(ControlProcedure.STATUS, arguments=None, result=Document)
-    def status(self, connection: KeepAliveServerProtocol) -> Document:
+    async def status(self, connection: KeepAliveServerProtocol) -> Document:
         """
         @return: an array of the daemon.
         """
-        return _document([statusObject(self._daemon)])
+        await self._daemon.register.refresh()
+        return document([statusObject(self._daemon)])
 
     @procedure(ControlProcedure.RELOAD, arguments=None, result=Document)
-    def reload(self, connection: KeepAliveServerProtocol) -> Document:
+    async def reload(self, connection: KeepAliveServerProtocol) -> Document:
         """
         Read files again.
 
         @return: an array of the problems.
         """
-        return _document(self._daemon.reload())
+        return document(await self._daemon.reload())
+
+    @procedure(ControlProcedure.REPLACE, arguments=None, result=Document)
+    async def replace(self, connection: KeepAliveServerProtocol) -> Document:
+        """
+        @raise kaproto.errors.RemoteError: always.
+        """
+        raise unsupported("kaserver serves in one process; --workers= has it start several")
 
     @procedure(ControlProcedure.TRACE, arguments=Tracing)
     def trace(self, connection: KeepAliveServerProtocol, arguments: Tracing) -> None:
@@ -130,5 +142,8 @@ class ControlProgram(Program):
         connection.factory.clock.callLater(0, self._daemon.drain, arguments.within)
 
 
-def _document(objects: Iterable[object]) -> Document:
+def document(objects: Iterable[object]) -> Document:
+    """
+    @return: an array of objects.
+    """
     return Document(json.dumps(list(objects)))

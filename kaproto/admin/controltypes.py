@@ -57,6 +57,7 @@ class ControlProcedure(IntEnum):
     DRAIN = 8
     TRACE = 9
     TRACED = 10
+    REPLACE = 11
 
 
 @attrs.frozen

@@ -102,7 +102,7 @@ class Trace:
             self._missed += 1
             return
         at = round((self._clock.seconds() - self._began) * 1000, 3)
-        payload = pack(Document(json.dumps({"at_ms": at, **what})))
+        payload = pack(Document(json.dumps({"id": self._client.peer.id, "at_ms": at, **what})))
         self._administrator.sendEvent(CONTROL_PROGRAM, ControlProcedure.TRACED, payload)
 
     def _end(self, reason: str) -> None:

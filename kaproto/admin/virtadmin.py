@@ -225,7 +225,7 @@ class AdminProgram(Program):
         disconnectClient(self._client(connection, which.server, which.id))
 
     @procedure(AdminProcedure.SERVER_GET_CLIENT_LIMITS, arguments=ServerCall, result=Parameters)
-    def clientLimits(
+    async def clientLimits(
         self, connection: KeepAliveServerProtocol, arguments: ServerCall
     ) -> Parameters:
         """
@@ -233,7 +233,11 @@ class AdminProgram(Program):
         """
         checkFlags(arguments.flags, "clientLimits")
         factory = self._server(connection, arguments.server)
-        return limitParameters(factory.limits, len(factory.clients), factory.clients.anonymous)
+        if factory is not self._daemon.factory:
+            return limitParameters(factory.limits, len(factory.clients), factory.clients.anonymous)
+        register = self._daemon.register
+        await register.refresh()
+        return limitParameters(factory.limits, len(register), register.anonymous)
 
     @procedure(AdminProcedure.SERVER_SET_CLIENT_LIMITS, arguments=ServerParameters)
     def setClientLimits(
@@ -274,7 +278,9 @@ class AdminProgram(Program):
         raise unsupported(_LOG)
 
     @procedure(AdminProcedure.SERVER_UPDATE_TLS_FILES, arguments=ServerCall)
-    def updateTLSFiles(self, connection: KeepAliveServerProtocol, arguments: ServerCall) -> None:
+    async def updateTLSFiles(
+        self, connection: KeepAliveServerProtocol, arguments: ServerCall
+    ) -> None:
         """
         Reload certificates, and the other files that can be.
 
@@ -282,7 +288,7 @@ class AdminProgram(Program):
         """
         checkFlags(arguments.flags, "updateTLSFiles")
         self._server(connection, arguments.server)
-        problems = self._daemon.reload()
+        problems = await self._daemon.reload()
         if problems:
             raise rpcError("; ".join(problems), ErrorCode.SYSTEM_ERROR)
 

@@ -5,8 +5,8 @@ What the settings of kaserver take: numbers, texts, choices and flags.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import attrs
 
@@ -22,6 +22,7 @@ __all__ = [
     "Text",
     "Texts",
     "Whole",
+    "WholeOr",
 ]
 
 
@@ -108,6 +109,34 @@ class Whole:
 
     def _refuse(self, value: object) -> BadSetting:
         return BadSetting(f"takes a whole number from {self.least} up, not {value!r}")
+
+
+@attrs.frozen
+class WholeOr:
+    """
+    A whole number, or a word.
+    """
+
+    whole: Whole
+    word: str
+
+    def fromText(self, text: str) -> object:
+        """
+        @raise BadSetting: when it is neither.
+        """
+        return self._orWord(self.whole.fromText, text)
+
+    def fromValue(self, value: object) -> object:
+        """
+        @raise BadSetting: when it is neither.
+        """
+        return self._orWord(self.whole.fromValue, value)
+
+    def _orWord(self, read: Callable[[Any], int], value: object) -> object:
+        try:
+            return self.word if value == self.word else read(value)
+        except BadSetting as error:
+            raise BadSetting(str(error).replace("takes", f"takes {self.word}, or", 1)) from None
 
 
 @attrs.frozen

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Final, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
 
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword
@@ -47,6 +47,9 @@ from kaproto.security.clientauth import Authentication
 from kaproto.security.endpoints import transportOf
 from kaproto.security.proxy import ProxyEndpoint
 
+if TYPE_CHECKING:
+    from kaproto.workers.sockets import BindingReactor
+
 __all__ = ["Options"]
 
 _FLAGS: Final = [each for each in SETTINGS.values() if isinstance(each.kind, Flag)]
@@ -68,6 +71,8 @@ class Options(BaseOptions, AuthOptionMixin):
     @ivar upstreamAuthentication: how the gateway itself authenticates there.
     @ivar upstreamAsk: whether the gateway asks for keepalive there.
     @ivar checkers: the credentials checkers of all listeners.
+    @ivar workers: how many processes serve; 0 for this one.
+    @ivar binding: what their listeners have bound.
     @ivar admin: where administrators connect.
     @ivar statusPage: where the status is served.
     @ivar redis: the registry of all nodes, its password, and what connects to it.
@@ -92,6 +97,8 @@ class Options(BaseOptions, AuthOptionMixin):
     upstream: IStreamClientEndpoint | None = None
     upstreamAuthentication: Authentication = Authentication()
     upstreamAsk = True
+    workers: int = 0
+    binding: BindingReactor | None = None
     admin: IStreamServerEndpoint | None = None
     statusPage: IStreamServerEndpoint | None = None
     redis: tuple[Location, Password, IStreamClientEndpoint] | None = None
@@ -209,13 +216,16 @@ class Options(BaseOptions, AuthOptionMixin):
         elif self["forward-identity"]:
             raise UsageError("--forward-identity needs --upstream=ENDPOINT to forward it to")
         listen = listen or [ListenSettings(self._defaultListen())]
+        self._listen = listen
+        if self["workers"] is not None:
+            self._shareListeners(listen)
         self.listeners = [self._listener(each) for each in listen]
         self._checkAllowedNames()
         self.admin = self._operationsEndpoint("admin", adminEndpoint)
         self.statusPage = self._operationsEndpoint("status", serverEndpoint)
         self._findRegistry()
         if self["check"]:
-            self._print(listen)
+            self._print()
 
     def _merge(self) -> Sequence[ListenSettings]:
         """
@@ -267,7 +277,7 @@ class Options(BaseOptions, AuthOptionMixin):
         flag = f"--listen={settings.endpoint}"
         try:
             description, readOnly = takeReadOnly(settings.endpoint)
-            endpoint = serverEndpoint(self._theReactor(), description)
+            endpoint = serverEndpoint(self.binding or self._theReactor(), description)
         except ValueError as error:
             raise UsageError(f"{flag}: {error}") from error
         auth = self["auth"] or () if settings.auth is None else settings.auth
@@ -350,13 +360,32 @@ class Options(BaseOptions, AuthOptionMixin):
                 "--listen=libvirttls:16514"
             )
 
-    def _print(self, listen: Sequence[ListenSettings]) -> NoReturn:
+    def _shareListeners(self, listen: Sequence[ListenSettings]) -> None:
+        from kaproto.workers.sharing import whyNotShared
+        from kaproto.workers.sockets import BindingReactor
+
+        given = f"--workers={self['workers']}"
+        problem = whyNotShared([each.endpoint for each in listen], self.parent, self["registry"])
+        if problem is not None:
+            raise UsageError(f"{given}: {problem}")
+        self.workers = (
+            len(os.sched_getaffinity(0)) if self["workers"] == "auto" else self["workers"]
+        )
+        self.binding = BindingReactor(self._theReactor(), self.workers, os.environ)
+
+    def configuration(self) -> Config:
+        """
+        @return: the settings in force, as a configuration file has them.
+        """
         values = {
             name: self[name]
             for name, setting in SETTINGS.items()
             if setting.inFile and name != "listen" and self[name] is not None
         }
-        sys.stdout.write(writeConfig(Config(values, listen), self._origins))
+        return Config(values, self._listen)
+
+    def _print(self) -> NoReturn:
+        sys.stdout.write(writeConfig(self.configuration(), self._origins))
         raise SystemExit(0)
 
     @property

@@ -73,6 +73,7 @@ class Ports:
 
     @ivar places: where to listen.
     @ivar listening: what listens.
+    @ivar announces: whether the log says where.
     """
 
     _log = Logger()
@@ -87,6 +88,7 @@ class Ports:
         self._failed = failed
         self._problem: str | None = None
         self._started = False
+        self.announces = True
 
     def start(self) -> Deferred[list[None]]:
         """
@@ -131,6 +133,8 @@ class Ports:
                 f"them; add :interface=127.0.0.1 to serve this machine only, {place.remedy}, or "
                 "pass --insecure"
             )
+        if not self.announces:
+            return
         self._log.info(
             "listening on {address} ({purpose})",
             address=_shown(address, place),

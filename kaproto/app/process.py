@@ -11,6 +11,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, Final, Protocol
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -41,7 +42,7 @@ class Controlled(Protocol):
     What signals control.
     """
 
-    def reload(self) -> object:
+    async def reload(self) -> object:
         """
         Read files again.
         """
@@ -153,8 +154,8 @@ class OwnProcess:
             self._log.info("SIGHUP: the server is starting, and reads everything now")
         else:
             self.notifier.reloading()
-            self._controlled.reload()
-            self.notifier.ready()
+            reloaded = Deferred.fromCoroutine(self._controlled.reload())
+            reloaded.addBoth(lambda _: self.notifier.ready())
 
 
 def clientsFor(files: int) -> int:

@@ -12,7 +12,7 @@ from typing import Final
 
 import attrs
 
-from kaproto.app.kinds import Choice, Flag, Kind, Mode, Seconds, Text, Texts, Whole
+from kaproto.app.kinds import Choice, Flag, Kind, Mode, Seconds, Text, Texts, Whole, WholeOr
 from kaproto.app.logs import FORMATS
 from kaproto.keepalive.kernelwatch import CHOICES
 from kaproto.keepalive.liveness import KeepAlive
@@ -260,6 +260,15 @@ SETTINGS: Final[Mapping[str, Setting]] = {
             300.0,
             "Seconds that clients have to leave when the server is drained (SIGUSR2), which is a "
             "stop that begins with accepting no new ones.",
+        ),
+        Setting(
+            "workers",
+            _OPERATIONS,
+            WholeOr(Whole(1), "auto"),
+            None,
+            "How many processes serve, or auto for one for each processor. They are watched, "
+            "replaced when they end, and administered as one. By default the server is one "
+            "process.",
         ),
         Setting(
             "admin",

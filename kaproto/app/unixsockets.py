@@ -19,13 +19,26 @@ from typing import Any, Final
 
 from twisted.internet import tcp
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IFileDescriptorReceiver, IProtocol, IProtocolFactory
+from twisted.internet.interfaces import (
+    IFileDescriptorReceiver,
+    IListeningPort,
+    IProtocol,
+    IProtocolFactory,
+)
 from twisted.internet.unix import Port, Server
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import alsoProvides, directlyProvides, providedBy
+from zope.interface import Interface, alsoProvides, directlyProvides, providedBy
 
-__all__ = ["MODE", "UNIXPort", "UNIXSocketReactor", "listeningSocket"]
+__all__ = [
+    "MODE",
+    "IUNIXSockets",
+    "UNIXPort",
+    "UNIXSocketReactor",
+    "fileIdentity",
+    "listeningSocket",
+    "removeSocket",
+]
 
 MODE: Final = 0o660
 """
@@ -33,6 +46,26 @@ The mode of a socket unless told otherwise: for its owner and its group.
 """
 
 _log = Logger()
+
+
+class IUNIXSockets(Interface):
+    """
+    A reactor with its own way to listen on UNIX sockets, and on those that systemd passes.
+    """
+
+    def listenUNIXSocket(
+        address: str, factory: IProtocolFactory, backlog: int, mode: int, group: int | None
+    ) -> IListeningPort:
+        """
+        Listen on a socket with a mode and a group.
+        """
+
+    def adoptStreamPort(
+        fileDescriptor: int, addressFamily: int, factory: IProtocolFactory
+    ) -> IListeningPort:
+        """
+        Listen on a socket that listens already.
+        """
 
 
 class UNIXSocketReactor:
@@ -62,7 +95,7 @@ class UNIXSocketReactor:
         backlog: int = 50,
         mode: int = MODE,
         wantPID: bool = False,  # noqa: FBT002 - the reactor's signature
-    ) -> UNIXPort:
+    ) -> object:
         """
         Listen on a new socket, and first remove one in its place that nobody listens on.
 
@@ -71,6 +104,8 @@ class UNIXSocketReactor:
             then the lock is never released.  Whether somebody listens is asked of the socket.
         @raise CannotListenError: when that is not possible.
         """
+        if IUNIXSockets.providedBy(self._reactor):
+            return self._reactor.listenUNIXSocket(address, factory, backlog, mode, self._group)
         try:
             listening = listeningSocket(Path(address), backlog, mode, self._group)
         except OSError as problem:
@@ -83,7 +118,7 @@ class UNIXSocketReactor:
         """
         Listen on a socket that listens already, and leave it as it is.
         """
-        if addressFamily != socket.AF_UNIX:
+        if addressFamily != socket.AF_UNIX or IUNIXSockets.providedBy(self._reactor):
             return self._reactor.adoptStreamPort(fileDescriptor, addressFamily, factory)
         listening = socket.fromfd(fileDescriptor, addressFamily, socket.SOCK_STREAM)
         return self._start(UNIXPort(listening, factory, self._reactor, removes=False))
@@ -124,7 +159,7 @@ class UNIXPort(Port):
         super().__init__(name, factory, reactor=reactor)
         self._listening = listening
         self._path = Path(os.fsdecode(name))
-        self._identity = _identity(self._path) if removes else None
+        self._identity = fileIdentity(self._path) if removes else None
         # Shutting it down would do so for all who have the socket.
         self._shouldShutdown = removes
 
@@ -145,8 +180,7 @@ class UNIXPort(Port):
         """
         Close the socket, and remove its file if it is this process's own.
         """
-        if self._identity is not None:
-            _remove(self._path, self._identity)
+        removeSocket(self._path, self._identity)
         tcp.Port.connectionLost(self, reason)
 
 
@@ -166,19 +200,18 @@ def listeningSocket(path: Path, backlog: int, mode: int, group: int | None = Non
     identity = None
     try:
         _bind(listening, path)
-        identity = _identity(path)
+        identity = fileIdentity(path)
         if group is not None:
             os.chown(path, -1, group)
         path.chmod(mode)
         listening.setblocking(False)
         listening.listen(backlog)
         # Another server may have found it abandoned just before it listened.
-        if _identity(path) == identity:
+        if fileIdentity(path) == identity:
             return listening
     except BaseException:
         listening.close()
-        if identity is not None:
-            _remove(path, identity)
+        removeSocket(path, identity)
         raise
     listening.close()
     raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
@@ -210,7 +243,7 @@ def _isAbandoned(path: Path) -> bool:
         return probe.connect_ex(str(path)) == errno.ECONNREFUSED
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def fileIdentity(path: Path) -> tuple[int, int] | None:
     """
     @return: what tells a file from another that takes its place.
     """
@@ -221,8 +254,13 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _remove(path: Path, identity: tuple[int, int]) -> None:
+def removeSocket(path: Path, identity: tuple[int, int] | None) -> None:
+    """
+    Remove a socket's file, unless another has taken its place.
+
+    @param identity: what L{fileIdentity} said of it.
+    """
     # Whoever has given up root's rights since may not remove it; the next start does.
     with suppress(OSError):
-        if _identity(path) == identity:
+        if identity is not None and fileIdentity(path) == identity:
             path.unlink()

@@ -32,6 +32,7 @@ __all__ = [
     "Refused",
     "Reload",
     "RemoteCommand",
+    "Replace",
     "Show",
     "Status",
     "Trace",
@@ -296,6 +297,23 @@ class Reload(RemoteCommand):
         return self.show([], "reloaded")
 
 
+class Replace(RemoteCommand):
+    """
+    Replace the workers of a kaserver --workers, one after another, as after an upgrade: a new one
+    serves before an old one accepts no more, so nobody is refused.  The old one's clients have
+    the time that --drain-timeout gives them to leave.
+    """
+
+    async def perform(self, client: ControlClient) -> int:
+        """
+        Replace them.
+        """
+        number = await client.replace()
+        return self.show(
+            [{"workers": number}], f"{number} new workers serve; the old ones end when empty"
+        )
+
+
 class Drain(RemoteCommand):
     """
     Have kaserver accept no new clients, and stop when those that are connected have left.
@@ -384,5 +402,5 @@ def _flat(value: object) -> object:
     if isinstance(value, dict):
         return ", ".join(f"{name} {number}" for name, number in value.items())
     if isinstance(value, list):
-        return ", ".join(map(str, value))
+        return ", ".join(str(_flat(each)) for each in value)
     return value

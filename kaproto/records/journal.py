@@ -5,7 +5,8 @@ What a server has seen: counted, written to the log, and the latest of it kept f
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import count
 from typing import ClassVar
 
 from OpenSSL.SSL import Error as SSLError
@@ -39,6 +40,7 @@ class Journal:
     @ivar counters: how often each thing happened.
     @ivar endings: the latest connections that ended.
     @ivar refusals: who was refused, or would be.
+    @ivar numbers: the ids of connections to come.
     @ivar audits: whether to log a line for each client that opens, and one when it has ended.
     @ivar startedAt: when the journal was begun, in monotonic seconds.
     @ivar wallClock: gives the time of day of the moments that are kept.
@@ -54,6 +56,7 @@ class Journal:
         self.counters = Counters()
         self.endings = Endings()
         self.refusals = Refusals()
+        self.numbers: Iterator[int] = count(1)
         self.audits = False
         self.wallClock = WallClock(seconds, wall)
         self._seconds = seconds
@@ -71,7 +74,7 @@ class Journal:
         A client connected: number it.
         """
         self.counters.accepted += 1
-        peer.id = self.counters.accepted
+        peer.id = next(self.numbers)
         peer.connectedAt = self._seconds()
 
     def loginFailed(self, peer: Peer) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 from kaproto.keepalive.pacemaker import MAX_CLOSES_PER_TURN
 from kaproto.limits import Limits
 
-__all__ = ["Clients"]
+__all__ = ["Clients", "Elsewhere"]
 
 _TURNED_AWAY: Final = 16
 """
@@ -23,6 +23,23 @@ How many clients beyond the limit may wait to be told that the server is full.
 
 _C = TypeVar("_C")
 _P = TypeVar("_P")
+
+
+class Elsewhere(Protocol):
+    """
+    The clients of other processes that count towards the same limits.
+
+    @ivar processes: how many processes there are, this one included.
+    """
+
+    processes: int
+
+    def others(self, here: int, most: int, /) -> int:
+        """
+        @param here: how many clients this process has.
+        @param most: how many there may be in all; 0 for any number.
+        @return: how many the other processes have.
+        """
 
 
 class Clients(Generic[_C, _P]):
@@ -35,6 +52,8 @@ class Clients(Generic[_C, _P]):
 
     @ivar onChange: called with each client that has connected, has come further or has ended, if it
         is set.
+    @ivar elsewhere: the clients of other processes.  They count towards C{maxClients}; of
+        C{maxAnonymousClients} each process has its part.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
@@ -42,6 +61,7 @@ class Clients(Generic[_C, _P]):
         @param clock: schedules work that is too long for one turn of the reactor.
         """
         self.onChange: Callable[[_C], object] | None = None
+        self.elsewhere: Elsewhere | None = None
         self._clock = clock
         self._protocols: dict[_C, _P] = {}
         # Oldest first.  A plain dict finds its first key by skipping all that were removed before
@@ -90,11 +110,12 @@ class Clients(Generic[_C, _P]):
         self._protocols[connection] = protocol
         self.changed(connection)
         self._unopened[connection] = None
+        others = self._share(limits.maxClients)
         if anonymous:
             self._anonymous[connection] = None
-            if 0 < limits.maxAnonymousClients < len(self._anonymous):
+            if 0 < self._anonymousHere(limits) < len(self._anonymous):
                 return self._displace(next(iter(self._anonymous)))
-        places = len(self._protocols) - len(self._placeless)
+        places = self._places + others
         if not 0 < limits.maxClients < places:
             return None
         if places - len(self._unopened) < limits.maxClients:
@@ -105,10 +126,27 @@ class Clients(Generic[_C, _P]):
         oldest, _ = self._turnedAway.popitem(last=False)
         return oldest
 
+    @property
+    def _places(self) -> int:
+        return len(self._protocols) - len(self._placeless)
+
+    def _share(self, most: int = 0) -> int:
+        """
+        Tell other processes how many clients are here.
+
+        @return: how many they have.
+        """
+        return 0 if self.elsewhere is None else self.elsewhere.others(self._places, most)
+
+    def _anonymousHere(self, limits: Limits) -> int:
+        processes = 1 if self.elsewhere is None else self.elsewhere.processes
+        return -(-limits.maxAnonymousClients // processes)
+
     def _displace(self, connection: _C) -> _C:
         self.known(connection)
         self.opened(connection)
         self._placeless.add(connection)
+        self._share()
         return connection
 
     def hasPlace(self, connection: _C) -> bool:
@@ -141,6 +179,7 @@ class Clients(Generic[_C, _P]):
         self._placeless.discard(connection)
         self._protocols.pop(connection, None)
         self.changed(connection)
+        self._share()
         if not self._protocols:
             waiting, self._waitingEmpty = self._waitingEmpty, []
             for each in waiting:

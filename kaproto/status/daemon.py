@@ -46,7 +46,7 @@ class Daemon(Protocol):
             listener.
         """
 
-    def reload(self) -> Sequence[str]:
+    async def reload(self) -> Sequence[str]:
         """
         Read files again: certificates, rules, the list of those who may log in.
 

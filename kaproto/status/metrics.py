@@ -181,7 +181,7 @@ class Metrics:
         yield _histogram(
             "kaproto_reactor_turn_seconds",
             "How long a timer had to wait for the reactor, four times a second.",
-            self._sampler.turns,
+            daemon.register.turns or self._sampler.turns,
         )
         yield InfoMetricFamily(
             "kaproto_build",

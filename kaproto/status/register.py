@@ -15,6 +15,7 @@ import attrs
 from twisted.internet.task import Cooperator
 
 from kaproto.backends.gateway import Gateway
+from kaproto.keepalive.histogram import Histogram
 from kaproto.records.endings import Ending
 from kaproto.records.refusals import Refusal
 from kaproto.rpc.serverconnection import ServerConnection
@@ -54,6 +55,13 @@ class Register(Protocol):
     def anonymous(self) -> int:
         """
         How many of them have not finished the TLS handshake or not logged in.
+        """
+
+    @property
+    def turns(self) -> Histogram | None:
+        """
+        How long the reactors' turns were, of other processes that serve the clients; C{None} if
+        this process does.
         """
 
     def phases(self) -> Counter[tuple[str, str]]:
@@ -99,6 +107,8 @@ class LocalRegister:
     """
     The clients of this process.
     """
+
+    turns = None
 
     def __init__(self, factory: KeepAliveServerFactory, gateway: Gateway | None = None) -> None:
         """

@@ -61,6 +61,7 @@ class TraceTests(AdminTestCase):
         self.assertEqual(
             call,
             {
+                "id": 1,
                 "at_ms": 0.0,
                 "direction": "in",
                 "type": "call",

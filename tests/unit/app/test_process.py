@@ -49,7 +49,7 @@ class Controlled:
         self.clients = self.ended = 0
         self._notifier = notifier
 
-    def reload(self) -> None:
+    async def reload(self) -> None:
         """
         Remember it.
         """

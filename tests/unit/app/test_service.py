@@ -434,7 +434,7 @@ class MakeServiceTests(ServiceTestCase):
         self.assertIsInstance(service.registry, RedisRegistry)
         self.assertEqual(service.registry.node, "host7")
         path.unlink()
-        (problem,) = service.reload()
+        (problem,) = self.successResultOf(Deferred.fromCoroutine(service.reload()))
         self.assertIn("No such file", problem)
 
     def test_connections(self) -> None:
@@ -470,7 +470,7 @@ class MakeServiceTests(ServiceTestCase):
         self.assertEqual(listener, self.tls[9:])
         self.assertGreater(expiry, 1.7e9)
         self.assertIsNone(readiness(service))
-        self.assertEqual(service.reload(), [])
+        self.assertEqual(self.successResultOf(Deferred.fromCoroutine(service.reload())), [])
 
     def test_admin(self) -> None:
         """
@@ -575,7 +575,7 @@ class MakeServiceTests(ServiceTestCase):
         reloaded: list[type] = []
         for kind in (RulesPolicy, ScramFile):
             self.patch(kind, "reload", lambda each: reloaded.append(type(each)))
-        service.reload()
+        self.successResultOf(Deferred.fromCoroutine(service.reload()))
         self.assertEqual(reloaded, [RulesPolicy, ScramFile])
         self.assertEqual(
             self.logged(),

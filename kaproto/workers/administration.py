@@ -1,0 +1,247 @@
+"""
+The administration of a server with workers: each call is answered by the worker that it is about,
+or put together from what all of them answer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from heapq import merge
+from itertools import islice
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from kaproto.admin.control import ControlProgram, document
+from kaproto.admin.controltypes import (
+    CONTROL_PROGRAM,
+    PAGE_MAX,
+    ControlProcedure,
+    Disconnecting,
+    Document,
+    Page,
+    Tracing,
+    Which,
+)
+from kaproto.admin.errors import noClient, unsupported
+from kaproto.admin.types import ClientCall, ClientLookup, ServerListOptions, ServerParameters
+from kaproto.admin.virtadmin import AdminProgram
+from kaproto.program import procedure
+from kaproto.server import KeepAliveServerProtocol
+from kaproto.status.daemon import SERVER_NAME, Daemon
+from kaproto.status.objects import statusObject
+from kaproto.wire.programs import AdminProcedure
+from kaproto.wire.structs import pack, unpack
+from kaproto.wire.xdr import ARRAY_MAX, Packer, Unpacker
+from kaproto.workers.crew import NotReplaced
+from kaproto.workers.team import Member, Team
+
+__all__ = ["TeamAdmin", "TeamControl"]
+
+_LENGTH: Final = 4
+"""
+The bytes of an array's length.
+"""
+
+
+def _client(call: ClientCall) -> tuple[str, int]:
+    return call.client.server.name, call.client.id
+
+
+_ADMIN: Final[Mapping[int, Callable[[bytes], tuple[str, int]]]] = {
+    AdminProcedure.SERVER_LOOKUP_CLIENT: lambda payload: (
+        (found := unpack(ClientLookup, payload)).server.name,
+        found.id,
+    ),
+    AdminProcedure.CLIENT_GET_INFO: lambda payload: _client(unpack(ClientCall, payload)),
+    AdminProcedure.CLIENT_CLOSE: lambda payload: _client(unpack(ClientCall, payload)),
+}
+"""
+What is about one client, and reads its server and its id.
+"""
+
+_CONTROL: Final[Mapping[int, Callable[[bytes], int]]] = {
+    ControlProcedure.SHOW: lambda payload: unpack(Which, payload).id,
+    ControlProcedure.DISCONNECT: lambda payload: unpack(Disconnecting, payload).id,
+    ControlProcedure.TRACE: lambda payload: unpack(Tracing, payload).id,
+}
+
+
+def _id(client: dict[str, Any]) -> int:
+    return int(client["id"])
+
+
+def _memberOf(team: Team, number: int) -> Member:
+    """
+    @raise kaproto.errors.RemoteError: when there is no such client.
+    """
+    member = team.memberOf(number)
+    if member is None:
+        raise noClient(number)
+    return member
+
+
+class TeamControl(ControlProgram):
+    """
+    kaproto's own administration.
+    """
+
+    def __init__(self, daemon: Daemon, team: Team, replace: Callable[[], Awaitable[int]]) -> None:
+        """
+        @param daemon: what is administered.
+        @param team: its workers.
+        @param replace: replaces the workers one after another.
+        """
+        super().__init__(daemon)
+        self._team = team
+        self._replace = replace
+        self._traces: dict[int, KeepAliveServerProtocol] = {}
+
+    def callReceived(
+        self, connection: KeepAliveServerProtocol, procedure: int, payload: bytes
+    ) -> bytes | Awaitable[bytes]:
+        """
+        Have the worker answer that has the client.
+        """
+        if procedure not in _CONTROL:
+            return super().callReceived(connection, procedure, payload)
+        number = _CONTROL[procedure](payload)
+        answer = _memberOf(self._team, number).call(self.number, procedure, payload)
+        if procedure == ControlProcedure.TRACE:
+            answer.addCallback(self._traceBegan, number, connection)
+        return answer
+
+    @procedure(ControlProcedure.LIST, arguments=Page, result=Document)
+    async def listClients(self, connection: KeepAliveServerProtocol, arguments: Page) -> Document:
+        """
+        @return: an array of the next L{PAGE_MAX} clients, empty after the last.
+        """
+        answers = await self._team.askAll(CONTROL_PROGRAM, ControlProcedure.LIST, pack(arguments))
+        pages: list[list[dict[str, Any]]] = [
+            json.loads(unpack(Document, answer).json) for _member, answer in answers
+        ]
+        merged: Iterator[dict[str, Any]] = merge(*pages, key=_id)
+        return document(islice(merged, PAGE_MAX))
+
+    @procedure(ControlProcedure.STATUS, arguments=None, result=Document)
+    async def status(self, connection: KeepAliveServerProtocol) -> Document:
+        """
+        @return: an array of the daemon, with its workers.
+        """
+        await self._daemon.register.refresh()
+        counts = self._team.counts
+        workers = [
+            {"pid": each.pid, "clients": counts.of(each.row), "leaving": each.leaving}
+            for each in self._team.members
+        ]
+        return document([{**statusObject(self._daemon), "workers": workers}])
+
+    @procedure(ControlProcedure.REPLACE, arguments=None, result=Document)
+    async def replace(self, connection: KeepAliveServerProtocol) -> Document:
+        """
+        Replace the workers one after another, without refusing a connection.
+
+        @return: an array of how many there were.
+        """
+        try:
+            return document([await self._replace()])
+        except NotReplaced as error:
+            raise unsupported(str(error)) from error
+
+    def _traceBegan(
+        self, answer: bytes, number: int, administrator: KeepAliveServerProtocol
+    ) -> bytes:
+        self._traces[number] = administrator
+        administrator.whenClosed().addCallback(lambda _: self._stopTrace(number, administrator))
+        return answer
+
+    def _stopTrace(self, number: int, administrator: KeepAliveServerProtocol) -> None:
+        member = self._team.memberOf(number)
+        if self._traces.get(number) is administrator:
+            del self._traces[number]
+            if member is not None:
+                # Another one takes its place, and ends at once.
+                nothing = pack(Tracing(number, 0))
+                member.call(self.number, ControlProcedure.TRACE, nothing).addErrback(_ignore)
+
+    def traced(self, payload: bytes) -> None:
+        """
+        A worker has sent what it saw of a client that is traced.
+        """
+        event = json.loads(unpack(Document, payload).json)
+        administrator = self._traces.get(event["id"])
+        if administrator is None:
+            return
+        if "end" in event:
+            del self._traces[event["id"]]
+        administrator.sendEvent(self.number, ControlProcedure.TRACED, payload)
+
+
+def _ignore(failure: Failure) -> None:
+    """
+    The client has gone, or its worker.
+    """
+
+
+class TeamAdmin(AdminProgram):
+    """
+    Administration by C{virt-admin}.
+    """
+
+    def __init__(self, daemon: Daemon, team: Team) -> None:
+        """
+        @param daemon: what is administered.
+        @param team: its workers.
+        """
+        super().__init__(daemon)
+        self._team = team
+
+    def callReceived(
+        self, connection: KeepAliveServerProtocol, procedure: int, payload: bytes
+    ) -> bytes | Awaitable[bytes]:
+        """
+        Have the worker answer that has the client.
+        """
+        if procedure in _ADMIN:
+            server, number = _ADMIN[procedure](payload)
+            if server == SERVER_NAME:
+                return _memberOf(self._team, number).call(self.number, procedure, payload)
+        return super().callReceived(connection, procedure, payload)
+
+    @procedure(AdminProcedure.SERVER_LIST_CLIENTS)
+    def listClients(
+        self, connection: KeepAliveServerProtocol, payload: bytes
+    ) -> bytes | Deferred[bytes]:
+        """
+        List the clients.
+        """
+        arguments = unpack(ServerListOptions, payload)
+        if arguments.server.name != SERVER_NAME:
+            return super().listClients(connection, payload)
+        return Deferred.fromCoroutine(self._list(payload, named=bool(arguments.need)))
+
+    async def _list(self, payload: bytes, *, named: bool) -> bytes:
+        which = AdminProcedure.SERVER_LIST_CLIENTS
+        # Each answer is an array, and how many there are.  They need not be decoded to be joined.
+        total, parts = 0, []
+        for _member, answer in await self._team.askAll(self.number, which, payload):
+            count = Unpacker(answer[-_LENGTH:]).uint32()
+            if not named or total + count <= ARRAY_MAX:
+                total += count
+                parts.append(answer[_LENGTH:-_LENGTH])
+        listed = Packer().uint32(total if named else 0).packed()
+        return b"".join([listed, *parts, Packer().uint32(total).packed()])
+
+    @procedure(AdminProcedure.SERVER_SET_CLIENT_LIMITS, arguments=ServerParameters)
+    async def setClientLimits(
+        self, connection: KeepAliveServerProtocol, arguments: ServerParameters
+    ) -> None:
+        """
+        Set how many clients there may be, of all workers together.
+        """
+        super().setClientLimits(connection, arguments)
+        if arguments.server.name == SERVER_NAME:
+            which = AdminProcedure.SERVER_SET_CLIENT_LIMITS
+            await self._team.askAll(self.number, which, pack(arguments))

@@ -1,0 +1,152 @@
+"""
+What a worker answers its parent beside what it would answer an administrator: figures to add up,
+and records to merge.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from enum import IntEnum
+from typing import Any, ClassVar, Final
+
+import attrs
+
+from kaproto.admin.controltypes import Document
+from kaproto.keepalive.histogram import Histogram
+from kaproto.program import Program, procedure
+from kaproto.records.endings import Ending
+from kaproto.records.refusals import Refusal
+from kaproto.records.who import Caller, Who
+from kaproto.server import KeepAliveServerProtocol
+from kaproto.status.clients import ClientStatus
+from kaproto.status.daemon import Daemon
+from kaproto.wire.structs import UHyper, UInt
+from kaproto.workers.figures import Figures
+
+__all__ = [
+    "WORKER_PROGRAM",
+    "Latest",
+    "Newest",
+    "WorkerProcedure",
+    "WorkerProgram",
+    "clientsFrom",
+    "endingsFrom",
+    "refusalsFrom",
+]
+
+WORKER_PROGRAM: Final = 0x6B617077
+"""
+The number of the program: C{kapw} in ASCII.  It is spoken between processes of one version only.
+"""
+
+
+class WorkerProcedure(IntEnum):
+    """
+    The procedures of L{WORKER_PROGRAM}.  C{LAST} is an event: the figures of a worker that stops.
+    """
+
+    FIGURES = 1
+    NEWEST = 2
+    ENDINGS = 3
+    REFUSALS = 4
+    LAST = 5
+
+
+@attrs.frozen
+class Newest:
+    """
+    Clients to find, see L{kaproto.status.register.Register.newest}.
+    """
+
+    text: str
+    before: UHyper
+    most: UInt
+
+
+@attrs.frozen
+class Latest:
+    """
+    How many records are wanted.
+    """
+
+    most: UInt
+
+
+class WorkerProgram(Program):
+    """
+    Answers the parent.
+    """
+
+    number: ClassVar[int] = WORKER_PROGRAM
+
+    def __init__(self, daemon: Daemon, turns: Histogram) -> None:
+        """
+        @param daemon: the server of this process.
+        @param turns: how long its reactor's turns were.
+        """
+        self._daemon = daemon
+        self._turns = turns
+
+    @procedure(WorkerProcedure.FIGURES, arguments=None, result=Document)
+    def figures(self, connection: KeepAliveServerProtocol) -> Document:
+        """
+        @return: this process's L{Figures}.
+        """
+        return Document(Figures.of(self._daemon, self._turns).toJSON())
+
+    @procedure(WorkerProcedure.NEWEST, arguments=Newest, result=Document)
+    async def newest(self, connection: KeepAliveServerProtocol, arguments: Newest) -> Document:
+        """
+        @return: clients, the latest first.
+        """
+        register = self._daemon.register
+        return _document(await register.newest(arguments.text, arguments.before, arguments.most))
+
+    @procedure(WorkerProcedure.ENDINGS, arguments=Latest, result=Document)
+    async def endings(self, connection: KeepAliveServerProtocol, arguments: Latest) -> Document:
+        """
+        @return: connections that ended, the latest first.
+        """
+        return _document(await self._daemon.register.endings(arguments.most))
+
+    @procedure(WorkerProcedure.REFUSALS, arguments=Latest, result=Document)
+    async def refusals(self, connection: KeepAliveServerProtocol, arguments: Latest) -> Document:
+        """
+        @return: who was refused or would be, the latest first.
+        """
+        return _document(await self._daemon.register.refusals(arguments.most))
+
+
+def _document(records: Iterable[attrs.AttrsInstance]) -> Document:
+    return Document(json.dumps([attrs.asdict(each) for each in records]))
+
+
+def _who(found: dict[str, Any]) -> Who:
+    return Who(**{**found, "caller": Caller(**found["caller"])})
+
+
+def clientsFrom(document: Document) -> list[ClientStatus]:
+    """
+    @return: what L{WorkerProgram.newest} has found.
+    """
+    return [
+        ClientStatus(**{**each, "who": _who(each["who"])}) for each in json.loads(document.json)
+    ]
+
+
+def endingsFrom(document: Document) -> list[Ending]:
+    """
+    @return: what L{WorkerProgram.endings} has found.
+    """
+    return [Ending(**{**each, "who": _who(each["who"])}) for each in json.loads(document.json)]
+
+
+def refusalsFrom(document: Document) -> list[Refusal]:
+    """
+    @return: what L{WorkerProgram.refusals} has found.
+    """
+    return [
+        Refusal(**{**each, "caller": Caller(**each["caller"])})
+        for each in json.loads(document.json)
+    ]

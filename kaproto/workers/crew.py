@@ -1,0 +1,217 @@
+"""
+Keeps all seats taken: starts workers, replaces those that end, and sends them away in order.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from kaproto.admin.controltypes import CONTROL_PROGRAM, ControlProcedure, Draining
+from kaproto.wire.structs import pack
+from kaproto.workers.backoff import Backoff
+from kaproto.workers.figures import Totals
+from kaproto.workers.team import Member, Team, TeamRegister
+
+__all__ = ["ROWS_EACH", "Crew", "CrewMember", "NotReplaced"]
+
+ROWS_EACH: Final = 2
+"""
+How many rows of the shared counts there are for each seat: while a worker's last clients leave, the
+worker in its place has another row.
+"""
+
+
+class NotReplaced(Exception):
+    """
+    Workers are not replaced now; the message says why.
+    """
+
+
+class CrewMember(Member, Protocol):
+    """
+    A worker from its start to its end, see L{kaproto.workers.process.WorkerProcess}.
+    """
+
+    seat: int
+    startedAt: float
+    ready: Deferred[Any]
+    whenEnded: Deferred[str]
+
+    def send(self, number: signal.Signals, /) -> None:
+        """
+        Send the process a signal.
+        """
+
+
+class Crew:
+    """
+    The workers, from their start to their end.
+
+    @ivar whenReady: fires when there is a worker on each seat for the first time; fails when one
+        ends before that.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        seats: int,
+        start: Callable[[int, int], CrewMember],
+        team: Team,
+        totals: Totals,
+        register: TeamRegister,
+        clock: IReactorTime,
+    ) -> None:
+        """
+        @param start: starts a worker for a seat, with a row.
+        @param team: gets the workers that serve.
+        @param totals: gets the last figures of those that have ended.
+        """
+        self.whenReady: Deferred[list[object]] = Deferred()
+        self._start = start
+        self._team = team
+        self._totals = totals
+        self._register = register
+        self._clock = clock
+        self._seated: dict[int, CrewMember] = {}
+        self._backoffs = [Backoff() for _ in range(seats)]
+        self._present: list[CrewMember] = []
+        self._returns: dict[int, IDelayedCall] = {}
+        self._within = 0.0
+        self._draining = self._stopping = self._replacing = False
+        self._whenEmpty: list[Deferred[None]] = []
+
+    def start(self) -> None:
+        """
+        Start a worker for each seat.
+        """
+        starting = [self._fill(seat).ready for seat in range(len(self._backoffs))]
+        gatherResults(starting, consumeErrors=True).chainDeferred(self.whenReady)
+
+    def _fill(self, seat: int) -> CrewMember:
+        self._returns.pop(seat, None)
+        taken = {each.row for each in self._present}
+        rows = range(seat, len(self._backoffs) * ROWS_EACH, len(self._backoffs))
+        worker = self._start(seat, next(row for row in rows if row not in taken))
+        self._present.append(worker)
+        self._seated[seat] = worker
+        worker.ready.addCallbacks(lambda _: self._serves(worker), lambda _: None)
+        worker.whenEnded.addCallback(self._ended, worker)
+        return worker
+
+    def _serves(self, worker: CrewMember) -> None:
+        self._log.info("{worker} serves", worker=worker)
+        self._team.members.append(worker)
+        self._register.add()
+        if self._draining:
+            self._drain(worker, self._within)
+
+    def _ended(self, how: str, worker: CrewMember) -> None:
+        self._present.remove(worker)
+        if worker in self._team.members:
+            self._team.members.remove(worker)
+        if worker.figures is not None:
+            self._totals.ended(worker.figures)
+        clients = self._team.counts.clear(worker.row)
+        self._register.add()
+        expected = self._stopping or self._draining or worker.leaving
+        say = self._log.info if expected else self._log.error
+        text = "{worker} has ended: {how}; it had {clients} clients"
+        say(text, worker=worker, how=how, clients=clients)
+        if not expected and self._seated[worker.seat] is worker and self.whenReady.called:
+            lasted = self._clock.seconds() - worker.startedAt
+            delay = self._backoffs[worker.seat].ended(lasted)
+            self._returns[worker.seat] = self._clock.callLater(delay, self._fill, worker.seat)
+        if not self._present and not self._returns:
+            waiting, self._whenEmpty = self._whenEmpty, []
+            for each in waiting:
+                each.callback(None)
+
+    def _drain(self, worker: CrewMember, within: float) -> None:
+        draining = worker.call(CONTROL_PROGRAM, ControlProcedure.DRAIN, pack(Draining(within)))
+        draining.addErrback(lambda _: None)
+
+    def _giveUpSeats(self) -> None:
+        for each in self._returns.values():
+            each.cancel()
+        self._returns.clear()
+
+    def drain(self, within: float) -> None:
+        """
+        Have all workers accept no new clients, and end when those that are there have left.
+
+        @param within: seconds that these have.
+        """
+        self._draining, self._within = True, within
+        self._giveUpSeats()
+        for each in self._present:
+            if each.ready.called:
+                self._drain(each, within)
+
+    def stop(self, within: float) -> Deferred[None]:
+        """
+        Have all workers stop in order.
+
+        @param within: seconds after which they are killed.
+        @return: fires when all have ended.
+        """
+        self._stopping = True
+        self._giveUpSeats()
+        for each in self._present:
+            each.send(signal.SIGTERM)
+        killing = self._clock.callLater(within, self._kill)
+        return self.whenEmpty().addCallback(lambda _: _cancel(killing))
+
+    def _kill(self) -> None:
+        for each in self._present:
+            self._log.error("{worker} did not stop in time and is killed", worker=each)
+            each.send(signal.SIGKILL)
+
+    def whenEmpty(self) -> Deferred[None]:
+        """
+        @return: fires when no worker is left and none is to come.
+        """
+        if not self._present and not self._returns:
+            return succeed(None)
+        empty: Deferred[None] = Deferred()
+        self._whenEmpty.append(empty)
+        return empty
+
+    async def replace(self, within: float) -> int:
+        """
+        Replace one worker after another: as soon as a new one serves, the old one accepts no new
+        clients, and ends when those that are there have left.
+
+        @param within: seconds that these have.
+        @return: how many were replaced.
+        @raise NotReplaced: when that is not possible; the workers so far serve on.
+        """
+        if self._draining or self._stopping:
+            raise NotReplaced("kaserver is stopping")
+        if self._replacing or len(self._present) > len(self._seated) or self._returns:
+            raise NotReplaced("workers are being replaced already; try again when they have gone")
+        self._replacing = True
+        try:
+            for seat, old in sorted(self._seated.items()):
+                new = self._fill(seat)
+                try:
+                    await new.ready
+                except Exception as error:
+                    self._seated[seat] = old
+                    raise NotReplaced(f"{new} did not begin to serve: {error}") from error
+                old.leaving = True
+                self._drain(old, within)
+        finally:
+            self._replacing = False
+        return len(self._seated)
+
+
+def _cancel(call: IDelayedCall) -> None:
+    if call.active():
+        call.cancel()

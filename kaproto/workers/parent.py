@@ -1,0 +1,167 @@
+"""
+The service of a server with workers: it listens, has workers serve, and is watched and
+administered for all of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import attrs
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.interfaces import IReactorCore
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from kaproto.admin.controltypes import CONTROL_PROGRAM, ControlProcedure, Document
+from kaproto.app.config import Config, writeConfig
+from kaproto.app.kaserver import MARGIN, KaServer
+from kaproto.app.options import Options
+from kaproto.app.process import clientsFor
+from kaproto.keepalive.liveness import KeepAlive
+from kaproto.program import Program
+from kaproto.server import KeepAliveServerFactory
+from kaproto.wire.structs import unpack
+from kaproto.workers.administration import TeamAdmin, TeamControl
+from kaproto.workers.crew import ROWS_EACH, Crew
+from kaproto.workers.figures import Totals
+from kaproto.workers.logs import LogTarget
+from kaproto.workers.places import SharedCounts
+from kaproto.workers.start import Starter
+from kaproto.workers.team import Team, TeamRegister
+
+__all__ = ["Parent", "patience", "workerSettings"]
+
+_OWN: Final = frozenset({"workers", "admin", "status", "log-format", "agent", "node"})
+"""
+Settings that are the parent's alone.
+"""
+
+
+class Parent(KaServer):
+    """
+    Has workers serve.  Its factory has no connections, but the sums of what workers have counted.
+
+    @ivar crew: the workers.
+    """
+
+    _log = Logger()
+
+    def __init__(self, options: Options, *arguments: Any, **keywords: Any) -> None:  # noqa: ANN401
+        """
+        @param options: has bound the sockets.  The others are as for L{KaServer}.
+        """
+        super().__init__(*arguments, **keywords)
+        reactor: Any = self._reactor
+        factory, clock = self.factory, self.factory.clock
+        assert options.binding is not None, "workers share what was bound for them"
+        counts = SharedCounts.create(options.workers * ROWS_EACH)
+        self._team = Team(counts, clock)
+        self._totals = Totals(factory)
+        register = TeamRegister(self._team, self._totals, clock)
+        self.register = register
+        self._control = TeamControl(self, self._team, self.replace)
+        starter = Starter(
+            reactor,
+            clock,
+            options.binding,
+            counts,
+            lambda: workerSettings(options.configuration(), factory),
+            options.workers,
+            clientsFor(1 if options.upstream is None else 2),
+            lambda worker: attrs.asdict(
+                LogTarget.of(options.parent, options["log-format"], worker)
+            ),
+            LogTarget.output(options.parent),
+            patience(options.keepAlive),
+            self._control.traced,
+        )
+        self.crew = Crew(options.workers, starter.start, self._team, self._totals, register, clock)
+
+    def adminPrograms(self) -> Sequence[Program]:
+        """
+        @return: what administrators may call.
+        """
+        return [TeamAdmin(self, self._team), self._control]
+
+    def startService(self) -> None:
+        """
+        Start workers once the reactor runs, and tell systemd when all of them serve.
+        """
+        if self._listening is None:
+            self.privilegedStartService()
+        assert self._listening is not None, "it has begun"
+        serve: Deferred[object] = Deferred()
+        self.crew.whenReady.addCallbacks(serve.callback, self._cannotStart)
+        self._listening = gatherResults([self._listening, serve])
+        super().startService()
+        IReactorCore(self._reactor).callWhenRunning(self.crew.start)
+
+    def _cannotStart(self, failure: Failure) -> None:
+        error: Any = failure.value
+        if not self._stopping:
+            self._log.critical(
+                "kaserver: a worker ended before it served: {reason}",
+                reason=error.subFailure.value,
+            )
+            self.stop()
+
+    def certificateExpiry(self) -> Mapping[str, float]:
+        """
+        @return: when the workers' certificates end, in seconds since 1970, by listener.
+        """
+        return self._totals.certificates
+
+    async def reload(self) -> Sequence[str]:
+        """
+        Have all workers read again what comes from files.
+
+        @return: what could not be read.
+        """
+        problems: dict[str, None] = {}
+        for member, answer in await self._team.askAll(CONTROL_PROGRAM, ControlProcedure.RELOAD):
+            found = json.loads(unpack(Document, answer).json)
+            self._log.info("{worker} has reloaded", worker=member)
+            problems |= dict.fromkeys(found)
+        return list(problems)
+
+    async def replace(self) -> int:
+        """
+        Replace the workers one after another.
+
+        @return: how many there were.
+        @raise kaproto.workers.crew.NotReplaced: when that is not possible.
+        """
+        return await self.crew.replace(self._drainTimeout)
+
+    async def _leave(self, seconds: float) -> None:
+        await self.ports.stop()
+        self.crew.drain(seconds)
+        await self.crew.whenEmpty()
+
+    async def _finish(self, grace: float) -> None:
+        await self.crew.stop(grace + MARGIN)
+
+
+def patience(keepAlive: KeepAlive) -> KeepAlive:
+    """
+    @param keepAlive: the clients' interval and count.
+    @return: the workers': the same, but never so short that a worker that is only busy would be
+        killed.  Clients of a worker that is wedged find it dead at the same time.
+    """
+    return KeepAlive(max(keepAlive.interval, 0.5), max(keepAlive.count, 3))
+
+
+def workerSettings(config: Config, factory: KeepAliveServerFactory) -> str:
+    """
+    @param config: the parent's settings.
+    @param factory: has the limits as an administrator may have changed them.
+    @return: a worker's settings, as a configuration file.
+    """
+    values = {name: value for name, value in config.values.items() if name not in _OWN}
+    values["max-clients"] = factory.limits.maxClients
+    values["max-anonymous-clients"] = factory.limits.maxAnonymousClients
+    origins = dict.fromkeys(values, "the parent")
+    return writeConfig(Config(values, config.listen), origins)

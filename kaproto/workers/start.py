@@ -1,0 +1,136 @@
+"""
+Starts worker processes.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from typing import Any, Final
+
+import attrs
+from twisted.internet.interfaces import IReactorProcess
+
+from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol
+from kaproto.keepalive.liveness import KeepAlive
+from kaproto.workers.handover import Handover
+from kaproto.workers.places import SharedCounts
+from kaproto.workers.process import WorkerProcess
+from kaproto.workers.sockets import BindingReactor
+
+__all__ = ["Starter"]
+
+_FIRST: Final = 3
+"""
+The first file of a process after its input, output and errors.
+"""
+
+
+class _Files:
+    """
+    The files of a process to be: those of this process, by the number that they will have there.
+    """
+
+    def __init__(self) -> None:
+        self.numbers: dict[int, int] = {}
+
+    def add(self, descriptor: int) -> int:
+        """
+        @param descriptor: a file of this process's.
+        @return: the number that it will have.
+        """
+        number = max(self.numbers) + 1
+        self.numbers[number] = descriptor
+        return number
+
+
+@attrs.frozen
+class Starter:
+    """
+    Starts workers.
+
+    @ivar reactor: the reactor.
+    @ivar clock: a monotonic clock.
+    @ivar binding: has bound the sockets.
+    @ivar counts: the shared counts.
+    @ivar settings: says as a configuration file what the settings are just now.
+    @ivar workers: how many workers there are.
+    @ivar room: how many clients a worker has files for.
+    @ivar log: says where a worker's log goes.
+    @ivar output: the file that is the workers' standard output.
+    @ivar patience: how a worker is watched.
+    @ivar traced: is called with what a worker saw of a client that is traced.
+    """
+
+    reactor: Any
+    clock: Any
+    binding: BindingReactor
+    counts: SharedCounts
+    settings: Callable[[], str]
+    workers: int
+    room: int
+    log: Callable[[int], Mapping[str, Any]]
+    output: int
+    patience: KeepAlive
+    traced: Callable[[bytes], None]
+
+    def start(self, seat: int, row: int) -> WorkerProcess:
+        """
+        @param seat: whose sockets it accepts on.
+        @param row: its row in the shared counts.
+        """
+        worker = WorkerProcess(seat, row, self.patience, self.clock)
+        with ExitStack() as opened:
+            ours, theirs = (opened.enter_context(each) for each in socket.socketpair())
+            nothing = os.open(os.devnull, os.O_RDWR)
+            opened.callback(os.close, nothing)
+            files = self._files(seat, nothing)
+            sockets: dict[str, list[int]] = {}
+            for port in self.binding.ports:
+                number = files.add(port.socketFor(seat).fileno())
+                sockets.setdefault(port.name, []).append(number)
+            handover = Handover(
+                settings=self.settings(),
+                worker=seat + 1,
+                workers=self.workers,
+                row=row,
+                rows=self.counts.rows,
+                room=self.room,
+                counts=files.add(self.counts.descriptor),
+                channel=files.add(theirs.fileno()),
+                sockets=sockets,
+                passed=max(self.binding.passed, default=_FIRST - 1) + 1 - _FIRST,
+                passedNames=self.binding.passedNames,
+                reactor=type(self.reactor).__module__,
+                log=self.log(seat + 1),
+            ).write()
+            opened.callback(os.close, handover)
+            number = files.add(handover)
+            IReactorProcess(self.reactor).spawnProcess(
+                worker,
+                sys.executable,
+                [sys.executable, "-m", "kaproto.workers.serve", str(number)],
+                # Plugins are found where this process finds them.
+                {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+                childFDs=files.numbers,
+            )
+            self._connect(worker, ours)
+        return worker
+
+    def _files(self, seat: int, nothing: int) -> _Files:
+        files = _Files()
+        files.numbers = {0: nothing, 1: self.output, 2: 2}
+        for number, port in self.binding.passed.items():
+            files.numbers[number] = port.socketFor(seat).fileno()
+        return files
+
+    def _connect(self, worker: WorkerProcess, ours: socket.socket) -> None:
+        def opened(connection: KeepAliveClientProtocol) -> None:
+            worker.attach(connection, self.traced)
+
+        factory = KeepAliveClientFactory(clock=self.clock, onOpen=opened)
+        factory.startsOpen = True
+        self.reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, factory)

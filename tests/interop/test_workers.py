@@ -1,0 +1,341 @@
+"""
+kaserver with two workers: clients are spread over both, and administered as those of one server;
+what happens when a worker is killed, hangs or is replaced.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectError
+from twisted.internet.threads import deferToThread
+
+from kaproto.admin.client import ControlClient
+from tests.interop import wire
+from tests.interop.programs import Program
+from tests.interop.rawclient import RawClient
+from tests.interop.servers import KaServer, twistdCommand
+from tests.interop.support import (
+    VIRT_ADMIN,
+    InteropTestCase,
+    pause,
+    privateEnvironment,
+    reactor,
+    together,
+    waitUntil,
+)
+
+CLIENTS = 300
+ALLOWED = 310
+BURST = 2000
+
+
+def get(path: str, what: str) -> str:
+    """
+    @return: what the status page's server answers on a UNIX socket.
+    """
+    with socket.socket(socket.AF_UNIX) as http:
+        http.settimeout(10)
+        http.connect(path)
+        http.sendall(f"GET {what} HTTP/1.0\r\nAccept: text/plain\r\n\r\n".encode())
+        with http.makefile("rb") as answer:
+            return answer.read().decode()
+
+
+class WorkersTestCase(InteropTestCase):
+    """
+    A test of a server with two workers.
+    """
+
+    async def start(self, *arguments: str) -> KaServer:
+        """
+        Start it, and wait until both workers serve.
+        """
+        self.socket = str(Path(self.privateDirectory()) / "admin")
+        server = await KaServer.start(
+            self, "--workers=2", f"--admin={self.socket}", "--mode=1", *arguments
+        )
+        await self.serves(server, 2)
+        self.control = await ControlClient.connect(reactor, self.socket)
+        self.addCleanup(lambda: Deferred.fromCoroutine(self.control.close()))
+        return server
+
+    async def serves(self, server: KaServer, times: int) -> None:
+        """
+        Wait until workers have begun to serve so often.
+        """
+        await waitUntil(
+            lambda: (
+                not server.program.running
+                or len(re.findall(r"worker \d \(pid \d+\) serves", server.log)) >= times
+            ),
+            server.program.describe,
+            20,
+        )
+
+    async def status(self) -> dict[str, Any]:
+        """
+        @return: what C{kaproto status --json} prints.
+        """
+        (status,) = await self.control.status()
+        return status
+
+    async def workers(self) -> list[dict[str, Any]]:
+        """
+        @return: what the status says of each worker.
+        """
+        found: list[dict[str, Any]] = (await self.status())["workers"]
+        return found
+
+    async def connect(self, server: KaServer, count: int) -> list[RawClient]:
+        """
+        Connect clients, a hundred at a time.
+        """
+        clients: list[RawClient] = []
+        while len(clients) < count:
+            some = range(min(100, count - len(clients)))
+            clients += await together(*(RawClient.connect(self, server.port) for _ in some))
+        return clients
+
+    async def eventually(self, condition: Callable[[], Coroutine[Any, Any, bool]]) -> None:
+        """
+        Ask again and again until it is so; the test's own timeout ends it.
+        """
+        while not await condition():
+            await pause(0.05)
+
+
+class OneServerTests(WorkersTestCase):
+    """
+    Two workers are one server.
+    """
+
+    tools = ("virt-admin",)
+
+    async def test_life(self) -> None:
+        """
+        Clients are spread; lists, figures, limits and disconnecting are those of all; a worker that
+        is killed, and one that hangs, take only their own clients along and are replaced, and
+        nothing is left of them.
+        """
+        status = str(Path(self.privateDirectory()) / "status")
+        server = await self.start(
+            "--interval=0.5", "--count=3", f"--max-clients={ALLOWED}", f"--status=unix:{status}"
+        )
+        files = self.files(server)
+        clients = await self.connect(server, CLIENTS)
+        await together(*(each.open() for each in clients))
+        first, second = await self.workers()
+        self.assertEqual(first["clients"] + second["clients"], CLIENTS)
+        self.assertGreater(min(first["clients"], second["clients"]), CLIENTS // 3)
+        await self.listed(clients)
+        await self.metrics(status)
+        await self.allowed(server, clients[1:])
+        await self.killed(server, clients[1:])
+        await self.hangs(server)
+        await waitUntil(lambda: self.files(server) == files, "no file left open")
+        server.program.signal(signal.SIGTERM)
+        await server.program.finish()
+        self.assertNotIn("Traceback", server.log)
+
+    async def listed(self, clients: Sequence[RawClient]) -> None:
+        """
+        Administrators see all clients, and can do to each what they can with one process.
+        """
+        listed = {each["address"]: each["id"] for each in await self.control.clients()}
+        self.assertEqual(set(listed), {each.address for each in clients})
+        self.assertEqual(len(set(listed.values())), CLIENTS)
+        printed = await self.virtAdmin("client-list", "kaserver")
+        ids = re.findall(r"^ (\d+) ", printed, re.MULTILINE)
+        self.assertEqual({int(each) for each in ids}, set(listed.values()))
+        printed = await self.virtAdmin("server-clients-info", "kaserver")
+        self.assertRegex(printed, rf"nclients +: {CLIENTS}\n")
+        gone, shown, traced = (listed[each.address] for each in clients[:3])
+        printed = await self.virtAdmin("client-info", "kaserver", str(shown))
+        self.assertIn(clients[1].address, printed)
+        await self.control.disconnect(gone, "a test")
+        await clients[0].waitLost()
+        (ended,) = await self.control.ended()
+        self.assertEqual((ended["id"], ended["reason"]), (gone, "disconnected"))
+        events: list[dict[str, Any]] = []
+        end = await self.control.trace(traced, 1, events.append)
+        self.assertIn("PONG", [each["name"] for each in events])
+        self.assertEqual(end, "the time is over")
+
+    def files(self, server: KaServer) -> int:
+        """
+        @return: how many files the parent has open.
+        """
+        return len(os.listdir(f"/proc/{server.program.pid}/fd"))
+
+    async def virtAdmin(self, *arguments: str) -> str:
+        """
+        Run C{virt-admin}.
+        """
+        environment = privateEnvironment(self.privateDirectory())
+        command = [VIRT_ADMIN, "-c", f"kaserver:///?socket={self.socket}", *arguments]
+        result = await Program.start(self, command, environment, "/").finish()
+        self.assertEqual(result.exitCode, 0, result)
+        return result.output
+
+    async def allowed(self, server: KaServer, clients: Sequence[RawClient]) -> None:
+        """
+        No more clients open than are allowed for all workers together.
+        """
+        answers = []
+        more = []
+        for _ in range(ALLOWED - len(clients) + 10):
+            more += await self.connect(server, 1)
+            answers.append((await more[-1].call(wire.OPEN, wire.OPEN_ARGUMENTS)).status)
+        self.assertEqual(answers, [0] * (ALLOWED - len(clients)) + [1] * 10)
+        for each in more:
+            await each.disconnect()
+
+        async def left() -> bool:
+            return bool((await self.status())["clients"] == len(clients))
+
+        await self.eventually(left)
+
+    async def metrics(self, path: str) -> None:
+        """
+        The metrics and the page are those of all workers.
+        """
+        status = await self.status()
+        text = await deferToThread(get, path, "/metrics")
+        for name, value in (
+            ("kaproto_connections_accepted_total", status["accepted"]),
+            ("kaproto_connections_opened_total", CLIENTS),
+            ('kaproto_connections_closed_total{reason="disconnected"}', 1),
+        ):
+            self.assertIn(f"\n{name} {value}.0\n", text)
+        shown = re.findall(r'^kaproto_connections{.*state="open"} ([\d.]+)$', text, re.MULTILINE)
+        self.assertEqual([float(each) for each in shown], [CLIENTS - 1])
+        self.assertIn(f"{CLIENTS - 1} clients", await deferToThread(get, path, "/"))
+
+    async def killed(self, server: KaServer, clients: Sequence[RawClient]) -> None:
+        """
+        C{kill -9} of a worker.
+        """
+        first, second = await self.workers()
+        accepted = (await self.status())["accepted"]
+        os.kill(first["pid"], signal.SIGKILL)
+        await self.serves(server, 3)
+        await waitUntil(
+            lambda: sum(each.lostAt is None for each in clients) <= second["clients"],
+            "the killed worker's clients to end",
+        )
+        self.assertEqual(sum(each.lostAt is None for each in clients), second["clients"])
+        self.assertIn(f"killed by SIGKILL; it had {first['clients']} clients", server.log)
+        await together(*(each.open() for each in await self.connect(server, 20)))
+        listed = await self.control.clients()
+        self.assertEqual(len({each["id"] for each in listed}), second["clients"] + 20)
+        after = await self.status()
+        self.assertEqual(after["clients"], second["clients"] + 20)
+        self.assertGreaterEqual(after["accepted"], accepted)
+
+    async def hangs(self, server: KaServer) -> None:
+        """
+        C{SIGSTOP} of a worker.
+        """
+        _first, second = await self.workers()
+        os.kill(second["pid"], signal.SIGSTOP)
+        await self.serves(server, 4)
+        self.assertRegex(server.log, rf"pid {second['pid']}\) has ended: it did not answer")
+        pids = {each["pid"] for each in await self.workers()}
+        self.assertNotIn(second["pid"], pids)
+        self.assertEqual(len(pids), 2)
+
+    async def test_burst(self) -> None:
+        """
+        Of two thousand clients that connect while a worker hangs, which is then killed, none is
+        lost: its replacement accepts those that wait for it.
+        """
+        server = await self.start()
+        first, _second = await self.workers()
+        os.kill(first["pid"], signal.SIGSTOP)
+        clients = await self.connect(server, BURST)
+        calls = [each.sendCall(wire.AUTH_LIST) for each in clients]
+        os.kill(first["pid"], signal.SIGKILL)
+        await waitUntil(
+            lambda: all(each.replyTo(call) for each, call in zip(clients, calls, strict=True)),
+            "an answer for each",
+            30,
+        )
+
+
+class OrderTests(WorkersTestCase):
+    """
+    Workers are reloaded, replaced and stopped in order.
+    """
+
+    tools = ()
+
+    async def test_replaceAndDrain(self) -> None:
+        """
+        All workers reload; all are replaced while clients connect without a failure, and those
+        that are there stay; when the server is drained, it stops when they have left.
+        """
+        rules = Path(self.privateDirectory()) / "rules.toml"
+        rules.write_text("[default]\nmode = 1\n")
+        server = await self.start(f"--mode=rules:{rules}")
+        server.program.signal(signal.SIGHUP)
+        for worker in (1, 2):
+            await server.program.waitOutput(rf"worker {worker} \(pid \d+\) has reloaded")
+        rules.write_text("[default]\nmode = 9\n")
+        (problem,) = await self.control.reload()
+        self.assertIn("mode", problem)
+        rules.write_text("[default]\nmode = 1\n")
+
+        stays = await self.connect(server, 20)
+        await together(*(each.open() for each in stays))
+        before = {each["pid"] for each in await self.workers()}
+        replacing = Deferred.fromCoroutine(self.control.replace())
+        while not replacing.called:
+            for each in await self.connect(server, 5):
+                await each.open()
+                await each.disconnect()
+        self.assertEqual(await replacing, 2)
+        workers = await self.workers()
+        self.assertEqual({each["pid"] for each in workers if each["leaving"]}, before)
+        self.assertEqual([each.lostAt for each in stays], [None] * 20)
+        self.assertEqual(len(await self.control.clients()), 20)
+        for each in stays[1:]:
+            await each.disconnect()
+        server.program.signal(signal.SIGUSR2)
+        await server.program.waitOutput("draining: no new clients")
+
+        async def refused() -> bool:
+            try:
+                await (await RawClient.connect(self, server.port)).disconnect()
+            except ConnectError:
+                return True
+            return False
+
+        await self.eventually(refused)
+        self.assertIsNone(stays[0].lostAt)
+        await stays[0].disconnect()
+        result = await server.program.finish()
+        self.assertEqual(result.exitCode, 0, server.log)
+        self.assertNotIn("Traceback", server.log)
+
+    async def test_start(self) -> None:
+        """
+        C{SIGTERM} ends it while its workers start, and leaves none; C{twist} runs it as well.
+        """
+        directory = self.privateDirectory()
+        arguments = ["kaserver", "--listen=tcp:0:interface=127.0.0.1", "--workers=2"]
+        twistd = [*twistdCommand(), "-n", "--pidfile="]
+        twist = [str(Path(twistd[0]).with_name("twist"))]
+        for command, waits in ((twistd, "listening on"), (twist, "worker 2 .* serves")):
+            program = Program.start(self, [*command, *arguments], os.environ, directory)
+            await program.waitOutput(waits, 20)
+            program.signal(signal.SIGTERM)
+            await program.finish()
+            self.assertNotIn("Traceback", program.output + program.errors)

@@ -1,0 +1,3 @@
+"""
+Tests of L{kaproto.workers}, a module for each of its modules.
+"""

@@ -1,0 +1,24 @@
+"""
+Tests for L{kaproto.workers.backoff}.
+"""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from kaproto.workers.backoff import LASTED, LONGEST, Backoff
+
+
+class BackoffTests(SynchronousTestCase):
+    """
+    How soon a worker is replaced.
+    """
+
+    def test_delays(self) -> None:
+        """
+        One that ends soon is replaced later and later, up to a bound; one that lasted, at once.
+        """
+        backoff = Backoff()
+        delays = [backoff.ended(0.1) for _ in range(9)]
+        self.assertEqual(delays, [0, 0.5, 1, 2, 4, 8, 16, LONGEST, LONGEST])
+        self.assertEqual([backoff.ended(LASTED), backoff.ended(0.1)], [0, 0.5])
