@@ -94,18 +94,22 @@ class Crew:
         starting = [self._fill(seat).ready for seat in range(len(self._backoffs))]
         gatherResults(starting, consumeErrors=True).chainDeferred(self.whenReady)
 
+    def _refill(self, seat: int) -> None:
+        del self._returns[seat]
+        # If it ends before it serves, that is one more end.
+        self._fill(seat).ready.addErrback(lambda _: None)
+
     def _fill(self, seat: int) -> CrewMember:
-        self._returns.pop(seat, None)
         taken = {each.row for each in self._present}
         rows = range(seat, len(self._backoffs) * ROWS_EACH, len(self._backoffs))
         worker = self._start(seat, next(row for row in rows if row not in taken))
         self._present.append(worker)
         self._seated[seat] = worker
-        worker.ready.addCallbacks(lambda _: self._serves(worker), lambda _: None)
+        worker.ready.addCallback(self._serves, worker)
         worker.whenEnded.addCallback(self._ended, worker)
         return worker
 
-    def _serves(self, worker: CrewMember) -> None:
+    def _serves(self, _: object, worker: CrewMember) -> None:
         self._log.info("{worker} serves", worker=worker)
         self._team.members.append(worker)
         self._register.add()
@@ -127,7 +131,7 @@ class Crew:
         if not expected and self._seated[worker.seat] is worker and self.whenReady.called:
             lasted = self._clock.seconds() - worker.startedAt
             delay = self._backoffs[worker.seat].ended(lasted)
-            self._returns[worker.seat] = self._clock.callLater(delay, self._fill, worker.seat)
+            self._returns[worker.seat] = self._clock.callLater(delay, self._refill, worker.seat)
         if not self._present and not self._returns:
             waiting, self._whenEmpty = self._whenEmpty, []
             for each in waiting:

@@ -21,7 +21,7 @@ from zope.interface import provider
 
 from kaproto.app.logs import makeObserver
 
-__all__ = ["LogTarget"]
+__all__ = ["LogTarget", "numbered"]
 
 
 @attrs.frozen

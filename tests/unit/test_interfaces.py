@@ -93,6 +93,7 @@ from tests.pki import Authority, distinguished
 VERIFIED = {
     "AMPCodec",
     "ApplicationBackend",
+    "BoundPort",
     "ClientContextFactory",
     "Connection",
     "EmbeddedHost",
