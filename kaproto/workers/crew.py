@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
@@ -18,13 +18,19 @@ from kaproto.workers.backoff import Backoff
 from kaproto.workers.figures import Totals
 from kaproto.workers.team import Member, Team, TeamRegister
 
-__all__ = ["ROWS_EACH", "Crew", "CrewMember", "NotReplaced"]
+__all__ = ["ROWS_EACH", "CannotStart", "Crew", "CrewMember", "NotReplaced"]
 
 ROWS_EACH: Final = 2
 """
 How many rows of the shared counts there are for each seat: while a worker's last clients leave, the
 worker in its place has another row.
 """
+
+
+class CannotStart(Exception):
+    """
+    A worker ended before all served for the first time.
+    """
 
 
 class NotReplaced(Exception):
@@ -73,7 +79,7 @@ class Crew:
         @param team: gets the workers that serve.
         @param totals: gets the last figures of those that have ended.
         """
-        self.whenReady: Deferred[list[object]] = Deferred()
+        self.whenReady: Deferred[None] = Deferred()
         self._start = start
         self._team = team
         self._totals = totals
@@ -91,12 +97,12 @@ class Crew:
         """
         Start a worker for each seat.
         """
-        starting = [self._fill(seat).ready for seat in range(len(self._backoffs))]
-        gatherResults(starting, consumeErrors=True).chainDeferred(self.whenReady)
+        for seat in range(len(self._backoffs)):
+            self._fillAgain(seat)
 
-    def _refill(self, seat: int) -> None:
-        del self._returns[seat]
-        # If it ends before it serves, that is one more end.
+    def _fillAgain(self, seat: int) -> None:
+        self._returns.pop(seat, None)
+        # If it ends before it serves, it has ended.
         self._fill(seat).ready.addErrback(lambda _: None)
 
     def _fill(self, seat: int) -> CrewMember:
@@ -113,6 +119,8 @@ class Crew:
         self._log.info("{worker} serves", worker=worker)
         self._team.members.append(worker)
         self._register.add()
+        if not self.whenReady.called and len(self._team.members) == len(self._backoffs):
+            self.whenReady.callback(None)
         if self._draining:
             self._drain(worker, self._within)
 
@@ -128,10 +136,12 @@ class Crew:
         say = self._log.info if expected else self._log.error
         text = "{worker} has ended: {how}; it had {clients} clients"
         say(text, worker=worker, how=how, clients=clients)
-        if not expected and self._seated[worker.seat] is worker and self.whenReady.called:
+        if not expected and not self.whenReady.called:
+            self.whenReady.errback(CannotStart(f"{worker} has ended: {how}"))
+        elif not expected and self._seated[worker.seat] is worker:
             lasted = self._clock.seconds() - worker.startedAt
             delay = self._backoffs[worker.seat].ended(lasted)
-            self._returns[worker.seat] = self._clock.callLater(delay, self._refill, worker.seat)
+            self._returns[worker.seat] = self._clock.callLater(delay, self._fillAgain, worker.seat)
         if not self._present and not self._returns:
             waiting, self._whenEmpty = self._whenEmpty, []
             for each in waiting:

@@ -100,12 +100,8 @@ class Parent(KaServer):
         IReactorCore(self._reactor).callWhenRunning(self.crew.start)
 
     def _cannotStart(self, failure: Failure) -> None:
-        error: Any = failure.value
         if not self._stopping:
-            self._log.critical(
-                "kaserver: a worker ended before it served: {reason}",
-                reason=error.subFailure.value,
-            )
+            self._log.critical("kaserver: {reason}", reason=failure.value)
             self.stop()
 
     def certificateExpiry(self) -> Mapping[str, float]:

@@ -16,7 +16,7 @@ from kaproto.admin.controltypes import CONTROL_PROGRAM, ControlProcedure, Draini
 from kaproto.server import KeepAliveServerFactory
 from kaproto.wire.structs import unpack
 from kaproto.workers.backoff import LASTED
-from kaproto.workers.crew import Crew, NotReplaced
+from kaproto.workers.crew import CannotStart, Crew, NotReplaced
 from kaproto.workers.figures import Figures, Totals
 from kaproto.workers.places import SharedCounts
 from kaproto.workers.team import Team, TeamRegister
@@ -126,10 +126,9 @@ class CrewTests(SynchronousTestCase):
         One that ends before it ever served is not replaced, and the server cannot start.
         """
         self.started[0].end("exited with 1")
-        failure = self.failureResultOf(self.crew.whenReady)
-        self.assertIn("exited with 1", str(failure.value.subFailure.value))
-        self.clock.advance(60)
-        self.assertEqual(len(self.started), 2)
+        failure = self.failureResultOf(self.crew.whenReady, CannotStart)
+        self.assertEqual(str(failure.value), "worker 1 has ended: exited with 1")
+        self.assertNoResult(self.crew.stop(5))
 
     def test_replaced(self) -> None:
         """
