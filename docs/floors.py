@@ -28,7 +28,7 @@ __all__ = [
 FLOORS: Final = (
     {"kaproto", "kaproto.endpointstring", "kaproto.errors", "kaproto.limits", "kaproto.uri"},
     {"kaproto.peer", "kaproto.wire"},
-    {"kaproto.logbounds", "kaproto.transport"},
+    {"kaproto.directreader", "kaproto.logbounds", "kaproto.transport"},
     {"kaproto.keepalive", "kaproto.security"},
     {"kaproto.counters", "kaproto.interfaces"},
     {"kaproto.records"},

@@ -240,27 +240,28 @@ def closeIfSent(transport: StreamTransport) -> bool:
     return True
 
 
-def writeNow(transport: StreamTransport, data: bytes) -> None:
+def writeNow(transport: StreamTransport, data: bytes | memoryview) -> None:
     """
-    Write a few bytes, without waiting for the reactor where that is safe.
+    Write bytes, without waiting for the reactor where that is safe.  What cannot be sent at once is
+    copied.
 
     C{transport.write} on an idle connection makes the reactor wait until the socket is writable,
     which costs three system calls more than the C{send} itself.  On a plain transport of Twisted's
     with an empty buffer the bytes are sent at once.  On any other, and above all on TLS, whose
     plain text must never reach the socket, this is C{transport.write}.
     """
-    if (
-        isinstance(transport, Connection)
-        and not transport.TLS
-        and transport.connected
-        and not transport.dataBuffer
-        and getattr(transport, "_tempDataBuffer", None) == []
-    ):
+    sent = 0
+    if isinstance(transport, Connection):
+        # An AttributeError means that this Twisted keeps waiting bytes somewhere else.
         try:
-            sent = transport.socket.send(data)
-        except OSError:
-            sent = 0
-        if sent == len(data):
-            return
-        data = data[sent:]
-    transport.write(data)
+            if not (
+                transport.dataBuffer
+                or transport._tempDataBuffer
+                or transport.TLS
+                or not transport.connected
+            ):
+                sent = transport.socket.send(data)
+        except (AttributeError, OSError):
+            pass
+    if sent < len(data):
+        transport.write(bytes(data[sent:]))

@@ -12,6 +12,7 @@ import gc
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import cast
 
@@ -28,12 +29,14 @@ from kaproto.keepalive.idlereader import IdleReader
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.keepalive.pacemaker import TICK
 from kaproto.policies import Mandatory
+from kaproto.rpc.connection import Pause
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
 from kaproto.testing import connectedPair
 from kaproto.transport import StreamTransport
 from kaproto.wire.message import PING, PONG, packMessage
 from kaproto.wire.programs import Feature, Procedure
 from tests.support import call, feature, opening
+from tests.support_relay import HOSTNAME, SocketRelayTestCase
 
 PONG_CALLS = 2
 """
@@ -55,6 +58,17 @@ slot.
 OPEN_CALLS = 260
 """
 Python functions that a client runs through from its connection until it is open.
+"""
+
+RELAYED_CALLS = 12
+"""
+Python functions that a call and its reply run through in a gateway, from socket to socket.  Four of
+them are the reader's, for all that have something to relay at the same time.
+"""
+
+RELAYED_TOGETHER_CALLS = 2
+"""
+Python functions for one more call, and its reply, that come together with others.
 """
 
 BLOCKS_LEFT = 50
@@ -121,13 +135,20 @@ class CountingSocket:
     """
 
     def __init__(self, wrapped: socket.socket) -> None:
-        self.sends = 0
+        self.sends = self.receives = 0
         self._wrapped = wrapped
         self.fileno = wrapped.fileno
 
         self.recv = wrapped.recv
 
-    def send(self, data: bytes) -> int:
+    def recv_into(self, buffer: bytearray) -> int:
+        """
+        Receive.
+        """
+        self.receives += 1
+        return self._wrapped.recv_into(buffer)
+
+    def send(self, data: bytes | memoryview) -> int:
         """
         Send.
         """
@@ -208,6 +229,71 @@ class OpenTests(SynchronousTestCase):
         names = callsOf(self.open)
         self.assertTrue(self.protocol.peer.opened)
         self.assertLessEqual(len(names), OPEN_CALLS, names)
+
+
+class RelayedTests(SocketRelayTestCase):
+    """
+    A call through a gateway, and its reply back.
+    """
+
+    def countSystemCalls(self) -> list[CountingSocket]:
+        """
+        Count the system calls of both connections from now on.
+        """
+        sockets = []
+        for end in (self.client, self.upstream):
+            end._kaproto.pauseReading(Pause.CONGESTION)
+            end.transport.socket = CountingSocket(end.transport.socket)
+            end._kaproto.resumeReading(Pause.CONGESTION)
+            sockets.append(end.transport.socket)
+        return sockets
+
+    def roundTrip(self, messages: int = 1) -> None:
+        """
+        Relay calls, and their replies.
+        """
+        for near in (self.client, self.upstream):
+            near.far.sendall(HOSTNAME * messages)
+            self.reader.doRead()
+
+    def test_systemCalls(self) -> None:
+        """
+        It takes one system call to receive and one to send each of the two, however many messages
+        come at once, and the reactor waits for neither socket.
+        """
+        sockets = self.countSystemCalls()
+        for messages in (1, 16):
+            self.roundTrip(messages)
+            for each in sockets:
+                self.assertEqual((each.receives, each.sends), (1, 1))
+                each.receives = each.sends = 0
+        self.assertEqual(self.reactor.getReaders(), [self.reader])
+        self.assertEqual(self.reactor.getWriters(), [])
+        self.assertEqual(self.upstream.read(), HOSTNAME * 17)
+
+    def test_calls(self) -> None:
+        """
+        A call runs through so many functions and no more, and so do those that come with others.
+        """
+        self.roundTrip()
+        one, two, three = (callsOf(partial(self.roundTrip, messages)) for messages in (1, 2, 3))
+        self.assertLessEqual(len(one), RELAYED_CALLS, one)
+        self.assertLessEqual(len(three) - len(two), RELAYED_TOGETHER_CALLS, three)
+
+    def test_memory(self) -> None:
+        """
+        What was relayed leaves nothing behind.
+        """
+        for _ in range(10):
+            self.roundTrip()
+        gc.collect()
+        before = sys.getallocatedblocks()
+        for _ in range(1000):
+            self.roundTrip()
+            self.client.read()
+            self.upstream.read()
+        gc.collect()
+        self.assertLessEqual(sys.getallocatedblocks() - before, BLOCKS_LEFT)
 
 
 class RoundTripTests(SynchronousTestCase):

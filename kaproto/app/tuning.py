@@ -13,11 +13,15 @@ from __future__ import annotations
 
 import gc
 import sys
+import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol
+from math import inf
+from typing import Any, Final, Protocol, cast
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
+
+from kaproto.directreader import DirectReader
 
 __all__ = ["MAX_EVENTS", "THRESHOLDS", "GCTuning", "limitEventsPerTurn"]
 
@@ -25,6 +29,9 @@ MAX_EVENTS: Final = 32
 """
 How many file descriptors are served in a turn.  The others come first in the next.
 """
+
+
+_FOR_EVER: Final = -1
 
 
 class _Poller(Protocol):
@@ -53,20 +60,55 @@ class _Poller(Protocol):
         """
 
 
+class _EPollReactor(Protocol):
+    """
+    The slice of Twisted's epoll reactor that L{_FewAtATime} uses.
+    """
+
+    _selectables: Mapping[int, object]
+    _justStopped: bool
+
+    def timeout(self) -> float | None:
+        """
+        @return: seconds until the next timed call; C{None} if there is none.
+        """
+
+
 class _FewAtATime:
     """
     An C{epoll} that reports at most L{MAX_EVENTS} descriptors at a time.  The kernel begins the
     next time with those that it did not report, so everybody gets a turn.
+
+    When all there is to read is L{DirectReader}'s, the reactor does not need a turn: that would
+    look for calls to make, of which there are none, and log contexts to enter, of which there is
+    none.
     """
 
-    def __init__(self, poller: _Poller) -> None:
+    def __init__(self, poller: _Poller, reactor: _EPollReactor) -> None:
+        self._reactor = reactor
         self._poll = poller.poll
         self.register = poller.register
         self.modify = poller.modify
         self.unregister = poller.unregister
 
     def poll(self, timeout: float, most: int, /) -> list[tuple[int, int]]:
-        return self._poll(timeout, min(most, MAX_EVENTS))
+        reactor = self._reactor
+        most = min(most, MAX_EVENTS)
+        until = time.monotonic() + timeout if timeout >= 0 else inf
+        while True:
+            events = self._poll(timeout, most)
+            reader = reactor._selectables.get(events[0][0]) if len(events) == 1 else None
+            if not isinstance(reader, DirectReader):
+                return events
+            reader.doRead()
+            nextCall = reactor.timeout()
+            timeout = until - time.monotonic()
+            if nextCall is not None and nextCall < timeout:
+                timeout = nextCall
+            if timeout <= 0 or reactor._justStopped:
+                return []
+            if timeout == inf:
+                timeout = _FOR_EVER
 
 
 def limitEventsPerTurn(reactor: object) -> None:
@@ -80,7 +122,7 @@ def limitEventsPerTurn(reactor: object) -> None:
     if module is not None and isinstance(reactor, module.EPollReactor):
         poller = getattr(reactor, "_poller", None)
         if poller is not None and not isinstance(poller, _FewAtATime):
-            reactor._poller = _FewAtATime(poller)
+            reactor._poller = _FewAtATime(poller, cast(_EPollReactor, reactor))
 
 
 THRESHOLDS: Final = (700, 5, 1)

@@ -40,11 +40,6 @@ class ClientSide(Protocol):
         Whether the server owes the client nothing.
         """
 
-    def upstreamRead(self) -> None:
-        """
-        Something was relayed to the client.
-        """
-
     def upstreamBusy(self) -> None:
         """
         The server does not read this connection, but it is alive.
@@ -83,14 +78,6 @@ class UpstreamConnection(ClientConnection):
     def _firstAnswer(self, _latency: float) -> None:
         self.heartbeat.onAnswer = None
         self.startKeepAlive(self._factory.keepAlive)
-
-    def received(self, data: bytes) -> None:
-        """
-        Relay bytes from the server.
-        """
-        super().received(data)
-        if self.session is not None:
-            self.session.upstreamRead()
 
     @property
     def lastHeard(self) -> float:

@@ -26,6 +26,7 @@ from kaproto.backends.connections import (
 from kaproto.backends.health import Health
 from kaproto.backends.identity import packIdentity
 from kaproto.backends.relay import Relay
+from kaproto.backends.relayreader import RelayReader
 from kaproto.backends.upstream import Upstream
 from kaproto.errors import ConnectionClosed, RemoteError, UpstreamLost
 from kaproto.interfaces import IBackend, IRelaySession, ISession, OpenRequest
@@ -68,6 +69,7 @@ class Gateway:
     @ivar upstream: whether libvirtd is alive.
     @ivar health: whether new clients can be served.
     @ivar tcpKeepAlive: whether the kernel watches libvirtd.
+    @ivar reader: reads what is relayed, where that can be read past the reactor.
     """
 
     _log = Logger(observer=BOUNDS)
@@ -105,6 +107,7 @@ class Gateway:
         self._keepAlive = keepAlive
         self._clock = monotonicClock(clock)
         self._monitor = Monitor.of(clock)
+        self.reader = RelayReader.orNone(clock, self._monitor.pacemaker)
         self._forwardIdentity = forwardIdentity
         self.upstream = Upstream(keepAlive, self._clock, lambda: self.now, self._probe)
         self.health = Health(self._clock, self._connectProbe)
@@ -273,7 +276,7 @@ class _GatewaySession:
         self._client = client = connectionOf(connection, ServerConnection)
         self._relay = Relay(client, self._connection)
         self._connection.session = self
-        self._relay.start()
+        self._relay.start(self._gateway.reader)
         self._connection.closing.whenClosed().addCallback(self._upstreamClosed)
 
     def callReceived(self, procedure: int, payload: bytes) -> bytes:
@@ -303,13 +306,6 @@ class _GatewaySession:
             self._connection.disconnect(reason)
         else:
             self._connection.abort(reason)
-
-    def upstreamRead(self) -> None:
-        """
-        Something was relayed to the client.
-        """
-        assert self._client is not None
-        self._client.relayedCallAnswered()
 
     def upstreamBusy(self) -> None:
         """

@@ -6,13 +6,12 @@ except for those that belong to one hop only.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Final
 
+from kaproto.backends.relayreader import RelayReader
 from kaproto.client.connection import ClientConnection
 from kaproto.errors import PeerFlooded, RemoteError, RemoteProtocolError
 from kaproto.rpc.serverconnection import ServerConnection
-from kaproto.transport import writeNow
 from kaproto.wire.filter import Header, MessageFilter
 from kaproto.wire.message import Message, MessageType, Status, packError, rpcError
 from kaproto.wire.programs import (
@@ -67,10 +66,10 @@ _REPLY: Final = int(MessageType.REPLY)
 _STREAM: Final = int(MessageType.STREAM)
 _CALL_WITH_FDS: Final = int(MessageType.CALL_WITH_FDS)
 _REPLY_WITH_FDS: Final = int(MessageType.REPLY_WITH_FDS)
+_REPLIES: Final = (_REPLY, _REPLY_WITH_FDS)
 _CONTINUE: Final = int(Status.CONTINUE)
 _ERROR: Final = int(Status.ERROR)
 
-_REPLIES: Final = (_REPLY, _REPLY_WITH_FDS)
 _LXC_OPEN_NAMESPACE: Final = 1
 
 
@@ -108,21 +107,25 @@ class Relay:
         self._moreStreams = False
         self._failedStreams: set[int] = set()
         self._toServer = MessageFilter(
-            self._interceptsCall,
-            self._callIntercepted,
-            partial(writeNow, upstream.transport),
-            WHOLE_MAX,
+            self._interceptsCall, self._callIntercepted, upstream.forward, WHOLE_MAX
         )
         self._toClient = MessageFilter(
             self._interceptsReply, self._replyIntercepted, client.forward, WHOLE_MAX
         )
 
-    def start(self) -> None:
+    def start(self, reader: RelayReader | None = None) -> None:
         """
         Relay from now on, starting with what has been received already.
+
+        @param reader: reads both connections; by default the reactor does.
         """
-        self._upstream.startRelay(self._toClient, self._toServer, self._client)
-        self._client.startRelay(self._toServer, self._toClient, self._upstream)
+        for near, incoming, outgoing, far in (
+            (self._upstream, self._toClient, self._toServer, self._client),
+            (self._client, self._toServer, self._toClient, self._upstream),
+        ):
+            near.startRelay(incoming, outgoing, far)
+            if reader is not None:
+                reader.read(near, incoming)
 
     def end(self) -> None:
         """
@@ -173,9 +176,12 @@ class Relay:
         if program == KEEPALIVE_PROGRAM:
             return True
         if kind == _CALL:
-            if (program, procedure) in _HANDLERS:
+            if procedure in _PROCEDURES and (program, procedure) in _HANDLERS:
                 return True
-            self._callRelayed(serial, header)
+            # _callRelayed(), without the cost of a call.
+            self._calls += 1
+            if len(self._outstanding) < OUTSTANDING_MAX:
+                self._outstanding[serial] = header
         elif kind == _STREAM:
             self._streamUsed(serial)
         return kind == _CALL_WITH_FDS
@@ -235,7 +241,7 @@ class Relay:
 
     def _relayCall(self, message: Message, raw: bytes) -> None:
         self._callRelayed(message.serial, (len(raw), *message[:6]))
-        writeNow(self._upstream.transport, raw)
+        self._upstream.forward(raw)
 
     def _answerHere(self, message: Message, raw: bytes) -> None:
         self._client.messageReceived(message)
@@ -335,4 +341,9 @@ _HANDLERS: Final[dict[tuple[int, int], _Handler]] = {
 }
 """
 What is done with the calls that are not simply relayed.
+"""
+
+_PROCEDURES: Final = frozenset(procedure for _program, procedure in _HANDLERS)
+"""
+Their numbers, which are faster to look up than a pair is to make.
 """

@@ -288,6 +288,14 @@ class Heartbeat:
         suspicion = self._suspect()
         suspicion.isBusy, suspicion.isHeldBack = isBusy, isHeldBack
 
+    def readElsewhere(self) -> None:
+        """
+        Something else than the transport reads the connection from now on, and the L{IdleReader}
+        does not.
+        """
+        self._readAsUsual()
+        self._isBetween = None
+
     def due(self, now: float, /) -> float | None:
         """
         The pacemaker calls at the time it was asked to.

@@ -1,21 +1,17 @@
 """
-Reads connections that say nothing but pong, past the reactor, which spends more on bringing a pong
-to a protocol than the protocol on taking it in.
+Reads connections that say nothing but pong, past the reactor.
 """
 
 from __future__ import annotations
 
-import select
 from collections.abc import Callable
-from contextlib import suppress
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
-from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor, IUNIXTransport
+from twisted.internet.interfaces import IReactorFDSet, IUNIXTransport
 from twisted.internet.tcp import Connection
-from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
+from kaproto.directreader import DirectReader
 from kaproto.keepalive.histogram import SUM, Histogram
 from kaproto.keepalive.liveness import Liveness
 from kaproto.keepalive.pacemaker import Pacemaker
@@ -60,27 +56,21 @@ class Idler(Protocol):
     roundTrips: Histogram | None
 
 
-@implementer(IReadDescriptor)
-class IdleReader:
+class IdleReader(DirectReader[tuple[Callable[[int], bytes], bytes, Idler]]):
     """
-    Waits for idle connections with an C{epoll} of its own, of which the reactor sees one file
-    descriptor.  A pong stamps its peer's liveness, and that is all.  Anything else ends the
-    idleness: the transport reads on as if nothing had been, and gets first what has been read.
-
-    This is for plain TCP connections of Twisted's own.  It uses their public methods only.
+    Reads idle connections.  A pong stamps its peer's liveness, and that is all.  Anything else ends
+    the idleness: the transport reads on as if nothing had been, and gets first what has been read.
     """
 
-    _log = Logger()
+    name = "idle connections"
 
     def __init__(self, reactor: IReactorFDSet, pacemaker: Pacemaker) -> None:
         """
         @param reactor: which reactor to wait in.
         @param pacemaker: has the time to stamp signs of life with, and to measure latency with.
         """
-        self._reactor = reactor
+        super().__init__(reactor)
         self._pacemaker = pacemaker
-        self._poller: select.epoll | None = None
-        self._idlers: dict[int, tuple[Callable[[int], bytes], bytes, Idler]] = {}
 
     @classmethod
     def orNone(cls, clock: object, pacemaker: Pacemaker) -> IdleReader | None:
@@ -89,12 +79,7 @@ class IdleReader:
         @param pacemaker: that of the same clock.
         @return: a reader, or C{None} where there is no C{epoll} or no reactor to wait in.
         """
-        if hasattr(select, "epoll") and IReactorFDSet.providedBy(clock):
-            return cls(clock, pacemaker)
-        return None
-
-    def __len__(self) -> int:
-        return len(self._idlers)
+        return cls(cast(IReactorFDSet, clock), pacemaker) if cls.worksWith(clock) else None
 
     def take(self, idler: Idler) -> None:
         """
@@ -104,29 +89,10 @@ class IdleReader:
         @param idler: the connection, between two messages.
         """
         transport = idler.transport
-        if (
-            not isinstance(transport, Connection)
-            or transport.TLS
-            or not transport.connected
-            or transport.disconnecting
-            # A message there can bring file descriptors, which need the transport's own way.
-            or IUNIXTransport.providedBy(transport)
-        ):
-            return
-        handle = transport.getHandle()
-        descriptor = handle.fileno()
-        try:
-            if self._poller is None:
-                self._poller = select.epoll()
-                self._reactor.addReader(self)
-            self._poller.register(descriptor, select.EPOLLIN)
-        except OSError as error:
-            self._log.debug("no epoll for idle connections: {error}", error=error)
-            self._rest()
-            return
-        transport.pauseProducing()
-        idler.idle = descriptor
-        self._idlers[descriptor] = (handle.recv, idler.pong, idler)
+        # A message by a UNIX socket can bring file descriptors, which need the transport's own way.
+        if isinstance(transport, Connection) and not IUNIXTransport.providedBy(transport):
+            receive = transport.getHandle().recv
+            idler.idle = self._add(transport, (receive, idler.pong, idler))
 
     def release(self, idler: Idler) -> None:
         """
@@ -134,40 +100,17 @@ class IdleReader:
         all until C{resumeProducing} is called on its transport.
         """
         descriptor, idler.idle = idler.idle, _NONE
-        if self._idlers.pop(descriptor, None) is None or self._poller is None:
-            return
-        # A socket that was closed has left the epoll already.
-        with suppress(OSError):
-            self._poller.unregister(descriptor)
-        self._rest()
-
-    def _rest(self) -> None:
-        if self._poller is not None and not self._idlers:
-            self._reactor.removeReader(self)
-            self._poller.close()
-            self._poller = None
-
-    def fileno(self) -> int:
-        """
-        What the reactor waits for.  See L{IReadDescriptor}.
-        """
-        return _NONE if self._poller is None else self._poller.fileno()
-
-    def logPrefix(self) -> str:
-        """
-        How the log names this.  See L{twisted.internet.interfaces.ILoggingContext}.
-        """
-        return "idle connections"
+        self._remove(descriptor)
 
     def doRead(self) -> None:
         """
-        Some connections have something to say.  See L{IReadDescriptor}.
+        Some connections have something to say.
         """
         if self._poller is None:
             return
         now = self._pacemaker.now
         seconds = self._pacemaker.seconds()
-        idlers = self._idlers
+        idlers = self._reading
         wakes = 0
         for descriptor, _ in self._poller.poll(0, BATCH):
             idle = idlers.get(descriptor)
@@ -216,8 +159,7 @@ class IdleReader:
     def connectionLost(self, reason: Failure) -> None:
         """
         The reactor shuts down: tell the connections, which it does not know of.
-        See L{IReadDescriptor}.
         """
-        for _, _, idler in list(self._idlers.values()):
+        for _, _, idler in list(self._reading.values()):
             self.release(idler)
             idler.transport.connectionLost(reason)  # type: ignore[attr-defined]

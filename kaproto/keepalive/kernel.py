@@ -12,7 +12,7 @@ import socket
 import struct
 import sys
 from math import ceil
-from typing import Final
+from typing import Final, cast
 
 import attrs
 
@@ -172,14 +172,21 @@ class SentCounter:
         self.total = 0
         self._connection = connection = connectionOf(transport)
         if connection is not None:
-            self._send = connection.writeSomeData
-            # An instance's attribute comes before its class's method.
-            connection.__dict__["writeSomeData"] = self._writeSomeData
+            self._socket = connection.socket
+            connection.socket = cast(socket.socket, self)
 
-    def _writeSomeData(self, data: bytes) -> int | Exception:
-        sent: int | Exception = self._send(data)
-        if isinstance(sent, int):
-            self.total += sent
+    def __getattr__(self, name: str) -> object:
+        # In all other respects this is the connection's socket.
+        return getattr(self._socket, name)
+
+    def send(self, data: bytes) -> int:
+        """
+        Send, and count what the kernel takes.
+
+        @raise OSError: as the socket does.
+        """
+        sent = self._socket.send(data)
+        self.total += sent
         return sent
 
     def stop(self) -> None:
@@ -187,8 +194,9 @@ class SentCounter:
         Count no more.
         """
         connection, self._connection = self._connection, None
-        if connection is not None:
-            del connection.__dict__["writeSomeData"]
+        # A connection that has ended has no socket.
+        if connection is not None and hasattr(connection, "socket"):
+            connection.socket = self._socket
 
 
 def setKernelKeepAlive(

@@ -24,7 +24,7 @@ from kaproto.logbounds import BOUNDS
 from kaproto.rpc.closing import Closing, Shared
 from kaproto.rpc.peerpings import PeerPings
 from kaproto.transport import StreamTransport, writeNow
-from kaproto.wire.filter import Header, MessageFilter
+from kaproto.wire.filter import Bytes, Header, MessageFilter
 from kaproto.wire.message import (
     HEADER,
     HEADER_SIZE,
@@ -39,7 +39,7 @@ from kaproto.wire.message import (
 from kaproto.wire.programs import KEEPALIVE_PROGRAM, PROGRAM_VERSION, KeepAliveProcedure
 from kaproto.wire.xdr import XDRError
 
-__all__ = ["Connection", "Gate", "Hooks", "Pause", "SharedByConnections"]
+__all__ = ["Connection", "Gate", "Hooks", "Pause", "Reading", "SharedByConnections"]
 
 
 class Pause(Flag):
@@ -85,6 +85,27 @@ class SharedByConnections(Shared, Protocol):
     tcpKeepAlive: TCPKeepAlive
 
 
+class Reading(Protocol):
+    """
+    Reads a connection in place of its transport: an L{IPushProducer}.
+    """
+
+    def pauseProducing(self) -> None:
+        """
+        Do not read.
+        """
+
+    def resumeProducing(self) -> None:
+        """
+        Read.
+        """
+
+    def stopProducing(self) -> None:
+        """
+        Never read again.
+        """
+
+
 class Gate:
     """
     Takes the bytes of a peer that has not been accepted yet, in place of the L{MessageReader}.
@@ -94,11 +115,10 @@ class Gate:
 
     __slots__ = ("feed", "stopped")
 
-    more = False
     between = False
 
     def __init__(self, feed: Callable[[bytes], None]) -> None:
-        self.feed = feed
+        self.feed: Callable[[bytes], bool | None] = feed
         self.stopped = False
 
 
@@ -120,11 +140,13 @@ class Connection:
     @ivar congested: whether the peer is behind with reading what was written to it.
     @ivar bytesReceived: bytes from the peer, without the pongs of idle connections.
     @ivar bytesSent: bytes written to the peer, without pings.
+    @ivar relayed: called after bytes of the peer's were relayed, unless it is C{None}.
     @ivar trace: called with each message's direction, C{"in"} from the peer or C{"out"} to it, and
         header, unless it is C{None}.
     """
 
     __slots__ = (
+        "_direct",
         "_kernelWatch",
         "_nextTurn",
         "_outgoing",
@@ -140,6 +162,7 @@ class Connection:
         "hooks",
         "incoming",
         "reader",
+        "relayed",
         "trace",
         "transport",
     )
@@ -170,6 +193,8 @@ class Connection:
         self.congested = False
         self.bytesReceived = self.bytesSent = 0
         self.trace: Callable[[str, Header], object] | None = None
+        self.relayed: Callable[[], object] | None = None
+        self._direct: Reading | None = None
         self._outgoing: MessageFilter | None = None
         self._source: Connection | None = None
         self._pauses = Pause.NONE
@@ -233,7 +258,20 @@ class Connection:
         self.bytesReceived += len(data)
         if self.closing.reason is not None:
             self.closing.discard(len(data))
-        elif self._takeIn(data) and self._nextTurn is None:
+            return
+        more = self._takeIn(data)
+        if more or self.relayed is not None:
+            self.tookIn(more=more)
+
+    def tookIn(self, *, more: bool) -> None:
+        """
+        Bytes of the peer's have been dealt with.
+
+        @param more: whether there are more than one turn allows: then others have theirs.
+        """
+        if self.relayed is not None:
+            self.relayed()
+        if more and self._nextTurn is None and self.closing.reason is None:
             self.pauseReading(Pause.TURN)
             self._nextTurn = self._shared.clock.callLater(0, self._readOn)
 
@@ -251,19 +289,25 @@ class Connection:
         try:
             incoming = self.incoming
             if incoming is not None:
-                incoming.feed(data)
-                more = incoming.more
+                more = incoming.feed(data)
             else:
                 if data:
                     self.reader.feed(data)
                 more = self._nextTurn is not None or self._readMessages()
-        except XDRError as error:
-            self.abort(RemoteProtocolError(f"a message that cannot be decoded: {error}"))
-        except ProtocolError as error:
-            self.abort(error)
-        else:
-            return more and self.closing.reason is None
-        return False
+        except (XDRError, ProtocolError) as error:
+            self.abortOver(error)
+            return False
+        return bool(more) and self.closing.reason is None
+
+    def abortOver(self, error: Exception) -> None:
+        """
+        Close the connection because of what the peer sent.
+
+        @param error: the L{XDRError} or L{ProtocolError}.
+        """
+        if isinstance(error, XDRError):
+            error = RemoteProtocolError(f"a message that cannot be decoded: {error}")
+        self.abort(error)
 
     def _readMessages(self) -> bool:
         for _ in range(TURN_MAX):
@@ -364,7 +408,7 @@ class Connection:
             self.bytesSent += len(data)
             self.transport.write(data)
 
-    def forward(self, data: bytes) -> None:
+    def forward(self, data: Bytes) -> None:
         """
         Write relayed bytes, at once if nothing else waits to be sent.
         """
@@ -412,7 +456,7 @@ class Connection:
         if not self._pauses & ~Pause.TURN:
             self.heartbeat.pause(pingOn=reason is not Pause.TURN and self.hasAsked())
         if not self._pauses:
-            self.transport.pauseProducing()
+            (self._direct or self.transport).pauseProducing()
         self._pauses |= reason
         if reason is not Pause.TURN:
             self._peerPings.startReassuring(self._reassure, asked=self.hasAsked())
@@ -427,7 +471,7 @@ class Connection:
                 self._peerPings.stopReassuring()
             if not self._pauses:
                 self.heartbeat.resume()
-                self.transport.resumeProducing()
+                (self._direct or self.transport).resumeProducing()
 
     @property
     def pauses(self) -> Pause:
@@ -458,6 +502,18 @@ class Connection:
         rest = self.reader.takeRest()
         if rest:
             self.received(rest)
+
+    def readBy(self, direct: Reading) -> None:
+        """
+        Have something else than the transport read from the peer.
+
+        @param direct: what is to read; it is told to begin by C{resumeProducing}.
+        """
+        if self.closing.reason is None:
+            self.heartbeat.readElsewhere()
+            self._direct = direct
+            if not self._pauses:
+                direct.resumeProducing()
 
     def _pingBetween(self) -> None:
         if self._outgoing is None or not self._outgoing.midMessage:
@@ -500,6 +556,8 @@ class Connection:
 
     def _stop(self) -> None:
         self._stopTimers()
+        if self._direct is not None:
+            self._direct.stopProducing()
         for each in (self.incoming, self._outgoing):
             if each is not None:
                 each.stopped = True
@@ -530,7 +588,9 @@ class Connection:
         reason = self.closing.reason = self.explained(self.closing.lost(failure))
         hooks, self.hooks = self.hooks, None
         # Break the cycles of references, to free the connection without the garbage collector.
-        self.incoming = self._outgoing = self._source = None
+        if self._direct is not None:
+            self._direct.stopProducing()
+        self.incoming = self._outgoing = self._source = self._direct = self.relayed = None
         try:
             self.ended(reason)
             if hooks is not None:

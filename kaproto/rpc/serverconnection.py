@@ -328,16 +328,20 @@ class ServerConnection(Connection):
             assert self.session is not None, "the backend has opened"
             self.session.opened(self.hooks)
             self.opened()
+        isStopping = negotiation.isStopping
         if negotiation.phase is Phase.CLOSING:
             self.disconnect(negotiation.farewell)
-        elif negotiation.isStopping and self._isIdle:
+        elif isStopping and self._isIdle:
             self.disconnect(ServerStopping())
-        elif not self._calls.full:
-            self.resumeReading(Pause.CALLS)
+        else:
+            if isStopping and self._source is not None:
+                self._source.relayed = self.relayedCallAnswered
+            if self._pauses and not self._calls.full:
+                self.resumeReading(Pause.CALLS)
 
     def relayedCallAnswered(self) -> None:
         """
-        A reply is about to be relayed.  If the server is stopping, check afterwards whether it was
+        A reply may have been relayed.  If the server is stopping, check afterwards whether it was
         the last.
         """
         if self.negotiation.phase is Phase.DRAINING and self._drainCheck is None:

@@ -10,7 +10,12 @@ from typing import Final
 from kaproto.errors import RemoteProtocolError
 from kaproto.wire.message import HEADER, HEADER_SIZE, MESSAGE_MAX, TURN_MAX, Message
 
-__all__ = ["INTERCEPTED_MAX", "Header", "MessageFilter"]
+__all__ = ["INTERCEPTED_MAX", "Bytes", "Header", "MessageFilter"]
+
+Bytes = bytes | memoryview
+"""
+Bytes that are only looked at, or sent at once: the buffer they are in may be written to again.
+"""
 
 INTERCEPTED_MAX: Final = 65536
 """
@@ -21,6 +26,9 @@ Header = tuple[int, int, int, int, int, int, int]
 """
 The length word and the six words of the header: program, version, procedure, type, serial, status.
 """
+
+
+_unpackHeader: Final = HEADER.unpack_from
 
 
 class MessageFilter:
@@ -57,14 +65,14 @@ class MessageFilter:
         self,
         intercepts: Callable[[Header], bool],
         intercepted: Callable[[Message, bytes], None],
-        forward: Callable[[bytes], None],
+        forward: Callable[[Bytes], None],
         whole: int = 0,
     ) -> None:
         """
         @param intercepts: called with the header of every message, once; returns whether to
             intercept it.
         @param intercepted: called with each intercepted message, parsed and as it came.
-        @param forward: called with everything else, in order.
+        @param forward: called with everything else, in order.  It must not keep what it is given.
         @param whole: messages up to this size in bytes are forwarded in one piece.  While one is
             collected others can be sent in front of it.
         """
@@ -106,14 +114,6 @@ class MessageFilter:
         """
         return 0 if self._injected is None else len(self._injected)
 
-    @property
-    def more(self) -> bool:
-        """
-        Whether L{feed}, having dealt with L{TURN_MAX} messages, has more to do: call it again, with
-        nothing if nothing has come.
-        """
-        return self._later is not None
-
     def inject(self, data: bytes) -> None:
         """
         Send a whole message, now or as soon as the one that is being forwarded has ended.  The same
@@ -133,37 +133,58 @@ class MessageFilter:
         """
         self._discarding += size
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: Bytes) -> bool:
         """
         Take bytes as they came.
 
+        @return: whether there is more to do, L{TURN_MAX} messages having been dealt with: feed it
+            again, with nothing if nothing has come.
         @raise RemoteProtocolError: when a length word is out of bounds, or a message that should
             be intercepted is too long.
         """
         if self.stopped:
-            return
+            return False
+        size = len(data)
+        if self._left:
+            if self._left >= size:
+                self._left -= size
+                self._forward(data)
+                if self._injected and not self._left:
+                    self._flushInjected()
+                return False
+        elif self._partial is None and self._later is None and not self._discarding:
+            # Most of what comes is one short message.
+            if HEADER_SIZE <= size <= self._whole:
+                header = _unpackHeader(data)
+                if header[0] == size:
+                    if not self._intercepts(header):
+                        self._forward(data)
+                        return False
+                    self._collecting = True
+        else:
+            data = self._together(data)
+            if not data:
+                return False
+        return self._split(data)
+
+    def _together(self, data: Bytes) -> Bytes:
+        """
+        @return: C{data} with what waited for it in front; nothing if that is to wait further.
+        """
         if self._discarding:
             data = data[self._drop(len(data)) :]
-            if not data:
-                return
         if self._later is not None:
             data = self._later + data
             self._later = None
-        elif self._left >= len(data):
-            self._left -= len(data)
-            self._forward(data)
-            if self._injected and not self._left:
-                self._flushInjected()
-            return
         elif self._partial is not None:
             self._partial += data
             if len(self._partial) < self._needed:
-                return
+                return b""
             data = bytes(self._partial)
             self._partial = None
-        self._split(data)
+        return data
 
-    def _split(self, data: bytes) -> None:
+    def _split(self, data: Bytes) -> bool:
         """
         Split bytes into messages, forward most of them and intercept the others.
 
@@ -191,77 +212,67 @@ class MessageFilter:
             self._forward(data[:end])
             self._flushInjected()
             begin = end
-        needed = HEADER_SIZE
+        needed, collecting = HEADER_SIZE, self._collecting
+        self._collecting = None
         for _ in range(TURN_MAX):
-            if size - end < HEADER_SIZE or self.stopped:
+            if size - end < HEADER_SIZE:
                 break
-            header = HEADER.unpack_from(data, end)
+            header = _unpackHeader(data, end)
             length = header[0]
-            collecting = self._collecting
             if collecting is None:
-                try:
-                    collecting = self._check(header)
-                except RemoteProtocolError:
+                collecting = HEADER_SIZE <= length <= MESSAGE_MAX and self._intercepts(header)
+                if not HEADER_SIZE <= length <= (INTERCEPTED_MAX if collecting else MESSAGE_MAX):
                     # What came before the bad message is still good.
                     self._left = 0
                     self._forward(data[begin:end])
-                    raise
+                    raise _badLength(header, collecting)
             if size - end < length and (collecting or length <= self._whole):
                 # Remember the answer, so that C{intercepts} is called once for each message.
-                self._collecting = collecting
-                needed = length
+                self._collecting, needed = collecting, length
                 break
-            self._collecting = None
             if not collecting:
                 end += length
+                collecting = None
                 continue
+            collecting = None
             if begin < end:
                 self._forward(data[begin:end])
-            raw = data[end : end + length]
+            raw = bytes(data[end : end + length])
             begin = end = end + length
             self._left = 0
             self._intercepted(Message._make((*header[1:], raw[HEADER_SIZE:])), raw)
             begin = end = end + self._drop(size - end)
+            if self.stopped:
+                break
         else:
             # TURN_MAX messages are enough for this turn: the rest waits in C{_later}.
-            self._later = data[end:] or None
+            self._later = bytes(data[end:]) or None
             data = data[:end]
             size = min(size, end)
         self._left = max(0, end - size)
         if end < size:
             self._partial = bytearray(data[end:])
             self._needed = needed
-            data = data[begin:end]
-        elif begin:
-            data = data[begin:]
-        if data:
-            self._forward(data)
+        if begin < min(end, size):
+            self._forward(data[begin:end])
+        return self._later is not None
 
     def _drop(self, available: int) -> int:
         dropped = min(self._discarding, available)
         self._discarding -= dropped
         return dropped
 
-    def _check(self, header: Header) -> bool:
-        """
-        @return: whether to intercept the message.
-        @raise RemoteProtocolError: when it is too short or too long.
-        """
-        length, program, _version, procedure, _type, _serial, _status = header
-        most = MESSAGE_MAX
-        if HEADER_SIZE <= length <= MESSAGE_MAX:
-            if not self._intercepts(header):
-                return False
-            if length <= INTERCEPTED_MAX:
-                return True
-            most = INTERCEPTED_MAX
-        raise RemoteProtocolError(
-            f"a message of {length} bytes for procedure {procedure} of program {program:#x}, where "
-            f"{HEADER_SIZE} to {most} are allowed"
-        )
-
     def _flushInjected(self) -> None:
         injected, self._injected = self._injected, None
         self._left = 0
         for data in injected or ():
             self._forward(data)
+
+
+def _badLength(header: Header, collecting: bool) -> RemoteProtocolError:
+    length, program, _version, procedure, _type, _serial, _status = header
+    most = INTERCEPTED_MAX if collecting else MESSAGE_MAX
+    return RemoteProtocolError(
+        f"a message of {length} bytes for procedure {procedure} of program {program:#x}, where "
+        f"{HEADER_SIZE} to {most} are allowed"
+    )

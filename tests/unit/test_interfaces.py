@@ -43,6 +43,7 @@ from zope.interface.verify import verifyObject
 import kaproto
 from kaproto.backends.gateway import Gateway
 from kaproto.backends.host import HOST_NAME, EmbeddedHost
+from kaproto.backends.relayreader import RelayReader
 from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol
 from kaproto.endpointplugins import ServerParser
 from kaproto.interfaces import (
@@ -96,12 +97,12 @@ VERIFIED = {
     "BoundPort",
     "ClientContextFactory",
     "Connection",
+    "DirectReader",
     "EmbeddedHost",
     "Exceptions",
     "Gateway",
     "GuardedAlarm",
     "HostEndpoint",
-    "IdleReader",
     "IntNCodec",
     "KeepAliveClientProtocol",
     "KeepAliveProtocol",
@@ -246,11 +247,11 @@ class ProvidersTests(SynchronousTestCase):
 
     def test_idleReader(self) -> None:
         """
-        What reads idle connections is something that a reactor can wait for.
+        What reads connections past the reactor is something that a reactor can wait for.
         """
-        clock = Clock()
-        reader = IdleReader(cast(IReactorFDSet, MemoryReactor()), Pacemaker(clock))
-        self.assertTrue(verifyObject(IReadDescriptor, reader))
+        reactor, pacemaker = cast(IReactorFDSet, MemoryReactor()), Pacemaker(Clock())
+        for reader in (IdleReader(reactor, pacemaker), RelayReader(reactor, pacemaker)):
+            self.assertTrue(verifyObject(IReadDescriptor, reader))
 
     def test_logBounds(self) -> None:
         """

@@ -9,6 +9,7 @@ import select
 import socket
 import sys
 import weakref
+from collections.abc import Callable
 from unittest import skipUnless
 
 from twisted.internet.interfaces import IReadDescriptor
@@ -19,6 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from kaproto.app.tuning import MAX_EVENTS, THRESHOLDS, GCTuning, limitEventsPerTurn
+from kaproto.directreader import DirectReader
 from tests.support import Cycle
 
 if hasattr(select, "epoll"):
@@ -292,3 +294,109 @@ class OtherReactorTests(SynchronousTestCase):
             limitEventsPerTurn(reactor)
             limitEventsPerTurn(Clock())
             self.assertIs(reactor._poller, poller)
+
+
+class Direct(DirectReader[None]):
+    """
+    Reads the other end of nothing.
+
+    @ivar then: what comes of reading.
+    """
+
+    name = "test"
+
+    def __init__(self, reactor: EPollReactor) -> None:
+        super().__init__(reactor)
+        self.reads = 0
+        self.then: Callable[[], object] = lambda: None
+        self._near, self._far = socket.socketpair()
+        self._far.send(b"xxx")
+
+    def fileno(self) -> int:
+        """
+        @return: of the socket that is read.
+        """
+        return self._near.fileno()
+
+    def doRead(self) -> None:
+        """
+        Read a byte.
+        """
+        self._near.recv(1)
+        self.reads += 1
+        self.then()
+
+    def close(self) -> None:
+        """
+        Close the sockets.
+        """
+        self._near.close()
+        self._far.close()
+
+
+@skipUnless(hasattr(select, "epoll"), "there is no epoll here")
+class InPlaceTests(SynchronousTestCase):
+    """
+    What is read past the reactor takes none of its turns.
+    """
+
+    def setUp(self) -> None:
+        """
+        Have a reactor with three bytes to be read past it.
+        """
+        self.reactor = EPollReactor()
+        self.addCleanup(self.reactor._poller.close)
+        self.addCleanup(self.reactor.waker.connectionLost, None)
+        limitEventsPerTurn(self.reactor)
+        self.direct = Direct(self.reactor)
+        self.addCleanup(self.direct.close)
+        self.reactor.addReader(self.direct)
+
+    def test_allAtOnce(self) -> None:
+        """
+        They are all read in one turn, if nothing else is to be done, until the time is over that
+        the reactor would have waited.
+        """
+        self.reactor.doIteration(0.01)
+        self.assertEqual(self.direct.reads, 3)
+
+    def test_time(self) -> None:
+        """
+        A reactor that does not want to wait gets its turn after each.
+        """
+        for reads in (1, 2, 3):
+            self.reactor.doIteration(0)
+            self.assertEqual(self.direct.reads, reads)
+
+    def test_otherDescriptors(self) -> None:
+        """
+        As soon as there is anything else to read the reactor has its turn.
+        """
+        talker = Talker()
+        self.addCleanup(talker.close)
+        self.direct.then = lambda: self.reactor.addReader(talker)
+        self.reactor.doIteration(1)
+        self.assertEqual((self.direct.reads, talker.turns), (2, 1))
+
+    def test_calls(self) -> None:
+        """
+        Reading can schedule calls, which are made in time, however long the reactor would have
+        waited.
+        """
+        for reads, delay in ((1, 0), (3, 0.01)):
+            made: list[bool] = []
+            self.direct.then = lambda delay=delay, made=made: (  # type: ignore[misc]
+                self.reactor.callLater(delay, made.append, True)
+            )
+            self.reactor.doIteration(None)
+            self.reactor.runUntilCurrent()
+            self.assertEqual((self.direct.reads, bool(made)), (reads, True))
+
+    def test_stop(self) -> None:
+        """
+        A reactor that is stopped by what was read has its turn.
+        """
+        self.reactor._stopped = False
+        self.direct.then = self.reactor.stop
+        self.reactor.doIteration(None)
+        self.assertEqual(self.direct.reads, 1)

@@ -1244,9 +1244,11 @@ class SocketTests(SynchronousTestCase):
         self.reactor = MemoryReactor()
         client, clientSocket = self.connected()
         upstream, upstreamSocket = self.connected()
-        near = SimpleNamespace(transport=client, trace=None, bytesSent=0)
-        near.forward = partial(ServerConnection.forward, cast(ServerConnection, near))
-        ends = (near, SimpleNamespace(transport=upstream))
+        ends = []
+        for transport in (client, upstream):
+            end = SimpleNamespace(transport=transport, trace=None, bytesSent=0)
+            end.forward = partial(ServerConnection.forward, cast(ServerConnection, end))
+            ends.append(end)
         relay = Relay(*cast(Any, ends))
         self.addCleanup(relay.end)
         self.ways = (

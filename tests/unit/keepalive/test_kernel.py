@@ -11,11 +11,13 @@ from time import monotonic
 from typing import cast
 
 from twisted.internet import tcp
+from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import CertificateOptions
 from twisted.internet.testing import MemoryReactor, StringTransport
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from kaproto.keepalive.kernel import (
@@ -27,6 +29,7 @@ from kaproto.keepalive.kernel import (
     setKernelKeepAlive,
 )
 from kaproto.keepalive.liveness import KeepAlive
+from kaproto.transport import writeNow
 
 LARGE = bytes(8 << 20)
 
@@ -375,7 +378,27 @@ class SentCounterTests(SocketTestCase):
         self.read(65536)
         transport.doWrite()
         self.assertEqual(counter.total, before)
-        self.assertNotIn("writeSomeData", vars(transport))
+        self.assertIsInstance(transport.socket, socket.socket)
+
+    def test_pastTheTransport(self) -> None:
+        """
+        Bytes that are sent without waiting for the reactor count as well.
+        """
+        transport = self.connectUNIX()
+        counter = SentCounter(transport)
+        writeNow(transport, b"ping")
+        self.assertEqual(counter.total, 4)
+        counter.stop()
+
+    def test_gone(self) -> None:
+        """
+        The count can be stopped when the connection has ended.
+        """
+        transport = self.connectUNIX()
+        counter = SentCounter(transport)
+        transport.connectionLost(Failure(ConnectionDone()))
+        counter.stop()
+        self.assertEqual(counter.total, 0)
 
     def test_lost(self) -> None:
         """

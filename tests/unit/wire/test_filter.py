@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from kaproto.errors import RemoteProtocolError
-from kaproto.wire.filter import INTERCEPTED_MAX, Header, MessageFilter
+from kaproto.wire.filter import INTERCEPTED_MAX, Bytes, Header, MessageFilter
 from kaproto.wire.message import (
     HEADER,
     HEADER_SIZE,
@@ -87,12 +87,12 @@ class Sieve:
         self.taken.append(message)
         self.raw.append(raw)
 
-    def forward(self, data: bytes) -> None:
+    def forward(self, data: Bytes) -> None:
         """
         Note forwarded bytes.
         """
         self.forwarded += data
-        self.forwards.append(data)
+        self.forwards.append(bytes(data))
 
     def feed(self, *data: bytes) -> None:
         """
@@ -187,14 +187,11 @@ class MessagesTests(SynchronousTestCase):
         """
         out = Sieve()
         one, other = packMessage(KEEPING), packMessage(PASSING)
-        out.feed((one + other) * TURN_MAX + other[:9])
-        self.assertTrue(out.sieve.more)
+        self.assertTrue(out.sieve.feed((one + other) * TURN_MAX + other[:9]))
         self.assertEqual(out.taken, [KEEPING] * (TURN_MAX // 2))
         self.assertEqual(bytes(out.forwarded), other * (TURN_MAX // 2))
-        out.feed(other[9:])
-        self.assertTrue(out.sieve.more)
-        out.feed(b"")
-        self.assertFalse(out.sieve.more)
+        self.assertTrue(out.sieve.feed(other[9:]))
+        self.assertFalse(out.sieve.feed(b""))
         self.assertEqual(len(out.taken), TURN_MAX)
         self.assertEqual(bytes(out.forwarded), other * (TURN_MAX + 1))
 
@@ -203,8 +200,7 @@ class MessagesTests(SynchronousTestCase):
         As many messages as one turn allows need no second turn.
         """
         out = Sieve()
-        out.feed(packMessage(PASSING) * TURN_MAX)
-        self.assertFalse(out.sieve.more)
+        self.assertFalse(out.sieve.feed(packMessage(PASSING) * TURN_MAX))
 
     @given(streams())
     def test_nothingHeldBack(self, drawn: Stream) -> None:
@@ -348,7 +344,7 @@ class LengthTests(SynchronousTestCase):
         """
         total = 0
 
-        def forward(data: bytes) -> None:
+        def forward(data: Bytes) -> None:
             nonlocal total
             total += len(data)
 
@@ -435,7 +431,7 @@ class InjectTests(SynchronousTestCase):
         """
         The receiver of a message can inject another in its place, after all that came before.
         """
-        forwarded: list[bytes] = []
+        forwarded: list[Bytes] = []
         sieve = MessageFilter(
             lambda header: header[1] == KEPT,
             lambda _message, _raw: sieve.inject(PONG),
@@ -498,7 +494,7 @@ class StopTests(SynchronousTestCase):
         The receiver of a message can stop the filter: nothing after the message is forwarded.
         """
         taken: list[Message] = []
-        forwarded: list[bytes] = []
+        forwarded: list[Bytes] = []
 
         def take(message: Message, raw: bytes) -> None:
             taken.append(message)

@@ -1,0 +1,201 @@
+"""
+Reads relayed connections past the reactor, and relays at once what has come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, cast
+
+from twisted.internet.interfaces import IReactorFDSet
+from twisted.internet.tcp import Connection as Transport
+from twisted.python.failure import Failure
+
+from kaproto.directreader import DirectReader
+from kaproto.errors import ProtocolError
+from kaproto.keepalive.clock import MonotonicClock
+from kaproto.keepalive.liveness import Liveness
+from kaproto.keepalive.pacemaker import Pacemaker
+from kaproto.rpc.connection import Connection
+from kaproto.wire.filter import Bytes, MessageFilter
+from kaproto.wire.message import PONG
+from kaproto.wire.xdr import XDRError
+
+__all__ = ["BATCH", "SIZE", "RelayReader"]
+
+BATCH: Final = 128
+"""
+The most connections to read from before the reactor gets its turn.
+"""
+
+SIZE: Final = 65536
+"""
+How many bytes are read at once, as Twisted does.  What the receiver does not take of them is
+copied, so this bounds a connection's memory as well.
+"""
+
+_NONE: Final = -1
+_PONG_SIZE: Final = len(PONG)
+_TELLING: Final = 7
+_PONG_BYTE: Final = PONG[_TELLING]
+
+_Way = tuple[
+    Callable[[bytearray], int], Connection, Liveness, MessageFilter, Callable[[Bytes], bool]
+]
+
+
+class RelayReader(DirectReader[_Way]):
+    """
+    Reads into one buffer, whichever connection it is, and has the connection's L{MessageFilter}
+    forward what is there.  What the receiver's socket does not take is copied before the next read.
+    """
+
+    name = "relayed connections"
+
+    def __init__(self, reactor: IReactorFDSet, pacemaker: Pacemaker) -> None:
+        """
+        @param reactor: which reactor to wait in.
+        @param pacemaker: has the time to stamp signs of life with.
+        """
+        super().__init__(reactor)
+        self._pacemaker = pacemaker
+        self._buffer = bytearray(SIZE)
+        self._view = memoryview(self._buffer)
+
+    @classmethod
+    def orNone(cls, clock: object, pacemaker: Pacemaker) -> RelayReader | None:
+        """
+        @param clock: a reactor, its L{MonotonicClock} or a L{twisted.internet.task.Clock}.
+        @param pacemaker: that of the same clock.
+        @return: a reader, or C{None} where there is no C{epoll} or no reactor to wait in.
+        """
+        reactor = clock.reactor if isinstance(clock, MonotonicClock) else clock
+        if cls.worksWith(reactor):
+            return cls(cast(IReactorFDSet, reactor), pacemaker)
+        return None
+
+    def read(self, connection: Connection, incoming: MessageFilter) -> None:
+        """
+        Read a connection from now on, whenever it is not paused, if its transport is such that
+        this can be done.
+
+        @param connection: one that L{startRelay<Connection.startRelay>} was called on.
+        @param incoming: takes what comes from the peer.
+        """
+        if isinstance(connection.transport, Transport):
+            connection.readBy(_Reading(self, connection, incoming))
+
+    def take(self, connection: Connection, incoming: MessageFilter) -> int:
+        """
+        Read a connection.
+
+        @return: what to L{release}; negative if it cannot be read from here now.
+        """
+        transport = connection.transport
+        assert isinstance(transport, Transport), "others are not read from here"
+        if not transport.connected:
+            return _NONE
+        liveness = connection.heartbeat.liveness
+        receive = transport.getHandle().recv_into
+        return self._add(transport, (receive, connection, liveness, incoming, incoming.feed))
+
+    def release(self, descriptor: int) -> None:
+        """
+        Do not read any more what was taken.
+        """
+        self._remove(descriptor)
+
+    def doRead(self) -> None:
+        """
+        Some connections have something to relay.
+        """
+        ready = [] if self._poller is None else self._poller.poll(0, BATCH)
+        now = self._pacemaker.now
+        buffer, view, ways = self._buffer, self._view, self._reading
+        for descriptor, _ in ready:
+            way = ways.get(descriptor)
+            if way is None:
+                continue
+            receive, connection, liveness, incoming, feed = way
+            try:
+                size = receive(buffer)
+            except BlockingIOError:
+                continue
+            except OSError:
+                size = 0
+            if not size:
+                # The end or an error, which the transport is about to find out itself.
+                self._remove(descriptor)
+                connection.transport.resumeProducing()
+                continue
+            liveness.heard = now
+            liveness.unanswered = 0
+            if size == _PONG_SIZE and buffer[_TELLING] == _PONG_BYTE and self._isPong(incoming):
+                connection.heartbeat.answered()
+                continue
+            connection.bytesReceived += size
+            try:
+                more = feed(view[:size])
+            except Exception as error:  # noqa: BLE001
+                self._failed(connection, error)
+            else:
+                if more or connection.relayed is not None:
+                    connection.tookIn(more=more)
+
+    def _isPong(self, incoming: MessageFilter) -> bool:
+        return incoming.between and self._view[:_PONG_SIZE] == PONG
+
+    def _failed(self, connection: Connection, error: Exception) -> None:
+        if isinstance(error, XDRError | ProtocolError):
+            connection.abortOver(error)
+        else:
+            self._log.failure(
+                "relaying what {peer} sent failed", peer=connection.transport.getPeer()
+            )
+            connection.transport.abortConnection()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """
+        The reactor shuts down: tell the connections, which it does not know of.
+        """
+        for descriptor, (_, connection, *_) in list(self._reading.items()):
+            self._remove(descriptor)
+            cast(Transport, connection.transport).connectionLost(reason)
+
+
+class _Reading:
+    """
+    Reads one connection, an L{IPushProducer}: past the reactor whenever its transport lets it.
+    """
+
+    __slots__ = ("_connection", "_descriptor", "_incoming", "_reader")
+
+    def __init__(
+        self, reader: RelayReader, connection: Connection, incoming: MessageFilter
+    ) -> None:
+        self._reader = reader
+        self._connection = connection
+        self._incoming = incoming
+        self._descriptor = _NONE
+
+    def pauseProducing(self) -> None:
+        """
+        Do not read.
+        """
+        self.stopProducing()
+        self._connection.transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """
+        Read.
+        """
+        self._descriptor = self._reader.take(self._connection, self._incoming)
+        if self._descriptor < 0:
+            self._connection.transport.resumeProducing()
+
+    def stopProducing(self) -> None:
+        """
+        Do not read any more.
+        """
+        descriptor, self._descriptor = self._descriptor, _NONE
+        self._reader.release(descriptor)

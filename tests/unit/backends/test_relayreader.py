@@ -1,0 +1,305 @@
+"""
+Tests for L{kaproto.backends.relayreader}.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+from collections.abc import Callable
+from typing import Any, cast
+from unittest import mock
+
+from twisted.internet.error import ConnectionLost
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+
+from kaproto.backends.relay import Relay
+from kaproto.backends.relayreader import RelayReader
+from kaproto.errors import ConnectionClosed, RemoteProtocolError
+from kaproto.keepalive.clock import MonotonicClock
+from kaproto.rpc.connection import Pause
+from kaproto.wire.message import HEADER_SIZE, PING, PONG, TURN_MAX, packMessage
+from tests.support_gateway import call, stream
+from tests.support_relay import HOSTNAME, End, SocketRelayTestCase
+
+
+class RelayReaderTests(SocketRelayTestCase):
+    """
+    What comes from a socket past the reactor.
+    """
+
+    def assertDirect(self, *ends: End) -> None:
+        """
+        These and no others are read by the reader.
+        """
+        self.assertEqual(len(self.reader), len(ends))
+        for end in ends:
+            self.assertNotIn(end.transport, self.reactor.getReaders())
+
+    def test_where(self) -> None:
+        """
+        There is a reader where there are both epoll and a reactor that waits for files.
+        """
+        pacemaker = self.factory._monitor.pacemaker
+        clock = mock.create_autospec(MonotonicClock, instance=True, reactor=self.reactor)
+        self.assertIsNotNone(RelayReader.orNone(clock, pacemaker))
+        self.assertIsNone(RelayReader.orNone(self.clock, pacemaker))
+        self.assertEqual(self.reader.logPrefix(), "relayed connections")
+
+    def test_messages(self) -> None:
+        """
+        Messages arrive at once and as they are, whole, in pieces and many together; the reactor has
+        neither to read nor to write.
+        """
+        some = HOSTNAME + packMessage(stream(9, payload=bytes(range(250))))
+        for near, far in self.ways:
+            for pieces in ([some], [some[:9], some[9:40], some[40:]], [bytes([b]) for b in some]):
+                for piece in pieces:
+                    self.send(near, piece)
+                self.assertEqual(far.read(), some)
+            self.assertEqual(near._kaproto.bytesReceived, 3 * len(some))
+            self.assertEqual(far._kaproto.bytesSent, 3 * len(some))
+        self.assertEqual(self.reactor.getReaders(), [self.reader])
+        self.assertEqual(self.reactor.getWriters(), [])
+
+    def test_life(self) -> None:
+        """
+        Whatever comes is a sign of life, half a header included.
+        """
+        for near, _far in self.ways:
+            liveness = near._kaproto.heartbeat.liveness
+            for data in (b"\0", HOSTNAME[1:], PONG):
+                liveness.heard, liveness.unanswered = -1, 1
+                self.send(near, data)
+                self.assertEqual((liveness.heard, liveness.unanswered), (0, 0))
+
+    def test_keepAlive(self) -> None:
+        """
+        Pings are answered here, and pongs measured, those in the middle of other bytes included;
+        neither is relayed.
+        """
+        for near, far in self.ways:
+            heartbeat = near._kaproto.heartbeat
+            heartbeat.pingedAt = 0.0
+            self.clock.advance(0.5)
+            self.send(near, PONG)
+            self.assertEqual(heartbeat.latency, self.clock.seconds())
+            self.send(near, PING)
+            self.assertEqual(near.read(), PONG)
+            self.assertEqual(far.read(), b"")
+            heartbeat.pingedAt = None
+
+    def test_looksLikePong(self) -> None:
+        """
+        Bytes within a message that are those of a pong are relayed like any others.
+        """
+        packed = packMessage(stream(9, payload=bytes(70000) + PONG))
+        for near, far in self.ways:
+            self.send(near, packed[: -len(PONG)])
+            while near._kaproto.bytesReceived < len(packed) - len(PONG):
+                self.reader.doRead()
+            near._kaproto.heartbeat.pingedAt = 0.0
+            self.send(near, PONG)
+            self.assertEqual(far.read(), packed)
+            self.assertEqual(near._kaproto.heartbeat.pingedAt, 0.0)
+
+    def test_order(self) -> None:
+        """
+        A message does not overtake what the transport has not sent yet.
+        """
+        for near, far in self.ways:
+            far.transport.write(PING)
+            self.send(near, HOSTNAME)
+            self.assertEqual(far.read(), b"")
+            self.assertEqual(self.writeOut(far), PING + HOSTNAME)
+
+    def test_slowReader(self) -> None:
+        """
+        While one end does not read, no more is read from the other than fits into the buffers;
+        then everything arrives, in order, though the buffer that was read into has been used since.
+        """
+        packed = packMessage(stream(9, payload=bytes(range(256)) * 8192))
+        for near, far in self.ways:
+            sent = received = b""
+            while not near._kaproto.pauses:
+                sent += packed[len(sent) :][: near.far.send(packed[len(sent) :])]
+                self.reader.doRead()
+                self.assertLess(len(sent), len(packed))
+            self.assertEqual(near._kaproto.pauses, Pause.CONGESTION)
+            self.assertDirect(far)
+            self.assertNotIn(near.transport, self.reactor.getReaders())
+            self.assertLessEqual(len(far.transport.dataBuffer), 2 * 65536)
+            self.send(far, HOSTNAME)
+            self.assertEqual(near.read(), HOSTNAME)
+            while len(received) < len(packed):
+                received += self.writeOut(far)
+                with contextlib.suppress(BlockingIOError):
+                    sent += packed[len(sent) :][: near.far.send(packed[len(sent) :])]
+                self.reader.doRead()
+            self.assertEqual(received, packed)
+            self.assertDirect(near, far)
+
+    def test_manyAtOnce(self) -> None:
+        """
+        Of more messages than one turn allows the rest waits until others have had their turn, and
+        nothing is read meanwhile.
+        """
+        packed = HOSTNAME
+        for near, far in self.ways:
+            self.send(near, packed * (TURN_MAX + 3))
+            self.assertEqual(far.read(), packed * TURN_MAX)
+            self.send(near, packed)
+            self.assertEqual(far.read(), b"")
+            self.clock.advance(0)
+            self.assertEqual(far.read(), packed * 3)
+            self.reader.doRead()
+            self.assertEqual(far.read(), packed)
+
+    def test_end(self) -> None:
+        """
+        The reactor finds out itself that a peer has closed, or its connection was reset.
+        """
+        for end in (self.client, self.upstream):
+            end.far.close()
+            self.reader.doRead()
+            self.assertIn(end.transport, self.reactor.getReaders())
+        self.assertDirect()
+        self.assertEqual(self.reactor.getReaders().count(self.reader), 0)
+
+    def test_reset(self) -> None:
+        """
+        An error is left to the reactor as well.
+        """
+        broken = mock.Mock(side_effect=ConnectionResetError)
+        descriptor = self.client.transport.fileno()
+        self.reader._reading[descriptor] = (broken, *self.reader._reading[descriptor][1:])
+        self.send(self.client, b"?")
+        self.assertIn(self.client.transport, self.reactor.getReaders())
+        self.assertDirect(self.upstream)
+
+    def test_spuriousEvents(self) -> None:
+        """
+        A socket that has nothing after all is read on, and one that was released is not.
+        """
+        self.reader.doRead()
+        descriptors = [end.transport.fileno() for end in (self.client, self.upstream)]
+        with mock.patch.object(self.reader, "_poller") as poller:
+            poller.poll.return_value = [(each, select.EPOLLIN) for each in [*descriptors, 9999]]
+            self.reader.doRead()
+        self.assertDirect(self.client, self.upstream)
+
+    def test_garbage(self) -> None:
+        """
+        What is no message closes the connection with the reason, after what came before it.
+        """
+        self.send(self.client, HOSTNAME + bytes(HEADER_SIZE))
+        self.assertEqual(self.upstream.read(), HOSTNAME)
+        self.assertIsInstance(self.client._kaproto.closing.reason, RemoteProtocolError)
+        self.assertDirect(self.upstream)
+
+    def test_undecodable(self) -> None:
+        """
+        So does a message for this hop that cannot be decoded.
+        """
+        self.send(self.client, packMessage(call(1, kind=4)))
+        self.assertIsInstance(self.client._kaproto.closing.reason, RemoteProtocolError)
+
+    def test_failure(self) -> None:
+        """
+        When relaying fails, the log has the reason and the connection is closed.
+        """
+        self.patch(self.client._kaproto, "trace", mock.Mock(side_effect=RuntimeError("a defect")))
+        self.send(self.client, HOSTNAME)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.assertTrue(self.client.transport._aborting)
+
+    def test_relayed(self) -> None:
+        """
+        Who waits for the end of what is under way is told of all that is relayed.
+        """
+        told = mock.Mock()
+        self.upstream._kaproto.relayed = told
+        self.send(self.client, HOSTNAME)
+        told.assert_not_called()
+        self.send(self.upstream, HOSTNAME)
+        told.assert_called_once_with()
+
+    def test_closing(self) -> None:
+        """
+        However a connection ends, it is not read any more, and the other one is read on.
+        """
+        ends: tuple[Callable[[End], object], ...] = (
+            lambda end: end._kaproto.disconnect(ConnectionClosed("bye")),
+            lambda end: end._kaproto.abort(ConnectionClosed("bye")),
+            lambda end: end.transport.connectionLost(Failure(ConnectionLost())),
+        )
+        for close in ends:
+            client, upstream = self.connect(), self.connect()
+            Relay(*cast(Any, (client._kaproto, upstream._kaproto))).start(self.reader)
+            before = len(self.reader)
+            client.far.sendall(HOSTNAME)
+            close(client)
+            self.assertEqual(len(self.reader), before - 1)
+            self.reader.doRead()
+            self.assertEqual(upstream.read(), b"")
+
+    def test_closedWhilePaused(self) -> None:
+        """
+        A connection that is gone is not read when there is no more reason to pause it.
+        """
+        self.client._kaproto.pauseReading(Pause.CONGESTION)
+        self.client.transport.connected = False
+        self.client._kaproto.resumeReading(Pause.CONGESTION)
+        self.assertDirect(self.upstream)
+
+    def test_pausedBefore(self) -> None:
+        """
+        A connection that is paused when relaying begins is read when it resumes.
+        """
+        client, upstream = self.connect(), self.connect()
+        client._kaproto.pauseProducing()
+        Relay(*cast(Any, (client._kaproto, upstream._kaproto))).start(self.reader)
+        upstream.far.sendall(HOSTNAME)
+        self.reader.doRead()
+        self.assertEqual(client.read(), b"")
+        client._kaproto.resumeProducing()
+        self.reader.doRead()
+        self.assertEqual(client.read(), HOSTNAME)
+
+    def test_closedBefore(self) -> None:
+        """
+        One that is being closed when relaying begins is not read.
+        """
+        client, upstream = self.connect(), self.connect()
+        client._kaproto.disconnect(ConnectionClosed("bye"))
+        before = len(self.reader)
+        Relay(*cast(Any, (client._kaproto, upstream._kaproto))).start(self.reader)
+        self.assertEqual(len(self.reader), before + 1)
+
+    def test_otherTransports(self) -> None:
+        """
+        TLS, and whatever is no connection of Twisted's own, is read by the reactor.
+        """
+        secure, other = self.connect(), self.connect()
+        secure.transport.TLS = True
+        other._kaproto.transport = cast(Any, StringTransport())
+        before = len(self.reader)
+        Relay(*cast(Any, (secure._kaproto, other._kaproto))).start(self.reader)
+        self.assertEqual(len(self.reader), before)
+        self.assertIn(secure.transport, self.reactor.getReaders())
+
+    def test_neverIdle(self) -> None:
+        """
+        It stays here when there is nothing to relay for long.
+        """
+        self.assertIsNone(self.client._kaproto.heartbeat._isBetween)
+
+    def test_shutdown(self) -> None:
+        """
+        A reactor that shuts down tells those it reads from; the reader tells the relayed ones.
+        """
+        self.reader.connectionLost(Failure(ConnectionLost()))
+        for end in (self.client, self.upstream):
+            self.assertIsInstance(end._kaproto.closing.reason, ConnectionLost)
+        self.assertDirect()
