@@ -372,7 +372,14 @@ class SentCounterTests(SocketTestCase):
         assert found is not None
         self.assertGreater(found.unsent, 1 << 20)
         self.assertEqual(found.unsent, len(transport.dataBuffer) - transport.offset)
+        first = counter.total
+        self.read(65536)
+        transport.doWrite()
         before = counter.total
+        again = delivery(transport)
+        assert again is not None
+        self.assertEqual(before - first, found.unsent - again.unsent)
+        self.assertGreater(before, first)
         counter.stop()
         counter.stop()
         self.read(65536)

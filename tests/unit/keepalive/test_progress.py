@@ -66,3 +66,37 @@ class IsAskedTests(SynchronousTestCase):
         """
         self.assertTrue(Progress().isAsked(2, Delivery(768), 0, isHeldBack=False))
         self.assertFalse(Progress().isAsked(2, Delivery(768, 0), 0, isHeldBack=False))
+
+
+class TakenAtTests(SynchronousTestCase):
+    """
+    L{Progress.takenAt}.
+    """
+
+    def test_kernel(self) -> None:
+        """
+        While segments are in flight bytes were taken when some were last acknowledged, else when
+        some were last sent, but not before the last look, which has not seen them taken.
+        """
+        for inFlight, sent, acknowledged, expected in (
+            (1, 0.9, 0.2, 2.8),
+            (0, 0.4, 0.1, 2.6),
+            (0, 5, 0.1, 2),
+        ):
+            progress = Progress()
+            progress.isAsked(2, Delivery(5000, 0), 0, isHeldBack=False)
+            found = Delivery(4000, 1000, inFlight, sinceSent=sent, sinceAcknowledged=acknowledged)
+            progress.isAsked(3, found, 0, isHeldBack=False)
+            self.assertAlmostEqual(progress.takenAt, expected)
+
+    def test_unsent(self) -> None:
+        """
+        On a UNIX socket what the kernel has taken from us has not been taken by the peer.
+        """
+        progress = Progress()
+        progress.isAsked(2, Delivery(18_000, unsent=8_000), 0, isHeldBack=False)
+        before = progress.takenAt
+        progress.isAsked(3, Delivery(18_000), 8_000, isHeldBack=False)
+        self.assertEqual(progress.takenAt, before)
+        progress.isAsked(4, Delivery(17_000), 8_000, isHeldBack=False)
+        self.assertEqual(progress.takenAt, 4)

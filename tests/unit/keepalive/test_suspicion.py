@@ -98,9 +98,12 @@ class SlowReaderTests(HeartbeatTestCase):
         for self.counts in (True, False):
             self.transport.write(bytes(200_000))
             pings = self.pings
+            before = Counter.running
             self.advance(19.5)
             self.assertEqual((self.deaths, self.pings - pings), ([], 1))
+            self.assertEqual(Counter.running - before, not self.counts)
             self.advance(5)
+            self.assertEqual(Counter.running, before)
             self.assertEqual(self.deaths, [])
             self.assertIn(self.pings - pings, (4, 5, 6))
 
@@ -259,17 +262,21 @@ class Layer:
 class Counter:
     """
     In the place of a L{kaproto.keepalive.kernel.SentCounter}.
+
+    @cvar running: how many there are that have not been stopped.
     """
 
     total = 0
+    running = 0
 
     def __init__(self, _transport: object) -> None:
-        pass
+        Counter.running += 1
 
     def stop(self) -> None:
         """
-        It does not count anyway.
+        Note it.
         """
+        Counter.running -= 1
 
 
 class Witness:
