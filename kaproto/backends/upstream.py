@@ -170,8 +170,7 @@ class Upstream:
         """
         A connection has left a ping unanswered for an interval.
         """
-        if connection.isUnderWay:
-            self._watch(connection)
+        self._watch(connection)
 
     def excuses(self, connection: Watched) -> bool:
         """

@@ -235,13 +235,16 @@ class UpstreamTests(UpstreamTestCase):
 
     def test_nothingUnderWay(self) -> None:
         """
-        With nothing under way silence has no excuse.
+        With nothing under way silence has no excuse, and nobody else is asked.
         """
-        silent = self.connect(read=False)
-        self.connect()
-        self.advance(4)
-        self.assertEqual((silent.endedAt, silent.reason), (3, None))
-        self.assertEqual(self.probes, [])
+        for others in (0, 1):
+            begun = self.clock.seconds()
+            silent = self.connect(read=False)
+            for _ in range(others):
+                self.connect()
+            self.advance(4)
+            self.assertEqual((silent.endedAt, silent.reason), (begun + 3, None))
+            self.assertEqual(self.probes, [])
 
     def test_hangs(self) -> None:
         """
