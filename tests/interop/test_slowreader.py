@@ -186,14 +186,14 @@ class SlowReaderTests(InteropTestCase):
 
 class _Server(KeepAliveServerProtocol):
     """
-    Notes when it was closed, and why.
+    A server's end.
     """
 
     ended: tuple[float, Exception] | None = None
 
     def connectionClosed(self, reason: Exception) -> None:
         """
-        Note it.
+        Note when it was closed, and why.
         """
         self.ended = time.monotonic(), reason
 
@@ -269,7 +269,8 @@ class UnreadTests(InteropTestCase):
         self.addCleanup(factory.abort)
         address = port.getHost()
         uri = f"tcp:127.0.0.1:{address.port}" if isinstance(address, IPv4Address) else endpoint
-        lives, stops = [await connect(reactor, uri) for _ in range(2)]
+        lives = await connect(reactor, uri, keepAlive=_KEEP_ALIVE)
+        stops = await connect(reactor, uri)
         for connection in (lives, stops):
             self.addCleanup(cast(Connection, connection.protocol.transport).abortConnection)
             for _ in range(3):
@@ -289,8 +290,8 @@ class UnreadTests(InteropTestCase):
 
     async def test_unread(self) -> None:
         """
-        Those which read live on.  On TCP the others are found by what they do not answer, and on a
-        UNIX socket, up to a second later, by what they do not read.
+        Those which read live on, and so does the server.  On TCP the others are found by what they
+        do not answer, and on a UNIX socket, up to a second later, by what they do not read.
         """
         path = os.path.join(self.privateDirectory(), "socket")
         await together(

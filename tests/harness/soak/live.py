@@ -24,6 +24,7 @@ GET_XML: Final = 14
 _RESTORE: Final = 54
 _NO_FLAGS: Final = struct.pack(">I", 0)
 _RECORDS: Final = 16
+_LOOK_AGAIN: Final = 0.1
 
 
 class Asking(Client):
@@ -86,7 +87,7 @@ class Asking(Client):
             if not self._waiting or self._serial != last or self.state is not State.OPEN:
                 return
             if looked - asked <= seconds + excused:
-                self.crowd.later(excused, check)
+                self.crowd.later(excused + _LOOK_AGAIN, check)
                 return
             self.crowd.tally(Verdict.NO_ANSWER, f"{self}: calls {sorted(self._waiting)}")
             self.leave()

@@ -56,6 +56,7 @@ class Soak:
         self._report = report
         self._begun = time.monotonic()
         self._problems: list[str] = []
+        self._told = 0
 
     def run(self) -> Result:
         """
@@ -104,6 +105,9 @@ class Soak:
             f"{inside.connected} connections, {self.server.processorTime():.1f} s of "
             f"processor; longest time without a look: {crowd.longestGap:.3f} s"
         )
+        for detail in crowd.details[self._told :]:
+            self._report(f"    {detail}")
+        self._told = len(crowd.details)
 
     def _turnUntil(self, done: Callable[[], object], what: str, seconds: float) -> None:
         """
