@@ -14,10 +14,13 @@ from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
 
+from benchmarks.processes import freePort
 from tests.interop.programs import Program
-from tests.interop.support import InteropTestCase, pause, requireInterop, together
+from tests.interop.support import InteropTestCase, pause, together, unavailable
 
-EXAMPLES = Path(__file__).resolve().parent.parent.parent / "docs" / "examples" / "keepalive"
+PROJECT = Path(__file__).resolve().parent.parent.parent
+EXAMPLES = PROJECT / "docs" / "examples" / "keepalive"
+AUTOBAHN = PROJECT / "benchmarks" / "peers" / "autobahn.py"
 DEATH = 3.0
 """
 The seconds after which a silent peer is dead in all of these.
@@ -66,6 +69,55 @@ TUNNELED = {
 }
 
 
+QUIET_JOBS = TUNNELED["jobs"]._replace(
+    client=("jobs.py", "worker", f"keepalive:{CONNECT}:interval=0")
+)
+"""
+A worker that answers its master's pings, and sends none.
+"""
+
+TICKER = Case(
+    ("ticker_watched.py", "serve", LISTEN),
+    ("ticker_watched.py", "read", "ws://127.0.0.1:%s/ticker"),
+    ("ticker.py", "read", "ws://127.0.0.1:%s/ticker"),
+)
+
+STALLING = """
+import runpy, signal, sys, time
+from twisted.internet import reactor
+
+def stall(seconds, *more):
+    time.sleep(seconds)
+    if more:
+        reactor.callLater(0, stall, *more)
+    else:
+        print("stalled", flush=True)
+
+signal.signal(signal.SIGUSR1, lambda *_: reactor.callFromThread(stall, 5, 3))
+reactor.callWhenRunning(print, "running", flush=True)
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+"""
+Runs a script that stalls when it is told to.
+"""
+
+ANSWERING = """
+import sys
+from importlib import import_module
+from pathlib import Path
+from twisted.internet.task import react
+from kaproto import KeepAlive
+
+module = import_module(Path(sys.argv[1]).stem)
+module.KEEPALIVE = KeepAlive(0, 0)
+react(module.main, sys.argv[2:])
+"""
+"""
+Runs an example that answers pings, and sends none.
+"""
+
+
 class AnyProtocolTestCase(InteropTestCase):
     """
     Applications as processes.
@@ -73,33 +125,23 @@ class AnyProtocolTestCase(InteropTestCase):
 
     tools = ()
 
-    def run_(self, arguments: Sequence[str], *, stall: float = 0) -> Program:
+    def run_(self, arguments: Sequence[str], *, runner: str = "") -> Program:
         """
         Start an example.
 
-        @param stall: seconds for which it does nothing, some time after it began.
+        @param runner: Python code that runs it, if it is not to run by itself.
         """
         environment = {
             **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(EXAMPLES), str(EXAMPLES.parent.parent.parent)]),
+            "PYTHONPATH": os.pathsep.join([str(EXAMPLES), str(PROJECT)]),
             "PYTHONDONTWRITEBYTECODE": "1",
         }
         script, *rest = arguments
-        command = [sys.executable, str(EXAMPLES / script), *rest]
-        if stall:
-            code = (
-                "import sys, time, runpy\n"
-                "from twisted.internet import reactor\n"
-                f"stall = lambda: (time.sleep({stall}), print('stalled', flush=True))\n"
-                "reactor.callLater(2, stall)\n"
-                "sys.argv = sys.argv[1:]\n"
-                "runpy.run_path(sys.argv[0], run_name='__main__')\n"
-            )
-            command = [sys.executable, "-c", code, *command[1:]]
-        return Program.start(self, command, environment, self.privateDirectory())
+        command = [sys.executable, *(["-c", runner] if runner else []), str(EXAMPLES / script)]
+        return Program.start(self, [*command, *rest], environment, self.privateDirectory())
 
     async def serve(
-        self, arguments: Sequence[str], mode: str, *, stall: float = 0
+        self, arguments: Sequence[str], mode: str, *, runner: str = ""
     ) -> tuple[Program, str]:
         """
         Start a server.
@@ -109,15 +151,16 @@ class AnyProtocolTestCase(InteropTestCase):
         filled = [each % mode if "%s" in each else each for each in arguments]
         if arguments[0] in _TAKE_MODE:
             filled.append(mode)
-        server = self.run_(filled, stall=stall)
+        server = self.run_(filled, runner=runner)
         found = await server.waitOutput(r"listening on .*port=(\d+)")
         return server, found[1]
 
-    def client(self, arguments: Sequence[str], port: str) -> Program:
+    def client(self, arguments: Sequence[str], port: str, *, runner: str = "") -> Program:
         """
         Start a client.
         """
-        return self.run_([each % port if "%s" in each else each for each in arguments])
+        filled = [each % port if "%s" in each else each for each in arguments]
+        return self.run_(filled, runner=runner)
 
     def assertNotLost(self, *programs: Program) -> None:
         """
@@ -164,41 +207,49 @@ class LifeTests(AnyProtocolTestCase):
         and Perspective Broker in a tunnel: a worker whose master is stopped notices, with one
         changed string on each end.
         """
-        cases = [
-            *WATCHED.values(),
-            TUNNELED["jobs"],
-            Case(("chat_heartbeat.py", "serve", LISTEN), ("chat_heartbeat.py", "join", CONNECT)),
-        ]
-        if find_spec("wsproto") is None:
-            requireInterop("wsproto")
-        else:
-            cases.append(
-                Case(
-                    ("ticker_watched.py", "serve", LISTEN),
-                    ("ticker_watched.py", "read", "ws://127.0.0.1:%s/ticker"),
-                )
-            )
+        heartbeat = Case(
+            ("chat_heartbeat.py", "serve", LISTEN), ("chat_heartbeat.py", "join", CONNECT)
+        )
+        cases = [*WATCHED.values(), TUNNELED["jobs"], heartbeat, TICKER]
         await together(*map(self.lives, cases))
 
     async def test_stalled(self) -> None:
         """
-        A server that does nothing for five seconds kills none of its healthy clients.
+        A server that blocks for five seconds, and then for three, with one turn of the reactor in
+        between, kills none of its healthy clients under any of these.  Autobahn, with the same
+        interval and a timeout of 2 seconds, kills its client: the ping of that turn is not sent
+        before the next one, and its timeout is over by then.
         """
 
-        async def survives(case: Case) -> None:
-            server, port = await self.serve(case.server, "1", stall=5)
-            client = self.client(case.client, port)
-            await server.waitOutput("connected")
-            await server.waitOutput("stalled", timeout=15)
-            # The client has found the server dead, as anybody would; another one is served on.
-            other = self.client(case.client, port)
-            await other.waitOutput("connected|heard")
-            await pause(DEATH + 1)
-            self.assertNotIn("nothing heard for", server.output)
-            self.assertNotLost(other)
-            await client.kill()
+        async def stalls(server: Program, client: Program) -> None:
+            await client.waitOutput("connected|heard", timeout=20)
+            await pause(1.5)
+            server.signal(signal.SIGUSR1)
+            await server.waitOutput("stalled", timeout=20)
 
-        await together(*map(survives, [WATCHED["chat"], WATCHED["sums"], TUNNELED["jobs"]]))
+        async def survives(case: Case, runner: str = "") -> None:
+            server, port = await self.serve(case.server, "2", runner=STALLING)
+            client = self.client(case.client, port, runner=runner)
+            await stalls(server, client)
+            await pause(DEATH + 1)
+            self.assertNotLost(server, client)
+
+        async def kills() -> None:
+            port = str(freePort())
+            server = self.run_([str(AUTOBAHN), port, "1", "2"], runner=STALLING)
+            await server.waitOutput("running", timeout=20)
+            client = self.client(TICKER.plain, port)
+            await stalls(server, client)
+            await client.waitOutput("lost:", timeout=DEATH + 3)
+
+        if find_spec("autobahn") is None:
+            unavailable("autobahn is not installed")
+        await together(
+            *(survives(case, ANSWERING) for case in WATCHED.values()),
+            survives(QUIET_JOBS),
+            survives(TICKER._replace(client=TICKER.plain)),
+            kills(),
+        )
 
 
 class ModeTests(AnyProtocolTestCase):
