@@ -77,6 +77,15 @@ class HandshakeTests(TLSTestCase):
         self.lists(self.authority.revoke(self.client))
         self.assertProblems(REVOKED, None, MISSING)
 
+    def test_cost(self) -> None:
+        """
+        A handshake does not hash the list: OpenSSL has none to check.
+        """
+        self.lists(self.authority.revoke(self.client))
+        server = self.serverContext()
+        server._revocations = None
+        self.assertIsNone(self.problem(self.anyClientContext(self.client), server))
+
     def test_empty(self) -> None:
         """
         So it is with an empty list.

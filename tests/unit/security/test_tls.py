@@ -148,6 +148,13 @@ class ServerTests(TLSTestCase):
             self.assertEqual(examine(end.transport).problem, "its certificate has been revoked")
             (self.directory / "CA/cacrl.pem").unlink()
 
+    def test_noAuthoritiesNamed(self) -> None:
+        """
+        A client that connects is not told which authorities are trusted.
+        """
+        _server, client = self.connect(self.serverContext(), self.clientContext(self.client))
+        self.assertEqual(client.transport.getHandle().get_client_ca_list(), [])
+
     def test_reload(self) -> None:
         """
         Another certificate is used from when it is read on, for connections that come then.
