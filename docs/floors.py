@@ -26,7 +26,14 @@ __all__ = [
 ]
 
 FLOORS: Final = (
-    {"kaproto", "kaproto.endpointstring", "kaproto.errors", "kaproto.limits", "kaproto.uri"},
+    {
+        "kaproto",
+        "kaproto.arguments",
+        "kaproto.endpointstring",
+        "kaproto.errors",
+        "kaproto.limits",
+        "kaproto.uri",
+    },
     {"kaproto.peer", "kaproto.wire"},
     {"kaproto.directreader", "kaproto.logbounds", "kaproto.transport"},
     {"kaproto.keepalive", "kaproto.security"},

@@ -8,8 +8,9 @@ from collections.abc import Iterable
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IHandshakeListener, IReactorTime
-from zope.interface import Interface, implementer
+from zope.interface import implementer
 
+from kaproto.arguments import checkInstance, checkType
 from kaproto.errors import ServerStopping
 from kaproto.interfaces import IBackend, IKeepAlivePolicy, IProgram, ISession
 from kaproto.keepalive.liveness import KeepAlive
@@ -154,17 +155,22 @@ class KeepAliveServerFactory(KeepAliveFactory):
         self.policy = _policyFor(policy, mode)
         self.programs: dict[int, IProgram] = {}
         if backend is not None:
-            _checkInstance("backend", backend, IBackend)
+            checkInstance("backend", backend, IBackend)
         remote = () if startsOpen else (RemoteProgram(backend or ApplicationBackend()),)
+        if not isinstance(programs, Iterable):
+            raise TypeError("programs is a single object, not a list: write programs=[...]")
         for program in (*remote, *programs):
-            _checkInstance("a program", program, IProgram)
+            checkInstance("a program", program, IProgram)
             if program.number in self.programs:
                 raise ValueError(f"two programs have the number {program.number:#x}")
             self.programs[program.number] = program
         self.clients: Clients[ServerConnection, KeepAliveServerProtocol] = Clients(self.clock)
         self.journal = Journal(self.seconds)
         self.counters = self.journal.counters
-        self.accessControl = AccessControl() if accessControl is None else accessControl
+        if accessControl is None:
+            accessControl = AccessControl()
+        checkType("accessControl", accessControl, AccessControl)
+        self.accessControl = accessControl
         self.loginQueue: ILoginQueue = LoginQueue(self.clock, lambda: self.limits)
         if startsOpen and self.accessControl.portal is not None:
             raise ValueError("startsOpen: clients cannot log in without the remote program")
@@ -211,25 +217,10 @@ def _policyFor(
                 "keepalive, 2 also refuses others"
             )
         return MODES[policy]
-    _checkClass("policy", policy)
-    if not IKeepAlivePolicy.providedBy(policy):
-        raise TypeError(
-            f"policy is {policy!r}, which does not provide IKeepAlivePolicy; pass 0, 1 or 2, "
-            "or an instance of a policy such as Mandatory(KeepAlive(5, 5))"
-        )
+    checkInstance(
+        "policy",
+        policy,
+        IKeepAlivePolicy,
+        "pass 0, 1 or 2, or a policy such as Mandatory(KeepAlive(5, 5))",
+    )
     return policy
-
-
-def _checkInstance(what: str, value: object, interface: type[Interface]) -> None:
-    """
-    @raise TypeError: when the value does not provide the interface.
-    """
-    _checkClass(what, value)
-    if not interface.providedBy(value):
-        raise TypeError(f"{what} is {value!r}, which does not provide {interface.__name__}")
-
-
-def _checkClass(what: str, value: object) -> None:
-    if isinstance(value, type):
-        name = value.__qualname__
-        raise TypeError(f"{what} is the class {name}, not an instance: write {name}()")

@@ -22,6 +22,7 @@ with patch.object(sys, "path", [str(PROJECT / "docs"), *sys.path]):
     import floors
 
 CORE = {
+    "kaproto.arguments",
     "kaproto.errors",
     "kaproto.interfaces",
     "kaproto.keepalive.liveness",

@@ -37,6 +37,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
+from kaproto.arguments import checkInstance, checkType
 from kaproto.client.connection import ClientConnection
 from kaproto.client.libvirt import Connection
 from kaproto.client.protocol import KeepAliveClientFactory, KeepAliveClientProtocol
@@ -88,6 +89,8 @@ def connect(
         L{DeadlineMissed} after C{timeout} seconds, with L{ReactorNotRunning} in an asyncio program
         whose event loop the reactor does not use, or as connecting fails.
     """
+    checkInstance("reactor", reactor, IReactorTime)
+    checkType("uri", uri, str)
     return Deferred.fromCoroutine(_connect(reactor, uri, name, readOnly, keepAlive, login, timeout))
 
 

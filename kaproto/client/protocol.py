@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IHandshakeListener, IReactorTime
 from zope.interface import implementer
 
+from kaproto.arguments import checkType
 from kaproto.client.connection import ClientConnection
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.limits import CLIENT_LIMITS, Limits
@@ -160,13 +161,18 @@ class KeepAliveClientFactory(KeepAliveFactory):
         limits: Limits = CLIENT_LIMITS,
     ) -> None:
         """
+        @raise TypeError: when an argument has a wrong type.
         @raise ValueError: when the interval of C{keepAlive} is too short, see
             L{KeepAliveClientProtocol.setKeepAlive}.
         """
         super().__init__(clock, limits)
+        if name is not None:
+            checkType("name", name, str)
+        checkType("flags", flags, int)
         self.authentication = authentication or Authentication()
         self.name = name
         self.flags = flags
         self.keepAlive = KeepAlive(0, 0) if keepAlive is None else keepAlive
+        checkType("keepAlive", self.keepAlive, KeepAlive)
         self.keepAlive.checkForNetwork()
         self.onOpen = onOpen

@@ -12,6 +12,7 @@ import attrs
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
+from kaproto.arguments import checkType
 from kaproto.interfaces import ADMITTED, Admission, IKeepAlivePolicy, Refused
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.peer import Peer
@@ -49,6 +50,12 @@ class Policy:
     argumentFormat: ClassVar[str] = ""
 
     terms: KeepAlive = KeepAlive()
+
+    def __attrs_post_init__(self) -> None:
+        """
+        @raise TypeError: when C{terms} is something else.
+        """
+        checkType("terms", self.terms, KeepAlive)
 
     def configured(self, argument: str | None, keepAlive: KeepAlive) -> Self:
         """

@@ -116,6 +116,10 @@ def procedure(*numbers: int, arguments: Any = RAW, result: Any = RAW) -> Callabl
     declaration = Declaration(numbers, arguments, result)
 
     def mark(method: Any) -> Any:
+        if not inspect.isfunction(method):
+            name = getattr(method, "__name__", repr(method))
+            kind = type(method).__name__
+            raise TypeError(f"{name}: a procedure is a plain method, not a {kind}")
         try:
             _check(method, declaration)
         except TypeError as error:
@@ -132,7 +136,11 @@ def _check(method: Callable[..., object], declaration: Declaration) -> None:
     """
     numbers: tuple[object, ...] = declaration.numbers
     for number in numbers:
-        if not isinstance(number, int) or not 1 <= number <= _PROCEDURE_MAX:
+        if (
+            isinstance(number, bool)
+            or not isinstance(number, int)
+            or not 1 <= number <= _PROCEDURE_MAX
+        ):
             raise TypeError(
                 f"a procedure's number is a whole number from 1 to {_PROCEDURE_MAX}, not {number!r}"
             )

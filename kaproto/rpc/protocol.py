@@ -12,6 +12,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from kaproto.arguments import checkInstance, checkType
 from kaproto.keepalive.clock import monotonicClock
 from kaproto.keepalive.histogram import Histogram
 from kaproto.keepalive.kernelwatch import TCPKeepAlive
@@ -46,12 +47,15 @@ class KeepAliveFactory(Factory):
         """
         @param clock: a reactor or a L{twisted.internet.task.Clock}; by default the reactor.
         @param limits: by default C{Limits()}.
+        @raise TypeError: when one of them is something else.
         """
         self.limits = Limits() if limits is None else limits
+        checkType("limits", self.limits, Limits)
         if clock is None:
             from twisted.internet import reactor
 
             clock = IReactorTime(reactor)
+        checkInstance("clock", clock, IReactorTime, "pass a reactor or a task.Clock")
         self.clock = monotonicClock(clock)
         self.seconds = self.clock.seconds
         # Keeps the reactor's monitor alive while there is no connection.

@@ -293,6 +293,7 @@ class EarlyErrorTests(ProgramTestCase):
             (good, untyped(2**31), "latest", "from 1 to 2147483647, not 2147483648"),
             (good, untyped("1"), "latest", "not '1'"),
             (good, untyped(1, 2.5), "latest", "not 2.5"),
+            (good, untyped(True), "latest", "not True"),
             (good, untyped(1), "version", "Broken.version: a procedure cannot have the name"),
             (good, untyped(1), "number", "Broken.number: a procedure cannot have the name"),
             (good, untyped(1), "knows", "Broken.knows: a procedure cannot have the name"),
@@ -307,6 +308,19 @@ class EarlyErrorTests(ProgramTestCase):
         ):
             error = self.assertRaises(TypeError, _define, method, decorator, name)
             self.assertIn(message, str(error))
+
+    def test_notMethods(self) -> None:
+        """
+        Static methods, class methods and properties are not called with the program.
+        """
+
+        def method(self: object, connection: object, payload: bytes) -> bytes:
+            raise NotImplementedError
+
+        decorate: Any = procedure(1)
+        for kind in (staticmethod, classmethod, property):
+            error = self.assertRaises(TypeError, decorate, kind(method))
+            self.assertIn(f"a procedure is a plain method, not a {kind.__name__}", str(error))
 
     def test_postponedAnnotations(self) -> None:
         """
