@@ -318,7 +318,8 @@ class EarlyErrorTests(ProgramTestCase):
             raise NotImplementedError
 
         decorate: Any = procedure(1)
-        for kind in (staticmethod, classmethod, property):
+        kinds: tuple[Any, ...] = (staticmethod, classmethod, property)
+        for kind in kinds:
             error = self.assertRaises(TypeError, decorate, kind(method))
             self.assertIn(f"a procedure is a plain method, not a {kind.__name__}", str(error))
 
