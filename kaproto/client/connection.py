@@ -7,17 +7,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol
 
-from OpenSSL.SSL import Error as SSLError
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import ISSLTransport
 from twisted.python.failure import Failure
 
+from kaproto.client.endings import announced, explained
 from kaproto.client.negotiation import negotiate, registerCloseCallback
 from kaproto.errors import (
-    AuthenticationFailed,
     ConnectionClosed,
-    KaprotoError,
     KeepAliveUnsupported,
     LocalProtocolError,
     RemoteProtocolError,
@@ -27,7 +24,7 @@ from kaproto.rpc.connection import Connection, Gate, Hooks, SharedByConnections
 from kaproto.rpc.replies import Replies
 from kaproto.security.clientauth import Authentication
 from kaproto.security.hashing import offReactor
-from kaproto.security.tls import CONFIRMATION, explainTLS
+from kaproto.security.tls import CONFIRMATION
 from kaproto.transport import StreamTransport, identify
 from kaproto.wire.message import Message, MessageType
 from kaproto.wire.programs import (
@@ -36,23 +33,16 @@ from kaproto.wire.programs import (
     CloseReason,
     Procedure,
 )
-from kaproto.wire.xdr import Unpacker, XDRError
+from kaproto.wire.xdr import XDRError
 
 __all__ = ["ClientConnection", "SharedByClient"]
-
-_WHY: Final = {
-    CloseReason.ERROR: "an error",
-    CloseReason.EOF: "end of file",
-    CloseReason.KEEPALIVE: "a keepalive timeout",
-    CloseReason.CLIENT: "the client's own request",
-}
 
 _UNSUPPORTED: Final = "the server did not say that it supports keepalive, so it may not be pinged"
 
 
 class SharedByClient(SharedByConnections, Protocol):
     """
-    What a L{ClientConnection} needs of its factory: see
+    What a L{ClientConnection} needs of its factory, which is a
     L{kaproto.client.protocol.KeepAliveClientFactory}.
     """
 
@@ -75,6 +65,7 @@ class ClientConnection(Connection):
     """
 
     __slots__ = (
+        "_announced",
         "_client",
         "_goodbye",
         "_handshakeDone",
@@ -82,7 +73,6 @@ class ClientConnection(Connection):
         "_open",
         "_ready",
         "_replies",
-        "_serverSays",
         "_waitingOpen",
         "_waitingPong",
         "keepAliveSupported",
@@ -97,7 +87,7 @@ class ClientConnection(Connection):
         self._waitingOpen: list[Deferred[None]] = []
         self._waitingPong: list[Deferred[float]] = []
         self._goodbye: ConnectionClosed | None = None
-        self._serverSays: ConnectionClosed | None = None
+        self._announced: ConnectionClosed | None = None
         self._open = self._ready = self._handshakeDone = False
 
     def start(self) -> None:
@@ -312,13 +302,7 @@ class ClientConnection(Connection):
             message.program == REMOTE_PROGRAM
             and message.procedure == Procedure.CONNECT_EVENT_CONNECTION_CLOSED
         ):
-            reason = Unpacker(message.payload).int32()
-            why = (
-                _WHY.get(CloseReason(reason)) if reason in list(CloseReason) else f"reason {reason}"
-            )
-            self._serverSays = ConnectionClosed(
-                f"the server closed the connection because of {why}", reason
-            )
+            self._announced = announced(message.payload)
         listener = self._listeners.get(message.program)
         if listener is not None:
             listener(message.procedure, message.payload)
@@ -327,17 +311,7 @@ class ClientConnection(Connection):
         """
         @return: the reason that the server gave, or what the end of the connection means.
         """
-        if isinstance(reason, ConnectionClosed | ConnectionLost):
-            if self._serverSays is not None:
-                return self._serverSays
-            if self._handshakeDone:
-                return AuthenticationFailed(
-                    "the server closed the connection instead of accepting this client: it wants "
-                    "another certificate, or one at all (pkipath= in a URI says where it is)"
-                )
-        if isinstance(reason, SSLError) and not isinstance(reason, KaprotoError):
-            return RemoteProtocolError(f"TLS failed: {explainTLS(reason)}")
-        return reason
+        return explained(reason, self._announced, handshakeDone=self._handshakeDone)
 
     def ended(self, reason: Exception) -> None:
         """

@@ -1,0 +1,63 @@
+"""
+Why a connection ended, as its client understands it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from OpenSSL.SSL import Error as SSLError
+from twisted.internet.error import ConnectionLost
+
+from kaproto.errors import (
+    AuthenticationFailed,
+    ConnectionClosed,
+    KaprotoError,
+    RemoteProtocolError,
+)
+from kaproto.security.tls import explainTLS
+from kaproto.wire.programs import CloseReason
+from kaproto.wire.xdr import Unpacker
+
+__all__ = ["announced", "explained"]
+
+_WHY: Final = {
+    CloseReason.ERROR: "an error",
+    CloseReason.EOF: "end of file",
+    CloseReason.KEEPALIVE: "a keepalive timeout",
+    CloseReason.CLIENT: "the client's own request",
+}
+
+
+def announced(payload: bytes) -> ConnectionClosed:
+    """
+    @param payload: what C{CONNECT_EVENT_CONNECTION_CLOSED} carries.
+    @return: the reason that the server gives for closing.
+    @raise XDRError: when it cannot be decoded.
+    """
+    number = Unpacker(payload).int32()
+    why = _WHY[CloseReason(number)] if number in list(CloseReason) else f"reason {number}"
+    return ConnectionClosed(f"the server closed the connection because of {why}", number)
+
+
+def explained(
+    reason: Exception, told: ConnectionClosed | None, *, handshakeDone: bool
+) -> Exception:
+    """
+    @param reason: how the transport ended, or why this client closed.
+    @param told: the reason that the server gave, if any.
+    @param handshakeDone: whether the TLS handshake is done and the server has not said yet that it
+        accepts this client.
+    @return: what this means.
+    """
+    if isinstance(reason, ConnectionClosed | ConnectionLost):
+        if told is not None:
+            return told
+        if handshakeDone:
+            return AuthenticationFailed(
+                "the server closed the connection instead of accepting this client: it wants "
+                "another certificate, or one at all (pkipath= in a URI says where it is)"
+            )
+    if isinstance(reason, SSLError) and not isinstance(reason, KaprotoError):
+        return RemoteProtocolError(f"TLS failed: {explainTLS(reason)}")
+    return reason
