@@ -211,10 +211,11 @@ class TypesTests(SynchronousTestCase):
 
     def test_plain(self) -> None:
         """
-        Clients, servers, a policy and a program need no plugin.
+        Clients, servers, a policy, a program, and protocols that are watched need no plugin.
         """
         clients = ("client", "domains", "more_calls", "reconnecting", "watch_hosts", "login")
-        self.check("plain", *clients, "feed", "feed_client", "feed_server", "rollout")
+        watched = ("chat_watched", "records_watched", "sums_watched", "chat_heartbeat")
+        self.check("plain", *clients, "feed", "feed_client", "feed_server", "rollout", *watched)
 
     def test_plugin(self) -> None:
         """

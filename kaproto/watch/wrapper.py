@@ -16,6 +16,7 @@ from twisted.internet.interfaces import (
     IReactorTime,
     IStreamClientEndpoint,
 )
+from twisted.internet.protocol import Factory
 from twisted.protocols.policies import WrappingFactory
 from zope.interface import implementer
 
@@ -27,11 +28,11 @@ from kaproto.watch.ends import BEARS, WAIT, ClientFactory, ServerFactory
 from kaproto.watch.interfaces import IHeartbeatCodec
 from kaproto.watch.wires import CodecWire
 
-__all__ = ["BEARS", "WAIT", "watched", "watchedClient", "watchedEndpoint"]
+__all__ = ["BEARS", "WAIT", "WatchedEndpoint", "watched", "watchedClient", "watchedEndpoint"]
 
 
 def watched(
-    factory: IProtocolFactory,
+    factory: IProtocolFactory | Factory[Any],
     policy: IKeepAlivePolicy | Policy | int,
     codec: IHeartbeatCodec | str,
     *,
@@ -67,7 +68,7 @@ def watched(
 
 
 def watchedClient(
-    factory: IProtocolFactory,
+    factory: IProtocolFactory | Factory[Any],
     keepAlive: KeepAlive,
     codec: IHeartbeatCodec | str,
     *,
@@ -94,14 +95,20 @@ def watchedClient(
 
 
 @implementer(IStreamClientEndpoint)
-class _WatchedEndpoint:
+class WatchedEndpoint:
+    """
+    An endpoint whose connections are watched.
+    """
+
     def __init__(
-        self, wrapped: IStreamClientEndpoint, wrap: Callable[[IProtocolFactory], IProtocolFactory]
+        self,
+        wrapped: IStreamClientEndpoint,
+        wrap: Callable[[IProtocolFactory | Factory[Any]], IProtocolFactory],
     ) -> None:
         self._wrapped = wrapped
         self._wrap = wrap
 
-    def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
+    def connect(self, factory: IProtocolFactory | Factory[Any]) -> Deferred[IProtocol]:
         """
         @return: fires with the application's protocol.
         """
@@ -116,13 +123,13 @@ def watchedEndpoint(
     *,
     bears: float = BEARS,
     clock: IReactorTime | None = None,
-) -> IStreamClientEndpoint:
+) -> WatchedEndpoint:
     """
     L{watchedClient} for endpoints.
 
     @param endpoint: where to connect to.
     @return: an endpoint whose C{connect} gives the application's protocol, as ever.
     """
-    return _WatchedEndpoint(
+    return WatchedEndpoint(
         endpoint, partial(watchedClient, keepAlive=keepAlive, codec=codec, bears=bears, clock=clock)
     )
