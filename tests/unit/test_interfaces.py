@@ -140,7 +140,7 @@ VERIFIED = {
     "_Proof",
     "_Turn",
     "_Viewer",
-    "_WatchedEndpoint",
+    "WatchedEndpoint",
 }
 """
 The classes whose instances are verified below.
