@@ -134,6 +134,8 @@ class WheelTests(SynchronousTestCase):
             "man/man1/kaproto.1",
             "man/man8/kaserver.8",
             "kaproto/systemd/kaserver.service",
+            "kaproto/systemd/kaserver@.service",
+            "kaproto/haproxy/haproxy.cfg",
         ):
             self.assertIn(f"{shared}/{name}", names)
 

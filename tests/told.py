@@ -59,6 +59,11 @@ COMMANDS: Final[Mapping[str, Mapping[str, str]]] = {
         "twistd": "tests.interop.test_exceptions.ExceptionsTests.test_program",
         "virsh": "tests.interop.test_exceptions.ReadOnlyGatewayTests.test_readOnly",
     },
+    "docs/howto/fleet.rst": {
+        "kaproto --registry": "tests.interop.test_registry.RegistryTests.test_fleet",
+        "kaproto --socket": f"{_ADMIN}.KaprotoTests.test_clients",
+        "systemctl": _SYSTEM,
+    },
     "docs/howto/gateway.rst": {
         "twistd": "tests.interop.test_start.GatewayTests.test_defaultSocket",
         "systemctl": _SYSTEM,
@@ -126,6 +131,11 @@ OUTPUTS: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "docs/howto/authentication.rst": {
         "network 192.0.2.1: 10 logins": "tests.interop.test_sasl.VirshTests.test_guesses"
+    },
+    "docs/howto/fleet.rst": {
+        "clients  ---->": "is a drawing",
+        "ACL SETUSER": "tests.interop.test_registry.ScriptTests.test_users",
+        "global": "tests.interop.test_haproxy.GuideTests.test_configuration",
     },
     "docs/howto/gateway.rst": {
         "clients  ---UNIX": "is a drawing",

@@ -134,7 +134,7 @@ class Redis:
         self._program = Program.start(self._case, command, os.environ, self._folder)
         await self._program.waitOutput("Ready to accept connections", timeout=20)
 
-    async def connect(self, password: str = PASSWORD) -> RedisLink:
+    async def connect(self, password: str = PASSWORD, user: str | None = None) -> RedisLink:
         """
         @return: a connection to it, past the cable.
         """
@@ -142,7 +142,7 @@ class Redis:
         known.text = password
         return await connectLink(
             TCP4ClientEndpoint(reactor, "127.0.0.1", self.port),
-            RedisFactory(Location("127.0.0.1"), known, reactor),
+            RedisFactory(Location("127.0.0.1", user=user), known, reactor),
         )
 
     def signal(self, number: signal.Signals) -> None:

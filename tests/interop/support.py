@@ -88,6 +88,7 @@ def _works(*command: str) -> bool:
 
 
 _CHECKS = {
+    "systemd-analyze": ("systemd-analyze", "--version"),
     "redis-server": (REDIS_SERVER, "--version"),
     "haproxy": ("haproxy", "-v"),
     "chromium": (CHROMIUM, "--version"),
@@ -106,7 +107,8 @@ _CHECKS = {
 def missingTools(tools: Sequence[str]) -> list[str]:
     """
     @param tools: names out of C{chromium}, C{haproxy}, C{virsh}, C{virt-admin}, C{libvirtd},
-        C{python3-libvirt}, C{redis-server}, C{nsenter} and C{unshare} (which here includes C{ip}).
+        C{python3-libvirt}, C{redis-server}, C{systemd-analyze}, C{nsenter} and C{unshare} (which
+        here includes C{ip}).
     @return: those which this machine does not have.
     """
     return [tool for tool in tools if not _works(*_CHECKS[tool])]

@@ -11,6 +11,7 @@ import shlex
 import signal
 import socket
 import stat
+import subprocess
 import sys
 from configparser import ConfigParser
 
@@ -45,6 +46,30 @@ run()
 """
 Runs twistd; on SIGUSR1 the reactor does nothing for a minute.
 """
+
+
+class UnitFileTests(InteropTestCase):
+    """
+    The unit files.
+    """
+
+    tools = ("systemd-analyze",)
+
+    def test_verified(self) -> None:
+        """
+        systemd finds nothing wrong with them, the template included.
+        """
+        folder = self.privateDirectory()
+        for name in os.listdir(_UNITS):
+            if name.endswith((".service", ".socket")):
+                with open(os.path.join(_UNITS, name), encoding="ascii") as file:
+                    text = file.read().replace("/opt/kaproto/bin/twistd", sys.executable)
+                with open(os.path.join(folder, name), "w", encoding="ascii") as file:
+                    file.write(text)
+        for name in ("kaserver.service", "kaserver@1.service"):
+            command = ["systemd-analyze", "verify", "--man=no", os.path.join(folder, name)]
+            verified = subprocess.run(command, capture_output=True, text=True, check=False)
+            self.assertEqual((verified.returncode, verified.stderr), (0, ""))
 
 
 def _unit(name: str) -> ConfigParser:

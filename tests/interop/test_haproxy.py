@@ -6,8 +6,10 @@ passed through, and by TLS that ends at haproxy.
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 from shutil import which
+from textwrap import indent
 
 from tests.interop.programs import Program
 from tests.interop.secure import SecureServer, SecureTestCase
@@ -20,6 +22,8 @@ Where haproxy connects from, so that its address is not the client's.
 """
 
 FROM = f"from={BALANCER}"
+DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
+CONFIGURATION = DOCS / "haproxy" / "haproxy.cfg"
 HAPROXY = which("haproxy", path="/usr/sbin:/usr/local/sbin:/usr/bin") or "haproxy"
 
 
@@ -116,6 +120,33 @@ class PassThroughTests(HaproxyTestCase):
         front = await self.balance(server.ports[0])
         await self.letIn(f"test+tls://127.0.0.1:{front}/default?pkipath={self.alice}")
         await server.program.waitOutput(r"tls 127\.0\.0\.1:\d+ dn='C=GB")
+
+
+class GuideTests(HaproxyTestCase):
+    """
+    The configuration to copy.
+    """
+
+    def test_configuration(self) -> None:
+        """
+        haproxy takes it, and the guide shows it as it is.
+        """
+        text = CONFIGURATION.read_text("utf-8")
+        shown = indent(text, "   ", lambda line: bool(line.strip()))
+        self.assertIn(shown, (DOCS / "howto" / "fleet.rst").read_text("utf-8"))
+        folder = Path(self.privateDirectory())
+        pki = Path(self.pki)
+        (folder / "libvirt.pem").write_bytes(
+            (pki / "libvirt/servercert.pem").read_bytes()
+            + (pki / "libvirt/private/serverkey.pem").read_bytes()
+        )
+        (folder / "libvirt-ca.pem").write_bytes((pki / "CA/cacert.pem").read_bytes())
+        path = folder / "haproxy.cfg"
+        path.write_text(text.replace("/etc/haproxy", str(folder)), "utf-8")
+        checked = subprocess.run(
+            [HAPROXY, "-c", "-f", str(path)], capture_output=True, text=True, check=False
+        )
+        self.assertEqual((checked.returncode, checked.stderr), (0, ""))
 
 
 class TerminatedTests(HaproxyTestCase):

@@ -14,13 +14,16 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 from random import Random
 from typing import Final
 
 import attrs
 from twisted.internet.protocol import Protocol
 
+from kaproto.registry.link import RedisError, RedisLink
 from kaproto.registry.schema import WRITE, keysOf
+from kaproto.registry.view import FleetView
 from tests.interop.fleet import NAMES, PASSWORD, Fleet, Outcome
 from tests.interop.programs import Program, Result
 from tests.interop.support import InteropTestCase, pause, reactor, waitUntil
@@ -45,6 +48,8 @@ REPORT: Final = os.environ.get("KAPROTO_FLEET_REPORT", os.devnull)
 """
 A file for a line of JSON about each fault.
 """
+
+GUIDE: Final = Path(__file__).resolve().parent.parent.parent / "docs" / "howto" / "fleet.rst"
 
 Fault = Callable[[Fleet], AbstractAsyncContextManager[None]]
 
@@ -210,6 +215,49 @@ class ScriptTests(InteropTestCase):
     """
 
     tools = ("redis-server",)
+
+    async def test_users(self) -> None:
+        """
+        The users of the guide can do what they need, and no more.
+        """
+        fleet = Fleet(self, 0)
+        await fleet.redis.start()
+        users = re.findall(r"^   (ACL SETUSER .*)$", GUIDE.read_text("utf-8"), re.MULTILINE)
+        self.assertEqual(len(users), 2)
+        for user in users:
+            words = user.split(" ")
+            words[words.index(">PASSWORD")] = f">{PASSWORD}"
+            await fleet.command(*words)
+        keys = keysOf("host1")
+        listed = ["0", "1000", "1", "{}", "[]", "1", "1", "1", "{}", "2"]
+        writer = await fleet.redis.connect(user="kaserver")
+        for words, reply in (
+            (["EVAL", WRITE, "4", *keys, "host1", "begin", *listed], "written 1000 1"),
+            (["PUBLISH", "kaproto:answer:0f", "{}"], 0),
+            (["PING"], "PONG"),
+        ):
+            self.assertEqual(await writer.command(*words), reply)
+        await self.denied(writer, "SET", "another", "x")
+        await self.denied(writer, "KEYS", "*")
+        viewer = await fleet.redis.connect(user="viewer")
+        (node,) = await FleetView(viewer, fleet.redis.connect).nodes(clients=True)
+        self.assertEqual((node.name, node.size), ("host1", 1))
+        await self.denied(viewer, "EVAL", WRITE, "4", *keys, "host1", "begin", *listed)
+        await self.denied(viewer, "PUBLISH", "kaproto:order:host1", "{}")
+        await writer.command("EVAL", WRITE, "4", *keys, "host1", "leave", "0", "1", "9")
+        writer.message = viewer.message = lambda _message: None
+        await writer.command("SUBSCRIBE", "kaproto:order:host1")
+        await self.denied(viewer, "SUBSCRIBE", "kaproto:order:host1")
+        for each in (writer, viewer):
+            each.abort("done")
+            await each.whenEnded()
+
+    async def denied(self, link: RedisLink, *words: str) -> None:
+        """
+        Check that a user may not do something.
+        """
+        with self.assertRaisesRegex(RedisError, "NOPERM|can't run this command|permissions"):
+            await link.command(*words)
 
     async def test_write(self) -> None:
         """
