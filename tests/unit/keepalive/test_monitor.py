@@ -53,5 +53,5 @@ class MonitorTests(HeartbeatTestCase):
         heartbeat.stop()
         alive = weakref.ref(self.clock)
         del heartbeat, self.clock
-        gc.collect()
+        gc.collect(1)
         self.assertIsNone(alive())

@@ -495,7 +495,7 @@ class FreedTests(LayerTestCase):
             kept.append(weakref.ref(layer))
         end(client)
         del client.layer, client.transport, protocol
-        gc.collect()
+        gc.collect(1)
         enabled = gc.isenabled()
         gc.disable()
         try:
