@@ -30,6 +30,7 @@ class AdminTestCase(ClockTestCase):
 
     @ivar daemon: what is administered.
     @ivar server: the factory of its clients.
+    @ivar administrators: the factory of administrators who may do everything.
     """
 
     def setUp(self) -> None:
@@ -44,7 +45,10 @@ class AdminTestCase(ClockTestCase):
         @return: a daemon without clients.
         """
         self.server = KeepAliveServerFactory(policy, FakeBackend(), clock=self.clock)
-        return FakeDaemon(self.server)
+        daemon = FakeDaemon(self.server)
+        self.administrators = adminFactory(daemon)
+        self.administrators.policy = Disable()
+        return daemon
 
     def setTimeOfDay(self, seconds: float) -> None:
         """
@@ -86,11 +90,9 @@ class AdminTestCase(ClockTestCase):
         """
         Connect C{kaproto}.
         """
-        factory = adminFactory(self.daemon)
-        factory.policy = Disable()
         client = KeepAliveClientFactory(clock=self.clock)
         client.startsOpen = True
-        self.controlled = self.pair(factory, client)
+        self.controlled = self.pair(self.administrators, client)
         return ControlClient(self.controlled.client, self.clock)
 
     def finish(self, running: Coroutine[Deferred[Any], Any, _T]) -> _T:

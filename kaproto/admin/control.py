@@ -22,7 +22,7 @@ from kaproto.admin.controltypes import (
 )
 from kaproto.admin.disconnecting import disconnectClient
 from kaproto.admin.errors import noClient, unsupported
-from kaproto.admin.tracing import Trace
+from kaproto.admin.tracing import Traces
 from kaproto.program import Program, procedure
 from kaproto.records.endings import KEPT
 from kaproto.records.refusals import CALLERS_MAX
@@ -47,6 +47,7 @@ class ControlProgram(Program):
         @param daemon: what is administered.
         """
         self._daemon = daemon
+        self._traces = Traces(daemon.factory.clock)
 
     def _client(self, number: int) -> ServerConnection:
         """
@@ -131,8 +132,7 @@ class ControlProgram(Program):
         """
         Send the headers of a client's messages, as events, for some time.
         """
-        client = self._client(arguments.id)
-        Trace(connection, client, self._daemon.factory.clock).start(arguments.seconds)
+        self._traces.start(connection, self._client(arguments.id), arguments.seconds)
 
     @procedure(ControlProcedure.DRAIN, arguments=Draining)
     def drain(self, connection: KeepAliveServerProtocol, arguments: Draining) -> None:

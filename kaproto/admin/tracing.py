@@ -1,5 +1,5 @@
 """
-Shows an administrator the messages of one client, for a time.
+Shows administrators the messages of a client, for a time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from kaproto.wire.programs import (
 )
 from kaproto.wire.structs import pack
 
-__all__ = ["Trace"]
+__all__ = ["Traces"]
 
 _PROGRAMS: Final = {
     REMOTE_PROGRAM: "remote",
@@ -36,34 +36,64 @@ _PONG: Final = ("in", KEEPALIVE_PROGRAM, KeepAliveProcedure.PONG)
 _NAMES: Final = {REMOTE_PROGRAM: Procedure, KEEPALIVE_PROGRAM: KeepAliveProcedure}
 
 
-class Trace:
+class Traces:
     """
-    Sends the headers of a client's messages to an administrator, as they come and go, and at the
-    end why it ends.  Headers have no secrets in them, and messages are not kept.
-
-    While an administrator does not read as fast as the client calls, messages are left out, and
-    counted.
+    The clients that are being watched, by any number of administrators each.
     """
 
-    def __init__(
-        self, administrator: KeepAliveServerProtocol, client: ServerConnection, clock: IReactorTime
-    ) -> None:
-        self._administrator = administrator
-        self._client = client
+    def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        self._began = clock.seconds()
-        self._missed = 0
-        self._timer: IDelayedCall | None = None
+        self._audiences: dict[ServerConnection, _Audience] = {}
 
-    def start(self, seconds: float) -> None:
+    def start(
+        self, administrator: KeepAliveServerProtocol, client: ServerConnection, seconds: float
+    ) -> None:
         """
-        Begin.  A client has one trace at a time: an earlier one is not sent any more.
+        Show a client's messages to an administrator, and at the end why it ends.
         """
-        self._client.trace = self._record
-        self._client.heartbeat.watchAnswers(self._answered)
-        self._timer = self._clock.callLater(seconds, self._end, "the time is over")
-        self._client.closing.whenClosed().addCallback(lambda reason: self._end(str(reason)))
-        self._administrator.whenClosed().addCallback(lambda _: self._stop())
+        audience = self._audiences.get(client)
+        if audience is None:
+            audience = self._audiences[client] = _Audience(client)
+        trace = _Trace(administrator, self._clock)
+        audience.traces.append(trace)
+
+        def end(reason: str | None) -> None:
+            if trace not in audience.traces:
+                return
+            audience.traces.remove(trace)
+            trace.end(reason)
+            if not audience.traces:
+                del self._audiences[client]
+                audience.leave()
+
+        trace.timer = self._clock.callLater(seconds, end, "the time is over")
+        client.closing.whenClosed().addCallback(lambda reason: end(str(reason)))
+        administrator.whenClosed().addCallback(lambda _: end(None))
+
+
+class _Audience:
+    """
+    Those who watch one client.  Headers have no secrets in them, and messages are not kept.
+
+    @ivar traces: where messages are shown.
+    """
+
+    def __init__(self, client: ServerConnection) -> None:
+        self.traces: list[_Trace] = []
+        self._client = client
+        client.trace = self._record
+        client.heartbeat.watchAnswers(self._answered)
+
+    def leave(self) -> None:
+        """
+        Nobody watches any more: the client costs what it did before.
+        """
+        self._client.trace = None
+        self._client.heartbeat.onAnswer = None
+
+    def _show(self, what: dict[str, object]) -> None:
+        for each in self.traces:
+            each.send(what)
 
     def _record(self, direction: str, header: Header) -> None:
         length, program, _version, procedure, kind, serial, status = header
@@ -72,7 +102,7 @@ class Trace:
             return
         names = _NAMES.get(program)
         known = names is not None and procedure in list(names)
-        self._send(
+        self._show(
             {
                 "direction": direction,
                 "type": _name(MessageType, kind),
@@ -86,7 +116,7 @@ class Trace:
         )
 
     def _answered(self, latency: float) -> None:
-        self._send(
+        self._show(
             {
                 "direction": "in",
                 "type": "message",
@@ -97,7 +127,27 @@ class Trace:
             }
         )
 
-    def _send(self, what: dict[str, object]) -> None:
+
+class _Trace:
+    """
+    What one administrator sees.  While that one does not read as fast as the client calls, messages
+    are left out, and counted.
+
+    @ivar timer: ends it.
+    """
+
+    timer: IDelayedCall
+
+    def __init__(self, administrator: KeepAliveServerProtocol, clock: IReactorTime) -> None:
+        self._administrator = administrator
+        self._clock = clock
+        self._began = clock.seconds()
+        self._missed = 0
+
+    def send(self, what: dict[str, object]) -> None:
+        """
+        Show something.
+        """
         if self._administrator.congested:
             self._missed += 1
             return
@@ -105,20 +155,14 @@ class Trace:
         payload = pack(Document(json.dumps({"id": self._client.peer.id, "at_ms": at, **what})))
         self._administrator.sendEvent(CONTROL_PROGRAM, ControlProcedure.TRACED, payload)
 
-    def _end(self, reason: str) -> None:
-        if self._timer is not None:
-            self._stop()
-            self._send({"end": reason, "missed": self._missed})
-
-    def _stop(self) -> None:
-        timer, self._timer = self._timer, None
-        if timer is None:
-            return
-        if timer.active():
-            timer.cancel()
-        if self._client.trace == self._record:
-            self._client.trace = None
-            self._client.heartbeat.onAnswer = None
+    def end(self, reason: str | None) -> None:
+        """
+        @param reason: what to say; C{None} when the administrator is gone.
+        """
+        if self.timer.active():
+            self.timer.cancel()
+        if reason is not None:
+            self.send({"end": reason, "missed": self._missed})
 
 
 def _name(kind: type[MessageType | Status], number: int) -> str:

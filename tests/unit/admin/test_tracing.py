@@ -42,8 +42,8 @@ class TraceTests(AdminTestCase):
         """
         Deliver everything.
         """
-        self.pair_.flush()
-        self.controlled.flush()
+        for pair in self._pairs:
+            pair.flush()
 
     def test_messages(self) -> None:
         """
@@ -156,18 +156,29 @@ class TraceTests(AdminTestCase):
 
     def test_again(self) -> None:
         """
-        A second trace takes the place of the first, which ends in its time.
+        Two administrators watch one client, each for its own time; the first to stop leaves the
+        other the rest.
         """
         first = self.trace(seconds=5)
-        second = Deferred.fromCoroutine(self.client_.trace(1, 10, self.events.append))
-        self.settle()
-        self.pair_.advance(6)
+        other = self.control()
+        seen: list[dict[str, Any]] = []
+        second = Deferred.fromCoroutine(other.trace(1, 10, seen.append))
         self.settle()
         self.pair_.client.call(Probe.number, Probe.ECHO)
         self.settle()
-        self.assertEqual(self.events[-1]["type"], "reply")
-        first.addErrback(lambda _: None)
-        second.addErrback(lambda _: None)
+        self.assertEqual([each["type"] for each in self.events], ["call", "reply"])
+        self.assertEqual(seen, self.events)
+        self.pair_.advance(6)
+        self.settle()
+        self.assertEqual(self.successResultOf(first), "the time is over")
+        seen.clear()
+        self.pair_.client.call(Probe.number, Probe.ECHO)
+        self.settle()
+        self.assertEqual([each["type"] for each in seen], ["call", "reply"])
+        self.pair_.advance(5)
+        self.settle()
+        self.assertEqual(self.successResultOf(second), "the time is over")
+        self.assertIsNone(self.traced.trace)
 
     def test_unknown(self) -> None:
         """
