@@ -38,6 +38,7 @@ class Answering:
     """
 
     lastHeard = 1.0
+    problem: str | None = None
 
     def close(self) -> None:
         """

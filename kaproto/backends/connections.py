@@ -206,6 +206,8 @@ class Probe:
     """
     A connection that asks whether the server is alive.  It logs in, opens nothing and is pinged.
     When it cannot be made, or is lost, it is made again after an interval.
+
+    @ivar problem: why it could not be made or was lost, the last time.
     """
 
     _log: ClassVar[Logger] = Logger(observer=BOUNDS)
@@ -224,6 +226,7 @@ class Probe:
         self._keepAlive = keepAlive
         self._clock = clock
         self._heard = -inf
+        self.problem: str | None = None
         self._connection: _ProbeConnection | None = None
         self._closed = False
         self._factory = factory = KeepAliveClientFactory(
@@ -275,4 +278,5 @@ class Probe:
             self._connection = None
             if connection is not None:
                 connection.abort(ConnectionClosed("it is no longer needed"))
+        self.problem = str(reason)
         self._log.debug("the connection made to ask was lost: {reason}", reason=reason)

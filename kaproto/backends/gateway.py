@@ -48,6 +48,11 @@ from kaproto.wire.programs import REMOTE_PROGRAM, CloseReason, ErrorCode, Proced
 __all__ = ["Gateway"]
 
 
+_PROMPTLY: Final = KeepAlive(1, 5)
+"""
+How often to ask a libvirtd that is away whether it is back.
+"""
+
 _OUT_OF_FILES: Final = (errno.EMFILE, errno.ENFILE)
 
 _NO_FILES_LEFT: Final = (
@@ -110,7 +115,7 @@ class Gateway:
         self.reader = RelayReader.orNone(clock, self._monitor.pacemaker)
         self._forwardIdentity = forwardIdentity
         self.upstream = Upstream(keepAlive, self._clock, lambda: self.now, self._probe)
-        self.health = Health(self._clock, self._connectProbe)
+        self.health = Health(self._clock, lambda: self._connectProbe(_PROMPTLY))
 
     @property
     def now(self) -> float:
@@ -125,10 +130,9 @@ class Gateway:
             "connections that have calls under way",
             libvirtd=self.libvirtd,
         )
-        return self._connectProbe()
+        return self._connectProbe(self._keepAlive if self._keepAlive.enabled else KeepAlive())
 
-    def _connectProbe(self) -> Probe:
-        keepAlive = self._keepAlive if self._keepAlive.enabled else KeepAlive()
+    def _connectProbe(self, keepAlive: KeepAlive) -> Probe:
         return Probe(self._endpoint, keepAlive, self._clock, self._authentication)
 
     def __str__(self) -> str:
@@ -329,6 +333,7 @@ class _GatewaySession:
         if relay.closing:
             client.disconnect(ConnectionClosed("the client closed the connection"))
             return
+        self._gateway.health.doubt()
         lost = UpstreamLost(f"{self._gateway.libvirtd}: {reason}{self._hint(reason, relay)}")
         self._log.warn("closing {peer}: {reason}", peer=client.peer, reason=lost)
         relay.failOutstanding(rpcError(f"internal error: {lost}", ErrorCode.INTERNAL_ERROR))

@@ -139,7 +139,7 @@ class LocalRegister:
 
     def problem(self) -> str | None:
         """
-        @return: why the latest client could not be served, if libvirtd has not answered since.
+        @return: what is wrong with libvirtd, as far as is known now.
         """
         return None if self._gateway is None else self._gateway.health.look()
 
@@ -154,8 +154,10 @@ class LocalRegister:
 
     async def refresh(self) -> None:
         """
-        The figures are up to date at all times.
+        The figures are up to date at all times, but for those of libvirtd.
         """
+        if self._gateway is not None:
+            await self._gateway.health.refresh()
 
     async def newest(self, text: str, before: int, most: int) -> list[ClientStatus]:
         """

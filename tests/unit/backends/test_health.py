@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from math import inf
 
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -19,6 +20,7 @@ class Asking:
 
     lastHeard = -inf
     closed = False
+    problem: str | None = None
 
     def close(self) -> None:
         """
@@ -50,13 +52,67 @@ class HealthTests(SynchronousTestCase):
 
     def test_works(self) -> None:
         """
-        A server that works is not asked, and neither is one that failed while nobody looks.
+        A server that worked a moment ago is not asked, and neither is one that failed while nobody
+        looks.
         """
-        self.assertIsNone(self.health.look())
         self.health.failed("it hangs")
         self.health.works()
+        self.clock.advance(10)
         self.assertIsNone(self.health.look())
         self.assertEqual(self.asked, [])
+
+    def refresh(self) -> Deferred[None]:
+        """
+        Wait until it is known how the server is.
+        """
+        return Deferred.fromCoroutine(self.health.refresh())
+
+    def test_unknown(self) -> None:
+        """
+        A server that nobody has opened, or not for some seconds, or whose connections were lost, is
+        asked, and whoever wants to know waits for the answer.
+        """
+        for seconds in (0.0, 10.1, 0.0):
+            self.clock.advance(seconds)
+            first, second = self.refresh(), self.refresh()
+            asking = self.asked.pop()
+            self.assertEqual(self.asked, [])
+            self.clock.advance(0.06)
+            self.assertNoResult(first)
+            asking.lastHeard = 1.0
+            self.clock.advance(0.06)
+            for each in (first, second, self.refresh()):
+                self.successResultOf(each)
+            self.assertTrue(asking.closed)
+            self.assertIsNone(self.health.look())
+            if seconds:
+                self.health.doubt()
+
+    def test_away(self) -> None:
+        """
+        One that cannot be connected to, or does not answer in time, fails; that is known at once
+        until it answers.
+        """
+        for problem, words in (("refused", "refused"), (None, "did not answer within 2 s")):
+            waiting = self.refresh()
+            asking = self.asked.pop()
+            asking.problem = problem
+            self.clock.pump([0.06] * (2 if problem else 40))
+            self.successResultOf(waiting)
+            self.assertIn(words, str(self.health.look()))
+            self.successResultOf(self.refresh())
+            asking.lastHeard = 1.0
+            self.clock.advance(1)
+            self.assertIsNone(self.health.look())
+            self.health.doubt()
+
+    def test_stops(self) -> None:
+        """
+        Nobody is left waiting when the gateway stops.
+        """
+        waiting = self.refresh()
+        self.health.close()
+        self.successResultOf(waiting)
 
     def test_asks(self) -> None:
         """
