@@ -49,13 +49,14 @@ class Traces:
         self, administrator: KeepAliveServerProtocol, client: ServerConnection, seconds: float
     ) -> None:
         """
-        Show a client's messages to an administrator, and at the end why it ends.
+        Show a client's messages to an administrator, and at the end why it ends.  It takes the
+        place of an earlier trace of that client by that administrator.
         """
         audience = self._audiences.get(client)
         if audience is None:
             audience = self._audiences[client] = _Audience(client)
-        trace = _Trace(administrator, self._clock)
-        audience.traces.append(trace)
+        trace = _Trace(administrator, client, self._clock)
+        audience.add(trace)
 
         def end(reason: str | None) -> None:
             if trace not in audience.traces:
@@ -83,6 +84,16 @@ class _Audience:
         self._client = client
         client.trace = self._record
         client.heartbeat.watchAnswers(self._answered)
+
+    def add(self, trace: _Trace) -> None:
+        """
+        One more watches.
+        """
+        for each in list(self.traces):
+            if each.administrator is trace.administrator:
+                self.traces.remove(each)
+                each.end(None)
+        self.traces.append(trace)
 
     def leave(self) -> None:
         """
@@ -133,13 +144,17 @@ class _Trace:
     What one administrator sees.  While that one does not read as fast as the client calls, messages
     are left out, and counted.
 
+    @ivar administrator: who it is.
     @ivar timer: ends it.
     """
 
     timer: IDelayedCall
 
-    def __init__(self, administrator: KeepAliveServerProtocol, clock: IReactorTime) -> None:
-        self._administrator = administrator
+    def __init__(
+        self, administrator: KeepAliveServerProtocol, client: ServerConnection, clock: IReactorTime
+    ) -> None:
+        self.administrator = administrator
+        self._client = client
         self._clock = clock
         self._began = clock.seconds()
         self._missed = 0
@@ -148,12 +163,12 @@ class _Trace:
         """
         Show something.
         """
-        if self._administrator.congested:
+        if self.administrator.congested:
             self._missed += 1
             return
         at = round((self._clock.seconds() - self._began) * 1000, 3)
         payload = pack(Document(json.dumps({"id": self._client.peer.id, "at_ms": at, **what})))
-        self._administrator.sendEvent(CONTROL_PROGRAM, ControlProcedure.TRACED, payload)
+        self.administrator.sendEvent(CONTROL_PROGRAM, ControlProcedure.TRACED, payload)
 
     def end(self, reason: str | None) -> None:
         """

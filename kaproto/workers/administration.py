@@ -32,7 +32,8 @@ from kaproto.program import procedure
 from kaproto.server import KeepAliveServerProtocol
 from kaproto.status.daemon import SERVER_NAME, Daemon
 from kaproto.status.objects import statusObject
-from kaproto.wire.programs import AdminProcedure
+from kaproto.wire.message import rpcError
+from kaproto.wire.programs import AdminProcedure, ErrorCode
 from kaproto.wire.structs import pack, unpack
 from kaproto.wire.xdr import ARRAY_MAX, Packer, Unpacker
 from kaproto.workers.crew import NotReplaced
@@ -97,7 +98,7 @@ class TeamControl(ControlProgram):
         super().__init__(daemon)
         self._team = team
         self._replace = replace
-        self._traces: dict[int, KeepAliveServerProtocol] = {}
+        self._tracing: dict[int, KeepAliveServerProtocol] = {}
 
     def callReceived(
         self, connection: KeepAliveServerProtocol, procedure: int, payload: bytes
@@ -108,9 +109,12 @@ class TeamControl(ControlProgram):
         if procedure not in _CONTROL:
             return super().callReceived(connection, procedure, payload)
         number = _CONTROL[procedure](payload)
-        answer = _memberOf(self._team, number).call(self.number, procedure, payload)
+        member = _memberOf(self._team, number)
         if procedure == ControlProcedure.TRACE:
-            answer.addCallback(self._traceBegan, number, connection)
+            self._startTrace(number, connection)
+        answer = member.call(self.number, procedure, payload)
+        if procedure == ControlProcedure.TRACE:
+            answer.addErrback(self._notTraced, number)
         return answer
 
     @procedure(ControlProcedure.LIST, arguments=Page, result=Document)
@@ -150,17 +154,26 @@ class TeamControl(ControlProgram):
         except NotReplaced as error:
             raise unsupported(str(error)) from error
 
-    def _traceBegan(
-        self, answer: bytes, number: int, administrator: KeepAliveServerProtocol
-    ) -> bytes:
-        self._traces[number] = administrator
+    def _startTrace(self, number: int, administrator: KeepAliveServerProtocol) -> None:
+        """
+        @raise kaproto.errors.RemoteError: when another administrator watches this client.
+        """
+        if self._tracing.setdefault(number, administrator) is not administrator:
+            raise rpcError(
+                f"operation failed: client {number} is being traced by another administrator; with "
+                "--workers only one can watch a client at a time",
+                ErrorCode.OPERATION_FAILED,
+            )
         administrator.whenClosed().addCallback(lambda _: self._stopTrace(number, administrator))
-        return answer
+
+    def _notTraced(self, failure: Failure, number: int) -> Failure:
+        self._tracing.pop(number, None)
+        return failure
 
     def _stopTrace(self, number: int, administrator: KeepAliveServerProtocol) -> None:
         member = self._team.memberOf(number)
-        if self._traces.get(number) is administrator:
-            del self._traces[number]
+        if self._tracing.get(number) is administrator:
+            del self._tracing[number]
             if member is not None:
                 # Another one takes its place, and ends at once.
                 nothing = pack(Tracing(number, 0))
@@ -171,11 +184,11 @@ class TeamControl(ControlProgram):
         A worker has sent what it saw of a client that is traced.
         """
         event = json.loads(unpack(Document, payload).json)
-        administrator = self._traces.get(event["id"])
+        administrator = self._tracing.get(event["id"])
         if administrator is None:
             return
         if "end" in event:
-            del self._traces[event["id"]]
+            del self._tracing[event["id"]]
         administrator.sendEvent(self.number, ControlProcedure.TRACED, payload)
 
 

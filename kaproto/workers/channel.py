@@ -89,10 +89,11 @@ class WorkerProgram(Program):
         self._turns = turns
 
     @procedure(WorkerProcedure.FIGURES, arguments=None, result=Document)
-    def figures(self, connection: KeepAliveServerProtocol) -> Document:
+    async def figures(self, connection: KeepAliveServerProtocol) -> Document:
         """
         @return: this process's L{Figures}.
         """
+        await self._daemon.register.refresh()
         return Document(Figures.of(self._daemon, self._turns).toJSON())
 
     @procedure(WorkerProcedure.NEWEST, arguments=Newest, result=Document)

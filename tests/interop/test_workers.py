@@ -18,6 +18,7 @@ from twisted.internet.error import ConnectError
 from twisted.internet.threads import deferToThread
 
 from kaproto.admin.client import ControlClient
+from kaproto.errors import RemoteError
 from tests.interop import wire
 from tests.interop.programs import Program
 from tests.interop.rawclient import RawClient
@@ -165,9 +166,15 @@ class OneServerTests(WorkersTestCase):
         (ended,) = await self.control.ended()
         self.assertEqual((ended["id"], ended["reason"]), (gone, "disconnected"))
         events: list[dict[str, Any]] = []
-        end = await self.control.trace(traced, 1, events.append)
+        watching = Deferred.fromCoroutine(self.control.trace(traced, 1, events.append))
+        other = await ControlClient.connect(reactor, self.socket)
+        with self.assertRaisesRegex(RemoteError, "is being traced by another administrator"):
+            await other.trace(traced, 1, events.append)
+        self.assertEqual(await watching, "the time is over")
         self.assertIn("PONG", [each["name"] for each in events])
+        end = await other.trace(traced, 1, events.append)
         self.assertEqual(end, "the time is over")
+        await other.close()
 
     def files(self, server: KaServer) -> int:
         """

@@ -37,7 +37,9 @@ class FiguresTests(AdminTestCase):
         self.server.roundTrips.add(0.25)
         self.daemon.expiry = {"tls": 9.0}
         one = self.figures()
-        self.daemon.becomeGateway().busy = {1}
+        gateway = self.daemon.becomeGateway()
+        gateway.busy = {1}
+        self.addCleanup(gateway.health.close)
         two = self.figures()
 
         factory = KeepAliveServerFactory(clock=self.clock)
