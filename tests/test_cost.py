@@ -55,7 +55,7 @@ Python functions that a ping runs through, from the wheel's slot to the socket a
 slot.
 """
 
-OPEN_CALLS = 260
+OPEN_CALLS = 240
 """
 Python functions that a client runs through from its connection until it is open.
 """

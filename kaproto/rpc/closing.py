@@ -71,7 +71,7 @@ class Closing:
         self._clock = clock
         self._abort = abort
         self._deadline: Deadline | IDelayedCall | None = None
-        self._waiting: list[Deferred[Exception]] = []
+        self._waiting: list[Deferred[Exception]] | None = None
         self._discarded = 0
         self._ended = False
 
@@ -84,7 +84,7 @@ class Closing:
         if self._ended and self.reason is not None:
             return succeed(self.reason)
         waiting: Deferred[Exception] = Deferred()
-        self._waiting.append(waiting)
+        self._waiting = [*(self._waiting or ()), waiting]
         return waiting
 
     def setDeadline(
@@ -201,8 +201,8 @@ class Closing:
         """
         self._ended = True
         self._abort = _nothing
-        waiting, self._waiting = self._waiting, []
-        for each in waiting:
+        waiting, self._waiting = self._waiting, None
+        for each in waiting or ():
             each.callback(self.reason)  # type: ignore[arg-type]
 
 

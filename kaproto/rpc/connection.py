@@ -6,8 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from enum import Flag
-from typing import Protocol
+from typing import Final, Protocol
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, ITCPTransport
@@ -42,19 +41,19 @@ from kaproto.wire.xdr import XDRError
 __all__ = ["Connection", "Gate", "Hooks", "Pause", "Reading", "SharedByConnections"]
 
 
-class Pause(Flag):
+class Pause:
     """
-    Why a peer is not read from.
+    Why a peer is not read from.  The reasons are bits, and plain numbers: a bulk transfer adds and
+    removes one with each buffer that is full, for which an enumeration takes microseconds.
 
     @cvar CALLS: too many of its calls wait.
     @cvar CONGESTION: the other side of a relay does not read what this peer sends.
     @cvar TURN: more than L{TURN_MAX} of its messages came at once, and it is the turn of others.
     """
 
-    NONE = 0
-    CALLS = 1
-    CONGESTION = 2
-    TURN = 4
+    CALLS: Final = 1
+    CONGESTION: Final = 2
+    TURN: Final = 4
 
 
 class Hooks(Protocol):
@@ -197,7 +196,7 @@ class Connection:
         self._direct: Reading | None = None
         self._outgoing: MessageFilter | None = None
         self._source: Connection | None = None
-        self._pauses = Pause.NONE
+        self._pauses = 0
         self._peerPings = PeerPings(shared)
         self._nextTurn: IDelayedCall | None = None
         self._kernelWatch: KernelWatch | None = None
@@ -291,6 +290,10 @@ class Connection:
             if incoming is not None:
                 more = incoming.feed(data)
             else:
+                message = self.reader.whole(data)
+                if message is not None:
+                    self._read(message)
+                    return False
                 if data:
                     self.reader.feed(data)
                 more = self._nextTurn is not None or self._readMessages()
@@ -314,15 +317,18 @@ class Connection:
             message = self.reader.next()
             if message is None:
                 return False
-            if self.trace is not None:
-                self.trace("in", (HEADER_SIZE + len(message.payload), *message[:6]))
-            if message.program == KEEPALIVE_PROGRAM:
-                self.keepAliveReceived(message)
-            else:
-                self.messageReceived(message)
+            self._read(message)
             if self.closing.reason is not None:
                 return False
         return self.reader.partial is not None
+
+    def _read(self, message: Message) -> None:
+        if self.trace is not None:
+            self.trace("in", (HEADER_SIZE + len(message.payload), *message[:6]))
+        if message.program == KEEPALIVE_PROGRAM:
+            self.keepAliveReceived(message)
+        else:
+            self.messageReceived(message)
 
     def _readOn(self) -> None:
         self._nextTurn = None
@@ -347,7 +353,7 @@ class Connection:
 
         @param own: the interval and count at which the policy would ping the peer, or C{None}.
         """
-        pinged = self.heartbeat.keepAlive.enabled
+        pinged = self.heartbeat.liveness.interval > 0
         terms = self._shared.tcpKeepAlive.termsFor(own, pinged=pinged)
         if terms is not None and self.closing.reason is None:
             pacemaker = self.heartbeat.pacemaker
@@ -446,7 +452,7 @@ class Connection:
         The transport takes no more.
         """
 
-    def pauseReading(self, reason: Pause) -> None:
+    def pauseReading(self, reason: int) -> None:
         """
         Read nothing from the peer until L{resumeReading}.  A peer that asked for keepalive is still
         pinged, and the kernel tells whether its answers arrive.
@@ -454,14 +460,14 @@ class Connection:
         if self.closing.reason is not None:
             return
         if not self._pauses & ~Pause.TURN:
-            self.heartbeat.pause(pingOn=reason is not Pause.TURN and self.hasAsked())
+            self.heartbeat.pause(pingOn=reason != Pause.TURN and self.hasAsked())
         if not self._pauses:
             (self._direct or self.transport).pauseProducing()
         self._pauses |= reason
-        if reason is not Pause.TURN:
+        if reason != Pause.TURN:
             self._peerPings.startReassuring(self._reassure, asked=self.hasAsked())
 
-    def resumeReading(self, reason: Pause) -> None:
+    def resumeReading(self, reason: int) -> None:
         """
         Remove a reason for not reading; read on if it was the last.
         """
@@ -474,7 +480,7 @@ class Connection:
                 (self._direct or self.transport).resumeProducing()
 
     @property
-    def pauses(self) -> Pause:
+    def pauses(self) -> int:
         """
         Why the peer is not read from at present.
         """

@@ -60,6 +60,9 @@ class Phase(Enum):
     @cvar CLOSING: the connection closes after the reply to the current call.
     """
 
+    # By default the hash is that of the name, which each look-up would compute in Python.
+    __hash__ = object.__hash__
+
     CONNECTED = "connected"
     AUTHENTICATING = "authenticating"
     READY = "ready"
@@ -76,6 +79,8 @@ class Event(Enum):
     """
     What takes a connection from one L{Phase} to another.
     """
+
+    __hash__ = object.__hash__
 
     ACCEPTED = "accepted"
     LOGIN_NEEDED = "login needed"
@@ -173,6 +178,23 @@ _BEFORE_OPEN: Final = _AUTHENTICATION | {
 
 _IS_OPEN: Final = frozenset({Phase.OPEN, Phase.DRAINING})
 _IS_STOPPING: Final = frozenset({Phase.DRAINING, Phase.STOPPING})
+_IS_STRANGE: Final = frozenset({Phase.CONNECTED, Phase.AUTHENTICATING})
+_TAKES_CALLS: Final = frozenset(Phase) - _IS_STOPPING - {Phase.CONNECTED, Phase.REJECTING}
+
+_TO_OPEN: Final = ("openTimeout", "open-timeout", "it did not open the connection")
+_DEADLINES: Final[Mapping[Phase, tuple[str, str, str]]] = {
+    Phase.CONNECTED: (
+        "handshakeTimeout",
+        "handshake-timeout",
+        "it did not complete the TLS handshake",
+    ),
+    Phase.AUTHENTICATING: ("loginTimeout", "auth-timeout", "it did not log in"),
+    Phase.READY: _TO_OPEN,
+    Phase.REJECTING: _TO_OPEN,
+}
+"""
+The limit of each phase that has one, kaserver's setting for it, and what the peer did not do.
+"""
 
 
 def _notOpen() -> RemoteError:
@@ -200,15 +222,14 @@ class ServerNegotiation:
     @ivar terms: the policy's interval and count for a peer that has asked for keepalive; C{None}
         not to ping it.
     @ivar full: whether the server was full when the peer connected.
-    @ivar farewell: why the connection closes, in L{Phase.CLOSING}.
     """
 
     __slots__ = (
+        "_farewell",
         "_openTimeLeft",
         "_policy",
         "_policyFailed",
         "_rejection",
-        "farewell",
         "full",
         "peer",
         "phase",
@@ -230,7 +251,7 @@ class ServerNegotiation:
         self._policyFailed = policyFailed
         self.phase = Phase.CONNECTED
         self.full = False
-        self.farewell: Exception = ConnectionClosed("the client closed the connection")
+        self._farewell: Exception | None = None
         self._policy = policy
         self._rejection: RemoteError | None = None
         self._openTimeLeft: float | None = None
@@ -245,6 +266,13 @@ class ServerNegotiation:
         if phase is None:
             raise LocalProtocolError(f"{event.value} while {self.phase.value}")
         self.phase = phase
+
+    @property
+    def farewell(self) -> Exception:
+        """
+        Why the connection closes, in L{Phase.CLOSING}.
+        """
+        return self._farewell or ConnectionClosed("the client closed the connection")
 
     @property
     def isOpen(self) -> bool:
@@ -286,7 +314,7 @@ class ServerNegotiation:
         @param farewell: why the connection closes.
         """
         self.advance(Event.TURNED_AWAY)
-        self._rejection, self.farewell = error, farewell
+        self._rejection, self._farewell = error, farewell
 
     def end(self, farewell: Exception) -> None:
         """
@@ -295,7 +323,7 @@ class ServerNegotiation:
         @param farewell: the reason, unless there is one already.
         """
         if self.phase is not Phase.CLOSING:
-            self.farewell = farewell
+            self._farewell = farewell
         self.advance(Event.ENDING)
 
     def messageLimit(self, limits: Limits) -> int:
@@ -304,7 +332,7 @@ class ServerNegotiation:
         """
         if self.isOpen:
             return MESSAGE_MAX
-        if self.phase in (Phase.CONNECTED, Phase.AUTHENTICATING):
+        if self.phase in _IS_STRANGE:
             return limits.messageBeforeLogin
         return limits.messageBeforeOpen
 
@@ -314,22 +342,15 @@ class ServerNegotiation:
             misses them, the seconds it had at first, and the setting of kaserver for them; C{None}
             in phases without a deadline.
         """
-        match self.phase:
-            case Phase.CONNECTED:
-                timeout, setting = limits.handshakeTimeout, "handshake-timeout"
-                expected = "it did not complete the TLS handshake"
-            case Phase.AUTHENTICATING:
-                timeout, setting = limits.loginTimeout, "auth-timeout"
-                expected = "it did not log in"
-            case Phase.READY | Phase.REJECTING:
-                # All tries share this time.  It stops while the backend opens, and goes on if that
-                # fails.
-                left = self._openTimeLeft
-                timeout, expected = limits.openTimeout, "it did not open the connection"
-                return timeout if left is None else left, expected, timeout, "open-timeout"
-            case _:
-                return None
-        return timeout, expected, timeout, setting
+        terms = _DEADLINES.get(self.phase)
+        if terms is None:
+            return None
+        limit, setting, expected = terms
+        timeout: float = getattr(limits, limit)
+        # All tries to open share this time.  It stops while the backend opens, and goes on if that
+        # fails.
+        left = self._openTimeLeft
+        return timeout if left is None else left, expected, timeout, setting
 
     def receive(self) -> None:
         """
@@ -338,6 +359,8 @@ class ServerNegotiation:
         @raise RemoteError: the error to answer if none is.
         @raise RemoteProtocolError: when the peer has not been accepted.
         """
+        if self.phase in _TAKES_CALLS:
+            return
         if self.phase is Phase.CONNECTED:
             raise RemoteProtocolError("a message before its certificate was accepted")
         if self.phase is Phase.REJECTING and self._rejection is not None:
@@ -467,8 +490,8 @@ class ServerNegotiation:
         self.peer.rule = answer.rule
         if isinstance(answer, Refused):
             self.advance(Event.REFUSED)
-            self.farewell = rpcError(answer.message, ErrorCode.OPERATION_FAILED)
-            raise self.farewell
+            self._farewell = refusal = rpcError(answer.message, ErrorCode.OPERATION_FAILED)
+            raise refusal
         self._openTimeLeft = timeLeft
         if self.peer.readOnly or answer.readOnly:
             request = request.forReading()

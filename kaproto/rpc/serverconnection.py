@@ -51,6 +51,9 @@ _log = Logger(observer=BOUNDS)
 _EVENT_SERIAL: Final = 1
 _FAREWELL_SECONDS: Final = 0.1
 
+_ENDS_DEADLINE: Final = frozenset({Phase.OPENING, Phase.OPEN})
+_REPLY_MATTERS: Final = frozenset({Phase.OPENED, Phase.CLOSING, Phase.DRAINING, Phase.STOPPING})
+
 
 def _logPolicyFailure(policy: str, question: str, peer: Peer, error: Exception) -> None:
     _log.failure(
@@ -165,7 +168,7 @@ class ServerConnection(Connection):
             self._accepted()
             return
         self.incoming = Gate(self._receivedUnchecked)
-        self._entered(Phase.CONNECTED)
+        self._entered()
         if terminated is not None:
             identity, self.peer.commonName = terminated
             self._identified(identity)
@@ -209,7 +212,7 @@ class ServerConnection(Connection):
         self.incoming = None
         negotiation = self.negotiation
         negotiation.accepted(self._server.limits, login=self.authentication is not None)
-        self._entered(Phase.CONNECTED)
+        self._entered()
         if negotiation.phase is not Phase.AUTHENTICATING:
             self._server.clients.known(self)
         if self._server.startsOpen and negotiation.phase is Phase.READY:
@@ -220,28 +223,25 @@ class ServerConnection(Connection):
         if isinstance(answer, RemoteError):
             self._refused(answer)
             return
-        self._entered(Phase.READY)
+        self._entered()
         self._admitted(answer)
         self._enteredOpen()
         self.opened()
 
     def _advance(self, event: Event) -> None:
-        before = self.negotiation.phase
         self.negotiation.advance(event)
-        self._entered(before)
+        self._entered()
 
-    def _entered(self, before: Phase) -> None:
+    def _entered(self) -> None:
         """
         Set the message limit and the deadline of the connection's phase.
-
-        @param before: the phase before.
         """
         negotiation, limits = self.negotiation, self._server.limits
         self.reader.limit = negotiation.messageLimit(limits)
         deadline = negotiation.deadline(limits)
         if deadline is not None:
             self.closing.setDeadline(*deadline)
-        elif negotiation.phase in (Phase.OPENING, Phase.OPEN):
+        elif negotiation.phase in _ENDS_DEADLINE:
             self.closing.clearDeadline()
 
     def authenticated(self, user: str) -> None:
@@ -322,22 +322,30 @@ class ServerConnection(Connection):
         """
         if self.closing.reason is not None:
             return
+        if self.negotiation.phase in _REPLY_MATTERS and self._wasLastReply():
+            return
+        if self._pauses and not self._calls.full:
+            self.resumeReading(Pause.CALLS)
+
+    def _wasLastReply(self) -> bool:
+        """
+        @return: whether the connection closes after the reply that was written.
+        """
         negotiation = self.negotiation
         if negotiation.phase is Phase.OPENED:
             self._advance(Event.ANSWERED)
             assert self.session is not None, "the backend has opened"
             self.session.opened(self.hooks)
             self.opened()
-        isStopping = negotiation.isStopping
         if negotiation.phase is Phase.CLOSING:
             self.disconnect(negotiation.farewell)
-        elif isStopping and self._isIdle:
+        elif negotiation.isStopping and self._isIdle:
             self.disconnect(ServerStopping())
         else:
-            if isStopping and self._source is not None:
+            if negotiation.isStopping and self._source is not None:
                 self._source.relayed = self.relayedCallAnswered
-            if self._pauses and not self._calls.full:
-                self.resumeReading(Pause.CALLS)
+            return False
+        return True
 
     def relayedCallAnswered(self) -> None:
         """
@@ -392,7 +400,7 @@ class ServerConnection(Connection):
         The client has asked for keepalive: ping it, if the policy says so.
         """
         keepAlive = self.negotiation.terms
-        if keepAlive is not None and not self.heartbeat.keepAlive.enabled:
+        if keepAlive is not None and not self.heartbeat.liveness.interval:
             self.startKeepAlive(keepAlive)
         self._server.clients.changed(self)
 
@@ -402,14 +410,13 @@ class ServerConnection(Connection):
 
         @raise RemoteError: when the policy refuses the client, or this is the wrong time to open.
         """
-        before = self.negotiation.phase
         try:
             request, admission = self.negotiation.open(payload, self.closing.timeLeft)
         except RemoteError as error:
             if self.negotiation.phase is Phase.CLOSING:
                 self._refused(error)
             raise
-        self._entered(before)
+        self._entered()
         self._admitted(admission)
         return request
 

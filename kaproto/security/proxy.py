@@ -26,6 +26,7 @@ from twisted.internet.interfaces import (
     ITransport,
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.tcp import Connection
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -123,6 +124,9 @@ def terminatedTLSOf(transport: object) -> tuple[TLSIdentity, str | None] | None:
 def _attributeOf(transport: object | None, name: str) -> object | None:
     # Wrappers pass on what they do not have themselves; the lowest is asked by its own attributes.
     while transport is not None:
+        if isinstance(transport, Connection):
+            # This is the lowest, and vars() would make a dictionary for it, of 64 bytes.
+            return cast(object | None, getattr(transport, name, None))
         found: object | None = vars(transport).get(name) if hasattr(transport, "__dict__") else None
         if found is not None:
             return found

@@ -83,6 +83,10 @@ class Status(IntEnum):
     CONTINUE = 2
 
 
+# A member of an enumeration takes longer to look up than a global name.
+_REPLY: Final = MessageType.REPLY
+
+
 class Message(NamedTuple):
     """
     One message, in the order of its words.
@@ -113,7 +117,7 @@ class Message(NamedTuple):
                 self.program,
                 self.version,
                 self.procedure,
-                MessageType.REPLY,
+                _REPLY,
                 self.serial,
                 status,
                 payload,
@@ -213,6 +217,16 @@ class MessageReader:
             self.partial = bytearray(data)
         else:
             self.partial += data
+
+    def whole(self, data: bytes) -> Message | None:
+        """
+        @return: the message that C{data} is, if it is just one and none is waiting; else feed it.
+        """
+        if self.partial is None and HEADER_SIZE <= len(data) <= self.limit:
+            words = HEADER.unpack_from(data)
+            if words[0] == len(data):
+                return Message._make((*words[1:], data[HEADER_SIZE:]))
+        return None
 
     def next(self) -> Message | None:
         """
