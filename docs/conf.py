@@ -63,16 +63,20 @@ pydoctor_args = [
 def resolveDoor(app: Any, environment: Any, node: Any, content: Any) -> Any:
     """
     Resolve a name that one of kaproto's doors exports, such as C{kaproto.watch.LineCodec}, to where
-    the API pages have it, which is the module that defines it.
+    the API pages have it: the module, and for a method the class, that defines it.
     """
     target = node["reftarget"]
     for door in sorted(floors.DOORS, key=len, reverse=True):
         if target.startswith(f"{door}."):
             first, *rest = target.removeprefix(f"{door}.").split(".")
             found = getattr(import_module(door), first, None)
+            for owner in getattr(found, "__mro__", ()) if rest else ():
+                if rest[0] in vars(owner):
+                    found = owner
+                    break
             module = getattr(found, "__module__", None)
             if module is not None and module != door:
-                node["reftarget"] = ".".join([module, first, *rest])
+                node["reftarget"] = ".".join([module, getattr(found, "__name__", first), *rest])
                 return missing_reference(app, environment, node, content)
     return None
 

@@ -165,7 +165,8 @@ class RelayReader(DirectReader[_Way]):
 
 class _Reading:
     """
-    Reads one connection, an L{IPushProducer}: past the reactor whenever its transport lets it.
+    Reads one connection, an L{IPushProducer<twisted.internet.interfaces.IPushProducer>}: past the
+    reactor whenever its transport lets it.
     """
 
     __slots__ = ("_connection", "_descriptor", "_incoming", "_reader")
