@@ -34,6 +34,7 @@ from kaproto.status.page import Page, View
 from kaproto.status.sampler import Sampler
 from kaproto.wire.message import packMessage
 from kaproto.wire.programs import ADMIN_PROGRAM, AdminProcedure
+from tests.machine import useMachine
 from tests.support import FEATURE_KEEPALIVE, OPEN, call
 from tests.support_daemon import FakeDaemon
 
@@ -55,6 +56,7 @@ class ManyClientsTests(SynchronousTestCase):
         """
         if "coverage" in sys.modules:
             raise SkipTest("what is measured under a tracer is the tracer")
+        useMachine(self, alone=True)
         self.clock = Clock()
         server = KeepAliveServerFactory(Optional(), clock=self.clock)
         opening = packMessage(FEATURE_KEEPALIVE) + packMessage(OPEN)

@@ -25,6 +25,8 @@ from twisted.internet.interfaces import (
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SkipTest, TestCase
 
+from tests.machine import useMachine
+
 __all__ = [
     "CHROMIUM",
     "LIBVIRTD",
@@ -208,16 +210,19 @@ class InteropTestCase(TestCase):
     A test with real programs.
 
     @cvar tools: which programs must be there, as for L{missingTools}.
+    @cvar alone: whether it measures, so that no other test may run meanwhile.
     """
 
     timeout = 60
     tools: tuple[str, ...] = ("virsh",)
+    alone = False
 
     def setUp(self) -> None:
         """
         Skip, or fail, where a tool is missing.
         """
         requireInterop(*self.tools)
+        useMachine(self, alone=self.alone)
 
     def privateDirectory(self) -> str:
         """

@@ -21,6 +21,7 @@ class CrowdTests(SecureTestCase):
     Others connect, and leave it at that.
     """
 
+    alone = True
     timeout = 120
 
     async def crowd(self, port: int, count: int, hello: bytes = b"") -> list[socket.socket]:
@@ -135,6 +136,8 @@ class DeafTests(SecureTestCase):
     """
     What libvirtd does, to compare.
     """
+
+    alone = True
 
     tools = ("virsh", "libvirtd", "python3-libvirt")
 

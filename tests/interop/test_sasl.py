@@ -280,6 +280,7 @@ class TimingTests(SecureTestCase):
     Whether somebody exists cannot be told by the time that an answer takes.
     """
 
+    alone = True
     timeout = 120
     tools = ()
 

@@ -13,6 +13,7 @@ from tests.harness.attacks.rawsocket import Outcome
 from tests.harness.attacks.scene import Result, play
 from tests.harness.attacks.targets import KaTarget, LibvirtTarget, Target
 from tests.interop.support import requireInterop
+from tests.machine import useMachine
 
 __all__ = ["AttackTestCase"]
 
@@ -24,8 +25,14 @@ _SLOWEST = 1.0
 
 class AttackTestCase(SynchronousTestCase):
     """
-    A test that attacks servers.
+    A test that attacks servers, and measures how others fare.
     """
+
+    def setUp(self) -> None:
+        """
+        Have the machine alone.
+        """
+        useMachine(self, alone=True)
 
     def target(self, target: Target) -> None:
         """
