@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 
 from kaproto.keepalive.heartbeat import Heartbeat
 from kaproto.keepalive.liveness import KeepAlive
+from kaproto.logbounds import shorten
 from kaproto.registry.location import Location, Password
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "RedisFactory",
     "RedisLink",
     "connectLink",
+    "inWords",
     "requireExtra",
 ]
 
@@ -220,3 +222,10 @@ async def connectLink(
         link.abort("it was not prepared in time")
         raise
     return link
+
+
+def inWords(problem: str) -> str:
+    """
+    @return: what Redis or a connection says is wrong, as a part of a sentence.
+    """
+    return shorten(problem.partition(" script: ")[0]).rstrip(".")

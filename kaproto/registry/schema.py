@@ -93,9 +93,10 @@ def answerChannel(token: str) -> str:
 
 def encode(values: Mapping[str, object]) -> str:
     """
-    @return: a JSON object on one line.  Of each text there are at most L{TEXT_MAX} characters.
+    @return: a JSON object on one line of ASCII.  Of each text there are at most L{TEXT_MAX}
+        characters.
     """
-    return json.dumps({name: _bounded(value) for name, value in values.items()}, ensure_ascii=False)
+    return json.dumps({name: _bounded(value) for name, value in values.items()})
 
 
 def _bounded(value: object) -> object:

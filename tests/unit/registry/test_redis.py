@@ -6,8 +6,12 @@ from __future__ import annotations
 
 import json
 
-from kaproto.registry.listing import BATCH
+from twisted.internet.interfaces import IReactorTime
+
+from kaproto.registry.interfaces import RegistryStatus
+from kaproto.registry.listing import BATCH, NOT_YET
 from kaproto.registry.orders import Order, decodeAnswer
+from kaproto.registry.redis import RedisRegistry
 from kaproto.registry.schema import LEASE, answerChannel
 from tests.support_registry import FakeNode, RegistryTestCase
 
@@ -192,6 +196,36 @@ class RedisRegistryTests(RegistryTestCase):
         self.redis.error = None
         self.wait(10)
         self.assertProblem(None)
+
+    def test_cannotDescribe(self) -> None:
+        """
+        What goes wrong with a client does not end the list: it is tried again.
+        """
+        self.patch(self.node, "client", lambda number: {"id": number}[number])
+        self.start()
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
+        self.wait(1)
+        self.assertProblem("put together")
+        del self.node.client
+        self.wait(6)
+        self.flushLoggedErrors(KeyError)
+        self.assertProblem(None)
+
+    def test_anyText(self) -> None:
+        """
+        Names that are no UTF-8 are listed as well.
+        """
+        self.node.clients[1] = {"id": 1, "user": "\udcff\ud800 é"}
+        self.start()
+        self.assertEqual(self.listed(), self.node.clients)
+
+    def test_notStarted(self) -> None:
+        """
+        Before its start a registry is not up, and can be stopped.
+        """
+        registry = RedisRegistry("x", "y", self.redis, self.factory, IReactorTime(self.clock))
+        self.assertEqual(registry.status(), RegistryStatus("y", NOT_YET))
+        self.successResultOf(registry.stop())
 
     def test_password(self) -> None:
         """
