@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.newcomers.doors import DOORS, INSTALL, TUTORIAL
+from tests.interop.support import missingTools
+from tests.newcomers.doors import DOORS, INSTALL, TOOLS, TUTORIAL
 from tests.newcomers.walk import Walk, WentAstray
 from tests.pages import PROJECT
 
@@ -26,6 +27,9 @@ def main() -> None:
         sys.exit(f"usage: python -m tests.newcomers [{' | '.join(DOORS)}] ...")
     for name in names:
         print(f"{name}: {' '.join((DOORS[name].__doc__ or '').split())}")
+        if missing := missingTools(TOOLS.get(name, ())):
+            print(f"left out: {', '.join(missing)} not installed\n")
+            continue
         began = time.monotonic()
         try:
             _walk(name)

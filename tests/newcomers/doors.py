@@ -11,7 +11,7 @@ from typing import Final
 
 from tests.newcomers.walk import Running, Walk
 
-__all__ = ["DOORS", "INSTALL", "TUTORIAL", "certificates"]
+__all__ = ["DOORS", "INSTALL", "TOOLS", "TUTORIAL", "certificates"]
 
 TUTORIAL: Final = "tutorial.rst"
 INSTALL: Final = "python3 -m venv"
@@ -67,6 +67,11 @@ DOORS: Final[Mapping[str, Callable[[Walk], None]]] = {
 }
 """
 The ways by name.
+"""
+
+TOOLS: Final[Mapping[str, tuple[str, ...]]] = {"administrator": ("virsh", "python3-libvirt")}
+"""
+What a way takes that kaproto does not bring, by L{tests.interop.support.missingTools}' names.
 """
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from kaproto.security.certificates import loadKeyMaterial
 from kaproto.security.pki import CertificateFiles
 from tests.interop.support import InteropTestCase, requireInterop, waitUntil
-from tests.newcomers.doors import DOORS, certificates
+from tests.newcomers.doors import DOORS, TOOLS, certificates
 from tests.newcomers.walk import Walk, WentAstray
 from tests.pages import DOCS, Typed
 
@@ -48,7 +48,7 @@ class NewcomerTests(InteropTestCase):
         """
         The tutorial: a client is listed, one is dropped, one is refused.
         """
-        self.go(DOORS["administrator"], "virsh", "python3-libvirt")
+        self.go(DOORS["administrator"], *TOOLS["administrator"])
 
     def test_developer(self) -> None:
         """
