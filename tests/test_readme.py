@@ -122,7 +122,7 @@ class FiguresTests(SynchronousTestCase):
         cost = {server: each["microseconds"] for server, each in held.items()}
         text = " ".join(README.split())
         for words in (
-            f"clients: {cost['kaserver'] / cost['floor']:.1f} times that of a minimal",
+            f"cost {cost['kaserver'] / cost['floor']:.1f} times the processor time of a minimal",
             f"{cost['kaserver'] / cost['autobahn']:.2f} of Autobahn's",
             f"takes {held['kaserver']['bytesPerClient'] / 1000:.1f} kB",
             f"opens {opened['kaserver'] / opened['libvirtd']:.0f} times as many",
