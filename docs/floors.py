@@ -43,7 +43,7 @@ FLOORS: Final = (
     {"kaproto.rpc"},
     {"kaproto.client", "kaproto.server", "kaproto.watch"},
     {"kaproto.endpointplugins"},
-    {"kaproto.backends", "kaproto.registry", "kaproto.testing"},
+    {"kaproto.backends", "kaproto.memorytransport", "kaproto.registry", "kaproto.testing"},
     {"kaproto.status"},
     {"kaproto.admin"},
     {"kaproto.app", "kaproto.workers"},

@@ -14,6 +14,8 @@ from kaproto.errors import ConnectionClosed
 from kaproto.interfaces import IKeepAlivePolicy, Refused
 from kaproto.keepalive.clock import monotonicClock
 from kaproto.keepalive.liveness import KeepAlive
+from kaproto.limits import Limits
+from kaproto.policies.modes import refusalFor
 from kaproto.watch.interfaces import Control, IControlMessages, Kind
 from kaproto.watch.protocol import WatchedProtocol
 from kaproto.watch.wires import Wire
@@ -38,6 +40,7 @@ another.
 """
 
 _CLOSE_TIMEOUT: Final = 5.0
+_REFUSAL: Final = "this server requires keepalive, which the client did not ask for"
 
 
 class ServerProtocol(WatchedProtocol):
@@ -70,7 +73,7 @@ class ServerProtocol(WatchedProtocol):
         if factory.policy.advertises(peer) is not True:
             self._inject(factory.messages.decline())
             return
-        peer.asked = True
+        peer.asked = self._answersPings = True
         if not self._decided:
             self._decide()
         if self._reason is not None:
@@ -83,13 +86,11 @@ class ServerProtocol(WatchedProtocol):
         if self.wrappedProtocol is None:
             self._connectApplication()
 
-    def _applicationReceived(self, data: bytes) -> None:
+    def _admit(self, data: bytes) -> None:
         if not self._decided:
             self._decide(data)
-        if self._reason is None:
-            if self.wrappedProtocol is None:
-                self._connectApplication()
-            super()._applicationReceived(data)
+        if self._reason is None and self.wrappedProtocol is None:
+            self._connectApplication()
 
     def _decide(self, first: bytes = b"", why: str | None = None) -> None:
         """
@@ -102,7 +103,9 @@ class ServerProtocol(WatchedProtocol):
         self._stopTimer()
         admission = self.factory.policy.admit(self._peer)
         if isinstance(admission, Refused):
-            self._refuse(admission.message, first, why)
+            message = admission.message
+            # What the modes say is for libvirt's clients.
+            self._refuse(_REFUSAL if message == refusalFor(self._peer) else message, first, why)
         elif admission.warning is not None:
             self._log.info("{peer}: {text}", peer=self._peer, text=admission.warning)
 
@@ -138,6 +141,7 @@ class ClientProtocol(WatchedProtocol):
         if ask:
             self.transport.write(ask)
         else:
+            self._answersPings = True
             self._watch(factory.keepAlive, 0)
         self._connectApplication()
 
@@ -148,6 +152,7 @@ class ClientProtocol(WatchedProtocol):
 
     def _answered(self, control: Control) -> None:
         if control.kind is Kind.ANSWER:
+            self._answersPings = True
             self._watch(self.factory.keepAlive, control.interval)
         else:
             self._log.info("{peer} knows no keepalive, and is not pinged", peer=self._peer)
@@ -161,9 +166,11 @@ class _WatchingFactory(_WrappingFactory):
     @ivar newWire: makes what takes them out of the stream of one connection.
     @ivar bears: the shortest interval at which this side agrees to be pinged, in seconds.
     @ivar clock: where timeouts are scheduled.
+    @ivar limits: how many pings a peer may send.
     """
 
     noisy = False
+    limits = Limits()
 
     def __init__(
         self,

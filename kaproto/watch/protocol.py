@@ -5,8 +5,9 @@ what comes, puts its own between the application's messages, and passes on every
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Final
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, ITransport
 from twisted.internet.protocol import Protocol, connectionDone
@@ -15,19 +16,16 @@ from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, providedBy
 
-from kaproto.errors import KeepAliveTimeout, PeerFlooded, RemoteProtocolError
+from kaproto.errors import KeepAliveTimeout, RemoteProtocolError
 from kaproto.keepalive.heartbeat import Heartbeat
 from kaproto.keepalive.liveness import KeepAlive
-from kaproto.keepalive.pingbudget import PingBudget
-from kaproto.limits import Limits
 from kaproto.logbounds import BOUNDS
+from kaproto.rpc.peerpings import PeerPings
 from kaproto.transport import identify, unsent, writeNow
 from kaproto.watch.interfaces import Control, Kind
 from kaproto.watch.wires import Wire
 
 __all__ = ["WatchedProtocol"]
-
-_LIMITS: Final = Limits()
 
 
 class WatchedProtocol(ProtocolWrapper):
@@ -44,9 +42,11 @@ class WatchedProtocol(ProtocolWrapper):
     heartbeat: Heartbeat
     _log = Logger(observer=BOUNDS)
     _reason: Exception | None = None
+    _answersPings = False
     _paused = False
+    _rest: Iterator[bytes | Control] | None = None
+    _resuming: IDelayedCall | None = None
     _wire: Wire
-    _pongsUnread = 0
     _timer: IDelayedCall | None = None
 
     def makeConnection(self, transport: ITransport) -> None:
@@ -68,7 +68,7 @@ class WatchedProtocol(ProtocolWrapper):
         )
         if self._wire.isBusy is not None:
             self.heartbeat.relay(self._sendPing, self._wire.isBusy, self._isPingWaiting)
-        self._budget = PingBudget(self.heartbeat.pacemaker.seconds())
+        self._peerPings = PeerPings(factory)
         self._peer = identify(self.transport)
         self._started()
 
@@ -95,23 +95,37 @@ class WatchedProtocol(ProtocolWrapper):
         """
         Bytes came: pass on those that are the application's.
         """
-        if self._reason is not None:
-            return
-        self.heartbeat.heard()
+        if self._reason is None:
+            self.heartbeat.heard()
+            self._passOn(self._wire.feed(data))
+
+    def _passOn(self, found: Iterator[bytes | Control]) -> None:
+        """
+        An application that has paused gets the rest when it resumes.
+        """
         try:
-            for each in self._wire.feed(data):
+            for each in found:
                 if isinstance(each, Control):
                     self._controlReceived(each)
                 else:
-                    self._applicationReceived(each)
+                    self._admit(each)
+                    if self._paused:
+                        found = chain((each,), found)
+                    elif self._reason is None:
+                        self.wrappedProtocol.dataReceived(each)
                 if self._reason is not None:
+                    return
+                if self._paused:
+                    self._rest = found
                     return
         except RemoteProtocolError as error:
             self._log.warn("dropped {peer}: it sent {error}", peer=self._peer, error=error)
             self._end(error)
 
-    def _applicationReceived(self, data: bytes) -> None:
-        self.wrappedProtocol.dataReceived(data)
+    def _admit(self, data: bytes) -> None:
+        """
+        Bytes are about to be passed on: connect the application, or refuse the peer.
+        """
 
     def _controlReceived(self, control: Control) -> None:
         """
@@ -133,12 +147,15 @@ class WatchedProtocol(ProtocolWrapper):
         raise NotImplementedError
 
     def _pingReceived(self) -> None:
-        if not self._budget.spend(self.heartbeat.pacemaker.seconds(), _LIMITS.pingBudget):
-            raise PeerFlooded(f"more than {_LIMITS.pingBudget} pings in a second")
-        self._pongsUnread = self._pongsUnread + 1 if unsent(self.transport) else 0
-        if self._pongsUnread > _LIMITS.unreadPongs:
-            raise PeerFlooded(f"pings, and has not read {_LIMITS.unreadPongs} answers")
+        congested = unsent(self.transport)
+        if not congested:
+            self._peerPings.answersRead()
+        self._peerPings.received(congested=congested)
         self._inject(self.factory.messages.pong)
+
+    def _reassure(self) -> None:
+        if not unsent(self.transport):
+            self._inject(self.factory.messages.pong)
 
     def _sendPing(self) -> None:
         self._inject(self.factory.messages.ping)
@@ -182,21 +199,46 @@ class WatchedProtocol(ProtocolWrapper):
 
     def pauseProducing(self) -> None:
         """
-        Stop reading.  The peer's silence does not count meanwhile.
+        Stop reading.  The peer is still pinged, and the kernel tells whether its answers arrive.
+        Its own pings are not seen, so it gets pongs without asking.
         """
-        if not self._paused:
-            self._paused = True
-            self.heartbeat.pause()
+        if self._paused:
+            return
+        self._paused = True
+        if self._resuming is None:
+            self.heartbeat.pause(pingOn=self._answersPings)
+            self._peerPings.startReassuring(self._reassure, asked=self._answersPings)
             self.transport.pauseProducing()
+        else:
+            self._stopResuming()
 
     def resumeProducing(self) -> None:
         """
-        Read on.
+        Read on, in the next turn of the reactor if there is something left.
         """
-        if self._paused:
-            self._paused = False
-            self.heartbeat.resume()
-            self.transport.resumeProducing()
+        if not self._paused:
+            return
+        self._paused = False
+        if self._rest is None:
+            self._readOn()
+        else:
+            self._resuming = self.factory.clock.callLater(0, self._resume)
+
+    def _resume(self) -> None:
+        rest, self._rest, self._resuming = self._rest, None, None
+        self._readOn()
+        if rest is not None and self._reason is None:
+            self._passOn(rest)
+
+    def _readOn(self) -> None:
+        self._peerPings.stopReassuring()
+        self.heartbeat.resume()
+        self.transport.resumeProducing()
+
+    def _stopResuming(self) -> None:
+        if self._resuming is not None:
+            self._resuming.cancel()
+            self._resuming = None
 
     def stopProducing(self) -> None:
         """
@@ -231,6 +273,9 @@ class WatchedProtocol(ProtocolWrapper):
         The connection is gone: tell the application why, if it was connected.
         """
         self._stopTimer()
+        self._stopResuming()
+        self._peerPings.stopReassuring()
+        self._rest = None
         self.heartbeat.end()
         self.factory.unregisterProtocol(self)
         application, self.wrappedProtocol = self.wrappedProtocol, None

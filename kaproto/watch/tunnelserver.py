@@ -26,14 +26,15 @@ client of a tunnel speaks at once.
 class _TunnelServerProtocol(TunnelProtocol, ServerProtocol):
     """
     Connects the application at once where plain clients are served, since it may have to speak
-    first.  What it writes is held back until the client is known.
+    first.  What it does to the transport is put off until the client is known.
     """
 
     factory: _TunnelServerFactory
     _held: list[bytes] | None = None
     _producer: tuple[Any, bool] | None = None
-    _closesLater = False
+    _pausesLater = False
     _endsLater = False
+    _closesLater = False
 
     def _started(self) -> None:
         self._held = []
@@ -45,7 +46,7 @@ class _TunnelServerProtocol(TunnelProtocol, ServerProtocol):
     def _becomePlain(self) -> None:
         said = self._wire.becomePlain()
         if said:
-            self._applicationReceived(said)
+            self._passOn(iter((said,)))
         else:
             self._decide()
             self._release()
@@ -55,8 +56,8 @@ class _TunnelServerProtocol(TunnelProtocol, ServerProtocol):
         super()._asked(bears)
         self._release()
 
-    def _applicationReceived(self, data: bytes) -> None:
-        super()._applicationReceived(data)
+    def _admit(self, data: bytes) -> None:
+        super()._admit(data)
         if self._held is not None:
             self._release()
 
@@ -65,11 +66,13 @@ class _TunnelServerProtocol(TunnelProtocol, ServerProtocol):
 
     def _release(self) -> None:
         """
-        Send what was held back.
+        Do what was put off.
         """
         held, self._held = self._held, None
         if held is None or self._reason is not None:
             return
+        if self._pausesLater:
+            super().pauseProducing()
         if held:
             self.write(b"".join(held))
         if self._producer is not None:
@@ -81,6 +84,22 @@ class _TunnelServerProtocol(TunnelProtocol, ServerProtocol):
             super().loseWriteConnection()
         if self._closesLater:
             self.transport.loseConnection()
+
+    def pauseProducing(self) -> None:
+        """
+        Stop reading, once the client is known.
+        """
+        if self._held is None:
+            super().pauseProducing()
+        else:
+            self._pausesLater = True
+
+    def resumeProducing(self) -> None:
+        """
+        Read on.
+        """
+        self._pausesLater = False
+        super().resumeProducing()
 
     def write(self, data: bytes) -> None:
         """

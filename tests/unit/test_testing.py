@@ -353,6 +353,6 @@ class MemoryTransportTests(TestingTestCase):
         """
         A transport must have another end before anything can be delivered.
         """
-        transport = MemoryTransport("client", self.clock, [], ADDRESS)
+        transport = MemoryTransport("client", self.clock, [], ADDRESS, ADDRESS)
         self.assertRaises(AssertionError, transport.deliver)
         self.assertIs(transport.getPeer(), ADDRESS)

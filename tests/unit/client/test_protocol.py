@@ -200,8 +200,8 @@ class MemoryEndpoint:
         assert isinstance(server, KeepAliveProtocol)
         assert client is not None
         ends = (
-            MemoryTransport("server", self._clock, sent, ADDRESS),
-            MemoryTransport("client", self._clock, sent, ADDRESS),
+            MemoryTransport("server", self._clock, sent, ADDRESS, ADDRESS),
+            MemoryTransport("client", self._clock, sent, ADDRESS, ADDRESS),
         )
         self.transports.append(ends)
         ends[0].attach(server, ends[1])

@@ -197,6 +197,15 @@ class CodecTests(SynchronousTestCase):
         _, controls, _ = sift(LineCodec(), [b"KEEPALIVE\r\n"])
         self.assertEqual(controls, [Control(Kind.ASK)])
 
+    def test_noNetstrings(self) -> None:
+        """
+        What cannot be a netstring is an error, after all that came before it.
+        """
+        for stream in (b"04:PING,", b"4:PING;", b":,", b"x", b"12345678901:"):
+            found = ControlFilter(NetstringCodec()).feed(b"2:hi," + stream)
+            self.assertEqual(next(found), b"2:hi,", stream)
+            self.assertRaises(RemoteProtocolError, next, found)
+
     def test_everyoneAnswers(self) -> None:
         """
         Where every peer answers pings, as in IRC, nobody has to ask.

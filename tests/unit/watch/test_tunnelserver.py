@@ -4,9 +4,16 @@ Tests for L{kaproto.watch.tunnelserver}.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-from kaproto.policies import Optional
+from twisted.web.resource import Resource
+from twisted.web.server import Site
+from twisted.web.static import Data
+
+from kaproto.interfaces import ADMITTED, Admission, Refused
+from kaproto.peer import Peer
+from kaproto.policies import Optional, Policy
 from kaproto.testing import memoryPair
 from kaproto.watch.tunnelclient import tunnelClient
 from kaproto.watch.tunnelserver import tunnelServer
@@ -119,6 +126,61 @@ class PlainClientTests(TunnelTestCase):
         self.assertEqual((self.client.heard, self.client.ended), (b"bye", 1))
         self.assertEqual((self.server.lost, self.client.lost), ([], []))
 
+    def test_pauses(self) -> None:
+        """
+        An application that pauses its transport at once, as a web server does while its producer
+        is paused and a port forwarder until it has connected, does not keep its client from being
+        known.  It gets nothing before it resumes.
+        """
+        for plain in (True, False):
+            self.setUp()
+            server = tunnelServer(Applications(self.server), Optional(TERMS), clock=self.clock)
+            client: Any = Applications(self.client)
+            if not plain:
+                client = tunnelClient(client, TERMS, clock=self.clock)
+            pair = memoryPair(server, client, self.clock)
+            transport = self.server.transport
+            transport.pauseProducing()
+            transport.resumeProducing()
+            transport.pauseProducing()
+            pair.flush()
+            if plain:
+                self.client.transport.write(b"hello")
+                pair.flush()
+            else:
+                self.assertEqual(self.client.connections, 1)
+                self.client.transport.writeSequence([b"hel", b"lo"])
+                pair.flush()
+            self.assertEqual(self.server.heard, b"")
+            self.assertFalse(pair.serverTransport.reading)
+            transport.resumeProducing()
+            pair.flush()
+            self.assertEqual(self.server.heard, b"hello")
+            transport.pauseProducing()
+            self.assertFalse(pair.serverTransport.reading)
+
+    def test_webServer(self) -> None:
+        """
+        Twisted's web server, which registers a producer that pauses its transport, answers clients
+        of a tunnel and plain ones.
+        """
+        request = b"GET / HTTP/1.0\r\n\r\n"
+        for plain in (True, False):
+            self.setUp()
+            root = Resource()
+            root.putChild(b"", Data(b"hello", "text/plain"))
+            site = Site(root, reactor=self.clock)
+            site.timeOut = None
+            server = tunnelServer(site, Optional(TERMS), clock=self.clock)
+            client: Any = Applications(self.client)
+            if not plain:
+                client = tunnelClient(client, TERMS, clock=self.clock)
+            pair = memoryPair(server, client, self.clock)
+            pair.flush()
+            self.client.transport.write(request)
+            pair.flush()
+            self.assertTrue(self.client.heard.endswith(b"\r\n\r\nhello"), self.client.heard)
+
     def test_producers(self) -> None:
         """
         A pull producer is asked once the client is known; one that has gone is not.
@@ -145,6 +207,24 @@ class PlainClientTests(TunnelTestCase):
         self.assertEqual((self.server.connections, self.client.heard), (0, b""))
         self.assertEqual(len(self.client.lost), 1)
         self.assertIn("by policy mandatory", self.logged())
+
+    def test_refusedLater(self) -> None:
+        """
+        A policy may refuse a silent client when it turns out to be plain; what was held back is not
+        sent then.
+        """
+
+        class Moody(Policy):
+            name = "moody"
+            answers: Iterator[Admission | Refused] = iter([ADMITTED, Refused("no")])
+
+            def admit(self, peer: Peer) -> Admission | Refused:
+                return next(self.answers)
+
+        self.server.greeting = b"220 ready"
+        pair = self.pair(Moody(TERMS), plain=True)
+        pair.advance(1.1)
+        self.assertEqual((self.client.heard, len(self.client.lost)), (b"", 1))
 
     def test_silentRefused(self) -> None:
         """

@@ -458,6 +458,108 @@ class StreamTests(WatchTestCase):
         self.assertFalse(pair.server._isPingWaiting())
         self.assertEqual(pair.writtenBy("server")[-1][1], b"\r\nPING\r\n")
 
+    def test_pausedInBetween(self) -> None:
+        """
+        An application that pauses gets what came together with its last bytes once it has resumed,
+        and not within the call.
+        """
+        pair = self.pair(Mandatory(TERMS))
+        heard: list[bytes] = []
+        transport = self.server.chat.transport
+
+        def received(data: bytes) -> None:
+            heard.append(data)
+            transport.pauseProducing()
+
+        self.server.chat.dataReceived = received
+        ping = self.codec.ping
+        pair.clientTransport.write(b"a\r\n" + ping + b"b\r\n" + ping + b"c\r\n")
+        pair.flush()
+        for count in (1, 2, 3):
+            self.assertEqual(heard, [b"a\r\n", b"b\r\n", b"c\r\n"][:count])
+            transport.resumeProducing()
+            transport.pauseProducing()
+            pair.flush()
+            self.assertEqual(len(heard), count)
+            transport.resumeProducing()
+            transport.resumeProducing()
+            pair.flush()
+        transport.resumeProducing()
+        self.assertTrue(pair.serverTransport.reading)
+
+    def test_pausedAndGone(self) -> None:
+        """
+        Nothing is left of a connection that ends while its application has paused.
+        """
+        for resume in (False, True):
+            self.setUp()
+            pair = self.pair(Mandatory(TERMS))
+            transport = self.server.chat.transport
+            self.server.chat.dataReceived = lambda _data, transport=transport: (
+                transport.pauseProducing()
+            )
+            pair.clientTransport.write(b"a\r\n" + self.codec.ping)
+            pair.flush()
+            if resume:
+                transport.resumeProducing()
+            pair.serverTransport.abortConnection()
+            pair.flush()
+            self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_dropped(self) -> None:
+        """
+        What is left when a peer is dropped is not passed on.
+        """
+        pair = self.pair(Mandatory(TERMS))
+        heard: list[bytes] = []
+        transport = self.server.chat.transport
+
+        def received(data: bytes) -> None:
+            heard.append(data)
+            transport.pauseProducing()
+
+        self.server.chat.dataReceived = received
+        pair.clientTransport.write(b"a\r\n" + self.codec.ping + b"b\r\n")
+        pair.flush()
+        self.clock.callLater(0, pair.server._end, ConnectionDone())
+        transport.resumeProducing()
+        pair.flush()
+        self.assertEqual(heard, [b"a\r\n"])
+
+    def test_pingWhileClosing(self) -> None:
+        """
+        Pings are not answered any more once the application has closed.
+        """
+        pair = self.pair(Mandatory(TERMS))
+        self.server.chat.lineReceived = lambda _line: self.server.chat.transport.loseConnection()
+        pair.clientTransport.write(b"a\r\n" + self.codec.ping)
+        pair.flush()
+        self.assertNotIn(self.codec.pong, [data for _, data in pair.writtenBy("server")])
+
+    def test_reassures(self) -> None:
+        """
+        While an application has paused its peer gets pongs, so that it does not find this end
+        dead; a peer that has not asked gets none, nor one that reads nothing.
+        """
+        pair = self.pair(Mandatory(TERMS))
+        self.server.chat.transport.pauseProducing()
+        pair.advance(10)
+        self.assertEqual(self.client.chat.lost, [])
+        pongs = [data for _, data in pair.writtenBy("server") if data == self.codec.pong]
+        self.assertGreater(len(pongs), 5)
+        self.patch(protocolModule, "unsent", lambda _transport: True)
+        written = len(pair.sent)
+        pair.blackhole()
+        pair.advance(2)
+        self.assertNotIn(self.codec.pong, [each.data for each in pair.sent[written:]])
+        self.setUp()
+        pair = self.pair(Optional(TERMS), keepAlive=None)
+        self.client.chat.sendLine(b"hello")
+        pair.flush()
+        self.server.chat.transport.pauseProducing()
+        pair.advance(10)
+        self.assertEqual(pair.writtenBy("server"), [])
+
     def test_middleOfAMessage(self) -> None:
         """
         A client that cannot be pinged because the application is in the middle of a message, as
