@@ -48,6 +48,11 @@ class Limits:
     @ivar runningCalls: calls of one connection that run at once.
     @ivar waitingCalls: calls that may wait before the connection is not read any more.
     @ivar waitingBytes: the size of the calls that may wait.
+    @ivar relayedCalls: calls of a relayed connection that are remembered, to be answered with an
+        error if the server behind the relay is lost.
+    @ivar relayedStreams: open streams of a relayed connection that are told apart.  If there are
+        more, some count as open until the connection ends.
+    @ivar waitingAnswers: answers of the relay's own that may wait for the end of a relayed message.
     @ivar messageBeforeLogin: the size of a message before the client has logged in: what a SASL
         exchange needs.
     @ivar messageBeforeOpen: the size of a message before the client has opened: what a URI needs.
@@ -69,6 +74,9 @@ class Limits:
     runningCalls: int = 20
     waitingCalls: int = 100
     waitingBytes: int = 1048576
+    relayedCalls: int = 256
+    relayedStreams: int = 256
+    waitingAnswers: int = 256
     messageBeforeLogin: int = 16384
     messageBeforeOpen: int = 65536
 

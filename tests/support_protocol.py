@@ -8,8 +8,9 @@ from typing import cast
 
 from twisted.internet.interfaces import IReactorTime
 
-from kaproto.rpc.connection import Connection
+from kaproto.rpc.connection import Connection, Hooks, SharedByConnections
 from kaproto.rpc.protocol import KeepAliveFactory, KeepAliveProtocol
+from kaproto.transport import StreamTransport
 from kaproto.wire.filter import Header
 from kaproto.wire.message import (
     PING,
@@ -29,7 +30,15 @@ A message.
 class PlainConnection(Connection):
     """
     A connection that gives its protocol every message.
+
+    @ivar server: its factory.
     """
+
+    def __init__(
+        self, transport: StreamTransport, hooks: Hooks, shared: SharedByConnections
+    ) -> None:
+        super().__init__(transport, hooks, shared)
+        self.server = shared
 
     def start(self) -> None:
         """

@@ -25,33 +25,14 @@ from kaproto.wire.programs import (
 from kaproto.wire.xdr import Unpacker, XDRError
 
 __all__ = [
-    "ANSWERS_WAITING_MAX",
     "DESCRIPTORS_MAX",
-    "OUTSTANDING_MAX",
-    "STREAMS_MAX",
     "WHOLE_MAX",
     "Relay",
 ]
 
-ANSWERS_WAITING_MAX: Final = 256
-"""
-How many answers of the gateway's own may wait for the end of a message from the server.
-"""
-
 DESCRIPTORS_MAX: Final = 32
 """
 How many file descriptors a message can carry (C{VIR_NET_MESSAGE_NUM_FDS_MAX}).
-"""
-
-OUTSTANDING_MAX: Final = 256
-"""
-How many calls are remembered, to be answered with an error if the server is lost.
-"""
-
-STREAMS_MAX: Final = 256
-"""
-How many open streams are told apart.  If there are more, some count as open until the connection
-ends.
 """
 
 WHOLE_MAX: Final = 65536
@@ -86,6 +67,7 @@ class Relay:
         "_failedStreams",
         "_moreStreams",
         "_outstanding",
+        "_server",
         "_streams",
         "_toClient",
         "_toServer",
@@ -100,6 +82,7 @@ class Relay:
         """
         self.closing = False
         self._client = client
+        self._server = client.server
         self._upstream = upstream
         self._calls = 0
         self._outstanding: dict[int, Header] = {}
@@ -152,7 +135,7 @@ class Relay:
     @property
     def callsUnderWay(self) -> int:
         """
-        How many calls are unanswered, up to L{OUTSTANDING_MAX}.
+        How many calls are unanswered, up to C{limits.relayedCalls}.
         """
         return len(self._outstanding)
 
@@ -180,7 +163,7 @@ class Relay:
                 return True
             # _callRelayed(), without the cost of a call.
             self._calls += 1
-            if len(self._outstanding) < OUTSTANDING_MAX:
+            if len(self._outstanding) < self._server.limits.relayedCalls:
                 self._outstanding[serial] = header
         elif kind == _STREAM:
             self._streamUsed(serial)
@@ -188,14 +171,14 @@ class Relay:
 
     def _callRelayed(self, serial: int, header: Header) -> None:
         self._calls += 1
-        if len(self._outstanding) < OUTSTANDING_MAX:
+        if len(self._outstanding) < self._server.limits.relayedCalls:
             self._outstanding[serial] = header
 
     def _streamUsed(self, serial: int) -> None:
         if serial in self._failedStreams:
             # The client has yet to read that it failed, and the server answers no more.
             return
-        if len(self._streams) < STREAMS_MAX:
+        if len(self._streams) < self._server.limits.relayedStreams:
             self._streams.add(serial)
         elif serial not in self._streams:
             self._moreStreams = True
@@ -203,7 +186,7 @@ class Relay:
     def _streamEnded(self, serial: int, *, failed: bool) -> None:
         self._streams.discard(serial)
         if failed:
-            if len(self._failedStreams) == STREAMS_MAX:
+            if len(self._failedStreams) >= self._server.limits.relayedStreams:
                 self._failedStreams.clear()
             self._failedStreams.add(serial)
 
@@ -211,9 +194,10 @@ class Relay:
         if message.program == KEEPALIVE_PROGRAM:
             self._client.keepAliveReceived(message)
             return
-        if self._toClient.waiting >= ANSWERS_WAITING_MAX:
+        limit = self._server.limits.waitingAnswers
+        if self._toClient.waiting >= limit:
             raise PeerFlooded(
-                f"more than {ANSWERS_WAITING_MAX} calls that the gateway answers itself, during "
+                f"more than {limit} calls that the gateway answers itself, during "
                 "one message from libvirtd"
             )
         if message.type == MessageType.CALL_WITH_FDS and self._dropDescriptors(

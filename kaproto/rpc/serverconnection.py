@@ -95,6 +95,7 @@ class ServerConnection(Connection):
 
     @ivar peer: what is known of the client.
     @ivar negotiation: the client's phase, and what it may do next.
+    @ivar server: the factory.
     @ivar session: the backend's session, once the connection is open.
     @ivar authentication: the login, while the client has to log in.
     @ivar closeCallbackRegistered: whether the client wants to be told the reason when this end
@@ -106,13 +107,13 @@ class ServerConnection(Connection):
     __slots__ = (
         "_calls",
         "_drainCheck",
-        "_server",
         "accessControl",
         "authentication",
         "closeCallbackRegistered",
         "listener",
         "negotiation",
         "peer",
+        "server",
         "session",
     )
 
@@ -128,7 +129,7 @@ class ServerConnection(Connection):
         @param accessControl: by default the factory's.
         """
         super().__init__(transport, hooks, shared)
-        self._server = shared
+        self.server = shared
         self.accessControl = accessControl or shared.accessControl
         self.listener = listener
         self.peer = identify(transport)
@@ -144,7 +145,7 @@ class ServerConnection(Connection):
         """
         Register the client, and wait for its TLS handshake, its login or its first call.
         """
-        server = self._server
+        server = self.server
         paceAccepts(self.transport, server.clock)
         server.journal.connected(self.peer)
         portal = self.accessControl.portal
@@ -199,7 +200,7 @@ class ServerConnection(Connection):
         self.peer.tlsFingerprint = identity.fingerprint
         problem = self.accessControl.checkCertificate(identity)
         if problem is not None:
-            self._server.journal.loginFailed(self.peer)
+            self.server.journal.loginFailed(self.peer)
             self.disconnect(AuthenticationFailed(problem))
             return
         self.send(CONFIRMATION)
@@ -211,11 +212,11 @@ class ServerConnection(Connection):
         """
         self.incoming = None
         negotiation = self.negotiation
-        negotiation.accepted(self._server.limits, login=self.authentication is not None)
+        negotiation.accepted(self.server.limits, login=self.authentication is not None)
         self._entered()
         if negotiation.phase is not Phase.AUTHENTICATING:
-            self._server.clients.known(self)
-        if self._server.startsOpen and negotiation.phase is Phase.READY:
+            self.server.clients.known(self)
+        if self.server.startsOpen and negotiation.phase is Phase.READY:
             self._openAtOnce()
 
     def _openAtOnce(self) -> None:
@@ -236,7 +237,7 @@ class ServerConnection(Connection):
         """
         Set the message limit and the deadline of the connection's phase.
         """
-        negotiation, limits = self.negotiation, self._server.limits
+        negotiation, limits = self.negotiation, self.server.limits
         self.reader.limit = negotiation.messageLimit(limits)
         deadline = negotiation.deadline(limits)
         if deadline is not None:
@@ -250,7 +251,7 @@ class ServerConnection(Connection):
         """
         self.authentication = None
         self.peer.user = user
-        self._server.clients.known(self)
+        self.server.clients.known(self)
         self._advance(Event.AUTHENTICATED)
 
     def hasAsked(self) -> bool:
@@ -263,7 +264,7 @@ class ServerConnection(Connection):
         """
         The client has failed to log in.  It may have more tries.
         """
-        self._server.journal.loginFailed(self.peer)
+        self.server.journal.loginFailed(self.peer)
 
     def holdDeadline(self) -> float:
         """
@@ -282,7 +283,7 @@ class ServerConnection(Connection):
 
         @param left: the seconds left.
         """
-        deadline = self.negotiation.deadline(self._server.limits)
+        deadline = self.negotiation.deadline(self.server.limits)
         if self.negotiation.phase is Phase.AUTHENTICATING and self.closing.reason is None:
             assert deadline is not None, "logging in has a deadline"
             self.closing.setDeadline(left, *deadline[1:])
@@ -353,7 +354,7 @@ class ServerConnection(Connection):
         the last.
         """
         if self.negotiation.phase is Phase.DRAINING and self._drainCheck is None:
-            self._drainCheck = self._server.clock.callLater(0, self._replyRelayed)
+            self._drainCheck = self.server.clock.callLater(0, self._replyRelayed)
 
     def _replyRelayed(self) -> None:
         self._drainCheck = None
@@ -372,12 +373,12 @@ class ServerConnection(Connection):
         # A client that is not open yet has a shorter deadline already.
         if self.congested and self.pauses & Pause.CALLS and not self._hasDeadline:
             self.closing.setDeadline(
-                self._server.limits.unreadTimeout, "it did not read the replies to its calls"
+                self.server.limits.unreadTimeout, "it did not read the replies to its calls"
             )
 
     @property
     def _hasDeadline(self) -> bool:
-        return self.negotiation.deadline(self._server.limits) is not None
+        return self.negotiation.deadline(self.server.limits) is not None
 
     def congestionBegan(self) -> None:
         """
@@ -402,7 +403,7 @@ class ServerConnection(Connection):
         keepAlive = self.negotiation.terms
         if keepAlive is not None and not self.heartbeat.liveness.interval:
             self.startKeepAlive(keepAlive)
-        self._server.clients.changed(self)
+        self.server.clients.changed(self)
 
     def openRequested(self, payload: bytes) -> OpenRequest:
         """
@@ -421,11 +422,11 @@ class ServerConnection(Connection):
         return request
 
     def _refused(self, error: RemoteError) -> None:
-        self._server.journal.refused(self.peer, self.negotiation.policyName, error.message)
+        self.server.journal.refused(self.peer, self.negotiation.policyName, error.message)
 
     def _admitted(self, admission: Admission) -> None:
         if admission.warning is not None:
-            self._server.journal.warned(self.peer, admission.warning)
+            self.server.journal.warned(self.peer, admission.warning)
 
     def sessionOpened(self, session: ISession) -> None:
         """
@@ -439,7 +440,7 @@ class ServerConnection(Connection):
         self._enteredOpen()
 
     def _enteredOpen(self) -> None:
-        server = self._server
+        server = self.server
         server.clients.opened(self)
         server.journal.opened(self.peer, self.negotiation.policyName)
         self.watchByKernel(self.negotiation.keepAlive())
@@ -559,10 +560,10 @@ class ServerConnection(Connection):
         authentication, self.authentication = self.authentication, None
         if authentication is not None:
             authentication.abandon()
-        self._server.journal.ended(self.peer, reason)
+        self.server.journal.ended(self.peer, reason)
         session, self.session = self.session, None
         try:
             if session is not None:
                 session.closed(reason)
         finally:
-            self._server.clients.gone(self)
+            self.server.clients.gone(self)

@@ -24,10 +24,11 @@ from kaproto.security.admission import AccessControl
 from kaproto.security.users import makePortal
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
 from kaproto.wire.filter import MessageFilter
-from kaproto.wire.message import PING, Message
+from kaproto.wire.message import PING, Message, MessageType, Status, packMessage
 from kaproto.wire.programs import Procedure
 from kaproto.wire.sasl import packStart
 from tests.support import OPEN, ClockTestCase, Probe, Wire, call
+from tests.support_gateway import FarEnd, NearEnd, ThreeParties
 
 NAMES = [field.name for field in attrs.fields(Limits)]
 
@@ -323,6 +324,56 @@ class ChangeTests(ClockTestCase):
         self.assertTrue(wire.reading)
         self.later(wire, 1, bytes(60))
         self.assertFalse(wire.reading)
+
+    def relayed(self, **limits: int) -> tuple[ThreeParties, NearEnd, FarEnd]:
+        """
+        Connect a client through a gateway, whose limits change then.
+        """
+        parties = ThreeParties()
+        near, far = parties.opened()
+        parties.factory.limits = attrs.evolve(parties.factory.limits, **limits)
+        return parties, near, far
+
+    def test_relayedCalls(self) -> None:
+        """
+        Fewer calls are answered when libvirtd is lost.
+        """
+        parties, near, far = self.relayed(relayedCalls=3)
+        near.write(*(call(59, serial=serial) for serial in range(9)))
+        parties.flush()
+        far.transport.loseConnection()
+        parties.flush()
+        self.assertEqual([each.serial for each in near.messages], [0, 1, 2])
+
+    def test_relayedStreams(self) -> None:
+        """
+        Fewer streams are told apart: with more, the connection is never idle.
+        """
+        for number, idle in ((2, True), (3, False)):
+            parties, near, far = self.relayed(relayedStreams=2)
+            streams = [
+                call(201, serial=serial, kind=MessageType.STREAM) for serial in range(number)
+            ]
+            near.write(*(each._replace(status=Status.CONTINUE) for each in streams))
+            parties.flush()
+            far.write(*streams)
+            parties.flush()
+            session = parties.toClient.server.session
+            assert session is not None
+            self.assertEqual(session.idle, idle)
+
+    def test_waitingAnswers(self) -> None:
+        """
+        Fewer answers of the gateway's own may wait for the end of a message.
+        """
+        parties, near, far = self.relayed(waitingAnswers=2)
+        long = call(201, bytes(65536), kind=MessageType.STREAM, status=Status.CONTINUE)
+        far.write(packMessage(long)[:-50])
+        parties.flush()
+        for serial, flooded in enumerate((0, 0, 1)):
+            near.write(call(Procedure.CONNECT_SET_IDENTITY, serial=serial))
+            parties.flush()
+            self.assertEqual(parties.factory.counters.flooded, flooded)
 
     def assertTooLong(self, message: Message, limit: int) -> None:
         """

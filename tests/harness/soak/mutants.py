@@ -65,7 +65,7 @@ def timers() -> None:
     """
 
     def wait(connection: ServerConnection) -> None:
-        connection._server.clock.callLater(3600, int)
+        connection.server.clock.callLater(3600, int)
 
     _afterwards(wait)
 

@@ -22,15 +22,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kaproto.backends.connections import UpstreamConnection
 from kaproto.backends.relay import (
-    ANSWERS_WAITING_MAX,
     DESCRIPTORS_MAX,
-    OUTSTANDING_MAX,
-    STREAMS_MAX,
     WHOLE_MAX,
     Relay,
 )
 from kaproto.errors import ConnectionClosed
 from kaproto.keepalive.liveness import KeepAlive
+from kaproto.limits import Limits
 from kaproto.policies import Mandatory
 from kaproto.rpc.protocol import connectionOf
 from kaproto.rpc.serverconnection import ServerConnection
@@ -66,6 +64,7 @@ from tests.support_gateway import (
     stream,
 )
 
+LIMITS = Limits()
 WATCHED = KeepAlive(2, 2)
 """
 Dead after 6 seconds.
@@ -770,12 +769,12 @@ class EndTests(RelayTestCase):
         A limited number of calls is remembered, however many are made.
         """
         parties, near, far = self.opened()
-        near.write(*(call(59, serial=serial) for serial in range(OUTSTANDING_MAX + 10)))
+        near.write(*(call(59, serial=serial) for serial in range(LIMITS.relayedCalls + 10)))
         parties.flush()
-        self.assertEqual(len(far.messages), OUTSTANDING_MAX + 10)
+        self.assertEqual(len(far.messages), LIMITS.relayedCalls + 10)
         far.transport.loseConnection()
         parties.flush()
-        self.assertEqual([each.serial for each in near.messages], list(range(OUTSTANDING_MAX)))
+        self.assertEqual([each.serial for each in near.messages], list(range(LIMITS.relayedCalls)))
 
     def test_garbageFromServer(self) -> None:
         """
@@ -936,7 +935,7 @@ class DrainTests(RelayTestCase):
         What the client sends before it has read that the stream failed is not another stream.
         """
         parties, near, far = self.opened()
-        for serial in range(STREAMS_MAX + 3):
+        for serial in range(LIMITS.relayedStreams + 3):
             near.write(stream(serial, payload=b"up"))
             parties.flush()
             far.write(stream(serial, Status.ERROR, b"why"))
@@ -970,7 +969,7 @@ class DrainTests(RelayTestCase):
         However many streams a client makes up, no more than so many are told apart.  If there are
         more, they count as open until the connection ends.
         """
-        for number in (STREAMS_MAX, STREAMS_MAX + 1):
+        for number in (LIMITS.relayedStreams, LIMITS.relayedStreams + 1):
             parties, near, far = self.opened()
             near.write(*(stream(serial, payload=b"x") for serial in range(number)))
             near.write(stream(0, payload=b"y"))
@@ -979,7 +978,7 @@ class DrainTests(RelayTestCase):
             done = self.drain(parties)
             far.write(*(stream(serial, Status.OK) for serial in range(number)))
             parties.flush()
-            self.assertEqual(done, [None] if number == STREAMS_MAX else [])
+            self.assertEqual(done, [None] if number == LIMITS.relayedStreams else [])
 
 
 class PressureTests(RelayTestCase):
@@ -1198,7 +1197,7 @@ class PressureTests(RelayTestCase):
         parties.flush()
         refused = [
             call(Procedure.CONNECT_SET_IDENTITY, serial=serial)
-            for serial in range(ANSWERS_WAITING_MAX)
+            for serial in range(LIMITS.waitingAnswers)
         ]
         near.write(*refused)
         parties.flush()
@@ -1247,6 +1246,7 @@ class SocketTests(SynchronousTestCase):
         ends = []
         for transport in (client, upstream):
             end = SimpleNamespace(transport=transport, trace=None, bytesSent=0)
+            end.server = SimpleNamespace(limits=LIMITS)
             end.forward = partial(ServerConnection.forward, cast(ServerConnection, end))
             ends.append(end)
         relay = Relay(*cast(Any, ends))
