@@ -5,6 +5,7 @@ descriptions that mean nothing.
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import os
 import re
@@ -170,6 +171,22 @@ def _check(description: str) -> None:
             "leave lockfile= out: whether a socket was left by a server that was killed is found "
             "out without one"
         )
+    # Twisted would take a mode of -1, and let everybody in.
+    for name, (pattern, expected) in _NUMBERS.items():
+        for value in re.findall(rf"(?<!\\):{name}=([^:]*)", rest):
+            if not re.fullmatch(pattern, value):
+                raise ValueError(f"{name}= is {expected}, not {value!r}")
+
+
+_NO_GROUP: Final = 2**32 - 1
+"""
+The first number that no group can have: to C{chown} it means not to change the group.
+"""
+
+_NUMBERS: Final = {
+    "mode": ("0?[0-7]{3}", "three octal digits, such as 660"),
+    "backlog": ("[1-9][0-9]{0,8}", "a whole number from 1 up"),
+}
 
 
 def _takeGroup(description: str) -> tuple[str, int | None]:
@@ -177,11 +194,16 @@ def _takeGroup(description: str) -> tuple[str, int | None]:
     if match is None:
         return description, None
     name = re.sub(r"\\(.)", r"\1", match[1])
-    try:
-        group = int(name) if name.isdecimal() else grp.getgrnam(name).gr_gid
-    except KeyError:
-        raise ValueError(f"there is no group {name!r} on this machine") from None
+    group = int(name) if name.isdecimal() else _groupNamed(name)
+    if group is None or group >= _NO_GROUP:
+        raise ValueError(f"there is no group {name!r} on this machine")
     return description[: match.start()] + description[match.end() :], group
+
+
+def _groupNamed(name: str) -> int | None:
+    with contextlib.suppress(KeyError):
+        return grp.getgrnam(name).gr_gid
+    return None
 
 
 def _explain(kind: str, description: str, error: Exception) -> str:

@@ -138,7 +138,20 @@ class ServerEndpointTests(EndpointTestCase):
         self.assertEqual(
             self.refused("unix:/x:group=no\\:such"), "there is no group 'no:such' on this machine"
         )
+        self.assertIn("no group '4294967295'", self.refused("unix:/x:group=4294967295"))
         self.assertIn("leave lockfile= out", self.refused("unix:/x:lockfile=1"))
+
+    def test_badNumbers(self) -> None:
+        """
+        A mode is one that says who may connect, and not all bits of -1; a backlog is a number.
+        """
+        for value in ("-1", "7777", "abc", "", "8", "66", "0o660", " 660", "+660"):
+            self.assertEqual(
+                self.refused(f"proxy:unix:/x:mode={value}:uid=0"),
+                f"mode= is three octal digits, such as 660, not {value!r}",
+            )
+        for value in ("-1", "0", "x", "9999999999"):
+            self.assertIn("backlog= is a whole number", self.refused(f"tcp:0:backlog={value}"))
 
     def test_others(self) -> None:
         """
