@@ -27,22 +27,29 @@ def suggestServer(description: str) -> str | None:
     @param description: text that is not a server endpoint.
     @return: the one that was probably meant.
     """
+    description = _withoutScheme(description)
     kind, colon, rest = description.partition(":")
     if description.startswith("/"):
         return f"unix:{quoted(description)}"
-    if description.isdecimal():
-        return f"tcp:{description}:interface=127.0.0.1"
-    place = _hostAndPort(description)
+    port = description.removeprefix(":")
+    place = ("127.0.0.1", port) if port.isdecimal() else _hostAndPort(description)
     if place is not None:
-        host, port = place
-        return f"tcp:{port}:interface={quoted(host)}"
+        return f"tcp:{place[1]}:interface={quoted(place[0])}"
     if colon and kind in _KINDS:
         host, _colon, port = rest.rpartition(":")
         if kind in ("tcp", "tcp6", "libvirttls") and port.isdecimal() and host:
             return f"{kind}:{port}:interface={quoted(host)}"
         return None
-    close = difflib.get_close_matches(kind, _KINDS, 1, 0.7)
+    close = difflib.get_close_matches(kind.lower(), _KINDS, 1, 0.7)
     return f"{close[0]}{colon}{rest}" if colon and close else None
+
+
+def _withoutScheme(text: str) -> str:
+    """
+    @return: what is behind C{tcp://} or C{unix://}, if it is written like that.
+    """
+    match = re.fullmatch("(?:tcp|unix)://(.*?)/?", text)
+    return text if match is None else match[1]
 
 
 def _hostAndPort(text: str) -> tuple[str, str] | None:
@@ -74,8 +81,12 @@ def suggestUpstream(description: str) -> str | None:
     @param description: what is neither a client endpoint nor a URI.
     @return: what was probably meant.
     """
+    description = _withoutScheme(description)
     if description.startswith("/"):
         return f"unix:{quoted(description)}"
+    place = _hostAndPort(description)
+    if place is not None:
+        return f"tcp:{quoted(place[0])}:{place[1]}"
     host, colon, port = description.rpartition(":")
     if colon and port.isdecimal() and re.fullmatch(r"[\w.-]+", host) and host not in _KINDS:
         return f"tcp:{description}"

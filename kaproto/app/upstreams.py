@@ -4,6 +4,7 @@ From what C{--upstream} says to an endpoint, and to how the gateway logs in ther
 
 from __future__ import annotations
 
+import re
 import shlex
 
 from twisted.internet.interfaces import IStreamClientEndpoint
@@ -22,6 +23,10 @@ def upstreamEndpoint(reactor: object, description: str) -> IStreamClientEndpoint
     @param description: a client endpoint string or a libvirt URI.
     @raise ValueError: when it is neither; the message says what was meant, if that can be guessed.
     """
+    if re.match("(tcp|unix|https?)://", description):
+        # To libvirt's clients these are drivers, at a server that they would reach by TLS.
+        wanted = suggestUpstream(description) or "qemu+tls://HOST/system"
+        raise ValueError(f"is {shlex.quote(f'--upstream={wanted}')} meant?")
     try:
         return endpointFor(reactor, description)[0]
     except PKIError:

@@ -22,9 +22,13 @@ from kaproto.security.userfile import readUsers
 __all__ = ["PasswordFile"]
 
 _FOREIGN: Final = re.compile(
-    r"\$[A-Za-z0-9_-]+\$"  # crypt(3), htpasswd: $6$, $2y$, $apr1$
+    r"[*!]*\$[A-Za-z0-9_-]+\$"  # crypt(3), htpasswd: $6$, $2y$, $apr1$, and !$6$ where it is locked
+    r"|_[./0-9A-Za-z]{19}\Z"  # crypt(3) as BSDi has it
+    r"|\*[0-9A-F]{40}\Z"  # MySQL
+    r"|md5[0-9a-f]{32}\Z"  # PostgreSQL
     r"|\{[A-Za-z0-9.-]+\}"  # LDAP, dovecot, htpasswd -s: {SSHA}
     r"|[a-z0-9_]+\$[0-9]+\$"  # Django: pbkdf2_sha256$600000$
+    r"|[a-z0-9_]+\$[^$]+\$[0-9a-f]{32,}\Z"  # Django before that, Werkzeug: sha256$salt$0123...
     r"|SCRAM-SHA-"  # a line for --auth=scram:
     r"|(?:x|[*!]+)\Z"  # passwd, shadow: no password here
 )
@@ -37,7 +41,8 @@ class PasswordFile:
     L{kaproto.security.userfile}.
 
     A password has no colon, since the files that have more of them (passwd, shadow, htdigest) have
-    something else between them, and it does not look like the hash of one.
+    something else between them, and it does not look like the hash of one.  (A hash that is nothing
+    but hexadecimal digits could be a password.)
 
     @ivar path: the file.
     """

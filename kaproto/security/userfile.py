@@ -85,6 +85,10 @@ def _parse(line: bytes, lines: dict[bytes, int]) -> tuple[bytes, str] | None:
         raise ValueError(f"there is nothing {'behind' if name else 'in front of'} the colon")
     if name != name.strip() or secret != secret.strip():
         raise ValueError("there is white space around the name or around what follows the colon")
+    if name[0] in "\"'":
+        raise ValueError(
+            "there are quotes around the name, which would be part of it; leave them out"
+        )
     try:
         user = prepareName(name.encode()).encode()
     except ValueError as error:

@@ -303,6 +303,12 @@ class BadTests(OptionsTestCase):
         """
         An upstream that is none is refused with what was meant, or examples.
         """
+        for upstream, meant in (
+            ("tcp://host:1", "tcp:host:1"),
+            ("unix:///x", "unix:/x"),
+            ("http://host", "qemu+tls://HOST/system"),
+        ):
+            self.assertIn(f"is --upstream={meant} meant?", self.refuse(f"--upstream={upstream}"))
         bad = ("nonsense", "tcp", "ssh+qemu://x", "qemu+ssh://host/system", "")
         self.assertRefused("upstream", bad, "unix:/run/libvirt/libvirt-sock", "qemu:///system")
         self.assertEqual(

@@ -77,6 +77,8 @@ class ReadTests(SynchronousTestCase):
             (b"bob:", "nothing behind the colon"),
             (b":", "nothing in front of the colon"),
             (b" bob:sesame", "white space around the name"),
+            (b'"bob":"sesame"', "quotes around the name"),
+            (b"'bob':sesame", "quotes around the name"),
             (b"bob :sesame", "white space around the name"),
             (b"bob: sesame", "white space around"),
             (b"bob:sesame ", "white space around"),
