@@ -24,7 +24,7 @@ class Counters:
     @ivar deadlinesMissed: clients dropped because they missed a deadline.
     @ivar protocolErrors: clients dropped for any other violation of the protocol.
     @ivar unauthenticated: failed logins, and TLS clients whose certificate was not accepted.
-    @ivar displaced: clients dropped because there were too many.
+    @ivar displaced: clients refused or dropped because there were too many.
     """
 
     accepted: int = 0

@@ -199,7 +199,7 @@ class RemoteError(KaprotoError):
 
 class TooManyClients(KaprotoError):
     """
-    The server had too many clients, and this one had not logged in or not opened yet.
+    The server had too many clients.  This one came last, or had not logged in or not opened yet.
     """
 
 

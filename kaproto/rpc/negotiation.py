@@ -15,11 +15,11 @@ from types import MappingProxyType, NoneType
 from typing import Final
 
 from kaproto.errors import (
-    AuthenticationFailed,
     ConnectionClosed,
     LocalProtocolError,
     RemoteError,
     RemoteProtocolError,
+    TooManyClients,
 )
 from kaproto.interfaces import Admission, IKeepAlivePolicy, OpenRequest, Refused
 from kaproto.keepalive.liveness import KeepAlive
@@ -302,7 +302,7 @@ class ServerNegotiation:
                     "later",
                     ErrorCode.OPERATION_FAILED,
                 ),
-                AuthenticationFailed(f"one more than {full} clients (--max-clients)"),
+                TooManyClients(f"one more than {full} clients (--max-clients)"),
             )
         else:
             self.advance(Event.LOGIN_NEEDED if login else Event.ACCEPTED)

@@ -693,6 +693,8 @@ class LimitTests(AdmissionTestCase):
         self.assertTrue(
             all("one more than 1 clients" in line for line in self.logged(LogLevel.warn))
         )
+        kinds = [each.kind for each in self.factory.journal.endings]
+        self.assertEqual(kinds, ["too_many_clients"] * 2)
         self.assertFalse(first.closing)
         first.lose()
         self.replyOf(self.accept(self.factory))
