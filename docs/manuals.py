@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from kaproto.app.options import Options as ServerOptions
+from kaproto.cli.main import FLEET_COMMANDS
 from kaproto.cli.main import Options as CommandOptions
 
 __all__ = ["MANUALS"]
@@ -32,9 +33,11 @@ def _command() -> str:
     subCommands: Any = CommandOptions.subCommands
     for name, _shortcut, options, description in subCommands:
         sections[f"kaproto {name}"] = f"{description}\n\n{_usage(options)}"
+    for name, _shortcut, options, description in FLEET_COMMANDS:
+        sections[f"kaproto --registry=URL {name}"] = f"{description}\n\n{_usage(options)}"
     return _page(
         ("KAPROTO", "1", "watch and administer kaserver, ping libvirt hosts"),
-        ("kaproto [--socket=PATH] COMMAND [options]",),
+        ("kaproto [--socket=PATH] COMMAND [options]", "kaproto --registry=URL COMMAND [options]"),
         sections,
         ("kaserver(8)", "virt-admin(1)"),
     )

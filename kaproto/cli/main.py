@@ -34,10 +34,10 @@ from kaproto.cli.remote import (
     Trace,
 )
 
-__all__ = ["Options", "main", "perform"]
+__all__ = ["FLEET_COMMANDS", "Options", "main", "perform"]
 
 
-_FLEET_COMMANDS: Final[list[list[Any]]] = [
+FLEET_COMMANDS: Final[list[list[Any]]] = [
     ["nodes", None, Nodes, "List the nodes."],
     ["list", None, FleetList, "List the clients of all nodes, or of one."],
     ["refused", None, FleetRefused, "List who was refused, and whom mode 2 would refuse."],
@@ -100,7 +100,7 @@ class Options(BaseOptions):
         the commands nodes, list, refused, disconnect and drain then.
         """
         self["registry"] = url
-        self.subCommands = _FLEET_COMMANDS  # type: ignore[misc]
+        self.subCommands = FLEET_COMMANDS  # type: ignore[misc]
 
     def opt_version(self) -> None:
         """

@@ -133,9 +133,11 @@ if action == 'leave' then
   end
   return {ok = 'left ' .. shown .. ' 0'}
 end
-if action == 'begin' then redis.call('DEL', clients)
-elseif stored < epoch or last < begun then return {ok = 'unknown ' .. shown .. ' 0'} end
+if action ~= 'begin' and (stored < epoch or last < begun) then
+  return {ok = 'unknown ' .. shown .. ' 0'}
+end
 redis.call('HSET', node, 'epoch', shown, 'begun', ARGV[5], 'about', about, 'complete', complete)
+if action == 'begin' then redis.call('DEL', clients) end
 if refused ~= '' then redis.call('HSET', node, 'refused', refused) end
 local first = 10
 for at = first, first + 2 * count - 2, 2 do redis.call('HSET', clients, ARGV[at], ARGV[at + 1]) end
@@ -149,11 +151,11 @@ redis.call('ZADD', nodes, now, name)
 return {ok = 'written ' .. shown .. ' ' .. redis.call('HLEN', clients)}
 """.replace("LEASE", str(LEASE)).replace("KEPT", str(KEPT))
 """
-Writes a node's changes, all or nothing but for Redis being full.  Its arguments are the name; the
-action, C{begin} to forget all clients first, C{write} or C{leave}; the epoch, 0 to be given one;
-the time, to make the epoch of; how often C{begin} was said in this epoch; the node's own fields,
-C{refused} empty if it has not changed; how many clients follow, as number and value; then the
-numbers of those that have ended.
+Writes a node's changes, all or nothing: a Redis that is full refuses the first C{HSET}, and lets
+through what comes after a write.  Its arguments are the name; the action, C{begin} to forget all
+clients first, C{write} or C{leave}; the epoch, 0 to be given one; the time, to make the epoch of;
+how often C{begin} was said in this epoch; the node's own fields, C{refused} empty if it has not
+changed; how many clients follow, as number and value; then the numbers of those that have ended.
 
 It answers C{written EPOCH CLIENTS}, C{left EPOCH 0}, C{unknown EPOCH 0} when Redis has lost what
 the node had written, or has begun anew since, or C{superseded EPOCH 0}.

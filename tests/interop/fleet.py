@@ -20,6 +20,7 @@ from twisted.internet.protocol import ServerFactory, connectionDone
 from twisted.protocols import portforward
 from twisted.python.failure import Failure
 
+from kaproto.admin.client import ControlClient
 from kaproto.client import Connection, connect
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.registry.link import RedisError, RedisFactory, RedisLink, connectLink
@@ -305,6 +306,17 @@ class Fleet:
                 raise AssertionError(f"the registry is not right: {await self.nodes()}")
             await pause(0.1)
         return time.monotonic() - begun
+
+    async def up(self) -> list[bool]:
+        """
+        @return: whether each kaserver says that the registry is up.
+        """
+        found = []
+        for name in NAMES:
+            client = await ControlClient.connect(reactor, self.sockets[name])
+            found += [bool(each["registry"]["up"]) for each in await client.status()]
+            await client.close()
+        return found
 
     def logs(self) -> Mapping[str, list[str]]:
         """

@@ -197,11 +197,14 @@ class RegistryTests(InteropTestCase):
             slowest = await fleet.probe()
             await waitUntil(lambda: all(news()), "all nodes to notice", timeout=15)
             slowest = max(slowest, await fleet.probe())
+            if FAULTS[fault] is not flushed:  # which is mended as soon as it is noticed
+                self.assertEqual(await fleet.up(), [False] * len(NAMES), fault)
         stale = await fleet.untilRight()
         slowest = max(slowest, await fleet.probe())
         await waitUntil(
             lambda: all("is up to date" in lines[-1] for lines in news()), "all nodes to say so"
         )
+        self.assertEqual(await fleet.up(), [True] * len(NAMES))
         for lines in news():
             self.assertIn("No client is affected", lines[0])
             self.assertLessEqual(len(lines), 3, lines)
