@@ -8,6 +8,7 @@ endpoint takes its own keywords out, and puts the string of the inner one togeth
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -82,16 +83,34 @@ def innerEndpoint(
     @param own: the keywords of the outer endpoint.
     @param arguments: the inner endpoint's name and its positional arguments.
     @param keywords: the inner endpoint's.
-    @raise ValueError: when there is none, or it does not take these arguments.
+    @raise ValueError: when there is none, it does not take these arguments, or a file that it names
+        cannot be read.
     """
     inner = unparsed(arguments, keywords)
     try:
         return fromString(reactor, inner)
-    except (TypeError, ValueError, IndexError) as error:
+    except (TypeError, ValueError, LookupError, OSError) as error:
         hint = ""
-        if "" in arguments[1:] or any(not value for value in keywords.values()):
-            hint = "; in an IPv6 address write \\: for each colon, as in interface=\\:\\:1"
+        if "" in arguments[1:] or "" in keywords.values():
+            name = next((name for name, value in keywords.items() if not value), "host")
+            hint = f"; in an IPv6 address write \\: for each colon, as in {name}=\\:\\:1"
         raise ValueError(
             f"{outer}: takes {', '.join(f'{name}=' for name in own)}, and the rest, {inner!r}, is "
-            f"no endpoint: {error}{hint}"
+            f"not an endpoint: {_explained(error)}{hint}"
         ) from error
+
+
+def _explained(error: Exception) -> str:
+    """
+    @return: why Twisted does not make an endpoint, without the names of its functions.
+    """
+    text = str(error)
+    unexpected = re.search(r"unexpected keyword argument '(.*)'", text)
+    if unexpected is not None:
+        return f"it takes no {unexpected[1]}="
+    missing = re.search(r"missing .* arguments?: (.*)", text)
+    if missing is not None:
+        return f"it needs {missing[1]}"
+    if isinstance(error, KeyError):
+        return f"systemd has passed no socket named {text}"
+    return text or repr(error)

@@ -23,9 +23,10 @@ from zope.interface import implementer
 from kaproto.endpointstring import innerEndpoint, takeKeywords
 from kaproto.errors import KeepAliveUnsupported
 from kaproto.interfaces import IKeepAlivePolicy
-from kaproto.keepalive.liveness import KeepAlive
+from kaproto.keepalive.liveness import INTERVAL_MAX, KeepAlive
 from kaproto.policies.plugins import findPolicy
 from kaproto.watch.ends import WAIT
+from kaproto.watch.intervals import readInterval
 from kaproto.watch.tunnelclient import tunnelClient
 from kaproto.watch.tunnelserver import PLAIN_WAIT, tunnelServer
 
@@ -136,7 +137,7 @@ def serverEndpoint(
     inner: IStreamServerEndpoint = _inner(
         serverFromString, reactor, arguments, keywords, ("policy", *_SHARED)
     )
-    policy = findPolicy(own.get("policy", "1"), keepAlive)
+    policy = _policy(own.get("policy", "1"), keepAlive)
     return TunnelServerEndpoint(inner, policy, wait, IReactorTime(reactor))
 
 
@@ -182,6 +183,15 @@ def _inner(
     return innerEndpoint(fromString, reactor, "keepalive", own, arguments, keywords)
 
 
+def _policy(selector: str, keepAlive: KeepAlive) -> IKeepAlivePolicy:
+    try:
+        return findPolicy(selector, keepAlive)
+    except ValueError as error:
+        isArgumentMissing = ":" not in selector and str(error).startswith(f"policy {selector}: ")
+        hint = "; here write \\: for the colon" if isArgumentMissing else ""
+        raise ValueError(f"{error}{hint}") from error
+
+
 def _keepAlive(keywords: dict[str, str]) -> KeepAlive:
     default = KeepAlive()
     count = keywords.get("count", str(default.count))
@@ -194,11 +204,7 @@ def _number(keywords: dict[str, str], name: str, default: float) -> float:
     text = keywords.get(name)
     if text is None:
         return default
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    # Not NaN either.
-    if not 0 <= value < float("inf"):
-        raise ValueError(f"{name}= is a number of seconds, not {text!r}")
+    value = readInterval(text.encode())
+    if value is None:
+        raise ValueError(f"{name}= is a number of seconds, at most {INTERVAL_MAX}, not {text!r}")
     return value

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from twisted.internet import endpoints
 from twisted.trial.unittest import SynchronousTestCase
 
-from kaproto.endpointstring import quoted, takeKeywords, unparsed
+from kaproto.endpointstring import innerEndpoint, quoted, takeKeywords, unparsed
 
 WORDS = st.text("ab:=\\, /", max_size=8)
 
@@ -42,3 +42,14 @@ class EndpointStringTests(SynchronousTestCase):
         keywords = {"from": "192.0.2.1", "interface": "::1"}
         self.assertEqual(takeKeywords(keywords, ("from", "uid")), {"from": "192.0.2.1"})
         self.assertEqual(keywords, {"interface": "::1"})
+
+    def test_nothingToSay(self) -> None:
+        """
+        An error without words is named.
+        """
+
+        def parse(_reactor: object, _text: str) -> None:
+            raise OSError
+
+        error = self.assertRaises(ValueError, innerEndpoint, parse, None, "proxy", (), ["a"], {})
+        self.assertTrue(str(error).endswith("is not an endpoint: OSError()"), str(error))

@@ -10,6 +10,8 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import (
     TCP4ClientEndpoint,
     TCP4ServerEndpoint,
+    TCP6ServerEndpoint,
+    UNIXServerEndpoint,
     clientFromString,
     serverFromString,
 )
@@ -28,6 +30,7 @@ from zope.interface.verify import verifyObject
 
 from kaproto.errors import KeepAliveUnsupported
 from kaproto.keepalive.liveness import KeepAlive
+from kaproto.keepalive.tcpkeepalive import TCPKeepAliveServerEndpoint
 from kaproto.policies import Mandatory, Optional
 from kaproto.watch.endpoints import TunnelClientEndpoint, TunnelServerEndpoint
 from tests.unit.watch.test_tunnel import ADDRESS, MESSAGES, TERMS, Applications, TunnelTestCase
@@ -62,6 +65,20 @@ class EndpointTests(TunnelTestCase):
         client: Any = clientFromString(MemoryReactorClock(), "keepalive:tcp:192.0.2.1:40")
         self.assertEqual((client.keepAlive, client.wait), (KeepAlive(5, 5), 10))
         self.assertFalse(client.plain)
+
+    def test_innerEndpoints(self) -> None:
+        """
+        Any inner endpoint will do, and what has to be quoted in its string is quoted.
+        """
+        for string, kind in {
+            "keepalive:unix:/run/a\\=b\\:c:mode=660:policy=2": UNIXServerEndpoint,
+            "keepalive:tcpkeepalive:tcp:40:count=3": TCPKeepAliveServerEndpoint,
+            "keepalive:tcp6:40:interface=\\:\\:1": TCP6ServerEndpoint,
+        }.items():
+            endpoint: Any = serverFromString(MemoryReactorClock(), string)
+            self.assertIsInstance(endpoint._wrapped, kind)
+        endpoint = serverFromString(MemoryReactorClock(), "keepalive:unix:/run/a\\=b\\:c")
+        self.assertEqual(endpoint._wrapped._address, "/run/a=b:c")
 
     def test_listen(self) -> None:
         """
@@ -133,7 +150,7 @@ class EndpointTests(TunnelTestCase):
             "": "not before ''",
             ":keepalive:tcp:1": "not before 'keepalive'",
             ":tcp:1:policy=3": "there is no policy '3'",
-            ":tcp:1:interval=x": "interval= is a number of seconds, not 'x'",
+            ":tcp:1:interval=x": "interval= is a number of seconds, at most 2147483, not 'x'",
             ":tcp:1:interval=nan": "not 'nan'",
             ":tcp:1:interval=-1": "not '-1'",
             ":tcp:1:wait=inf": "not 'inf'",
@@ -141,15 +158,30 @@ class EndpointTests(TunnelTestCase):
             ":tcp:1:intervall=5": "takes policy=, interval=, count=, wait=, and the rest",
             ":tcp:1:interface=::1": "interface=\\:\\:1",
             ":nothing:1": "Unknown endpoint type",
+            ":tcp:1:interval=1e99": "not '1e99'",
+            ":tcp:1:interval=1_0": "not '1_0'",
+            ":tcp": "'tcp', is not an endpoint: it needs 'port'",
+            ":tcp:1:mode=2": "is not an endpoint: it takes no mode=",
+            ":unix:/x=y": "it takes no /x=",
+            ":systemd:domain=INET:name=mine": "systemd has passed no socket named 'mine'",
+            ":ssl:1:privateKey=/nonexistent": "No such file or directory: '/nonexistent'",
+            ":tcp:1:policy=rules": "/etc/kaproto/rules.toml; here write \\: for the colon",
+            ":tcp:1:policy=rules\\:/nonexistent": "No such file or directory: '/nonexistent'",
         }.items():
             error = self.assertRaises(
                 ValueError, serverFromString, MemoryReactorClock(), f"keepalive{rest}"
             )
             self.assertIn(reason, str(error))
-        error = self.assertRaises(
-            ValueError, clientFromString, MemoryReactorClock(), "keepalive:tcp:a:1:plain=1"
-        )
-        self.assertIn("plain= is yes or no", str(error))
+        for rest, reason in {
+            "a:1:plain=1": "plain= is yes or no",
+            "a:1:policy=2": "it takes no policy=",
+            "::1:4040": "host=\\:\\:1",
+            "[::1]:4040": "host=\\:\\:1",
+        }.items():
+            error = self.assertRaises(
+                ValueError, clientFromString, MemoryReactorClock(), f"keepalive:tcp:{rest}"
+            )
+            self.assertIn(reason, str(error))
 
     def test_plugin(self) -> None:
         """
