@@ -225,11 +225,20 @@ class Mortal(Client):
     def _die(self) -> None:
         if self.state is not State.OPEN or not self.crowd.mayDie:
             return
+        if not self.canDie():
+            self.dieWithin(0.1, 0.3)
+            return
         self.dies()
         self.state = State.SILENT
         self.crowd.silent.add(self)
         self.vanish()
         self._checkForgotten()
+
+    def canDie(self) -> bool:
+        """
+        @return: whether this is a good moment.
+        """
+        return True
 
     def dies(self) -> None:
         """

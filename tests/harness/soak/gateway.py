@@ -44,10 +44,12 @@ _DOMAIN: Final = """
 <domain type="test"><name>long</name><description>{}</description><memory>1024</memory>
 <os><type>hvm</type></os></domain>
 """
+# libvirtd makes more workers too slowly for those that block, and then nobody is answered.
 _SETTINGS: Final = """
 max_clients = 10000
 max_anonymous_clients = 0
-max_workers = 1000
+min_workers = 200
+max_workers = 200
 keepalive_interval = 1
 keepalive_count = 2
 """

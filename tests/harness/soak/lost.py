@@ -83,6 +83,12 @@ class Stuck(Slow, Mortal):
         super().opened()
         self.dieWithin(1, 4)
 
+    def canDie(self) -> bool:
+        """
+        @return: whether there is some of the answer, and much more to come.
+        """
+        return 0 < self._reader.partial < len(self.crowd.scene.document) / 2
+
     def dies(self) -> None:
         """
         What its kernel still has room for it takes now.
@@ -93,8 +99,10 @@ class Stuck(Slow, Mortal):
         """
         Its last sign of life was that its kernel took something, which the kernel knows.
         """
+        asked = time.monotonic()
         info = self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+        told = time.monotonic()
         (milliseconds,) = struct.unpack_from("I", info, _LAST_DATA_RECEIVED)
-        self.after = time.monotonic() - milliseconds / 1000
-        self.before = self.after - _KERNEL_TICK
+        self.before = asked - milliseconds / 1000 - _KERNEL_TICK
+        self.after = told - milliseconds / 1000
         super().found(looked, seen)

@@ -11,6 +11,7 @@ from twisted.internet.error import ConnectError
 from twisted.logger import LogEvent, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
+from kaproto.backends.connections import UpstreamConnection
 from kaproto.errors import Disconnected
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.policies import Mandatory
@@ -311,13 +312,18 @@ class AskTests(WatchTestCase):
 
     def test_answersLate(self) -> None:
         """
-        From its first answer on it is watched.
+        From its first answer on it is watched, as idly as any other.
         """
         self.parties.upstream.factory.protocol = Ignorant
         near, far = self.parties.opened()
         self.parties.advance(60)
+        (connection,) = self.parties.gateway.upstream.connections
+        assert isinstance(connection, UpstreamConnection)
+        self.assertIsNotNone(connection.heartbeat.onAnswer)
         far.write(packMessage(Message(0x6B656570, 1, 2, MessageType.MESSAGE, 0, 0)))
-        self.parties.advance(6.2)
+        self.parties.advance(0.2)
+        self.assertIsNone(connection.heartbeat.onAnswer)
+        self.parties.advance(6)
         self.assertFalse(near.isAlive())
         self.assertEqual(far.pings, 1 + WATCHED.count)
 
