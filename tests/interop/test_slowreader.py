@@ -169,19 +169,18 @@ class SlowReaderTests(InteropTestCase):
         self.assertGreater(sender.deaths[0][0] - stopped, _DEATH - 0.3)
         self.assertLess(sender.deaths[0][0] - stopped, most)
 
-    async def test_lives(self) -> None:
+    async def test_slow(self) -> None:
         """
-        It is kept, and pinged again when it has read everything.
-        """
-        await together(self._lives(socket.AF_INET), self._lives(socket.AF_UNIX))
-
-    async def test_stops(self) -> None:
-        """
-        When it stops reading it dies C{interval * (count + 1)} seconds later, and up to an interval
-        more, since its progress is looked at once an interval.
+        It is kept, and pinged again when it has read everything.  When it stops reading it dies
+        C{interval * (count + 1)} seconds later, and up to an interval more, since its progress is
+        looked at once an interval.
         """
         most = _DEATH + _KEEP_ALIVE.interval + 0.4
-        await together(self._dies(socket.AF_INET, most), self._dies(socket.AF_UNIX, most))
+        families = (socket.AF_INET, socket.AF_UNIX)
+        await together(
+            *(self._lives(family) for family in families),
+            *(self._dies(family, most) for family in families),
+        )
 
 
 class _Server(KeepAliveServerProtocol):
@@ -200,101 +199,94 @@ class _Server(KeepAliveServerProtocol):
 
 class StoppedTests(InteropTestCase):
     """
-    Client programs that are stopped (C{SIGSTOP}) and have much of ours to read.
+    Clients that stop, and others that do not.
     """
 
     tools = ()
 
-    async def _stops(self, endpoint: str, latest: float) -> None:
+    async def _serve(
+        self, endpoint: str, limits: Limits | None = None
+    ) -> tuple[KeepAliveServerFactory, str]:
         """
-        @param latest: seconds after which the one that stays stopped must be found.
+        @return: a server, and where to connect to it.
         """
-        factory = KeepAliveServerFactory(Mandatory(_KEEP_ALIVE), clock=reactor)
+        factory = KeepAliveServerFactory(
+            Mandatory(_KEEP_ALIVE), programs=[Probe()], clock=reactor, limits=limits
+        )
         factory.protocol = _Server
         port = await serverFromString(reactor, endpoint).listen(factory)
         self.addCleanup(maybeDeferred, port.stopListening)
         self.addCleanup(factory.abort)
         address = port.getHost()
-        uri = f"tcp:127.0.0.1:{address.port}" if isinstance(address, IPv4Address) else endpoint
+        if isinstance(address, IPv4Address):
+            return factory, f"tcp:127.0.0.1:{address.port}"
+        return factory, endpoint
+
+    async def _haveMuchToRead(self, endpoint: str, latest: float) -> None:
+        """
+        Two programs are stopped (C{SIGSTOP}) and then written to; one goes on in time.
+
+        @param latest: seconds after which the other must be found.
+        """
+        factory, uri = await self._serve(endpoint)
         programs = []
         for _ in range(2):
             command = [sys.executable, libraryprogram.__file__, "connect", uri, "60", "1"]
             programs.append(Program.start(self, command, os.environ))
             await programs[-1].waitOutput("connected")
-        senders = [cast(_Server, each) for each in factory.connections]
+        servers = [cast(_Server, each) for each in factory.connections]
         for program in programs:
             program.signal(signal.SIGSTOP)
         stopped = time.monotonic()
-        for sender in senders:
-            sender.sendEvent(Probe.number, 1, bytes(_MUCH))
+        for server in servers:
+            server.sendEvent(Probe.number, 1, bytes(_MUCH))
         await pause(0.6 * _DEATH)
         programs[0].signal(signal.SIGCONT)
-        await waitUntil(lambda: senders[1].ended, "the death of the one that is stopped", 10)
-        at, reason = cast(tuple[float, Exception], senders[1].ended)
-        self.assertIsInstance(reason, KeepAliveTimeout)
-        self.assertTrue(_DEATH - 0.6 < at - stopped < latest + 0.4, f"{endpoint}: {at - stopped}")
+        await self._dies(servers[1], stopped, latest)
         await pause(max(0, stopped + 3 * _DEATH - time.monotonic()))
-        self.assertIsNone(senders[0].ended)
+        self.assertIsNone(servers[0].ended)
 
-    async def test_stopped(self) -> None:
+    async def _areNotRead(self, endpoint: str, latest: float) -> None:
         """
-        One that goes on in time stays, and one that does not is found: on TCP in
-        C{interval * (count + 1)} seconds since its kernel last took something, and on a UNIX
-        socket up to two intervals later, since there the kernel does not say when that was.
+        The calls of two clients wait, so that the server does not read them.  One reads nothing
+        any more.
         """
-        path = os.path.join(self.privateDirectory(), "socket")
-        await together(
-            self._stops("tcp:0:interface=127.0.0.1", _DEATH),
-            self._stops(f"unix:{path}", _DEATH + 2 * _KEEP_ALIVE.interval),
-        )
-
-
-class UnreadTests(InteropTestCase):
-    """
-    Clients whose calls wait, so that the server does not read from them, and which then read
-    nothing any more.
-    """
-
-    tools = ()
-
-    async def _stops(self, endpoint: str, latest: float) -> None:
-        factory = KeepAliveServerFactory(
-            Mandatory(_KEEP_ALIVE),
-            programs=[Probe()],
-            clock=reactor,
-            limits=Limits(runningCalls=1, waitingCalls=1),
-        )
-        port = await serverFromString(reactor, endpoint).listen(factory)
-        self.addCleanup(maybeDeferred, port.stopListening)
-        self.addCleanup(factory.abort)
-        address = port.getHost()
-        uri = f"tcp:127.0.0.1:{address.port}" if isinstance(address, IPv4Address) else endpoint
+        factory, uri = await self._serve(endpoint, Limits(runningCalls=1, waitingCalls=1))
         lives = await connect(reactor, uri, keepAlive=_KEEP_ALIVE)
         stops = await connect(reactor, uri)
         for connection in (lives, stops):
             self.addCleanup(cast(Connection, connection.protocol.transport).abortConnection)
             for _ in range(3):
                 connection.call(Probe.number, Probe.LATER).addErrback(lambda _: None)
-        await waitUntil(
-            lambda: all(each._kaproto.pauses for each in factory.connections), "the pauses"
-        )
+        servers = [cast(_Server, each) for each in factory.connections]
+        await waitUntil(lambda: all(each._kaproto.pauses for each in servers), "the pauses")
         await pause(1.5 * _DEATH)
-        self.assertEqual(len(factory.connections), 2)
+        self.assertEqual([each.ended for each in servers], [None, None])
         cast(Connection, stops.protocol.transport).stopReading()
-        stopped = time.monotonic()
-        await waitUntil(lambda: len(factory.connections) == 1, f"the death: {endpoint}")
-        took = time.monotonic() - stopped
-        self.assertTrue(_DEATH - 1.1 < took < latest + 0.4, f"{endpoint}: {took}")
+        await self._dies(servers[1], time.monotonic(), latest)
         await pause(_DEATH)
         self.assertTrue(lives.isAlive())
 
-    async def test_unread(self) -> None:
+    async def _dies(self, server: _Server, stopped: float, latest: float) -> None:
+        await waitUntil(lambda: server.ended, f"the death of {server.transport}")
+        at, reason = cast(tuple[float, Exception], server.ended)
+        self.assertIsInstance(reason, KeepAliveTimeout)
+        took = at - stopped
+        self.assertTrue(_DEATH - 1.1 < took < latest + 0.4, f"{server.transport}: {took:.2f} s")
+
+    async def test_stopped(self) -> None:
         """
-        Those which read live on, and so does the server.  On TCP the others are found by what they
-        do not answer, and on a UNIX socket, up to a second later, by what they do not read.
+        One that has much to read is found on TCP in C{interval * (count + 1)} seconds since its
+        kernel last took something, and on a UNIX socket up to two intervals later, since there the
+        kernel does not say when that was.  One that is not read is found on TCP by what it does not
+        answer, and on a UNIX socket, up to a second later, by what it does not read.  Nobody takes
+        a peer for dead that goes on.
         """
-        path = os.path.join(self.privateDirectory(), "socket")
+        tcp = "tcp:0:interface=127.0.0.1"
+        path = self.privateDirectory()
         await together(
-            self._stops("tcp:0:interface=127.0.0.1", _DEATH),
-            self._stops(f"unix:{path}", _DEATH + 1),
+            self._haveMuchToRead(tcp, _DEATH),
+            self._haveMuchToRead(f"unix:{path}/1", _DEATH + 2 * _KEEP_ALIVE.interval),
+            self._areNotRead(tcp, _DEATH),
+            self._areNotRead(f"unix:{path}/2", _DEATH + 1),
         )
