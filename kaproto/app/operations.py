@@ -11,9 +11,10 @@ from kaproto.app.ports import Place
 from kaproto.endpointstring import quoted
 from kaproto.security.endpoints import transportOf
 from kaproto.server import KeepAliveServerFactory
+from kaproto.status.agent import AgentFactory
 from kaproto.status.site import StatusFactory
 
-__all__ = ["adminEndpoint", "adminPlace", "statusPlace"]
+__all__ = ["adminEndpoint", "adminPlace", "agentPlace", "statusPlace"]
 
 
 def adminEndpoint(reactor: object, description: str) -> IStreamServerEndpoint:
@@ -50,6 +51,15 @@ def statusPlace(
         exposable=insecure,
         remedy="use a UNIX socket",
     )
+
+
+def agentPlace(description: str, endpoint: IStreamServerEndpoint, factory: AgentFactory) -> Place:
+    """
+    @param description: the setting's value.
+    @param factory: answers haproxy, which may be on another machine: there is nothing to protect.
+    """
+    flag = f"--agent={description}"
+    return Place(flag, endpoint, factory, "haproxy's agent-check", exposable=True)
 
 
 def adminPlace(

@@ -75,6 +75,7 @@ class Options(BaseOptions, AuthOptionMixin):
     @ivar binding: what their listeners have bound.
     @ivar admin: where administrators connect.
     @ivar statusPage: where the status is served.
+    @ivar agent: where haproxy asks.
     @ivar redis: the registry of all nodes, its password, and what connects to it.
     """
 
@@ -101,6 +102,7 @@ class Options(BaseOptions, AuthOptionMixin):
     binding: BindingReactor | None = None
     admin: IStreamServerEndpoint | None = None
     statusPage: IStreamServerEndpoint | None = None
+    agent: IStreamServerEndpoint | None = None
     redis: tuple[Location, Password, IStreamClientEndpoint] | None = None
     _folder: Path | None = None
 
@@ -223,6 +225,7 @@ class Options(BaseOptions, AuthOptionMixin):
         self._checkAllowedNames()
         self.admin = self._operationsEndpoint("admin", adminEndpoint)
         self.statusPage = self._operationsEndpoint("status", serverEndpoint)
+        self.agent = self._operationsEndpoint("agent", serverEndpoint)
         self._findRegistry()
         if self["check"]:
             self._print()

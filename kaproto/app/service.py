@@ -14,7 +14,7 @@ from kaproto.admin.factory import adminFactory
 from kaproto.app.kaserver import KaServer
 from kaproto.app.listeners import Listener, virshCommand
 from kaproto.app.logs import installLog
-from kaproto.app.operations import adminPlace, statusPlace
+from kaproto.app.operations import adminPlace, agentPlace, statusPlace
 from kaproto.app.options import Options
 from kaproto.app.ports import CannotListen, Place, Ports
 from kaproto.app.process import OwnProcess, clientsFor
@@ -32,6 +32,7 @@ from kaproto.registry.redis import RedisRegistry
 from kaproto.rpc.serverconnection import ServerConnection
 from kaproto.security.endpoints import TLSServerEndpoint
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
+from kaproto.status.agent import AgentFactory
 from kaproto.status.site import StatusFactory
 
 __all__ = ["CannotListen", "KaServer", "Options", "makeService"]
@@ -131,6 +132,8 @@ def makeService(options: Options, reactor: IReactorTime | None = None) -> KaServ
         insecure = options["insecure"]
         status = StatusFactory(server)
         places.append(statusPlace(options["status"], options.statusPage, status, insecure=insecure))
+    if options.agent is not None:
+        places.append(agentPlace(options["agent"], options.agent, AgentFactory(server)))
     server.operations = Ports(places, server.stop)
     return server
 

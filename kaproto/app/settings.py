@@ -289,6 +289,15 @@ SETTINGS: Final[Mapping[str, Setting]] = {
             "Nothing can be changed there.",
         ),
         Setting(
+            "agent",
+            _OPERATIONS,
+            Text(),
+            None,
+            "Tell haproxy whether to send clients here (agent-check): up, drain while the server "
+            "is drained, down with the reason while libvirtd cannot be opened. A Twisted server "
+            "endpoint such as tcp:9165.",
+        ),
+        Setting(
             "registry",
             _OPERATIONS,
             Text(),

@@ -14,7 +14,11 @@ import os
 from collections.abc import Iterator
 from typing import Final
 
-__all__ = ["Elsewhere", "SharedCounts"]
+import attrs
+
+from kaproto.limits import Limits
+
+__all__ = ["Elsewhere", "SharedCounts", "shareOfGuesses"]
 
 _FIELDS: Final = 2
 _PLACES, _NUMBERED = range(_FIELDS)
@@ -98,6 +102,21 @@ class SharedCounts:
         @return: the row of the process that has it.
         """
         return number % self.rows
+
+
+def shareOfGuesses(limits: Limits, processes: int) -> Limits:
+    """
+    Processes do not tell each other of failed logins.  Each allows its part of the guesses, and
+    lets logins wait as many times longer as there are processes, so that all together allow no more
+    than one process would.
+
+    @return: the limits of one process's login queue.
+    """
+    return attrs.evolve(
+        limits,
+        loginGuesses=max(1, limits.loginGuesses // processes),
+        failureDelay=limits.failureDelay * processes,
+    )
 
 
 class Elsewhere:

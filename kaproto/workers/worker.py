@@ -18,6 +18,7 @@ from kaproto.admin.controltypes import Document
 from kaproto.admin.virtadmin import AdminProgram
 from kaproto.app.options import Options
 from kaproto.app.service import KaServer, makeService
+from kaproto.security.loginqueue import LoginQueue
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
 from kaproto.status.sampler import Sampler
 from kaproto.wire.structs import pack
@@ -25,7 +26,7 @@ from kaproto.workers.channel import WORKER_PROGRAM, WorkerProcedure, WorkerProgr
 from kaproto.workers.figures import Figures
 from kaproto.workers.handover import Handover
 from kaproto.workers.logs import LogTarget
-from kaproto.workers.places import Elsewhere, SharedCounts
+from kaproto.workers.places import Elsewhere, SharedCounts, shareOfGuesses
 from kaproto.workers.sockets import HandedReactor
 
 __all__ = ["Worker"]
@@ -91,6 +92,9 @@ class Worker:
         counts = SharedCounts(handover.rows, handover.counts)
         factory.journal.numbers = counts.numbers(handover.row)
         factory.clients.elsewhere = Elsewhere(counts, handover.row, handover.workers, handover.room)
+        factory.loginQueue = LoginQueue(
+            factory.clock, lambda: shareOfGuesses(factory.limits, handover.workers)
+        )
         self._sampler = Sampler(self._server)
         self._channel = _ChannelFactory(self._server, self._sampler)
 

@@ -6,15 +6,20 @@ passed through, and by TLS that ends at haproxy.
 from __future__ import annotations
 
 import os
+import signal
+import socket
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from shutil import which
 from textwrap import indent
 
-from tests.interop.programs import Program
+from twisted.internet.threads import deferToThread
+
+from tests.interop.programs import Program, startVirsh
 from tests.interop.secure import SecureServer, SecureTestCase
 from tests.interop.servers import LibvirtDaemon, reservePort
-from tests.interop.support import privateEnvironment, waitUntil
+from tests.interop.support import pause, privateEnvironment, waitUntil
 
 BALANCER = "127.0.0.3"
 """
@@ -24,6 +29,11 @@ Where haproxy connects from, so that its address is not the client's.
 FROM = f"from={BALANCER}"
 DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
 CONFIGURATION = DOCS / "haproxy" / "haproxy.cfg"
+_STATE, _ADMIN_STATE = 5, 6
+"""
+Where "show servers state" has whether a server is up, and what was said about it.
+"""
+_FORCED_DRAIN = 0x08
 HAPROXY = which("haproxy", path="/usr/sbin:/usr/local/sbin:/usr/bin") or "haproxy"
 
 
@@ -207,7 +217,8 @@ class HostsTests(HaproxyTestCase):
 
     async def test_drain(self) -> None:
         """
-        While one kaserver drains, a loop of virsh commands through haproxy sees no error.
+        While one kaserver drains, a loop of virsh commands through haproxy sees no error: its agent
+        says so to haproxy.  The other's agent says that libvirtd has gone.
         """
         daemon = await LibvirtDaemon.start(self)
         servers = [
@@ -215,24 +226,60 @@ class HostsTests(HaproxyTestCase):
                 self,
                 f"--listen=proxy:tcp:0:interface=127.0.0.1:{FROM}",
                 f"--upstream=unix:{daemon.socketPath}",
+                "--agent=tcp:0:interface=127.0.0.1",
                 "--insecure",
                 "--mode=2",
             )
             for _ in range(2)
         ]
+        agents = [
+            (await each.program.waitOutput(r"127\.0\.0\.1:(\d+) \(haproxy's agent"))[1]
+            for each in servers
+        ]
         lines = "".join(
-            f"  server s{number} 127.0.0.1:{each.ports[0]} send-proxy-v2 check inter 200 fall 1\n"
-            for number, each in enumerate(servers)
+            f"  server s{number} 127.0.0.1:{each.ports[0]} send-proxy-v2 check inter 200 fall 1 "
+            f"agent-check agent-port {agent} agent-inter 200\n"
+            for number, (each, agent) in enumerate(zip(servers, agents, strict=True))
         )
+        stats = str(Path(self.privateDirectory()) / "stats")
         front = await self.run_(
             "  option redispatch\n"
+            f"global\n  stats socket {stats}\n"
             f"listen hosts\n  bind 127.0.0.1:PORT\n  source {BALANCER}\n{lines}"
         )
         uri = f"test+tcp://127.0.0.1:{front}/default"
+        stay = [startVirsh(self, "-c", uri) for _ in servers]
+        for each in stay:
+            await each.ask("hostname", os.uname().nodename)
         results = []
         for number in range(12):
             if number == 4:
-                servers[0].program.signal(15)
+                servers[0].program.signal(signal.SIGUSR2)
             results.append(await self.hostname(uri))
         self.assertEqual([each.exitCode for each in results], [0] * 12, results)
         self.assertEqual(results[0].output.strip(), os.uname().nodename)
+
+        async def says(server: int, condition: Callable[[list[str]], bool]) -> None:
+            while True:
+                found = await deferToThread(command, stats, "show servers state hosts")
+                if condition(found.splitlines()[2 + server].split()):
+                    return
+                await pause(0.05)
+
+        await says(0, lambda words: bool(int(words[_ADMIN_STATE]) & _FORCED_DRAIN))
+        self.assertTrue(servers[0].program.running)
+        await daemon.kill()
+        self.assertNotEqual((await self.hostname(uri)).exitCode, 0)
+        await says(1, lambda words: words[_STATE] == "0")
+
+
+def command(path: str, text: str) -> str:
+    """
+    @return: what haproxy answers to a command.
+    """
+    with socket.socket(socket.AF_UNIX) as stats:
+        stats.settimeout(10)
+        stats.connect(path)
+        stats.sendall(f"{text}\n".encode())
+        with stats.makefile("rb") as answer:
+            return answer.read().decode()

@@ -11,8 +11,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kaproto.admin.factory import adminFactory
 from kaproto.app.listeners import serverEndpoint
-from kaproto.app.operations import adminEndpoint, adminPlace, statusPlace
+from kaproto.app.operations import adminEndpoint, adminPlace, agentPlace, statusPlace
 from kaproto.server import KeepAliveServerFactory
+from kaproto.status.agent import AgentFactory
 from kaproto.status.site import StatusFactory
 from tests.support_daemon import FakeDaemon
 
@@ -52,6 +53,21 @@ class AdminTests(SynchronousTestCase):
         place = adminPlace("/x/y", adminEndpoint(clock, "/x/y"), factory)
         self.assertEqual((place.flag, place.factory), ("--admin=/x/y", factory))
         self.assertFalse(place.exposable)
+
+
+class AgentTests(SynchronousTestCase):
+    """
+    Where haproxy asks.
+    """
+
+    def test_place(self) -> None:
+        """
+        It may be another machine.
+        """
+        clock = MemoryReactorClock()
+        factory = AgentFactory(FakeDaemon(KeepAliveServerFactory(clock=clock)))
+        place = agentPlace("tcp:1", serverEndpoint(clock, "tcp:1"), factory)
+        self.assertEqual((place.flag, place.exposable), ("--agent=tcp:1", True))
 
 
 class StatusTests(SynchronousTestCase):
