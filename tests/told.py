@@ -54,6 +54,7 @@ COMMANDS: Final[Mapping[str, Mapping[str, str]]] = {
         "systemctl": _SYSTEM,
     },
     "docs/howto/client.rst": {".venv/bin/python docs/examples": f"{_NEWCOMERS}.test_author"},
+    "docs/howto/workers.rst": {"twistd": "tests.interop.test_workers.OneServerTests.test_life"},
     "docs/howto/exceptions.rst": {
         "journalctl": _SYSTEM,
         "twistd": "tests.interop.test_exceptions.ExceptionsTests.test_program",
