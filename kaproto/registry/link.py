@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+from OpenSSL.SSL import Error as SSLError
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress, IReactorTime, IStreamClientEndpoint
@@ -21,6 +22,7 @@ from kaproto.keepalive.heartbeat import Heartbeat
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.logbounds import shorten
 from kaproto.registry.location import Location, Password
+from kaproto.security.tls import explainTLS
 
 __all__ = [
     "KEEPALIVE",
@@ -118,8 +120,7 @@ class RedisLink(Protocol):
         """
         self._heartbeat.stop()
         if self._why is None:
-            closed = reason.check(ConnectionDone) is not None
-            self._why = "Redis has ended the connection" if closed else reason.getErrorMessage()
+            self._why = _explain(reason)
         self._isOver = True
         self._redis.connectionLost(reason)
         waiting, self._waiting = self._waiting, []
@@ -222,6 +223,15 @@ async def connectLink(
         link.abort("it was not prepared in time")
         raise
     return link
+
+
+def _explain(reason: Failure) -> str:
+    match reason.value:
+        case ConnectionDone():
+            return "Redis has ended the connection"
+        case SSLError() as error:
+            return f"TLS failed: {explainTLS(error)}"
+    return reason.getErrorMessage()
 
 
 def inWords(problem: str) -> str:

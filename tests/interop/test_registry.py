@@ -21,12 +21,15 @@ from typing import Final
 import attrs
 from twisted.internet.protocol import Protocol
 
-from kaproto.registry.link import RedisError, RedisLink
+from kaproto.registry.link import RedisError, RedisFactory, RedisLink, connectLink
+from kaproto.registry.location import Location, Password
 from kaproto.registry.schema import WRITE, keysOf
 from kaproto.registry.view import FleetView
-from tests.interop.fleet import NAMES, PASSWORD, Fleet, Outcome
+from tests.interop.fleet import NAMES, PASSWORD, Fleet, Outcome, Redis
 from tests.interop.programs import Program, Result
+from tests.interop.servers import reservePort
 from tests.interop.support import InteropTestCase, pause, reactor, waitUntil
+from tests.pki import Authority, distinguished
 from tests.support_redis import ModelRedis, ModelTransport
 
 CLIENTS: Final = int(os.environ.get("KAPROTO_FLEET_CLIENTS", "100"))
@@ -254,6 +257,49 @@ class ScriptTests(InteropTestCase):
         for each in (writer, viewer):
             each.abort("done")
             await each.whenEnded()
+
+    async def test_tls(self) -> None:
+        """
+        Redis can be spoken to by TLS, with certificates on both sides, and one that another
+        authority has signed is not believed.
+        """
+        folder = Path(self.privateDirectory())
+        authority, other = Authority(), Authority()
+        for name, identity in (
+            ("redis", authority.issue(distinguished("redis"), hosts=["localhost"])),
+            ("own", authority.issue(distinguished("kaserver"))),
+        ):
+            (folder / f"{name}.pem").write_bytes(identity.certificatePEM)
+            (folder / f"{name}.key").write_bytes(identity.keyPEM)
+        (folder / "ca.pem").write_bytes(authority.certificatePEM)
+        (folder / "other.pem").write_bytes(other.certificatePEM)
+        redis = Redis(self)
+        port = reservePort(self)
+        await redis.start(
+            *("--tls-port", str(port), "--tls-ca-cert-file", str(folder / "ca.pem")),
+            *("--tls-cert-file", str(folder / "redis.pem")),
+            *("--tls-key-file", str(folder / "redis.key")),
+        )
+        own = f"cert={folder}/own.pem&key={folder}/own.key"
+        url = f"rediss://localhost:{port}?ca={folder}"
+        self.assertEqual(await self.ping(f"{url}/ca.pem&{own}"), "PONG")
+        for bad in (f"{url}/other.pem&{own}", f"{url}/ca.pem"):
+            with self.assertRaisesRegex(RedisError, "TLS failed: .*certificate"):
+                await self.ping(bad)
+
+    async def ping(self, url: str) -> object:
+        """
+        @return: what Redis answers to a ping.
+        """
+        location, password = Location.parse(url), Password(None)
+        password.text = PASSWORD
+        factory = RedisFactory(location, password, reactor)
+        link = await connectLink(location.endpoint(reactor), factory)
+        try:
+            return await link.command("PING")
+        finally:
+            link.abort("done")
+            await link.whenEnded()
 
     async def denied(self, link: RedisLink, *words: str) -> None:
         """

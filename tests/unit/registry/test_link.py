@@ -7,6 +7,10 @@ from __future__ import annotations
 import sys
 from unittest.mock import patch
 
+from OpenSSL.SSL import Error as SSLError
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.python.failure import Failure
+
 from kaproto.registry.link import MissingExtra, RedisError, RedisLink, connectLink, requireExtra
 from tests.support_registry import RegistryTestCase
 
@@ -81,6 +85,21 @@ class LinkTests(RegistryTestCase):
         self.redis.publish("x", "somebody does")
         self.turns()
         self.assertEqual(messages, ["somebody does"])
+
+    def test_ends(self) -> None:
+        """
+        Why a connection has ended is said in words.
+        """
+        for reason, words in (
+            (ConnectionDone(), "Redis has ended the connection"),
+            (SSLError([("x", "", "certificate verify failed")]), "TLS failed: certificate verify"),
+            (ConnectionLost("cable"), "cable"),
+        ):
+            link = self.result(connectLink(self.redis, self.factory))
+            ended = link.whenEnded()
+            link.connectionLost(Failure(reason))
+            self.assertIn(words, self.successResultOf(ended))
+            self.assertIn(words, self.successResultOf(link.whenEnded()))
 
     def test_somethingElse(self) -> None:
         """
