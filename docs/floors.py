@@ -32,6 +32,7 @@ FLOORS: Final = (
         "kaproto.endpointstring",
         "kaproto.errors",
         "kaproto.limits",
+        "kaproto.regularfile",
         "kaproto.uri",
     },
     {"kaproto.peer", "kaproto.wire"},

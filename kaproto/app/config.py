@@ -28,6 +28,7 @@ import attrs
 
 from kaproto.app.kinds import BadSetting, Text, Texts
 from kaproto.app.settings import SETTINGS
+from kaproto.regularfile import readFile
 
 __all__ = ["Config", "ConfigError", "ListenSettings", "readConfig", "writeConfig"]
 
@@ -76,7 +77,7 @@ def readConfig(path: Path) -> Config:
     @raise ConfigError: when the file cannot be used.
     """
     try:
-        document = tomllib.loads(path.read_text("utf-8"))
+        document = tomllib.loads(readFile(path).decode("utf-8"))
     except (OSError, UnicodeDecodeError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"{path}: cannot be read: {reason}") from error

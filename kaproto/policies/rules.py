@@ -42,6 +42,7 @@ from kaproto.keepalive.liveness import KeepAlive
 from kaproto.peer import Peer
 from kaproto.policies.conditions import CONDITIONS, ConditionError, Conditions
 from kaproto.policies.modes import MODES, Policy
+from kaproto.regularfile import readFile
 
 __all__ = ["Rule", "Rules", "RulesError", "RulesPolicy", "parseRules"]
 
@@ -217,7 +218,7 @@ class RulesPolicy:
         if self._path is None:
             return
         try:
-            text = self._path.read_text(encoding="utf-8")
+            text = readFile(self._path).decode("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise RulesError(f"{self._path}: cannot be read: {error}") from error
         self._rules = parseRules(text, str(self._path), self._keepAlive)

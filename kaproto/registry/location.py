@@ -21,6 +21,8 @@ from twisted.internet.ssl import (
     trustRootFromCertificates,
 )
 
+from kaproto.regularfile import readFile
+
 __all__ = ["CONNECT_TIMEOUT", "BadLocation", "Location", "Password"]
 
 CONNECT_TIMEOUT: Final = 5.0
@@ -65,8 +67,8 @@ class Password:
         if self.path is None:
             return
         try:
-            with self.path.open(encoding="utf-8") as file:
-                line = file.readline(_PASSWORD_MAX).rstrip("\r\n")
+            text = readFile(self.path).decode("utf-8")
+            line = text.partition("\n")[0][:_PASSWORD_MAX].rstrip("\r")
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not UTF-8"
             raise BadLocation(f"{self.path}: {reason}") from error
@@ -171,7 +173,7 @@ class Location:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return readFile(path)
     except OSError as error:
         raise BadLocation(f"{path}: {error.strerror}") from error
 

@@ -12,6 +12,7 @@ from typing import Final
 
 import attrs
 
+from kaproto.regularfile import readFile
 from kaproto.security.clientauth import Authentication
 from kaproto.security.saslclient import Login
 from kaproto.uri import ConnectionURI, isURI, parseURI
@@ -57,7 +58,7 @@ def readLogin(path: Path, host: str) -> Login:
     """
     file = ConfigParser(delimiters=("=",), interpolation=None, strict=False)
     try:
-        file.read_string(path.read_text(encoding="utf-8"))
+        file.read_string(readFile(path).decode("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: cannot be read: {error}") from error
     except ConfigError as error:

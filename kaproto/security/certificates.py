@@ -35,6 +35,7 @@ from OpenSSL.crypto import (
 from OpenSSL.crypto import Error as CryptoError
 from OpenSSL.SSL import X509VerificationCodes as Codes
 
+from kaproto.regularfile import readFile
 from kaproto.security.pki import CertificateFiles
 from kaproto.security.revocation import hasSigned
 
@@ -166,7 +167,7 @@ def explainVerification(error: int) -> str:
 
 def _read(path: Path, what: str) -> bytes:
     try:
-        return path.read_bytes()
+        return readFile(path)
     except FileNotFoundError as error:
         raise PKIError(f"{path}: there is no such file; it should hold {what}") from error
     except PermissionError as error:

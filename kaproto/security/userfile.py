@@ -14,19 +14,17 @@ something else to whoever wrote it must not become a login.
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeVar
 
+from kaproto.regularfile import readFile
 from kaproto.security.saslprep import prepareName
 
 __all__ = ["readUsers"]
 
 _T = TypeVar("_T")
 
-_SIZE_MAX: Final = 16 * 1024 * 1024
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
@@ -57,17 +55,9 @@ def readUsers(path: Path, secret: Callable[[str], _T]) -> dict[bytes, _T]:
 
 def _read(path: Path) -> bytes:
     try:
-        # Without O_NONBLOCK a pipe that nobody writes to would wait for ever.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ValueError(f"{path}: it is not a regular file")
-            data = file.read(_SIZE_MAX + 1)
+        return readFile(path)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
-    if len(data) > _SIZE_MAX:
-        raise ValueError(f"{path}: it is larger than 16 MiB")
-    return data
 
 
 def _parse(line: bytes, lines: dict[bytes, int]) -> tuple[bytes, str] | None:

@@ -116,7 +116,7 @@ class KeyMaterialTests(SynchronousTestCase):
         def refuse(path: Path) -> bytes:
             raise PermissionError(13, "Permission denied")
 
-        self.patch(Path, "read_bytes", refuse)
+        self.patch(certificates, "readFile", refuse)
         self.assertRefused(self.ca, f"the user with uid {os.geteuid()} may not read it")
 
     def test_unreadable(self) -> None:
