@@ -179,6 +179,13 @@ class Options(BaseOptions, AuthOptionMixin):
                 raise
             raise SystemExit(f"kaserver: {error}") from error
 
+    def parseArgs(self, *words: str) -> None:
+        """
+        @raise UsageError: when there are words that belong to no option.
+        """
+        if words:
+            raise UsageError(f"{words[0]!r} belongs to no option: write --OPTION=VALUE")
+
     def postOptions(self) -> None:
         """
         Check what the settings mean together.

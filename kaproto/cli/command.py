@@ -13,13 +13,17 @@ from getopt import GetoptError, gnu_getopt
 from typing import Final, NoReturn
 
 from twisted.internet.interfaces import IReactorTime
-from twisted.python.usage import Options
+from twisted.python.usage import Options, UsageError
 
 from kaproto import __version__
 
 __all__ = ["Command", "CommandFailed", "ExitCode", "number", "printVersion", "wholeNumber"]
 
 _LARGEST: Final = 2147483
+_WRONG_NUMBER: Final = "Wrong number of arguments."
+"""
+All that Twisted says then.
+"""
 
 
 class ExitCode(IntEnum):
@@ -71,7 +75,14 @@ class Command(Options):
                 f"{name}={value}" if name[2:] in valued else name + value for name, value in pairs
             ]
             given += ["--", *arguments]
-        super().parseOptions(given)  # type: ignore[no-untyped-call]
+        try:
+            super().parseOptions(given)  # type: ignore[no-untyped-call]
+        except UsageError as error:
+            if str(error) != _WRONG_NUMBER:
+                raise
+            name = "" if self.parent is None else f"{self.parent.subCommand} "
+            form = getattr(self, "synopsis", "[options]")
+            raise UsageError(f"write kaproto {name}{form}") from error
 
     def opt_version(self) -> None:
         """

@@ -102,6 +102,23 @@ class Options(BaseOptions):
         self["registry"] = url
         self.subCommands = FLEET_COMMANDS  # type: ignore[misc]
 
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """
+        Parse the command line.
+
+        @raise UsageError: naming what is wrong, and what is allowed.
+        """
+        try:
+            super().parseOptions(options)  # type: ignore[no-untyped-call]
+        except UsageError as error:
+            unknown = str(error).removeprefix("Unknown command: ")
+            if unknown == str(error):
+                raise
+            where = " with --registry" if self.get("registry") else ""
+            known = ", ".join(each[0] for each in self.subCommands)
+            message = f"there is no command {unknown!r}{where}; there are {known}"
+            raise UsageError(message) from error
+
     def opt_version(self) -> None:
         """
         Print kaproto's version and exit.
@@ -124,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """
     options = Options()  # type: ignore[no-untyped-call]
     try:
-        options.parseOptions(arguments)  # type: ignore[no-untyped-call]
+        options.parseOptions(arguments)
     except UsageError as error:
         sys.stderr.write(f"kaproto: {error}\n")
         raise SystemExit(ExitCode.USAGE) from error

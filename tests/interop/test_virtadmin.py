@@ -357,7 +357,7 @@ class KaprotoTests(AdministeredTestCase):
         self.addCleanup(port.stopListening)
         self.patch(client, "_TIMEOUT", 0.1)
         options = Options()  # type: ignore[no-untyped-call]
-        options.parseOptions([f"--socket={path}", "list"])  # type: ignore[no-untyped-call]
+        options.parseOptions([f"--socket={path}", "list"])
         running = Deferred.fromCoroutine(options.subOptions.run(reactor))
         error = await self.assertFailure(running, CommandFailed)
         self.assertEqual(getattr(error, "exitCode", None), 3)

@@ -339,7 +339,7 @@ class BadTests(OptionsTestCase):
         Flags that do not exist and words that are no flags are refused.
         """
         self.assertIn("nosuch", self.refuse("--nosuch"))
-        self.assertIn("Wrong number of arguments", self.refuse("mandatory"))
+        self.assertIn("'mandatory' belongs to no option", self.refuse("mandatory"))
 
     def test_noFolder(self) -> None:
         """

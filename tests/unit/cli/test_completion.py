@@ -25,7 +25,7 @@ class CompletionTests(SynchronousTestCase):
         @return: what the command prints.
         """
         options = Options()  # type: ignore[no-untyped-call]
-        options.parseOptions(["completion", shell])  # type: ignore[no-untyped-call]
+        options.parseOptions(["completion", shell])
         command = options.subOptions
         assert isinstance(command, Completion)
         lines: list[str] = []

@@ -53,7 +53,7 @@ class FleetTests(RegistryTestCase):
         @return: a command that keeps what it prints.
         """
         options = Options()  # type: ignore[no-untyped-call]
-        options.parseOptions(arguments)  # type: ignore[no-untyped-call]
+        options.parseOptions(arguments)
         command = options.subOptions
         assert isinstance(command, FleetCommand)
         self.printed: list[str] = []

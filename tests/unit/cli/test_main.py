@@ -60,7 +60,7 @@ def parse(*arguments: str) -> Options:
     @return: a command line, parsed.
     """
     options = Options()  # type: ignore[no-untyped-call]
-    options.parseOptions(arguments)  # type: ignore[no-untyped-call]
+    options.parseOptions(arguments)
     return options
 
 
@@ -75,8 +75,15 @@ class OptionsTests(SynchronousTestCase):
         """
         for arguments, words in [
             ((), "which command?"),
-            (("nonsense",), "Unknown command: nonsense"),
-            (("ping",), "Wrong number of arguments"),
+            (("nonsense",), "there is no command 'nonsense'; there are list, show, disconnect"),
+            (
+                ("--registry=redis://h", "show", "1"),
+                "no command 'show' with --registry; there are nodes, list, refused, disconnect",
+            ),
+            (("ping",), "write kaproto ping [options] URI"),
+            (("ping", "a", "b"), "write kaproto ping [options] URI"),
+            (("list", "5"), "write kaproto list [options]"),
+            (("--registry=redis://h", "drain"), "write kaproto drain [options] NODE"),
             (("ping", "--count=0", "x"), "--count takes a whole number from 1 up, not '0'"),
             (("ping", "--interval=0", "x"), "--interval takes a number from 0.1"),
             (("ping", "--interval=x", "x"), "not 'x'"),
@@ -177,7 +184,7 @@ class MainTests(SynchronousTestCase):
         with redirect_stderr(io.StringIO()) as errors:
             error = self.assertRaises(SystemExit, main, ["nonsense"])
         self.assertEqual(error.code, 2)
-        self.assertEqual(errors.getvalue(), "kaproto: Unknown command: nonsense\n")
+        self.assertIn("kaproto: there is no command 'nonsense'", errors.getvalue())
 
     def test_writes(self) -> None:
         """

@@ -35,7 +35,7 @@ class RemoteTests(AdminTestCase):
         @return: its exit code, and what it printed.
         """
         options = Options()  # type: ignore[no-untyped-call]
-        options.parseOptions(arguments)  # type: ignore[no-untyped-call]
+        options.parseOptions(arguments)
         command = options.subOptions
         assert isinstance(command, RemoteCommand)
         lines: list[str] = []
@@ -68,7 +68,7 @@ class RemoteTests(AdminTestCase):
         @param problem: why it cannot connect.
         """
         options = Options()  # type: ignore[no-untyped-call]
-        options.parseOptions(arguments)  # type: ignore[no-untyped-call]
+        options.parseOptions(arguments)
         assert isinstance(options.subOptions, RemoteCommand)
 
         async def connect(reactor: object, path: str) -> ControlClient:
@@ -168,7 +168,7 @@ class RemoteTests(AdminTestCase):
             client.heartbeat.start(KeepAlive(0, 0))
             arguments[arguments.index("1")] = str(client.peer.id)
             options = Options()  # type: ignore[no-untyped-call]
-            options.parseOptions(arguments)  # type: ignore[no-untyped-call]
+            options.parseOptions(arguments)
             command = options.subOptions
             lines: list[str] = []
             command.write = lines.append
@@ -201,7 +201,7 @@ class RemoteTests(AdminTestCase):
         """
         self.client()
         options = Options()  # type: ignore[no-untyped-call]
-        options.parseOptions(["trace", "1", "--json", "--for=1"])  # type: ignore[no-untyped-call]
+        options.parseOptions(["trace", "1", "--json", "--for=1"])
         lines: list[str] = []
         options.subOptions.write = lines.append
         running = Deferred.fromCoroutine(options.subOptions.perform(self.control()))
@@ -216,7 +216,7 @@ class RemoteTests(AdminTestCase):
         self.assertEqual(self.run_("reload"), (0, ["reloaded"]))
         self.daemon.problems = ["rules.toml: no mode"]
         options = Options()  # type: ignore[no-untyped-call]
-        options.parseOptions(["reload"])  # type: ignore[no-untyped-call]
+        options.parseOptions(["reload"])
         running = Deferred.fromCoroutine(options.subOptions.perform(self.control()))
         self.controlled.flush()
         self.failureResultOf(running, CommandFailed)
