@@ -121,7 +121,7 @@ async def _connect(
     except Exception as error:
         if deadline.active():
             raise
-        # Of all that was cancelled, only the wait until a connection is open ends with this error.
+        # CancelledError: it was connected, and waited to be open.
         connected = isinstance(error, CancelledError)
         what = f"{uri} did not let this client open" if connected else f"no connection to {uri}"
         raise DeadlineMissed(what, seconds) from error
@@ -160,7 +160,7 @@ async def _open(
     try:
         return await connection.whenOpen()
     except CancelledError:
-        abandoned = ConnectionClosed("nobody waits for it any more", CloseReason.CLIENT)
+        abandoned = ConnectionClosed("the caller gave up waiting for it", CloseReason.CLIENT)
         connectionOf(connection, ClientConnection).abort(abandoned)
         raise
 
@@ -220,7 +220,7 @@ class HostEndpoint:
         endpoint = self._literal()
         if endpoint is None:
             if IReactorThreads.providedBy(reactor):
-                # If connecting has begun before the reactor runs, this is made when it does.
+                # If connecting began before the reactor runs, this fires once it does.
                 await deferLater(IReactorTime(reactor), 0)
                 if not reactor.getThreadPool().started:
                     raise ReactorNotRunning(
@@ -238,7 +238,7 @@ class HostEndpoint:
         except OSError:
             return None
         family, *_, address = found[0]
-        # This writes the address as Twisted reads it, with the zone that is apart from it here.
+        # Twisted wants the zone as a part of the address.
         host, _port = getnameinfo(address, NI_NUMERICHOST | NI_NUMERICSERV)
         kind = TCP6ClientEndpoint if family == AF_INET6 else TCP4ClientEndpoint
         return kind(self.reactor, host, self.port)

@@ -42,7 +42,7 @@ class KeepAliveClientProtocol(KeepAliveProtocol, isBase=True):
         self, program: int, procedure: int, payload: bytes = b"", version: int = PROGRAM_VERSION
     ) -> Deferred[bytes]:
         """
-        Call a procedure of the server's.
+        Call a procedure on the server.
 
         @param program: the number of the program, such as
             L{kaproto.wire.programs.REMOTE_PROGRAM}.
@@ -77,8 +77,8 @@ class KeepAliveClientProtocol(KeepAliveProtocol, isBase=True):
         """
         Ping the server once, now, whether it is watched or not.
 
-        @return: fires with the seconds that its answer took.  It does not fire while the server
-            does not answer, so add a timeout.  Fails with L{KeepAliveUnsupported} as
+        @return: fires with the seconds that its answer took.  It waits as long as the server
+            takes, so add a timeout.  Fails with L{KeepAliveUnsupported} as
             L{setKeepAlive} raises it, and with the reason when the connection closes first.
         """
         return self._kaproto.ping()
@@ -92,18 +92,18 @@ class KeepAliveClientProtocol(KeepAliveProtocol, isBase=True):
 
     def listen(self, program: int, listener: Callable[[int, bytes], None]) -> None:
         """
-        Have the server's messages that answer no call, such as events, brought to a function.
-        Those of programs that nobody listens to are passed over.
+        Have a function called with each of the server's messages that answers no call, such as an
+        event.  Messages of programs without a listener are ignored.
 
         @param program: the number of the program; a second listener replaces the first.
-        @param listener: is called with the number of the procedure and the payload in XDR.
+        @param listener: called with the number of the procedure and the payload in XDR.
         """
         self._kaproto.listen(program, listener)
 
     def whenOpen(self) -> Deferred[KeepAliveClientProtocol]:
         """
         @return: fires with this connection once it is open and the factory's C{onOpen} has
-            ended; fails when that does not come about.  Pass it to
+            ended; fails when the connection ends before that.  Pass it to
             L{twisted.application.internet.ClientService} as C{prepareConnection}, so that a
             server that refuses counts as a failed attempt.
         """
@@ -111,8 +111,8 @@ class KeepAliveClientProtocol(KeepAliveProtocol, isBase=True):
 
     def close(self) -> Deferred[Exception]:
         """
-        Say goodbye and close; a server that does not answer that is not waited for any longer
-        than C{limits.closeTimeout}.
+        Say goodbye and close.  A server that does not answer is given C{limits.closeTimeout}
+        seconds.
 
         @return: fires as C{whenClosed} does.
         """
@@ -132,17 +132,17 @@ class KeepAliveClientFactory(KeepAliveFactory):
     @ivar name: what to open, such as C{"qemu:///system"}; C{""} for the server's default; C{None}
         to log in without opening anything.
     @ivar flags: 1 for a read-only connection.
-    @ivar keepAlive: what L{KeepAliveClientProtocol.setKeepAlive} is called with after each open
-        if the server supports it; by default zeros, so that nothing is pinged.
+    @ivar keepAlive: how to ping the server after each open, if it supports keepalive; by default
+        zeros, so that it is not pinged.
     @ivar authentication: how to authenticate: with a login, or with none.
-    @ivar onOpen: is called with each connection once it is open; the connection counts as open
-        when what it returns has fired.
-    @ivar asksForKeepAlive: whether to ask the server for keepalive, by which a client says that
-        it answers pings.  A server that was not asked does not ping, and may refuse to open.
-    @ivar registersCloseCallback: whether to ask the server to say why, when it closes.
+    @ivar onOpen: called with each connection once it is open; C{whenOpen} waits for what it
+        returns.
+    @ivar asksForKeepAlive: whether to ask the server for keepalive, and so to say that this client
+        answers pings.  A server that was not asked does not ping, and may refuse to open.
+    @ivar registersCloseCallback: whether to ask the server to say why when it closes.
     @ivar startsOpen: whether the connection is open at once, without C{CONNECT_OPEN}: for servers
         made with C{KeepAliveServerFactory(startsOpen=True)}.
-    @ivar limits: for how long the server is waited for.
+    @ivar limits: how long to wait for the server.
     """
 
     protocol = KeepAliveClientProtocol

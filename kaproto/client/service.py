@@ -33,11 +33,11 @@ _T = TypeVar("_T")
 @attrs.frozen
 class Snapshot:
     """
-    How the domains are when a server begins to send events.
+    The state of all domains when a server begins to send events.
 
     @ivar states: the domains and their states.
-    @ivar lost: why the connection was lost that sent events before, if any did.  What happened to
-        domains since then was missed.
+    @ivar lost: why the previous connection was lost, if there was one.  Events since then were
+        missed.
     @ivar seconds: how long ago that was.
     """
 
@@ -74,7 +74,7 @@ class KeepAliveClientService(Service):
 
         @param keepAlive: by default a ping after 5 seconds of silence, and 5 pings.
         @param onOpen: called with each new connection.  If it fails, or what it returns does, the
-            connection is closed, and that was a failed attempt.
+            connection is closed, and the attempt counts as failed.
         @param retryPolicy: called with the number of attempts that have failed since the last
             success, returns seconds until the next; by default
             L{backoffPolicy<twisted.application.internet.backoffPolicy>}'s.
@@ -97,11 +97,11 @@ class KeepAliveClientService(Service):
             timeout=timeout,
         )
         self._waiting: list[Deferred[Connection]] = []
-        # What stands for this run of the service, C{None} while it does not run.
+        # Identifies this run of the service; None while it does not run.
         self._run: object | None = None
-        # What this run waits for, C{None} while it does something.
+        # What this run waits for; None while it waits for nothing.
         self._pending: Deferred[Any] | None = None
-        # The connection of this run, which need not be ready.
+        # The connection of this run, whether onOpen has ended or not.
         self._current: Connection | None = None
 
     def startService(self) -> None:
@@ -143,8 +143,8 @@ class KeepAliveClientService(Service):
 
     async def lifecycleEvents(self) -> AsyncIterator[DomainEvent | Snapshot]:
         """
-        What happens to domains, on this connection and on those that follow it.  Ends when the
-        service is stopped.
+        The events of this connection and of those that follow it.  They end when the service is
+        stopped.
 
         @return: for each connection a L{Snapshot}, and then its events.
         @raise RemoteError: when the server has no such events.
@@ -216,8 +216,8 @@ class KeepAliveClientService(Service):
 
     async def _wait(self, deferred: Deferred[_T]) -> _T:
         """
-        Wait for what L{stopService} may cancel.  It must not cancel the whole run, since it may be
-        called from there, by C{onOpen} or by who waits for the connection.
+        Wait for something that L{stopService} may cancel.  It must not cancel the whole run, which
+        may be what calls it: by C{onOpen}, or by a callback of L{whenConnected}.
         """
         self._pending = deferred
         try:
@@ -228,4 +228,4 @@ class KeepAliveClientService(Service):
     def _ended(self, failure: Failure, run: object) -> None:
         if self._run is run:
             self._run = None
-            self._log.failure("{uri} is connected to no more", failure, uri=self.uri)
+            self._log.failure("gave up on {uri}", failure, uri=self.uri)

@@ -40,7 +40,7 @@ class Program:
     """
     A program to subclass: set L{number}, and decorate methods with L{procedure}.
 
-    @cvar number: the program's number, which no other program of the server has, and none of
+    @cvar number: the program's number, different from those of the server's other programs and of
         libvirt's.
     @cvar version: its version.
     """
@@ -149,7 +149,7 @@ def _checkNumbers(cls: type[Program]) -> None:
 
 def _ownProcedures(cls: type) -> dict[int, _Procedure]:
     """
-    @return: the procedures that a class has not from its bases.
+    @return: the procedures that a class defines itself.
     @raise TypeError: when two methods have one number, or a procedure has a name that L{Program}
         itself uses.
     """
