@@ -473,8 +473,10 @@ class RuleTests(ClockTestCase):
         for module in (heartbeat, suspicion):
             self.patch(module, "delivery", look)
         pair.client._kaproto.pauseReading(Pause.CONGESTION)
+        before = len(pair.writtenBy("client"))
         pair.advance(20)
         self.assertFalse(pair.clientTransport.disconnected)
+        self.assertEqual(len(pair.writtenBy("client")), before)
 
     def test_rule7_slowPeers(self) -> None:
         """
