@@ -74,6 +74,7 @@ class Heartbeat:
         "_monitor",
         "_ping",
         "_suspicion",
+        "_unread",
         "exact",
         "idle",
         "judge",
@@ -133,6 +134,7 @@ class Heartbeat:
         self._died = died
         self._isBetween = isBetween
         self._isUnread = False
+        self._unread = 0
         self._suspicion: Suspicion | None = None
 
     def __repr__(self) -> str:
@@ -224,19 +226,24 @@ class Heartbeat:
         self._readAsUsual()
         self.onAnswer = onAnswer
 
-    def pause(self, *, pingOn: bool = False) -> None:
+    def pause(self, *, pingOn: bool = False, readsOn: bool = False) -> None:
         """
         The transport is about to be paused.  The peer cannot be heard until L{resume}, so its
         silence does not count.
 
-        @param pingOn: go on pinging it all the same, where the kernel says whether it lives: on
-            TCP when its latest bytes came, and on UNIX sockets whether it reads the pings.  Once
-            our receive buffer is full no bytes can come over TCP, and only a host that is gone is
-            found, by the pings that it does not acknowledge.
+        @param pingOn: go on pinging it all the same, where the kernel says whether it lives: over
+            TCP when its latest bytes came.  Once our receive buffer is full they cannot come, and
+            only a host that is gone is found, by the pings that it does not acknowledge.
+        @param readsOn: whether the peer reads on if it lives, though it is not read, as libvirt's
+            clients do.  Then this is done on UNIX sockets too, where the kernel says whether it
+            reads.
         """
         now = self.pacemaker.now
         found = delivery(self.transport) if pingOn else None
-        self._isUnread = found is not None and (found.local or found.silence is not None)
+        self._isUnread = found is not None and (
+            readsOn if found.local else found.silence is not None
+        )
+        self._unread = 0 if found is None else found.unread
         if not self._isUnread:
             self.liveness.pause(now)
         elif self.liveness.pausedAt is not None:
@@ -252,16 +259,17 @@ class Heartbeat:
 
     def hasToRead(self) -> bool:
         """
-        Look whether a peer that is not read, but pinged, reads for its part.  Where the kernel says
-        so, as on UNIX sockets, that is a sign of life.
+        Look whether a peer that is not read, but pinged, does anything, if the kernel says so, as
+        on UNIX sockets: that it has read everything, or has written, is a sign of life.
 
         @return: whether the peer is known to have something to read.
         """
         found = delivery(self.transport) if self._isUnread else None
         if found is None or not found.local:
             return False
-        if found.allRead:
+        if found.allRead or found.unread > self._unread:
             self.liveness.hear(self.pacemaker.now)
+        self._unread = found.unread
         return not found.allRead
 
     def _countSilence(self, now: float) -> None:
@@ -305,9 +313,7 @@ class Heartbeat:
         liveness, suspicion = self.liveness, self._suspicion
         verdict = liveness.check(now)
         if verdict is _DEAD or (verdict is _PING and liveness.unanswered >= _SECOND):
-            verdict = self._suspect().examine(now, verdict, isPaused=self._isUnread)
-            if self.judge is not None and verdict is not _DEAD and self._isSilent(now):
-                self.judge.suspected()
+            verdict = self._look(now, verdict)
         elif verdict is _PING and suspicion is not None:
             suspicion.clear()
         if verdict is _WAIT:
@@ -330,8 +336,19 @@ class Heartbeat:
         # An interval that is too short to be told from none must not mean once more in this turn.
         return due if due > now else nextafter(now, inf)
 
-    def _isSilent(self, now: float) -> bool:
-        return now - self.liveness.heard >= self.liveness.interval
+    def _look(self, now: float, verdict: Verdict) -> Verdict:
+        """
+        A ping has been left unanswered for an interval.
+        """
+        liveness = self.liveness
+        self.hasToRead()
+        if not liveness.unanswered:
+            return liveness.check(now)
+        verdict = self._suspect().examine(now, verdict)
+        isSilent = now - liveness.heard >= liveness.interval
+        if self.judge is not None and verdict is not _DEAD and isSilent:
+            self.judge.suspected()
+        return verdict
 
     def _suspect(self) -> Suspicion:
         if self._suspicion is None:

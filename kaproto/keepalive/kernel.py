@@ -21,7 +21,7 @@ from kaproto.transport import StreamTransport, connectionOf
 
 if sys.platform == "linux":  # pragma: no branch - tests run on Linux
     from fcntl import ioctl
-    from termios import TIOCOUTQ
+    from termios import FIONREAD, TIOCOUTQ
 
 __all__ = [
     "COUNT_MAX",
@@ -77,6 +77,7 @@ class Delivery:
         peer's program has read a whole buffer (an skb, up to 32 KiB and its overhead).
     @ivar local: whether it is a UNIX socket, where what is taken has been read by the peer's
         program.
+    @ivar unread: bytes of the peer's that this process has not read yet.  UNIX sockets only.
     @ivar unsent: those of them that are still in the transport's buffer.
     @ivar acknowledged: bytes that the peer's kernel has acknowledged (C{tcpi_bytes_acked}); they
         may not have been read by its program.  TCP only.
@@ -93,6 +94,7 @@ class Delivery:
     queued: int
     unsent: int = attrs.field(default=0, kw_only=True)
     local: bool = attrs.field(default=False, kw_only=True)
+    unread: int = attrs.field(default=0, kw_only=True)
     acknowledged: int | None = None
     inFlight: int | None = None
     received: int | None = None
@@ -122,9 +124,10 @@ def delivery(transport: StreamTransport) -> Delivery | None:
     try:
         unsent = len(connection.dataBuffer) - connection.offset
         unsent += sum(map(len, getattr(connection, "_tempDataBuffer", ())))
-        queued = unsent + _INT.unpack(ioctl(handle, TIOCOUTQ, bytes(_INT.size)))[0]
+        queued = unsent + _count(handle, TIOCOUTQ)
         if handle.family == socket.AF_UNIX:
-            return Delivery(queued, unsent=unsent, local=True)
+            unread = _count(handle, FIONREAD)
+            return Delivery(queued, unsent=unsent, local=True, unread=unread)
         info = handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
     except (OSError, ValueError):
         return None
@@ -141,6 +144,11 @@ def delivery(transport: StreamTransport) -> Delivery | None:
         sinceSent=sent / 1000,
         sinceAcknowledged=acked / 1000,
     )
+
+
+def _count(handle: socket.socket, which: int) -> int:
+    (count,) = _INT.unpack(ioctl(handle, which, bytes(_INT.size)))
+    return int(count)
 
 
 def isReceiveBufferFull(transport: StreamTransport) -> bool:

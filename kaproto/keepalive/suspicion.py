@@ -88,12 +88,11 @@ class Suspicion:
             self._sent.stop()
             self._sent = None
 
-    def examine(self, now: float, verdict: Verdict, *, isPaused: bool) -> Verdict:
+    def examine(self, now: float, verdict: Verdict) -> Verdict:
         """
         A ping has been left unanswered for an interval.  Ask the layers beneath about the peer.
 
         @param verdict: what its silence alone says: ping it again, or give it up.
-        @param isPaused: whether its transport is not being read, though it is pinged.
         @return: what to do.
         """
         progress = self._progress
@@ -101,10 +100,7 @@ class Suspicion:
             progress = self._progress = Progress()
         found = delivery(self._transport)
         received: int | None = getattr(tlsOf(self._transport), "bytesReceived", None)
-        if isPaused and found is not None and found.allRead:
-            heardAt = now
-        else:
-            heardAt = progress.heardAt(now, found, received)
+        heardAt = progress.heardAt(now, found, received)
         if heardAt > self._liveness.heard + ROUNDING:
             self._liveness.hear(heardAt)
             verdict = self._liveness.check(now)

@@ -460,7 +460,8 @@ class Connection:
         if self.closing.reason is not None:
             return
         if not self._pauses & ~Pause.TURN:
-            self.heartbeat.pause(pingOn=reason != Pause.TURN and self.hasAsked())
+            asked = reason != Pause.TURN and self.hasAsked()
+            self.heartbeat.pause(pingOn=asked, readsOn=asked)
         if not self._pauses:
             (self._direct or self.transport).pauseProducing()
         self._pauses |= reason

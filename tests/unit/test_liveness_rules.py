@@ -431,6 +431,21 @@ class RuleTests(ClockTestCase):
                 pair.advance(2.2)
                 self.assertTrue(pair.serverTransport.disconnected, keepAlive)
 
+    def test_rule6_unreadUNIXClientWrites(self) -> None:
+        """
+        A client that does not read for its part lives while what it writes arrives.
+        """
+        last = 30
+
+        def look(_pair: Pair) -> Delivery:
+            return Delivery(5000, local=True, unread=28 * int(min(self.clock.seconds(), last)))
+
+        pair = self.unreadClient(look)
+        pair.advance(last)
+        self.assertFalse(pair.serverTransport.disconnected)
+        pair.advance(5.2)
+        self.assertTrue(pair.serverTransport.disconnected)
+
     def _unreadUNIXClient(self, keepAlive: KeepAlive) -> tuple[Pair, list[float]]:
         """
         @return: a client that reads a hundredth of a second after it was written to, and when it

@@ -180,12 +180,12 @@ def credulous() -> None:
     """
     original = Suspicion.examine
 
-    def examine(suspicion: Suspicion, now: float, verdict: Verdict, *, isPaused: bool) -> Verdict:
+    def examine(suspicion: Suspicion, now: float, verdict: Verdict) -> Verdict:
         found = delivery(suspicion._transport)
         if found is not None and not found.queued:
             suspicion._liveness.hear(now)
             return Verdict.WAIT
-        return original(suspicion, now, verdict, isPaused=isPaused)
+        return original(suspicion, now, verdict)
 
     _replace(Suspicion, "examine", examine)
 

@@ -149,21 +149,23 @@ class DeliveryTests(SocketTestCase):
 
     def test_unix(self) -> None:
         """
-        On a UNIX socket there is the send queue alone.  It is empty only when the peer's program
-        has read everything.
+        On a UNIX socket there are the send queue, which is empty only when the peer's program has
+        read everything, and what this one has not read.
         """
         transport = self.connectUNIX()
+        self.peer.send(b"x" * 7)
         transport.socket.send(b"x" * 1000)
         found = delivery(transport)
         assert found is not None
         self.assertGreaterEqual(found.queued, 1000)
         self.assertEqual((found.acknowledged, found.inFlight, found.received), (None, None, None))
+        self.assertEqual((found.unread, found.allRead), (7, False))
         self.read(999)
         self.assertEqual(delivery(transport), found)
         self.read(1)
         found = delivery(transport)
         assert found is not None
-        self.assertEqual(found.queued, 0)
+        self.assertEqual((found.queued, found.allRead), (0, True))
 
     def test_unixWholeBuffers(self) -> None:
         """

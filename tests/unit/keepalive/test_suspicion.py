@@ -152,13 +152,22 @@ class SlowReaderTests(HeartbeatTestCase):
         self.rate, self.answers, self.more = inf, False, 320
         self.diesAfter(3)
 
+    def test_maybePausedUNIX(self) -> None:
+        """
+        A peer on a UNIX socket that may not read on while it is not read is not judged.
+        """
+        self.counts, self.rate = False, 0
+        self.watched.pause(pingOn=True)
+        self.advance(20)
+        self.assertEqual((self.deaths, self.pings), ([], 0))
+
     def test_pingsReadUNIX(self) -> None:
         """
         Nor is it life on a UNIX socket that pings are read and not answered, unless the answers
         could not be seen because the peer is not read.
         """
         self.counts, self.rate, self.answers = False, inf, False
-        self.watched.pause(pingOn=True)
+        self.watched.pause(pingOn=True, readsOn=True)
         self.advance(20)
         self.assertEqual(self.deaths, [])
         self.watched.resume()
