@@ -13,6 +13,7 @@ from random import Random
 from typing import Any, Final
 
 from twisted.internet.address import IPv4Address
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -37,11 +38,15 @@ class Application(Protocol):
     Keeps what it is sent.
 
     @ivar greeting: what it sends.
+    @ivar clock: if there is one, the application pauses whenever it gets something, until the next
+        turn of the reactor.
     """
 
-    def __init__(self, greeting: bytes) -> None:
+    def __init__(self, greeting: bytes, clock: Clock | None) -> None:
         self.greeting = greeting
+        self.clock = clock
         self.heard = b""
+        self._isPaused = False
         self.connections = 0
         self.lost: list[BaseException | None] = []
 
@@ -52,13 +57,29 @@ class Application(Protocol):
         self.connections += 1
         assert self.transport is not None
         self.transport.write(self.greeting)
+        self._pause()
 
     def dataReceived(self, data: bytes) -> None:
         """
         Keep it.
         """
         require(bool(self.connections) and not self.lost, "bytes outside of a connection")
+        require(not self._isPaused, "bytes while the application has paused")
         self.heard += data
+        self._pause()
+
+    def _pause(self) -> None:
+        if self.clock is not None:
+            transport: Any = self.transport
+            transport.pauseProducing()
+            self._isPaused = True
+            self.clock.callLater(0, self._resume)
+
+    def _resume(self) -> None:
+        self._isPaused = False
+        if not self.lost:
+            transport: Any = self.transport
+            transport.resumeProducing()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
@@ -109,9 +130,9 @@ class _Run:
     One connection.
     """
 
-    def __init__(self, stream: Stream, pieces: Sequence[bytes]) -> None:
+    def __init__(self, stream: Stream, pieces: Sequence[bytes], *, pauses: bool) -> None:
         self._clock = Clock()
-        self._application = Application(stream.greeting)
+        self._application = Application(stream.greeting, self._clock if pauses else None)
         inner: Any = Factory.forProtocol(lambda: self._application)
         inner.noisy = False
         self._tap = Tap(self._clock, _ADDRESS)
@@ -132,6 +153,8 @@ class _Run:
                 break
             sent += piece
             tap.feed(piece)
+            while any(call.getTime() <= self._clock.seconds() for call in self._waiting()):
+                self._clock.advance(0)
             self._checkMemory(sent)
         closes = self._check(sent)
         ended = tap.ending
@@ -156,6 +179,9 @@ class _Run:
         left = self._clock.getDelayedCalls()
         require(not left, f"left behind: {left}")
         return f"{reason}, then {later}" if later else reason
+
+    def _waiting(self) -> Sequence[IDelayedCall]:
+        return self._clock.getDelayedCalls()
 
     def _checkLater(self, sent: bytes) -> None:
         """
@@ -228,7 +254,10 @@ class StreamAttacker(Watcher):
             # What becomes of a bad request depends on how it arrives, in Twisted's web server.
             results = {compareWebSockets(pieces) for pieces in ways}
         else:
-            results = {_Run(stream, pieces).outcome() for pieces in ways}
+            results = {
+                _Run(stream, pieces, pauses=pauses).outcome()
+                for pieces, pauses in zip((*ways, [data]), (False, False, False, True), strict=True)
+            }
             require(len(results) == 1, f"it depends on the pieces: {results}")
         self.requireCleanLog()
         outcomes.update(results)
