@@ -14,9 +14,14 @@ from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
 
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import clientFromString
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+
 from benchmarks.processes import freePort
 from tests.interop.programs import Program
-from tests.interop.support import InteropTestCase, pause, together, unavailable
+from tests.interop.support import InteropTestCase, pause, reactor, together, unavailable
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 EXAMPLES = PROJECT / "docs" / "examples" / "keepalive"
@@ -295,3 +300,73 @@ class ModeTests(AnyProtocolTestCase):
                 ],
             )
         )
+
+
+class TwistdTests(AnyProtocolTestCase):
+    """
+    C{twistd}'s own servers behind a tunnel, without a line of code.
+    """
+
+    def pages(self) -> str:
+        """
+        @return: a folder with a first page.
+        """
+        folder = self.privateDirectory()
+        Path(folder, "index.html").write_text("welcome")
+        return folder
+
+    async def fetched(self, place: str) -> str:
+        """
+        @return: what a web server answers, C{""} if it closes.
+        """
+        endpoint = clientFromString(reactor, place)
+        fetch = await endpoint.connect(Factory.forProtocol(Fetch))
+        assert isinstance(fetch, Fetch)
+        answer: bytes = await fetch.answer
+        return answer.decode()
+
+    async def test_web(self) -> None:
+        """
+        The web server answers clients of a tunnel; plain ones are served in mode 1 and refused in
+        mode 2.
+        """
+        folder = self.pages()
+
+        async def serves(mode: str, *, isPlainServed: bool) -> None:
+            listen = f"keepalive:{LISTEN}:policy={mode}:{TERMS}"
+            arguments = ("-m", "twisted", "web", f"--listen={listen}", f"--path={folder}")
+            environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+            server = Program.start(self, [sys.executable, *arguments], environment, folder)
+            port = (await server.waitOutput(r"starting on (\d+)", timeout=20))[1]
+            place = f"tcp:127.0.0.1:{port}"
+            self.assertIn("welcome", await self.fetched(f"keepalive:{place}"))
+            self.assertEqual("welcome" in await self.fetched(place), isPlainServed)
+
+        await together(serves("1", isPlainServed=True), serves("2", isPlainServed=False))
+
+
+class Fetch(Protocol):
+    """
+    Asks a web server for its first page.
+    """
+
+    def connectionMade(self) -> None:
+        """
+        Ask.
+        """
+        assert self.transport is not None
+        self.answer: Deferred[bytes] = Deferred()
+        self._heard = b""
+        self.transport.write(b"GET / HTTP/1.0\r\n\r\n")
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Keep the answer.
+        """
+        self._heard += data
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        The answer is complete.
+        """
+        self.answer.callback(self._heard)
