@@ -40,6 +40,7 @@ class MemoryTransport:
     One end's transport.  What is written moves when L{deliver} is called.
 
     @ivar name: C{"server"} or C{"client"}.
+    @ivar reactor: the clock, where a L{kaproto.keepalive.Heartbeat} looks for one.
     @ivar blackhole: whether what is written from now on is lost on the way.
     @ivar reading: whether the protocol wants to read.
     """
@@ -50,7 +51,7 @@ class MemoryTransport:
         self.name = name
         self.blackhole = False
         self.reading = True
-        self._clock = clock
+        self.reactor = self._clock = clock
         self._log = log
         self._host = host
         self._peer = peer

@@ -9,16 +9,25 @@ from typing import Any, Generic, TypeVar, cast
 
 import attrs
 from twisted.internet.address import IPv4Address
-from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
+from zope.interface import implementer
 
 from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol
 from kaproto.keepalive.pacemaker import TICK
 from kaproto.memorytransport import MemoryTransport, Sent
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
 
-__all__ = ["ConnectedPair", "MemoryTransport", "Sent", "connectedPair", "memoryPair"]
+__all__ = [
+    "ConnectedPair",
+    "MemoryEndpoint",
+    "MemoryTransport",
+    "Sent",
+    "connectedPair",
+    "memoryPair",
+]
 
 _Server = TypeVar("_Server")
 _Client = TypeVar("_Client")
@@ -127,3 +136,38 @@ def memoryPair(
     serverTransport.attach(cast(Protocol, server), clientTransport)
     clientTransport.attach(cast(Protocol, client), serverTransport)
     return ConnectedPair(clock, server, client, serverTransport, clientTransport, sent)
+
+
+@implementer(IStreamClientEndpoint)
+class MemoryEndpoint:
+    """
+    Connects to a server's factory in memory, for what connects through endpoints: tunnels,
+    L{kaproto.watch.watchedEndpoint}, web sockets.
+
+    @ivar pair: the latest connection; there is none before the first.
+    """
+
+    pair: ConnectedPair[Any, Any]
+
+    def __init__(self, serverFactory: IProtocolFactory, clock: Clock) -> None:
+        """
+        @param serverFactory: asked for one protocol for each connection.
+        @param clock: the one with which it was made.
+        """
+        self._serverFactory = serverFactory
+        self._clock = clock
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """
+        @return: has fired with the client's protocol; nothing is delivered before
+            L{ConnectedPair.flush}.
+        """
+        self.pair = memoryPair(self._serverFactory, protocolFactory, self._clock)
+        return succeed(self.pair.client)
+
+    def endpointForURI(self, uri: object) -> MemoryEndpoint:
+        """
+        @return: this endpoint, for a L{twisted.web.client.Agent} or a
+            L{twisted.web.websocket.WebSocketClientEndpoint}.
+        """
+        return self

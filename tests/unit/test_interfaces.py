@@ -112,6 +112,7 @@ VERIFIED = {
     "LogBounds",
     "LoginQueue",
     "MonotonicClock",
+    "MemoryEndpoint",
     "NetstringCodec",
     "Parser",
     "PasswordFile",

@@ -4,16 +4,37 @@ Tests for L{kaproto.testing}.
 
 from __future__ import annotations
 
+from typing import Any, cast
+
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionAborted, ConnectionLost
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import Clock
+from twisted.protocols.basic import LineReceiver
+from twisted.python.failure import Failure
+from twisted.web.resource import Resource
+from twisted.web.server import Site
+from twisted.web.websocket import WebSocketClientEndpoint, WebSocketResource
+from zope.interface.verify import verifyObject
 
 from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol
 from kaproto.errors import ConnectionClosed, KeepAliveTimeout
+from kaproto.keepalive import Heartbeat
 from kaproto.policies import Mandatory
 from kaproto.rpc.serverconnection import ServerConnection
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
-from kaproto.testing import ConnectedPair, MemoryTransport, Sent, connectedPair
+from kaproto.testing import (
+    ConnectedPair,
+    MemoryEndpoint,
+    MemoryTransport,
+    Sent,
+    connectedPair,
+    memoryPair,
+)
+from kaproto.watch.endpoints import TunnelClientEndpoint
+from kaproto.watch.tunnelserver import tunnelServer
+from kaproto.watch.websocket import watchedWebSocket, watchedWebSocketClient
 from kaproto.wire.message import PING, PONG, packMessage
 from kaproto.wire.programs import Procedure
 from tests.support import ADDRESS, KEEPALIVE, ClockTestCase, Probe, call
@@ -356,3 +377,132 @@ class MemoryTransportTests(TestingTestCase):
         transport = MemoryTransport("client", self.clock, [], ADDRESS, ADDRESS)
         self.assertRaises(AssertionError, transport.deliver)
         self.assertIs(transport.getPeer(), ADDRESS)
+
+
+class Chat(LineReceiver):
+    """
+    A protocol with a heartbeat of its own.
+    """
+
+    lost: BaseException | None = None
+
+    def connectionMade(self) -> None:
+        """
+        Watch the peer.
+        """
+        assert self.transport is not None
+        self.heartbeat = Heartbeat(self.transport, lambda: self.sendLine(b"PING"), died=self.died)
+        self.heartbeat.start(KEEPALIVE)
+
+    def died(self, reason: BaseException) -> None:
+        """
+        Keep the reason.
+        """
+        self.lost = reason
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Any bytes are a sign of life.
+        """
+        self.heartbeat.heard()
+        super().dataReceived(data)  # type: ignore[no-untyped-call]
+
+    def lineReceived(self, line: bytes) -> None:
+        """
+        Answer pings.
+        """
+        if line == b"PING":
+            self.sendLine(b"PONG")
+
+
+class Quiet(Protocol):
+    """
+    An application that knows nothing of keepalive, behind a tunnel or a web socket.
+    """
+
+    lost: BaseException | None = None
+
+    def negotiationStarted(self, transport: object) -> None:
+        """
+        The web socket's handshake begins.
+        """
+
+    def negotiationFinished(self) -> None:
+        """
+        The web socket is open.
+        """
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        Keep the reason.
+        """
+        self.lost = reason.value
+
+
+class MemoryEndpointTests(ClockTestCase):
+    """
+    Anything that is watched, on a clock, with a black hole.
+    """
+
+    def diesInTime(self, pair: ConnectedPair[Any, Any], *ends: Any) -> None:
+        """
+        Both ends live while they are idle, and find each other dead in the black hole.
+        """
+        terms = KEEPALIVE
+        pair.advance(10 * terms.interval)
+        self.assertEqual([each.lost for each in ends], [None, None])
+        pair.blackhole()
+        pair.advance(terms.interval * (terms.count + 1) + 0.1)
+        for each in ends:
+            self.assertIsInstance(each.lost, KeepAliveTimeout)
+
+    def test_interface(self) -> None:
+        """
+        It is an endpoint.
+        """
+        verifyObject(IStreamClientEndpoint, MemoryEndpoint(Factory(), self.clock))
+
+    def test_heartbeat(self) -> None:
+        """
+        A heartbeat finds the clock by itself.
+        """
+        factory = Factory.forProtocol(Chat)
+        pair = memoryPair(factory, factory, self.clock)
+        self.diesInTime(pair, pair.server, pair.client)
+
+    def test_tunnel(self) -> None:
+        """
+        A tunnel's endpoint gives the application's protocol.
+        """
+        factory = Factory.forProtocol(Quiet)
+        server = tunnelServer(factory, Mandatory(KEEPALIVE), clock=self.clock)
+        memory = MemoryEndpoint(server, self.clock)
+        endpoint = TunnelClientEndpoint(memory, KEEPALIVE, clock=self.clock)
+        connecting = endpoint.connect(factory)
+        memory.pair.flush()
+        client = self.successResultOf(connecting)
+        self.diesInTime(memory.pair, memory.pair.server.wrappedProtocol, client)
+
+    def test_webSocket(self) -> None:
+        """
+        Web sockets connect through it, too.
+        """
+        made: list[Quiet] = []
+
+        class Builder:
+            def buildProtocol(self, _: object) -> Any:
+                made.append(Quiet())
+                return made[-1]
+
+        root = Resource()
+        watched = watchedWebSocket(Builder(), Mandatory(KEEPALIVE), clock=self.clock)
+        root.putChild(b"socket", WebSocketResource(watched))
+        site = Site(root, reactor=self.clock)
+        site.timeOut = None
+        memory = MemoryEndpoint(site, self.clock)
+        endpoint = WebSocketClientEndpoint(cast(Any, memory), "ws://192.0.2.1/socket")
+        client = watchedWebSocketClient(Builder(), KEEPALIVE, clock=self.clock)
+        connecting = Deferred.fromCoroutine(endpoint.connect(client))
+        memory.pair.flush()
+        self.successResultOf(connecting)
+        self.diesInTime(memory.pair, *made)
