@@ -12,7 +12,6 @@ from contextlib import ExitStack
 from typing import Any, Final
 
 import attrs
-from twisted.internet.interfaces import IReactorProcess
 
 from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol
 from kaproto.keepalive.liveness import KeepAlive
@@ -109,7 +108,7 @@ class Starter:
             ).write()
             opened.callback(os.close, handover)
             number = files.add(handover)
-            IReactorProcess(self.reactor).spawnProcess(
+            self.reactor.spawnProcess(
                 worker,
                 sys.executable,
                 [sys.executable, "-m", "kaproto.workers.serve", str(number)],

@@ -74,6 +74,15 @@ class ControlTests(AdminTestCase):
         (found,) = self.finish(self.control().status())
         self.assertEqual((found["server"], found["clients"]), ("kaserver", 1))
 
+    def test_replace(self) -> None:
+        """
+        One process has no workers to replace.
+        """
+        replacing = Deferred.fromCoroutine(self.control().replace())
+        self.controlled.flush()
+        failure = self.failureResultOf(replacing, RemoteError)
+        self.assertIn("--workers=", str(failure.value))
+
     def test_reload(self) -> None:
         """
         Reloading tells what is wrong.

@@ -16,6 +16,7 @@ from kaproto.app.kinds import (
     Text,
     Texts,
     Whole,
+    WholeOr,
 )
 
 NO_NUMBERS = ("-1", "nan", "inf", "-inf", "1e400", "five", "", "1,5", "0x10")
@@ -39,6 +40,8 @@ class KindTests(SynchronousTestCase):
             (Seconds(), "2147483", (2147483,), 2147483.0),
             (Whole(0), "0", (0,), 0),
             (Whole(1), "1", (1,), 1),
+            (WholeOr(Whole(1), "auto"), "1", (1,), 1),
+            (WholeOr(Whole(1), "auto"), "auto", ("auto",), "auto"),
             (Text(), "text", ("text",), "text"),
             (Mode(), "2", (2, "2"), "2"),
             (Mode(), "rules:x", ("rules:x",), "rules:x"),
@@ -46,7 +49,7 @@ class KindTests(SynchronousTestCase):
             (Texts(), "one", ("one", ["one"]), ["one"]),
             (Flag(), "", (True,), True),
         ):
-            assert isinstance(kind, Seconds | Whole | Text | Choice | Texts | Flag)
+            assert isinstance(kind, Seconds | Whole | WholeOr | Text | Choice | Texts | Flag)
             self.assertEqual(kind.fromText(text), result)
             for value in values:
                 self.assertEqual(kind.fromValue(value), result)
@@ -65,6 +68,7 @@ class KindTests(SynchronousTestCase):
         )
         bad = ("1.5", "0", "-1", "nan", "", "+5", "5 ", "1e3", "\u0665")
         self.assertBad(Whole(1), whole, bad, ("1", True, 1.0, 0, None))
+        self.assertBad(WholeOr(Whole(1), "auto"), f"takes auto, or {whole[6:]}", bad, (0, "one"))
         self.assertBad(Text(), "takes a string in quotes", (), (1, True, ["x"], {}))
         self.assertBad(Mode(), "takes a string in quotes", (), (1.5, True, ["x"], {}))
         self.assertBad(Choice(["a", "b"]), "is one of a, b", ("c", ""), (1, "c"))

@@ -486,6 +486,8 @@ class MakeServiceTests(ServiceTestCase):
         """
         The status page is on this machine only, unless the administrator says so.
         """
+        agent = self.makeFrom("--agent=tcp:9165", "--listen=unix:/x")
+        self.assertEqual([each.flag for each in agent.operations.places], ["--agent=tcp:9165"])
         service = self.makeFrom("--status=tcp:9164", "--listen=unix:/x")
         with self.assertRaisesRegex(CannotListen, "--status=tcp:9164: other machines could"):
             service.operations.start()

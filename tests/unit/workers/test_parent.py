@@ -1,0 +1,181 @@
+"""
+Tests for L{kaproto.workers.parent} and L{kaproto.workers.start}.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any, cast
+
+from twisted.internet.defer import Deferred
+from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import capturedLogs
+from twisted.python.usage import UsageError
+
+from kaproto.admin.controltypes import CONTROL_PROGRAM, ControlProcedure, Document
+from kaproto.app.options import Options
+from kaproto.app.service import makeService
+from kaproto.keepalive.liveness import KeepAlive
+from kaproto.wire.structs import pack
+from kaproto.workers.administration import TeamAdmin, TeamControl
+from kaproto.workers.handover import Handover
+from kaproto.workers.parent import Parent, patience
+from kaproto.workers.process import WorkerProcess
+from tests.support import ClockTestCase
+
+
+class Reactor(MemoryReactorClock):
+    """
+    A reactor that starts no processes.
+
+    @ivar started: what it was to start: the worker, its arguments, and what it is told.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.started: list[tuple[WorkerProcess, list[str], Handover]] = []
+        self.stops = 0
+        self.connected: list[Any] = []
+
+    def spawnProcess(
+        self,
+        worker: WorkerProcess,
+        program: str,
+        arguments: list[str],
+        environment: dict[str, str],
+        childFDs: dict[int, int],
+    ) -> None:
+        """
+        Remember a process.
+        """
+        handover = Handover.read(os.dup(childFDs[int(arguments[-1])]))
+        sockets = [number for some in handover.sockets.values() for number in some]
+        for number in (handover.counts, handover.channel, *sockets):
+            os.fstat(childFDs[number])
+        worker.makeConnection(cast(Any, self))  # type: ignore[no-untyped-call]
+        self.started.append((worker, arguments, handover))
+
+    pid = 7
+
+    def signalProcess(self, number: int) -> None:
+        """
+        Forget a signal.
+        """
+
+    def adoptStreamConnection(self, descriptor: int, family: int, factory: Any) -> None:
+        """
+        Remember a connection.
+        """
+        self.connected.append(factory)
+
+    def stop(self) -> None:
+        """
+        Be stopped.
+        """
+        self.stops += 1
+
+
+class ParentTests(ClockTestCase):
+    """
+    The service of a server with workers.
+    """
+
+    def make(self, *arguments: str) -> Parent:
+        """
+        @return: the service.
+        """
+        self.reactor = Reactor()
+        options = Options(self.reactor)
+        options.parseOptions(
+            ["--listen=tcp:0:interface=127.0.0.1", "--workers=2", "--max-clients=9", *arguments]
+        )
+        service = makeService(options, cast(Any, self.reactor))
+        assert isinstance(service, Parent)
+        self.addCleanup(lambda: Deferred.fromCoroutine(service.ports.stop()))
+        return service
+
+    def test_start(self) -> None:
+        """
+        It binds the sockets and starts workers, which are told the settings, but not those that
+        are the parent's; nobody sees those on a command line.
+        """
+        service = self.make("--mode=2")
+        service.startService()
+        for trigger, arguments, keywords in self.reactor.whenRunningHooks:
+            trigger(*arguments, **keywords)
+        self.assertEqual(len(self.reactor.started), 2)
+        self.assertEqual(len(self.reactor.connected), 2)
+        (_first, arguments, handover), (_second, _, other) = self.reactor.started
+        self.assertEqual(arguments[1:3], ["-m", "kaproto.workers.serve"])
+        self.assertEqual((handover.worker, handover.row, handover.rows), (1, 0, 4))
+        self.assertEqual((other.worker, other.row, other.workers), (2, 1, 2))
+        self.assertIn('mode = "2"', handover.settings)
+        self.assertIn("max-clients = 9", handover.settings)
+        self.assertNotIn("workers =", handover.settings)
+        self.assertEqual(list(handover.sockets), ["tcp 0 127.0.0.1"])
+        control, admin = service.adminPrograms()[::-1]
+        self.assertIsInstance(control, TeamControl)
+        self.assertIsInstance(admin, TeamAdmin)
+        self.assertEqual(service.certificateExpiry(), {})
+
+    def test_cannotStart(self) -> None:
+        """
+        When a worker cannot start, the server stops and says why.
+        """
+        service = self.make()
+        service.startService()
+        with capturedLogs() as logs:
+            service.crew.whenReady.errback(RuntimeError("worker 1 has ended"))
+        self.assertEqual(logs[-1]["log_level"].name, "critical")
+        self.assertEqual(self.reactor.stops, 1)
+
+    def test_orders(self) -> None:
+        """
+        Reloading, replacing, draining and stopping are the crew's.
+        """
+        service = self.make()
+        asked: list[object] = []
+
+        class Member:
+            row, pid, leaving, figures = 0, 1, False, None
+
+            def call(self, program: int, procedure: int, payload: bytes = b"") -> Deferred[bytes]:
+                asked.append((program, procedure))
+                answer: Deferred[bytes] = Deferred()
+                answer.callback(pack(Document(json.dumps(["no such file"]))))
+                return answer
+
+        service._team.members += [cast(Any, Member()), cast(Any, Member())]
+        reloading = Deferred.fromCoroutine(service.reload())
+        self.assertEqual(self.successResultOf(reloading), ["no such file"])
+        self.assertEqual(asked, [(CONTROL_PROGRAM, ControlProcedure.RELOAD)] * 2)
+        self.assertEqual(self.successResultOf(Deferred.fromCoroutine(service.replace())), 0)
+        service.startService()
+        service.drain(5)
+        self.assertEqual((service.draining, self.reactor.stops), (True, 1))
+        self.successResultOf(service.stopService())
+        service.crew.whenReady.errback(RuntimeError("stopping"))
+        self.assertEqual(self.reactor.stops, 1)
+
+    def test_patience(self) -> None:
+        """
+        Workers are watched as clients are, but never so closely that a busy one would be killed.
+        """
+        self.assertEqual(patience(KeepAlive(5, 5)), KeepAlive(5, 5))
+        self.assertEqual(patience(KeepAlive(0.1, 1)), KeepAlive(0.5, 3))
+
+    def test_options(self) -> None:
+        """
+        auto is one for each processor; what cannot be is a mistake of usage.
+        """
+        self.patch(os, "sched_getaffinity", lambda _: {1, 2, 3})
+        options = Options(MemoryReactorClock())
+        options.parseOptions(["--workers=auto"])
+        self.assertEqual(options.workers, 3)
+        for wrong, message in (
+            (["--workers=0"], "takes auto, or a whole number from 1 up"),
+            (["--workers=2", "--listen=stdio:"], "cannot be shared"),
+        ):
+            with self.assertRaisesRegex(UsageError, message):
+                Options(MemoryReactorClock()).parseOptions(wrong)
