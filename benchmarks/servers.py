@@ -9,7 +9,7 @@ import pwd
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -108,6 +108,7 @@ class Server:
     @ivar spread: whether each client has its own interval.
     @ivar pings: whether it pings at all.
     @ivar usual: whether it runs unless servers are chosen by name.
+    @ivar watcher: what runs beside it, once it listens.
     """
 
     name: str
@@ -119,6 +120,7 @@ class Server:
     spread: bool = False
     pings: bool = True
     usual: bool = True
+    watcher: Callable[[Setting], Recipe] | None = None
 
     @contextmanager
     def running(
@@ -146,13 +148,18 @@ class Server:
                     shutil.chown(path, recipe.user)
             with recipe.start(logs / f"{self.name}.log") as process:
                 process.waitListening(setting.port)
-                yield Running(process, setting.port, credentials)
+                with ExitStack() as beside:
+                    if self.watcher is not None:
+                        log = logs / f"{self.name}-watcher.log"
+                        beside.enter_context(self.watcher(setting).start(log))
+                    yield Running(process, setting.port, credentials)
 
 
 def twistd(
     *arguments: str,
     reactor: str | None = None,
     plugins: bool = False,
+    silent: bool = False,
     turns: Path | None = None,
     checkout: Path | None = None,
 ) -> Recipe:
@@ -162,6 +169,7 @@ def twistd(
     @param arguments: the plugin's name and its options.
     @param reactor: the reactor's short name, if not Twisted's choice.
     @param plugins: whether to add the plugins of the benchmark.
+    @param silent: whether to write no log.
     @param turns: see L{Setting}.
     @param checkout: the folder with the packages in it, if not a copy of this one.
     @return: how to start it.
@@ -179,6 +187,8 @@ def twistd(
     command = [sys.executable, *start, "--nodaemon", "--pidfile="]
     if reactor is not None:
         command.append(f"--reactor={reactor}")
+    if silent:
+        command.append("--logger=silence.observer")
     environment = {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
     # The directory a program runs in goes before PYTHONPATH with -c.
     return Recipe([*command, *arguments], environment, folder=checkout)
@@ -188,8 +198,9 @@ def _kaserver(
     listen: str = "tcp:{port}:interface=127.0.0.1:backlog={backlog}",
     reactor: str | None = None,
     mode: str = "2",
-    *,
+    *more: str,
     plugins: bool = False,
+    silent: bool = False,
     checkout: Path | None = None,
 ) -> Callable[[Setting], Recipe]:
     def recipe(setting: Setting) -> Recipe:
@@ -200,13 +211,20 @@ def _kaserver(
             f"--interval={setting.interval:g}",
             f"--count={setting.count}",
             f"--listen={where}",
+            *(each.format(folder=setting.folder) for each in more),
             reactor=reactor,
             plugins=plugins,
+            silent=silent,
             turns=setting.turns,
             checkout=checkout,
         )
 
     return recipe
+
+
+def _watcher(setting: Setting) -> Recipe:
+    command = [sys.executable, "-m", "benchmarks.peers.watcher", f"{setting.folder}/status"]
+    return Recipe(command, {"PYTHONPATH": str(ROOT)})
 
 
 def _needs(module: str, cure: str) -> Callable[[], str | None]:
@@ -342,6 +360,27 @@ _ALL = [
         "the same from the checkout in $KAPROTO_BEFORE",
         _kaserver(checkout=Path(BEFORE or ".").absolute()),
         lambda: None if BEFORE else "KAPROTO_BEFORE names no other checkout",
+        usual=False,
+    ),
+    Server(
+        "kaserver-operations",
+        "the same with --admin and --status, its page open and its metrics read",
+        _kaserver(
+            "tcp:{port}:interface=127.0.0.1:backlog={backlog}",
+            None,
+            "2",
+            "--admin={folder}/admin",
+            "--status=unix:{folder}/status",
+        ),
+        _needsKaserver,
+        usual=False,
+        watcher=_watcher,
+    ),
+    Server(
+        "kaserver-silent",
+        "the same without --admin, --status and log",
+        _kaserver(plugins=True, silent=True),
+        _needsKaserver,
         usual=False,
     ),
     Server(

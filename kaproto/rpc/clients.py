@@ -81,6 +81,12 @@ class Clients(Generic[_C, _P]):
         """
         return iter(self._protocols)
 
+    def __reversed__(self) -> Iterator[_C]:
+        """
+        @return: the connections, the latest first.
+        """
+        return reversed(self._protocols)
+
     def __contains__(self, connection: _C) -> bool:
         return connection in self._protocols
 

@@ -65,6 +65,19 @@ class View:
         return "?" + urlencode({"q": self.text, "before": before})
 
 
+@attrs.frozen
+class _Part:
+    """
+    A part of the page.
+
+    @ivar make: makes it.
+    @ivar key: is the same while the part is; C{None} if it always changes.
+    """
+
+    make: Callable[[], Tag]
+    key: object = None
+
+
 class Page:
     """
     Renders the page, a part in each turn of the reactor.
@@ -73,7 +86,17 @@ class Page:
     def __init__(self, daemon: Daemon, sampler: Sampler) -> None:
         self._daemon = daemon
         self._sampler = sampler
+        self._rendered: dict[str, tuple[object, str]] = {}
         self._clock = daemon.factory.clock
+        self._wallClock = daemon.factory.journal.wallClock
+
+    @property
+    def _now(self) -> float:
+        return self._wallClock.timeOfDay(self._clock.seconds())
+
+    @property
+    def _today(self) -> int:
+        return int(self._now // 86400)
 
     async def sections(self, view: View) -> dict[str, str]:
         """
@@ -82,48 +105,68 @@ class Page:
         await self._daemon.register.refresh()
         found = {}
         for name, make in self._parts(view).items():
-            tag = await self._inTurn(make())
-            flat: bytes = await flattenString(None, tag)
-            found[name] = flat.decode()
+            found[name] = await self._html(name, await self._inTurn(make()))
         return found
 
-    def _parts(self, view: View) -> Mapping[str, Callable[[], Awaitable[Tag]]]:
+    async def _html(self, name: str, part: _Part) -> str:
+        key, html = self._rendered.get(name, (None, ""))
+        if part.key is None or part.key != key:
+            flat: bytes = await flattenString(None, part.make())
+            html = flat.decode()
+        if part.key is not None:
+            self._rendered[name] = part.key, html
+        return html
+
+    def _parts(self, view: View) -> Mapping[str, Callable[[], Awaitable[_Part]]]:
         daemon = self._daemon
         samples = list(self._sampler.samples)
 
-        async def made(tag: Tag) -> Tag:
-            return tag
+        async def made(make: Callable[[], Tag]) -> _Part:
+            return _Part(make)
 
         return {
-            "overview": lambda: made(overview(daemon, samples)),
-            "plots": lambda: made(plots(samples)),
+            "overview": lambda: made(lambda: overview(daemon, samples)),
+            "plots": lambda: made(lambda: plots(samples)),
             "clients": lambda: self._clients(view),
             "ended": self._endings,
             "refused": self._refusals,
         }
 
-    async def _inTurn(self, making: Awaitable[Tag]) -> Tag:
+    async def _inTurn(self, making: Awaitable[_Part]) -> _Part:
         await deferLater(self._clock, 0)
         return await making
 
-    async def _clients(self, view: View) -> Tag:
-        register, wallClock = self._daemon.register, self._daemon.factory.journal.wallClock
+    async def _tag(self, making: Awaitable[_Part]) -> Tag:
+        return (await self._inTurn(making)).make()
+
+    async def _clients(self, view: View) -> _Part:
+        register = self._daemon.register
         # One more than are shown says whether there are more.
         found = await register.newest(view.text.lower(), view.before, CLIENTS_SHOWN + 1)
         shown = found[:CLIENTS_SHOWN]
-        table = clientTable(shown, wallClock.timeOfDay(self._clock.seconds()), len(register))
-        if len(found) <= CLIENTS_SHOWN:
-            return table
-        older = view.query(shown[-1].who.id)
-        return tags.div(table, tags.p(tags.a("older clients", href=older), class_="more"))
 
-    async def _endings(self) -> Tag:
+        def make() -> Tag:
+            table = clientTable(shown, self._now, len(register))
+            if len(found) <= CLIENTS_SHOWN:
+                return table
+            older = view.query(shown[-1].who.id)
+            return tags.div(table, tags.p(tags.a("older clients", href=older), class_="more"))
+
+        return _Part(make)
+
+    async def _endings(self) -> _Part:
         endings = await self._daemon.register.endings(_LATEST)
-        return endingTable(endings, self._daemon.factory.journal.wallClock)
+        return _Part(
+            lambda: endingTable(endings, self._wallClock, self._now),
+            (self._today, [each.who.id for each in endings]),
+        )
 
-    async def _refusals(self) -> Tag:
+    async def _refusals(self) -> _Part:
         refusals = await self._daemon.register.refusals(_LATEST)
-        return refusalTable(refusals, self._daemon.factory.journal.wallClock)
+        return _Part(
+            lambda: refusalTable(refusals, self._wallClock, self._now),
+            (self._today, [(each.caller, each.refused, each.wouldRefuse) for each in refusals]),
+        )
 
     async def document(self, view: View) -> bytes:
         """
@@ -131,7 +174,7 @@ class Page:
         """
         await self._daemon.register.refresh()
         # The template waits for each part, and so gives the reactor its turn.
-        parts = {name: self._inTurn(make()) for name, make in self._parts(view).items()}
+        parts = {name: self._tag(make()) for name, make in self._parts(view).items()}
         count = len(self._daemon.register)
         page = tags.html(
             tags.head(

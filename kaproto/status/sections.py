@@ -17,7 +17,7 @@ from kaproto.records.who import Caller, Who
 from kaproto.status.clients import ClientStatus
 from kaproto.status.daemon import Daemon, readiness
 from kaproto.status.sampler import INTERVAL, KEPT, Sample
-from kaproto.status.texts import elapsed, milliseconds, timeOfDay
+from kaproto.status.texts import elapsed, milliseconds, shortTime, timeOfDay
 
 __all__ = ["clientTable", "endingTable", "overview", "plots", "refusalTable"]
 
@@ -168,8 +168,9 @@ def _clientRow(client: ClientStatus, now: float) -> list[Tag | str]:
     ]
 
 
-def endingTable(endings: Iterable[Ending], wallClock: WallClock) -> Tag:
+def endingTable(endings: Iterable[Ending], wallClock: WallClock, now: float) -> Tag:
     """
+    @param now: the time, in seconds since 1970.
     @return: connections that ended, the latest first.
     """
     headings = ("ID", "From", "Who", "Ended", "After", "Reason", "Message")
@@ -180,7 +181,7 @@ def endingTable(endings: Iterable[Ending], wallClock: WallClock) -> Tag:
                 str(each.who.id),
                 _where(each.who),
                 _caller(each.who.caller),
-                timeOfDay(wallClock.timeOfDay(each.endedAt)),
+                shortTime(wallClock.timeOfDay(each.endedAt), now),
                 elapsed(each.duration),
                 tags.span(each.kind.replace("_", " "), class_=f"badge {each.kind}"),
                 each.reason,
@@ -191,8 +192,9 @@ def endingTable(endings: Iterable[Ending], wallClock: WallClock) -> Tag:
     )
 
 
-def refusalTable(refusals: Iterable[Refusal], wallClock: WallClock) -> Tag:
+def refusalTable(refusals: Iterable[Refusal], wallClock: WallClock, now: float) -> Tag:
     """
+    @param now: the time, in seconds since 1970.
     @return: who was refused, or would be, the latest first.
     """
     headings = ("Host", "Who", "Refused", "Would be", "Last")
@@ -204,7 +206,7 @@ def refusalTable(refusals: Iterable[Refusal], wallClock: WallClock) -> Tag:
                 _caller(each.caller),
                 str(each.refused),
                 str(each.wouldRefuse),
-                timeOfDay(wallClock.timeOfDay(each.last)),
+                shortTime(wallClock.timeOfDay(each.last), now),
             ]
             for each in refusals
         ),
@@ -225,10 +227,12 @@ def _table(headings: Sequence[str], rows: Iterable[Sequence[Tag | str]], none: s
 
 
 def _cell(heading: str, content: Tag | str) -> Tag:
-    names = ["long"] if heading in _LONG else []
-    if isinstance(content, str) and content in _NOTHING:
-        names.append("nothing")
-    return tags.td(content, class_=" ".join(names), **{"data-label": heading})
+    attributes = {"data-label": heading}
+    if heading in _LONG:
+        attributes["class"] = f"long {heading.lower()}"
+    elif isinstance(content, str) and content in _NOTHING:
+        attributes["class"] = "nothing"
+    return tags.td(content, **attributes)
 
 
 def _where(who: Who) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Final
 
-__all__ = ["elapsed", "milliseconds", "timeOfDay"]
+__all__ = ["elapsed", "milliseconds", "shortTime", "timeOfDay"]
 
 _UNITS: Final = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
@@ -38,3 +38,13 @@ def timeOfDay(seconds: float) -> str:
     @return: such as C{2026-11-26 03:00:07 UTC}.
     """
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def shortTime(seconds: float, now: float) -> str:
+    """
+    @param seconds: since 1970.
+    @param now: the same for this moment.
+    @return: the time, such as C{03:00:07 UTC}, with the date unless it is today's.
+    """
+    date, _, time = timeOfDay(seconds).partition(" ")
+    return time if timeOfDay(now).startswith(date) else f"{date} {time}"

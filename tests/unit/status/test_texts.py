@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from kaproto.status.texts import elapsed, milliseconds, timeOfDay
+from kaproto.status.texts import elapsed, milliseconds, shortTime, timeOfDay
 
 
 class TextsTests(SynchronousTestCase):
@@ -33,3 +33,5 @@ class TextsTests(SynchronousTestCase):
         """
         self.assertEqual((milliseconds(0.00025), milliseconds(None)), ("0.25 ms", "-"))
         self.assertEqual(timeOfDay(1764125677.9), "2025-11-26 02:54:37 UTC")
+        self.assertEqual(shortTime(1764125677.9, 1764125690), "02:54:37 UTC")
+        self.assertEqual(shortTime(1764125677.9, 1764205690), "2025-11-26 02:54:37 UTC")
