@@ -4,10 +4,19 @@
  * Prints {"event": "opened"} as one line of JSON when all are at work, and then answers "mark" and
  * "report" from standard input as the load generator for keepalive does.
  *
- * usage: calls PORT calls|download|upload CONNECTIONS DEPTH
+ * usage: calls PORT calls|download|upload CONNECTIONS DEPTH [CERTIFICATE KEY CONFIRMED]
+ *
+ * With a client's certificate and key, and built with -DWITH_TLS, all this goes over TLS 1.2.
+ * CONFIRMED is 1 if the server sends the byte with which libvirt accepts a client, else 0.
  */
 #define _GNU_SOURCE
 #include "wire.h"
+
+#ifdef WITH_TLS
+#include <openssl/ssl.h>
+
+#define CIPHERS "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384"
+#endif
 
 #define INPUT 262144
 #define DEPTH_MAX 256
@@ -18,14 +27,17 @@ enum work { CALLS, DOWNLOAD, UPLOAD };
 struct client {
     uint32_t skip, have, serial, received, chunks, chunkAt;
     int fd, opened, streaming, pongs;
-    unsigned char part[PART], chunkHead[HEADER_SIZE + 4];
+#ifdef WITH_TLS
+    SSL *tls;
+#endif
+    unsigned char part[PART];
     double sentAt[DEPTH_MAX];
 };
 
 static struct client *clients;
 static enum work work;
 static int connections, depth, opened, poller;
-static unsigned char input[INPUT], payload[STREAM_CHUNK - 4];
+static unsigned char input[INPUT], chunk[HEADER_SIZE + STREAM_CHUNK];
 static unsigned long long calls, bytes;
 static double marked, markedCpu;
 static float *latencies;
@@ -47,10 +59,50 @@ cpuTime(void)
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
+/* Send or receive as much as goes now, with errno as of the system call. */
+static ssize_t
+sendSome(struct client *c, const void *bytes, size_t length)
+{
+#ifdef WITH_TLS
+    if (c->tls) {
+        int n = SSL_write(c->tls, bytes, (int)length);
+
+        errno = n <= 0 && SSL_get_error(c->tls, n) == SSL_ERROR_WANT_WRITE ? EAGAIN : EIO;
+        return n > 0 ? n : -1;
+    }
+#endif
+    return send(c->fd, bytes, length, MSG_NOSIGNAL);
+}
+
+static ssize_t
+receiveSome(struct client *c)
+{
+#ifdef WITH_TLS
+    if (c->tls) {
+        int n = SSL_read(c->tls, input, sizeof input);
+
+        errno = n <= 0 && SSL_get_error(c->tls, n) == SSL_ERROR_WANT_READ ? EAGAIN : EIO;
+        return n > 0 ? n : -1;
+    }
+#endif
+    return recv(c->fd, input, sizeof input, 0);
+}
+
+static int
+hasMore(struct client *c)
+{
+#ifdef WITH_TLS
+    return c->tls && SSL_pending(c->tls) > 0;
+#else
+    (void)c;
+    return 0;
+#endif
+}
+
 static void
 transmit(struct client *c, const void *message, size_t length)
 {
-    if (send(c->fd, message, length, MSG_NOSIGNAL) != (ssize_t)length)
+    if (sendSome(c, message, length) != (ssize_t)length)
         lose("a call could not be sent at once");
 }
 
@@ -170,15 +222,10 @@ messageReceived(struct client *c)
 }
 
 static void
-receive(struct client *c)
+takeIn(struct client *c, ssize_t n)
 {
-    ssize_t n = recv(c->fd, input, sizeof input, 0);
     unsigned char *at = input;
 
-    if (n < 0 && errno == EAGAIN)
-        return;
-    if (n <= 0)
-        lose("the server closed a connection");
     if (work == DOWNLOAD)
         bytes += (unsigned long long)n;
     while (n > 0) {
@@ -213,34 +260,40 @@ receive(struct client *c)
     }
 }
 
+static void
+receive(struct client *c)
+{
+    do {
+        ssize_t n = receiveSome(c);
+
+        if (n < 0 && errno == EAGAIN)
+            return;
+        if (n <= 0)
+            lose("the server closed a connection");
+        takeIn(c, n);
+    } while (hasMore(c));
+}
+
 /* Send stream messages for as long as the socket takes them. */
 static void
 upload(struct client *c)
 {
     while (c->streaming) {
-        struct iovec parts[2];
-        struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
-        uint32_t head = sizeof c->chunkHead, done = c->chunkAt > head ? c->chunkAt - head : 0;
         ssize_t n;
 
-        if (!c->chunkAt) {
+        if (!c->chunkAt)
             sendPongs(c);
-            put32(putHeader(c->chunkHead, STREAM_CHUNK, REMOTE_PROGRAM, VOLUME_UPLOAD, STREAM,
-                            c->serial - 1, CONTINUE),
-                  c->chunks);
-        }
-        parts[0].iov_base = c->chunkHead + (c->chunkAt < head ? c->chunkAt : head);
-        parts[0].iov_len = c->chunkAt < head ? head - c->chunkAt : 0;
-        parts[1].iov_base = payload + done;
-        parts[1].iov_len = sizeof payload - done;
-        n = sendmsg(c->fd, &message, MSG_NOSIGNAL);
+        put32(putHeader(chunk, STREAM_CHUNK, REMOTE_PROGRAM, VOLUME_UPLOAD, STREAM,
+                        c->serial - 1, CONTINUE),
+              c->chunks);
+        n = sendSome(c, chunk + c->chunkAt, sizeof chunk - c->chunkAt);
         if (n < 0 && errno == EAGAIN)
             return;
         if (n < 0)
             lose("the server closed a stream");
         bytes += (unsigned long long)n;
         c->chunkAt += (uint32_t)n;
-        if (c->chunkAt == head + sizeof payload) {
+        if (c->chunkAt == sizeof chunk) {
             c->chunkAt = 0;
             c->chunks++;
         }
@@ -285,10 +338,38 @@ obey(void)
     fflush(stdout);
 }
 
+#ifdef WITH_TLS
+static SSL_CTX *context;
+
 static void
-launch(struct client *c, int port)
+prepareTls(const char *certificate, const char *key)
 {
-    struct sockaddr_in server = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+    context = SSL_CTX_new(TLS_client_method());
+    SSL_CTX_set_max_proto_version(context, TLS1_2_VERSION);
+    SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    if (SSL_CTX_set_cipher_list(context, CIPHERS) != 1
+        || SSL_CTX_use_certificate_file(context, certificate, SSL_FILETYPE_PEM) != 1
+        || SSL_CTX_use_PrivateKey_file(context, key, SSL_FILETYPE_PEM) != 1)
+        lose("the certificate or the key cannot be used");
+}
+
+/* While the socket still blocks. */
+static void
+secure(struct client *c, int confirmed)
+{
+    c->tls = SSL_new(context);
+    SSL_set_fd(c->tls, c->fd);
+    if (SSL_connect(c->tls) != 1)
+        lose("the TLS handshake failed");
+    if (confirmed && SSL_read(c->tls, input, 1) != 1)
+        lose("the server did not accept the certificate");
+}
+#endif
+
+static void
+launch(struct client *c, char **argv)
+{
+    struct sockaddr_in server = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(argv[1]))};
     struct epoll_event event = {.events = EPOLLIN, .data.u32 = (uint32_t)(c - clients)};
     struct linger reset = {1, 0};
 
@@ -298,6 +379,9 @@ launch(struct client *c, int port)
     setNoDelay(c->fd);
     if (connect(c->fd, (struct sockaddr *)&server, sizeof server) < 0)
         fail("connect");
+#ifdef WITH_TLS
+    secure(c, atoi(argv[7]));
+#endif
     setNonBlocking(c->fd);
     if (epoll_ctl(poller, EPOLL_CTL_ADD, c->fd, &event) < 0)
         fail("epoll_ctl");
@@ -309,10 +393,18 @@ main(int argc, char **argv)
 {
     struct epoll_event events[256], command = {.events = EPOLLIN, .data.u32 = UINT32_MAX};
 
+#ifdef WITH_TLS
+    if (argc != 8) {
+        fprintf(stderr, "usage: calls PORT WORK CONNECTIONS DEPTH CERTIFICATE KEY CONFIRMED\n");
+        return 2;
+    }
+    prepareTls(argv[5], argv[6]);
+#else
     if (argc != 5) {
         fprintf(stderr, "usage: calls PORT calls|download|upload CONNECTIONS DEPTH\n");
         return 2;
     }
+#endif
     work = *argv[2] == 'c' ? CALLS : *argv[2] == 'd' ? DOWNLOAD : UPLOAD;
     connections = atoi(argv[3]);
     depth = atoi(argv[4]);
@@ -325,7 +417,7 @@ main(int argc, char **argv)
     if (poller < 0 || epoll_ctl(poller, EPOLL_CTL_ADD, 0, &command) < 0)
         fail("epoll");
     for (int i = 0; i < connections; i++)
-        launch(clients + i, atoi(argv[1]));
+        launch(clients + i, argv);
     for (;;) {
         int n = epoll_wait(poller, events, 256, -1);
 

@@ -84,12 +84,16 @@ class Calls:
     @ivar work: C{calls}, C{download} or C{upload}.
     @ivar connections: how many connections work at once.
     @ivar depth: how many calls each has under way.
+    @ivar credentials: the certificate and the key of a client, as files, to speak TLS.
+    @ivar confirmed: whether the relay sends the byte with which libvirt accepts a client over TLS.
     """
 
     port: int
     work: str = "calls"
     connections: int = 1
     depth: int = 1
+    credentials: tuple[str, str] | None = None
+    confirmed: bool = False
 
     def command(self) -> list[str]:
         """
@@ -98,8 +102,11 @@ class Calls:
         @return: the program and its arguments.
         @raise BuildError: if it cannot be compiled.
         """
-        numbers = [str(self.connections), str(self.depth)]
-        return [str(build("calls")), str(self.port), self.work, *numbers]
+        program = str(build("calls", tls=self.credentials is not None))
+        command = [program, str(self.port), self.work, str(self.connections), str(self.depth)]
+        if self.credentials is not None:
+            command += [*self.credentials, str(int(self.confirmed))]
+        return command
 
 
 class Generator:

@@ -4,7 +4,8 @@ nothing.
 
 The same calls and streams go straight to an upstream in C, through C{kaserver --upstream}, through
 C{twisted.protocols.portforward}, through haproxy in TCP mode, and through two port forwarders with
-and without a tunnel between them.
+and without a tunnel between them; with C{--tls} over TLS through C{kaserver --upstream}, haproxy
+and stunnel to the same upstream.
 """
 
 from __future__ import annotations
@@ -13,16 +14,15 @@ import argparse
 import json
 import sys
 import time
-from dataclasses import dataclass
-from itertools import product
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
 from benchmarks.build import BuildError
-from benchmarks.generator import Calls, Generator
+from benchmarks.generator import Generator
 from benchmarks.measure import DISTURBED
 from benchmarks.processes import Others, raiseFileLimit
-from benchmarks.relays import COMPARED, RELAYS, Relay
+from benchmarks.relays import COMPARED, RELAYS, TLS_RELAYS, Relay
 from benchmarks.report import VERDICTS, machine, table
 
 LOADS = {
@@ -32,8 +32,26 @@ LOADS = {
     "download": ("download", 1, 1),
     "upload": ("upload", 1, 1),
 }
-CALL_LIMIT = 1.5
-BULK_LIMIT = 0.8
+
+TARGETS = [
+    *(("kaserver", "portforward", load, "cost", 1.0) for load in LOADS),
+    ("kaserver", "haproxy", "1 connection, 1 call at a time", "cost", 1.7),
+    ("kaserver", "haproxy", "1 connection, 1 call at a time", "p50", 1.4),
+    ("kaserver", "haproxy", "50 connections, 1 call at a time", "cost", 1.5),
+    ("kaserver", "haproxy", "50 connections, 16 calls at a time", "cost", 1.1),
+    *(("kaserver", "haproxy", load, "rate", 1.15) for load in ("download", "upload")),
+    *(("kaserver", "haproxy", load, "cost", 1.0) for load in ("download", "upload")),
+    *(("tunnel", "portforward-twice", load, "cost", 1.5) for load in list(LOADS)[:3]),
+    *(("tunnel", "portforward-twice", load, "rate", 0.8) for load in ("download", "upload")),
+    *(("kaserver-tls", "haproxy-tls", load, "cost", 2.0) for load in list(LOADS)[:3]),
+    *(("kaserver-tls", "haproxy-tls", load, "cost", 1.3) for load in ("download", "upload")),
+]
+"""
+What this project asks of itself: which figure of a relay, over that of another, is at most so much;
+a rate at least.
+"""
+
+FIGURES = {"cost": "processor time", "p50": "median latency", "rate": "rate"}
 
 
 @dataclass
@@ -73,8 +91,8 @@ def measure(relay: Relay, load: str, seconds: float, logs: Path) -> Found:
     """
     work, connections, depth = LOADS[load]
     with (
-        relay.running(logs) as (processes, port),
-        Generator(Calls(port, work, connections, depth)) as generator,
+        relay.running(logs) as (processes, calls),
+        Generator(replace(calls, work=work, connections=connections, depth=depth)) as generator,
     ):
         hops = processes[1:] or processes
         generator.opened()
@@ -111,7 +129,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks.relay", description=__doc__)
     parser.add_argument(
-        "--seconds", type=float, default=4.0, help="seconds for each measurement (default 4)"
+        "--seconds", type=float, default=3.0, help="seconds for each measurement (default 3)"
     )
     parser.add_argument(
         "--rounds", type=int, default=3, help="rounds, whose medians are reported (default 3)"
@@ -119,8 +137,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--relays",
         type=lambda text: text.split(","),
-        default=list(RELAYS),
-        help=f"which relays, of: {', '.join(RELAYS)}",
+        help=f"which relays, of: {', '.join(RELAYS)}; with --tls of: {', '.join(TLS_RELAYS)}",
+    )
+    parser.add_argument(
+        "--tls", action="store_true", help="relays whose clients speak TLS, into relay-tls.md"
     )
     parser.add_argument(
         "--out",
@@ -130,17 +150,21 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--quick", action="store_true", help="one round of half a second each")
     options = parser.parse_args(arguments)
-    unknown = [name for name in options.relays if name not in RELAYS]
+    known = TLS_RELAYS if options.tls else RELAYS
+    options.relays = options.relays or list(known)
+    unknown = [name for name in options.relays if name not in known]
     if unknown:
-        parser.error(f"no relay {', '.join(unknown)}; there are {', '.join(RELAYS)}")
+        parser.error(f"no relay {', '.join(unknown)}; there are {', '.join(known)}")
+    options.known = known
+    name = "relay-tls" if options.tls else "relay"
     if options.quick:
         options.seconds, options.rounds = 0.5, 1
     options.out.mkdir(parents=True, exist_ok=True)
     raiseFileLimit(4096)
     found, skipped = _measureAll(options)
     report = _report(found, skipped, _targets(found))
-    (options.out / "relay.md").write_text(report)
-    (options.out / "relay.json").write_text(
+    (options.out / f"{name}.md").write_text(report)
+    (options.out / f"{name}.json").write_text(
         json.dumps(
             {
                 "machine": machine(),
@@ -163,7 +187,7 @@ def _measureAll(options: argparse.Namespace) -> tuple[list[Found], dict[str, str
     skipped: dict[str, str] = {}
     rounds: dict[tuple[str, str], list[Found]] = {}
     for name in options.relays:
-        reason = RELAYS[name].missing()
+        reason = options.known[name].missing()
         if reason is not None:
             skipped[name] = reason
     for number in range(options.rounds):
@@ -173,7 +197,7 @@ def _measureAll(options: argparse.Namespace) -> tuple[list[Found], dict[str, str
                     continue
                 print(f"round {number + 1}: {load}: {name}", file=sys.stderr, flush=True)
                 try:
-                    one = measure(RELAYS[name], load, options.seconds, options.out)
+                    one = measure(options.known[name], load, options.seconds, options.out)
                 except BuildError:
                     raise
                 except RuntimeError as error:
@@ -230,8 +254,8 @@ def _report(
             "relay",
             f"{what} per second",
             f"CPU us per {what.rstrip('s')}",
-            "rate over forwarder",
-            "CPU over forwarder",
+            "rate over compared",
+            "CPU over compared",
             "p50 us",
             "p99 us",
             "generator CPU %",
@@ -241,7 +265,7 @@ def _report(
         parts += [f"## {load.capitalize()}", table(heading, rows)]
     parts.append(
         "The processor time of `direct` is the upstream's own. `tunnel` is compared with "
-        "`portforward-twice`, the rest with `portforward`."
+        "`portforward-twice`, what speaks TLS with `haproxy-tls`, the rest with `portforward`."
     )
     if targets:
         lines = [f"- {VERDICTS[met]}: {text}" for text, met in targets]
@@ -252,29 +276,28 @@ def _report(
     return "\n\n".join(parts) + "\n"
 
 
-def _compared(one: Found, forwarder: Found | None) -> list[str]:
-    if forwarder is None:
+def _compared(one: Found, other: Found | None) -> list[str]:
+    if other is None:
         return ["", ""]
-    return [f"{one.rate / forwarder.rate:.2f}", f"{one.cost / forwarder.cost:.2f}"]
+    return [f"{one.rate / other.rate:.2f}", f"{one.cost / other.cost:.2f}"]
 
 
 def _targets(found: list[Found]) -> list[tuple[str, bool | None]]:
     by = {(one.relay, one.load): one for one in found}
     targets: list[tuple[str, bool | None]] = []
-    for (load, (work, _, _)), (name, other) in product(LOADS.items(), COMPARED.items()):
+    for name, other, load, figure, limit in TARGETS:
         ours, theirs = by.get((name, load)), by.get((other, load))
         if ours is None or theirs is None:
             continue
-        if work == "calls":
-            ratio = ours.cost / theirs.cost
-            met = ratio <= CALL_LIMIT
-            text = f"CPU per call at most {CALL_LIMIT} of {other}: {ratio:.2f}"
-        else:
-            ratio = ours.rate / theirs.rate
-            met = ratio >= BULK_LIMIT
-            text = f"throughput at least {BULK_LIMIT} of {other}: {ratio:.2f}"
-        disturbed = max(ours.others, theirs.others) > DISTURBED
-        targets.append((f"{name}: {load}: {text}", None if disturbed else met))
+        ratio = getattr(ours, figure) / getattr(theirs, figure)
+        least = figure == "rate"
+        met = ratio >= limit if least else ratio <= limit
+        disturbed = figure != "cost" and max(ours.others, theirs.others) > DISTURBED
+        text = (
+            f"{name}: {load}: {FIGURES[figure]} at {'least' if least else 'most'} {limit:g} of "
+            f"{other}: {ratio:.2f}"
+        )
+        targets.append((text, None if disturbed else met))
     return targets
 
 

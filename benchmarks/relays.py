@@ -15,10 +15,12 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.build import build
 from benchmarks.checkout import ROOT
+from benchmarks.generator import Calls
 from benchmarks.processes import Measured, freePort
-from benchmarks.servers import SERVERS, Recipe, twistd
+from benchmarks.servers import SERVERS, TLS_ENDPOINT, Recipe, twistd
+from kaproto.cli.certificates import makeCertificates
 
-__all__ = ["COMPARED", "RELAYS", "Relay"]
+__all__ = ["COMPARED", "RELAYS", "TLS_RELAYS", "Relay"]
 
 
 @dataclass(frozen=True)
@@ -30,22 +32,27 @@ class Relay:
     @ivar hops: the processes one behind the other, the clients' first.  Each is made from its own
         port, the next one's and a folder.
     @ivar missing: why it cannot run here, or L{None}.
+    @ivar tls: whether clients speak TLS.
+    @ivar confirms: whether it sends the byte with which libvirt accepts a client over TLS.
     """
 
     name: str
     hops: Sequence[Callable[[int, int, Path], Recipe]] = ()
     missing: Callable[[], str | None] = lambda: None
+    tls: bool = False
+    confirms: bool = False
 
     @contextmanager
-    def running(self, logs: Path) -> Iterator[tuple[list[Measured], int]]:
+    def running(self, logs: Path) -> Iterator[tuple[list[Measured], Calls]]:
         """
         An upstream, and this relay before it.
 
         @param logs: where to keep what they print.
-        @return: the processes, the upstream's first, and the port to call.
+        @return: the processes, the upstream's first, and a load to put on them.
         """
         with ExitStack() as stack:
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="kaproto-benchmark-")))
+            credentials = _issue(folder) if self.tls else None
             port = freePort()
             program = [str(build("upstream")), str(port)]
             behind = stack.enter_context(Measured(program, logs / "upstream.log"))
@@ -57,17 +64,34 @@ class Relay:
                 process = stack.enter_context(hop(port, target, folder).start(log))
                 process.waitListening(port)
                 processes.append(process)
-            yield processes, port
+            yield processes, Calls(port, credentials=credentials, confirmed=self.confirms)
 
 
-def _gateway(port: int, upstream: int, _folder: Path) -> Recipe:
-    return twistd(
-        "kaserver",
-        "--mode=2",
-        f"--upstream=tcp:127.0.0.1:{upstream}",
-        "--insecure",
-        f"--listen=tcp:{port}:interface=127.0.0.1",
-    )
+def _issue(folder: Path) -> tuple[str, str]:
+    """
+    Make certificates for a relay and a client.
+
+    @return: the client's certificate and key.
+    """
+    list(makeCertificates(folder, ["127.0.0.1"], ["benchmark"]))
+    own = folder / "libvirt"
+    server = [own / "servercert.pem", own / "private" / "serverkey.pem"]
+    (folder / "server.pem").write_bytes(b"".join(each.read_bytes() for each in server))
+    return str(own / "clientcert.pem"), str(own / "private" / "clientkey.pem")
+
+
+def _gateway(listen: str, checkout: Path | None = None) -> Callable[[int, int, Path], Recipe]:
+    def recipe(port: int, upstream: int, folder: Path) -> Recipe:
+        return twistd(
+            "kaserver",
+            "--mode=2",
+            f"--upstream=tcp:127.0.0.1:{upstream}",
+            "--insecure",
+            f"--listen={listen.format(port=port, folder=folder)}",
+            checkout=checkout,
+        )
+
+    return recipe
 
 
 def _portforward(listen: str, connect: str) -> Callable[[int, int, Path], Recipe]:
@@ -91,10 +115,19 @@ def _haproxyPath() -> str | None:
     return shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
 
-def _haproxy(port: int, upstream: int, folder: Path) -> Recipe:
-    configuration = folder / "haproxy.cfg"
-    configuration.write_text(
-        f"""
+def _haproxyMissing() -> str | None:
+    return None if _haproxyPath() else "haproxy is not installed"
+
+
+def _haproxy(bind: str = "") -> Callable[[int, int, Path], Recipe]:
+    """
+    @param bind: more for the C{bind} line.
+    """
+
+    def recipe(port: int, upstream: int, folder: Path) -> Recipe:
+        configuration = folder / "haproxy.cfg"
+        configuration.write_text(
+            f"""
 global
     nbthread 1
     maxconn 2000
@@ -104,28 +137,48 @@ defaults
     timeout client 1h
     timeout server 1h
 frontend front
-    bind 127.0.0.1:{port}
+    bind 127.0.0.1:{port} {bind.format(folder=folder)}
     default_backend back
 backend back
     server upstream 127.0.0.1:{upstream}
 """
-    )
-    haproxy = _haproxyPath()
-    assert haproxy is not None
-    return Recipe([haproxy, "-db", "-f", str(configuration)])
+        )
+        haproxy = _haproxyPath()
+        assert haproxy is not None
+        return Recipe([haproxy, "-db", "-f", str(configuration)])
 
+    return recipe
+
+
+def _stunnel(port: int, upstream: int, folder: Path) -> Recipe:
+    configuration = folder / "stunnel.conf"
+    configuration.write_text(
+        f"""
+foreground = yes
+pid =
+socket = l:TCP_NODELAY=1
+socket = r:TCP_NODELAY=1
+[relay]
+accept = 127.0.0.1:{port}
+connect = 127.0.0.1:{upstream}
+cert = {folder}/server.pem
+CAfile = {folder}/CA/cacert.pem
+verifyChain = yes
+"""
+    )
+    return Recipe(["stunnel", str(configuration)])
+
+
+_TCP = "tcp:{port}:interface=127.0.0.1"
+_TLS = TLS_ENDPOINT + ":{port}:interface=127.0.0.1:pki={folder}"
 
 RELAYS = {
     relay.name: relay
     for relay in (
         Relay("direct"),
-        Relay("kaserver", [_gateway], SERVERS["kaserver"].missing),
+        Relay("kaserver", [_gateway(_TCP)], SERVERS["kaserver"].missing),
         Relay("portforward", [_portforward("tcp", "tcp")]),
-        Relay(
-            "haproxy",
-            [_haproxy],
-            lambda: None if _haproxyPath() else "haproxy is not installed",
-        ),
+        Relay("haproxy", [_haproxy()], _haproxyMissing),
         Relay("portforward-twice", [_portforward("tcp", "tcp")] * 2),
         Relay(
             "tunnel", [_portforward("tcp", "keepalive:tcp"), _portforward("keepalive:tcp", "tcp")]
@@ -136,7 +189,44 @@ RELAYS = {
 By their names.
 """
 
-COMPARED = {"kaserver": "portforward", "tunnel": "portforward-twice"}
+TLS_RELAYS = {
+    relay.name: relay
+    for relay in (
+        Relay(
+            "kaserver-tls",
+            [_gateway(_TLS)],
+            SERVERS["kaserver-tls"].missing,
+            tls=True,
+            confirms=True,
+        ),
+        Relay(
+            "haproxy-tls",
+            [
+                _haproxy(
+                    "ssl crt {folder}/server.pem ca-file {folder}/CA/cacert.pem verify required"
+                )
+            ],
+            _haproxyMissing,
+            tls=True,
+        ),
+        Relay(
+            "stunnel",
+            [_stunnel],
+            lambda: None if shutil.which("stunnel") else "stunnel is not installed",
+            tls=True,
+        ),
+    )
+}
+"""
+Those whose clients speak TLS, in front of an upstream that does not.
+"""
+
+COMPARED = {
+    "kaserver": "portforward",
+    "tunnel": "portforward-twice",
+    "kaserver-tls": "haproxy-tls",
+    "stunnel": "haproxy-tls",
+}
 """
 Which relay is measured against which.
 """

@@ -23,7 +23,7 @@ from benchmarks.checkout import BEFORE, ROOT, snapshot
 from benchmarks.processes import Measured, freePort
 from kaproto.cli.certificates import makeCertificates
 
-__all__ = ["SERVERS", "Recipe", "Running", "Server", "Setting", "twistd"]
+__all__ = ["SERVERS", "TLS_ENDPOINT", "Recipe", "Running", "Server", "Setting", "twistd"]
 
 PLUGINS = Path(__file__).parent / "plugins"
 BACKLOG = 4096
