@@ -17,6 +17,7 @@ from kaproto.peer import Peer, UnixCredentials
 
 __all__ = [
     "ACCEPTS",
+    "DirectWriter",
     "StreamTransport",
     "closeIfSent",
     "connectionOf",
@@ -240,6 +241,18 @@ def closeIfSent(transport: StreamTransport) -> bool:
     return True
 
 
+class DirectWriter:
+    """
+    A transport that has its own way to do what L{writeNow} does.
+    """
+
+    def writeNow(self, data: bytes | memoryview, /) -> None:
+        """
+        Write bytes, without waiting for the reactor where that is safe.  They are not kept.
+        """
+        raise NotImplementedError
+
+
 def writeNow(transport: StreamTransport, data: bytes | memoryview) -> None:
     """
     Write bytes, without waiting for the reactor where that is safe.  What cannot be sent at once is
@@ -247,8 +260,8 @@ def writeNow(transport: StreamTransport, data: bytes | memoryview) -> None:
 
     C{transport.write} on an idle connection makes the reactor wait until the socket is writable,
     which costs three system calls more than the C{send} itself.  On a plain transport of Twisted's
-    with an empty buffer the bytes are sent at once.  On any other, and above all on TLS, whose
-    plain text must never reach the socket, this is C{transport.write}.
+    with an empty buffer the bytes are sent at once.  A L{DirectWriter}, as kaproto's TLS layer is,
+    encrypts them first.  On any other transport this is C{transport.write}.
     """
     sent = 0
     if isinstance(transport, Connection):
@@ -263,5 +276,8 @@ def writeNow(transport: StreamTransport, data: bytes | memoryview) -> None:
                 sent = transport.socket.send(data)
         except (AttributeError, OSError):
             pass
+    elif isinstance(transport, DirectWriter):
+        transport.writeNow(data)
+        return
     if sent < len(data):
         transport.write(bytes(data[sent:]))

@@ -5,15 +5,18 @@ make it compute and keep.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, cast
 
+from OpenSSL.SSL import Error, WantReadError, ZeroReturnError
 from twisted.internet.interfaces import IHandshakeListener
 from twisted.internet.protocol import connectionDone
+from twisted.protocols.policies import ProtocolWrapper
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
 from kaproto.errors import PeerFlooded, RemoteProtocolError
 from kaproto.security.handshake import Handshake
+from kaproto.transport import DirectWriter, StreamTransport, writeNow
 
 __all__ = ["HANDSHAKE_MAX", "UNASKED_MAX", "TLSFactory", "TLSLayer"]
 
@@ -23,6 +26,12 @@ The most bytes that a peer may send until its handshake is complete.  Four certi
 keys of 4096 bits are 6 KiB.
 """
 
+_RECORD: Final = 16384
+_PIECE: Final = 70000
+"""
+A little more than four records, which hold what Twisted reads from a connection at once.
+"""
+
 UNASKED_MAX: Final = 1000
 """
 The most messages of TLS itself that OpenSSL may read and write after the handshake.  A key update
@@ -30,9 +39,9 @@ and its answer are two.  Peers renew their keys after millions of messages, if e
 """
 
 
-class TLSLayer(BufferingTLSTransport):
+class TLSLayer(BufferingTLSTransport, DirectWriter):
     """
-    Twisted's TLS protocol, with four differences.
+    Twisted's TLS protocol, with five differences.
 
       - Until the handshake is complete, L{HANDSHAKE_MAX} bytes are read, which bounds the number of
         certificates to parse.
@@ -41,6 +50,9 @@ class TLSLayer(BufferingTLSTransport):
         closed.
       - A protocol learns that the handshake has completed although other protocols wrap it.  One
         that waits for that before it trusts the peer can so be wrapped.
+      - All records that come at once are handed over at once, those that are written at once are
+        sent at once, and what cannot wait for other small writes is sent without waiting for the
+        reactor, see L{writeNow}.
       - A connection that has ended is freed at once, and not when the garbage collector runs next:
         30 KiB for each.
 
@@ -77,6 +89,7 @@ class TLSLayer(BufferingTLSTransport):
     def _handshakeReceived(self, handshake: Handshake, data: bytes) -> None:
         room = HANDSHAKE_MAX - (self.bytesReceived - len(data))
         super().dataReceived(data[:room])
+        self._flushSendBIO()
         if handshake.completed:
             # Bytes of the application may come with the end of the handshake.
             rest = data[room:]
@@ -87,6 +100,72 @@ class TLSLayer(BufferingTLSTransport):
                 f"more than {HANDSHAKE_MAX} bytes without completing the TLS handshake"
             )
             self.failVerification(Failure(problem))
+
+    def writeNow(self, data: bytes | memoryview, /) -> None:
+        """
+        Encrypt bytes, after those that wait for being encrypted, and send them as
+        L{kaproto.transport.writeNow} does.
+        """
+        self._aggregator.flush()
+        handshake: Handshake | None = self.getHandle()
+        if handshake is None or not handshake.completed or self.disconnecting:
+            self.write(bytes(data))
+        elif self._appSendBuffer:
+            self._bufferedWrite(bytes(data))
+        else:
+            self._write(data)
+
+    # Should Twisted rename the next three, its own are called, which do the same in smaller pieces.
+
+    def _write(self, data: bytes | memoryview) -> None:
+        if self._lostTLSConnection:
+            return
+        view = memoryview(data)
+        try:
+            while view:
+                # OpenSSL takes one record at a time.
+                view = view[self._tlsConnection.send(view) :]
+        except WantReadError:
+            self._bufferedWrite(bytes(view))
+        except Error:
+            self._tlsShutdownFinished(Failure())
+            return
+        self._flushSendBIO()
+
+    def _flushSendBIO(self) -> None:
+        transport = cast(StreamTransport, self.transport)
+        # An error tells that there is nothing, and costs more than all the rest.
+        size = _PIECE
+        while size == _PIECE:
+            try:
+                piece = self._tlsConnection.bio_read(_PIECE)
+            except WantReadError:
+                return
+            writeNow(transport, piece)
+            size = len(piece)
+
+    def _flushReceiveBIO(self) -> None:
+        handshake: Handshake = self.getHandle()
+        before = handshake.unasked
+        records: list[bytes] = []
+        ending: tuple[Failure | None] | None = None
+        while ending is None:
+            try:
+                records.append(handshake.recv(_RECORD))
+            except WantReadError:
+                break
+            except ZeroReturnError:
+                ending = (None,)
+            except Error:
+                ending = (Failure(),)
+        if records and not self._aborted:
+            ProtocolWrapper.dataReceived(self, b"".join(records))
+        if ending is not None and not self._lostTLSConnection:
+            if ending[0] is None:
+                self._shutdownTLS()
+            self._tlsShutdownFinished(ending[0])
+        elif handshake.unasked != before:
+            self._flushSendBIO()
 
     def _checkHandshakeStatus(self) -> None:
         # Twisted tells the protocol right above only.  Should Twisted rename this method, wrapped

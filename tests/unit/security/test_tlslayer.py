@@ -97,10 +97,11 @@ class Client:
         @return: what the peer has sent.
         """
         self.flight()
-        try:
-            return self.connection.recv(1 << 16)
-        except (SSL.WantReadError, SSL.ZeroReturnError):
-            return b""
+        data = b""
+        with contextlib.suppress(SSL.WantReadError, SSL.ZeroReturnError):
+            while True:
+                data += self.connection.recv(1 << 16)
+        return data
 
 
 class LayerTestCase(TLSTestCase):
