@@ -1,5 +1,5 @@
 """
-Reads relayed connections past the reactor, and relays at once what has come.
+Reads relayed connections past the reactor, plain ones and TLS, and relays at once what has come.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from kaproto.keepalive.clock import MonotonicClock
 from kaproto.keepalive.liveness import Liveness
 from kaproto.keepalive.pacemaker import Pacemaker
 from kaproto.rpc.connection import Connection
+from kaproto.security.tlslayer import TLSLayer
 from kaproto.wire.filter import Bytes, MessageFilter
 from kaproto.wire.message import PONG
 from kaproto.wire.xdr import XDRError
@@ -39,15 +40,14 @@ _PONG_SIZE: Final = len(PONG)
 _TELLING: Final = 7
 _PONG_BYTE: Final = PONG[_TELLING]
 
-_Way = tuple[
-    Callable[[bytearray], int], Connection, Liveness, MessageFilter, Callable[[Bytes], bool]
-]
 
-
-class RelayReader(DirectReader[_Way]):
+class RelayReader(
+    DirectReader[tuple[Callable[[bytearray], int], "_Reading", Liveness, Callable[[Bytes], bool]]]
+):
     """
     Reads into one buffer, whichever connection it is, and has the connection's L{MessageFilter}
     forward what is there.  What the receiver's socket does not take is copied before the next read.
+    What comes over TLS is decrypted first, and then takes its usual way.
     """
 
     name = "relayed connections"
@@ -82,22 +82,23 @@ class RelayReader(DirectReader[_Way]):
         @param connection: one that L{startRelay<Connection.startRelay>} was called on.
         @param incoming: takes what comes from the peer.
         """
-        if isinstance(connection.transport, Transport):
-            connection.readBy(_Reading(self, connection, incoming))
+        transport: object = connection.transport
+        layer = transport if isinstance(transport, TLSLayer) else None
+        below = transport if layer is None else layer.transport
+        if isinstance(below, Transport) and (layer is None or below.protocol is layer):
+            connection.readBy(_Reading(self, connection, incoming, below, layer))
 
-    def take(self, connection: Connection, incoming: MessageFilter) -> int:
+    def take(self, reading: _Reading) -> int:
         """
         Read a connection.
 
         @return: what to L{release}; negative if it cannot be read from here now.
         """
-        transport = connection.transport
-        assert isinstance(transport, Transport), "others are not read from here"
+        transport = reading.transport
         if not transport.connected:
             return _NONE
-        liveness = connection.heartbeat.liveness
         receive = transport.getHandle().recv_into
-        return self._add(transport, (receive, connection, liveness, incoming, incoming.feed))
+        return self._add(transport, (receive, reading, reading.liveness, reading.incoming.feed))
 
     def release(self, descriptor: int) -> None:
         """
@@ -116,21 +117,21 @@ class RelayReader(DirectReader[_Way]):
             way = ways.get(descriptor)
             if way is None:
                 continue
-            receive, connection, liveness, incoming, feed = way
+            receive, reading, liveness, feed = way
             try:
                 size = receive(buffer)
-            except BlockingIOError:
+            except OSError as error:
+                size = _NONE if isinstance(error, BlockingIOError) else 0
+            if size <= 0:
+                self._receivedNothing(descriptor, reading, isOver=not size)
                 continue
-            except OSError:
-                size = 0
-            if not size:
-                # The end or an error, which the transport is about to find out itself.
-                self._remove(descriptor)
-                connection.transport.resumeProducing()
+            if reading.layer is not None:
+                self._decrypt(descriptor, reading.layer, view[:size])
                 continue
             liveness.heard = now
             liveness.unanswered = 0
-            if size == _PONG_SIZE and buffer[_TELLING] == _PONG_BYTE and self._isPong(incoming):
+            connection = reading.connection
+            if size == _PONG_SIZE and buffer[_TELLING] == _PONG_BYTE and self._isPong(reading):
                 connection.heartbeat.answered()
                 continue
             connection.bytesReceived += size
@@ -142,8 +143,24 @@ class RelayReader(DirectReader[_Way]):
                 if more or connection.relayed is not None:
                     connection.tookIn(more=more)
 
-    def _isPong(self, incoming: MessageFilter) -> bool:
-        return incoming.between and self._view[:_PONG_SIZE] == PONG
+    def _receivedNothing(self, descriptor: int, reading: _Reading, *, isOver: bool) -> None:
+        if isOver:
+            # The end or an error, which the transport is about to find out itself.
+            self._remove(descriptor)
+            reading.transport.resumeProducing()
+
+    def _decrypt(self, descriptor: int, layer: TLSLayer, data: Bytes) -> None:
+        transport = cast(Transport, layer.transport)
+        try:
+            layer.dataReceived(data)
+        except Exception:  # noqa: BLE001
+            self._log.failure("relaying what {peer} sent failed", peer=transport.getPeer())
+            transport.abortConnection()
+        if transport.disconnecting:
+            self._remove(descriptor)
+
+    def _isPong(self, reading: _Reading) -> bool:
+        return reading.incoming.between and self._view[:_PONG_SIZE] == PONG
 
     def _failed(self, connection: Connection, error: Exception) -> None:
         if isinstance(error, XDRError | ProtocolError):
@@ -158,25 +175,45 @@ class RelayReader(DirectReader[_Way]):
         """
         The reactor shuts down: tell the connections, which it does not know of.
         """
-        for descriptor, (_, connection, *_) in list(self._reading.items()):
+        for descriptor, (_, reading, *_) in list(self._reading.items()):
             self._remove(descriptor)
-            cast(Transport, connection.transport).connectionLost(reason)
+            reading.transport.connectionLost(reason)
 
 
 class _Reading:
     """
-    Reads one connection, an L{IPushProducer<twisted.internet.interfaces.IPushProducer>}: past the
-    reactor whenever its transport lets it.
+    Reads one connection, an L{IPushProducer}: past the reactor whenever its transport lets it.
     """
 
-    __slots__ = ("_connection", "_descriptor", "_incoming", "_reader")
+    __slots__ = (
+        "_descriptor",
+        "_reader",
+        "connection",
+        "incoming",
+        "layer",
+        "liveness",
+        "transport",
+    )
 
     def __init__(
-        self, reader: RelayReader, connection: Connection, incoming: MessageFilter
+        self,
+        reader: RelayReader,
+        connection: Connection,
+        incoming: MessageFilter,
+        transport: Transport,
+        layer: TLSLayer | None,
     ) -> None:
+        """
+        @param incoming: takes what comes from the peer.
+        @param transport: has the socket.
+        @param layer: decrypts what comes from there.
+        """
+        self.connection = connection
+        self.liveness = connection.heartbeat.liveness
+        self.incoming = incoming
+        self.transport = transport
+        self.layer = layer
         self._reader = reader
-        self._connection = connection
-        self._incoming = incoming
         self._descriptor = _NONE
 
     def pauseProducing(self) -> None:
@@ -184,15 +221,15 @@ class _Reading:
         Do not read.
         """
         self.stopProducing()
-        self._connection.transport.pauseProducing()
+        self.transport.pauseProducing()
 
     def resumeProducing(self) -> None:
         """
         Read.
         """
-        self._descriptor = self._reader.take(self._connection, self._incoming)
+        self._descriptor = self._reader.take(self)
         if self._descriptor < 0:
-            self._connection.transport.resumeProducing()
+            self.transport.resumeProducing()
 
     def stopProducing(self) -> None:
         """

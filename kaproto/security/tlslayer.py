@@ -72,12 +72,14 @@ class TLSLayer(BufferingTLSTransport, DirectWriter):
             above = getattr(above, "wrappedProtocol", None)
         return above
 
-    def dataReceived(self, data: bytes) -> None:
+    def dataReceived(self, data: bytes | memoryview) -> None:
         """
-        Decrypt bytes that have arrived from the transport.
+        Decrypt bytes that have arrived from the transport.  They are not kept.
         """
         self.bytesReceived += len(data)
-        handshake: Handshake = self.getHandle()
+        handshake: Handshake | None = self.getHandle()
+        if handshake is None:
+            return
         if handshake.completed:
             super().dataReceived(data)
         else:
@@ -86,7 +88,7 @@ class TLSLayer(BufferingTLSTransport, DirectWriter):
             flooded = PeerFlooded(f"more than {UNASKED_MAX} TLS messages that are no data")
             self.failVerification(Failure(flooded))
 
-    def _handshakeReceived(self, handshake: Handshake, data: bytes) -> None:
+    def _handshakeReceived(self, handshake: Handshake, data: bytes | memoryview) -> None:
         room = HANDSHAKE_MAX - (self.bytesReceived - len(data))
         super().dataReceived(data[:room])
         self._flushSendBIO()

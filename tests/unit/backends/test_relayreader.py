@@ -10,7 +10,9 @@ from collections.abc import Callable
 from typing import Any, cast
 from unittest import mock
 
+from OpenSSL import SSL
 from twisted.internet.error import ConnectionLost
+from twisted.internet.protocol import Factory
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
@@ -19,9 +21,12 @@ from kaproto.backends.relayreader import RelayReader
 from kaproto.errors import ConnectionClosed, RemoteProtocolError
 from kaproto.keepalive.clock import MonotonicClock
 from kaproto.rpc.connection import Pause
+from kaproto.security.tls import ServerContextFactory
+from kaproto.security.tlslayer import TLSFactory
 from kaproto.wire.message import HEADER_SIZE, PING, PONG, TURN_MAX, packMessage
 from tests.support_gateway import call, stream
 from tests.support_relay import HOSTNAME, End, SocketRelayTestCase
+from tests.support_tls import TLSTestCase
 
 
 class RelayReaderTests(SocketRelayTestCase):
@@ -303,3 +308,159 @@ class RelayReaderTests(SocketRelayTestCase):
         for end in (self.client, self.upstream):
             self.assertIsInstance(end._kaproto.closing.reason, ConnectionLost)
         self.assertDirect()
+
+
+class SecureTests(SocketRelayTestCase):
+    """
+    A relay from a client over TLS.
+
+    @ivar secure: the client's end here.
+    @ivar peer: the client's own, as OpenSSL has it.
+    """
+
+    def setUp(self) -> None:
+        """
+        Complete the client's handshake, and relay.
+        """
+        super().setUp()
+        certificates = TLSTestCase("mktemp")
+        certificates.setUp()
+        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        context.use_certificate(certificates.client.certificate)
+        context.use_privatekey(certificates.client.key)
+        self.peer = SSL.Connection(context, None)
+        self.peer.set_connect_state()
+        self.secure = self.connectBelow(certificates.serverContext())
+        self.layer = self.secure.transport
+        self.below = self.layer.transport
+        while not self.layer.getHandle().completed:
+            with contextlib.suppress(SSL.WantReadError):
+                self.peer.do_handshake()
+            self.secure.far.sendall(self.peer.bio_read(1 << 16))
+            self.below.doRead()
+            self.decrypted()
+        self.upstream = self.connect()
+        self.relay = Relay(*cast(Any, (self.secure._kaproto, self.upstream._kaproto)))
+        self.relay.start(self.reader)
+
+    def connectBelow(self, context: ServerContextFactory) -> End:
+        """
+        Connect an end with TLS below it.
+        """
+        plain = self.connect()
+        end, factory = End(), Factory.forProtocol(cast(Any, lambda: end))
+        end.far = plain.far
+        layer = TLSFactory(context, False, factory, cast(Any, self.clock)).buildProtocol(None)
+        plain.transport.protocol = layer
+        plain.transport.unregisterProducer()
+        end.factory = plain.factory
+        layer.makeConnection(plain.transport)
+        return end
+
+    def decrypted(self) -> bytes:
+        """
+        @return: what has come to the client.
+        """
+        received = self.secure.read()
+        if received:
+            self.peer.bio_write(received)
+        data = b""
+        with contextlib.suppress(SSL.WantReadError):
+            while True:
+                data += self.peer.recv(1 << 16)
+        return data
+
+    def encrypted(self, *parts: bytes) -> bytes:
+        """
+        @return: what the client sends, a record for each part.
+        """
+        for part in parts:
+            self.peer.send(part)
+        return self.peer.bio_read(1 << 20)
+
+    def test_messages(self) -> None:
+        """
+        They are read past the reactor and sent at once, in both directions: whole, in pieces, and
+        many records together.
+        """
+        self.send(self.secure, self.encrypted(HOSTNAME))
+        self.assertEqual(self.upstream.read(), HOSTNAME)
+        record = self.encrypted(HOSTNAME)
+        self.send(self.secure, record[:20])
+        self.assertEqual(self.upstream.read(), b"")
+        self.send(self.secure, record[20:] + self.encrypted(HOSTNAME, HOSTNAME))
+        self.assertEqual(self.upstream.read(), HOSTNAME * 3)
+        self.send(self.upstream, HOSTNAME * 2)
+        self.assertEqual(self.decrypted(), HOSTNAME * 2)
+        self.assertEqual(self.reactor.getReaders(), [self.reader])
+        self.assertEqual(self.reactor.getWriters(), [])
+
+    def test_large(self) -> None:
+        """
+        Messages of many records arrive as they are.
+        """
+        packed = packMessage(stream(9, payload=bytes(range(256)) * 250))
+        self.send(self.secure, self.encrypted(*(packed[at : at + 16000] for at in (0, 16000))))
+        self.send(self.secure, self.encrypted(packed[32000:48000], packed[48000:]))
+        self.assertEqual(self.upstream.read(), packed)
+        self.send(self.upstream, packed)
+        self.assertEqual(self.decrypted(), packed)
+
+    def test_keepAlive(self) -> None:
+        """
+        Pings are answered here, and over TLS.
+        """
+        self.send(self.secure, self.encrypted(PING))
+        self.assertEqual(self.decrypted(), PONG)
+        self.assertEqual(self.upstream.read(), b"")
+
+    def test_notEncrypted(self) -> None:
+        """
+        Plain text from the network, be it a pong, ends the connection.
+        """
+        liveness = self.secure._kaproto.heartbeat.liveness
+        liveness.unanswered = 1
+        self.send(self.secure, PONG)
+        self.assertEqual(liveness.unanswered, 1)
+        self.assertNotIn(self.below, self.reactor.getReaders())
+        self.assertNotIn(self.below.fileno(), self.reader._reading)
+
+    def test_end(self) -> None:
+        """
+        The client's farewell is taken in.
+        """
+        self.peer.shutdown()
+        self.send(self.secure, self.peer.bio_read(1 << 16))
+        self.assertTrue(self.below.disconnecting)
+        self.assertNotIn(self.below.fileno(), self.reader._reading)
+
+    def test_failure(self) -> None:
+        """
+        When that fails, the log has the reason and the connection is closed.
+        """
+        self.patch(self.layer, "dataReceived", mock.Mock(side_effect=RuntimeError("a defect")))
+        self.send(self.secure, self.encrypted(HOSTNAME))
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.assertTrue(self.below._aborting)
+
+    def test_paused(self) -> None:
+        """
+        While the server does not read, the client is not read.
+        """
+        self.upstream._kaproto.pauseProducing()
+        self.send(self.secure, self.encrypted(HOSTNAME))
+        self.assertEqual(self.upstream.read(), b"")
+        self.assertNotIn(self.below, self.reactor.getReaders())
+        self.upstream._kaproto.resumeProducing()
+        self.reader.doRead()
+        self.assertEqual(self.upstream.read(), HOSTNAME)
+
+    def test_wrapped(self) -> None:
+        """
+        Where something is between TLS and the socket, the reactor reads.
+        """
+        self.secure._kaproto._direct = None
+        before = len(self.reader)
+        self.below.protocol = self.client
+        self.reader.read(self.secure._kaproto, self.relay._toServer)
+        self.assertEqual(len(self.reader), before)

@@ -9,7 +9,7 @@ import gc
 import weakref
 from collections.abc import Callable
 from typing import Any, ClassVar, cast
-from unittest import SkipTest
+from unittest import SkipTest, mock
 
 from OpenSSL import SSL
 from twisted.internet.address import IPv4Address
@@ -29,6 +29,7 @@ from kaproto.security import tls
 from kaproto.security.tls import CONFIRMATION, ServerContextFactory, examine
 from kaproto.security.tlslayer import HANDSHAKE_MAX, UNASKED_MAX, TLSFactory
 from kaproto.server import KeepAliveServerFactory
+from kaproto.transport import writeNow
 from kaproto.wire.message import PING, packMessage
 from kaproto.wire.programs import Procedure
 from tests.pki import Authority, Identity, distinguished
@@ -211,6 +212,78 @@ class HandshakeTests(LayerTestCase):
         layer.dataReceived(record[10:])
         self.assertEqual(layer.bytesReceived - before, len(record))
         self.assertEqual(protocol.received, b"hello")
+
+
+class WriteNowTests(LayerTestCase):
+    """
+    Bytes that do not wait for others to be encrypted, nor for the reactor.
+    """
+
+    def setUp(self) -> None:
+        """
+        Connect a client.
+        """
+        super().setUp()
+        self.tls = self.layer()
+        self.peer = Client(self.context(), self.tls)
+
+    def test_atOnce(self) -> None:
+        """
+        They are with the transport in the same turn, after those that waited, be they many.
+        """
+        self.peer.handshake()
+        large = bytes(range(256)) * 1000
+        self.tls.write(b"first")
+        writeNow(self.tls, memoryview(b" second "))
+        writeNow(self.tls, large)
+        self.assertEqual(self.peer.received(), b"first second " + large)
+
+    def test_duringHandshake(self) -> None:
+        """
+        Before the handshake has completed they wait for it.
+        """
+        writeNow(self.tls, b"early")
+        self.clock.advance(0)
+        self.peer.handshake()
+        self.assertEqual(self.peer.received(), b"early")
+
+    def test_busy(self) -> None:
+        """
+        When OpenSSL takes no more, they wait, and what comes after them too, until it does.
+        """
+        self.peer.handshake()
+        handshake = self.tls.getHandle()
+        with mock.patch.object(handshake, "send", side_effect=SSL.WantReadError):
+            writeNow(self.tls, b"first ")
+            writeNow(self.tls, b"second")
+        self.assertEqual(self.peer.received(), b"")
+        self.peer.connection.send(b"x")
+        self.tls.dataReceived(self.peer.connection.bio_read(1 << 16))
+        self.assertEqual(self.peer.received(), b"first second")
+
+    def test_broken(self) -> None:
+        """
+        An error of OpenSSL's ends the connection, and what is written then goes nowhere.
+        """
+        self.peer.handshake()
+        with mock.patch.object(self.tls.getHandle(), "send", side_effect=SSL.Error([])):
+            writeNow(self.tls, b"x")
+        self.assertTrue(self.peer.transport.disconnecting)
+        writeNow(self.tls, b"x")
+        self.assertEqual(self.peer.received(), b"")
+
+    def test_closed(self) -> None:
+        """
+        After the end nothing is written.
+        """
+        self.peer.handshake()
+        self.tls.loseConnection()
+        writeNow(self.tls, b"x")
+        self.tls.connectionLost(Failure(ConnectionDone()))
+        writeNow(self.tls, b"x")
+        self.tls.dataReceived(b"x")
+        self.clock.advance(0)
+        self.assertEqual(self.peer.received(), b"")
 
 
 class ReloadTests(LayerTestCase):
