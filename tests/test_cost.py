@@ -60,13 +60,13 @@ OPEN_CALLS = 240
 Python functions that a client runs through from its connection until it is open.
 """
 
-RELAYED_CALLS = 12
+RELAYED_CALLS = 13
 """
 Python functions that a call and its reply run through in a gateway, from socket to socket.  Four of
 them are the reader's, for all that have something to relay at the same time.
 """
 
-RELAYED_TOGETHER_CALLS = 2
+RELAYED_TOGETHER_CALLS = 3
 """
 Python functions for one more call, and its reply, that come together with others.
 """

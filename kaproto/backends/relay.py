@@ -161,10 +161,7 @@ class Relay:
         if kind == _CALL:
             if procedure in _PROCEDURES and (program, procedure) in _HANDLERS:
                 return True
-            # _callRelayed(), without the cost of a call.
-            self._calls += 1
-            if len(self._outstanding) < self._server.limits.relayedCalls:
-                self._outstanding[serial] = header
+            self._callRelayed(serial, header)
         elif kind == _STREAM:
             self._streamUsed(serial)
         return kind == _CALL_WITH_FDS

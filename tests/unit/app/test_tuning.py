@@ -375,7 +375,7 @@ class InPlaceTests(SynchronousTestCase):
         talker = Talker()
         self.addCleanup(talker.close)
         self.direct.then = lambda: self.reactor.addReader(talker)
-        self.reactor.doIteration(1)
+        self.reactor.doIteration(None)
         self.assertEqual((self.direct.reads, talker.turns), (2, 1))
 
     def test_calls(self) -> None:

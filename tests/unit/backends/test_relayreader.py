@@ -272,6 +272,19 @@ class RelayReaderTests(SocketRelayTestCase):
         self.reader.doRead()
         self.assertEqual(client.read(), HOSTNAME)
 
+    def test_fullBefore(self) -> None:
+        """
+        So is one that has too many calls under way when relaying begins.
+        """
+        client, upstream = self.connect(), self.connect()
+        client._kaproto.pauseReading(Pause.CALLS)
+        Relay(*cast(Any, (client._kaproto, upstream._kaproto))).start(self.reader)
+        self.send(client, HOSTNAME)
+        self.assertEqual(upstream.read(), b"")
+        client._kaproto.resumeReading(Pause.CALLS)
+        self.reader.doRead()
+        self.assertEqual(upstream.read(), HOSTNAME)
+
     def test_closedBefore(self) -> None:
         """
         One that is being closed when relaying begins is not read.
