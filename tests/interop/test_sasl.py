@@ -196,7 +196,7 @@ class VirshTests(SecureTestCase):
 
     async def test_python(self) -> None:
         """
-        A Python program with libvirt's bindings logs in too.
+        A Python program with libvirt's bindings logs in with C{openAuth()}, and not with C{open()}.
         """
         server = await SecureServer.start(
             self, self.listener(), f"--auth=file:{self.passwordFile()}"
@@ -212,9 +212,13 @@ kinds = [libvirt.VIR_CRED_AUTHNAME, libvirt.VIR_CRED_PASSPHRASE]
 connection = libvirt.openAuth(sys.argv[1], [kinds, answer, None], 0)
 print(connection.getHostname())
 """
-        program = startPythonLibvirt(self, script, server.tls(self.alice), NAME, PASSWORD)
+        uri = server.tls(self.alice)
+        program = startPythonLibvirt(self, script, uri, NAME, PASSWORD)
         result = await program.finish()
         self.assertEqual(result.output.strip(), os.uname().nodename, result)
+        script = "libvirt.open(sys.argv[1])"
+        result = await startPythonLibvirt(self, script, uri + self.authFile()).finish()
+        self.assertIn("No worthy mechs found", result.errors)
 
 
 class ClientTests(SecureTestCase):
