@@ -11,7 +11,6 @@ from pathlib import Path
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from kaproto.cli.main import Options
 from kaproto.records.endings import KINDS
 from kaproto.server import KeepAliveServerFactory
 from kaproto.status.metrics import Metrics
@@ -43,14 +42,6 @@ class GuideTests(SynchronousTestCase):
     """
     C{docs/howto/monitoring.rst}.
     """
-
-    def test_kaproto(self) -> None:
-        """
-        No command of C{kaproto} is left out that has to do with a running kaserver.
-        """
-        calls = re.findall(r"(?:[#$] |``|\$\()kaproto (?:--socket=PATH )?(\w+)", GUIDE)
-        named = {*calls, "show", "demo", "certificates", "nodes"}
-        self.assertEqual(named, {command[0] for command in Options.subCommands})
 
     def test_metrics(self) -> None:
         """

@@ -288,6 +288,16 @@ class CommandsTests(SynchronousTestCase):
         wrong = [(words, mistake) for words in commands if (mistake := mistakeIn(words))]
         self.assertEqual(wrong, [])
 
+    def test_everyCommand(self) -> None:
+        """
+        The pages tell of every command of C{kaproto}.
+        """
+        text = "\n".join(page.read_text("utf-8") for page in pages())
+        found = set(re.findall(r"\bkaproto (?:--\S+ )?(\w+)|``(\w+) ID``", text))
+        named = {name for names in found for name in names}
+        commands: Any = CommandFlags.subCommands
+        self.assertEqual({name for name, *_rest in commands} - named, set())
+
     def test_modules(self) -> None:
         """
         The modules that C{python -m} and C{trial} are to run exist.
