@@ -15,7 +15,7 @@ __all__ = ["Reloadable", "Reloader"]
 @runtime_checkable
 class Reloadable(Protocol):
     """
-    Something that was read from a file.
+    Something that was read from a file.  The log calls it by its C{str}, if its class has one.
     """
 
     def reload(self) -> None:
@@ -48,7 +48,7 @@ class Reloader:
         if not self._items:
             self._log.info("nothing to reload: no setting names a file that can be read again")
         for each in self._items:
-            what = type(each).__name__
+            what = _nameOf(each)
             try:
                 each.reload()
             except Exception as error:  # noqa: BLE001 - whatever it is, the others are read
@@ -62,3 +62,8 @@ class Reloader:
             else:
                 self._log.info("reloaded {what}", what=what)
         return problems
+
+
+def _nameOf(item: object) -> str:
+    kind = type(item)
+    return kind.__name__ if kind.__str__ is object.__str__ else str(item)

@@ -15,7 +15,7 @@ from kaproto.errors import (
     KaprotoError,
     RemoteProtocolError,
 )
-from kaproto.security.tls import explainTLS
+from kaproto.security.handshake import explainTLS
 from kaproto.wire.programs import CloseReason
 from kaproto.wire.xdr import Unpacker
 

@@ -209,6 +209,9 @@ class RulesPolicy:
         self._rules = Rules((), Rule("default", MODES[0], Conditions({})))
         self.reload()
 
+    def __str__(self) -> str:
+        return f"the rules in {self._path}"
+
     def reload(self) -> None:
         """
         Read the file again.  Connections that are open already stay as they are.

@@ -30,7 +30,7 @@ from kaproto.errors import (
 )
 from kaproto.peer import Peer
 from kaproto.records.who import Who, clean
-from kaproto.security.tls import explainTLS
+from kaproto.security.handshake import explainTLS
 
 __all__ = ["KEPT", "KINDS", "Ending", "Endings", "kindOf"]
 

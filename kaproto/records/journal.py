@@ -27,7 +27,7 @@ from kaproto.records.audit import auditClosed, auditOpened
 from kaproto.records.endings import Endings
 from kaproto.records.refusals import Refusals
 from kaproto.records.wallclock import WallClock
-from kaproto.security.tls import explainTLS
+from kaproto.security.handshake import explainTLS
 
 __all__ = ["Journal"]
 

@@ -22,7 +22,7 @@ from kaproto.keepalive.heartbeat import Heartbeat
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.logbounds import shorten
 from kaproto.registry.location import Location, Password
-from kaproto.security.tls import explainTLS
+from kaproto.security.handshake import explainTLS
 
 __all__ = [
     "KEEPALIVE",

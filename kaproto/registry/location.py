@@ -58,6 +58,9 @@ class Password:
         self.text: str | None = None
         self.reload()
 
+    def __str__(self) -> str:
+        return f"the password in {self.path}"
+
     def reload(self) -> None:
         """
         Read the file again.

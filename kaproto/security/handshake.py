@@ -43,6 +43,7 @@ __all__ = [
     "Handshake",
     "ICertificateChecker",
     "countMessage",
+    "explainTLS",
     "isUsual",
     "verified",
 ]
@@ -238,3 +239,23 @@ def isUsual(certificate: X509) -> bool:
         exponent = key.public_numbers().e
         return key.key_size <= _RSA_BITS_MAX and exponent.bit_length() <= _EXPONENT_BITS_MAX
     return isinstance(key, EllipticCurvePublicKey | Ed25519PublicKey | Ed448PublicKey)
+
+
+def explainTLS(reason: Exception) -> str:
+    """
+    @param reason: why a TLS connection has ended, or could not be set up.
+    @return: the last error in OpenSSL's queue, for errors of OpenSSL's, in other words where those
+        mean nothing to most people; otherwise the message.
+    """
+    queue = reason.args[0] if isinstance(reason, SSL.Error | CryptoError) and reason.args else None
+    if isinstance(queue, list) and queue and not isinstance(reason, CertificateRefused):
+        words = str(queue[-1][-1])
+        return _NOT_TLS.get(words, words)
+    return str(reason)
+
+
+_NOT_TLS: Final = {
+    "wrong version number": "the other end does not speak TLS (wrong version number)",
+    "http request": "the other end sent an HTTP request, not TLS",
+    "https proxy request": "the other end sent an HTTP request, not TLS",
+}

@@ -26,7 +26,7 @@ __all__ = [
 
 WRONG: Final = "wrong user name or password"
 """
-What is logged of both; nothing tells them apart.
+What the log says of either: it does not tell which names there are.
 """
 
 

@@ -60,6 +60,9 @@ class PasswordFile:
         self._nobody = os.urandom(16).hex().encode()
         self.reload()
 
+    def __str__(self) -> str:
+        return f"the users in {self.path}"
+
     def reload(self) -> None:
         """
         Read the file again.

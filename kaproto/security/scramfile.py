@@ -59,6 +59,9 @@ class ScramFile:
         self.path = path
         self.reload()
 
+    def __str__(self) -> str:
+        return f"the users in {self.path}"
+
     def reload(self) -> None:
         """
         Read the file again.

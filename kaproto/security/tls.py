@@ -27,10 +27,10 @@ from kaproto.security.clienthandshake import ClientHandshake
 from kaproto.security.dn import distinguishedName
 from kaproto.security.handshake import (
     AUTHORITIES_MAX,
-    CertificateRefused,
     Handshake,
     ICertificateChecker,
     countMessage,
+    explainTLS,
     verified,
 )
 from kaproto.security.pki import CertificateFiles
@@ -44,7 +44,6 @@ __all__ = [
     "TLSIdentity",
     "TLSTransport",
     "examine",
-    "explainTLS",
 ]
 
 CONFIRMATION: Final = b"\1"
@@ -177,6 +176,9 @@ class ServerContextFactory:
         self.verify = verify
         self.reload()
 
+    def __str__(self) -> str:
+        return f"the certificates of {self._certificate}"
+
     def reload(self) -> None:
         """
         Read the files again, for connections that come from now on.  A revocation list that was
@@ -205,7 +207,7 @@ class ServerContextFactory:
                 context.set_verify(SSL.VERIFY_PEER, verified)
         self._strict, self._lenient, self._revocations = strict, lenient, revocations
         self.version = "1.2" if tickets else "1.3"
-        self._crl = files.crl
+        self._crl, self._certificate = files.crl, files.certificate
         self.expiry = min(each.not_valid_after_utc.timestamp() for each in material.chain)
 
     def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
@@ -276,23 +278,3 @@ def examine(transport: TLSTransport) -> TLSIdentity:
             None, fingerprint, problem or f"its certificate has no usable name: {error}"
         )
     return TLSIdentity(dn, fingerprint, problem)
-
-
-def explainTLS(reason: Exception) -> str:
-    """
-    @param reason: why a TLS connection has ended, or could not be set up.
-    @return: the last error in OpenSSL's queue, for errors of OpenSSL's, in other words where those
-        mean nothing to most people; otherwise the message.
-    """
-    queue = reason.args[0] if isinstance(reason, SSL.Error | CryptoError) and reason.args else None
-    if isinstance(queue, list) and queue and not isinstance(reason, CertificateRefused):
-        words = str(queue[-1][-1])
-        return _NOT_TLS.get(words, words)
-    return str(reason)
-
-
-_NOT_TLS: Final = {
-    "wrong version number": "the other end does not speak TLS (wrong version number)",
-    "http request": "the other end sent an HTTP request, not TLS",
-    "https proxy request": "the other end sent an HTTP request, not TLS",
-}

@@ -172,10 +172,10 @@ class RulesTests(SecureTestCase):
         )
         uri = f"test+tcp://127.0.0.1:{server.ports[0]}/default"
         for text, answer, mode in [
-            ("[default]\nmode = 2\n", "reloaded RulesPolicy", "mandatory"),
+            ("[default]\nmode = 2\n", "reloaded the rules in ", "mandatory"),
             (
                 "[default]\nmode = 0\n\n[[rule]]\nmode = 0\nnetwrk = 1\n",
-                "could not reload RulesPolicy, keeping .*rules.toml: rule 1: netwrk: there is no",
+                "could not reload the rules in .*rules.toml: rule 1: netwrk: there is no",
                 "mandatory",
             ),
         ]:

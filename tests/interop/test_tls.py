@@ -153,7 +153,7 @@ class VirshTests(SecureTestCase):
         renewed = self.authority.issue(distinguished("renewed"), hosts=["localhost"])
         self.authority.write(self.pki, renewed, crl=self.authority.revoke(carol))
         server.program.signal(signal.SIGHUP)
-        await server.program.waitOutput("reloaded ServerContextFactory")
+        await server.program.waitOutput("reloaded the certificates of .*/servercert.pem")
         await self.refused(server.tls(folder, host="localhost"), NOT_ACCEPTED)
         await self.letIn(server.tls(self.alice, host="localhost"))
         await self.refused(server.tls(self.alice), "Failed to verify peer's certificate")
@@ -169,7 +169,7 @@ class VirshTests(SecureTestCase):
             file.write("rubbish")
         server.program.signal(signal.SIGHUP)
         await server.program.waitOutput(
-            "could not reload ServerContextFactory, keeping the previous version: "
+            "could not reload the certificates of .*/servercert.pem, keeping the previous version: "
             ".*/serverkey.pem: this is not the server's private key in PEM"
         )
         await self.letIn(server.tls(self.alice))

@@ -4,9 +4,13 @@ Tests for L{kaproto.app.reloading}.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from twisted.logger import LogLevel
 
 from kaproto.app.reloading import Reloader
+from kaproto.registry.location import Password
+from kaproto.security.passwordfile import PasswordFile
 from tests.support import ClockTestCase
 
 
@@ -64,6 +68,18 @@ class ReloaderTests(ClockTestCase):
                     "MemoryError",
                 )
             ],
+        )
+
+    def test_names(self) -> None:
+        """
+        The log says in an administrator's words what was read.
+        """
+        path = Path(self.mktemp())
+        path.write_text("alice:sesame\n")
+        Reloader([PasswordFile(path), Password(path)]).reload()
+        self.assertEqual(
+            self.logged(),
+            [f"reloaded the users in {path}", f"reloaded the password in {path}"],
         )
 
     def test_nothing(self) -> None:

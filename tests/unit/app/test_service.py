@@ -574,6 +574,7 @@ class MakeServiceTests(ServiceTestCase):
         keys = self.folder / "keys"
         keys.write_text(f"alice:{ScramKeys.fromPassword('sesame').toText()}\n")
         service = self.makeFrom(f"--mode=rules:{rules}", f"--auth=scram:{keys}", self.tls)
+        certificate = self.folder / "libvirt/servercert.pem"
         reloaded: list[type] = []
         for kind in (RulesPolicy, ScramFile):
             self.patch(kind, "reload", lambda each: reloaded.append(type(each)))
@@ -581,7 +582,11 @@ class MakeServiceTests(ServiceTestCase):
         self.assertEqual(reloaded, [RulesPolicy, ScramFile])
         self.assertEqual(
             self.logged(),
-            ["reloaded RulesPolicy", "reloaded ServerContextFactory", "reloaded ScramFile"],
+            [
+                f"reloaded the rules in {rules}",
+                f"reloaded the certificates of {certificate}",
+                f"reloaded the users in {keys}",
+            ],
         )
 
     def test_reactor(self) -> None:

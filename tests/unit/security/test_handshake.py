@@ -20,9 +20,17 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from OpenSSL import SSL
 from OpenSSL.crypto import FILETYPE_ASN1, X509, load_certificate
+from twisted.internet.error import ConnectionDone
+from twisted.trial.unittest import SynchronousTestCase
 
 from kaproto.security import handshake, tls
-from kaproto.security.handshake import AUTHORITIES_MAX, CertificateRefused, isUsual, verified
+from kaproto.security.handshake import (
+    AUTHORITIES_MAX,
+    CertificateRefused,
+    explainTLS,
+    isUsual,
+    verified,
+)
 from kaproto.security.tls import examine
 from tests.pki import Authority, Identity, certificateOf, distinguished
 from tests.support_tls import TLSTestCase
@@ -241,3 +249,28 @@ class StrangerTests(TLSTestCase):
         at = der.index(bytes.fromhex("2a8648ce3d030107"))
         der[at + 7] = 0x63
         self.assertFalse(isUsual(load_certificate(FILETYPE_ASN1, bytes(der))))
+
+
+class ExplainTests(SynchronousTestCase):
+    """
+    Tests for L{explainTLS}.
+    """
+
+    def test_queue(self) -> None:
+        """
+        Of what OpenSSL has queued up, the last is what counts.
+        """
+        error = SSL.Error([("a", "b", "first"), ("a", "b", "wrong version number")])
+        self.assertEqual(
+            explainTLS(error), "the other end does not speak TLS (wrong version number)"
+        )
+        error = SSL.Error([("a", "b", "no shared cipher")])
+        self.assertEqual(explainTLS(error), "no shared cipher")
+
+    def test_others(self) -> None:
+        """
+        Anything else says itself what it is.
+        """
+        self.assertEqual(explainTLS(CertificateRefused("no")), "no")
+        self.assertEqual(explainTLS(SSL.Error()), "")
+        self.assertEqual(explainTLS(ConnectionDone("bye")), "Connection was closed cleanly: bye.")

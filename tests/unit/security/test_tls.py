@@ -9,13 +9,11 @@ from typing import Any
 
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
-from twisted.internet.error import ConnectionDone
-from twisted.trial.unittest import SynchronousTestCase
 
 from kaproto.security import tls
 from kaproto.security.certificates import PKIError
 from kaproto.security.handshake import CertificateRefused
-from kaproto.security.tls import examine, explainTLS
+from kaproto.security.tls import examine
 from tests.der import certificateFor, name
 from tests.pki import distinguished, forPSS
 from tests.support_tls import Remembering, TLSTestCase
@@ -273,28 +271,3 @@ class OtherServerTests(TLSTestCase):
         server = self.serverContext()
         for context in (server._strict, server._lenient, self.clientContext(self.client)._context):
             self.assertTrue(context.set_mode(0) & SSL.MODE_RELEASE_BUFFERS)
-
-
-class ExplainTests(SynchronousTestCase):
-    """
-    Tests for L{explainTLS}.
-    """
-
-    def test_queue(self) -> None:
-        """
-        Of what OpenSSL has queued up, the last is what counts.
-        """
-        error = SSL.Error([("a", "b", "first"), ("a", "b", "wrong version number")])
-        self.assertEqual(
-            explainTLS(error), "the other end does not speak TLS (wrong version number)"
-        )
-        error = SSL.Error([("a", "b", "no shared cipher")])
-        self.assertEqual(explainTLS(error), "no shared cipher")
-
-    def test_others(self) -> None:
-        """
-        Anything else says itself what it is.
-        """
-        self.assertEqual(explainTLS(CertificateRefused("no")), "no")
-        self.assertEqual(explainTLS(SSL.Error()), "")
-        self.assertEqual(explainTLS(ConnectionDone("bye")), "Connection was closed cleanly: bye.")
