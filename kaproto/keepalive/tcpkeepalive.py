@@ -1,6 +1,6 @@
 """
-The endpoint string C{tcpkeepalive:}, which switches on the kernel's own keepalive: not a byte on
-the wire that a program sees.
+The endpoint string C{tcpkeepalive:}, which turns on the kernel's own keepalive.  No program sees a
+byte of it.
 
 It finds a dead host and a cut link.  It does not find a stopped program, for which its kernel goes
 on answering.
@@ -54,7 +54,7 @@ class _Options:
 
 class NotTCP(Exception):
     """
-    The endpoint is none of TCP, or the kernel refused the options.
+    The endpoint is not a TCP endpoint, or the kernel refused the options.
     """
 
     def __init__(self, what: object) -> None:

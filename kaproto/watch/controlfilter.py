@@ -1,5 +1,5 @@
 """
-Takes control messages out of a stream, and passes everything else on as it is.
+Takes control messages out of a stream, and passes everything else on unchanged.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ class ControlFilter:
     r"""
     One direction of one connection.
 
-    A short message is held until it is certain whether it is one of ours; the longest of ours is
-    what is held at most.  Example, with lines: of C{b"hel"} it is certain, and it passes; C{b"PI"}
-    is held until C{b"NG\r\n"} makes it a ping, or C{b"E\r\n"} makes it the application's.
+    A message is held while it may become a control message, so never more than the longest of
+    these.  With lines, C{b"hel"} passes at once, and C{b"PI"} is held until C{b"NG\r\n"} makes it a
+    ping or C{b"E\r\n"} makes it the application's.
     """
 
     __slots__ = ("_codec", "_framing", "_held")
@@ -32,13 +32,13 @@ class ControlFilter:
     @property
     def between(self) -> bool:
         """
-        Whether all that came was whole messages.
+        Whether everything received so far was whole messages.
         """
         return not self._held and self._framing.between
 
     def feed(self, data: bytes) -> Iterator[bytes | Control]:
         """
-        Bytes came.
+        Take bytes that were received.
 
         @return: the application's bytes and the control messages, in order.  What follows the one
             that was taken last has not been looked at yet.

@@ -45,7 +45,7 @@ _REFUSAL: Final = "this server requires keepalive, which the client did not ask 
 
 class ServerProtocol(WatchedProtocol):
     """
-    The server's end: asks the policy.
+    The server's end.  It asks the policy.
     """
 
     factory: ServerFactory
@@ -96,8 +96,8 @@ class ServerProtocol(WatchedProtocol):
         """
         Admit the client or refuse it.
 
-        @param first: the first that came from its application.
-        @param why: what to log of a refusal, by default what the policy says.
+        @param first: the first bytes of its application, if there were any.
+        @param why: the reason to log, by default the policy's.
         """
         self._decided = True
         self._stopTimer()
@@ -129,7 +129,7 @@ class ServerProtocol(WatchedProtocol):
 
 class ClientProtocol(WatchedProtocol):
     """
-    The client's end: asks the server.
+    The client's end.  It asks the server for keepalive.
     """
 
     factory: ClientFactory

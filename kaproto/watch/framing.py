@@ -18,7 +18,7 @@ __all__ = ["LONGER", "Boxes", "Framing", "Lines", "Netstrings", "PrefixedStrings
 
 LONGER: Final = (-1, b"")
 """
-What L{Framing.whole} returns for a message that is longer than what is of interest.
+L{Framing.whole} returns this for a message that is longer than asked for.
 """
 
 
@@ -35,7 +35,7 @@ class Framing(Protocol):
         """
         Look for a short message.  Called at the beginning of one.
 
-        @param most: the length of the longest payload that is of interest.
+        @param most: the length of the longest payload to look for.
         @return: where the message ends, and its payload; L{LONGER}; or C{None} if too little of
             it is there to tell.
         @raise RemoteProtocolError: when no message can begin like this.
@@ -52,7 +52,7 @@ class Framing(Protocol):
 
 class Lines:
     """
-    Lines that end in a delimiter, as L{twisted.protocols.basic.LineReceiver} has them.
+    Lines that end in a delimiter, as L{twisted.protocols.basic.LineReceiver} reads them.
     """
 
     def __init__(self, delimiter: bytes = b"\r\n") -> None:
@@ -150,7 +150,7 @@ _HEADER_MAX: Final = 32
 
 class Netstrings(_Counted):
     """
-    Netstrings, C{b"5:hello,"}, as L{twisted.protocols.basic.NetstringReceiver} has them.
+    Netstrings, C{b"5:hello,"}, as L{twisted.protocols.basic.NetstringReceiver} reads them.
     """
 
     def whole(self, data: bytes, start: int, most: int) -> tuple[int, bytes] | None:
@@ -180,7 +180,7 @@ _UNSIGNED: Final = ("B", "H", "I", "L", "Q")
 
 class PrefixedStrings(_Counted):
     """
-    Strings with their length in front, as L{twisted.protocols.basic.IntNStringReceiver} has them.
+    Strings with their length in front, as L{twisted.protocols.basic.IntNStringReceiver} reads them.
     """
 
     def __init__(self, structFormat: str = "!I") -> None:

@@ -1,6 +1,6 @@
 """
-What stands between a transport and an application's protocol: it takes control messages out of
-what comes, puts its own between the application's messages, and passes on every other byte.
+The wrapper between a transport and an application's protocol.  It takes control messages out of the
+received bytes, sends its own between the application's messages, and passes on every other byte.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class WatchedProtocol(ProtocolWrapper):
     """
     One end of a connection, and the transport of the application's protocol.
 
-    @ivar heartbeat: the watch on the peer; C{heartbeat.latency} and C{heartbeat.keepAlive} are
-        for the application, which finds this object as its C{transport}.
+    @ivar heartbeat: the watch on the peer.  Applications can look at C{heartbeat.latency} and
+        C{heartbeat.keepAlive} of their C{transport}.
     """
 
     factory: Any
@@ -93,7 +93,7 @@ class WatchedProtocol(ProtocolWrapper):
 
     def dataReceived(self, data: bytes) -> None:
         """
-        Bytes came: pass on those that are the application's.
+        Pass on the application's bytes.
         """
         if self._reason is None:
             self.heartbeat.heard()
@@ -101,7 +101,7 @@ class WatchedProtocol(ProtocolWrapper):
 
     def _passOn(self, found: Iterator[bytes | Control]) -> None:
         """
-        An application that has paused gets the rest when it resumes.
+        Pass on what was found.  An application that pauses gets the rest when it resumes.
         """
         try:
             for each in found:
@@ -124,7 +124,7 @@ class WatchedProtocol(ProtocolWrapper):
 
     def _admit(self, data: bytes) -> None:
         """
-        Bytes are about to be passed on: connect the application, or refuse the peer.
+        Before the first bytes are passed on, connect the application or refuse the peer.
         """
 
     def _controlReceived(self, control: Control) -> None:
@@ -142,7 +142,7 @@ class WatchedProtocol(ProtocolWrapper):
 
     def _negotiated(self, control: Control) -> None:
         """
-        The peer said something about keepalive that is neither ping nor pong.
+        Handle a control message that is neither a ping nor a pong.
         """
         raise NotImplementedError
 
@@ -187,13 +187,13 @@ class WatchedProtocol(ProtocolWrapper):
         """
         Send the application's bytes.
 
-        @raise LocalProtocolError: when they are no messages of the codec's kind.
+        @raise LocalProtocolError: when they are not messages of the codec's kind.
         """
         self.transport.write(self._wire.wrap(data))
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
         """
-        The same for several pieces.
+        Send several pieces.
         """
         self.write(b"".join(data))
 

@@ -1,6 +1,6 @@
 """
-What goes through a tunnel: the application's bytes as streams of a program of libvirt's RPC, with
-the keepalive program beside it.
+The bytes in a tunnel: the application's stream as messages of a program of libvirt's RPC, with the
+keepalive program beside it.
 
 The client's first message asks, and the server's first one answers::
 
@@ -57,7 +57,7 @@ _CONTROL_MAX: Final = HEADER_SIZE + 2 * _REFUSAL_MAX
 
 _BEGINNING: Final = struct.pack(">II", _OPEN_SIZE, TUNNEL_PROGRAM)
 """
-The 8 bytes that a client of the tunnel begins with, and the client of no other protocol.
+The 8 bytes with which every client of a tunnel begins, and no client of another protocol.
 """
 
 
@@ -138,7 +138,7 @@ class TunnelWire:
     """
     Both directions of one connection through a tunnel.
 
-    @ivar plain: whether the peer turned out to be a plain one, so that bytes pass unchanged.
+    @ivar plain: whether the peer is a plain one, so that bytes pass unchanged.
     @ivar wroteEnd: whether this side's application has ended its stream.
     @ivar readEnd: whether the peer's has.
     """
@@ -160,7 +160,7 @@ class TunnelWire:
     @property
     def between(self) -> bool:
         """
-        Whether all that came was whole messages.
+        Whether everything received so far was whole messages.
         """
         return not self._partial and not self._left
 
@@ -178,7 +178,7 @@ class TunnelWire:
 
     def becomePlain(self) -> bytes:
         """
-        The client has said too little to be one of the tunnel.
+        Take the client for a plain one, because it has said too little.
 
         @return: what it has said.
         """
@@ -211,7 +211,7 @@ class TunnelWire:
 
     def feed(self, data: bytes) -> Iterator[bytes | Control]:
         """
-        Bytes came.
+        Take bytes that were received.
 
         @return: the application's bytes, in the pieces in which they come, and control messages.
         @raise RemoteProtocolError: when they are not messages of a tunnel, after all that came
@@ -256,7 +256,7 @@ class TunnelWire:
             failure = error
         self._partial = data[at:] if failure is None else b""
         if pieces:
-            # A piece of all that came is not copied.
+            # What was received in the middle of a long message is passed on without a copy.
             yield data if len(pieces[0]) == size else b"".join(pieces)
         if failure is not None:
             raise failure

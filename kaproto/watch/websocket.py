@@ -2,7 +2,7 @@
 Keepalive for web sockets (L{twisted.web.websocket}), with the pings that every web socket answers
 (RFC 6455, section 5.5.2).
 
-Since every peer answers them, none has to ask: with the opening handshake it has.  Modes 1 and 2
+Every peer answers them, so a peer has asked once the opening handshake is complete.  Modes 1 and 2
 are the same here.
 
 This needs the extra C{websocket}.
@@ -117,7 +117,7 @@ class WatchedWebSocket(Generic[_Protocol]):
 
     def pongReceived(self, payload: bytes) -> None:
         """
-        A pong came.  The application gets those that answer its own pings.
+        The peer lives.  Pongs that answer the application's own pings are passed on.
         """
         self.heartbeat.heard()
         if payload != _PAYLOAD:
@@ -125,14 +125,14 @@ class WatchedWebSocket(Generic[_Protocol]):
 
     def textMessageReceived(self, message: str) -> None:
         """
-        A text message came.
+        Pass on a text message.
         """
         self.heartbeat.heard()
         self.application.textMessageReceived(message)
 
     def bytesMessageReceived(self, data: bytes | bytearray) -> None:
         """
-        A bytes message came.
+        Pass on a message of bytes.
         """
         self.heartbeat.heard()
         self.application.bytesMessageReceived(data)

@@ -33,12 +33,12 @@ class Wire(Protocol):
     @property
     def between(self) -> bool:
         """
-        Whether all that came was whole messages.
+        Whether everything received so far was whole messages.
         """
 
     def feed(self, data: bytes, /) -> Iterator[bytes | Control]:
         """
-        Bytes came.
+        Take bytes that were received.
 
         @return: the application's bytes and the control messages, in order.
         @raise RemoteProtocolError: when they are not what the peer may send.
@@ -74,7 +74,7 @@ class CodecWire:
     @property
     def between(self) -> bool:
         """
-        Whether all that came was whole messages.
+        Whether everything received so far was whole messages.
         """
         return self._filter.between
 
@@ -99,7 +99,7 @@ class CodecWire:
 
     def wrap(self, data: bytes) -> bytes:
         """
-        @return: the same bytes, with what has been waiting after the end of the first message.
+        @return: the same bytes, with the waiting control messages after the first end of a message.
         @raise LocalProtocolError: when they are not messages of the codec's kind.
         """
         try:

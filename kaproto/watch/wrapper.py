@@ -128,7 +128,7 @@ def watchedEndpoint(
     L{watchedClient} for endpoints.
 
     @param endpoint: where to connect to.
-    @return: an endpoint whose C{connect} gives the application's protocol, as ever.
+    @return: an endpoint whose C{connect} gives the application's protocol.
     """
     return WatchedEndpoint(
         endpoint, partial(watchedClient, keepAlive=keepAlive, codec=codec, bears=bears, clock=clock)

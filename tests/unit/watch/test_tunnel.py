@@ -11,17 +11,14 @@ from typing import Any
 from twisted.internet import tcp
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import (
-    IAddress,
-    IHalfCloseableProtocol,
-)
+from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, ISSLTransport
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import Clock
-from twisted.internet.testing import MemoryReactorClock
+from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
+from zope.interface import alsoProvides, implementer
 
 from kaproto.errors import KeepAliveTimeout
 from kaproto.keepalive.liveness import KeepAlive
@@ -90,6 +87,22 @@ class HalfCloseable(Application):
         """
         Twisted tells this, too.
         """
+
+
+class TLSTransport(StringTransport):
+    """
+    A transport that knows who its peer is.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(peerAddress=ADDRESS)  # type: ignore[no-untyped-call]
+        alsoProvides(self, ISSLTransport)
+
+    def getPeerCertificate(self) -> object:
+        """
+        The peer's certificate.
+        """
+        return "a certificate"
 
 
 class Applications(Factory):
@@ -163,6 +176,21 @@ class TunnelTests(TunnelTestCase):
         pair.flush()
         self.assertEqual((self.server.heard, self.client.heard), (b"hello", b"welcome"))
         self.assertEqual(self.server.transport.getPeer(), pair.serverTransport.getPeer())
+
+    def test_certificate(self) -> None:
+        """
+        The application finds what its transport knows: the addresses and, over TLS, the peer's
+        certificate.
+        """
+        factory = tunnelServer(Applications(self.server), Mandatory(TERMS), clock=self.clock)
+        protocol: Any = factory.buildProtocol(ADDRESS)
+        protocol.makeConnection(TLSTransport())
+        protocol.dataReceived(MESSAGES.ask(1))
+        transport = self.server.transport
+        self.assertTrue(ISSLTransport.providedBy(transport))
+        self.assertEqual(transport.getPeerCertificate(), "a certificate")
+        self.assertEqual(transport.getPeer(), ADDRESS)
+        protocol.connectionLost(Failure(ConnectionDone()))
 
     def test_idle(self) -> None:
         """
