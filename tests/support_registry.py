@@ -106,11 +106,14 @@ class RegistryTestCase(ClockTestCase):
         self.password = Password(None)
         self.factory = RedisFactory(self.LOCATION, self.password, IReactorTime(self.clock))
 
-    def registry(self, node: FakeNode, name: str = "host1", started: float = 1000) -> RedisRegistry:
+    def registry(
+        self, node: FakeNode, name: str = "host1", started: float = 1000, orders: str = "all"
+    ) -> RedisRegistry:
         """
         List a node from now on.
 
         @param started: the time of day when it was started.
+        @param orders: which orders it obeys.
         """
         registry = RedisRegistry(
             name,
@@ -118,6 +121,7 @@ class RegistryTestCase(ClockTestCase):
             self.redis,
             self.factory,
             IReactorTime(self.clock),
+            orders,
             wall=lambda: started,
         )
         registry.start(node)

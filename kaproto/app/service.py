@@ -144,7 +144,8 @@ def _registry(options: Options, clock: IReactorTime) -> IRegistry:
         return LocalRegistry(node)
     location, password, endpoint = options.redis
     factory = RedisFactory(location, password, clock)
-    return RedisRegistry(node, str(location), endpoint, factory, clock)
+    orders = options["registry-orders"]
+    return RedisRegistry(node, str(location), endpoint, factory, clock, orders)
 
 
 def _backend(options: Options, reactor: IReactorTime) -> IBackend:

@@ -17,6 +17,7 @@ from kaproto.app.logs import FORMATS
 from kaproto.keepalive.kernelwatch import CHOICES
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.limits import Limits
+from kaproto.registry.orders import ORDERS
 
 __all__ = ["GROUPS", "SETTINGS", "Setting"]
 
@@ -312,6 +313,14 @@ SETTINGS: Final[Mapping[str, Setting]] = {
             Text(),
             None,
             "Log in to Redis with the first line of this file.",
+        ),
+        Setting(
+            "registry-orders",
+            _OPERATIONS,
+            Choice(ORDERS),
+            ORDERS[0],
+            "What whoever can write to Redis may have this kaserver do: all, that is disconnect "
+            "clients and drain; disconnect; or none.",
         ),
         Setting(
             "node",

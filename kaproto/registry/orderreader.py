@@ -41,6 +41,7 @@ class OrderReader:
         clock: IReactorTime,
         epoch: Callable[[], int | None],
         publish: Callable[[str, str], object],
+        allowed: str,
     ) -> None:
         """
         @param name: the node's name.
@@ -49,6 +50,7 @@ class OrderReader:
         @param factory: makes the connections.
         @param epoch: gives the node's epoch.
         @param publish: sends a message to a channel, on another connection: this one is subscribed.
+        @param allowed: which orders are obeyed, one of L{ORDERS<kaproto.registry.orders.ORDERS>}.
         """
         self.problem: str | None = None
         self._name = name
@@ -56,6 +58,7 @@ class OrderReader:
         self._clock = clock
         self._epoch = epoch
         self._publish = publish
+        self._allowed = allowed
         self._line = Line(endpoint, factory, self._subscribe, self._subscribed, self._lost, clock)
         self._ordersLeft = _ORDERS_MAX
         self._badOrderAt = -_LOG_EVERY
@@ -107,6 +110,8 @@ class OrderReader:
         """
         @return: why it was not obeyed.
         """
+        if self._allowed == "none" or (order.number is None and self._allowed != "all"):
+            return f"node {self._name} does not take this order (--registry-orders)"
         if order.epoch != self._epoch():
             return f"node {self._name} was started anew since that list; list its clients again"
         if order.number is None:

@@ -15,7 +15,12 @@ import attrs
 
 from kaproto.records.who import TEXT_MAX
 
-__all__ = ["BadOrder", "Order", "decodeAnswer", "encodeAnswer"]
+__all__ = ["ORDERS", "BadOrder", "Order", "decodeAnswer", "encodeAnswer"]
+
+ORDERS: Final = ("all", "disconnect", "none")
+"""
+What a node may be told to do: all that there is, only to disconnect clients, or nothing.
+"""
 
 _SIZE_MAX: Final = 8192
 _TOKEN: Final = re.compile(r"[0-9a-f]{32}")

@@ -18,6 +18,7 @@ from kaproto.registry.interfaces import IRegistry, Node, RegistryStatus
 from kaproto.registry.link import RedisFactory
 from kaproto.registry.listing import NOT_YET
 from kaproto.registry.orderreader import OrderReader
+from kaproto.registry.orders import ORDERS
 from kaproto.registry.writer import Writer
 
 __all__ = ["RedisRegistry"]
@@ -44,6 +45,7 @@ class RedisRegistry:
         endpoint: IStreamClientEndpoint,
         factory: RedisFactory,
         clock: IReactorTime,
+        orders: str = ORDERS[0],
         wall: Callable[[], float] = time.time,
     ) -> None:
         """
@@ -51,6 +53,7 @@ class RedisRegistry:
         @param where: what logs call the registry.
         @param endpoint: connects to Redis.
         @param factory: makes the connections.
+        @param orders: which orders are obeyed, one of L{ORDERS<kaproto.registry.orders.ORDERS>}.
         @param wall: the wall clock, in seconds since 1970.
         """
         self.node = node
@@ -58,6 +61,7 @@ class RedisRegistry:
         self._endpoint = endpoint
         self._factory = factory
         self._clock = clock
+        self._allowed = orders
         self._started = int(wall())
         self._loop = LoopingCall(self._step)
         self._loop.clock = clock
@@ -72,7 +76,9 @@ class RedisRegistry:
         """
         connecting = (self.node, node, self._endpoint, self._factory, self._clock)
         self._writer = writer = Writer(*connecting, self._started, self._report)
-        self._orders = OrderReader(*connecting, lambda: writer.listing.epoch, writer.publish)
+        self._orders = OrderReader(
+            *connecting, lambda: writer.listing.epoch, writer.publish, self._allowed
+        )
         writer.start()
         self._orders.start()
         self._loop.start(_STEP, now=False)

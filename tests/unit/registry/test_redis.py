@@ -316,6 +316,18 @@ class RedisRegistryTests(RegistryTestCase):
             self.node.told, [("disconnect", 2, "updates"), ("disconnect", 2, None), ("drain",)]
         )
 
+    def test_allowed(self) -> None:
+        """
+        An administrator decides which orders a node obeys.
+        """
+        for orders, refused in (("disconnect", [None]), ("none", [None, 2])):
+            self.subject = self.registry(self.node, orders=orders)
+            for number in refused:
+                answer = self.order(Order(TOKEN, 1000, number))
+                self.assertIn("--registry-orders", answer or "")
+            self.stop(self.subject)
+        self.assertEqual(self.node.told, [])
+
     def test_badOrders(self) -> None:
         """
         What is no order is ignored, and said once a minute.
