@@ -25,7 +25,7 @@ from twisted.internet.interfaces import IReactorTime, ITransport
 from kaproto.errors import KeepAliveTimeout
 from kaproto.keepalive.histogram import SENT, Histogram
 from kaproto.keepalive.idlereader import IdleReader
-from kaproto.keepalive.kernel import delivery
+from kaproto.keepalive.kernel import Delivery, delivery
 from kaproto.keepalive.liveness import KeepAlive, Liveness, Verdict
 from kaproto.keepalive.monitor import Monitor
 from kaproto.keepalive.suspicion import Judge, Suspicion
@@ -259,18 +259,27 @@ class Heartbeat:
 
     def hasToRead(self) -> bool:
         """
-        Look whether a peer that is not read, but pinged, does anything, if the kernel says so, as
-        on UNIX sockets: that it has read everything, or has written, is a sign of life.
+        Look at a peer that is not read, but pinged.
 
-        @return: whether the peer is known to have something to read.
+        @return: whether it is known not to have read everything, so that another pong is of no use.
+        """
+        found = self._lookUnread()
+        return found is not None and not found.allRead
+
+    def _lookUnread(self) -> Delivery | None:
+        """
+        On a UNIX socket it is a sign of life that a peer that is not read has read everything, or
+        has written.
+
+        @return: what the kernel says of such a peer; C{None} of any other.
         """
         found = delivery(self.transport) if self._isUnread else None
         if found is None or not found.local:
-            return False
+            return None
         if found.allRead or found.unread > self._unread:
             self.liveness.hear(self.pacemaker.now)
         self._unread = found.unread
-        return not found.allRead
+        return found
 
     def _countSilence(self, now: float) -> None:
         liveness = self.liveness
@@ -341,7 +350,7 @@ class Heartbeat:
         A ping has been left unanswered for an interval.
         """
         liveness = self.liveness
-        self.hasToRead()
+        self._lookUnread()
         if not liveness.unanswered:
             return liveness.check(now)
         verdict = self._suspect().examine(now, verdict)
