@@ -182,7 +182,8 @@ class RelayReader(
 
 class _Reading:
     """
-    Reads one connection, an L{IPushProducer}: past the reactor whenever its transport lets it.
+    Reads one connection, past the reactor whenever its transport lets it.  It is an
+    L{IPushProducer<twisted.internet.interfaces.IPushProducer>}.
     """
 
     __slots__ = (
