@@ -1,5 +1,5 @@
 """
-One timer for many peers: a wheel of slots that turns at a fixed rate.
+One timer for many peers: a wheel of slots that a L{LoopingCall} turns.
 
 A peer costs nothing until its slot comes round, however many peers there are and however many
 different intervals they have.
@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 __all__ = [
@@ -110,9 +111,8 @@ class Pacemaker:
         self._watching = 0
         self._continuation: IDelayedCall | None = None
         self._between: dict[int, IDelayedCall] = {}
-        # A LoopingCall would take half of what an empty turn costs.
-        self._started = self._offset
-        self._nextTurn: IDelayedCall | None = None
+        self._loop = LoopingCall(self._turn)
+        self._loop.clock = clock
 
     def __len__(self) -> int:
         return self._watching
@@ -133,7 +133,7 @@ class Pacemaker:
         watched already is moved.
         """
         self.forget(peer)
-        if self._nextTurn is None:
+        if not self._loop.running:
             self._start()
         self._watching += 1
         self._place(peer, due)
@@ -142,8 +142,7 @@ class Pacemaker:
         self._look()
         self._hand = int((self._turned - self._offset) / TICK + _ROUNDING) * _STEPS
         self._offset = self._turned - self._hand * STEP
-        self._started = self._turned
-        self._nextTurn = self._clock.callLater(TICK, self._turnAgain)
+        self._loop.start(TICK, now=False)
 
     def pingLater(self, peer: Watched) -> None:
         """
@@ -187,11 +186,9 @@ class Pacemaker:
         slot.add(peer)
 
     def _rest(self) -> None:
-        if self._watching or self._nextTurn is None:
+        if self._watching or not self._loop.running:
             return
-        if self._nextTurn.active():
-            self._nextTurn.cancel()
-        self._nextTurn = None
+        self._loop.stop()
         self._slots.clear()
         if self._continuation is not None:
             self._continuation.cancel()
@@ -206,14 +203,6 @@ class Pacemaker:
         self._turned = seconds
         if stalled > 0:
             self._offset += int(stalled / TICK) * TICK
-
-    def _turnAgain(self) -> None:
-        self._turn()
-        if self._nextTurn is not None:
-            # Turns that a stall has left out are not made up for.
-            running = self.seconds() - self._started
-            following = (int(running / TICK + _ROUNDING) + 1) * TICK
-            self._nextTurn = self._clock.callLater(following - running, self._turnAgain)
 
     def _turn(self) -> None:
         self._look()
