@@ -25,31 +25,33 @@ __all__ = [
 
 TICK: Final = 1 / 32
 """
-Seconds between two turns of the wheel, and so the most by which a peer is called upon late.  Each
-turn wakes the process, which on a quiet server costs more than the pings that are sent in it.
+Seconds between two turns of the wheel, and so the most by which a ping can be late.  On a quiet
+server, waking the process for a turn costs more than the pings that are sent in it.
 """
 
 _STEPS: Final = 8
 
 STEP: Final = TICK / _STEPS
 """
-The most seconds by which a peer is called upon late whose time is to be kept exactly.
+The most seconds by which a death is found late: the time of peers with L{Watched.exact} is kept to
+this.
 """
 
 STALL: Final = 8 * TICK
 """
-The most seconds of silence that one turn can account for, however late it comes.
+The most silence, in seconds, counted for one turn, however late it runs.  The rest was a stall of
+this process.
 """
 
 BUDGET: Final = 0.005
 """
-Seconds after which a turn with much to do lets the reactor read and write before it goes on.
+Seconds after which a long turn lets the reactor read and write before it goes on.
 """
 
 MAX_CLOSES_PER_TURN: Final = 32
 """
-The most peers that end in one turn, since what comes of each takes the reactor longer in its next
-than it takes here.
+At most this many connections are closed per turn: closing one costs the reactor more than finding
+it dead.
 """
 
 _LOOK_AT_CLOCK_EVERY: Final = 16
@@ -62,8 +64,9 @@ class Watched(Protocol):
     """
     What a L{Pacemaker} calls: a L{kaproto.keepalive.heartbeat.Heartbeat}.
 
-    @ivar slot: its slot on the wheel, negative when it is on none.  It belongs to the pacemaker.
-    @ivar exact: whether its next time is to be kept exactly, which may take a wake-up of its own.
+    @ivar slot: the slot on the wheel; negative if it is on none.  Only the pacemaker changes it.
+    @ivar exact: whether the next call must be on time to L{STEP} instead of L{TICK}, which may
+        take a wake-up of its own.
     """
 
     slot: int
@@ -71,35 +74,36 @@ class Watched(Protocol):
 
     def due(self, now: float, /) -> float | None:
         """
-        The time it asked for has come.
+        Called at the time that was asked for.
 
-        @return: when to be called next, or C{None} for never.  A time that has come already
-            means as soon as everything has been read that is waiting in the sockets.
+        @return: the time of the next call; C{None} for never.  A time in the past means: as soon
+            as everything that waits in the sockets has been read.
         """
 
     def sendPing(self) -> None:
         """
-        It called L{Pacemaker.pingLater}, and all who were due have been checked.
+        Called once in a turn for each peer to be pinged, after all due peers have been checked.
         """
 
 
 class Pacemaker:
     """
-    Calls upon each of its peers when it is due.
+    Calls each of its peers when it is due.
 
-    Its time is not that of a clock on the wall but the seconds for which this process has been
-    looking: while the process is suspended, or stalled in somebody's code, no silence is counted.
+    Example: with a L{TICK} of 1/32 s, a peer due at 5.01 s goes into the slot that the turn at
+    5.03125 s empties, with all others that are due between 5 s and 5.03125 s.
 
-    The loop runs only while there is somebody to watch.
+    Its time stands still while this process is suspended or stalled in somebody's code, so that no
+    silence is counted then.  The loop runs only while a peer is watched.
 
-    @ivar seconds: the monotonic clock.
+    @ivar seconds: reads the monotonic clock.
     """
 
     _log = Logger()
 
     def __init__(self, clock: IReactorTime) -> None:
         """
-        @param clock: where the turns and continuations are scheduled.
+        @param clock: schedules the turns.
         """
         self._clock = clock
         self.seconds = clock.seconds
@@ -120,8 +124,8 @@ class Pacemaker:
     @property
     def now(self) -> float:
         """
-        The time to stamp signs of life with.  It stands still once a turn is L{STALL} seconds
-        late, and while nobody is watched.
+        The time at which signs of life are noted.  It stands still once a turn is L{STALL} seconds
+        late, and while no peer is watched.
         """
         seconds = self.seconds()
         limit = self._turned + STALL
@@ -129,8 +133,7 @@ class Pacemaker:
 
     def watch(self, peer: Watched, due: float) -> None:
         """
-        Call upon a peer at a time that is given on the scale of L{now}; a peer that is being
-        watched already is moved.
+        Call a peer at a time on the scale of L{now}, instead of any earlier time.
         """
         self.forget(peer)
         if not self._loop.running:
@@ -146,14 +149,15 @@ class Pacemaker:
 
     def pingLater(self, peer: Watched) -> None:
         """
-        Have a peer pinged in this turn, when all who are due have been checked.  First all checks
-        and then all pings costs less than one after the other for each peer.
+        Ping a peer in this turn, after all due peers have been checked.  All checks and then all
+        pings cost less than a check and a ping for each peer, because each loop stays in the
+        processor's caches.
         """
         self._pings.append(peer)
 
     def forget(self, peer: Watched) -> None:
         """
-        Stop watching a peer; it need not be watched now.
+        Stop watching a peer, if it is watched.
         """
         slot = self._slots.get(peer.slot)
         if slot is None or peer not in slot:
@@ -166,11 +170,15 @@ class Pacemaker:
         self._rest()
 
     def _place(self, peer: Watched, due: float) -> None:
+        # A slot is a STEP of 1/256 s, and the loop empties each eighth.  A peer due at 5.01 s, which
+        # is step 1282.56, must not be called before slot 1283.
         number = max(int(due / STEP - _ROUNDING), self._hand) + 1
         if not peer.exact:
+            # On to the next turn: 1288, at 5.03125 s.
             number += -number % _STEPS
         elif number > self._hand - self._hand % _STEPS + _STEPS:
-            # By the last turn before, most have been heard, and need no wake-up of their own.
+            # Exact, and more than a turn away: back to the turn before, 1280.  Most peers will have
+            # been heard by then.  The others are placed again, and get a wake-up of their own.
             number -= number % _STEPS
         elif number % _STEPS and number not in self._between:
             self._between[number] = self._clock.callLater(
@@ -228,7 +236,7 @@ class Pacemaker:
 
     def _callUpon(self) -> None:
         """
-        Go through the slots whose time has come, for as long as the budget lasts.
+        Empty the slots whose time has come, until the budget is used up.
         """
         for peer in self._slots.pop(_SOON, ()):
             self._put(peer, self._hand)
@@ -259,13 +267,15 @@ class Pacemaker:
 
     def _callOne(self, peer: Watched, now: float) -> bool:
         """
-        @return: whether the peer is watched further.
+        @return: whether the peer is still watched.
         """
         peer.slot = _NOWHERE
         try:
             due = peer.due(now)
         except Exception:
-            self._log.failure("{peer!r} failed when called upon and is not watched", peer=peer)
+            self._log.failure(
+                "{peer!r} failed when it was due, and is not watched any longer", peer=peer
+            )
             due = None
         if due is None or peer.slot != _NOWHERE:
             self._watching -= 1
