@@ -1,6 +1,6 @@
 """
-Reads connections past the reactor, which spends more on bringing a few bytes to a protocol than
-many a protocol on taking them in.
+Reads connections without going through the reactor, whose dispatch costs more than many a protocol
+takes for a few bytes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class DirectReader(Generic[_Reading]):
 
     def __init__(self, reactor: IReactorFDSet) -> None:
         """
-        @param reactor: which reactor to wait in.
+        @param reactor: the reactor that waits for this reader.
         """
         self._reactor = reactor
         self._poller: select.epoll | None = None
@@ -48,7 +48,7 @@ class DirectReader(Generic[_Reading]):
     def worksWith(clock: object) -> bool:
         """
         @param clock: a reactor or a L{twisted.internet.task.Clock}.
-        @return: whether there is C{epoll}, and a reactor to wait in.
+        @return: whether the system has C{epoll}, and C{clock} is a reactor that can wait for it.
         """
         return hasattr(select, "epoll") and IReactorFDSet.providedBy(clock)
 
@@ -57,11 +57,11 @@ class DirectReader(Generic[_Reading]):
 
     def _add(self, transport: object, reading: _Reading) -> int:
         """
-        Wait for a connection, and have its transport pause.
+        Read a connection from now on, in place of the reactor.
 
         @param reading: what L{doRead} needs to know of it.
-        @return: its file descriptor; negative if its transport is not such that this can be done,
-            or the system has no room for it.
+        @return: its file descriptor; negative if it is not a plain connection of Twisted's, or the
+            system has no room for it.
         """
         if (
             not isinstance(transport, Connection)
@@ -86,7 +86,7 @@ class DirectReader(Generic[_Reading]):
 
     def _remove(self, descriptor: int) -> None:
         """
-        Wait no more for a connection, if that was waited for.  It is not read from at all until
+        Stop reading a connection, if it is being read.  Then nobody reads it until
         C{resumeProducing} is called on its transport.
         """
         if self._reading.pop(descriptor, None) is None or self._poller is None:
@@ -104,7 +104,7 @@ class DirectReader(Generic[_Reading]):
 
     def fileno(self) -> int:
         """
-        @return: what the reactor waits for.
+        @return: the file descriptor that the reactor waits for.
         """
         return _NONE if self._poller is None else self._poller.fileno()
 
@@ -122,6 +122,6 @@ class DirectReader(Generic[_Reading]):
 
     def connectionLost(self, reason: Failure) -> None:
         """
-        The reactor shuts down: tell the connections, which it does not know of.
+        The reactor shuts down.  It does not know of the connections: tell them.
         """
         raise NotImplementedError

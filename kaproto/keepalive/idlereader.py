@@ -1,5 +1,6 @@
 """
-Reads connections that say nothing but pong, past the reactor.
+Reads pongs of idle connections without going through the reactor, whose dispatch costs more than
+handling the pong.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ The most connections to look at before the reactor gets its turn.
 
 WAKES: Final = 64
 """
-The most of these to give back to the reactor, since what they have to say, or that they are gone,
-costs it many times more than a pong.  The others wait for the next turn.
+At most this many of them are given back to the reactor in one turn: a message, or the end of a
+connection, costs it many times more than a pong.
 """
 
 _NONE: Final = -1
@@ -37,14 +38,14 @@ class Idler(Protocol):
     """
     A connection that may be idle: a L{kaproto.keepalive.heartbeat.Heartbeat}.
 
-    @ivar idle: its file descriptor while it is read from here, else negative; belongs to the
-        L{IdleReader}.
-    @ivar transport: what it is connected by.
-    @ivar pong: the only bytes that are expected.
-    @ivar liveness: what they stamp.
-    @ivar pingedAt: when the ping was sent that has not been answered.
-    @ivar latency: seconds that the latest answer took.
-    @ivar roundTrips: where to count it, if anywhere.
+    @ivar idle: the file descriptor while it is read from here, else negative.  Only the
+        L{IdleReader} changes it.
+    @ivar transport: the connection's transport.
+    @ivar pong: the only bytes that an idle peer sends.
+    @ivar liveness: notes when the peer was heard.
+    @ivar pingedAt: when the unanswered ping was sent.
+    @ivar latency: the round trip of the latest ping, in seconds.
+    @ivar roundTrips: a histogram of latencies, if there is one.
     """
 
     idle: int
@@ -58,16 +59,16 @@ class Idler(Protocol):
 
 class IdleReader(DirectReader[tuple[Callable[[int], bytes], bytes, Idler]]):
     """
-    Reads idle connections.  A pong stamps its peer's liveness, and that is all.  Anything else ends
-    the idleness: the transport reads on as if nothing had been, and gets first what has been read.
+    Reads idle connections.  For a pong it only notes the time.  If anything else arrives, the
+    connection is no longer idle: its protocol gets the bytes, and the reactor reads it from then on.
     """
 
     name = "idle connections"
 
     def __init__(self, reactor: IReactorFDSet, pacemaker: Pacemaker) -> None:
         """
-        @param reactor: which reactor to wait in.
-        @param pacemaker: has the time to stamp signs of life with, and to measure latency with.
+        @param reactor: the reactor that waits for the idle connections, as for one.
+        @param pacemaker: has the times for liveness and latency.
         """
         super().__init__(reactor)
         self._pacemaker = pacemaker
@@ -83,28 +84,27 @@ class IdleReader(DirectReader[tuple[Callable[[int], bytes], bytes, Idler]]):
 
     def take(self, idler: Idler) -> None:
         """
-        Read from a connection of which nothing but pongs is expected, if its transport is such
-        that this can be done.
+        Read an idle connection, if its transport is a plain TCP connection of Twisted's.
 
         @param idler: the connection, between two messages.
         """
         transport = idler.transport
-        # A message by a UNIX socket can bring file descriptors, which need the transport's own way.
+        # File descriptors can arrive over a UNIX socket, and only its transport can receive them.
         if isinstance(transport, Connection) and not IUNIXTransport.providedBy(transport):
             receive = transport.getHandle().recv
             idler.idle = self._add(transport, (receive, idler.pong, idler))
 
     def release(self, idler: Idler) -> None:
         """
-        Read no more from a connection, which may or may not be idle now.  It is not read from at
-        all until C{resumeProducing} is called on its transport.
+        Stop reading a connection, if it is idle.  Then nobody reads it until C{resumeProducing} is
+        called on its transport.
         """
         descriptor, idler.idle = idler.idle, _NONE
         self._remove(descriptor)
 
     def doRead(self) -> None:
         """
-        Some connections have something to say.
+        Read from the idle connections that can be read.
         """
         if self._poller is None:
             return
@@ -132,7 +132,7 @@ class IdleReader(DirectReader[tuple[Callable[[int], bytes], bytes, Idler]]):
                     idler.pingedAt = None
                     roundTrips = idler.roundTrips
                     if roundTrips is not None:
-                        # Histogram.add(), without the cost of a call.
+                        # Histogram.add(), inlined.
                         micros = int(latency * 1e6)
                         roundTrips[micros.bit_length()] += 1
                         roundTrips[SUM] += micros
@@ -146,11 +146,11 @@ class IdleReader(DirectReader[tuple[Callable[[int], bytes], bytes, Idler]]):
         self.release(idler)
         transport = idler.transport
         transport.resumeProducing()
-        # Without data it is the end or an error, which the transport is about to find out itself.
+        # Without data it is the end or an error, which the transport will find by itself.
         if not data or transport.disconnecting:  # type: ignore[attr-defined]
             return
         try:
-            # TLS, if it was started meanwhile, stands between the transport and the connection.
+            # If TLS was started meanwhile, this is its layer, and not the connection's protocol.
             transport.protocol.dataReceived(data)  # type: ignore[attr-defined]
         except Exception:  # noqa: BLE001
             self._log.failure("{idler!r} failed to take in what it received", idler=idler)
@@ -158,7 +158,7 @@ class IdleReader(DirectReader[tuple[Callable[[int], bytes], bytes, Idler]]):
 
     def connectionLost(self, reason: Failure) -> None:
         """
-        The reactor shuts down: tell the connections, which it does not know of.
+        The reactor shuts down.  It does not know of the idle connections: tell them.
         """
         for _, _, idler in list(self._reading.values()):
             self.release(idler)

@@ -23,9 +23,9 @@ The longest interval, in seconds: libvirt refuses longer ones, whose millisecond
 
 NETWORK_INTERVAL_MIN: Final = 0.1
 """
-The shortest interval, in seconds, at which a client may ping a server over a network.  A server
-takes more than some pings a second for a flood (kaproto's more than 100), and after a stall of the
-network they all arrive at once.
+The shortest interval, in seconds, at which a client may ping a server over a network.  Servers drop
+clients that ping too often (kaproto's, more than 100 times a second), and after a stall of the
+network all pings arrive at once.
 """
 
 
@@ -56,11 +56,11 @@ def _checkCount(_instance: object, _attribute: object, value: int) -> None:
 @attrs.frozen
 class KeepAlive:
     """
-    How closely to watch a peer: C{virConnectSetKeepAlive}'s two arguments.
+    How closely to watch a peer: the two arguments of C{virConnectSetKeepAlive}.
 
     @ivar interval: seconds of silence before a ping.
-    @ivar count: pings sent in a row without hearing anything before the peer is dead, which it
-        then is C{interval * (count + 1)} seconds after the last byte.
+    @ivar count: unanswered pings in a row after which the peer is dead, C{interval * (count + 1)}
+        seconds after its last byte.
     @raise TypeError: when interval is not a number or count not a whole number.
     @raise ValueError: when one is negative, infinite, not a number or above L{INTERVAL_MAX}.
     """
@@ -71,7 +71,7 @@ class KeepAlive:
     @property
     def enabled(self) -> bool:
         """
-        Whether there is anything to do: a zero in either means no keepalive.
+        Whether the peer is pinged at all: a zero in either means no keepalive.
         """
         return bool(self.interval and self.count)
 
@@ -86,7 +86,7 @@ class KeepAlive:
             )
 
 
-# A member of an enumeration takes longer to look up than a global name.
+# Looking up a member of an enumeration takes longer than a global name.
 _WAIT: Final = Verdict.WAIT
 _PING: Final = Verdict.PING
 _DEAD: Final = Verdict.DEAD
@@ -99,12 +99,12 @@ class Liveness:
     Any byte heard is a sign of life and acknowledges every ping sent before it.  What this side
     sends never counts.
 
-    @ivar interval: seconds of silence before a ping, 0 while nobody is watching.
+    @ivar interval: seconds of silence before a ping; 0 while the peer is not watched.
     @ivar count: the most pings that may be unanswered.
-    @ivar heard: when the last byte came.  It is public, and so is C{unanswered}, because the
-        receive path of thousands of peers sets the two without the cost of a call.
+    @ivar heard: when the last byte arrived.  This and C{unanswered} are public because the receive
+        path of thousands of peers sets them without the cost of a call.
     @ivar unanswered: pings sent since then.
-    @ivar pausedAt: since when this side does not read from the peer, C{None} while it does.
+    @ivar pausedAt: when this side stopped reading from the peer; C{None} while it reads.
     """
 
     __slots__ = ("_due", "count", "heard", "interval", "pausedAt", "unanswered")
@@ -140,7 +140,7 @@ class Liveness:
 
     def hear(self, now: float) -> None:
         """
-        Bytes came from the peer: any number of them, of whatever kind.
+        Bytes arrived from the peer, whatever they are.
         """
         self.heard = now
         self.unanswered = 0
@@ -161,8 +161,8 @@ class Liveness:
 
     def tookAll(self, takenAt: float) -> None:
         """
-        The peer has taken everything in front of the oldest unanswered ping, and this with it, and
-        its silence is judged from then on.
+        The peer has taken everything in front of the oldest unanswered ping, and the ping.  Its
+        silence counts from then on.
         """
         self.heard = max(self.heard, takenAt)
         self.unanswered = 1
@@ -170,7 +170,7 @@ class Liveness:
 
     def due(self) -> float:
         """
-        @return: when L{check} will next have something to do, if nothing is heard until then.
+        @return: when to call L{check} next, if nothing is heard until then.
         """
         return self._due if self.unanswered else self.heard + self.interval
 
@@ -178,11 +178,11 @@ class Liveness:
         """
         Decide what to do about the peer.
 
-        A ping that is sent late does not bring the next one, or death, nearer than half an
-        interval, so that a late check never counts two intervals at once.
+        After a late ping, the next one or death is still at least half an interval away, so that a
+        late check never counts two intervals at once.
 
-        @param now: the time.  If it is earlier than when the peer was last heard, because the
-            caller has taken time back, the peer counts as heard just now.
+        @param now: the time.  If the caller has taken time back, and it is earlier than C{heard},
+            the peer counts as heard just now.
         @return: L{Verdict.PING} counts as a ping sent.
         """
         self.heard = min(self.heard, now)
@@ -197,8 +197,7 @@ class Liveness:
 
     def pause(self, now: float) -> None:
         """
-        This side stops reading from the peer.  Silence does not count until L{resume}, because
-        it proves nothing.
+        This side stops reading from the peer, whose silence proves nothing until L{resume}.
         """
         if self.pausedAt is None:
             self.pausedAt = now
@@ -214,6 +213,6 @@ class Liveness:
 
     def timeout(self, now: float) -> KeepAliveTimeout:
         """
-        @return: the error that tells of the peer's death.
+        @return: the error for the peer's death.
         """
         return KeepAliveTimeout(self.interval, self.count, now - self.heard)

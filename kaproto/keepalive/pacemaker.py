@@ -177,8 +177,8 @@ class Pacemaker:
             # On to the next turn: 1288, at 5.03125 s.
             number += -number % _STEPS
         elif number > self._hand - self._hand % _STEPS + _STEPS:
-            # Exact, and more than a turn away: back to the turn before, 1280.  Most peers will have
-            # been heard by then.  The others are placed again, and get a wake-up of their own.
+            # Exact, and more than a turn away: back to the turn before, 1280.  Most peers will
+            # have been heard by then.  The others are placed again, with a wake-up of their own.
             number -= number % _STEPS
         elif number % _STEPS and number not in self._between:
             self._between[number] = self._clock.callLater(
