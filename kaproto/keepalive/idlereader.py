@@ -60,7 +60,7 @@ class Idler(Protocol):
 class IdleReader(DirectReader[tuple[Callable[[int], bytes], bytes, Idler]]):
     """
     Reads idle connections.  For a pong it only notes the time.  If anything else arrives, the
-    connection is no longer idle: its protocol gets the bytes, and the reactor reads it from then on.
+    connection is not idle any more: its protocol gets the bytes, and the reactor reads it again.
     """
 
     name = "idle connections"

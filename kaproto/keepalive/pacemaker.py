@@ -170,8 +170,8 @@ class Pacemaker:
         self._rest()
 
     def _place(self, peer: Watched, due: float) -> None:
-        # A slot is a STEP of 1/256 s, and the loop empties each eighth.  A peer due at 5.01 s, which
-        # is step 1282.56, must not be called before slot 1283.
+        # A slot is a STEP of 1/256 s, and the loop empties each eighth.  A peer due at 5.01 s,
+        # which is step 1282.56, must not be called before slot 1283.
         number = max(int(due / STEP - _ROUNDING), self._hand) + 1
         if not peer.exact:
             # On to the next turn: 1288, at 5.03125 s.
