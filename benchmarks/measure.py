@@ -53,6 +53,7 @@ class Held:
     @ivar windows: the same of each window.
     @ivar rounds: the same of each time that it was measured, of which this is the middle one.
     @ivar bytesPerClient: resident memory it gained, per client.
+    @ivar files: how many open files each of its processes has, the first one's first.
     @ivar processor: the part of one processor it used.
     @ivar generatorProcessor: the part of one processor the generator used.
     @ivar others: the part of one processor that was used by what has no part in this.
@@ -70,6 +71,7 @@ class Held:
     windows: list[float] = field(default_factory=list)
     rounds: list[float] = field(default_factory=list)
     bytesPerClient: float | None = None
+    files: list[int] = field(default_factory=list)
     processor: float | None = None
     generatorProcessor: float | None = None
     others: float | None = None
@@ -166,6 +168,7 @@ def hold(
             held.lost = reports[-1]["lost"]
             if held.lost and not held.problem:
                 held.problem = f"lost {held.lost} clients"
+            held.files = process.files()
             held.bytesPerClient = (process.memory() - before) / max(1, held.held)
     if held.windows:
         held.microseconds = median(held.windows)

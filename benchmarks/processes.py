@@ -21,7 +21,7 @@ STOP_DEADLINE = 5.0
 
 class Measured:
     """
-    A server's process, all its threads included.
+    A server's process, all its threads and children included.
 
     @ivar pid: its process id.
     """
@@ -117,22 +117,42 @@ class Measured:
         """
         return self._process.poll() is None
 
+    def all(self) -> list[int]:
+        """
+        Find the processes that it has started, and those that they have.
+
+        @return: their process ids, its own first.
+        """
+        found = [self.pid]
+        for pid in found:
+            for task in Path(f"/proc/{pid}/task").glob("*/children"):
+                found += map(int, task.read_text().split())
+        return found
+
     def cpu(self) -> float:
         """
-        Processor time it used so far.
+        Processor time that it and its children used so far.
 
         @return: seconds, see L{processorTime}.
         """
-        return processorTime(self.pid)
+        return sum(map(processorTime, self.all()))
 
     def memory(self) -> int:
         """
-        Resident memory.
+        Resident memory, its children's included.
 
         @return: bytes.
         """
-        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
+        pages = [int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self.all()]
+        return sum(pages) * os.sysconf("SC_PAGE_SIZE")
+
+    def files(self) -> list[int]:
+        """
+        Count open files, which tells how clients are spread.
+
+        @return: how many it has, and each of its children.
+        """
+        return [len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in self.all()]
 
     def stop(self) -> None:
         """

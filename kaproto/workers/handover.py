@@ -26,12 +26,12 @@ class Handover:
     @ivar rows: how many rows there are.
     @ivar room: how many clients it has files for; 0 for any number.
     @ivar counts: the file of the shared counts.
-    @ivar failures: the file of the failed logins.
     @ivar channel: its end of the connection to the parent.
     @ivar sockets: those to accept on, by the name of their place.
     @ivar passed: how many sockets systemd has passed, which begin at 3.
     @ivar passedNames: the names of those, as C{LISTEN_FDNAMES} has them.
     @ivar reactor: the module that has the reactor to use.
+    @ivar sampled: whether to measure the reactor's turns, for a status page.
     @ivar log: where the log goes, see L{kaproto.workers.logs.LogTarget}.
     """
 
@@ -47,6 +47,7 @@ class Handover:
     passed: int
     passedNames: str
     reactor: str
+    sampled: bool
     log: Mapping[str, Any]
 
     def write(self) -> int:

@@ -71,6 +71,7 @@ class Parent(KaServer):
             lambda: workerSettings(options.configuration(), factory),
             options.workers,
             clientsFor(1 if options.upstream is None else 2),
+            options.statusPage is not None,
             lambda worker: attrs.asdict(
                 LogTarget.of(options.parent, options["log-format"], worker)
             ),

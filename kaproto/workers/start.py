@@ -58,6 +58,7 @@ class Starter:
     @ivar settings: says as a configuration file what the settings are just now.
     @ivar workers: how many workers there are.
     @ivar room: how many clients a worker has files for.
+    @ivar sampled: whether workers measure the reactor's turns.
     @ivar log: says where a worker's log goes.
     @ivar output: the file that is the workers' standard output.
     @ivar patience: how a worker is watched.
@@ -71,6 +72,7 @@ class Starter:
     settings: Callable[[], str]
     workers: int
     room: int
+    sampled: bool
     log: Callable[[int], Mapping[str, Any]]
     output: int
     patience: KeepAlive
@@ -104,6 +106,7 @@ class Starter:
                 passed=max(self.binding.passed, default=_FIRST - 1) + 1 - _FIRST,
                 passedNames=self.binding.passedNames,
                 reactor=type(self.reactor).__module__,
+                sampled=self.sampled,
                 log=self.log(seat + 1),
             ).write()
             opened.callback(os.close, handover)

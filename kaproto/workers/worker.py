@@ -105,7 +105,8 @@ class Worker:
         worker = self._handover.worker
         LogTarget(**self._handover.log).begin(worker, self._reactor)
         self._server.startService()
-        self._sampler.start()
+        if self._handover.sampled:
+            self._sampler.start()
         self._reactor.addSystemEventTrigger("before", "shutdown", self._stop)
         channel = socket.socket(fileno=self._handover.channel)
         with channel:

@@ -31,6 +31,7 @@ class HandoverTests(SynchronousTestCase):
             passed=0,
             passedNames="",
             reactor="twisted.internet.epollreactor",
+            sampled=True,
             log={"form": "text"},
         )
         self.assertEqual(Handover.read(handover.write()), handover)
