@@ -180,6 +180,21 @@ class TraceTests(AdminTestCase):
         self.assertEqual(self.successResultOf(second), "the time is over")
         self.assertIsNone(self.traced.trace)
 
+    def test_replaced(self) -> None:
+        """
+        One administrator sees each message of a client once, however often it asks to, for the time
+        that it asked for last.
+        """
+        self.trace(seconds=60).addErrback(lambda _: None)
+        second = self.trace(seconds=5)
+        self.pair_.client.call(Probe.number, Probe.ECHO)
+        self.settle()
+        self.assertEqual([each["type"] for each in self.events], ["call", "reply"])
+        self.pair_.advance(5)
+        self.settle()
+        self.assertEqual(self.successResultOf(second), "the time is over")
+        self.assertIsNone(self.traced.trace)
+
     def test_unknown(self) -> None:
         """
         There may be no such client.
