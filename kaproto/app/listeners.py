@@ -217,8 +217,11 @@ def _explain(kind: str, description: str, error: Exception) -> str:
         return f"is {_flag(meant)} meant?"
     if isinstance(error, ValueError) and {kind, description.partition(":")[0]} & _OWN:
         return str(error)
+    reason = f"{type(error).__name__}: {error}"
+    if "invalid literal for int" in reason:
+        reason = "ports and backlogs are numbers"
     return (
-        f"{type(error).__name__}: {error}; it takes a Twisted server endpoint, such as "
+        f"{reason}; it takes a Twisted server endpoint, such as "
         f"{DEFAULT_LISTEN} or unix:/run/kaserver/libvirt-sock"
     )
 

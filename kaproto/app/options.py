@@ -5,6 +5,7 @@ The command line of C{twistd kaserver}.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -175,9 +176,19 @@ class Options(BaseOptions, AuthOptionMixin):
         try:
             super().parseOptions(options)  # type: ignore[no-untyped-call]
         except UsageError as error:
+            text = self._where(str(error))
             if self.parent is None:
-                raise
-            raise SystemExit(f"kaserver: {error}") from error
+                raise UsageError(text) from error
+            raise SystemExit(f"kaserver: {text}") from error
+
+    def _where(self, problem: str) -> str:
+        """
+        @return: the problem, with the file in which the setting is that it names.
+        """
+        file, name = self.get("config"), re.match("--([a-z-]+)", problem)
+        if file is None or name is None or self._origins.get(name[1]) != file:
+            return problem
+        return f"--config={file}: {problem.removeprefix('--')}"
 
     def parseArgs(self, *words: str) -> None:
         """
@@ -248,7 +259,7 @@ class Options(BaseOptions, AuthOptionMixin):
             if self["config"] is not None:
                 config = readConfig(Path(self["config"]))
         except ConfigError as error:
-            raise UsageError(f"--config={self['config']}: {error}") from error
+            raise UsageError(f"--config={error}") from error
         for name, setting in SETTINGS.items():
             given = self.get(name)
             if given not in (None, 0):
@@ -260,6 +271,8 @@ class Options(BaseOptions, AuthOptionMixin):
             else:
                 self[name] = setting.default
                 self._origins[name] = "default"
+        if config.listen and not self["listen"]:
+            self._origins["listen"] = self["config"]
         return [ListenSettings(each) for each in self["listen"] or ()] or config.listen
 
     def _given(self, name: str, given: Any) -> object:  # noqa: ANN401 - text, a list or a flag

@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.usage import UsageError
 
 from kaproto.cli.command import Command, CommandFailed, ExitCode
+from kaproto.cli.objects import who
 from kaproto.cli.table import table
 from kaproto.registry.link import (
     MissingExtra,
@@ -173,7 +174,7 @@ class FleetList(FleetCommand):
                 f"{each['node']}/{each['id']}",
                 each.get("transport"),
                 each.get("address") or f"pid {each.get('pid')}",
-                _who(each),
+                who(each),
                 each.get("since"),
                 each.get("phase"),
                 each.get("keepalive_asked"),
@@ -200,7 +201,7 @@ class FleetRefused(FleetCommand):
             (
                 each["node"],
                 each.get("host"),
-                _who(each),
+                who(each),
                 each.get("refused"),
                 each.get("would_refuse"),
                 each.get("last"),
@@ -293,12 +294,3 @@ def _doubts(nodes: Sequence[NodeView]) -> list[str]:
         *([f"gone, with the clients that it had when it last wrote: {gone}"] if gone else []),
         *([f"not all clients are listed yet: {listing}"] if listing else []),
     ]
-
-
-def _who(each: _Object) -> object:
-    for key in ("user", "dn"):
-        if each.get(key) is not None:
-            return each[key]
-    if each.get("uid") is None:
-        return None
-    return f"{each.get('program') or 'unknown'} (uid {each['uid']})"

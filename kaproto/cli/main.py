@@ -21,7 +21,6 @@ from kaproto.cli.demo import Demo
 from kaproto.cli.fleet import FleetDisconnect, FleetDrain, FleetList, FleetRefused, Nodes
 from kaproto.cli.ping import Ping
 from kaproto.cli.remote import (
-    DEFAULT_SOCKET,
     Disconnect,
     Drain,
     Ended,
@@ -33,6 +32,7 @@ from kaproto.cli.remote import (
     Status,
     Trace,
 )
+from kaproto.cli.remotecommand import DEFAULT_SOCKET
 
 __all__ = ["FLEET_COMMANDS", "Options", "main", "perform"]
 
@@ -96,8 +96,7 @@ class Options(BaseOptions):
 
     def opt_registry(self, url: str) -> None:
         """
-        Ask all kaservers that are listed in this registry, as their --registry names it. There are
-        the commands nodes, list, refused, disconnect and drain then.
+        Ask the kaservers listed there: nodes, list, refused, disconnect, drain.
         """
         self["registry"] = url
         self.subCommands = FLEET_COMMANDS  # type: ignore[misc]
@@ -143,7 +142,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         options.parseOptions(arguments)
     except UsageError as error:
-        sys.stderr.write(f"kaproto: {error}\n")
+        text = str(error).removeprefix("Parameter type enforcement failed: ")
+        sys.stderr.write(f"kaproto: {text}\n")
         raise SystemExit(ExitCode.USAGE) from error
     command = options.subOptions
     assert isinstance(command, Command), "there is one, postOptions says"

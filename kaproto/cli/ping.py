@@ -74,6 +74,8 @@ class Ping(Command):
         """
         if self["freeze"] and (self["no-ask"] or self["check"]):
             raise UsageError("--freeze goes with neither --no-ask nor --check")
+        if self["check"] and self["json"]:
+            raise UsageError("--check prints one line for a monitoring system: leave --json out")
 
     async def run(self, reactor: IReactorTime) -> int:
         """

@@ -4,96 +4,32 @@ The commands that ask a running C{kaserver}, over the socket of its C{--admin}.
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
-from twisted.internet.defer import TimeoutError as DeferredTimeout
-from twisted.internet.error import ConnectError
-from twisted.internet.interfaces import IReactorTime
 from twisted.python.usage import UsageError
 
 from kaproto.admin.client import ControlClient
-from kaproto.cli.command import Command, CommandFailed, ExitCode, number, wholeNumber
+from kaproto.cli.command import CommandFailed, ExitCode, number, wholeNumber
+from kaproto.cli.objects import ago, fields, messageLine, milliseconds, who
+from kaproto.cli.remotecommand import RemoteCommand
 from kaproto.cli.table import table
-from kaproto.errors import RemoteError
-from kaproto.records.who import clean
 from kaproto.status.texts import elapsed
 
 __all__ = [
-    "DEFAULT_SOCKET",
     "Disconnect",
     "Drain",
     "Ended",
     "List",
     "Refused",
     "Reload",
-    "RemoteCommand",
     "Replace",
     "Show",
     "Status",
     "Trace",
 ]
 
-DEFAULT_SOCKET: Final = "/run/libvirt/virtkaserver-admin-sock"
-"""
-Where kaserver's unit has the socket, and C{virt-admin -c virtkaserver:///system} looks for it.
-"""
-
 _Object = dict[str, Any]
-
-
-class RemoteCommand(Command):
-    """
-    A command to a running C{kaserver}.
-    """
-
-    optFlags: ClassVar = [["json", "j", "Print an array of JSON objects."]]
-
-    async def run(self, reactor: IReactorTime) -> int:
-        """
-        Connect, and do it.
-        """
-        assert self.parent is not None, "it is a subcommand"
-        path = self.parent["socket"]
-        try:
-            client = await ControlClient.connect(reactor, path)
-        except ConnectError as error:
-            raise CommandFailed(_unreachable(path, error), ExitCode.UNREACHABLE) from error
-        try:
-            return await self.perform(client)
-        except RemoteError as error:
-            raise CommandFailed(error.message) from error
-        except DeferredTimeout as error:
-            raise CommandFailed(
-                f"kaserver does not answer at {path}", ExitCode.UNREACHABLE
-            ) from error
-        finally:
-            await client.close()
-
-    async def perform(self, client: ControlClient) -> int:
-        """
-        Do it.
-
-        @return: the exit code.
-        """
-        raise NotImplementedError
-
-    def show(self, objects: Sequence[_Object], *lines: str) -> int:
-        """
-        Print objects, or what is said of them to people.
-
-        @return: the exit code for success.
-        """
-        if self["json"]:
-            self.write(json.dumps(list(objects), indent=2))
-        else:
-            for line in lines:
-                self.write(line)
-        return ExitCode.OK
 
 
 class List(RemoteCommand):
@@ -111,11 +47,11 @@ class List(RemoteCommand):
                 each["id"],
                 each["transport"],
                 each["address"] or f"pid {each['pid']}",
-                _who(each),
-                _ago(each["since"]),
+                who(each),
+                ago(each["since"]),
                 each["phase"],
                 each["keepalive_asked"],
-                _ms(each["latency_us"]),
+                milliseconds(each["latency_us"]),
                 each["opened"],
             )
             for each in found
@@ -152,7 +88,7 @@ class Show(RemoteCommand):
         Show it.
         """
         found = await client.client(self["id"])
-        lines = [line for each in found for line in _fields(each)]
+        lines = [line for each in found for line in fields(each)]
         return self.show(found, *lines)
 
 
@@ -194,7 +130,7 @@ class Ended(RemoteCommand):
                 each["ended"],
                 elapsed(each["duration_s"]),
                 each["address"] or f"pid {each['pid']}",
-                _who(each),
+                who(each),
                 each["reason"],
                 each["message"],
             )
@@ -217,7 +153,7 @@ class Refused(RemoteCommand):
         rows = [
             (
                 each["host"],
-                _who(each),
+                who(each),
                 each["refused"],
                 each["would_refuse"],
                 each["last"],
@@ -238,7 +174,7 @@ class Status(RemoteCommand):
         Show it.
         """
         found = await client.status()
-        self.show(found, *(line for each in found for line in _fields(each)))
+        self.show(found, *(line for each in found for line in fields(each)))
         return ExitCode.OK if all(each["ready"] for each in found) else ExitCode.FAILED
 
 
@@ -270,7 +206,7 @@ class Trace(RemoteCommand):
                 self.write(before + json.dumps(event))
                 before = ","
             else:
-                self.write(_message(event))
+                self.write(messageLine(event))
 
         end = await client.trace(self["id"], self["for"], traced)
         if self["json"]:
@@ -335,29 +271,6 @@ class Drain(RemoteCommand):
         )
 
 
-def _message(event: _Object) -> str:
-    """
-    @return: a message in a line.
-    """
-    arrow = "client >" if event["direction"] == "in" else "client <"
-    what = event["name"] or f"procedure {event['procedure']}"
-    line = f"{event['at_ms'] / 1000:9.3f} s  {arrow} {event['type']} {event['program']} {what}"
-    if "latency_us" in event:
-        return clean(f"{line}, {event['latency_us'] / 1000:.3f} ms after the ping")
-    status = "" if event["status"] == "ok" else f", {event['status']}"
-    return clean(f"{line}, serial {event['serial']}, {event['bytes']} bytes{status}")
-
-
-def _unreachable(path: str, error: ConnectError) -> str:
-    number = error.osError
-    reason = str(error) if number is None else os.strerror(number)
-    cure = {
-        errno.EACCES: "run kaproto as root, or as the user that kaserver runs as",
-        errno.ECONNREFUSED: "kaserver is not running",
-    }.get(number, "is kaserver running, with --admin? kaproto --socket=PATH names another socket")
-    return f"cannot reach kaserver at {path}: {reason}; {cure}"
-
-
 def _drained(clients: int) -> str:
     if not clients:
         return "kaserver stops: there are no clients"
@@ -372,35 +285,3 @@ def _id(text: str) -> int:
     if not (text.isascii() and text.isdecimal()) or int(text) >= 1 << 64:
         raise UsageError(f"a client's id is a whole number, as kaproto list shows it, not {text!r}")
     return int(text)
-
-
-def _who(client: _Object) -> object:
-    for key in ("user", "dn"):
-        if client[key] is not None:
-            return client[key]
-    if client["uid"] is None:
-        return None
-    return f"{client['program'] or 'unknown'} (uid {client['uid']})"
-
-
-def _ago(time: str) -> str:
-    return elapsed(max(0.0, (datetime.now(UTC) - datetime.fromisoformat(time)).total_seconds()))
-
-
-def _ms(microseconds: int | None) -> str | None:
-    return None if microseconds is None else f"{microseconds / 1000:.3f} ms"
-
-
-def _fields(given: _Object) -> list[str]:
-    rows = [
-        (name.replace("_", " "), _flat(value)) for name, value in given.items() if value is not None
-    ]
-    return list(table(("", ""), rows))[1:]
-
-
-def _flat(value: object) -> object:
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {number}" for name, number in value.items())
-    if isinstance(value, list):
-        return ", ".join(str(_flat(each)) for each in value)
-    return value

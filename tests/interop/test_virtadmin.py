@@ -317,7 +317,11 @@ class KaprotoTests(AdministeredTestCase):
         result = await self.kaproto("show", "1")
         self.assertEqual(
             (result.exitCode, result.errors),
-            (1, "kaproto: Client not found: No client with matching ID '1'\n"),
+            (
+                1,
+                "kaproto: Client not found: No client with matching ID '1'; kaproto list shows who "
+                "is connected, kaproto ended who was\n",
+            ),
         )
 
     async def test_reason(self) -> None:

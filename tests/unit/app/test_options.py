@@ -594,9 +594,26 @@ class ConfigTests(OptionsTestCase):
         """
         Mistakes name the file and the key.
         """
-        message = self.refuse(self.config("count = 0"))
-        self.assertIn("kaserver.toml: count takes a whole number from 1 up, not 0", message)
+        for text, words in (
+            ("count = 0", "count takes a whole number from 1 up, not 0"),
+            ("mod = 1", "there is no key 'mod'; is mode meant?"),
+            ("mode = 3", "mode=3: there is no policy '3': it is one of 0, 1, 2"),
+            ("mode = ", "is not TOML: "),
+            ('except = "users=bob"', "except=users=bob: begins with one of network=, "),
+            ('admin = "tcp:1"', "admin=tcp:1: administration is over a UNIX socket only"),
+            ('upstream = "/run/sock"', "upstream=/run/sock: is --upstream=unix:/run/sock meant?"),
+            (
+                '[[listen]]\nendpint = "tcp:0"',
+                "[[listen]] has no key 'endpint'; is endpoint meant?",
+            ),
+            ('[[listen]]\nendpoint = "tcp:x"', "listen=tcp:x: ports and backlogs are numbers"),
+        ):
+            config = self.config(text)
+            self.assertTrue(self.refuse(config).startswith(f"{config}: {words}"), text)
         self.assertIn("--config=/nothere: ", self.refuse("--config=/nothere"))
+        # What the command line says is not the file's mistake.
+        config = self.config("mode = 1")
+        self.assertTrue(self.refuse(config, "--mode=3").startswith("--mode=3: "))
 
     def test_check(self) -> None:
         """

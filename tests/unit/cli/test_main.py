@@ -88,6 +88,7 @@ class OptionsTests(SynchronousTestCase):
             (("ping", "--interval=0", "x"), "--interval takes a number from 0.1"),
             (("ping", "--interval=x", "x"), "not 'x'"),
             (("ping", "--freeze", "--check", "x"), "--freeze"),
+            (("ping", "--check", "--json", "x"), "leave --json out"),
             (("completion", "tcsh"), "bash, zsh or fish, not 'tcsh'"),
         ]:
             error = self.assertRaises(UsageError, parse, *arguments)

@@ -15,7 +15,7 @@ from twisted.python.usage import UsageError
 from kaproto.admin.client import ControlClient
 from kaproto.cli.command import CommandFailed
 from kaproto.cli.main import Options
-from kaproto.cli.remote import RemoteCommand, _unreachable
+from kaproto.cli.remotecommand import RemoteCommand, _unreachable
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.peer import UnixCredentials
 from kaproto.wire.programs import REMOTE_PROGRAM, Procedure
@@ -86,9 +86,9 @@ class RemoteTests(AdminTestCase):
         running = self.connected("show", "99")
         self.controlled.flush()
         error = self.failureResultOf(running, CommandFailed).value
-        self.assertEqual(
-            (str(error), error.exitCode), ("Client not found: No client with matching ID '99'", 1)
-        )
+        words = "Client not found: No client with matching ID '99'; kaproto list shows who is"
+        self.assertIn(words, str(error))
+        self.assertEqual(error.exitCode, 1)
 
     def test_nobody(self) -> None:
         """

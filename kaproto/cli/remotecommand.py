@@ -1,0 +1,90 @@
+"""
+A command to a running C{kaserver}, over the socket of its C{--admin}.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Sequence
+from typing import Any, ClassVar, Final
+
+from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.internet.error import ConnectError
+from twisted.internet.interfaces import IReactorTime
+
+from kaproto.admin.client import ControlClient
+from kaproto.cli.command import Command, CommandFailed, ExitCode
+from kaproto.errors import RemoteError
+from kaproto.wire.programs import ErrorCode
+
+__all__ = ["DEFAULT_SOCKET", "RemoteCommand"]
+
+DEFAULT_SOCKET: Final = "/run/libvirt/virtkaserver-admin-sock"
+"""
+Where kaserver's unit has the socket, and C{virt-admin -c virtkaserver:///system} looks for it.
+"""
+
+
+class RemoteCommand(Command):
+    """
+    A command to a running C{kaserver}.
+    """
+
+    optFlags: ClassVar = [["json", "j", "Print an array of JSON objects."]]
+
+    async def run(self, reactor: IReactorTime) -> int:
+        """
+        Connect, and do it.
+        """
+        assert self.parent is not None, "it is a subcommand"
+        path = self.parent["socket"]
+        try:
+            client = await ControlClient.connect(reactor, path)
+        except ConnectError as error:
+            raise CommandFailed(_unreachable(path, error), ExitCode.UNREACHABLE) from error
+        try:
+            return await self.perform(client)
+        except RemoteError as error:
+            more = ""
+            if error.code == ErrorCode.NO_CLIENT:
+                more = "; kaproto list shows who is connected, kaproto ended who was"
+            raise CommandFailed(error.message + more) from error
+        except DeferredTimeout as error:
+            raise CommandFailed(
+                f"kaserver does not answer at {path}", ExitCode.UNREACHABLE
+            ) from error
+        finally:
+            await client.close()
+
+    async def perform(self, client: ControlClient) -> int:
+        """
+        Do it.
+
+        @return: the exit code.
+        """
+        raise NotImplementedError
+
+    def show(self, objects: Sequence[dict[str, Any]], *lines: str) -> int:
+        """
+        Print objects, or what is said of them to people.
+
+        @return: the exit code for success.
+        """
+        if self["json"]:
+            self.write(json.dumps(list(objects), indent=2))
+        else:
+            for line in lines:
+                self.write(line)
+        return ExitCode.OK
+
+
+def _unreachable(path: str, error: ConnectError) -> str:
+    number = error.osError
+    reason = str(error) if number is None else os.strerror(number)
+    cure = {
+        errno.EACCES: "run kaproto as root, or as the user that kaserver runs as",
+        errno.ECONNREFUSED: "kaserver is not running",
+    }.get(number, "is kaserver running, with --admin? kaproto --socket=PATH names another socket")
+    return f"cannot reach kaserver at {path}: {reason}; {cure}"
