@@ -1,5 +1,5 @@
 """
-Typed parameters of servers and clients, with libvirt's names and types.
+What C{virt-admin} is told of servers and clients, with libvirt's names and types.
 """
 
 from __future__ import annotations
@@ -13,16 +13,27 @@ from typing import Final
 import attrs
 
 from kaproto.admin.errors import invalid, unsupportedParameter
-from kaproto.admin.types import Parameters
+from kaproto.admin.types import ClientName, Parameters, ServerName
 from kaproto.limits import Limits
 from kaproto.peer import Peer
+from kaproto.records.wallclock import WallClock
 from kaproto.records.who import Who
 from kaproto.rpc.serverconnection import ServerConnection
 from kaproto.server import KeepAliveServerFactory
 from kaproto.status.clients import clientStatus
 from kaproto.wire.xdr import ParameterType, TypedParameter
 
-__all__ = ["WORKERS", "changedLimits", "clientParameters", "limitParameters", "workerParameters"]
+__all__ = [
+    "WORKERS",
+    "changedLimits",
+    "clientName",
+    "clientParameters",
+    "limitParameters",
+    "workerParameters",
+]
+
+_TCP: Final = 1
+_TRANSPORTS: Final = {"unix": 0, "tcp": _TCP, "tls": 2}
 
 _ANY: Final = 2**32 - 1
 """
@@ -144,3 +155,12 @@ def _identity(peer: Peer, who: Who) -> Iterator[TypedParameter]:
         with suppress(KeyError):
             yield TypedParameter("unix_group_name", grp.getgrgid(credentials.gid).gr_name)
         yield TypedParameter("unix_process_id", credentials.pid, ParameterType.INT)
+
+
+def clientName(server: ServerName, client: ServerConnection, wallClock: WallClock) -> ClientName:
+    """
+    @return: what C{virt-admin client-list} prints of a client.
+    """
+    peer = client.peer
+    since = wallClock.timeOfDay(peer.connectedAt)
+    return ClientName(server, peer.id, int(since), _TRANSPORTS.get(peer.transport, _TCP))

@@ -18,6 +18,7 @@ from kaproto.admin.disconnecting import disconnectClient
 from kaproto.admin.errors import checkFlags, noClient, noServer, unsupported
 from kaproto.admin.parameters import (
     changedLimits,
+    clientName,
     clientParameters,
     limitParameters,
     workerParameters,
@@ -43,7 +44,6 @@ from kaproto.admin.types import (
 )
 from kaproto.backends.host import versionNumber
 from kaproto.program import Program, procedure
-from kaproto.records.wallclock import WallClock
 from kaproto.rpc.protocol import connectionOf
 from kaproto.rpc.serverconnection import ServerConnection
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
@@ -60,9 +60,6 @@ ADMIN_SERVER: Final = "admin"
 """
 The name of the server whose clients are the administrators, as in libvirtd.
 """
-
-_TCP: Final = 1
-_TRANSPORTS: Final = {"unix": 0, "tcp": _TCP, "tls": 2}
 
 _LOG: Final = "kaserver logs where twistd is told to; see its --logger and --logfile"
 
@@ -184,7 +181,7 @@ class AdminProgram(Program):
         packed: list[bytes] = []
 
         def packClient(client: ServerConnection) -> None:
-            packed.append(pack(_name(server, client, wallClock)))
+            packed.append(pack(clientName(server, client, wallClock)))
 
         def finish(_packed: object) -> bytes:
             count = Packer().uint32(len(packed)).packed()
@@ -203,7 +200,7 @@ class AdminProgram(Program):
         checkFlags(arguments.flags, "lookupClient")
         client = self._client(connection, arguments.server, arguments.id)
         wallClock = self._daemon.factory.journal.wallClock
-        return _name(arguments.server, client, wallClock)
+        return clientName(arguments.server, client, wallClock)
 
     @procedure(AdminProcedure.CLIENT_GET_INFO, arguments=ClientCall, result=Parameters)
     def clientInfo(self, connection: KeepAliveServerProtocol, arguments: ClientCall) -> Parameters:
@@ -306,9 +303,3 @@ class AdminProgram(Program):
         """
         checkFlags(arguments.flags, "shutdown")
         connection.factory.clock.callLater(0, self._daemon.stop)
-
-
-def _name(server: ServerName, client: ServerConnection, wallClock: WallClock) -> ClientName:
-    peer = client.peer
-    since = wallClock.timeOfDay(peer.connectedAt)
-    return ClientName(server, peer.id, int(since), _TRANSPORTS.get(peer.transport, _TCP))

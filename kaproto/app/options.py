@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
 
+import attrs
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword
 from twisted.cred.strcred import AuthOptionMixin
@@ -28,10 +29,10 @@ from kaproto.app.listeners import (
     Listener,
     defaultSocket,
     serverEndpoint,
-    takeReadOnly,
     unixListener,
 )
 from kaproto.app.logins import Logins
+from kaproto.app.makelistener import makeListener
 from kaproto.app.operations import adminEndpoint
 from kaproto.app.settings import SETTINGS
 from kaproto.app.upstreams import upstreamAuthentication, upstreamEndpoint
@@ -43,10 +44,7 @@ from kaproto.policies.plugins import describePolicies, findPolicy
 from kaproto.registry.link import MissingExtra, requireExtra
 from kaproto.registry.location import BadLocation, Location, Password
 from kaproto.registry.schema import NODE_NAME
-from kaproto.security.admission import AccessControl
 from kaproto.security.clientauth import Authentication
-from kaproto.security.endpoints import transportOf
-from kaproto.security.proxy import ProxyEndpoint
 
 if TYPE_CHECKING:
     from kaproto.workers.sockets import BindingReactor
@@ -297,52 +295,21 @@ class Options(BaseOptions, AuthOptionMixin):
         return unixListener(path)
 
     def _listener(self, settings: ListenSettings) -> Listener:
-        flag = f"--listen={settings.endpoint}"
+        if settings.auth is None:
+            settings = attrs.evolve(settings, auth=self["auth"] or ())
+        if settings.tlsAllowedDNs is None:
+            settings = attrs.evolve(settings, tlsAllowedDNs=self["tls-allowed-dn"])
         try:
-            description, readOnly = takeReadOnly(settings.endpoint)
-            endpoint = serverEndpoint(self.binding or self._theReactor(), description)
+            return makeListener(
+                self.binding or self._theReactor(),
+                settings,
+                self._logins,
+                self._folder,
+                isGateway=self.upstream is not None,
+                insecure=self["insecure"],
+            )
         except ValueError as error:
-            raise UsageError(f"{flag}: {error}") from error
-        auth = self["auth"] or () if settings.auth is None else settings.auth
-        names = settings.tlsAllowedDNs
-        if names is None:
-            names = self["tls-allowed-dn"]
-        portal = None
-        transport = transportOf(settings.endpoint)
-        if isinstance(endpoint, ProxyEndpoint) and endpoint.terminated is not None:
-            transport = "tls"
-        if auth:
-            if transport == "tcp":
-                raise UsageError(
-                    f"--auth with {flag}: libvirt's clients give no password over plain TCP; "
-                    "listen with TLS, --listen=libvirttls:16514, or on a UNIX socket"
-                )
-            try:
-                portal = self._logins.portal(auth)
-            except ValueError as error:
-                raise UsageError(str(error)) from error
-        listener = Listener(
-            settings.endpoint,
-            endpoint,
-            AccessControl(portal, names or None, readOnly),
-            self._folder,
-        )
-        if listener.believesEverybodyHere and not self["insecure"]:
-            raise UsageError(
-                f"{flag}: from= includes this machine, and any of its programs could write a "
-                "PROXY header and be whom it likes. Have a balancer on this machine connect to a "
-                "UNIX socket, --listen=proxy:unix:PATH, whose mode says who may, or pass "
-                "--insecure"
-            )
-        known = listener.authenticates or transport == "unix"
-        if self.upstream is not None and not known and not self["insecure"]:
-            raise UsageError(
-                f"{flag}: everybody who can connect there, every user of this machine included, "
-                "would have this gateway's rights at libvirtd. Listen on a UNIX socket instead, "
-                "whose mode says who may connect (leave --listen out, or "
-                "--listen=unix:/run/kaserver/libvirt-sock:group=libvirt), or pass --insecure"
-            )
-        return listener
+            raise UsageError(str(error)) from error
 
     def _operationsEndpoint(
         self, name: str, make: Callable[[object, str], IStreamServerEndpoint]
