@@ -363,6 +363,20 @@ _ALL = [
         usual=False,
     ),
     Server(
+        "kaserver-workers",
+        "the same with two processes that serve",
+        _kaserver("tcp:{port}:interface=127.0.0.1:backlog={backlog}", None, "2", "--workers=2"),
+        _needsKaserver,
+        usual=False,
+    ),
+    Server(
+        "kaserver-many",
+        "the same with as many processes as 100,000 clients need files",
+        _kaserver("tcp:{port}:interface=127.0.0.1:backlog={backlog}", None, "2", "--workers=6"),
+        _needsKaserver,
+        usual=False,
+    ),
+    Server(
         "kaserver-operations",
         "the same with --admin and --status, its page open and its metrics read",
         _kaserver(
