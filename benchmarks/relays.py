@@ -80,7 +80,9 @@ def _issue(folder: Path) -> tuple[str, str]:
     return str(own / "clientcert.pem"), str(own / "private" / "clientkey.pem")
 
 
-def _gateway(listen: str, checkout: Path | None = None) -> Callable[[int, int, Path], Recipe]:
+def _gateway(
+    listen: str, checkout: Path | None = None, *more: str
+) -> Callable[[int, int, Path], Recipe]:
     def recipe(port: int, upstream: int, folder: Path) -> Recipe:
         return twistd(
             "kaserver",
@@ -88,6 +90,7 @@ def _gateway(listen: str, checkout: Path | None = None) -> Callable[[int, int, P
             f"--upstream=tcp:127.0.0.1:{upstream}",
             "--insecure",
             f"--listen={listen.format(port=port, folder=folder)}",
+            *more,
             checkout=checkout,
         )
 
@@ -177,6 +180,11 @@ RELAYS = {
     for relay in (
         Relay("direct"),
         Relay("kaserver", [_gateway(_TCP)], SERVERS["kaserver"].missing),
+        Relay(
+            "kaserver-workers",
+            [_gateway(_TCP, None, "--workers=2")],
+            SERVERS["kaserver"].missing,
+        ),
         Relay("portforward", [_portforward("tcp", "tcp")]),
         Relay("haproxy", [_haproxy()], _haproxyMissing),
         Relay("portforward-twice", [_portforward("tcp", "tcp")] * 2),

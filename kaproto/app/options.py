@@ -274,6 +274,9 @@ class Options(BaseOptions, AuthOptionMixin):
         return [ListenSettings(each) for each in self["listen"] or ()] or config.listen
 
     def _given(self, name: str, given: Any) -> object:  # noqa: ANN401 - text, a list or a flag
+        if isinstance(SETTINGS[name].kind, Flag):
+            # usage.Options has 1 for it.
+            return True
         if not isinstance(given, str):
             return given
         try:

@@ -100,7 +100,7 @@ class ParentTests(ClockTestCase):
         It binds the sockets and starts workers, which are told the settings, but not those that
         are the parent's; nobody sees those on a command line.
         """
-        service = self.make("--mode=2")
+        service = self.make("--mode=2", "--insecure")
         service.startService()
         for trigger, arguments, keywords in self.reactor.whenRunningHooks:
             trigger(*arguments, **keywords)
@@ -112,6 +112,7 @@ class ParentTests(ClockTestCase):
         self.assertEqual((other.worker, other.row, other.workers), (2, 1, 2))
         self.assertIn('mode = "2"', handover.settings)
         self.assertIn("max-clients = 9", handover.settings)
+        self.assertIn("insecure = true", handover.settings)
         self.assertNotIn("workers =", handover.settings)
         self.assertEqual(list(handover.sockets), ["tcp 0 127.0.0.1"])
         control, admin = service.adminPrograms()[::-1]
