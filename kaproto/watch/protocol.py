@@ -16,7 +16,7 @@ from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, providedBy
 
-from kaproto.errors import KeepAliveTimeout, RemoteProtocolError
+from kaproto.errors import ConnectionClosed, KeepAliveTimeout, RemoteProtocolError
 from kaproto.keepalive.heartbeat import Heartbeat
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.logbounds import BOUNDS
@@ -81,7 +81,7 @@ class WatchedProtocol(ProtocolWrapper):
     def _connectApplication(self) -> None:
         self.wrappedProtocol = self.factory.wrappedFactory.buildProtocol(self.transport.getPeer())
         if self.wrappedProtocol is None:
-            self.transport.abortConnection()
+            self._end(ConnectionClosed("the application did not want the connection"))
         else:
             self.wrappedProtocol.makeConnection(self)
 

@@ -17,7 +17,8 @@ from kaproto.keepalive.liveness import KeepAlive
 from kaproto.watch.ends import BEARS, WAIT, ClientFactory, ClientProtocol
 from kaproto.watch.interfaces import Control, Kind
 from kaproto.watch.tunnel import TunnelProtocol
-from kaproto.watch.tunnelwire import TunnelMessages, TunnelWire
+from kaproto.watch.tunnelmessages import TunnelMessages
+from kaproto.watch.tunnelwire import TunnelWire
 
 __all__ = ["tunnelClient"]
 

@@ -12,7 +12,8 @@ from twisted.internet.interfaces import IProducer, IProtocolFactory, IReactorTim
 from kaproto.interfaces import IKeepAlivePolicy
 from kaproto.watch.ends import BEARS, WAIT, ServerFactory, ServerProtocol
 from kaproto.watch.tunnel import TunnelProtocol
-from kaproto.watch.tunnelwire import TunnelMessages, TunnelWire
+from kaproto.watch.tunnelmessages import TunnelMessages
+from kaproto.watch.tunnelwire import TunnelWire
 
 __all__ = ["PLAIN_WAIT", "tunnelServer"]
 

@@ -1,137 +1,27 @@
 """
-The bytes in a tunnel: the application's stream as messages of a program of libvirt's RPC, with the
-keepalive program beside it.
-
-The client's first message asks, and the server's first one answers::
-
-    length  program  version  OPEN  CALL   0  OK        milliseconds
-    length  program  version  OPEN  REPLY  0  OK        milliseconds
-    length  program  version  DATA  STREAM 0  CONTINUE  the application's bytes
-    length  program  version  DATA  STREAM 0  OK        (the sender's end of the stream)
-
-C{milliseconds} is the shortest interval at which the sender agrees to be pinged.
+The application's stream and control messages on a tunnel's connection.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from zope.interface import implementer
-
 from kaproto.errors import RemoteProtocolError
-from kaproto.keepalive.liveness import INTERVAL_MAX
-from kaproto.watch.interfaces import Control, IControlMessages, Kind
-from kaproto.wire.message import (
-    HEADER,
-    HEADER_SIZE,
-    MESSAGE_MAX,
-    PING,
-    PONG,
-    Message,
-    MessageType,
-    Status,
-    packError,
-    packMessage,
-    rpcError,
-    unpackError,
+from kaproto.watch.interfaces import Control, Kind
+from kaproto.watch.tunnelmessages import (
+    BEGINNING,
+    CONTROL_MAX,
+    DATA_FOLLOWS,
+    END,
+    readControl,
+    readOpening,
 )
-from kaproto.wire.programs import PROGRAM_VERSION, ErrorCode
-from kaproto.wire.xdr import XDRError
+from kaproto.wire.message import HEADER, HEADER_SIZE, MESSAGE_MAX
 
-__all__ = ["TUNNEL_PROGRAM", "TunnelMessages", "TunnelWire"]
+__all__ = ["TunnelWire"]
 
-TUNNEL_PROGRAM: Final = 0x6B617475
-"""
-The tunnel's program number.
-"""
-
-_OPEN: Final = 1
-_DATA: Final = 2
-_MILLISECONDS: Final = struct.Struct(">I")
-_OPEN_SIZE: Final = HEADER_SIZE + _MILLISECONDS.size
 _PIECE: Final = MESSAGE_MAX - HEADER_SIZE
-_REFUSAL_MAX: Final = 4096
-_CONTROL_MAX: Final = HEADER_SIZE + 2 * _REFUSAL_MAX
-
-_BEGINNING: Final = struct.pack(">II", _OPEN_SIZE, TUNNEL_PROGRAM)
-"""
-The 8 bytes with which every client of a tunnel begins, and no client of another protocol.
-"""
-
-
-def _pack(
-    procedure: int, kind: MessageType, status: Status = Status.OK, payload: bytes = b""
-) -> bytes:
-    return packMessage(
-        Message(TUNNEL_PROGRAM, PROGRAM_VERSION, procedure, kind, 0, status, payload)
-    )
-
-
-_END: Final = _pack(_DATA, MessageType.STREAM)
-
-
-_DATA_FOLLOWS: Final = _pack(_DATA, MessageType.STREAM, Status.CONTINUE)[4:]
-"""
-All of a header but its length, in front of the application's bytes.
-"""
-
-
-_CONTROLS: Final = {
-    PING: Control(Kind.PING),
-    PONG: Control(Kind.PONG),
-    _END: Control(Kind.END),
-}
-
-
-def _milliseconds(interval: float) -> bytes:
-    return _MILLISECONDS.pack(min(round(interval * 1000), INTERVAL_MAX * 1000))
-
-
-def _seconds(payload: bytes) -> float:
-    (milliseconds,) = _MILLISECONDS.unpack(payload)
-    return float(milliseconds) / 1000
-
-
-_ASKS: Final = _pack(_OPEN, MessageType.CALL, payload=_milliseconds(0))[:HEADER_SIZE]
-_ANSWERS: Final = _pack(_OPEN, MessageType.REPLY, payload=_milliseconds(0))[:HEADER_SIZE]
-_REFUSES: Final = _pack(_OPEN, MessageType.REPLY, Status.ERROR)[4:]
-
-
-@implementer(IControlMessages)
-class TunnelMessages:
-    """
-    The control messages of the tunnel.
-    """
-
-    ping = PING
-    pong = PONG
-
-    def ask(self, interval: float) -> bytes:
-        """
-        @return: the client's first message.
-        """
-        return _pack(_OPEN, MessageType.CALL, payload=_milliseconds(interval))
-
-    def answer(self, interval: float) -> bytes:
-        """
-        @return: the server's first message.
-        """
-        return _pack(_OPEN, MessageType.REPLY, payload=_milliseconds(interval))
-
-    def decline(self) -> bytes:
-        """
-        @return: the first message of a server that does not offer keepalive.
-        """
-        return self.refusal("this server does not offer keepalive", b"")
-
-    def refusal(self, reason: str, first: bytes) -> bytes:
-        """
-        @return: the answer to a client of the tunnel.
-        """
-        error = rpcError(reason[:_REFUSAL_MAX], ErrorCode.OPERATION_FAILED)
-        return _pack(_OPEN, MessageType.REPLY, Status.ERROR, packError(error))
 
 
 class TunnelWire:
@@ -198,7 +88,7 @@ class TunnelWire:
             pieces = range(0, len(data), _PIECE)
             return b"".join(self.wrap(data[start : start + _PIECE]) for start in pieces)
         length = HEADER_SIZE + len(data)
-        return b"%b%b%b" % (length.to_bytes(4), _DATA_FOLLOWS, data)
+        return b"%b%b%b" % (length.to_bytes(4), DATA_FOLLOWS, data)
 
     def end(self) -> bytes:
         """
@@ -207,7 +97,7 @@ class TunnelWire:
         @return: what tells the peer so.
         """
         self.wroteEnd = True
-        return _END
+        return END
 
     def feed(self, data: bytes) -> Iterator[bytes | Control]:
         """
@@ -243,7 +133,7 @@ class TunnelWire:
                     self._left = self._lengthOf(data, at, MESSAGE_MAX) - HEADER_SIZE
                     end = at + HEADER_SIZE
                 else:
-                    end = at + self._lengthOf(data, at, _CONTROL_MAX)
+                    end = at + self._lengthOf(data, at, CONTROL_MAX)
                     if end > size:
                         break
                     control = self._control(data[at:end])
@@ -266,10 +156,10 @@ class TunnelWire:
         Tell a peer of the tunnel from any other as soon as its first bytes differ.
         """
         if self._server:
-            self.plain = not (data.startswith(_BEGINNING) or _BEGINNING.startswith(data))
+            self.plain = not (data.startswith(BEGINNING) or BEGINNING.startswith(data))
             return
         # The length of the answer depends on what it says, but is less than 64 KiB.
-        program = _BEGINNING[4:]
+        program = BEGINNING[4:]
         if (data[:2] + data[4:8]) != (b"\0\0"[: len(data)] + program[: max(0, len(data) - 4)]):
             raise RemoteProtocolError(f"{data[:16]!r} in place of the answer of a tunnel")
 
@@ -280,7 +170,10 @@ class TunnelWire:
         return length
 
     def _control(self, message: bytes) -> Control:
-        control = _CONTROLS.get(message) if self._opened else self._opening(message)
+        if self._opened:
+            control = readControl(message)
+        else:
+            control = readOpening(message, server=self._server)
         if control is None or (control.kind is Kind.END and self.readEnd):
             _length, program, _version, procedure, kind, *_ = HEADER.unpack_from(message)
             raise RemoteProtocolError(
@@ -288,18 +181,5 @@ class TunnelWire:
             )
         self._opened = True
         self.readEnd = self.readEnd or control.kind is Kind.END
-        self._dataFollows = b"" if self.readEnd else _DATA_FOLLOWS
+        self._dataFollows = b"" if self.readEnd else DATA_FOLLOWS
         return control
-
-    def _opening(self, message: bytes) -> Control | None:
-        header, payload = message[:HEADER_SIZE], message[HEADER_SIZE:]
-        if self._server:
-            return Control(Kind.ASK, _seconds(payload)) if header == _ASKS else None
-        if header == _ANSWERS:
-            return Control(Kind.ANSWER, _seconds(payload))
-        if header[4:] != _REFUSES:
-            return None
-        try:
-            return Control(Kind.DECLINE, reason=unpackError(payload).message)
-        except XDRError as error:
-            raise RemoteProtocolError(f"a refusal that cannot be decoded: {error}") from error

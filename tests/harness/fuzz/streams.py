@@ -20,8 +20,9 @@ from kaproto.policies import Disable, Mandatory, Optional, Policy
 from kaproto.watch import watched, watchedClient
 from kaproto.watch.choices import codecFor
 from kaproto.watch.tunnelclient import tunnelClient
+from kaproto.watch.tunnelmessages import TunnelMessages
 from kaproto.watch.tunnelserver import tunnelServer
-from kaproto.watch.tunnelwire import TunnelMessages, TunnelWire
+from kaproto.watch.tunnelwire import TunnelWire
 from tests.harness.fuzz.reference import READERS, TUNNEL_ASKS, Bad, Part, readTunnel
 
 __all__ = ["STREAMS", "Expected", "Stream"]

@@ -13,7 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from kaproto.backends import relay
 from kaproto.errors import RemoteProtocolError
 from kaproto.watch import Control, Kind, Words
-from kaproto.watch.tunnelwire import TunnelMessages, TunnelWire
+from kaproto.watch.tunnelmessages import TunnelMessages
+from kaproto.watch.tunnelwire import TunnelWire
 from tests.harness.fuzz.attack import Attacker, Case
 from tests.harness.fuzz.oracle import Violation
 from tests.harness.fuzz.streamattack import StreamAttacker

@@ -25,8 +25,9 @@ from kaproto.keepalive.liveness import KeepAlive
 from kaproto.policies import Disable, Mandatory, Optional
 from kaproto.testing import memoryPair
 from kaproto.watch.tunnelclient import tunnelClient
+from kaproto.watch.tunnelmessages import TunnelMessages
 from kaproto.watch.tunnelserver import tunnelServer
-from kaproto.watch.tunnelwire import _PIECE, TunnelMessages, TunnelWire
+from kaproto.watch.tunnelwire import _PIECE, TunnelWire
 from kaproto.wire.message import PING
 
 TERMS = KeepAlive(1, 2)

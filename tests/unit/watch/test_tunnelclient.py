@@ -16,7 +16,8 @@ from kaproto.interfaces import ADMITTED, Admission, Refused
 from kaproto.peer import Peer
 from kaproto.policies import Policy
 from kaproto.watch.tunnelclient import tunnelClient
-from kaproto.watch.tunnelwire import TUNNEL_PROGRAM, TunnelWire
+from kaproto.watch.tunnelmessages import TUNNEL_PROGRAM
+from kaproto.watch.tunnelwire import TunnelWire
 from kaproto.wire.message import PING, Message, MessageType, Status, packMessage
 from tests.unit.watch.test_tunnel import ADDRESS, MESSAGES, TERMS, Applications, TunnelTestCase
 

@@ -1,5 +1,5 @@
 """
-Tests for L{kaproto.watch.tunnelwire}.
+Tests for L{kaproto.watch.tunnelwire} and L{kaproto.watch.tunnelmessages}.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from zope.interface.verify import verifyObject
 
 from kaproto.errors import RemoteProtocolError
 from kaproto.watch.interfaces import Control, IControlMessages, Kind
-from kaproto.watch.tunnelwire import _END, TUNNEL_PROGRAM, TunnelWire
+from kaproto.watch.tunnelmessages import END, TUNNEL_PROGRAM
+from kaproto.watch.tunnelwire import TunnelWire
 from kaproto.wire.message import PING, PONG, Message, MessageType, packMessage
 from tests.unit.watch.test_framing import pieces
 from tests.unit.watch.test_tunnel import MESSAGES
@@ -41,7 +42,7 @@ class WireTests(SynchronousTestCase):
             if data.draw(st.booleans()):
                 stream += PING + PONG
                 pings += 1
-        stream += _END
+        stream += END
         heard, controls = b"", []
         for part in pieces(data, stream):
             for found in receiver.feed(part):
@@ -85,12 +86,21 @@ class WireTests(SynchronousTestCase):
             ask + PING[:12] + b"\0\0\0\3" + PING[16:],
             ask + packMessage(Message(1, 1, 1, 0, 0, 0)),
             ask + b"\0\0\0\1" + PING[4:],
-            ask + _END + _END,
-            ask + _END + TunnelWire(server=False).wrap(b"x"),
+            ask + END + END,
+            ask + END + TunnelWire(server=False).wrap(b"x"),
             ask + b"\x7f\0\0\0" + TunnelWire(server=False).wrap(b"x")[4:],
         ):
             wire = TunnelWire(server=True)
             self.assertRaises(RemoteProtocolError, list, wire.feed(message))
+
+    def test_longRefusal(self) -> None:
+        """
+        However long the reason of a refusal is, the client can read it.
+        """
+        wire = TunnelWire(server=False)
+        (control,) = wire.feed(MESSAGES.refusal("\U0001f494" * 5000, b""))
+        assert isinstance(control, Control)
+        self.assertEqual(control.reason, "\U0001f494" * 2000)
 
     def test_ended(self) -> None:
         """
@@ -98,7 +108,7 @@ class WireTests(SynchronousTestCase):
         """
         wire = TunnelWire(server=False)
         self.assertFalse(wire.isWaiting(PING))
-        self.assertEqual(wire.end() + wire.wrap(b"x"), _END)
+        self.assertEqual(wire.end() + wire.wrap(b"x"), END)
 
     def test_fewPieces(self) -> None:
         """

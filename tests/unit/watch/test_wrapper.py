@@ -643,15 +643,17 @@ class FactoryTests(WatchTestCase):
 
     def test_declinedByFactory(self) -> None:
         """
-        A factory may decline a connection.
+        A factory may decline a connection; what the peer says after that is ignored.
         """
         self.server.chat = None
-        made: Any = watched(self.server, 1, self.codec, clock=self.clock)
-        protocol = made.buildProtocol(ADDRESS)
-        transport = StringTransport()
-        protocol.makeConnection(transport)
-        self.assertTrue(transport.disconnecting)
-        protocol.connectionLost(Failure(ConnectionDone()))
+        for mode, said in ((1, b""), (1, b"hello\r\n"), (2, self.codec.ask(1) + b"hello\r\n")):
+            made: Any = watched(self.server, mode, self.codec, clock=self.clock)
+            protocol = made.buildProtocol(ADDRESS)
+            transport = StringTransport()
+            protocol.makeConnection(transport)
+            protocol.dataReceived(said)
+            self.assertTrue(transport.disconnecting)
+            protocol.connectionLost(Failure(ConnectionDone()))
 
     def test_defaultClock(self) -> None:
         """
