@@ -218,10 +218,16 @@ class Probe:
         keepAlive: KeepAlive,
         clock: IReactorTime,
         authentication: Authentication,
+        *,
+        saysGoodbye: bool = False,
     ) -> None:
         """
         Connect.
+
+        @param saysGoodbye: whether to close as clients do.  libvirtd logs an error for each that
+            does not, but one that hangs does not answer.
         """
+        self._saysGoodbye = saysGoodbye
         self._endpoint = endpoint
         self._keepAlive = keepAlive
         self._clock = clock
@@ -276,7 +282,9 @@ class Probe:
         finally:
             self._heard = self.lastHeard
             self._connection = None
-            if connection is not None:
+            if connection is not None and self._saysGoodbye:
+                connection.close()
+            elif connection is not None:
                 connection.abort(ConnectionClosed("it is no longer needed"))
         self.problem = str(reason)
         self._log.debug("the connection made to ask was lost: {reason}", reason=reason)

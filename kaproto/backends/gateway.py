@@ -115,7 +115,7 @@ class Gateway:
         self.reader = RelayReader.orNone(clock, self._monitor.pacemaker)
         self._forwardIdentity = forwardIdentity
         self.upstream = Upstream(keepAlive, self._clock, lambda: self.now, self._probe)
-        self.health = Health(self._clock, lambda: self._connectProbe(_PROMPTLY))
+        self.health = Health(self._clock, lambda: self._connectProbe(_PROMPTLY, saysGoodbye=True))
 
     @property
     def now(self) -> float:
@@ -132,8 +132,14 @@ class Gateway:
         )
         return self._connectProbe(self._keepAlive if self._keepAlive.enabled else KeepAlive())
 
-    def _connectProbe(self, keepAlive: KeepAlive) -> Probe:
-        return Probe(self._endpoint, keepAlive, self._clock, self._authentication)
+    def _connectProbe(self, keepAlive: KeepAlive, *, saysGoodbye: bool = False) -> Probe:
+        return Probe(
+            self._endpoint,
+            keepAlive,
+            self._clock,
+            self._authentication,
+            saysGoodbye=saysGoodbye,
+        )
 
     def __str__(self) -> str:
         """

@@ -165,6 +165,20 @@ class BusyTests(WatchTestCase):
         self.assertEqual([each.procedure for each in server.before], [Procedure.AUTH_LIST])
         self.assertGreater(server.pings, 5)
 
+    def test_goodbye(self) -> None:
+        """
+        The connection that asks when somebody looks closes as clients do.
+        """
+        self.parties.gateway.health.look()
+        self.parties.advance(2)
+        (pair,) = self.parties.probes
+        assert isinstance(pair.server, FarEnd)
+        asked = [Procedure.AUTH_LIST, Procedure.CONNECT_CLOSE]
+        self.assertEqual([each.procedure for each in pair.server.before], asked)
+        self.parties.advance(5)
+        self.assertTrue(pair.clientTransport.disconnected)
+        self.assertIsNone(self.parties.gateway.health.look())
+
     def test_another(self) -> None:
         """
         While another client's connection is answered, none is made to ask.
