@@ -28,6 +28,7 @@ __all__ = ["SERVERS", "TLS_ENDPOINT", "Recipe", "Running", "Server", "Setting", 
 PLUGINS = Path(__file__).parent / "plugins"
 BACKLOG = 4096
 TLS_ENDPOINT = "libvirttls"
+_TLS_LISTEN = TLS_ENDPOINT + ":{port}:interface=127.0.0.1:backlog={backlog}:pki={folder}"
 
 
 @dataclass(frozen=True)
@@ -264,6 +265,10 @@ def _tlsMissing() -> str | None:
     return None
 
 
+def _noneBefore() -> str | None:
+    return None if BEFORE else "KAPROTO_BEFORE names no other checkout"
+
+
 def _floor(setting: Setting) -> Recipe:
     if missingCompiler() is not None:
         return _peer("floor")(setting)
@@ -359,7 +364,7 @@ _ALL = [
         "kaserver-before",
         "the same from the checkout in $KAPROTO_BEFORE",
         _kaserver(checkout=Path(BEFORE or ".").absolute()),
-        lambda: None if BEFORE else "KAPROTO_BEFORE names no other checkout",
+        _noneBefore,
         usual=False,
     ),
     Server(
@@ -407,11 +412,17 @@ _ALL = [
     Server(
         "kaserver-tls",
         "the same over TLS",
-        _kaserver(
-            TLS_ENDPOINT + ":{port}:interface=127.0.0.1:backlog={backlog}:pki={folder}",
-        ),
+        _kaserver(_TLS_LISTEN),
         _tlsMissing,
         tls=True,
+    ),
+    Server(
+        "kaserver-tls-before",
+        "the same from the checkout in $KAPROTO_BEFORE",
+        _kaserver(_TLS_LISTEN, checkout=Path(BEFORE or ".").absolute()),
+        lambda: _tlsMissing() or _noneBefore(),
+        tls=True,
+        usual=False,
     ),
     Server(
         "kaserver-asyncio",
