@@ -14,10 +14,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.build import build
-from benchmarks.checkout import ROOT
+from benchmarks.checkout import BEFORE, ROOT
 from benchmarks.generator import Calls
 from benchmarks.processes import Measured, freePort
-from benchmarks.servers import SERVERS, TLS_ENDPOINT, Recipe, twistd
+from benchmarks.servers import SERVERS, TLS_ENDPOINT, Recipe, noneBefore, twistd
 from kaproto.cli.certificates import makeCertificates
 
 __all__ = ["COMPARED", "RELAYS", "TLS_RELAYS", "Relay"]
@@ -172,6 +172,7 @@ verifyChain = yes
     return Recipe(["stunnel", str(configuration)])
 
 
+_CHECKOUT = Path(BEFORE or ".").absolute()
 _TCP = "tcp:{port}:interface=127.0.0.1"
 _TLS = TLS_ENDPOINT + ":{port}:interface=127.0.0.1:pki={folder}"
 
@@ -185,6 +186,7 @@ RELAYS = {
             [_gateway(_TCP, None, "--workers=2")],
             SERVERS["kaserver"].missing,
         ),
+        Relay("kaserver-before", [_gateway(_TCP, _CHECKOUT)], noneBefore),
         Relay("portforward", [_portforward("tcp", "tcp")]),
         Relay("haproxy", [_haproxy()], _haproxyMissing),
         Relay("portforward-twice", [_portforward("tcp", "tcp")] * 2),
@@ -204,6 +206,13 @@ TLS_RELAYS = {
             "kaserver-tls",
             [_gateway(_TLS)],
             SERVERS["kaserver-tls"].missing,
+            tls=True,
+            confirms=True,
+        ),
+        Relay(
+            "kaserver-tls-before",
+            [_gateway(_TLS, _CHECKOUT)],
+            lambda: SERVERS["kaserver-tls"].missing() or noneBefore(),
             tls=True,
             confirms=True,
         ),
@@ -233,6 +242,7 @@ COMPARED = {
     "kaserver": "portforward",
     "tunnel": "portforward-twice",
     "kaserver-tls": "haproxy-tls",
+    "kaserver-tls-before": "haproxy-tls",
     "stunnel": "haproxy-tls",
 }
 """

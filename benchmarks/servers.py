@@ -23,7 +23,16 @@ from benchmarks.checkout import BEFORE, ROOT, snapshot
 from benchmarks.processes import Measured, freePort
 from kaproto.cli.certificates import makeCertificates
 
-__all__ = ["SERVERS", "TLS_ENDPOINT", "Recipe", "Running", "Server", "Setting", "twistd"]
+__all__ = [
+    "SERVERS",
+    "TLS_ENDPOINT",
+    "Recipe",
+    "Running",
+    "Server",
+    "Setting",
+    "noneBefore",
+    "twistd",
+]
 
 PLUGINS = Path(__file__).parent / "plugins"
 BACKLOG = 4096
@@ -265,7 +274,12 @@ def _tlsMissing() -> str | None:
     return None
 
 
-def _noneBefore() -> str | None:
+def noneBefore() -> str | None:
+    """
+    Why there is no server to compare this one with.
+
+    @return: the reason, or L{None} if there is a checkout of the code before.
+    """
     return None if BEFORE else "KAPROTO_BEFORE names no other checkout"
 
 
@@ -364,7 +378,7 @@ _ALL = [
         "kaserver-before",
         "the same from the checkout in $KAPROTO_BEFORE",
         _kaserver(checkout=Path(BEFORE or ".").absolute()),
-        _noneBefore,
+        noneBefore,
         usual=False,
     ),
     Server(
@@ -420,7 +434,7 @@ _ALL = [
         "kaserver-tls-before",
         "the same from the checkout in $KAPROTO_BEFORE",
         _kaserver(_TLS_LISTEN, checkout=Path(BEFORE or ".").absolute()),
-        lambda: _tlsMissing() or _noneBefore(),
+        lambda: _tlsMissing() or noneBefore(),
         tls=True,
         usual=False,
     ),
