@@ -129,7 +129,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks.relay", description=__doc__)
     parser.add_argument(
-        "--seconds", type=float, default=3.0, help="seconds for each measurement (default 3)"
+        "--seconds", type=float, default=2.0, help="seconds for each measurement (default 2)"
     )
     parser.add_argument(
         "--rounds", type=int, default=3, help="rounds, whose medians are reported (default 3)"

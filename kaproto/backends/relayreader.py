@@ -24,7 +24,7 @@ from kaproto.wire.xdr import XDRError
 
 __all__ = ["BATCH", "SIZE", "RelayReader"]
 
-BATCH: Final = 128
+BATCH: Final = 32
 """
 The most connections to read from before the reactor gets its turn.
 """
