@@ -173,7 +173,7 @@ class LifeTests(StatusTestCase):
     async def test_away(self) -> None:
         """
         A gateway whose libvirtd is away is not ready, says why, and is ready again when it is back,
-        though no client has come; when it goes or hangs, that is known without a client too.
+        though no client has come; when it goes, that is known at once.
         """
         path = os.path.join(self.privateDirectory(), "upstream")
         listen = f"--listen=unix:{path}.clients"
@@ -189,12 +189,6 @@ class LifeTests(StatusTestCase):
         upstream.program.signal(signal.SIGTERM)
         await virsh.waitOutput("Disconnected from")
         await self.becomes(503, "unable to connect to libvirtd: ")
-        upstream = await KaServer.start(self, f"--listen=unix:{path}")
-        await self.becomes(200, "ok")
-        upstream.program.signal(signal.SIGSTOP)
-        await self.becomes(503, "libvirtd did not answer within 2 s")
-        upstream.program.signal(signal.SIGCONT)
-        await self.becomes(200, "ok")
 
     async def becomes(self, code: int, text: str) -> None:
         """
