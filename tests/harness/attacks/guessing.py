@@ -20,6 +20,7 @@ __all__ = [
     "beside",
     "burst",
     "challenges",
+    "checks",
     "churn",
     "flood",
     "guess",
@@ -131,6 +132,29 @@ def logIn(address: Address, login: Login, delay: float, timeout: float) -> Outco
     begun = time.monotonic()
     enter(address, login, timeout).socket.close()
     return Outcome(1, Counter({"logged in": 1}), [time.monotonic() - begun])
+
+
+def checks(address: Address, login: Login, seconds: float) -> Outcome:
+    """
+    A user who logs in again and again by the right password.
+
+    @return: the seconds from the password to the answer, without those in which the kernel has the
+        connection wait to be accepted.
+    """
+    name, password = login
+    deadline = time.monotonic() + seconds
+    took = []
+    while time.monotonic() < deadline:
+        peer = RawPeer(address, timeout=10)
+        peer.call(AUTH_LIST, timeout=10)
+        peer.call(SASL_INIT, timeout=10)
+        plain = wire.string("PLAIN") + characters(f"\0{name}\0{password}".encode())
+        begun = time.monotonic()
+        peer.call(SASL_START, plain, 10)
+        took.append(time.monotonic() - begun)
+        peer.socket.close()
+        time.sleep(0.05)
+    return Outcome(len(took), Counter({"logged in": len(took)}), took)
 
 
 def logInQuietly(address: Address, login: Login, times: int = 7) -> float:
