@@ -155,6 +155,15 @@ class Closing:
         linger = min(seconds, _LINGER)
         self._deadline = self._clock.callLater(linger, self._lingered, seconds - linger)
 
+    def leave(self, seconds: float) -> None:
+        """
+        Send what was written and close, without waiting for the peer.
+
+        @param seconds: after which to abort the connection if not everything was sent.
+        """
+        self._transport.loseConnection()
+        self._deadline = self._clock.callLater(seconds, self._lingered, 0)
+
     def _lingered(self, left: float) -> None:
         self._deadline = None
         if closeIfSent(self._transport):

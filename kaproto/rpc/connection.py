@@ -538,18 +538,23 @@ class Connection:
         """
         return self._outgoing is not None and self._outgoing.midMessage and not self.congested
 
-    def disconnect(self, reason: Exception, timeout: float | None = None) -> None:
+    def disconnect(self, reason: Exception) -> None:
         """
         Close the connection once everything that was written has been sent, and the peer has had
-        a moment to read it.
-
-        @param timeout: seconds after which to close it all the same, by default
-            C{limits.closeTimeout}.
+        a moment to read it; after C{limits.closeTimeout} seconds all the same.
         """
         if self.closing.begin(reason):
             self._stop()
-            limit = self._shared.limits.closeTimeout
-            self.closing.finish(limit if timeout is None else timeout)
+            self.closing.finish(self._shared.limits.closeTimeout)
+
+    def leave(self, reason: Exception, seconds: float) -> None:
+        """
+        Close the connection to a dead peer once everything that was written has been sent, or
+        after so many seconds all the same.
+        """
+        if self.closing.begin(reason):
+            self._stop()
+            self.closing.leave(seconds)
 
     def abort(self, reason: Exception) -> None:
         """

@@ -533,7 +533,7 @@ class ServerConnection(Connection):
             self.abort(reason)
             return
         self.sendCloseEvent(CloseReason.KEEPALIVE)
-        self.disconnect(reason, _FAREWELL_SECONDS)
+        self.leave(reason, _FAREWELL_SECONDS)
 
     def explained(self, reason: Exception) -> Exception:
         """

@@ -171,6 +171,5 @@ class ConfigTests(InteropTestCase):
         self.assertEqual((ended.exitCode, ended.output), (1, ""))
         self.assertEqual(
             ended.errors,
-            f"kaserver: --config={config}: {config}: there is no key 'intervall'; is interval "
-            "meant?\n",
+            f"kaserver: --config={config}: there is no key 'intervall'; is interval meant?\n",
         )

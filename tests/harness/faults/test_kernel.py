@@ -67,6 +67,7 @@ class KernelTests(InteropTestCase):
         # The last probe before the cut may be as old as an interval.
         self.assertTrue(_DEATH - _INTERVAL < took[idle] < _DEATH + 0.5, took)
         self.assertTrue(_DEATH - 0.1 < took[download] < _DEATH + _INTERVAL + 0.5, took)
+        await waitUntil(lambda: bool(server.deaths(download)), "a death in the log", 2)
         self.assertEqual(len(server.deaths(download)), 1)
         self.assertIn("the host acknowledged nothing", server.deaths(download)[0][1])
         await pause(max(0, cuts[lost] + 3 * _DEATH - time.monotonic()))

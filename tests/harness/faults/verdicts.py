@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import pairwise
 from typing import Final
@@ -92,6 +93,17 @@ class Judge:
     def __init__(self, namespaces: Namespaces) -> None:
         self._namespaces = namespaces
 
+    @staticmethod
+    async def _deaths(end: End) -> list[tuple[float, str]]:
+        """
+        @return: the lines in the log about the death of a client.  The last one is written when the
+            connection has ended, a moment after the kernel says that it is closing.
+        """
+        with suppress(AssertionError):
+            await waitUntil(lambda: bool(end.server.deaths(end.address)), "a death", 2)
+        await pause(0.1)
+        return end.server.deaths(end.address)
+
     async def serverFinds(self, fault: str, end: End, most: float | None = None) -> Record:
         """
         See a server drop a client that it does not hear any more, in the time that it has to.
@@ -108,8 +120,7 @@ class Judge:
         seconds = await self.silenceAt(end, lost, atServer=True)
         problem = None
         if server.judged:
-            await pause(0.2)
-            deaths = server.deaths(end.address)
+            deaths = await self._deaths(end)
             if len(deaths) != 1:
                 problem = _accounts(end, f"{len(deaths)} deaths in the log")
             elif abs(deaths[0][0] - lost) > LATE:
@@ -146,8 +157,7 @@ class Judge:
         looked = lost - proceeded + max(0.0, stopped - last) + _STALL_COUNTS
         problem = None
         if server.judged:
-            await pause(0.2)
-            deaths = server.deaths(end.address)
+            deaths = await self._deaths(end)
             if len(deaths) != 1:
                 problem = _accounts(end, f"{len(deaths)} deaths in the log")
             elif lost - proceeded > server.death + LATE:

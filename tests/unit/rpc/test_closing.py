@@ -129,16 +129,33 @@ class ClosingTests(ProtocolTestCase):
     def test_peerThatDoesNotRead(self) -> None:
         """
         A peer that does not read what was written before disconnecting is aborted after
-        C{closeTimeout}, or sooner where the caller says so.
+        C{closeTimeout}, and a dead one after the time that the caller gives.
         """
-        for timeout, expected in ((None, 5), (0.5, 0.5)):
+        reason = ConnectionClosed("enough")
+        for end, expected in (
+            (lambda connection: connection.disconnect(reason), 5),
+            (lambda connection: connection.leave(reason, 0.5), 0.5),
+        ):
             wire = self.plain()
-            wire.protocol._kaproto.disconnect(ConnectionClosed("enough"), timeout)
+            end(wire.protocol._kaproto)
             self.advance(expected - 0.1)
             self.assertFalse(wire.aborted)
             self.advance(0.2)
             self.assertTrue(wire.aborted)
-            self.assertIsInstance(self.reasonOf(wire), ConnectionClosed)
+            self.assertIs(self.reasonOf(wire), reason)
+
+    def test_deadIsNotWaitedFor(self) -> None:
+        """
+        A connection to a dead peer is closed as soon as everything has been sent; its first reason
+        stays.
+        """
+        wire = self.plain()
+        reason = ConnectionClosed("dead")
+        wire.protocol._kaproto.leave(reason, 0.1)
+        wire.protocol._kaproto.leave(ConnectionClosed("again"), 0.1)
+        self.assertTrue(wire.closing)
+        self.assertIs(self.reasonOf(wire), reason)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_firstReasonStays(self) -> None:
         """
