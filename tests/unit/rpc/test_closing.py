@@ -5,6 +5,7 @@ Tests for L{kaproto.rpc.closing}.
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 
 from twisted.internet import tcp
 from twisted.internet.defer import CancelledError
@@ -19,7 +20,7 @@ from kaproto.errors import (
 )
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.rpc import closing as endingModule
-from kaproto.rpc.connection import Pause
+from kaproto.rpc.connection import Connection, Pause
 from kaproto.wire.message import packMessage
 from tests.support import KEEPALIVE
 from tests.support_protocol import HELLO, Plain, ProtocolTestCase
@@ -132,12 +133,13 @@ class ClosingTests(ProtocolTestCase):
         C{closeTimeout}, and a dead one after the time that the caller gives.
         """
         reason = ConnectionClosed("enough")
-        for end, expected in (
-            (lambda connection: connection.disconnect(reason), 5),
-            (lambda connection: connection.leave(reason, 0.5), 0.5),
-        ):
+        ends: tuple[tuple[Callable[..., None], tuple[float, ...], float], ...] = (
+            (Connection.disconnect, (), 5),
+            (Connection.leave, (0.5,), 0.5),
+        )
+        for end, arguments, expected in ends:
             wire = self.plain()
-            end(wire.protocol._kaproto)
+            end(wire.protocol._kaproto, reason, *arguments)
             self.advance(expected - 0.1)
             self.assertFalse(wire.aborted)
             self.advance(0.2)
