@@ -112,6 +112,8 @@ class Calls:
 class Generator:
     """
     A running generator.  Its clients live until the end of the C{with} block.
+
+    @ivar pid: its process id.
     """
 
     def __init__(self, load: Load | Calls) -> None:
@@ -128,6 +130,7 @@ class Generator:
             text=True,
             bufsize=1,
         )
+        self.pid = self._process.pid
 
     def __enter__(self) -> Self:
         """

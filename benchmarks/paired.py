@@ -4,11 +4,19 @@ Compare two servers that hold their clients at the same time: C{python -m benchm
 The speed of a machine drifts by more within a minute than two versions of one server differ.  Two
 servers measured one after the other are measured at different speeds; two that run side by side
 share whatever happens.  Each window gives one ratio of their costs per round trip.
+
+Both servers run on the first processor and both generators on the second, where there are two: a
+server that shares a processor's caches with its own generator would have an advantage.  Loops of the
+lowest priority keep these processors awake.  Without them, one of the servers would pay for waking
+the processor in each turn, and the other one find it awake.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -68,12 +76,36 @@ def holding(server: Server, options: argparse.Namespace) -> Iterator[Holding]:
         before = running.process.memory()
         load = loadOf(server, running, clients, interval, count, rate=clients / interval)
         with Generator(load) as generator:
+            _place(running.process.pid, generator.pid)
             opened = generator.opened()
             if opened["opened"] < clients:
                 raise RuntimeError(f"{server.name} opened {opened['opened']} of {clients} clients")
             time.sleep(2 * interval)
             gained = running.process.memory() - before
             yield Holding(running.process, generator, gained / clients)
+
+
+def _place(server: int, generator: int) -> None:
+    first, *others = sorted(os.sched_getaffinity(0))
+    if others:
+        os.sched_setaffinity(server, {first})
+        os.sched_setaffinity(generator, {others[0]})
+
+
+@contextmanager
+def _awake() -> Iterator[None]:
+    processes = []
+    for processor in sorted(os.sched_getaffinity(0))[:2]:
+        each = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+        processes.append(each)
+        os.sched_setaffinity(each.pid, {processor})
+        os.sched_setscheduler(each.pid, os.SCHED_IDLE, os.sched_param(0))
+    try:
+        yield
+    finally:
+        for each in processes:
+            each.kill()
+            each.wait()
 
 
 def main() -> None:
@@ -96,7 +128,7 @@ def main() -> None:
         reason = server.missing()
         if reason is not None:
             parser.error(f"{server.name}: {reason}")
-    with ExitStack() as stack:
+    with _awake(), ExitStack() as stack:
         held = [stack.enter_context(holding(server, options)) for server in servers]
         costs = []
         for _ in range(options.windows):
