@@ -6,9 +6,9 @@ servers measured one after the other are measured at different speeds; two that 
 share whatever happens.  Each window gives one ratio of their costs per round trip.
 
 Both servers run on the first processor and both generators on the second, where there are two: a
-server that shares a processor's caches with its own generator would have an advantage.  Loops of the
-lowest priority keep these processors awake.  Without them, one of the servers would pay for waking
-the processor in each turn, and the other one find it awake.
+server that shares a processor's caches with its own generator would have an advantage.  Loops of
+the lowest priority keep these processors awake.  Without them, one of the servers would pay for
+waking the processor in each turn, and the other one find it awake.
 """
 
 from __future__ import annotations
