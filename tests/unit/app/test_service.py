@@ -174,6 +174,8 @@ class OwnProcessTests(ServiceTestCase):
         super().setUp()
         self.handlers: dict[int, Any] = {}
         self.patch(signal, "signal", self.handlers.__setitem__)
+        # Whatever started the tests may ignore some, as nohup does SIGHUP.
+        self.patch(signal, "getsignal", lambda _number: signal.SIG_DFL)
         self.patch(processModule, "_raiseFileLimit", lambda: None)
         self.notifier = RecordingNotifier()
         self.patch(processModule, "takeEnvironment", lambda *_what: self.notifier)
