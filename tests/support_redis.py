@@ -128,7 +128,10 @@ class ModelRedis:
             *[""] * (9 - len(arguments)),
         )
         stored = int(self.hashes.get(node, {}).get("epoch", "0"))
-        epoch = int(given) or max(stored + 1, int(hint))
+        epoch = int(given)
+        if not epoch and self.hashes.get(node, {}).get("process") == hint:
+            epoch = stored
+        epoch = epoch or max(stored + 1, int(float(hint)))
         if stored > epoch:
             return f"+superseded {stored} 0"
         fields = self.hashes.get(node, {})
@@ -147,7 +150,7 @@ class ModelRedis:
         elif stored < epoch or last < int(begun):
             return f"+unknown {epoch} 0"
         fields = self.hashes.setdefault(node, {})
-        fields.update(epoch=str(epoch), begun=begun, about=about, complete=complete)
+        fields.update(epoch=str(epoch), begun=begun, process=hint, about=about, complete=complete)
         if refused:
             fields["refused"] = refused
         values = self.hashes.setdefault(clients, {})

@@ -121,7 +121,8 @@ local name, action, about, refused, complete, count =
 local begun = tonumber(ARGV[5])
 local stored = tonumber(redis.call('HGET', node, 'epoch') or '0')
 local epoch = tonumber(ARGV[3])
-if epoch == 0 then epoch = math.max(stored + 1, tonumber(ARGV[4])) end
+if epoch == 0 and redis.call('HGET', node, 'process') == ARGV[4] then epoch = stored end
+if epoch == 0 then epoch = math.max(stored + 1, math.floor(tonumber(ARGV[4]))) end
 local shown = string.format('%.0f', epoch)
 if stored > epoch then return {ok = 'superseded ' .. string.format('%.0f', stored) .. ' 0'} end
 local last = stored == epoch and tonumber(redis.call('HGET', node, 'begun') or '0') or 0
@@ -136,7 +137,8 @@ end
 if action ~= 'begin' and (stored < epoch or last < begun) then
   return {ok = 'unknown ' .. shown .. ' 0'}
 end
-redis.call('HSET', node, 'epoch', shown, 'begun', ARGV[5], 'about', about, 'complete', complete)
+redis.call('HSET', node, 'epoch', shown, 'begun', ARGV[5], 'process', ARGV[4],
+  'about', about, 'complete', complete)
 if action == 'begin' then redis.call('DEL', clients) end
 if refused ~= '' then redis.call('HSET', node, 'refused', refused) end
 local first = 10
@@ -153,7 +155,8 @@ return {ok = 'written ' .. shown .. ' ' .. redis.call('HLEN', clients)}
 """
 Writes a node's changes, all or nothing: a Redis that is full refuses the first C{HSET}, and lets
 through what comes after a write.  Its arguments are the name; the action, C{begin} to forget all
-clients first, C{write} or C{leave}; the epoch, 0 to be given one; the time, to make the epoch of;
+clients first, C{write} or C{leave}; the epoch, 0 to be given one; the process, as the time of its
+start and a fraction that no other process has, to make the epoch of;
 how often C{begin} was said in this epoch; the node's own fields, C{refused} empty if it has not
 changed; how many clients follow, as number and value; then the numbers of those that have ended.
 

@@ -5,6 +5,7 @@ Writes one node's list to Redis.
 from __future__ import annotations
 
 import json
+import secrets
 import sys
 from collections.abc import Callable
 from typing import Final
@@ -58,7 +59,9 @@ class Writer:
         self._name = name
         self._subject = subject
         self._clock = clock
-        self._started = started
+        # What the first connection sends may come to Redis after the second one has got an epoch.
+        # By this Redis knows that it is the same process, and not one that supersedes it.
+        self._process = f"{started}.{secrets.randbelow(10**9):09}"
         self._replied = replied
         self._line = Line(endpoint, factory, RedisLink.prepare, self._ready, self._lost, clock)
         self._refusedAt = -_REFUSED_EVERY
@@ -141,7 +144,7 @@ class Writer:
     async def _script(
         self, link: RedisLink, action: str, begun: int, *rest: str | int
     ) -> tuple[str, int, int]:
-        head = (self._name, action, self.listing.epoch or 0, self._started, begun)
+        head = (self._name, action, self.listing.epoch or 0, self._process, begun)
         reply = await link.command("EVAL", WRITE, 4, *keysOf(self._name), *head, *rest)
         try:
             word, epoch, clients = reply.split()

@@ -325,7 +325,7 @@ class ScriptTests(InteropTestCase):
             rest = [
                 random.choice(["begin", "write", "write", "leave" if step % 9 == 0 else "write"]),
                 random.choice(["0", "1000", "1000", "1001"]),
-                "1000",
+                random.choice(["1000.5", "1000.5", "1000.7"]),
                 random.choice("1223"),
                 '{"state": "serving"}',
                 random.choice(["", "[]"]),

@@ -32,12 +32,14 @@ class Stored:
     begun: int = 0
     clients: dict[int, str] = attrs.field(factory=dict)
     complete: bool = False
+    process: object = None
 
-    def write(self, batch: Batch, hint: int = 1000) -> tuple[str, int, int]:
+    def write(self, batch: Batch, hint: int = 1000, process: object = None) -> tuple[str, int, int]:
         """
-        @return: the answer to a batch.
+        @return: the answer to a batch of a process.
         """
-        epoch = batch.epoch or max(self.epoch + 1, hint)
+        same = process is not None and process == self.process
+        epoch = batch.epoch or (self.epoch if same else max(self.epoch + 1, hint))
         if self.epoch > epoch:
             return "superseded", self.epoch, 0
         last = self.begun if self.epoch == epoch else 0
@@ -48,6 +50,7 @@ class Stored:
         elif self.epoch < epoch or last < batch.begun:
             return "unknown", epoch, 0
         self.epoch, self.begun, self.complete = epoch, batch.begun, batch.complete
+        self.process = process
         self.clients.update(batch.changed)
         for each in batch.ended:
             self.clients.pop(each, None)
@@ -258,6 +261,24 @@ class ListingTests(SynchronousTestCase):
         self.assertIn("another kaserver has this node's name", self.listing.problem or "")
         self.assertEqual(self.stored.clients, {1: "of the new process"})
 
+    def test_ownFirstBatchComesLate(self) -> None:
+        """
+        What the first connection sent may come to Redis after a second one has got an epoch.  That
+        is no other process, and does not take the node's name.
+        """
+        self.listing.ready(0.0)
+        late = self.listing.next(0.0)
+        assert late is not None
+        self.listing.lost("it hangs", 1.0)
+        self.listing.ready(2.0)
+        for at in (2.0, 2.0 + RENEW):
+            batch = self.listing.next(at)
+            assert batch is not None
+            self.listing.replied(*self.stored.write(batch, process="ours"), at)
+            self.assertEqual(self.stored.write(late, process="ours")[0], "unknown")
+        self.assertFalse(self.listing.superseded)
+        self.assertEqual(self.stored.clients, self.clients)
+
 
 class _Node:
     """
@@ -290,7 +311,7 @@ class ListingMachine(RuleBasedStateMachine):
         self.now, self.version = 0.0, 0
         self.stored = Stored()
         self.nodes = [_Node(0.0)]
-        self.late: list[Batch] = []
+        self.late: list[tuple[Batch, _Node]] = []
 
     @property
     def newest(self) -> _Node:
@@ -344,7 +365,7 @@ class ListingMachine(RuleBasedStateMachine):
             node.isConnected = False
             node.listing.failed("OOM", self.now)
             return
-        reply = self.stored.write(batch, 1)
+        reply = self.stored.write(batch, 1, node)
         if outcome == "ok":
             node.listing.replied(*reply, self.now)
         else:
@@ -361,7 +382,7 @@ class ListingMachine(RuleBasedStateMachine):
         node.isConnected = False
         node.listing.lost("it hangs", self.now)
         if node.onItsWay is not None:
-            self.late.append(node.onItsWay)
+            self.late.append((node.onItsWay, node))
         node.isConnected = True
         node.listing.ready(self.now)
         node.onItsWay = node.listing.next(self.now)
@@ -373,9 +394,10 @@ class ListingMachine(RuleBasedStateMachine):
         It comes to Redis after all, and nobody reads the answer.  If all was written anew since,
         nothing comes of it.
         """
-        batch, before = self.late.pop(0), attrs.evolve(self.stored)
+        batch, node = self.late.pop(0)
+        before = attrs.evolve(self.stored)
         before.clients = dict(before.clients)
-        self.stored.write(batch, 1)
+        self.stored.write(batch, 1, node)
         if batch.epoch == before.epoch and batch.begun < before.begun:
             assert self.stored == before
 
@@ -404,7 +426,7 @@ class ListingMachine(RuleBasedStateMachine):
         node.listing.ready(self.now)
         batch = node.listing.next(self.now)
         assert batch is not None
-        node.listing.replied(*self.stored.write(batch, 1), self.now)
+        node.listing.replied(*self.stored.write(batch, 1, node), self.now)
 
     @invariant()
     def epochsGrow(self) -> None:
@@ -437,7 +459,7 @@ class ListingMachine(RuleBasedStateMachine):
             batch = node.onItsWay or node.listing.next(self.now)
             node.onItsWay = None
             if batch is not None:
-                node.listing.replied(*self.stored.write(batch, 1), self.now)
+                node.listing.replied(*self.stored.write(batch, 1, node), self.now)
         if node.listing.superseded:
             # An older process took a higher epoch because Redis had forgotten this one's.
             assert len(self.nodes) > 1

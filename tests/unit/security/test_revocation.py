@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from kaproto.security import revocation
 from kaproto.security.revocation import Revocations
+from kaproto.security.tls import examine
 from tests.pki import Authority, Identity, distinguished
 from tests.support_tls import TLSTestCase
 
@@ -140,7 +141,10 @@ class HandshakeTests(TLSTestCase):
         self.lists(self.authority.revoke(self.client, extension=point))
         server = self.serverContext()
         self.assertIsNone(server._revocations)
-        self.assertEqual(self.problem(self.anyClientContext(self.client), server), REVOKED)
+        # With an old pyOpenSSL, the handshake ends for this.
+        end, _client = self.connect(server, self.anyClientContext(self.client))
+        why = examine(end.transport).problem if end.done else str(end.lost)
+        self.assertIn("certificate has been revoked", str(why))
         self.assertIsNone(self.problem(self.anyClientContext(self.bob), server))
         malformed: Any = mock.Mock()
         type(malformed).extensions = mock.PropertyMock(side_effect=ValueError)

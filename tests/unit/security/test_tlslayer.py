@@ -266,7 +266,8 @@ class WriteNowTests(LayerTestCase):
         An error of OpenSSL's ends the connection, and what is written then goes nowhere.
         """
         self.peer.handshake()
-        with mock.patch.object(self.tls.getHandle(), "send", side_effect=SSL.Error([])):
+        broken = SSL.Error([("SSL routines", "", "internal error")])
+        with mock.patch.object(self.tls.getHandle(), "send", side_effect=broken):
             writeNow(self.tls, b"x")
         self.assertTrue(self.peer.transport.disconnecting)
         writeNow(self.tls, b"x")
