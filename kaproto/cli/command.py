@@ -4,20 +4,29 @@ What all subcommands have in common: options, a place to write to, exit codes.
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import IntEnum
 from getopt import GetoptError, gnu_getopt
-from typing import Final, NoReturn
+from typing import Any, ClassVar, Final, NoReturn
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.usage import Options, UsageError
 
 from kaproto import __version__
 
-__all__ = ["Command", "CommandFailed", "ExitCode", "number", "printVersion", "wholeNumber"]
+__all__ = [
+    "Command",
+    "CommandFailed",
+    "ExitCode",
+    "ListingCommand",
+    "number",
+    "printVersion",
+    "wholeNumber",
+]
 
 _LARGEST: Final = 2147483
 _WRONG_NUMBER: Final = "Wrong number of arguments."
@@ -98,6 +107,27 @@ class Command(Options):
         @raise CommandFailed: when it cannot be done.
         """
         raise NotImplementedError
+
+
+class ListingCommand(Command):
+    """
+    A subcommand that prints objects, for people or as JSON.
+    """
+
+    optFlags: ClassVar = [["json", "j", "Print an array of JSON objects."]]
+
+    def show(self, objects: Sequence[dict[str, Any]], *lines: str) -> int:
+        """
+        Print objects, or what is said of them to people.
+
+        @return: the exit code for success.
+        """
+        if self["json"]:
+            self.write(json.dumps(list(objects), indent=2))
+        else:
+            for line in lines:
+                self.write(line)
+        return ExitCode.OK
 
 
 def printVersion() -> NoReturn:

@@ -4,7 +4,6 @@ The commands about all nodes of a fleet, as their registry lists them: C{kaproto
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,7 +12,7 @@ from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.usage import UsageError
 
-from kaproto.cli.command import Command, CommandFailed, ExitCode
+from kaproto.cli.command import CommandFailed, ExitCode, ListingCommand
 from kaproto.cli.objects import who
 from kaproto.cli.table import table
 from kaproto.registry.link import (
@@ -40,12 +39,10 @@ __all__ = [
 _Object = dict[str, Any]
 
 
-class FleetCommand(Command):
+class FleetCommand(ListingCommand):
     """
     A command about a fleet.
     """
-
-    optFlags: ClassVar = [["json", "j", "Print an array of JSON objects."]]
 
     async def run(self, reactor: IReactorTime) -> int:
         """
@@ -90,19 +87,6 @@ class FleetCommand(Command):
         @return: the exit code.
         """
         raise NotImplementedError
-
-    def show(self, objects: Sequence[_Object], *lines: str) -> int:
-        """
-        Print objects, or what is said of them to people.
-
-        @return: the exit code for success.
-        """
-        if self["json"]:
-            self.write(json.dumps(list(objects), indent=2))
-        else:
-            for line in lines:
-                self.write(line)
-        return ExitCode.OK
 
 
 class Nodes(FleetCommand):

@@ -5,17 +5,15 @@ A command to a running C{kaserver}, over the socket of its C{--admin}.
 from __future__ import annotations
 
 import errno
-import json
 import os
-from collections.abc import Sequence
-from typing import Any, ClassVar, Final
+from typing import Final
 
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IReactorTime
 
 from kaproto.admin.client import ControlClient
-from kaproto.cli.command import Command, CommandFailed, ExitCode
+from kaproto.cli.command import CommandFailed, ExitCode, ListingCommand
 from kaproto.errors import RemoteError
 from kaproto.wire.programs import ErrorCode
 
@@ -27,12 +25,10 @@ Where kaserver's unit has the socket, and C{virt-admin -c virtkaserver:///system
 """
 
 
-class RemoteCommand(Command):
+class RemoteCommand(ListingCommand):
     """
     A command to a running C{kaserver}.
     """
-
-    optFlags: ClassVar = [["json", "j", "Print an array of JSON objects."]]
 
     async def run(self, reactor: IReactorTime) -> int:
         """
@@ -65,19 +61,6 @@ class RemoteCommand(Command):
         @return: the exit code.
         """
         raise NotImplementedError
-
-    def show(self, objects: Sequence[dict[str, Any]], *lines: str) -> int:
-        """
-        Print objects, or what is said of them to people.
-
-        @return: the exit code for success.
-        """
-        if self["json"]:
-            self.write(json.dumps(list(objects), indent=2))
-        else:
-            for line in lines:
-                self.write(line)
-        return ExitCode.OK
 
 
 def _unreachable(path: str, error: ConnectError) -> str:
