@@ -5,10 +5,12 @@ What the tests of a parent and its workers stand on: workers without processes.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Awaitable, Coroutine, Sequence
 from typing import Any, TypeVar, cast
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred
+from twisted.internet.testing import MemoryReactorClock
 
 from kaproto.admin.control import ControlProgram
 from kaproto.admin.controltypes import (
@@ -30,13 +32,15 @@ from kaproto.workers.administration import TeamAdmin, TeamControl
 from kaproto.workers.channel import WorkerProgram
 from kaproto.workers.crew import NotReplaced
 from kaproto.workers.figures import Figures, Totals
+from kaproto.workers.handover import Handover
 from kaproto.workers.places import SharedCounts
+from kaproto.workers.process import WorkerProcess
 from kaproto.workers.team import Team, TeamRegister
 from tests.support import KEEPALIVE, FakeBackend
 from tests.support_admin import AdminTestCase
 from tests.support_daemon import FakeDaemon
 
-__all__ = ["SERVER", "Administrator", "LocalMember", "TeamTestCase"]
+__all__ = ["SERVER", "Administrator", "LocalMember", "SpawningReactor", "TeamTestCase"]
 
 _T = TypeVar("_T")
 SERVER = ServerName("kaserver")
@@ -85,6 +89,61 @@ class LocalMember:
 def _fired(call, connection, procedure, payload):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     result = call(connection, procedure, payload)
     return Deferred.fromCoroutine(result) if hasattr(result, "send") else result
+
+
+class SpawningReactor(MemoryReactorClock):
+    """
+    A reactor that starts no processes.
+
+    @ivar started: what it was to start: the worker, its arguments, and what it is told.
+    @ivar files: the files of the last, by their number there.
+    @ivar connected: the factories of the connections to workers.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.started: list[tuple[WorkerProcess, list[str], Handover]] = []
+        self.files: dict[int, int] = {}
+        self.stops = 0
+        self.connected: list[Any] = []
+
+    def spawnProcess(
+        self,
+        worker: WorkerProcess,
+        program: str,
+        arguments: list[str],
+        environment: dict[str, str],
+        childFDs: dict[int, int],
+    ) -> None:
+        """
+        Remember a process.
+        """
+        handover = Handover.read(os.dup(childFDs[int(arguments[-1])]))
+        sockets = [number for some in handover.sockets.values() for number in some]
+        for number in (handover.counts, handover.channel, *sockets):
+            os.fstat(childFDs[number])
+        worker.makeConnection(cast(Any, self))  # type: ignore[no-untyped-call]
+        self.started.append((worker, arguments, handover))
+        self.files = childFDs
+
+    pid = 7
+
+    def signalProcess(self, number: int) -> None:
+        """
+        Forget a signal.
+        """
+
+    def adoptStreamConnection(self, descriptor: int, family: int, factory: Any) -> None:
+        """
+        Remember a connection.
+        """
+        self.connected.append(factory)
+
+    def stop(self) -> None:
+        """
+        Be stopped.
+        """
+        self.stops += 1
 
 
 class Administrator:

@@ -209,7 +209,8 @@ class ServerTests(VirtAdminTestCase):
 
     def test_limits(self) -> None:
         """
-        Limits are changed while the server runs, and read back.
+        Limits are changed while the server runs, and read back.  Those of the administrators'
+        own server are apart.
         """
         parameter = Packer().typedParameters(
             [TypedParameter("nclients_max", 5, ParameterType.UINT)]
@@ -222,6 +223,13 @@ class ServerTests(VirtAdminTestCase):
             {each.name: each.value for each in found},
             {"nclients_max": 5, "nclients": 1, "nclients_unauth_max": 5, "nclients_unauth": 0},
         )
+        own = {
+            each.name: each.value
+            for each in Unpacker(self.answer(12, ADMIN + words(0))).typedParameters()
+        }
+        limits = self.admin.protocol.factory.limits
+        self.assertEqual((own["nclients"], own["nclients_max"]), (1, limits.maxClients))
+        self.assertNotEqual(own["nclients_max"], 5)
 
     def test_log(self) -> None:
         """

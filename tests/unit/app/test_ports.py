@@ -155,6 +155,15 @@ class StartTests(PortsTestCase):
             ],
         )
 
+    def test_silent(self) -> None:
+        """
+        A worker's places are logged by its parent alone.
+        """
+        ports = self.ports([place(FakeEndpoint())])
+        ports.announces = False
+        self.successResultOf(ports.start())
+        self.assertEqual((len(ports.listening), self.logged()), (1, []))
+
     def test_names(self) -> None:
         """
         A UNIX socket is named by its path, anything else as it names itself.

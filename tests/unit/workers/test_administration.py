@@ -32,10 +32,11 @@ from kaproto.client import KeepAliveClientFactory
 from kaproto.errors import ConnectionClosed, RemoteError
 from kaproto.policies import Disable
 from kaproto.server import KeepAliveServerProtocol
-from kaproto.wire.programs import AdminProcedure
+from kaproto.wire.programs import REMOTE_PROGRAM, AdminProcedure, Procedure
 from kaproto.wire.structs import pack, unpack
 from kaproto.wire.xdr import ParameterType, TypedParameter, Unpacker
-from tests.support_workers import SERVER, TeamTestCase
+from kaproto.workers import administration
+from tests.support_workers import SERVER, Administrator, TeamTestCase
 
 
 class ControlTests(TeamTestCase):
@@ -106,6 +107,10 @@ class ControlTests(TeamTestCase):
         """
         events = self.caller.events
         self.call(self.control_, ControlProcedure.TRACE, Tracing(5, 3))
+        self._pairs[1].client.call(REMOTE_PROGRAM, Procedure.CONNECT_GET_TYPE).addErrback(str)
+        self._pairs[1].flush()
+        seen = [(each["id"], each["direction"], each["name"]) for each in events]
+        self.assertEqual(seen, [(5, way, "CONNECT_GET_TYPE") for way in ("in", "out")])
         self.clock.advance(3)
         self.assertEqual(events[-1]["end"], "the time is over")
         self.caller.closed.callback(ConnectionClosed("left"))
@@ -125,6 +130,31 @@ class ControlTests(TeamTestCase):
         self.assertEqual(self.caller.events, [])
         self.clock.advance(60)
 
+    def test_traceEnds(self) -> None:
+        """
+        A worker that has ended need not be told that nobody traces its client any more.
+        """
+        self.call(self.control_, ControlProcedure.TRACE, Tracing(5, 60))
+        self.team.members.clear()
+        self.caller.closed.callback(ConnectionClosed("left"))
+        self.clock.advance(60)
+        self.assertEqual(self.caller.events, [])
+
+    def test_traceTaken(self) -> None:
+        """
+        One administrator at a time traces a client; a trace that could not start is none.
+        """
+        other = cast(KeepAliveServerProtocol, Administrator(self.server))
+        trace = ControlProcedure.TRACE
+        self.call(self.control_, trace, Tracing(5, 60))
+        with self.assertRaisesRegex(RemoteError, "client 5 is being traced by another"):
+            self.control_.callReceived(other, trace, pack(Tracing(5, 60)))
+        connection = cast(KeepAliveServerProtocol, self.caller)
+        for each in (connection, other):
+            answer = self.control_.callReceived(each, trace, pack(Tracing(9, 60)))
+            failure = self.failureResultOf(cast(Deferred[bytes], answer), RemoteError)
+            self.assertIn("No client with matching ID '9'", str(failure.value))
+
 
 class AdminTests(TeamTestCase):
     """
@@ -142,6 +172,21 @@ class AdminTests(TeamTestCase):
         self.assertEqual(answer, b"\0\0\0\0\0\0\0\2")
         own = ServerListOptions(ServerName("admin"), 0, 0)
         self.assertEqual(self.call(self.admin, which, own)[:4], b"\0\0\0\0")
+
+    def test_longList(self) -> None:
+        """
+        The list has no more clients than C{virt-admin} reads: a worker whose clients do not fit is
+        left out whole.
+        """
+        self.patch(administration, "ARRAY_MAX", 1)
+        which = AdminProcedure.SERVER_LIST_CLIENTS
+        listed = self.call(self.admin, which, ServerListOptions(SERVER, 1, 0))
+        asked = pack(ServerListOptions(SERVER, 1, 0))
+        first = self.members[0].call(self.admin.number, which, asked)
+        self.clock.pump([0] * 9)
+        self.assertEqual(listed, self.successResultOf(first))
+        counted = self.call(self.admin, which, ServerListOptions(SERVER, 0, 0))
+        self.assertEqual(counted, b"\0\0\0\0\0\0\0\2")
 
     def test_client(self) -> None:
         """

@@ -1,5 +1,5 @@
 """
-Tests for L{kaproto.workers.parent} and L{kaproto.workers.start}.
+Tests for L{kaproto.workers.parent}.
 """
 
 from __future__ import annotations
@@ -19,61 +19,9 @@ from kaproto.app.service import makeService
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.wire.structs import pack
 from kaproto.workers.administration import TeamAdmin, TeamControl
-from kaproto.workers.handover import Handover
 from kaproto.workers.parent import Parent, patience
-from kaproto.workers.process import WorkerProcess
 from tests.support import ClockTestCase
-
-
-class Reactor(MemoryReactorClock):
-    """
-    A reactor that starts no processes.
-
-    @ivar started: what it was to start: the worker, its arguments, and what it is told.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.started: list[tuple[WorkerProcess, list[str], Handover]] = []
-        self.stops = 0
-        self.connected: list[Any] = []
-
-    def spawnProcess(
-        self,
-        worker: WorkerProcess,
-        program: str,
-        arguments: list[str],
-        environment: dict[str, str],
-        childFDs: dict[int, int],
-    ) -> None:
-        """
-        Remember a process.
-        """
-        handover = Handover.read(os.dup(childFDs[int(arguments[-1])]))
-        sockets = [number for some in handover.sockets.values() for number in some]
-        for number in (handover.counts, handover.channel, *sockets):
-            os.fstat(childFDs[number])
-        worker.makeConnection(cast(Any, self))  # type: ignore[no-untyped-call]
-        self.started.append((worker, arguments, handover))
-
-    pid = 7
-
-    def signalProcess(self, number: int) -> None:
-        """
-        Forget a signal.
-        """
-
-    def adoptStreamConnection(self, descriptor: int, family: int, factory: Any) -> None:
-        """
-        Remember a connection.
-        """
-        self.connected.append(factory)
-
-    def stop(self) -> None:
-        """
-        Be stopped.
-        """
-        self.stops += 1
+from tests.support_workers import SpawningReactor
 
 
 class ParentTests(ClockTestCase):
@@ -85,7 +33,7 @@ class ParentTests(ClockTestCase):
         """
         @return: the service.
         """
-        self.reactor = Reactor()
+        self.reactor = SpawningReactor()
         options = Options(self.reactor)
         options.parseOptions(
             ["--listen=tcp:0:interface=127.0.0.1", "--workers=2", "--max-clients=9", *arguments]
@@ -101,7 +49,10 @@ class ParentTests(ClockTestCase):
         are the parent's; nobody sees those on a command line.
         """
         service = self.make("--mode=2", "--insecure")
+        service.privilegedStartService()
+        listening = list(service.ports.listening)
         service.startService()
+        self.assertEqual(service.ports.listening, listening)
         for trigger, arguments, keywords in self.reactor.whenRunningHooks:
             trigger(*arguments, **keywords)
         self.assertEqual(len(self.reactor.started), 2)
