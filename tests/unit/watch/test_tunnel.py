@@ -254,21 +254,37 @@ class TunnelTests(TunnelTestCase):
         data = wire.wrap(bytes(_PIECE + 5))
         self.assertEqual(len(data), _PIECE + 5 + 2 * 28)
 
-    def test_roomForHeaders(self) -> None:
+    def connectSocket(self) -> tuple[Any, Any, socket.socket]:
         """
-        An application that writes as much as Twisted reads at once, 64 KiB, is paused after the
-        second piece, as without a tunnel, and each piece comes out at once and whole.
+        Connect the server's end of a tunnel to a socket of its own.
+
+        @return: the tunnel, Twisted's connection and the peer's socket.
         """
         ours, theirs = socket.socketpair()
         self.addCleanup(ours.close)
         self.addCleanup(theirs.close)
+        theirs.setblocking(False)
         connection = tcp.Connection(ours, Protocol(), MemoryReactorClock())
         connection.connected = True
         connection.getPeer = lambda: ADDRESS  # type: ignore[method-assign]
         factory = tunnelServer(Applications(self.server), Mandatory(TERMS), clock=self.clock)
         protocol: Any = factory.buildProtocol(ADDRESS)
         protocol.makeConnection(connection)
+        self.addCleanup(protocol.connectionLost, Failure(ConnectionDone()))
         protocol.dataReceived(MESSAGES.ask(1))
+        connection.doWrite()
+        theirs.recv(65536)
+        return protocol, connection, theirs
+
+    def test_roomForHeaders(self) -> None:
+        """
+        An application that writes as much as Twisted reads at once, 64 KiB, is paused after the
+        second piece, as without a tunnel, and each piece comes out at once and whole.
+        """
+        protocol, connection, _peer = self.connectSocket()
+        with self.assertRaises(BlockingIOError):
+            while connection.socket.send(bytes(65536)):
+                pass
         paused: list[int] = []
         producer: Any = SimpleNamespace(pauseProducing=lambda: paused.append(len(written)))
         protocol.registerProducer(producer, True)
@@ -280,7 +296,34 @@ class TunnelTests(TunnelTestCase):
         message = protocol._wire.wrap(written[0])
         self.assertEqual(connection.bufferSize, len(message))
         self.assertGreaterEqual(connection.SEND_LIMIT, 2 * len(message))
-        protocol.connectionLost(Failure(ConnectionDone()))
+
+    def test_writing(self) -> None:
+        """
+        A large piece is sent at once; small ones are sent together, in the reactor's next turn;
+        the order is kept.
+        """
+        small, large = b"word", bytes(16384)
+        protocol, connection, peer = self.connectSocket()
+        wrap = TunnelWire(server=True).wrap
+        protocol.write(large)
+        self.assertEqual(peer.recv(65536), wrap(large))
+        for piece in (small, small, large):
+            protocol.write(piece)
+        self.assertRaises(BlockingIOError, peer.recv, 65536)
+        connection.doWrite()
+        self.assertEqual(peer.recv(65536), wrap(small) * 2 + wrap(large))
+
+    def test_readingMore(self) -> None:
+        """
+        During a transfer more is read at once than Twisted's 64 KiB, and not after it.
+        """
+        protocol, connection, _peer = self.connectSocket()
+        transfer = protocol._wire.wrap(bytes(65536))
+        usual = connection.bufferSize
+        for piece in (transfer, transfer * 2, protocol._wire.wrap(b"a word")):
+            protocol.dataReceived(piece)
+            self.assertEqual(connection.bufferSize > usual, len(piece) >= usual)
+        self.assertEqual(self.server.heard, bytes(3 * 65536) + b"a word")
 
     def test_close(self) -> None:
         """
