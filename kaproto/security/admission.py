@@ -1,5 +1,5 @@
 """
-Who may connect: by certificate, by login, and how a login may be made.
+Access control: which certificates and logins a server accepts, and by which SASL mechanisms.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ __all__ = ["AccessControl", "mechanismsFor"]
 
 def mechanismsFor(portal: Portal, *, secure: bool) -> dict[str, MakeMechanism]:
     """
-    @param secure: whether nobody can listen to the connection, so that a client may send its
-        password as it is.
+    @param secure: whether the connection is encrypted or local, so that a client may send its
+        password in clear.
     @return: the mechanisms that the portal's checkers can serve, by name, the strongest first.
     """
     mechanisms: dict[str, MakeMechanism] = {}
@@ -41,11 +41,11 @@ def mechanismsFor(portal: Portal, *, secure: bool) -> dict[str, MakeMechanism]:
 @attrs.define
 class AccessControl:
     """
-    Who may connect.  L{kaproto.limits.Limits} has how many, and for how long.
+    Who may connect.  The numbers and times allowed are in L{kaproto.limits.Limits}.
 
     @ivar portal: authenticates clients by SASL; C{None} if they need not log in.
-    @ivar tlsAllowedDNs: patterns, one of which has to match the name in a TLS client's
-        certificate, see L{matchesGlob}; C{None} to accept every name.
+    @ivar tlsAllowedDNs: patterns (L{matchesGlob}) for the name in a TLS client's certificate, at
+        least one of which must match; C{None} to accept every name.
     @ivar readOnly: whether all connections are read-only.
     """
 

@@ -1,5 +1,5 @@
 """
-How a URI says to authenticate, and the file of names and passwords that libvirt's own clients use.
+Authentication by URI parameters, and libvirt's C{auth.conf}, the file of its clients' passwords.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _LOCAL: Final = "localhost"
 
 def authenticationFor(uri: str, login: Login | None = None) -> Authentication:
     """
-    Find how a URI says to authenticate, with C{auth=} and C{authfile=}.  The file is read when the
-    server wants a login, and need not be there if it wants none.
+    Read C{auth=} and C{authfile=} of a URI.  The file is read only when the server wants a login,
+    so it may be missing if the server wants none.
 
     @param login: a login to use in place of the file's.
     @raise ValueError: if the URI cannot be used.
@@ -49,12 +49,12 @@ def _login(uri: ConnectionURI) -> Login:
 
 def readLogin(path: Path, host: str) -> Login:
     """
-    Look up a login.  Section C{auth-libvirt-HOST}, or C{auth-libvirt-default}, names in
-    C{credentials} the X of a section C{credentials-X}, which has C{authname} and C{password}.
+    Look up a login.  C{credentials=X} in section C{auth-libvirt-HOST}, or else
+    C{auth-libvirt-default}, names section C{credentials-X}, which has C{authname} and C{password}.
 
     @param path: the file.
     @param host: the server.
-    @raise ValueError: if there is none.  The message says what is missing, and quotes no secret.
+    @raise ValueError: if there is none.  The message names what is missing and quotes no secret.
     """
     file = ConfigParser(delimiters=("=",), interpolation=None, strict=False)
     try:

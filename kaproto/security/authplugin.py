@@ -25,9 +25,8 @@ __all__ = ["ScramFileFactory", "makeChecker"]
 
 def makeChecker(description: str) -> ICredentialsChecker:
     """
-    Make a checker as L{twisted.cred.strcred.makeChecker} does, but for C{file:PATH}, whose lines
-    Twisted takes for more than they say: it cuts passwords at the colon, and takes comments and
-    hashes for users.
+    Make a checker as L{twisted.cred.strcred.makeChecker} does, except for C{file:PATH}: Twisted's
+    own cuts a password at a colon, and reads comments and password hashes as users.
 
     @raise twisted.cred.strcred.InvalidAuthType: if there is no such kind of checker.
     @raise ValueError: if the file cannot be used.
@@ -52,7 +51,7 @@ class ScramFileFactory:
 
     authType = "scram"
     authHelp = """
-    A file with a line NAME:KEYS for each user. Nobody can read the passwords from it.
+    A file with a line NAME:KEYS for each user. It does not reveal the passwords.
     python -m kaproto.security.scramfile NAME makes the lines. Serves SCRAM-SHA-256 and PLAIN, and
     needs kaproto's extra "scram".
     """

@@ -59,7 +59,7 @@ _MALFORMED: Final = (
     x509.UnsupportedGeneralNameType,
 )
 """
-What cryptography raises for contents that it cannot parse.
+The exceptions that cryptography raises for contents it cannot parse.
 """
 
 
@@ -76,8 +76,8 @@ class KeyMaterial:
 
     @ivar authorities: the authorities trusted to sign the peer's certificate.
     @ivar revocations: their revocation lists.
-    @ivar chain: this end's certificate, followed by those between it and the authority; empty for
-        a client that has none.
+    @ivar chain: this end's certificate, then the intermediate ones; empty for a client without a
+        certificate.
     @ivar key: the private key of the certificate.
     """
 
@@ -130,7 +130,7 @@ def trust(store: X509Store, authorities: Sequence[x509.Certificate]) -> None:
 
 UNSIGNED: Final = "is not signed by an authority (CA) that is trusted here"
 """
-The most frequent problem of a certificate, in the words of L{explainVerification}.
+The most frequent problem of a certificate, as worded by L{explainVerification}.
 """
 
 _WORDS: Final = {
@@ -160,7 +160,7 @@ _WORDS: Final = {
 def explainVerification(error: int) -> str:
     """
     @param error: one of OpenSSL's verification codes.
-    @return: the problem of the certificate, as the rest of a sentence about it.
+    @return: the problem, as the predicate of a sentence about the certificate.
     """
     return _WORDS.get(error, f"was rejected by OpenSSL with verification code {error}")
 
@@ -190,7 +190,7 @@ def _certificates(path: Path, what: str) -> list[x509.Certificate]:
     certificates = _parse(path, what, x509.load_pem_x509_certificates, _read(path, what))
     for each in certificates:
         try:
-            # These are parsed when they are first used, which must not raise later.
+            # cryptography parses these on first use: use them now, so that nothing raises later.
             each.public_key(), each.extensions, each.subject
         except _MALFORMED as error:
             raise PKIError(f"{path}: the certificate cannot be used: {error}") from error
@@ -199,8 +199,9 @@ def _certificates(path: Path, what: str) -> list[x509.Certificate]:
 
 def _privateKey(path: Path, end: str) -> tuple[PKey, PublicKeyTypes]:
     """
-    @return: the key as pyOpenSSL has it, since cryptography's forgets that a key is for RSA-PSS
-        only, and OpenSSL then finds that it does not match the certificate; and its public half.
+    @return: the key as a pyOpenSSL object, and its public half.  cryptography's object would lose
+        the restriction of a key to RSA-PSS, and OpenSSL would then find that the key does not
+        match the certificate.
     """
     what = f"the {end}'s private key"
     data = _read(path, what)
@@ -208,7 +209,7 @@ def _privateKey(path: Path, end: str) -> tuple[PKey, PublicKeyTypes]:
         key = _parse(path, what, lambda data: load_pem_private_key(data, None), data)
     except TypeError as error:
         raise PKIError(
-            f"{path}: the private key is encrypted, and there is nobody to ask for the "
+            f"{path}: the private key is encrypted, and a server cannot ask for the "
             "passphrase; decrypt it with: openssl pkey"
         ) from error
     return load_privatekey(FILETYPE_PEM, data), key.public_key()

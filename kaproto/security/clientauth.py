@@ -22,10 +22,10 @@ class Authentication:
     """
     How a client authenticates.
 
-    @ivar login: the user's name and password, or what finds them once the server wants them;
-        C{None} if there are none.
-    @ivar wanted: the way to take, even if the server would let in clients that take none; C{None}
-        to leave that to the server.
+    @ivar login: the user's name and password, or a function that returns them, called when the
+        server wants a login; C{None} if there are none.
+    @ivar wanted: the kind of authentication to use, even if the server requires none; C{None} to
+        follow the server.
     """
 
     login: Login | Callable[[], Login] | None = None
@@ -40,15 +40,15 @@ class Authentication:
         compute: Compute = computeAtOnce,
     ) -> None:
         """
-        Authenticate, if the server wants that.
+        Authenticate, if the server requires it.
 
         @param call: calls a procedure of the remote program.
-        @param offered: the L{AuthType}s that the server takes; it lets in everybody if there are
-            none, or if L{AuthType.NONE} is among them.
-        @param secure: whether nobody else can listen.
+        @param offered: the L{AuthType}s that the server accepts; it requires no authentication if
+            there are none, or if L{AuthType.NONE} is among them.
+        @param secure: whether the connection is encrypted or local.
         @param compute: hashes a password.
-        @raise AuthenticationFailed: when the server does not offer what is wanted, when it wants
-            what this client does not have, and when it refuses.
+        @raise AuthenticationFailed: when the server does not offer the wanted kind, requires a
+            kind that this client does not have, or refuses the login.
         @raise ValueError: when the login cannot be found.
         @raise kaproto.wire.xdr.XDRError: when the server's answer cannot be decoded.
         """

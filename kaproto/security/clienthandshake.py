@@ -1,6 +1,6 @@
 """
-TLS handshakes of a client: whether the server's certificate is for the host that was meant, and
-what the server says about the client's own.
+TLS handshakes of a client: matching the server's certificate to the host name, and reading the
+alerts by which the server refuses the client's certificate.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class ClientHandshake(Handshake):
         Decrypt bytes that have arrived.
 
         @raise CertificateRefused: if the server does not accept this client's certificate.  In TLS
-            1.3 it says so after the handshake.
+            1.3 that alert arrives after the handshake.
         """
         try:
             return super().recv(bufsiz, flags)
@@ -77,8 +77,8 @@ _ALERTS: Final = ("certificate", "unknown ca", "access denied")
 
 def _raiseAlert(error: SSL.Error) -> None:
     """
-    @raise CertificateRefused: if the error is an alert by which the server says that it does not
-        accept this client's certificate.
+    @raise CertificateRefused: if the error is an alert by which the server refuses this client's
+        certificate.
     """
     queue = error.args[0] if error.args else None
     if isinstance(queue, list) and queue:
@@ -114,7 +114,7 @@ def _checkHost(certificate: X509, host: str) -> None:
 
 def _namesIn(certificate: X509) -> tuple[list[str], list[object]]:
     """
-    @return: the host names and the IP addresses that a certificate is for.
+    @return: the host names and the IP addresses in a certificate's subjectAltName.
     """
     try:
         extensions = certificate.to_cryptography().extensions

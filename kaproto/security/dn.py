@@ -17,8 +17,8 @@ __all__ = ["NAME_MAX", "distinguishedName", "matchesGlob", "nameFromText"]
 
 NAME_MAX: Final = 4096
 """
-The longest name, in bytes of DER.  Anybody can make a certificate with any name, which then has to
-be formatted, compared, logged and kept.
+The longest name, in bytes of DER.  A stranger chooses the name in its certificate, and we format,
+compare, log and keep it.
 """
 
 _TYPE_MAX: Final = 32
@@ -92,13 +92,13 @@ def distinguishedName(certificate: bytes) -> str:
     in C{virt-admin client-info}: the attributes in the order of the certificate, separated by a
     comma without a space, as in C{C=GB,O=Red Hat,CN=alice,EMAIL=alice@example.org}.
 
-    This reads the bytes of the certificate, because libraries decode the values, and the ASN.1
-    type of a value then is lost, on which its text depends.
+    This reads the bytes of the certificate: the text of a value depends on its ASN.1 type, which
+    libraries lose when they decode the value.
 
     @param certificate: in DER.
     @return: the name; bytes that are not UTF-8 become lone surrogates.
     @raise ValueError: if the certificate is malformed, the name is longer than L{NAME_MAX}, or a
-        value is empty, for which libvirt has no text either.
+        value is empty; libvirt cannot format an empty value either.
     """
     _tag, signed = next(_elements(certificate), (0, b""))
     _tag, toBeSigned = next(_elements(signed), (0, b""))
@@ -110,11 +110,11 @@ def distinguishedName(certificate: bytes) -> str:
 
 def nameFromText(text: str) -> str:
     """
-    Format a distinguished name that is given as text in the form of RFC 2253 or RFC 4514, which
-    begins with its last attribute, as in C{CN=alice,O=Red Hat,C=GB}.
+    Convert a distinguished name from the form of RFC 2253 or RFC 4514, in which the last attribute
+    comes first, as in C{CN=alice,O=Red Hat,C=GB}.
 
     @return: the name in libvirt's form.
-    @raise ValueError: if it is no such text, or longer than L{NAME_MAX}.
+    @raise ValueError: if the text is not in that form, or the name is longer than L{NAME_MAX}.
     """
     name = x509.Name.from_rfc4514_string(text, {"emailAddress": NameOID.EMAIL_ADDRESS})
     _tag, attributes = next(_elements(name.public_bytes()))

@@ -1,8 +1,8 @@
 """
-TLS endpoints, and the endpoint string C{libvirttls:}, which takes libvirtd's certificate files.
+TLS endpoints, and the endpoint string C{libvirttls:}, which uses libvirtd's certificate files.
 
-Twisted imports this module whenever a program parses an endpoint string, so what is slow to import
-is imported in functions.
+Twisted imports this module whenever a program parses an endpoint string, so slow imports are made
+inside functions.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def serverEndpoint(
     @raise ValueError: if an argument is malformed, or a file cannot be used.
     """
     if len(arguments) > 1:
-        raise ValueError(f"takes a port, and the rest as NAME=VALUE; {arguments[1]!r} has no name")
+        raise ValueError(f"takes a port, then NAME=VALUE; {arguments[1]!r} has no name")
     unknown = sorted(set(keywords) - _ARGUMENTS)
     if unknown:
         raise ValueError(f"there is no {unknown[0]}=; there are {', '.join(sorted(_ARGUMENTS))}")
@@ -207,15 +207,15 @@ def transportOf(description: str) -> str:
 def whyNotServed(description: str) -> str | None:
     """
     @param description: a server endpoint string.
-    @return: if kaserver cannot serve libvirt's clients there, the reason, and what to write
-        instead; C{None} if it can.
+    @return: if kaserver cannot serve libvirt's clients there, the reason and the endpoint string
+        to use instead; C{None} if it can.
     """
     kinds = description.split(":")
     inner = next((each for each in kinds if each not in _LAYERS), "")
     layers = kinds[: kinds.index(inner)] if inner else kinds
     if inner in ("ssl", "tls"):
         return (
-            f"{inner}: is TLS that libvirt's clients cannot speak with; use libvirttls:PORT, with "
+            f"{inner}: is TLS that libvirt's clients do not speak; use libvirttls:PORT, with "
             "ca=, cert= and key= if the files are not in /etc/pki, and verify=no for clients "
             "without certificates"
         )

@@ -1,5 +1,5 @@
 """
-Limits how fast passwords can be guessed, and never refuses the right one: who guesses has to wait.
+Limits the rate at which passwords can be guessed, by delay: the right password is never refused.
 
 Failed logins are counted for each network (see L{kaproto.peer.Peer.network}) and each user name.
 After ten within a minute the next logins of that network, or by that name, wait in a queue, which
@@ -11,17 +11,17 @@ first time: with 30 guesses in front of her she waits 30 seconds.  Bob, who logg
 yesterday, is checked at once: the I{pair} of him and that network is known.  So is everybody at
 other networks.
 
-When somebody guesses Alice's password from a hundred networks, the queue is that of her name, and
-those wait who come from where she has not come from.
+When somebody guesses Alice's password from a hundred networks, logins by her name wait, except
+those from networks where she has logged in before.
 
-A known pair whose own password is being guessed from the user's own network has a queue as well,
-which lets a thousand through each second.
+If the guesses come from Alice's own network, the known pair has a queue too, which lets a thousand
+logins through each second.
 
-Nobody is turned away, and nobody waits longer than 100 seconds, or one second as a known pair: when
-more wait than could pass in that time, the queue is faster.  How many can wait is bounded by the
-connections that have not logged in (L{kaproto.limits.Limits.maxAnonymousClients}).
+Nobody is turned away.  Nobody waits longer than 100 seconds, or one second as a known pair: if more
+logins wait than can pass in that time, the queue runs faster.  The number that can wait is bounded
+by the connections that have not logged in (L{kaproto.limits.Limits.maxAnonymousClients}).
 
-Here is no I/O and no clock; L{kaproto.security.loginqueue} has both.
+This module has no I/O and no clock; L{kaproto.security.loginqueue} has both.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ Seconds after its last login for which a pair of user and network is known.
 
 PAIR_QUEUE: Final = 1000
 """
-What L{kaproto.security.suspects.QUEUE} is to others, for a known pair, whose queue has this many
-turns while the others have one.
+Turns that a known pair waits at most (see L{kaproto.security.suspects.QUEUE} for the others), and
+how many turns its queue has in the time of one turn of theirs.
 """
 
 _SLACK: Final = 0.1
 """
-Seconds by which the turn of a known pair may be late, since the server is busy, without delaying
-the next ones: a turn of the reactor is often longer than a millisecond.
+Seconds by which a busy server may delay the turn of a known pair without delaying the next ones: a
+turn of the reactor is often longer than a millisecond.
 """
 
 
@@ -140,8 +140,8 @@ class GuessLimit:
 
     def failed(self, attempt: Attempt, now: float) -> None:
         """
-        The password was wrong, or the client left before that was known.  A login that has not
-        been granted has not failed: it only leaves its queues.
+        The password was wrong, or the client left before it was checked.  A login that was not
+        granted counts as no failure: it only leaves its queues.
         """
         if attempt.granted and not attempt.ended:
             self._countFailure(attempt, now)
@@ -149,7 +149,7 @@ class GuessLimit:
 
     def forget(self, attempt: Attempt, now: float) -> None:
         """
-        Whether the password was right could not be found out, and the client is not to blame.
+        The password could not be checked, and the client is not to blame.
         """
         self._end(attempt, now)
 
@@ -219,7 +219,7 @@ class GuessLimit:
 
     def _schedule(self, suspect: Suspect, now: float) -> None:
         """
-        Find out when the queue of a suspect lets the next login through.
+        Compute when the queue of a suspect lets the next login through.
         """
         due = None
         if suspect.waiting:

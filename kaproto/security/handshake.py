@@ -1,20 +1,20 @@
 """
-TLS handshakes: which certificates are accepted, and what a stranger's handshake may cost.
+TLS handshakes: which certificates are accepted, and how much a stranger can make us compute.
 
 OpenSSL verifies the peer's chain of certificates and reports what it finds to L{verified}.  A
 server usually completes the handshake although the client's certificate is bad, and closes the
 connection afterwards, as libvirtd does: C{virsh} has an error message for that, while a handshake
 that fails often kills it with C{SIGPIPE}.  So OpenSSL must be told to go on after a problem, and
-going on must not mean computing whatever a stranger asks for.  Sixty RSA certificates with a public
-exponent of 3,000 bits are 80 KB and took 0.36 seconds.  What is computed is bounded like this:
+that must not let a stranger choose how much is computed: sixty RSA certificates with a public
+exponent of 3,000 bits are 80 KB and took 0.36 seconds.  Three rules bound the computation:
 
   - L{AUTHORITIES_MAX} authorities may stand between a certificate and a trusted one.
-  - A chain that no trusted authority has signed, or whose signature is wrong, ends the handshake
-    at once, with a TLS alert, if there is more to it than the client's own certificate.  No
-    signature is checked with a stranger's key, and no name against a stranger's constraints.
-  - One signature is checked with the client's own key, by which it proves that it has the private
-    key.  If the certificate is bad, that is done only for keys of a usual size (L{isUsual}), and
-    takes a millisecond at most.
+  - A chain of several certificates that no trusted authority has signed, or that has a wrong
+    signature, ends the handshake at once with a TLS alert.  No signature is checked with a
+    stranger's key, and no name against a stranger's constraints.
+  - The client proves that it has its private key by one signature, checked with the key in its
+    certificate.  If the certificate is bad, the signature is checked only for keys of a usual size
+    (L{isUsual}), which takes a millisecond at most.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ The most authorities between a peer's certificate and a trusted one.
 _RSA_BITS_MAX: Final = 8192
 _EXPONENT_BITS_MAX: Final = 64
 """
-OpenSSL has this bound too, for RSA keys of more than 3072 bits.  The usual exponent has 17.
+The most bits in the public exponent of an RSA key.  OpenSSL has the same bound for keys of more
+than 3072 bits.  The usual exponent has 17 bits.
 """
 
 
@@ -80,7 +81,7 @@ class ICertificateChecker(Interface):
     Implemented by a protocol that checks the client's certificate itself: it calls
     L{kaproto.security.tls.examine} when the handshake has completed (see
     L{twisted.internet.interfaces.IHandshakeListener}) and closes the connection if there is a
-    problem.  For such a protocol a handshake completes in spite of a bad certificate.
+    problem.  The handshake of such a protocol completes even if the certificate is bad.
     """
 
 
@@ -89,15 +90,15 @@ class Handshake(SSL.Connection):
     The server's end of a TLS connection.
 
     @ivar needsCertificate: whether the peer must have a certificate.
-    @ivar revocations: the lists that its certificate, and those of its authorities, must not be on;
-        C{None} if there are none, or OpenSSL reads them.
+    @ivar revocations: revocation lists, for its certificate and those of its authorities; C{None}
+        if there are none, or OpenSSL reads them.
     @ivar signer: while the chain is verified, the fingerprint of the certificate verified last,
         which has signed the next.
-    @ivar lenient: whether to complete the handshake in spite of a problem.
+    @ivar lenient: whether the handshake completes even if there is a problem.
     @ivar problem: the problem with the peer's certificate, C{None} if there is none.
     @ivar completed: whether the handshake has completed.
-    @ivar unasked: how many messages of TLS itself OpenSSL has read or written since the handshake,
-        see L{countMessage}.
+    @ivar unasked: TLS control messages that OpenSSL has read or written since the handshake, see
+        L{countMessage}.
     @ivar peerIs: what to call the peer.
     """
 
@@ -135,13 +136,13 @@ class Handshake(SSL.Connection):
 
 def countMessage(connection: SSL.Connection, where: int, _result: int) -> None:
     """
-    OpenSSL's information callback.  Count the messages of TLS that come after the handshake: key
-    updates, attempts to renegotiate, alerts.  OpenSSL answers most of them by itself.
+    OpenSSL's information callback.  Count TLS control messages after the handshake: key updates,
+    attempts to renegotiate, alerts.  OpenSSL answers most of them by itself.
 
-    The bytes of the application cause no such callback, so counting costs them nothing.
+    OpenSSL does not call this for application data, so counting costs that nothing.
 
-    @param where: bits that say what has happened: C{SSL_CB_EXIT} that OpenSSL is done with a
-        message, C{SSL_CB_ALERT} that it has read or written an alert.
+    @param where: a bit mask: C{SSL_CB_EXIT} when OpenSSL is done with a message, C{SSL_CB_ALERT}
+        when it has read or written an alert.
     """
     if where & _MESSAGES and isinstance(connection, Handshake) and connection.completed:
         connection.unasked += 1
@@ -152,9 +153,9 @@ _MESSAGES: Final = SSL.SSL_CB_EXIT | SSL.SSL_CB_ALERT
 
 def _clearErrors() -> None:
     """
-    Empty OpenSSL's error queue.  OpenSSL 3 leaves there what was wrong with a certificate, although
-    the handshake went on, and would report it as the failure of the next call.  pyOpenSSL empties
-    the queue whenever it raises an error, so have it raise one.
+    Empty OpenSSL's error queue.  When the handshake goes on after a problem with a certificate,
+    OpenSSL 3 leaves the problem in the queue, and would report it as the failure of the next call.
+    pyOpenSSL empties the queue whenever it raises an error, so make it raise one.
     """
     with suppress(CryptoError):
         load_certificate(FILETYPE_PEM, b"")
@@ -164,12 +165,12 @@ def verified(
     connection: SSL.Connection, certificate: X509, error: int, depth: int, good: int
 ) -> bool:
     """
-    OpenSSL's verification callback: it has checked something of one certificate in the chain.
+    OpenSSL's verification callback, called after each check of a certificate in the chain.
 
     OpenSSL builds the chain first, then checks purposes and revocation lists, and then signatures,
-    from the trusted authority down to the peer.  So a chain that leads to no trusted authority is
-    reported before any signature is checked, and a signature with a stranger's key comes after one
-    with the key of a trusted authority, which is wrong::
+    from the trusted authority down to the peer.  So OpenSSL reports a chain without a trusted
+    authority before it checks any signature.  And before it checks a signature with a stranger's
+    key, it reports that the stranger's own certificate was not signed by a trusted authority::
 
         peer <- stranger            no trusted authority, reported at depth 1: stop
         peer <- stranger <- ours    the stranger's certificate is not signed by ours, depth 1: stop
@@ -201,8 +202,8 @@ def verified(
 
 def _revoked(connection: Handshake, certificate: X509) -> int | None:
     """
-    Look up one certificate, in the order in which their signatures are verified: the trusted
-    authority's first, the peer's last.
+    Look up one certificate.  Calls come in the order in which OpenSSL verifies signatures: the
+    trusted authority's certificate first, the peer's last.
     """
     if connection.revocations is None:
         return None
@@ -221,15 +222,15 @@ _SIGNATURES_FOLLOW: Final = frozenset(
     }
 )
 """
-Problems of authorities after which OpenSSL still finds out whether the chain is forged.
+Problems of authorities after which OpenSSL still detects a forged chain.
 """
 
 
 def isUsual(certificate: X509) -> bool:
     """
-    @return: whether a certificate's key is of a kind and size in use, so that checking a signature
-        with it takes a millisecond at most: RSA of up to 8192 bits with an exponent of up to 64,
-        or an elliptic curve.
+    @return: whether a certificate's key is of a usual kind and size, with which checking a
+        signature takes a millisecond at most: RSA of up to 8192 bits with an exponent of up to 64
+        bits, or an elliptic curve.
     """
     try:
         key = certificate.to_cryptography().public_key()
@@ -244,8 +245,8 @@ def isUsual(certificate: X509) -> bool:
 def explainTLS(reason: Exception) -> str:
     """
     @param reason: why a TLS connection has ended, or could not be set up.
-    @return: the last error in OpenSSL's queue, for errors of OpenSSL's, in other words where those
-        mean nothing to most people; otherwise the message.
+    @return: for errors of OpenSSL the last in its queue, reworded where few would understand it;
+        otherwise the message.
     """
     queue = reason.args[0] if isinstance(reason, SSL.Error | CryptoError) and reason.args else None
     if isinstance(queue, list) and queue and not isinstance(reason, CertificateRefused):

@@ -1,5 +1,5 @@
 """
-Runs what takes long to compute, such as hashing a password 600,000 times, off the reactor's thread.
+Runs long computations, such as hashing a password 600,000 times, off the reactor's thread.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ _T = TypeVar("_T")
 
 THREADS: Final = 2
 """
-How many functions run at once, in the reactor's own thread pool.  The rest of the pool is left to
-those who look up names in the DNS.
+How many functions run at once, in the reactor's own thread pool.  The rest of the pool is left for
+DNS look-ups.
 """
 
 _threads: Final = DeferredSemaphore(THREADS)
 _strangers: Final = DeferredSemaphore(THREADS - 1)
 """
-What is computed for strangers leaves a thread to the others, however much of it waits: when a
-password is hashed for half a second, a user who is known waits for half a second at most.
+How many of them may be for strangers.  One thread stays free for known users: if hashing a password
+takes half a second, a known user waits half a second at most.
 """
 
 
@@ -34,8 +34,8 @@ def offReactor(
     function: Callable[[*_Ts], _T], *arguments: *_Ts, stranger: bool = False
 ) -> Deferred[_T]:
     """
-    Call a function in a thread, in its turn.  Without a running reactor there is nobody to hold
-    up, and it is called at once.
+    Call a function in a thread, first come first served.  Without a running reactor it is called at
+    once, since it delays nobody.
 
     @param stranger: whether this is for somebody who may be guessing passwords.
     @return: fires with the result, or fails with what the function raised.  When cancelled before
@@ -54,7 +54,7 @@ def offReactor(
         return deferToThread(function, *arguments)
 
     def cancel(_result: object) -> None:
-        # A thread cannot be cancelled: it counts until it ends, whoever still waits for it.
+        # A thread cannot be cancelled: it counts until it ends, even if nobody waits for it.
         if not begun:
             turn.cancel()
 

@@ -1,6 +1,6 @@
 """
-Where logins wait until their password may be checked.  L{kaproto.security.guessing} decides how
-long.
+The queue in which logins wait until their password may be checked.  L{kaproto.security.guessing}
+decides how long.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class ITurn(Interface):
 
     def failed() -> None:
         """
-        The password was wrong, or the client left before that was known.
+        The password was wrong, or the client left before it was checked.
         """
 
     def forget() -> None:
@@ -51,18 +51,17 @@ class ITurn(Interface):
 
 class ILoginQueue(Interface):
     """
-    Decides when each login may be checked.  It is asked by strings only, so that one process can
-    do it for several.
+    Decides when each login may be checked.  The arguments are plain strings, so that one process
+    can decide for several.
     """
 
     def enter(network: str, user: str) -> Deferred[ITurn]:
         """
         Somebody wants to log in.
 
-        @param network: where from, see L{kaproto.peer.Peer.network}.
-        @param user: the name that it gives.
-        @return: fires when the password may be checked.  Cancel it if the client leaves before
-            that.
+        @param network: the client's network, see L{kaproto.peer.Peer.network}.
+        @param user: the user name given.
+        @return: fires when the password may be checked.  Cancel it if the client leaves earlier.
         """
 
 
@@ -77,7 +76,7 @@ class LoginQueue:
     def __init__(self, clock: IReactorTime, limits: Callable[[], Limits]) -> None:
         """
         @param clock: a monotonic clock.
-        @param limits: has the limits of the server at the time.
+        @param limits: returns the current limits of the server.
         """
         self._clock = clock
         self._limits = limits
@@ -120,7 +119,7 @@ class LoginQueue:
         self._next()
 
     def _next(self) -> None:
-        # What happens in one login's turn may call this again.
+        # A callback of one login's turn may call this again.
         if self._letting:
             return
         self._letting = True
@@ -148,13 +147,13 @@ class _Turn:
 
     def answered(self) -> None:
         """
-        Let the next one through, if it waits for this.
+        Let the next login through, if it waits for this one.
         """
         self._queue.happened(self._queue._limit.answered, self._attempt)
 
     def succeeded(self) -> None:
         """
-        From now on this user is known at this network.
+        Remember this user at this network.
         """
         self._queue.happened(self._queue._limit.succeeded, self._attempt)
 

@@ -1,5 +1,6 @@
 """
-What a SASL mechanism of a server is, and what it asks before it checks a password.
+Interfaces of a server's SASL mechanisms, and of the gate that a login passes before its password is
+checked.
 """
 
 from __future__ import annotations
@@ -26,16 +27,15 @@ __all__ = [
 
 WRONG: Final = "wrong user name or password"
 """
-What the log says of either: it does not tell which names there are.
+Logged for both, so that the log does not reveal which names exist.
 """
 
 
 class SASLFailed(KaprotoError):
     """
-    A client was not authenticated.  The message is for the log, not for the client, which is not
-    told what was wrong.
+    A client was not authenticated.  The message is for the log; the client is not told the reason.
 
-    @ivar user: the name it gave, if it got that far.
+    @ivar user: the user name given; C{None} if none was.
     """
 
     def __init__(self, message: str, user: str | None = None) -> None:
@@ -45,7 +45,7 @@ class SASLFailed(KaprotoError):
 
 class Answer(NamedTuple):
     """
-    What a mechanism replies to the client.
+    A mechanism's reply to the client.
 
     @ivar data: what to send; C{None} for nothing.
     @ivar user: the client's name, once it is authenticated.
@@ -57,11 +57,11 @@ class Answer(NamedTuple):
 
 class IKnown(Interface):
     """
-    Credentials that say whether their user has logged in from the same network lately.
+    Credentials that know whether their user has logged in from the same network lately.
     """
 
     known: bool = Attribute(
-        "Whether it has, so that it must not wait while the passwords of others are hashed."
+        "Whether it has, so that it need not wait while the passwords of others are hashed."
     )
 
 
@@ -72,21 +72,21 @@ class Mechanism(Protocol):
 
     async def respond(self, data: bytes | None) -> Answer:
         """
-        The client has sent something.
+        Handle a message of the client.
 
-        @raise SASLFailed: if the client is not who it says.
+        @raise SASLFailed: if the client is not authenticated.
         """
 
     def abandon(self) -> None:
         """
-        The client will not send any more.
+        The client will send nothing more.
         """
 
 
 class Gate(Protocol):
     """
-    Decides when the password of one login may be checked, and learns what came of it.  Of the last
-    three one is called at the end, and perhaps L{failed} after that.
+    Decides when the password of one login may be checked, and is told the result.  One of the last
+    three methods is called at the end; L{failed} may be called after that.
     """
 
     async def enter(self, user: str, /) -> bool:
@@ -98,7 +98,7 @@ class Gate(Protocol):
 
     def answered(self) -> None:
         """
-        The client was answered, and the login goes on.
+        The client got a reply, and the login goes on.
         """
 
     def succeeded(self) -> None:
@@ -108,12 +108,12 @@ class Gate(Protocol):
 
     def failed(self) -> None:
         """
-        The client is not who it says, or is gone.
+        The login failed, or the client is gone.
         """
 
     def forget(self) -> None:
         """
-        A checker is broken.
+        A checker raised an error.
         """
 
 
@@ -130,7 +130,7 @@ class OpenGate:
 
     def answered(self) -> None:
         """
-        Nobody waits for this.
+        Ignore this, since nobody waits.
         """
 
     succeeded = failed = forget = answered

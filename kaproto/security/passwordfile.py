@@ -40,9 +40,9 @@ class PasswordFile:
     Checks passwords against a file with one C{NAME:PASSWORD} in each line, see
     L{kaproto.security.userfile}.
 
-    A password has no colon, since the files that have more of them (passwd, shadow, htdigest) have
-    something else between them, and it does not look like the hash of one.  (A hash that is nothing
-    but hexadecimal digits could be a password.)
+    A password has no colon, since files with several colons in a line (passwd, shadow, htdigest)
+    have another format.  A password must not look like a password hash either.  (A hash of
+    hexadecimal digits only cannot be told from a password.)
 
     @ivar path: the file.
     """
@@ -67,7 +67,7 @@ class PasswordFile:
         """
         Read the file again.
 
-        @raise ValueError: if it cannot be used, see L{readUsers}.  What was read before stays in
+        @raise ValueError: if it cannot be used, see L{readUsers}.  The previous contents stay in
             use.
         """
         self._passwords = readUsers(self.path, _password)
@@ -80,7 +80,7 @@ class PasswordFile:
         """
         username: bytes = credentials.username
         password = self._passwords.get(username)
-        # For a name that is not listed as much is compared, or hashed, so that it takes as long.
+        # For an unknown name do the same comparison or hash, so that the time reveals nothing.
         matches = maybeDeferred(credentials.checkPassword, password or self._nobody)
 
         def check(matched: bool) -> bytes:
@@ -97,15 +97,15 @@ def _password(text: str) -> bytes:
     """
     if ":" in text:
         raise ValueError(
-            "there are two colons, and neither a name nor a password has one; files of another "
-            "format cannot be used, and --auth=scram: takes any password"
+            "there are two colons, but a name or password cannot contain one; files of another "
+            "format cannot be used; --auth=scram: allows any password"
         )
     if re.search(r"\s#", text):
         raise ValueError("a comment needs a line of its own")
     if _FOREIGN.match(text):
         raise ValueError(
             "what follows the colon looks like the hash of a password; this file has passwords "
-            "as they are, and --auth=scram: is for a file from which nobody can read them"
+            "in clear; use --auth=scram: for a file that does not reveal them"
         )
     try:
         return preparePassword(text.encode()).encode()

@@ -24,8 +24,8 @@ class CertificateFiles:
     The paths of PEM files.
 
     @ivar ca: the certificates of the authorities trusted to sign the peer's certificate.
-    @ivar certificate: this end's certificate, followed by those between it and the authority, if
-        any; C{None} for a client that has none.
+    @ivar certificate: this end's certificate, followed by any intermediate ones; C{None} for a
+        client without a certificate.
     @ivar key: the private key of that certificate.
     @ivar crl: the authorities' revocation lists; C{None} to check none.
     @ivar server: whether this end is the server.
@@ -46,7 +46,7 @@ def serverFiles(
     crl: Path | None = None,
 ) -> CertificateFiles:
     """
-    Find a server's files where libvirtd looks for them.
+    Find a server's files in the places where libvirtd looks.
 
     @param directory: the folder that has libvirt's default file names.
     @param ca: instead of C{CA/cacert.pem}.
@@ -67,7 +67,7 @@ def clientFiles(
     pkipath: Path | None = None, directory: Path = PKI_DIRECTORY, home: Path | None = None
 ) -> CertificateFiles:
     """
-    Find a client's files where libvirt's own client looks for them.
+    Find a client's files in the places where libvirt's own client looks.
 
     @param pkipath: a folder that has C{cacert.pem}, C{clientcert.pem}, C{clientkey.pem} and
         C{cacrl.pem}.  The second and third may be missing together, and the last may be missing.
@@ -106,8 +106,8 @@ def _existing(path: Path) -> Path | None:
 
 def _listed(path: Path) -> Path | None:
     """
-    @return: the path of a revocation list, C{None} only if there is certainly none.  One that
-        cannot be read, such as a dangling symbolic link, must not be taken for that.
+    @return: the path of a revocation list, C{None} only if there certainly is none.  An unreadable
+        one, such as a dangling symbolic link, must not be skipped.
     """
     try:
         path.lstat()

@@ -22,7 +22,7 @@ __all__ = ["Plain"]
 @implementer(IUsernamePassword, IKnown)
 class _Password:
     """
-    A user name and a password, whose representation does not show the password.
+    A user name and a password.  C{repr} does not show the password.
     """
 
     __slots__ = ("known", "password", "username")
@@ -41,8 +41,8 @@ class _Password:
 
 class Plain:
     """
-    The mechanism PLAIN (RFC 4616).  The client sends its password as it is, so this is only for
-    connections that nobody can listen to.
+    The mechanism PLAIN (RFC 4616).  The client sends its password in clear, so this is only for
+    connections that are encrypted or local.
     """
 
     def __init__(self, portal: Portal, admit: Admit) -> None:
@@ -53,7 +53,7 @@ class Plain:
         """
         Check the one message of this mechanism, C{IDENTITY NUL NAME NUL PASSWORD}.
 
-        @raise SASLFailed: if the client is not who it says.
+        @raise SASLFailed: if the client is not authenticated.
         """
         if data is None:
             return Answer(b"", None)
@@ -73,7 +73,7 @@ class Plain:
             raise SASLFailed(f"this cannot be a password: {error}", name) from None
         known = await self._admit(name)
         credentials = _Password(name.encode(), prepared.encode(), known=known)
-        # An error raised by awaiting is in a cycle with its traceback, which would keep the
+        # An error raised by awaiting forms a cycle with its traceback, which would keep the
         # connection in memory until the garbage collector runs.
         login = self._portal.login(credentials, None, IUser)
         result = await login.addErrback(lambda failure: failure.trap(LoginFailed) and None)

@@ -1,10 +1,10 @@
 """
-The C{proxy:} endpoint string: behind a load balancer that sends PROXY headers.
+The C{proxy:} endpoint, for servers behind a load balancer that sends PROXY headers.
 
-The header is read before anything else on the connection, TLS included, and only then is the
-protocol above told that there is a connection.  So its transport has the client's address from the
-first moment.  Anybody who can connect could write a header, so it is believed only from the
-networks that the listener names.
+The header is read before anything else on the connection, TLS included.  Only then the protocol
+above gets its C{connectionMade}, so its transport has the client's address from the beginning.
+Every client can write a header, so headers are believed only from the networks that the listener
+names.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ __all__ = [
 
 HEADER_TIMEOUT: Final = 5.0
 """
-Seconds that a balancer has for its header.  It sends it in its first packet.
+Seconds that a balancer has for its header, which it sends in its first packet.
 """
 
 _HEADER: Final = "kaprotoProxyHeader"
@@ -60,10 +60,10 @@ _TERMINATED: Final = "kaprotoTerminatedTLS"
 @attrs.frozen
 class Trust:
     """
-    Whose PROXY headers are believed.
+    The load balancers whose PROXY headers are believed.
 
-    @ivar networks: those that balancers connect from, for TCP.
-    @ivar users: the ids of the users that balancers run as, for UNIX sockets; empty for everybody
+    @ivar networks: for TCP, the networks that balancers connect from.
+    @ivar users: for UNIX sockets, the ids of the users that balancers run as; empty for every user
         whom the socket's mode lets connect.
     """
 
@@ -85,7 +85,7 @@ class Trust:
 
     def problem(self, transport: StreamTransport) -> str | None:
         """
-        @return: why whoever connected is not believed, C{None} if it is.
+        @return: why the peer's header is not believed, C{None} if it is.
         """
         address = transport.getPeer()
         if isinstance(address, UNIXAddress):
@@ -103,7 +103,7 @@ class Trust:
 
 def headerOf(transport: object) -> ProxyHeader | None:
     """
-    Find the PROXY header that a connection began with.
+    Find the PROXY header at the beginning of a connection.
 
     @param transport: the connection's, with or without TLS and other protocols in between.
     @return: C{None} if there was none.
@@ -113,19 +113,18 @@ def headerOf(transport: object) -> ProxyHeader | None:
 
 def terminatedTLSOf(transport: object) -> tuple[TLSIdentity, str | None] | None:
     """
-    Find out whether a load balancer has ended the client's TLS connection.
+    Find the identity that a load balancer, which terminates TLS, has sent in its header.
 
-    @return: the client's identity and the common name in its certificate, as L{TerminatedTLS} has
-        them; C{None} if it has not.
+    @return: the result of L{TerminatedTLS.identify}; C{None} if no balancer terminates TLS.
     """
     return cast(tuple[TLSIdentity, str | None] | None, _attributeOf(transport, _TERMINATED))
 
 
 def _attributeOf(transport: object | None, name: str) -> object | None:
-    # Wrappers pass on what they do not have themselves; the lowest is asked by its own attributes.
+    # Wrappers forward attributes that they lack; of the lowest transport only its own count.
     while transport is not None:
         if isinstance(transport, Connection):
-            # This is the lowest, and vars() would make a dictionary for it, of 64 bytes.
+            # This is the lowest.  (vars() would create a dictionary of 64 bytes for it.)
             return cast(object | None, getattr(transport, name, None))
         found: object | None = vars(transport).get(name) if hasattr(transport, "__dict__") else None
         if found is not None:
@@ -159,7 +158,7 @@ class _HeaderProtocol(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """
-        Read on in the header.
+        Read more of the header.
         """
         if self._reader is None:
             return
@@ -177,7 +176,7 @@ class _HeaderProtocol(Protocol):
         terminated = self.factory.terminated
         if terminated is not None:
             if header.source is None:
-                # The balancer checks that somebody listens, and has no client.
+                # A health check of the balancer, without a client.
                 transport.loseConnection()
                 return
             setattr(transport, _TERMINATED, terminated.identify(header))
@@ -191,7 +190,7 @@ class _HeaderProtocol(Protocol):
         transport.protocol = protocol  # type: ignore[attr-defined]
         protocol.makeConnection(cast(ITransport, transport))
         if rest:
-            # It is the transport's protocol now, or what it has put in its own place.
+            # The transport's protocol is now the wrapped one, or a replacement that it has chosen.
             transport.protocol.dataReceived(rest)  # type: ignore[attr-defined]
 
     def _refuse(self, problem: str) -> None:
@@ -214,7 +213,7 @@ class _HeaderProtocol(Protocol):
 
 def _pretend(transport: object, source: IAddress, destination: IAddress) -> None:
     """
-    Have a transport name the client's addresses instead of the balancer's.
+    Make a transport report the client's addresses instead of the balancer's.
     """
     transport.getPeer = lambda: source  # type: ignore[attr-defined]
     transport.getHost = lambda: destination  # type: ignore[attr-defined]
@@ -226,8 +225,8 @@ class ProxyFactory(Factory):
 
     @ivar wrapped: the other factory.
     @ivar trust: whose headers are believed.
-    @ivar clock: where deadlines are scheduled.
-    @ivar terminated: how identities are read from headers, where the balancer ends TLS.
+    @ivar clock: schedules deadlines.
+    @ivar terminated: how to read identities from headers, if the balancer terminates TLS.
     """
 
     protocol = _HeaderProtocol  # type: ignore[assignment]
@@ -272,7 +271,7 @@ class ProxyEndpoint:
 
     @ivar wrapped: where to listen: an endpoint without TLS, since the header precedes it.
     @ivar trust: whose headers are believed.
-    @ivar terminated: how identities are read from headers, where the balancer ends TLS.
+    @ivar terminated: how to read identities from headers, if the balancer terminates TLS.
     """
 
     def __init__(
@@ -289,7 +288,7 @@ class ProxyEndpoint:
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
         """
-        @param factory: is started, and asked for a protocol for each connection whose header is
-            complete, with the client's address.
+        @param factory: is started, and builds a protocol, with the client's address, for each
+            connection whose header is complete.
         """
         return self.wrapped.listen(ProxyFactory(factory, self.trust, self._clock, self.terminated))

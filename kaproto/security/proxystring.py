@@ -1,5 +1,5 @@
 """
-The endpoint string C{proxy:}, taken apart.
+Parses the endpoint string C{proxy:}.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def serverEndpoint(
     @param arguments: the inner endpoint's name and its positional arguments.
     @param keywords: the inner endpoint's keywords, and C{from}, networks separated by commas, for
         TCP; C{uid}, user ids separated by commas, for UNIX sockets; C{tls=terminated}, if the
-        balancer ends TLS, and then C{certificate}, C{required} or C{optional}, and C{dn}, the type
-        of the private field that has the distinguished name.
+        balancer terminates TLS, and with it C{certificate}, C{required} or C{optional}, and C{dn},
+        the type of the private field that has the distinguished name.
     @raise ValueError: when a keyword is malformed or missing, or the inner endpoint cannot have a
         header in front of it.
     """

@@ -1,12 +1,12 @@
 """
 Lists of revoked certificates (CRLs), looked up in each handshake.
 
-OpenSSL checks the signature of a list whenever it looks something up in it, and so hashes the whole
-list for each handshake: 0.7 ms for 10,000 certificates.  Here signatures are checked once, when the
-file is read (L{kaproto.security.certificates}), and a handshake looks up two or three numbers.
+OpenSSL checks the signature of a list at each look-up, and so hashes the whole list for each
+handshake: 0.7 ms for 10,000 certificates.  Here signatures are checked once, when the file is read
+(L{kaproto.security.certificates}), and a handshake looks up two or three serial numbers.
 
-OpenSSL still reads lists that cover only some certificates of an authority, or changes to another
-list, and all lists where a handshake must end with the right TLS alert.
+OpenSSL still reads partial lists (of some certificates of an authority, or of changes to another
+list), and all lists if a handshake must end with the right TLS alert.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["Revocations", "fingerprint", "hasSigned"]
 
 def hasSigned(authority: x509.Certificate, crl: x509.CertificateRevocationList) -> bool:
     """
-    @return: whether a list is this authority's.
+    @return: whether this authority has signed a list.
     """
     key = authority.public_key()
     try:
@@ -38,10 +38,10 @@ def hasSigned(authority: x509.Certificate, crl: x509.CertificateRevocationList) 
 @attrs.frozen
 class _List:
     """
-    What an authority has revoked.
+    The revocation list of one authority.
 
-    @ivar begin: when the list begins to be valid.
-    @ivar end: when it must have been renewed, if that is known.
+    @ivar begin: when the list becomes valid.
+    @ivar end: when it expires; C{None} if it does not say.
     @ivar numbers: the serial numbers of the certificates.
     """
 
@@ -61,7 +61,7 @@ class Revocations:
         authorities: Sequence[x509.Certificate],
     ) -> None:
         """
-        @param authorities: those that are trusted, among them the issuers of the lists.
+        @param authorities: the trusted authorities, among them the issuers of the lists.
         """
         self._lists: dict[bytes, _List] = {}
         self._revoked: set[bytes] = set()
@@ -96,7 +96,7 @@ class Revocations:
         @param number: its serial number.
         @param issuer: the fingerprint of the certificate that has signed it; C{None} if it is
             trusted itself.
-        @return: why it is refused, as one of OpenSSL's verification codes; C{None} if it is not.
+        @return: why it is refused, one of OpenSSL's verification codes; C{None} if it is accepted.
         """
         if certificate in self._revoked:
             return int(Codes.ERR_CERT_REVOKED)
@@ -123,7 +123,7 @@ _SPECIAL: Final = (x509.IssuingDistributionPoint, x509.DeltaCRLIndicator)
 
 def _isPlain(crl: x509.CertificateRevocationList) -> bool:
     """
-    @return: whether a list has all that its issuer has revoked.
+    @return: whether a list has every certificate that its issuer has revoked.
     """
     try:
         return not any(each.critical or isinstance(each.value, _SPECIAL) for each in crl.extensions)

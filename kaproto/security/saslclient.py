@@ -24,7 +24,8 @@ __all__ = ["ITERATIONS_MAX", "Compute", "Login", "authenticate", "chooseMechanis
 
 ITERATIONS_MAX: Final = 1_000_000
 """
-How often SCRAM may hash a password.  That takes about a quarter of a second.
+The most iterations of SCRAM's hash that a server may ask for.  They take about a quarter of a
+second.
 """
 
 _STEPS_MAX: Final = 8
@@ -36,7 +37,7 @@ class Login:
     A user name and a password.
 
     @ivar user: the name.
-    @ivar password: the password.  The representation does not show it.
+    @ivar password: the password.  C{repr} does not show it.
     @ivar mechanism: the SASL mechanism to use; C{None} for the strongest that both ends have.
     """
 
@@ -73,7 +74,7 @@ class _Plain:
 
     def first(self) -> bytes:
         """
-        @return: name and password as they are (RFC 4616).
+        @return: name and password in clear (RFC 4616).
         """
         if "\0" in self._login.user + self._login.password:
             raise AuthenticationFailed("a user name or password cannot have a NUL in it")
@@ -81,15 +82,15 @@ class _Plain:
         if len(message) > SASL_DATA_MAX:
             raise AuthenticationFailed(
                 f"user name and password have {len(message) - 2:,} bytes; libvirt's RPC carries "
-                f"{SASL_DATA_MAX - 2:,} at most, and kaserver takes 255 and 1,024"
+                f"{SASL_DATA_MAX - 2:,} at most, and kaserver accepts 255 and 1,024"
             )
         return message
 
     def next(self, data: bytes) -> bytes:
         """
-        @raise AuthenticationFailed: always, as PLAIN has one message.
+        @raise AuthenticationFailed: always, since PLAIN has only one message.
         """
-        raise AuthenticationFailed("the server asks for more than the one message that PLAIN has")
+        raise AuthenticationFailed("the server asks for a second message, but PLAIN has only one")
 
     def check(self, data: bytes | None) -> None:
         """
@@ -120,7 +121,7 @@ class _Scram:
 
     def next(self, data: bytes) -> bytes:
         """
-        @return: the proof; nothing once the server has given its own.
+        @return: the proof; empty after the server's own proof.
         """
         if self._answered:
             self.check(data)
@@ -174,10 +175,10 @@ def chooseMechanism(offered: list[str], wanted: str | None, *, secure: bool) -> 
     """
     @param offered: the server's mechanisms.
     @param wanted: the one to use; C{None} for any.
-    @param secure: whether nobody can listen to the connection, so that the password may be sent as
-        it is.
-    @raise AuthenticationFailed: if there is none in common.  The message says what each end has,
-        and what to do.
+    @param secure: whether the connection is encrypted or local, so that the password may be sent
+        in clear.
+    @raise AuthenticationFailed: if there is none in common.  The message lists what each end has,
+        and says what to do.
     """
     available = list(_available())
     own = [name for name in available if secure or name != "PLAIN"]
@@ -206,13 +207,13 @@ _ADVICE_INSECURE: Final = (
 
 Compute = Callable[[Callable[[bytes], bytes], bytes], Awaitable[bytes]]
 """
-Calls a function that may take long, with an argument.
+Calls a slow function with an argument, perhaps in a thread.
 """
 
 
 async def computeAtOnce(function: Callable[[bytes], bytes], argument: bytes) -> bytes:
     """
-    Call it and wait.
+    Call the function here and now.
     """
     return function(argument)
 
@@ -232,7 +233,8 @@ async def authenticate(
     @param types: the L{AuthType}s that the server accepts.
     @param login: name and password.
     @param secure: see L{chooseMechanism}.
-    @param compute: hashes the password as often as the server asks for, which may take long.
+    @param compute: calls the function that hashes the password, which is slow if the server asks
+        for many iterations.
     @raise AuthenticationFailed: if the server refuses, does not accept SASL, or does not know the
         password.
     @raise kaproto.wire.xdr.XDRError: if the server's answer cannot be decoded.

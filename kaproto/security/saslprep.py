@@ -1,11 +1,11 @@
 """
-SASLprep (RFC 4013): the form in which names and passwords are compared, so that two ways to type
-the same text are the same text.
+SASLprep (RFC 4013): the form in which names and passwords are compared, so that different ways to
+type the same text are equal.
 
 An example: U+FF41, a wide C{a}, becomes C{a}, and a no-break space becomes a space.
 
-PLAIN needs it (RFC 4616) as well as SCRAM (RFC 5802), also where scramp, which has one for SCRAM,
-is not installed.
+Both PLAIN (RFC 4616) and SCRAM (RFC 5802) need it.  scramp has an implementation, but PLAIN must
+work without scramp.
 """
 
 from __future__ import annotations
@@ -41,11 +41,10 @@ _PROHIBITED: Final = (
 
 def saslprep(text: str) -> str:
     """
-    Bound the length of what a peer sends before calling this: one character can become 18, and
-    each kind of them is looked up in a dozen tables.
+    Before calling this, bound the length of text that a peer has sent: one character can become 18,
+    and each different one is looked up in a dozen tables.
 
-    @raise ValueError: if there are characters, or mixed directions of writing, that a name or
-        password may not have.
+    @raise ValueError: if the text has a forbidden character, or mixes directions of writing.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -61,14 +60,14 @@ def saslprep(text: str) -> str:
     if any(map(stringprep.in_table_d1, kinds)):
         ends = stringprep.in_table_d1(prepared[0]) and stringprep.in_table_d1(prepared[-1])
         if not ends or any(map(stringprep.in_table_d2, kinds)):
-            raise ValueError("it mixes writing from the right with writing from the left")
+            raise ValueError("it mixes writing from right to left with writing from left to right")
     return prepared
 
 
 def prepareName(name: bytes) -> str:
     """
     @param name: a user name in UTF-8.
-    @raise ValueError: if no user can have it.
+    @raise ValueError: if it is not a valid user name.
     """
     return _prepare(name, NAME_MAX)
 
@@ -76,7 +75,7 @@ def prepareName(name: bytes) -> str:
 def preparePassword(password: bytes) -> str:
     """
     @param password: a password in UTF-8.
-    @raise ValueError: if it cannot be one.  The message does not quote it.
+    @raise ValueError: if it is not a valid password.  The message does not quote it.
     """
     return _prepare(password, PASSWORD_MAX)
 

@@ -1,5 +1,5 @@
 """
-SASL (RFC 4422) for a server, without I/O.  A L{twisted.cred.portal.Portal} decides.
+SASL (RFC 4422) for a server, without I/O.  A L{twisted.cred.portal.Portal} checks the credentials.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class SASLServer:
     Authenticates one client.  After a failure the client may begin again.
 
     @ivar user: the client's name, once it is authenticated.
-    @ivar failures: how often it failed.
-    @ivar mechanism: the name of the mechanism that it uses, or used last.
+    @ivar failures: how many attempts have failed.
+    @ivar mechanism: the name of the mechanism used last.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class SASLServer:
         gate: Callable[[], Gate] = OpenGate,
     ) -> None:
         """
-        @param mechanisms: what it may use, see L{kaproto.security.admission.mechanismsFor}.
+        @param mechanisms: those it may use, see L{kaproto.security.admission.mechanismsFor}.
         @param gate: makes the gate for one attempt.
         """
         self.user: str | None = None
@@ -67,10 +67,10 @@ class SASLServer:
 
     def init(self) -> list[str]:
         """
-        The client asks which mechanisms there are.
+        List the mechanisms, for the client's C{AUTH_SASL_INIT}.
 
         @return: their names.
-        @raise SASLFailed: if it has asked before.
+        @raise SASLFailed: if the client has asked before.
         """
         self._expect(_State.IDLE)
         self._state = _State.READY
@@ -78,9 +78,9 @@ class SASLServer:
 
     async def start(self, mechanism: str, data: bytes | None) -> SASLResult:
         """
-        The client begins.
+        Handle the client's first message.
 
-        @raise SASLFailed: if it is not authenticated.
+        @raise SASLFailed: if the client is not authenticated.
         """
         self._expect(_State.READY)
         make = self._mechanisms.get(mechanism)
@@ -93,12 +93,12 @@ class SASLServer:
 
     async def step(self, data: bytes | None) -> SASLResult:
         """
-        The client goes on.
+        Handle the client's next message.
 
-        @raise SASLFailed: if it is not authenticated.
+        @raise SASLFailed: if the client is not authenticated.
         """
         self._expect(_State.RUNNING)
-        assert self._exchange is not None, "an exchange is running"
+        assert self._exchange is not None, "an exchange is under way"
         return await self._respond(self._exchange, data)
 
     def abandon(self) -> None:

@@ -50,8 +50,8 @@ class IScramCredentials(Interface):
 
     def challenge(keys: ScramKeys) -> Deferred[bool]:
         """
-        Ask for the proof.  A checker that does not know the name asks all the same, with
-        L{ScramKeys.fake}, so that it looks as if only the password were wrong.
+        Ask for the proof.  A checker must ask for unknown names too, with L{ScramKeys.fake}, so
+        that the client cannot tell them from known ones.
 
         @return: fires with whether the proof was right.
         """
@@ -60,7 +60,7 @@ class IScramCredentials(Interface):
 @implementer(IScramCredentials, IUsernameHashedPassword, IKnown)
 class _Proof:
     """
-    The credentials that a checker is given.
+    The credentials given to a checker.
 
     @ivar username: the name the client gave.
     @ivar known: whether it has logged in from the same network lately.
@@ -76,7 +76,7 @@ class _Proof:
 
     def challenge(self, keys: ScramKeys) -> Deferred[bool]:
         """
-        Only the first challenge counts.
+        Challenge the client.  Only the first call has an effect.
         """
         if not self.keys.called:
             self.keys.callback(keys)
@@ -94,8 +94,8 @@ class _Proof:
 
     def loginEnded(self, result: object) -> object:
         """
-        The checker is done.  If it asked for no proof, it does not know the name; the client is
-        challenged all the same.
+        The checker is done.  If it did not challenge the client, it does not know the name: then
+        challenge the client with fake keys.
         """
         pending = self._hashing is not None and not self._hashing.called
         if not self.keys.called and not pending:
@@ -131,7 +131,7 @@ class ScramSHA256:
         """
         Challenge the client by the name in its first message, and check the proof in its second.
 
-        @raise SASLFailed: if the client is not who it says.
+        @raise SASLFailed: if the client is not authenticated.
         """
         if data is None:
             return Answer(b"", None)
@@ -162,7 +162,7 @@ class ScramSHA256:
         self._login.addBoth(proof.loginEnded).addErrback(self._notLetIn)
         keys = await proof.keys
         found = keys.salt, keys.stored, keys.server, keys.iterations
-        # scramp reads the name again.  Keys are for the name that the checker was asked about.
+        # scramp parses the name again, but the keys belong to the name given to the checker.
         self._server = MECHANISM.make_server(lambda again: found if again == name else None)
         self._server.set_client_first(message)
         first: str = self._server.get_server_first()
@@ -173,13 +173,13 @@ class ScramSHA256:
         proof.settle(proven=True)
         result = await self._login
         if result is None:
-            raise SASLFailed("not let in", self._user)
+            raise SASLFailed("refused by the portal", self._user)
         final: str = self._server.get_server_final()
         return Answer(final.encode(), str(IUser(result[1]).name))
 
     def _notLetIn(self, failure: Failure) -> None:
         """
-        Log that a checker is broken; the client is told the same as if its password were wrong.
+        Log that a checker raised an error.  The client gets the same reply as for a wrong password.
         """
         if failure.check(LoginFailed, CancelledError) is None:
             self._log.failure("a credentials checker failed", failure)
@@ -188,7 +188,7 @@ class ScramSHA256:
 def _nameIn(message: str) -> str:
     """
     @param message: a client's first.
-    @return: the user name, as SASLprep leaves it.
+    @return: the user name, in the form of SASLprep.
     @raise SASLFailed: if there is none.
     """
     match = _CLIENT_FIRST.match(message)

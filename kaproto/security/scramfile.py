@@ -1,8 +1,7 @@
 """
-A file of names and salted keys, from which nobody can read passwords, as a checker for C{--auth}.
+A file of names and salted keys, which does not reveal passwords, as a checker for C{--auth}.
 
-Run this module with a name, C{python -m kaproto.security.scramfile alice}, and it asks for a
-password and prints the line that goes into the file.
+C{python -m kaproto.security.scramfile alice} asks for a password and prints the line for the file.
 """
 
 from __future__ import annotations
@@ -41,8 +40,7 @@ class ScramFile:
     Checks passwords, and proofs of knowing them, against a file with one C{NAME:KEYS} in each line,
     see L{kaproto.security.userfile} and L{ScramKeys.fromText}.
 
-    Nobody can find out which users exist: for other names there are keys as well, which no
-    password fits.
+    A client cannot find out which users exist: other names get fake keys, which no password fits.
 
     @ivar path: the file.
     """
@@ -66,12 +64,12 @@ class ScramFile:
         """
         Read the file again.
 
-        @raise ValueError: if it cannot be used, see L{readUsers}.  What was read before stays in
+        @raise ValueError: if it cannot be used, see L{readUsers}.  The previous contents stay in
             use.
         """
         users = readUsers(self.path, _keys)
-        # The first line stays when others come and go, and with it the salts of those who do not
-        # exist.  Salts that change would tell them from users.
+        # The secret for fake salts comes from the first line, which usually stays when users are
+        # added or removed.  A salt that changes would show that its user does not exist.
         first = next(iter(users.values()))
         self._secret = hashlib.sha256(first.stored + first.server).digest()
         self._shapes = frozenset(keys.shape for keys in users.values())
@@ -82,7 +80,7 @@ class ScramFile:
         @return: fires with the user name, or fails with L{UnauthorizedLogin}.
         """
         username: bytes = cast(IUsernamePassword, credentials).username
-        # Made for users as well, so that it takes as long.
+        # Made for existing users too, so that the time reveals nothing.
         fake = ScramKeys.fake(username, self._secret, self._shapes)
         keys = self._users.get(username, fake)
         if IScramCredentials.providedBy(credentials):
@@ -103,7 +101,7 @@ class ScramFile:
 
 def _keys(text: str) -> ScramKeys:
     """
-    @raise ValueError: if these are no keys.
+    @raise ValueError: if the text is malformed.
     """
     try:
         return ScramKeys.fromText(text)

@@ -1,5 +1,5 @@
 """
-What a server keeps of a password for SCRAM-SHA-256 (RFC 5802): keys that check it.
+The keys that a server stores in place of a password, for SCRAM-SHA-256 (RFC 5802).
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ __all__ = ["ITERATIONS", "MECHANISM", "ScramKeys", "Shape", "hashPassword"]
 
 MECHANISM: Final = ScramMechanism("SCRAM-SHA-256")
 """
-The mechanism, as scramp has it.
+scramp's object for the mechanism.
 """
 
 ITERATIONS: Final = 4096
 """
-How often a password is hashed, unless a file says otherwise: the least that RFC 7677 allows.
+Iterations of the hash, unless a file says otherwise: the least that RFC 7677 allows.
 """
 
 _SALT_SIZE: Final = 16
@@ -43,9 +43,9 @@ _FORM: Final = re.compile(
 
 class Shape(NamedTuple):
     """
-    What a client sees of a user's keys besides the salt itself.
+    The properties of a user's keys that a client sees, besides the salt.
 
-    @ivar iterations: how often the password was hashed.
+    @ivar iterations: iterations of the hash.
     @ivar saltSize: the length of the salt, in bytes.
     """
 
@@ -59,10 +59,10 @@ _SHAPE: Final = Shape(ITERATIONS, _SALT_SIZE)
 @attrs.frozen
 class ScramKeys:
     """
-    What a server keeps of a password: enough to check it, not enough to log in with.
+    The keys of one user: enough to check a password, not enough to log in with.
 
-    @ivar salt: what the password was hashed with.
-    @ivar iterations: how often.
+    @ivar salt: the salt of the hash.
+    @ivar iterations: iterations of the hash.
     @ivar stored: checks the client's proof (C{StoredKey}).
     @ivar server: makes the server's own proof (C{ServerKey}).
     """
@@ -77,10 +77,11 @@ class ScramKeys:
         cls, password: str, salt: bytes | None = None, iterations: int = ITERATIONS
     ) -> ScramKeys:
         """
-        This takes about a millisecond for 4,096 iterations, 0.14 s for 600,000; see L{offReactor}.
+        Hash a password.  This takes about a millisecond for 4,096 iterations, 0.14 s for 600,000;
+        see L{offReactor}.
 
         @param salt: by default random.
-        @raise ValueError: if this cannot be a password.
+        @raise ValueError: if the password is not valid.
         """
         if salt is None:
             salt = os.urandom(_SALT_SIZE)
@@ -94,8 +95,9 @@ class ScramKeys:
     @classmethod
     def fromText(cls, text: str) -> ScramKeys:
         """
-        @param text: the form that PostgreSQL uses,
-            C{SCRAM-SHA-256$ITERATIONS:SALT$STORED:SERVER}, the last three in base64.
+        Read keys in PostgreSQL's form.
+
+        @param text: C{SCRAM-SHA-256$ITERATIONS:SALT$STORED:SERVER}, the last three in base64.
         @raise ValueError: if it has another form.
         """
         match = _FORM.fullmatch(text)
@@ -121,7 +123,7 @@ class ScramKeys:
 
     def toText(self) -> str:
         """
-        @return: the form that L{fromText} reads.
+        @return: the text that L{fromText} reads.
         """
         salt, stored, server = (
             base64.b64encode(each).decode() for each in (self.salt, self.stored, self.server)
@@ -131,7 +133,7 @@ class ScramKeys:
     @property
     def shape(self) -> Shape:
         """
-        What a client sees of the keys.
+        Return the properties that a client sees.
         """
         return Shape(self.iterations, len(self.salt))
 
@@ -142,9 +144,10 @@ class ScramKeys:
         """
         Make keys for a user that does not exist.  No password fits them.
 
-        @param secret: makes the same name get the same salt each time, as that of a user is.
-        @param shapes: those of the users that exist.  Each name gets one of them, and keeps it
-            when others are added, unless it is one of those.
+        @param secret: hashed with the name to make the salt, so that a name always has the same
+            salt, as a real user does.
+        @param shapes: the shapes of the users that exist.  Each name gets one of them, and keeps it
+            when others are added, unless a new one is chosen for it.
         """
         iterations, size = max(
             shapes, key=lambda shape: _digest(secret, b"%d %d " % shape + username)
@@ -154,7 +157,7 @@ class ScramKeys:
 
     def matches(self, password: str) -> bool:
         """
-        This takes as long as L{fromPassword}.
+        Check a password.  This takes as long as L{fromPassword}.
 
         @return: whether this is the password.
         """
@@ -171,9 +174,9 @@ def _digest(secret: bytes, data: bytes) -> bytes:
 
 def hashPassword(username: bytes, password: bytes | None) -> ScramKeys:
     """
-    Make keys of a password that a checker has as it is.  A name gets the same salt each time.
+    Make keys for a checker that has the password in clear.  A name gets the same salt each time.
 
-    @param password: the user's; C{None} for a user that does not exist, for whom it takes as long.
+    @param password: the user's; C{None} for a user that does not exist.  Both take the same time.
     """
     salt = _digest(_SECRET, username)[:_SALT_SIZE]
     if password is not None:

@@ -1,5 +1,6 @@
 """
-A server's part of authentication: what the client's calls for it are answered, and when.
+The server's side of authentication: answers the client's login calls, after the delay that
+L{kaproto.security.guessing} demands.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ __all__ = ["REFUSED", "Authentication", "Candidate"]
 
 REFUSED: Final = "authentication failed: authentication failed"
 """
-All that a client is told, in libvirtd's words.
+The only error message that a client gets, in libvirtd's words.
 """
 
 
 class Candidate(Protocol):
     """
-    What L{Authentication} needs of a connection.
+    The part of a connection that L{Authentication} needs.
 
     @ivar peer: the client.
     """
@@ -54,21 +55,21 @@ class Candidate(Protocol):
 
     def holdDeadline(self) -> float:
         """
-        Stop the clock of the client's deadline, while it waits for us.
+        Suspend the client's deadline, while it waits for us.
 
-        @return: the seconds that are left.
+        @return: the seconds left.
         """
 
     def resumeDeadline(self, left: float) -> None:
         """
-        Let the clock run again.
+        Resume the deadline.
 
-        @param left: what L{holdDeadline} returned.
+        @param left: the seconds that L{holdDeadline} returned.
         """
 
     def endSoon(self, reason: Exception) -> None:
         """
-        Close the connection once the call under way is answered.
+        Close the connection after the reply to the current call.
         """
 
 
@@ -89,22 +90,23 @@ class Authentication:
     ) -> None:
         """
         @param portal: decides who may log in.
-        @param limits: has the limits of the server at the time.
-        @param queue: decides when.
+        @param limits: returns the current limits of the server.
+        @param queue: decides when passwords may be checked.
         """
         self._candidate = candidate
         self._limits = limits
         self._clock = clock
         self._watch = watch = _Stopwatch(clock)
         mechanisms = mechanismsFor(portal, secure=candidate.peer.secure)
-        # The gates have no reference to this object: without a cycle both are freed at once.
+        # The gates have no reference to this object: without a cycle, both are freed at once.
         self._server = SASLServer(portal, mechanisms, lambda: _LoginGate(candidate, queue, watch))
 
     async def init(self, payload: bytes) -> bytes:
         """
         Answer C{AUTH_SASL_INIT}.
 
-        @raise kaproto.errors.RemoteError: if the client is refused; so do the others.
+        @raise kaproto.errors.RemoteError: if the client is refused.  L{start} and L{step} raise it
+            too.
         """
 
         async def init() -> bytes:
@@ -142,7 +144,7 @@ class Authentication:
     async def _answer(self, work: Callable[[], Awaitable[bytes]]) -> bytes:
         self._watch.start()
         try:
-            # A client that does not wait for the answers gets no more tries.
+            # A client that does not wait for replies gets no more attempts.
             if self._server.failures < self._limits().loginTries:
                 return await work()
         except CancelledError:
@@ -171,8 +173,8 @@ class Authentication:
 
 class _Stopwatch:
     """
-    Measures the time from a client's message, or from when its turn came, to the answer, so that
-    it can be made the same for all failures.
+    Measures the time from a client's message, or from its turn in the queue, to the reply, so that
+    all failures can take the same time.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
@@ -181,14 +183,14 @@ class _Stopwatch:
 
     def start(self) -> None:
         """
-        Begin now.
+        Start measuring.
         """
         self._begun = self._clock.seconds()
 
     @property
     def seconds(self) -> float:
         """
-        How long that was ago.
+        Return the seconds since the start.
         """
         return self._clock.seconds() - self._begun
 
@@ -200,7 +202,7 @@ class _LoginGate:
 
     def __init__(self, candidate: Candidate, queue: ILoginQueue, watch: _Stopwatch) -> None:
         """
-        @param watch: is started again when the attempt has come through the queue.
+        @param watch: is restarted when the attempt has passed the queue.
         """
         self._candidate = candidate
         self._queue = queue
@@ -210,7 +212,7 @@ class _LoginGate:
 
     async def enter(self, user: str, /) -> bool:
         """
-        Wait for our turn.  This wait is not the client's fault, so its deadline does not run.
+        Wait for our turn.  The client's deadline is suspended while it waits.
         """
         entering = self._queue.enter(self._candidate.peer.network, user)
         if entering.called:
@@ -228,13 +230,13 @@ class _LoginGate:
 
     def answered(self) -> None:
         """
-        The next one may be checked.
+        Let the next login be checked.
         """
         self._turn.answered()
 
     def succeeded(self) -> None:
         """
-        This user is known here from now on.
+        Remember this user at this network.
         """
         self._turn.succeeded()
 
@@ -248,6 +250,6 @@ class _LoginGate:
 
     def forget(self) -> None:
         """
-        This was no guess.
+        Count nothing.
         """
         self._turn.forget()

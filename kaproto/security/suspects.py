@@ -1,6 +1,6 @@
 """
-Those who may be guessing passwords, networks, user names and pairs of both: how often each has
-failed, and who waits because of that.  L{kaproto.security.guessing} says what follows.
+Failed logins by network, by user name and by pair of both, and the logins that wait because of
+them.  L{kaproto.security.guessing} has the rules.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ Seconds for which a failure counts.
 
 QUEUE: Final = 100
 """
-How many turns of a queue a login waits at most.
+The most turns of a queue that a login waits.
 """
 
 TABLE_MAX: Final = 4096
 """
-Entries in each table.  Of networks and names the one goes that has not failed for the longest time;
-of known pairs, the one that has not logged in.
+The most entries in each table.  A full table of networks or names drops the one whose last failure
+is the oldest; the table of known pairs, the one whose last login is the oldest.
 """
 
 
@@ -38,14 +38,14 @@ class Suspect:
     """
     A network, a user name, or a known pair of both, with its queue.
 
-    @ivar turn: the time between two turns of the queue, as a part of the usual.
-    @ivar longest: how many turns a login waits at most.
+    @ivar turn: the time between two turns of the queue, as a fraction of the usual.
+    @ivar longest: the most turns that a login waits.
     @ivar slack: seconds by which a turn may be late without delaying the next ones.
     @ivar failures: when logins failed, as many as count.
-    @ivar undecided: logins let through that have neither failed nor succeeded yet.  They count as
-        failures until then, or a thousand at once would all get through.
-    @ivar unanswered: logins let through by this queue that the server is working on.
-    @ivar waiting: the queue, first come first.
+    @ivar undecided: logins let through that have not failed or succeeded yet.  They count as
+        failures until they do; otherwise a thousand at once would all get through.
+    @ivar unanswered: logins let through by this queue that the server has not replied to.
+    @ivar waiting: the queue, first come first served.
     @ivar last: when the last login was let through.
     @ivar due: when the next one will be; C{None} if nobody waits, or while the one before is
         unanswered.
@@ -75,15 +75,15 @@ class Suspect:
 
     def isFree(self, now: float, guesses: int) -> bool:
         """
-        @return: whether so few logins have failed, or may fail, that nobody has to wait.
+        @return: whether the failed and undecided logins are so few that nobody has to wait.
         """
         return self.recent(now) + self.undecided < guesses
 
     def nextTurn(self, now: float, delay: float) -> float:
         """
         @param delay: seconds between two turns, in a queue of the usual speed.
-        @return: when the queue lets the first login through.  If many wait, that is so early that
-            the last one will not have waited for more than L{longest} turns.
+        @return: when the queue lets the first login through.  If many wait, this is early enough
+            for the last one to wait no more than L{longest} turns.
         """
         turn = delay * self.turn
         longest = turn * self.longest
@@ -97,17 +97,17 @@ class Attempt:
     """
     One login.
 
-    @ivar network: where it comes from.
-    @ivar user: the name it gives.
-    @ivar entered: when it came, in monotonic seconds.
+    @ivar network: the client's network.
+    @ivar user: the user name given.
+    @ivar entered: when it began, in monotonic seconds.
     @ivar known: whether the user has logged in from the network within a day.
     @ivar granted: whether the password may be checked.
-    @ivar held: what makes it wait, such as C{"network 192.0.2.1"}, for the first login within
-        L{WINDOW} that waits for that.
-    @ivar counted: where it counts as a failure until it has succeeded.
-    @ivar queues: which queues it has to pass.
+    @ivar held: why it waits, such as C{"network 192.0.2.1"}; set only for the first login within
+        L{WINDOW} that waits for that reason.
+    @ivar counted: the suspects for which it counts as a failure until it has succeeded.
+    @ivar queues: the queues that it must pass.
     @ivar waitsFor: how many of them it has not passed yet.
-    @ivar answered: whether the server has replied to what was sent for it.
+    @ivar answered: whether the server has replied to its last message.
     @ivar ended: whether it has succeeded, failed or been forgotten.
     """
 
@@ -129,12 +129,12 @@ _K = TypeVar("_K", bound=Hashable)
 
 class Table(OrderedDict[_K, Suspect]):
     """
-    At most L{TABLE_MAX} suspects.  The first goes when there is one too many.
+    At most L{TABLE_MAX} suspects.  The first is dropped when there is one too many.
     """
 
     def addFirst(self, key: _K, suspect: Suspect) -> None:
         """
-        Add one that has not failed, in front of those that have.
+        Add a suspect without failures, in front of those with failures.
         """
         self[key] = suspect
         self.move_to_end(key, last=False)
@@ -142,7 +142,7 @@ class Table(OrderedDict[_K, Suspect]):
 
     def renew(self, key: _K) -> None:
         """
-        Make one the last.
+        Move a suspect to the end.
         """
         self.move_to_end(key)
         self._trim()
@@ -154,10 +154,11 @@ class Table(OrderedDict[_K, Suspect]):
 
 class Once:
     """
-    Remembers that a name failed, so that one that fails again is noticed: not the name, which may
-    be a password typed in the wrong place, but its hash with a secret.  A name takes the place of
-    another with the same remainder.  So names that are made up, and fail once each, cannot fill the
-    table of those that fail again and again.
+    Remembers names that failed once, so that a second failure is noticed.  Names that are made up
+    and fail once each so cannot fill the table of names that fail repeatedly.
+
+    It keeps a keyed hash instead of the name, which may be a password typed into the wrong field.
+    Each hash has one place in an array, by its remainder, and overwrites what was there.
     """
 
     def __init__(self) -> None:

@@ -1,5 +1,5 @@
 """
-The identity of a client whose TLS connection a load balancer has ended, from the PROXY header.
+The identity of a client behind a load balancer that terminates TLS, from the PROXY header.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["DN_FIELD", "TerminatedTLS"]
 
 DN_FIELD: Final = 0xE0
 """
-The type of the private field that has the distinguished name, unless the listener names another.
+The default type of the private field that has the distinguished name.
 """
 
 _PRIVATE: Final = range(0xE0, 0xF0)
@@ -27,10 +27,10 @@ _NO_CERTIFICATE: Final = "the load balancer does not say that it verified a clie
 @attrs.frozen
 class TerminatedTLS:
     """
-    How a listener behind a balancer that ends TLS takes its word.
+    How a listener reads the client's identity from a balancer that terminates TLS.
 
-    A header counts only if it says that the client gave a certificate and that the balancer found
-    it valid.  Missing or unreadable parts give no identity.
+    A header gives an identity only if it says that the client sent a certificate and that the
+    balancer found it valid.  Missing or malformed fields give no identity.
 
     @ivar required: whether clients without a verified certificate are refused.
     @ivar field: the type of the private field with the distinguished name, in the form of RFC
@@ -47,8 +47,8 @@ class TerminatedTLS:
 
     def identify(self, header: ProxyHeader) -> tuple[TLSIdentity, str | None]:
         """
-        @return: the client's identity, and the common name that the balancer sends, which is no
-            identity: two authorities may give one to different people.
+        @return: the client's identity, and the common name that the balancer sends.  A common name
+            is not an identity: two authorities may issue the same one to different people.
         """
         tls = header.tls
         if tls is None or not tls.verified:
@@ -61,5 +61,5 @@ class TerminatedTLS:
             elif self.field in header.fields:
                 dn = nameFromText(header.fields[self.field].decode("utf-8"))
         except ValueError as error:
-            problem = f"its name as the load balancer sends it is unusable: {error}"
+            problem = f"its name, as sent by the load balancer, is unusable: {error}"
         return TLSIdentity(dn, fingerprint, problem), tls.commonName

@@ -1,6 +1,6 @@
 """
-TLS as libvirt uses it: certificates for both ends, the peer's identity, and the byte with which a
-server says that it accepts a client.
+TLS in libvirt's way: certificates for both ends, the peer's identity, and the byte by which a
+server confirms that it accepts a client.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ __all__ = [
 
 CONFIRMATION: Final = b"\1"
 """
-What a server sends, before anything else, to a client whose certificate it accepts.
+The first byte that a server sends to a client whose certificate it accepts.
 """
 
 
@@ -59,7 +59,7 @@ class TLSTransport(Protocol):
 
     def getHandle(self) -> SSL.Connection:
         """
-        @return: the connection, as pyOpenSSL has it.
+        @return: pyOpenSSL's connection.
         """
 
 
@@ -81,15 +81,15 @@ class TLSIdentity:
 
 _OP_NO_RENEGOTIATION: Final[int] = getattr(SSL, "OP_NO_RENEGOTIATION", 1 << 30)
 """
-OpenSSL's constant, which pyOpenSSL has not always had.  A client that negotiates anew makes the
-server compute, write, and look at another certificate, in the middle of a connection.
+OpenSSL's constant, which older versions of pyOpenSSL lack.  A client that renegotiates makes the
+server compute, write, and check another certificate, in the middle of a connection.
 """
 
 
 @contextmanager
 def _naming(files: CertificateFiles) -> Iterator[None]:
     """
-    @raise PKIError: with the name of the file, for errors of OpenSSL's.
+    @raise PKIError: with the name of the file, in place of OpenSSL's errors.
     """
     try:
         yield
@@ -106,7 +106,7 @@ def _context(material: KeyMaterial, method: int) -> SSL.Context:
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_options(SSL.OP_NO_TICKET | _OP_NO_RENEGOTIATION)
     context.set_info_callback(countMessage)
-    # An idle connection needs no buffers, and they are most of its memory.
+    # Free the buffers of idle connections, which are most of their memory.
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
     context.set_verify_depth(AUTHORITIES_MAX)
     if material.key is not None:
@@ -126,12 +126,12 @@ def _context(material: KeyMaterial, method: int) -> SSL.Context:
 
 def _sendsTickets(context: SSL.Context) -> bool:
     """
-    Find out by a handshake in memory whether a server with this context sends session tickets
+    Make a handshake in memory to find out whether a server with this context sends session tickets
     after its handshake.
 
     Clients of libvirt 9 read L{CONFIRMATION} once, and fail if a ticket arrives instead.
-    pyOpenSSL cannot turn tickets of TLS 1.3 off.  An administrator can, with C{NumTickets = 0} in
-    the file that the environment variable C{OPENSSL_CONF} names.
+    pyOpenSSL cannot turn off the tickets of TLS 1.3.  An administrator can, with C{NumTickets = 0}
+    in the file named by the environment variable C{OPENSSL_CONF}.
     """
     server = SSL.Connection(context, None)
     server.set_accept_state()
@@ -154,12 +154,12 @@ _ENOUGH: Final = 65536
 @implementer(IOpenSSLServerConnectionCreator)
 class ServerContextFactory:
     """
-    A server's certificate, and what it demands of its clients' certificates.
+    A server's certificate, and its requirements for clients' certificates.
 
     @ivar verify: whether clients need certificates.
     @ivar version: the newest version of TLS that is offered: C{"1.3"} if OpenSSL is configured to
         send no session tickets, which break clients of libvirt 9, otherwise C{"1.2"}.
-    @ivar expiry: when the certificate ends, in seconds since 1970.
+    @ivar expiry: when the certificate expires, in seconds since 1970.
     """
 
     version: str
@@ -167,7 +167,7 @@ class ServerContextFactory:
 
     def __init__(self, findFiles: Callable[[], CertificateFiles], *, verify: bool = True) -> None:
         """
-        @param findFiles: returns the paths of the files.  It is called for each L{reload}, since a
+        @param findFiles: returns the paths of the files.  L{reload} calls it again, since a
             revocation list may have been added.
         @raise kaproto.security.certificates.PKIError: if the files cannot be used.
         """
@@ -181,11 +181,11 @@ class ServerContextFactory:
 
     def reload(self) -> None:
         """
-        Read the files again, for connections that come from now on.  A revocation list that was
-        in use must still be there: it may be missing for a moment while it is replaced.
+        Read the files again, for new connections.  If a revocation list was in use, it must still
+        exist: it may be missing for a moment while it is replaced.
 
-        @raise kaproto.security.certificates.PKIError: if the files cannot be used; the previous
-            ones stay in use, as they do after any other exception.
+        @raise kaproto.security.certificates.PKIError: if the files cannot be used.  After this or
+            any other exception the previous ones stay in use.
         """
         files = self._findFiles()
         if self._crl is not None and files.crl is None:
@@ -212,8 +212,8 @@ class ServerContextFactory:
 
     def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """
-        Make the server's end of a connection.  Its handshake completes in spite of a bad
-        certificate if an L{ICertificateChecker} is certain to be told that it has completed.
+        Make the server's end of a connection.  Its handshake completes even with a bad certificate
+        if an L{ICertificateChecker} is certain to be told that it has completed.
         """
         listener: object = protocol.wrappedProtocol
         if isinstance(protocol, TLSLayer):
@@ -230,7 +230,7 @@ class ServerContextFactory:
 @implementer(IOpenSSLClientConnectionCreator)
 class ClientContextFactory:
     """
-    A client's certificate, if it has one, and what it demands of the server's.
+    A client's certificate, if it has one, and its requirements for the server's.
     """
 
     def __init__(self, files: CertificateFiles, host: str, *, verify: bool = True) -> None:

@@ -1,6 +1,5 @@
 """
-The protocol between a connection and its transport that speaks TLS, with bounds on what a peer can
-make it compute and keep.
+The TLS protocol below a connection, with bounds on what a peer can make it compute and keep.
 """
 
 from __future__ import annotations
@@ -29,12 +28,13 @@ keys of 4096 bits are 6 KiB.
 _RECORD: Final = 16384
 _PIECE: Final = 70000
 """
-A little more than four records, which hold what Twisted reads from a connection at once.
+The size of the buffer for decrypted data: a little more than four records, which hold what Twisted
+reads from a connection at once.
 """
 
 UNASKED_MAX: Final = 1000
 """
-The most messages of TLS itself that OpenSSL may read and write after the handshake.  A key update
+The most TLS control messages that OpenSSL may read and write after the handshake.  A key update
 and its answer are two.  Peers renew their keys after millions of messages, if ever.
 """
 
@@ -45,27 +45,26 @@ class TLSLayer(BufferingTLSTransport, DirectWriter):
 
       - Until the handshake is complete, L{HANDSHAKE_MAX} bytes are read, which bounds the number of
         certificates to parse.
-      - OpenSSL answers some messages of the peer by itself, even if the peer reads nothing, and
-        Twisted keeps these answers in memory.  After L{UNASKED_MAX} messages the connection is
-        closed.
-      - A protocol learns that the handshake has completed although other protocols wrap it.  One
-        that waits for that before it trusts the peer can so be wrapped.
-      - All records that come at once are handed over at once, those that are written at once are
-        sent at once, and what cannot wait for other small writes is sent without waiting for the
-        reactor, see L{writeNow}.
-      - A connection that has ended is freed at once, and not when the garbage collector runs next:
-        30 KiB for each.
+      - OpenSSL answers some control messages by itself, even if the peer reads nothing, and
+        Twisted keeps these answers in memory.  After L{UNASKED_MAX} such messages the connection
+        is closed.
+      - A wrapped protocol is also told that the handshake has completed.  So a protocol that
+        trusts the peer only after the handshake can be wrapped.
+      - Records that arrive together are delivered together, and records that are written together
+        are sent together.  L{writeNow} sends without waiting for other small writes.
+      - A connection that has ended is freed at once instead of at the next run of the garbage
+        collector: 30 KiB for each.
 
-    @ivar bytesReceived: bytes that have arrived from the transport.  Unlike the bytes that the
-        wrapped protocol gets, they include parts of TLS records, which prove that the peer lives.
+    @ivar bytesReceived: bytes that have arrived from the transport.  They include incomplete TLS
+        records, which the wrapped protocol does not see but which prove that the peer is alive.
     """
 
     bytesReceived = 0
 
     def listener(self) -> object | None:
         """
-        @return: the protocol to tell that the handshake has completed, which may be wrapped by
-            others; C{None} if there is none.
+        @return: the protocol, perhaps wrapped by others, to tell that the handshake has completed;
+            C{None} if there is none.
         """
         above: object | None = self.wrappedProtocol
         while above is not None and not IHandshakeListener.providedBy(above):
@@ -85,7 +84,7 @@ class TLSLayer(BufferingTLSTransport, DirectWriter):
         else:
             self._handshakeReceived(handshake, data)
         if handshake.unasked > UNASKED_MAX and self.connected:
-            flooded = PeerFlooded(f"more than {UNASKED_MAX} TLS messages that are no data")
+            flooded = PeerFlooded(f"more than {UNASKED_MAX} TLS messages without data")
             self.failVerification(Failure(flooded))
 
     def _handshakeReceived(self, handshake: Handshake, data: bytes | memoryview) -> None:
@@ -93,7 +92,7 @@ class TLSLayer(BufferingTLSTransport, DirectWriter):
         super().dataReceived(data[:room])
         self._flushSendBIO()
         if handshake.completed:
-            # Bytes of the application may come with the end of the handshake.
+            # Application data may arrive together with the end of the handshake.
             rest = data[room:]
             if rest:
                 super().dataReceived(rest)
@@ -105,7 +104,7 @@ class TLSLayer(BufferingTLSTransport, DirectWriter):
 
     def writeNow(self, data: bytes | memoryview, /) -> None:
         """
-        Encrypt bytes, after those that wait for being encrypted, and send them as
+        Encrypt bytes, after any that still wait for encryption, and send them as
         L{kaproto.transport.writeNow} does.
         """
         self._aggregator.flush()
@@ -117,7 +116,8 @@ class TLSLayer(BufferingTLSTransport, DirectWriter):
         else:
             self._write(data)
 
-    # Should Twisted rename the next three, its own are called, which do the same in smaller pieces.
+    # The next three replace private methods of Twisted's.  If Twisted renames them, its own run
+    # instead, which do the same in smaller pieces.
 
     def _write(self, data: bytes | memoryview) -> None:
         if self._lostTLSConnection:
@@ -136,7 +136,7 @@ class TLSLayer(BufferingTLSTransport, DirectWriter):
 
     def _flushSendBIO(self) -> None:
         transport = cast(StreamTransport, self.transport)
-        # An error tells that there is nothing, and costs more than all the rest.
+        # Ask first: reading an empty BIO raises an error, which costs more than all the rest.
         size = _PIECE
         while size == _PIECE:
             try:
@@ -170,8 +170,8 @@ class TLSLayer(BufferingTLSTransport, DirectWriter):
             self._flushSendBIO()
 
     def _checkHandshakeStatus(self) -> None:
-        # Twisted tells the protocol right above only.  Should Twisted rename this method, wrapped
-        # protocols are not told, so they go on trusting nobody.
+        # Twisted tells only the protocol directly above.  If Twisted renames this method, wrapped
+        # protocols are not told, and keep treating the peer as unverified.
         super()._checkHandshakeStatus()
         handshake: Handshake | None = self.getHandle()
         if handshake is not None and handshake.completed:
@@ -180,8 +180,8 @@ class TLSLayer(BufferingTLSTransport, DirectWriter):
                 IHandshakeListener(listener).handshakeCompleted()
 
     def _tlsShutdownFinished(self, reason: Failure | None) -> None:
-        # A Failure has the frames it was raised in, and one of them is Twisted's caller of this
-        # method, which has the Failure: a cycle.
+        # A Failure refers to the frames it was raised in.  One of them is the caller of this
+        # method, which refers to the Failure: a cycle.
         if reason is not None:
             reason.cleanFailure()
         super()._tlsShutdownFinished(reason)
@@ -190,27 +190,27 @@ class TLSLayer(BufferingTLSTransport, DirectWriter):
         """
         The transport is gone.
         """
-        # Otherwise the protocol would be a producer for a transport which is its own.
+        # Otherwise the protocol would stay registered as a producer with its own transport.
         self.unregisterProducer()
         super().connectionLost(reason)
-        # Before version 26.10 Twisted leaves the aggregator here, in a cycle of references.
+        # Twisted before 26.10 leaves the aggregator here, in a cycle of references.
         self._aggregator = _Discarded()  # type: ignore[assignment]
         self.write = self._aggregator.write  # type: ignore[method-assign]
 
 
 class _Discarded:
     """
-    Small writes to a connection that has ended.
+    Discards small writes to a connection that has ended.
     """
 
     def write(self, data: bytes) -> None:
         """
-        Nobody gets this.
+        Discard the data.
         """
 
     def flush(self) -> None:
         """
-        There is nothing.
+        Do nothing.
         """
 
 

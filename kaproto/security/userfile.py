@@ -2,14 +2,14 @@
 Reads files of users, one C{NAME:SECRET} in each line, for L{kaproto.security.passwordfile} and
 L{kaproto.security.scramfile}.
 
-The format has one meaning, and what does not fit is an error with its line.  A line that means
-something else to whoever wrote it must not become a login.
+The format is strict: any other line is an error with its number.  A line that its author meant
+differently must not become a login.
 
   - The file is in UTF-8, without a byte order mark.  Lines end with LF.
   - Blank lines, and lines whose first character is C{#}, are skipped.
   - Every other line is a name, one colon and a secret.  White space is part of neither, except
     within a secret.
-  - A name appears once.  Names are compared as SASLprep (RFC 4013) leaves them.
+  - A name appears once.  Names are compared in the form of SASLprep (RFC 4013).
 """
 
 from __future__ import annotations
@@ -31,11 +31,10 @@ _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 def readUsers(path: Path, secret: Callable[[str], _T]) -> dict[bytes, _T]:
     """
     @param path: the file.
-    @param secret: makes of the text behind the colon what is kept, and raises C{ValueError} if it
-        cannot.
-    @return: what is kept for each user, by name in UTF-8.
-    @raise ValueError: if the file cannot be used.  The message has the file, the line and what is
-        wrong with it, and quotes no secret.
+    @param secret: converts the text after the colon, and raises C{ValueError} if it is malformed.
+    @return: the converted secrets, by user name in UTF-8.
+    @raise ValueError: if the file cannot be used.  The message has the file, the line and the
+        problem, and quotes no secret.
     """
     users: dict[bytes, _T] = {}
     lines: dict[bytes, int] = {}
@@ -62,15 +61,15 @@ def _read(path: Path) -> bytes:
 
 def _parse(line: bytes, lines: dict[bytes, int]) -> tuple[bytes, str] | None:
     """
-    @param lines: the lines of the names that were read before.
-    @return: name and secret; C{None} for a line without.
+    @param lines: the line numbers of the names read so far.
+    @return: name and secret; C{None} for a blank line or a comment.
     """
     text = _decode(line)
     if not text.strip() or text.startswith("#"):
         return None
     name, colon, secret = text.partition(":")
     if not colon:
-        raise ValueError("there is no colon; a line is NAME:SECRET, or begins with # if it is none")
+        raise ValueError("there is no colon; a line is NAME:SECRET or a comment (#)")
     if not name or not secret:
         raise ValueError(f"there is nothing {'behind' if name else 'in front of'} the colon")
     if name != name.strip() or secret != secret.strip():

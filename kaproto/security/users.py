@@ -1,5 +1,5 @@
 """
-What L{twisted.cred} needs to have users: an avatar, a realm, and a portal of credentials checkers.
+Users for L{twisted.cred}: an avatar, a realm, and a portal of credentials checkers.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ class Realm:
     ) -> tuple[type[Interface], User, Callable[[], None]]:
         """
         @return: a L{User}.
-        @raise NotImplementedError: for anonymous clients, and for other interfaces than L{IUser}.
+        @raise NotImplementedError: for anonymous clients, and for interfaces other than L{IUser}.
         """
         if IUser not in interfaces or not isinstance(avatarId, bytes):
-            raise NotImplementedError("kaproto's realm has only users with a name")
+            raise NotImplementedError("kaproto's realm has no anonymous users")
         return IUser, User(avatarId.decode("utf-8", "surrogateescape")), _logout
 
 
 def _logout() -> None:
     """
-    A user holds nothing that has to be released.
+    Release nothing: a L{User} holds no resources.
     """
 
 

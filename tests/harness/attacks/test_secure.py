@@ -48,7 +48,7 @@ class SecureTests(AttackTestCase):
         target = self.secure()
         result = self.attack(target, partial(secure.renegotiations, target.address, 3, 6))
         self.assertEqual(result.outcomes[0].ends, {"closed": 3})
-        self.assertEqual(result.log.count("TLS messages that are no data"), 3)
+        self.assertEqual(result.log.count("TLS messages without data"), 3)
         self.assertLess(result.meter.growth, 3 * MIB)
 
     def test_keyUpdates(self) -> None:
@@ -58,7 +58,7 @@ class SecureTests(AttackTestCase):
         target = self.secure(newest=True)
         result = self.attack(target, partial(secure.keyUpdates, target.address, 3, 6))
         self.assertEqual(result.outcomes[0].ends, {"closed": 3})
-        self.assertEqual(result.log.count("TLS messages that are no data"), 3)
+        self.assertEqual(result.log.count("TLS messages without data"), 3)
         self.assertLess(result.meter.growth, 3 * MIB)
 
     def test_reloads(self) -> None:

@@ -165,7 +165,7 @@ class LibvirtTLSTests(SynchronousTestCase):
             (":interface=1.2.3", "interface is an IP address of this machine, not '1.2.3'"),
             (":ca=", "ca= needs a path"),
             (":crl=", "crl= needs a path"),
-            (":/etc/pki", "takes a port, and the rest as NAME=VALUE; '/etc/pki' has no name"),
+            (":/etc/pki", "takes a port, then NAME=VALUE; '/etc/pki' has no name"),
             (":certs=x", "there is no certs=; there are backlog, ca, cert, crl, interface, key, "),
         ]:
             with self.assertRaisesRegex(ValueError, words):
@@ -224,7 +224,7 @@ class WhyNotServedTests(SynchronousTestCase):
         """
         for description, words in [
             ("ssl:443:privateKey=x", "use libvirttls:PORT, with ca="),
-            ("tls:/x:port=443", "tls: is TLS that libvirt's clients cannot speak"),
+            ("tls:/x:port=443", "tls: is TLS that libvirt's clients do not speak"),
             ("proxy:ssl:443:from=192.0.2.1", "use libvirttls:PORT"),
             ("haproxy:libvirttls:16514", "use proxy:libvirttls:PORT:from=NETWORK"),
             ("keepalive:haproxy:libvirttls", "use proxy:libvirttls:PORT:from=NETWORK"),

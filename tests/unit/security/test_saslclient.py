@@ -214,7 +214,7 @@ class AuthenticateTests(SynchronousTestCase):
         PLAIN has only one thing to say.
         """
         call = self.scriptedServer(SASLResult(complete=False, data=b""))
-        self.assertIn("more than the one message that PLAIN has", self.refusal(call))
+        self.assertIn("asks for a second message, but PLAIN has only one", self.refusal(call))
 
     def scramServer(self, password: str, **changes: bytes) -> Callable[[int, bytes], Any]:
         """

@@ -382,7 +382,7 @@ class MechanismTests(SynchronousTestCase):
         self.checker = Scripted(check)
         mechanism, client, _first = self.challenge(password="pencil")
         error = self.refusal(mechanism, client.get_client_final())
-        self.assertEqual(str(error), "not let in")
+        self.assertEqual(str(error), "refused by the portal")
 
     def test_brokenChecker(self) -> None:
         """
