@@ -1,8 +1,8 @@
 """
 libvirt's ADMIN program, by which an unmodified C{virt-admin} administers kaserver.
 
-C{virt-admin} waits without limit for each reply, so every call is answered; and it dies of a
-keepalive ping, so its connection must not be pinged.
+C{virt-admin} waits for a reply without a timeout, so every call is answered.  A keepalive ping
+would crash it, so its connection is never pinged.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Cooperator
 
 from kaproto import __version__
+from kaproto.admin.clientlist import packCount, packList
 from kaproto.admin.disconnecting import disconnectClient
 from kaproto.admin.errors import checkFlags, noClient, noServer, unsupported
 from kaproto.admin.parameters import (
@@ -51,8 +52,8 @@ from kaproto.status.clients import clientsOf, findClient
 from kaproto.status.daemon import SERVER_NAME, Daemon
 from kaproto.wire.message import rpcError
 from kaproto.wire.programs import ADMIN_PROGRAM, AdminProcedure, ErrorCode
-from kaproto.wire.structs import pack, unpack
-from kaproto.wire.xdr import ARRAY_MAX, Packer
+from kaproto.wire.structs import unpack
+from kaproto.wire.xdr import ARRAY_MAX
 
 __all__ = ["ADMIN_SERVER", "AdminProgram"]
 
@@ -105,7 +106,7 @@ class AdminProgram(Program):
     @procedure(AdminProcedure.CONNECT_OPEN, arguments=Flags)
     def open(self, connection: KeepAliveServerProtocol, arguments: Flags) -> None:
         """
-        Nothing is left to be opened.
+        There is nothing to open.
         """
         checkFlags(arguments.flags, "open")
 
@@ -168,27 +169,16 @@ class AdminProgram(Program):
         self, connection: KeepAliveServerProtocol, payload: bytes
     ) -> bytes | Deferred[bytes]:
         """
-        List the clients.  The reply is packed in several turns of the reactor, for there may be
-        thousands.
+        List the clients, or say how many there are.
         """
         arguments = unpack(ServerListOptions, payload)
         checkFlags(arguments.flags, "listClients")
         server = arguments.server
         factory = self._server(connection, server)
         if not arguments.need:
-            return Packer().uint32(0).uint32(len(factory.clients)).packed()
-        wallClock = factory.journal.wallClock
-        packed: list[bytes] = []
-
-        def packClient(client: ServerConnection) -> None:
-            packed.append(pack(clientName(server, client, wallClock)))
-
-        def finish(_packed: object) -> bytes:
-            count = Packer().uint32(len(packed)).packed()
-            return b"".join([count, *packed, count])
-
+            return packCount(len(factory.clients))
         clients = clientsOf(factory)[:ARRAY_MAX]
-        return self._cooperator.coiterate(map(packClient, clients)).addCallback(finish)
+        return packList(server, clients, factory.journal.wallClock, self._cooperator)
 
     @procedure(AdminProcedure.SERVER_LOOKUP_CLIENT, arguments=ClientLookup, result=ClientName)
     def lookupClient(
@@ -241,7 +231,7 @@ class AdminProgram(Program):
         self, connection: KeepAliveServerProtocol, arguments: ServerParameters
     ) -> None:
         """
-        Set how many clients there may be.  Those that are there stay.
+        Set how many clients there may be.  Connected clients stay.
         """
         checkFlags(arguments.flags, "setClientLimits")
         factory = self._server(connection, arguments.server)
@@ -250,7 +240,7 @@ class AdminProgram(Program):
     @procedure(AdminProcedure.CONNECT_GET_LOGGING_OUTPUTS, arguments=Flags, result=LogOutputs)
     def logOutputs(self, connection: KeepAliveServerProtocol, arguments: Flags) -> LogOutputs:
         """
-        @return: where the log goes, in libvirt's way: priority 2 (info), to twistd.
+        @return: where the log goes, in libvirt's notation: priority 2 (info), to twistd.
         """
         checkFlags(arguments.flags, "logOutputs")
         return LogOutputs("2:twistd", 1)
@@ -279,9 +269,9 @@ class AdminProgram(Program):
         self, connection: KeepAliveServerProtocol, arguments: ServerCall
     ) -> None:
         """
-        Reload certificates, and the other files that can be.
+        Reload certificates, rules and the lists of users.
 
-        @raise kaproto.errors.RemoteError: when one could not be read; it is in use as before.
+        @raise kaproto.errors.RemoteError: when a file cannot be read; the last version stays.
         """
         checkFlags(arguments.flags, "updateTLSFiles")
         self._server(connection, arguments.server)
@@ -299,7 +289,7 @@ class AdminProgram(Program):
     @procedure(AdminProcedure.CONNECT_DAEMON_SHUTDOWN, arguments=Flags)
     def shutdown(self, connection: KeepAliveServerProtocol, arguments: Flags) -> None:
         """
-        Stop in order, after the reply.
+        Stop cleanly, after the reply.
         """
         checkFlags(arguments.flags, "shutdown")
         connection.factory.clock.callLater(0, self._daemon.stop)

@@ -14,6 +14,7 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from kaproto.admin.clientlist import joinCounts, joinLists
 from kaproto.admin.control import ControlProgram, document
 from kaproto.admin.controltypes import (
     CONTROL_PROGRAM,
@@ -35,16 +36,10 @@ from kaproto.status.objects import statusObject
 from kaproto.wire.message import rpcError
 from kaproto.wire.programs import AdminProcedure, ErrorCode
 from kaproto.wire.structs import pack, unpack
-from kaproto.wire.xdr import ARRAY_MAX, Packer, Unpacker
 from kaproto.workers.crew import NotReplaced
 from kaproto.workers.team import Member, Team
 
 __all__ = ["TeamAdmin", "TeamControl"]
-
-_LENGTH: Final = 4
-"""
-The bytes of an array's length.
-"""
 
 
 def _client(call: ClientCall) -> tuple[str, int]:
@@ -237,15 +232,9 @@ class TeamAdmin(AdminProgram):
 
     async def _list(self, payload: bytes, *, named: bool) -> bytes:
         which = AdminProcedure.SERVER_LIST_CLIENTS
-        # Each answer is an array, and how many there are.  They need not be decoded to be joined.
-        total, parts = 0, []
-        for _member, answer in await self._team.askAll(self.number, which, payload):
-            count = Unpacker(answer[-_LENGTH:]).uint32()
-            if not named or total + count <= ARRAY_MAX:
-                total += count
-                parts.append(answer[_LENGTH:-_LENGTH])
-        listed = Packer().uint32(total if named else 0).packed()
-        return b"".join([listed, *parts, Packer().uint32(total).packed()])
+        answers = await self._team.askAll(self.number, which, payload)
+        lists = [answer for _member, answer in answers]
+        return joinLists(lists) if named else joinCounts(lists)
 
     @procedure(AdminProcedure.SERVER_SET_CLIENT_LIMITS, arguments=ServerParameters)
     async def setClientLimits(

@@ -35,7 +35,6 @@ from kaproto.server import KeepAliveServerProtocol
 from kaproto.wire.programs import REMOTE_PROGRAM, AdminProcedure, Procedure
 from kaproto.wire.structs import pack, unpack
 from kaproto.wire.xdr import ParameterType, TypedParameter, Unpacker
-from kaproto.workers import administration
 from tests.support_workers import SERVER, Administrator, TeamTestCase
 
 
@@ -172,21 +171,6 @@ class AdminTests(TeamTestCase):
         self.assertEqual(answer, b"\0\0\0\0\0\0\0\2")
         own = ServerListOptions(ServerName("admin"), 0, 0)
         self.assertEqual(self.call(self.admin, which, own)[:4], b"\0\0\0\0")
-
-    def test_longList(self) -> None:
-        """
-        The list has no more clients than C{virt-admin} reads: a worker whose clients do not fit is
-        left out whole.
-        """
-        self.patch(administration, "ARRAY_MAX", 1)
-        which = AdminProcedure.SERVER_LIST_CLIENTS
-        listed = self.call(self.admin, which, ServerListOptions(SERVER, 1, 0))
-        asked = pack(ServerListOptions(SERVER, 1, 0))
-        first = self.members[0].call(self.admin.number, which, asked)
-        self.clock.pump([0] * 9)
-        self.assertEqual(listed, self.successResultOf(first))
-        counted = self.call(self.admin, which, ServerListOptions(SERVER, 0, 0))
-        self.assertEqual(counted, b"\0\0\0\0\0\0\0\2")
 
     def test_client(self) -> None:
         """
