@@ -43,7 +43,7 @@ from kaproto.admin.types import (
     SetTimeout,
     Version,
 )
-from kaproto.backends.host import versionNumber
+from kaproto.backends.machine import versionNumber
 from kaproto.program import Program, procedure
 from kaproto.rpc.protocol import connectionOf
 from kaproto.rpc.serverconnection import ServerConnection

@@ -1,5 +1,5 @@
 """
-The domain of the embedded host: its state, and the clients that want to hear of changes.
+The domain of the embedded host: its description, its state, and the callbacks for its events.
 """
 
 from __future__ import annotations
@@ -7,11 +7,13 @@ from __future__ import annotations
 from typing import Final
 from uuid import UUID
 
+from kaproto.backends.machine import architecture
 from kaproto.errors import PeerFlooded, RemoteError
 from kaproto.program import pack
 from kaproto.server import KeepAliveServerProtocol
 from kaproto.wire.domains import (
     Domain,
+    DomainInfo,
     DomainState,
     EventID,
     LifecycleEvent,
@@ -21,7 +23,17 @@ from kaproto.wire.domains import (
 )
 from kaproto.wire.programs import REMOTE_PROGRAM, ErrorCode, ErrorDomain, Procedure
 
-__all__ = ["CALLBACKS_MAX", "DOMAIN", "EventCallbacks", "SharedDomain", "domainError"]
+__all__ = [
+    "CALLBACKS_MAX",
+    "DOMAIN",
+    "HYPERVISOR",
+    "EventCallbacks",
+    "SharedDomain",
+    "checkDomain",
+    "domainError",
+    "domainXML",
+    "notFound",
+]
 
 DOMAIN: Final = Domain("test", UUID("9124ca5f-6592-4c61-9ebb-7148b2fa2353"), 1)
 """
@@ -57,11 +69,54 @@ _ALWAYS: Final = (
 )
 
 
+HYPERVISOR: Final = "kaproto"
+"""
+The hypervisor's type, as connections and the domain's XML name it.
+"""
+
+_MEMORY: Final = 1048576  # KiB
+
+
 def domainError(code: ErrorCode, message: str) -> RemoteError:
     """
     @return: an error in the domain of libvirt's test driver.
     """
     return RemoteError(code, ErrorDomain.TEST, message)
+
+
+def notFound(wanted: str) -> RemoteError:
+    """
+    @param wanted: how the client names a domain that does not exist.
+    """
+    return domainError(
+        ErrorCode.NO_DOMAIN,
+        f"Domain not found: no domain with {wanted}; this server has {DOMAIN.name}",
+    )
+
+
+def checkDomain(domain: Domain) -> None:
+    """
+    @raise RemoteError: when it is not L{DOMAIN}.
+    """
+    if domain.uuid != DOMAIN.uuid:
+        raise notFound(f"the UUID {domain.uuid}")
+
+
+def domainXML() -> str:
+    """
+    @return: the domain's description.
+    """
+    return (
+        f"<domain type='{HYPERVISOR}' id='{DOMAIN.id}'>\n"
+        f"  <name>{DOMAIN.name}</name>\n"
+        f"  <uuid>{DOMAIN.uuid}</uuid>\n"
+        f"  <memory unit='KiB'>{_MEMORY}</memory>\n"
+        "  <vcpu>1</vcpu>\n"
+        "  <os>\n"
+        f"    <type arch='{architecture()}'>hvm</type>\n"
+        "  </os>\n"
+        "</domain>\n"
+    )
 
 
 class SharedDomain:
@@ -85,6 +140,12 @@ class SharedDomain:
         has = _ALWAYS | (ListFlag.RUNNING if running else ListFlag.PAUSED)
         wanted = [flags & group for group in _GROUPS]
         return all(each & has for each in wanted if each)
+
+    def info(self) -> DomainInfo:
+        """
+        @return: its state, memory and CPUs; no CPU time.
+        """
+        return DomainInfo(self.state.state, _MEMORY, _MEMORY, 1, 0)
 
     def suspend(self) -> None:
         """

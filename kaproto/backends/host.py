@@ -4,19 +4,26 @@ The embedded host: answers with one domain, so that clients can be tried without
 
 from __future__ import annotations
 
-import os
-import re
 import socket
 from reprlib import repr as shortened
 from typing import Final
 from uuid import UUID
-from xml.sax.saxutils import escape
 
 import attrs
 from zope.interface import implementer
 
 from kaproto import __version__
-from kaproto.backends.domain import DOMAIN, EventCallbacks, SharedDomain, domainError
+from kaproto.backends.domain import (
+    DOMAIN,
+    HYPERVISOR,
+    EventCallbacks,
+    SharedDomain,
+    checkDomain,
+    domainError,
+    domainXML,
+    notFound,
+)
+from kaproto.backends.machine import capabilities, nodeInfo, versionNumber
 from kaproto.errors import RemoteError
 from kaproto.interfaces import IBackend, ISession, OpenRequest
 from kaproto.peer import Peer
@@ -32,25 +39,12 @@ from kaproto.wire.domains import (
 )
 from kaproto.wire.programs import REMOTE_PROGRAM, ErrorCode, ErrorDomain, Feature, Procedure
 
-__all__ = ["HOST_NAME", "EmbeddedHost", "versionNumber"]
+__all__ = ["HOST_NAME", "EmbeddedHost"]
 
 HOST_NAME: Final = "test:///default"
 """
 The name that clients open: that of libvirt's test driver, which every libvirt client knows.
 """
-
-_TYPE: Final = "kaproto"
-_MODEL_SIZE: Final = 32
-_DOMAIN_MEMORY: Final = 1048576  # KiB
-
-
-def versionNumber(version: str) -> int:
-    """
-    @param version: such as C{"1.2.3"} or C{"1.2.3rc1"}.
-    @return: libvirt's number for it: major * 1,000,000 + minor * 1,000 + release.
-    """
-    major, minor, release = (int(part) for part in re.findall(r"\d+", version)[:3])
-    return major * 1_000_000 + minor * 1_000 + release
 
 
 @implementer(IBackend)
@@ -134,21 +128,6 @@ class _HostSession:
             self.callbacks.clear()
 
 
-def _notFound(wanted: str) -> RemoteError:
-    return domainError(
-        ErrorCode.NO_DOMAIN,
-        f"Domain not found: no domain with {wanted}; this server has {DOMAIN.name}",
-    )
-
-
-def _check(domain: Domain) -> None:
-    """
-    @raise RemoteError: when it is not the domain that there is.
-    """
-    if domain.uuid != DOMAIN.uuid:
-        raise _notFound(f"the UUID {domain.uuid}")
-
-
 def _mayWrite(session: _HostSession, function: str) -> None:
     """
     @param function: libvirt's name for what the client calls.
@@ -170,7 +149,7 @@ class _HostProgram(Program):
 
     @procedure(Procedure.CONNECT_GET_TYPE, result=str)
     def getType(self, session: _HostSession) -> str:
-        return _TYPE
+        return HYPERVISOR
 
     @procedure(Procedure.CONNECT_GET_VERSION, Procedure.CONNECT_GET_LIB_VERSION)
     def getVersion(self, session: _HostSession, payload: bytes) -> bytes:
@@ -190,28 +169,11 @@ class _HostProgram(Program):
 
     @procedure(Procedure.NODE_GET_INFO)
     def nodeInfo(self, session: _HostSession, payload: bytes) -> bytes:
-        # libvirt lets a host that does not know its topology call all CPUs cores of one socket,
-        # and its frequency 0.
-        cpus = os.cpu_count() or 1
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 1024
-        model = os.uname().machine.encode()[: _MODEL_SIZE - 1].ljust(_MODEL_SIZE, b"\0")
-        packer = Packer().chars(model).uint64(memory)
-        for number in (cpus, 0, 1, 1, cpus, 1):  # CPUs, MHz, nodes, sockets, cores, threads
-            packer.int32(number)
-        return packer.packed()
+        return nodeInfo()
 
     @procedure(Procedure.CONNECT_GET_CAPABILITIES, result=str)
     def capabilities(self, session: _HostSession) -> str:
-        return (
-            "<capabilities>\n"
-            "  <host>\n"
-            "    <cpu>\n"
-            f"      <arch>{escape(os.uname().machine)}</arch>\n"
-            f"      <topology sockets='1' dies='1' cores='{os.cpu_count() or 1}' threads='1'/>\n"
-            "    </cpu>\n"
-            "  </host>\n"
-            "</capabilities>\n"
-        )
+        return capabilities()
 
     @procedure(Procedure.CONNECT_LIST_ALL_DOMAINS, arguments=ListAllDomains, result=DomainList)
     def listAllDomains(self, session: _HostSession, wanted: ListAllDomains) -> DomainList:
@@ -221,33 +183,33 @@ class _HostProgram(Program):
     @procedure(Procedure.DOMAIN_LOOKUP_BY_ID, arguments=int, result=Domain)
     def lookupByID(self, session: _HostSession, number: int) -> Domain:
         if number != DOMAIN.id:
-            raise _notFound(f"the ID {number}")
+            raise notFound(f"the ID {number}")
         return DOMAIN
 
     @procedure(Procedure.DOMAIN_LOOKUP_BY_NAME, arguments=str, result=Domain)
     def lookupByName(self, session: _HostSession, name: str) -> Domain:
         if name != DOMAIN.name:
-            raise _notFound(f"the name {shortened(name)}")
+            raise notFound(f"the name {shortened(name)}")
         return DOMAIN
 
     @procedure(Procedure.DOMAIN_LOOKUP_BY_UUID, arguments=UUID, result=Domain)
     def lookupByUUID(self, session: _HostSession, uuid: UUID) -> Domain:
-        _check(attrs.evolve(DOMAIN, uuid=uuid))
+        checkDomain(attrs.evolve(DOMAIN, uuid=uuid))
         return DOMAIN
 
     @procedure(Procedure.DOMAIN_GET_INFO, arguments=Domain, result=DomainInfo)
     def getInfo(self, session: _HostSession, domain: Domain) -> DomainInfo:
-        _check(domain)
-        return DomainInfo(session.host.domain.state.state, _DOMAIN_MEMORY, _DOMAIN_MEMORY, 1, 0)
+        checkDomain(domain)
+        return session.host.domain.info()
 
     @procedure(Procedure.DOMAIN_GET_STATE, arguments=Domain, result=StateAndReason)
     def getState(self, session: _HostSession, domain: Domain) -> StateAndReason:
-        _check(domain)
+        checkDomain(domain)
         return session.host.domain.state
 
     @procedure(Procedure.DOMAIN_GET_OS_TYPE, arguments=Domain, result=str)
     def getOSType(self, session: _HostSession, domain: Domain) -> str:
-        _check(domain)
+        checkDomain(domain)
         return "hvm"
 
     @procedure(
@@ -257,40 +219,30 @@ class _HostProgram(Program):
         result=bool,
     )
     def no(self, session: _HostSession, domain: Domain) -> bool:
-        _check(domain)
+        checkDomain(domain)
         return False
 
     @procedure(
         Procedure.DOMAIN_IS_ACTIVE, Procedure.DOMAIN_IS_PERSISTENT, arguments=Domain, result=bool
     )
     def yes(self, session: _HostSession, domain: Domain) -> bool:
-        _check(domain)
+        checkDomain(domain)
         return True
 
     @procedure(Procedure.DOMAIN_GET_XML_DESC, arguments=Domain, result=str)
     def getXMLDesc(self, session: _HostSession, domain: Domain) -> str:
-        _check(domain)
-        return (
-            f"<domain type='{_TYPE}' id='{DOMAIN.id}'>\n"
-            f"  <name>{DOMAIN.name}</name>\n"
-            f"  <uuid>{DOMAIN.uuid}</uuid>\n"
-            f"  <memory unit='KiB'>{_DOMAIN_MEMORY}</memory>\n"
-            "  <vcpu>1</vcpu>\n"
-            "  <os>\n"
-            f"    <type arch='{escape(os.uname().machine)}'>hvm</type>\n"
-            "  </os>\n"
-            "</domain>\n"
-        )
+        checkDomain(domain)
+        return domainXML()
 
     @procedure(Procedure.DOMAIN_SUSPEND, arguments=Domain)
     def suspend(self, session: _HostSession, domain: Domain) -> None:
-        _check(domain)
+        checkDomain(domain)
         _mayWrite(session, "virDomainSuspend")
         session.host.domain.suspend()
 
     @procedure(Procedure.DOMAIN_RESUME, arguments=Domain)
     def resume(self, session: _HostSession, domain: Domain) -> None:
-        _check(domain)
+        checkDomain(domain)
         _mayWrite(session, "virDomainResume")
         session.host.domain.resume()
 
@@ -299,7 +251,7 @@ class _HostProgram(Program):
     )
     def registerCallback(self, session: _HostSession, callback: RegisterCallback) -> int:
         if callback.domain is not None:
-            _check(callback.domain)
+            checkDomain(callback.domain)
         assert session.callbacks is not None
         return session.callbacks.register(callback.event)
 

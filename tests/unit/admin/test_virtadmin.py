@@ -10,7 +10,7 @@ from typing import Any
 
 from kaproto import __version__
 from kaproto.admin.disconnecting import disconnectClient
-from kaproto.backends.host import versionNumber
+from kaproto.backends.machine import versionNumber
 from kaproto.errors import ConnectionClosed, Disconnected, RemoteError
 from kaproto.peer import Peer
 from kaproto.policies import Mandatory

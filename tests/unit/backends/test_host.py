@@ -5,7 +5,6 @@ Tests for L{kaproto.backends.host}.
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 from xml.etree import ElementTree as ET
 
@@ -16,7 +15,8 @@ from zope.interface.verify import verifyObject
 
 from kaproto import __version__
 from kaproto.backends.domain import DOMAIN
-from kaproto.backends.host import HOST_NAME, EmbeddedHost, versionNumber
+from kaproto.backends.host import HOST_NAME, EmbeddedHost
+from kaproto.backends.machine import capabilities, nodeInfo, versionNumber
 from kaproto.errors import ConnectionClosed, RemoteError
 from kaproto.interfaces import IBackend, ISession, OpenRequest
 from kaproto.peer import Peer
@@ -65,25 +65,6 @@ class HostTestCase(SynchronousTestCase):
         """
         error = self.assertRaises(RemoteError, self.ask, procedure, payload, session)
         return error.code, error.domain, error.message
-
-
-class VersionTests(SynchronousTestCase):
-    """
-    Versions as libvirt counts them.
-    """
-
-    def test_number(self) -> None:
-        """
-        A version is one number: a million for each major, a thousand for each minor version.
-        """
-        for version, number in {
-            "1.2.3": 1002003,
-            "0.1.0": 1000,
-            "12.34.56.dev7": 12034056,
-            "1.2.3rc1": 1002003,
-        }.items():
-            self.assertEqual(versionNumber(version), number)
-        self.assertGreater(versionNumber(__version__), 0)
 
 
 class OpenTests(HostTestCase):
@@ -153,6 +134,15 @@ class MachineTests(HostTestCase):
         for procedure in (Procedure.CONNECT_GET_VERSION, Procedure.CONNECT_GET_LIB_VERSION):
             self.assertEqual(self.ask(procedure).uint64(), versionNumber(__version__))
 
+    def test_machine(self) -> None:
+        """
+        The machine's description is that of L{kaproto.backends.machine}.
+        """
+        answer = self.ask(Procedure.NODE_GET_INFO)
+        self.assertEqual(answer.fixed(len(nodeInfo())), nodeInfo())
+        text = self.ask(Procedure.CONNECT_GET_CAPABILITIES).string()
+        self.assertEqual(text, capabilities())
+
     def test_secure(self) -> None:
         """
         A connection is secure if nobody in between can read it.
@@ -161,35 +151,6 @@ class MachineTests(HostTestCase):
             session = self.open(peer=Peer(transport=transport))
             answer = self.ask(Procedure.CONNECT_IS_SECURE, session=session)
             self.assertEqual(answer.int32(), secure)
-
-    def test_nodeInfo(self) -> None:
-        """
-        Architecture, memory and CPUs are true; the CPUs are cores of one socket.
-        """
-        answer = self.ask(Procedure.NODE_GET_INFO)
-        self.assertEqual(answer.chars(32).rstrip(b"\0").decode(), os.uname().machine)
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        self.assertEqual(answer.uint64(), memory // 1024)
-        cpus = os.cpu_count()
-        self.assertEqual([answer.int32() for _number in range(6)], [cpus, 0, 1, 1, cpus, 1])
-        self.assertRaises(XDRError, answer.int32)
-
-    def test_longModel(self) -> None:
-        """
-        An architecture that is longer than its field is cut, and still ends with a zero.
-        """
-        self.patch(os, "uname", lambda: os.uname_result(("", "", "", "", "m" * 40)))
-        self.assertEqual(self.ask(Procedure.NODE_GET_INFO).chars(32), b"m" * 31 + b"\0")
-
-    def test_capabilities(self) -> None:
-        """
-        The capabilities are XML with the architecture and the topology.
-        """
-        document = ET.fromstring(self.ask(Procedure.CONNECT_GET_CAPABILITIES).string())
-        self.assertEqual(document.findtext("host/cpu/arch"), os.uname().machine)
-        topology = document.find("host/cpu/topology")
-        assert topology is not None
-        self.assertEqual(topology.get("cores"), str(os.cpu_count()))
 
 
 class DomainTests(HostTestCase):
