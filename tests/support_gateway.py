@@ -11,6 +11,8 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.task import Clock
+from twisted.logger import LogEvent, capturedLogs, formatEvent
+from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from kaproto.backends.connections import UpstreamProtocol
@@ -35,11 +37,13 @@ from kaproto.wire.xdr import Packer
 
 __all__ = [
     "DESCRIPTION",
+    "WATCHED",
     "FarEnd",
     "NearEnd",
     "Party",
     "ThreeParties",
     "Upstream",
+    "WatchTestCase",
     "call",
     "feature",
     "stream",
@@ -391,3 +395,62 @@ class ThreeParties:
             self.clock.advance(min(TICK, left))
             each()
             self.flush()
+
+
+WATCHED = KeepAlive(2, 2)
+
+
+def answer(asked: Message) -> Message:
+    """
+    The answer to a call.
+    """
+    return asked._replace(type=MessageType.REPLY, status=Status.OK, payload=b"")
+
+
+class WatchTestCase(SynchronousTestCase):
+    """
+    Three parties, of which libvirtd does not read every connection.
+    """
+
+    ask = False
+
+    def setUp(self) -> None:
+        """
+        Start the gateway.
+        """
+        self.log = cast(list[LogEvent], self.enterContext(capturedLogs()))
+        self.parties = ThreeParties(upstreamKeepAlive=WATCHED, ask=self.ask)
+
+    def calling(self, number: int = 5) -> tuple[NearEnd, FarEnd]:
+        """
+        Connect a client that makes calls which block, and after five libvirtd does not read.
+        """
+        near, far = self.parties.opened()
+        self.parties.advance(0.5)
+        near.write(*(call(14, serial=serial) for serial in range(10, 10 + number)))
+        self.parties.flush()
+        if number >= 5:
+            far.transport.pauseProducing()
+        return near, far
+
+    def unblock(self, far: FarEnd) -> None:
+        """
+        Answer all calls, and read on.
+        """
+        far.transport.resumeProducing()
+        self.parties.flush()
+        far.write(*map(answer, far.messages))
+        self.parties.flush()
+
+    def assertGone(self) -> None:
+        """
+        Nothing of the probes is left.
+        """
+        for pair in self.parties.probes:
+            self.assertTrue(pair.clientTransport.disconnected)
+
+    def logged(self, text: str) -> int:
+        """
+        @return: how many lines have this in them.
+        """
+        return sum(text in (formatEvent(event) or "") for event in self.log)

@@ -111,7 +111,7 @@ class Upstream:
     A server with all connections to it.
 
     @ivar connections: those that are open.
-    @ivar busy: those that the server does not read at present, though it is alive.
+    @ivar busy: those that the server does not read at present, though it is alive, and since when.
     @ivar busyTotal: how often a connection became busy.
     """
 
@@ -133,7 +133,7 @@ class Upstream:
         self._now = now
         self._makeProbe = makeProbe
         self.connections: set[Watched] = set()
-        self.busy: set[Watched] = set()
+        self.busy: dict[Watched, float] = {}
         self.busyTotal = 0
         self._silent: set[Watched] = set()
         self._heardOnEnded = -inf
@@ -160,7 +160,7 @@ class Upstream:
         A connection has ended.
         """
         self.connections.discard(connection)
-        self.busy.discard(connection)
+        self.busy.pop(connection, None)
         self._silent.discard(connection)
         self._heardOnEnded = max(self._heardOnEnded, connection.lastHeard)
         if not self._silent:
@@ -182,10 +182,17 @@ class Upstream:
             return False
         self._watch(connection)
         if self._isAlive and connection not in self.busy:
-            self.busy.add(connection)
+            self.busy[connection] = self._now()
             self.busyTotal += 1
             connection.becameBusy()
         return True
+
+    def busyFor(self, connection: Watched) -> float | None:
+        """
+        @return: seconds for which the server has not read a connection; C{None} if it reads it.
+        """
+        since = self.busy.get(connection)
+        return None if since is None else self._now() - since
 
     def _watch(self, connection: Watched) -> None:
         self._silent.add(connection)
@@ -210,7 +217,8 @@ class Upstream:
         self._silent = {
             each for each in self._silent if each.isUnderWay and each.lastHeard < answered
         }
-        self.busy &= self._silent
+        for each in self.busy.keys() - self._silent:
+            del self.busy[each]
         if not self._silent:
             self._rest()
             return

@@ -5,79 +5,14 @@ libvirtd is alive.
 
 from __future__ import annotations
 
-from typing import cast
-
 from twisted.internet.error import ConnectError
-from twisted.logger import LogEvent, capturedLogs, formatEvent
-from twisted.trial.unittest import SynchronousTestCase
 
 from kaproto.backends.connections import UpstreamConnection
-from kaproto.errors import Disconnected
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.policies import Mandatory
-from kaproto.rpc.serverconnection import ServerConnection
-from kaproto.wire.message import Message, MessageType, Status, packMessage, unpackError
+from kaproto.wire.message import Message, MessageType, packMessage, unpackError
 from kaproto.wire.programs import Procedure
-from tests.support import errorOf
-from tests.support_gateway import FarEnd, NearEnd, ThreeParties, call, stream
-
-WATCHED = KeepAlive(2, 2)
-
-
-def answer(asked: Message) -> Message:
-    """
-    The answer to a call.
-    """
-    return asked._replace(type=MessageType.REPLY, status=Status.OK, payload=b"")
-
-
-class WatchTestCase(SynchronousTestCase):
-    """
-    Three parties, of which libvirtd does not read every connection.
-    """
-
-    ask = False
-
-    def setUp(self) -> None:
-        """
-        Start the gateway.
-        """
-        self.log = cast(list[LogEvent], self.enterContext(capturedLogs()))
-        self.parties = ThreeParties(upstreamKeepAlive=WATCHED, ask=self.ask)
-
-    def calling(self, number: int = 5) -> tuple[NearEnd, FarEnd]:
-        """
-        Connect a client that makes calls which block, and after five libvirtd does not read.
-        """
-        near, far = self.parties.opened()
-        self.parties.advance(0.5)
-        near.write(*(call(14, serial=serial) for serial in range(10, 10 + number)))
-        self.parties.flush()
-        if number >= 5:
-            far.transport.pauseProducing()
-        return near, far
-
-    def unblock(self, far: FarEnd) -> None:
-        """
-        Answer all calls, and read on.
-        """
-        far.transport.resumeProducing()
-        self.parties.flush()
-        far.write(*map(answer, far.messages))
-        self.parties.flush()
-
-    def assertGone(self) -> None:
-        """
-        Nothing of the probes is left.
-        """
-        for pair in self.parties.probes:
-            self.assertTrue(pair.clientTransport.disconnected)
-
-    def logged(self, text: str) -> int:
-        """
-        @return: how many lines have this in them.
-        """
-        return sum(text in (formatEvent(event) or "") for event in self.log)
+from tests.support_gateway import WATCHED, FarEnd, ThreeParties, WatchTestCase, stream
 
 
 class BusyTests(WatchTestCase):
@@ -107,42 +42,6 @@ class BusyTests(WatchTestCase):
         near.transport.loseConnection()
         self.parties.flush()
         self.assertEqual(self.parties.clock.getDelayedCalls(), [])
-
-    def test_shown(self) -> None:
-        """
-        Operators can see that a client waits for libvirtd, for how long, and with how many calls.
-        """
-        near, far = self.calling(8)
-        (client,) = self.parties.factory.clients
-        self.assertEqual((self.state(client), client.callsUnderWay), ("answering", 8))
-        self.parties.advance(120)
-        self.assertRegex(self.state(client), r"^busy for 1\d\d s$")
-        self.unblock(far)
-        self.parties.advance(5)
-        self.assertEqual((self.state(client), client.callsUnderWay), ("answering", 0))
-        near.transport.loseConnection()
-        self.parties.flush()
-        self.assertEqual(client.callsUnderWay, 0)
-
-    def test_disconnected(self) -> None:
-        """
-        A client that waits for a busy libvirtd is told that an administrator disconnected it.
-        """
-        near, _far = self.calling(8)
-        (client,) = self.parties.factory.clients
-        client.expel(Disconnected("enough"))
-        self.parties.flush()
-        self.assertEqual([each.serial for each in near.messages][:8], list(range(10, 18)))
-        self.assertEqual(
-            {errorOf(each)[3] for each in near.messages[:8]}, {"operation failed: enough"}
-        )
-        self.assertFalse(near.isAlive())
-
-    def state(self, client: ServerConnection) -> str:
-        """
-        @return: how libvirtd deals with a client.
-        """
-        return str(getattr(client.session, "upstreamState", None))
 
     def test_fewPings(self) -> None:
         """
@@ -377,19 +276,6 @@ class AskedTests(WatchTestCase):
     """
 
     ask = True
-
-    def test_drops(self) -> None:
-        """
-        When it drops a connection with as many calls under way as it reads, the client is told
-        what may be done about that.
-        """
-        for number in (4, 5):
-            near, far = self.calling(number)
-            far.transport.abortConnection()
-            self.parties.flush()
-            said = unpackError(near.messages[0].payload).message
-            hint = "raise max_client_requests in libvirtd.conf, or pass --upstream-ask=no"
-            self.assertEqual(hint in said, number == 5)
 
     def test_busy(self) -> None:
         """

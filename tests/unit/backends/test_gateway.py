@@ -24,10 +24,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from kaproto.backends.identity import packIdentity
 from kaproto.backends.relay import Relay
 from kaproto.errors import ConnectionClosed, RemoteError
-from kaproto.interfaces import IKeepAlivePolicy, IRelaySession, OpenRequest
+from kaproto.interfaces import IKeepAlivePolicy
 from kaproto.keepalive.deadline import Deadline
 from kaproto.keepalive.liveness import KeepAlive
-from kaproto.peer import Peer
 from kaproto.policies import Mandatory, Optional
 from kaproto.server import KeepAliveServerProtocol
 from kaproto.wire.message import Message, MessageType, Status, packError, packMessage
@@ -56,24 +55,6 @@ class GatewayTests(SynchronousTestCase):
         Any procedure may be one of libvirtd's.
         """
         self.assertTrue(ThreeParties().gateway.knows(9999))
-
-    def test_session(self) -> None:
-        """
-        A session answers no calls, since they are relayed; before that starts it has nothing to
-        do, and it can be closed.
-        """
-        parties = ThreeParties()
-        opened = parties.gateway.open(Peer(ADDRESS, "tcp"), OpenRequest("test:///default", 0))
-        parties.flush()
-        session = IRelaySession(self.successResultOf(opened))
-        self.assertTrue(session.idle)
-        session.failCalls(RemoteError(1, 7, "nothing is relayed yet"))
-        error = self.assertRaises(RemoteError, session.callReceived, 59, b"")
-        self.assertEqual(error.message, "unknown procedure: 59")
-        session.closed(ConnectionClosed("it has gone"))
-        parties.flush()
-        self.assertTrue(parties.toUpstream.clientTransport.disconnected)
-        self.assertEqual(parties.clock.getDelayedCalls(), [])
 
 
 class Answering(FarEnd):
@@ -408,7 +389,7 @@ class FailureTests(OpenTestCase):
                 68,
                 7,
                 2,
-                f"{WHERE} {late}; it may hang, be starting, or have as many clients as it lets in "
+                f"{WHERE} {late}; it may hang, be starting, or have as many clients as it allows "
                 "(max_clients, max_anonymous_clients)",
             ),
         )

@@ -185,7 +185,7 @@ class UpstreamTests(UpstreamTestCase):
         self.advance(20)
         self.assertEqual(busy.busyAt, [3])
         self.assertEqual((busy.endedAt, self.probes), (None, []))
-        self.assertEqual((self.upstream.busy, self.upstream.busyTotal), ({busy}, 1))
+        self.assertEqual((self.upstream.busy, self.upstream.busyTotal), ({busy: 3}, 1))
 
     def test_probe(self) -> None:
         """
@@ -204,7 +204,7 @@ class UpstreamTests(UpstreamTestCase):
             each.read = True
         self.advance(2)
         self.assertTrue(self.probes[0].closed)
-        self.assertEqual(self.upstream.busy, set())
+        self.assertEqual(self.upstream.busy, {})
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_noLongerNeeded(self) -> None:
@@ -346,7 +346,7 @@ class UpstreamTests(UpstreamTestCase):
             self.assertEqual(self.upstream.busyTotal, number)
             busy.read = True
             self.advance(3)
-            self.assertEqual(self.upstream.busy, set())
+            self.assertEqual(self.upstream.busy, {})
             busy.read = False
 
     def take(self, step: str, number: int, flag: bool) -> None:

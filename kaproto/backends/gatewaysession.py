@@ -1,0 +1,173 @@
+"""
+A client's session at a gateway: it is relayed over its own connection to libvirtd.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+from twisted.internet.error import ConnectionLost
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from kaproto.backends.connections import UpstreamConnection
+from kaproto.backends.health import Health
+from kaproto.backends.relay import Relay
+from kaproto.backends.relayreader import RelayReader
+from kaproto.backends.upstream import Upstream
+from kaproto.errors import ConnectionClosed, RemoteError, UpstreamLost
+from kaproto.interfaces import IRelaySession
+from kaproto.logbounds import BOUNDS
+from kaproto.rpc.protocol import connectionOf
+from kaproto.rpc.serverconnection import ServerConnection
+from kaproto.server import KeepAliveServerProtocol
+from kaproto.wire.message import rpcError
+from kaproto.wire.programs import CloseReason, ErrorCode
+
+__all__ = ["GatewaySession", "Libvirtd"]
+
+_REQUESTS: Final = 5
+"""
+libvirtd's default of C{max_client_requests}.
+"""
+
+
+@attrs.frozen
+class Libvirtd:
+    """
+    What all sessions of a gateway know of their libvirtd.
+
+    @ivar name: its name in messages to clients.
+    @ivar asked: whether it is asked for keepalive.
+    @ivar upstream: whether it is alive.
+    @ivar health: whether new clients can be served.
+    @ivar reader: reads relayed messages without the reactor; C{None} where that cannot be done.
+    """
+
+    name: str
+    asked: bool
+    upstream: Upstream
+    health: Health
+    reader: RelayReader | None
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@implementer(IRelaySession)
+class GatewaySession:
+    """
+    One client's connection to libvirtd.
+    """
+
+    __slots__ = ("_client", "_connection", "_libvirtd", "_relay")
+    _log = Logger(observer=BOUNDS)
+
+    def __init__(self, connection: UpstreamConnection, libvirtd: Libvirtd) -> None:
+        """
+        @param connection: to libvirtd, and open.
+        """
+        self._connection = connection
+        self._libvirtd = libvirtd
+        self._client: ServerConnection | None = None
+        self._relay: Relay | None = None
+
+    @property
+    def upstreamState(self) -> str:
+        """
+        Whether libvirtd reads the client's messages, for operators.
+        """
+        seconds = self._libvirtd.upstream.busyFor(self._connection)
+        return "answering" if seconds is None else f"busy for {seconds:.0f} s"
+
+    @property
+    def idle(self) -> bool:
+        """
+        Whether libvirtd owes the client nothing.
+        """
+        return self._relay is None or self._relay.idle
+
+    @property
+    def callsUnderWay(self) -> int:
+        """
+        How many calls of the client's libvirtd has not answered, up to C{limits.relayedCalls}.
+        """
+        return 0 if self._relay is None else self._relay.callsUnderWay
+
+    def opened(self, connection: KeepAliveServerProtocol) -> None:
+        """
+        Start relaying.
+        """
+        self._client = client = connectionOf(connection, ServerConnection)
+        self._relay = Relay(client, self._connection)
+        self._connection.session = self
+        self._relay.start(self._libvirtd.reader)
+        self._connection.closing.whenClosed().addCallback(self._upstreamClosed)
+
+    def callReceived(self, procedure: int, payload: bytes) -> bytes:
+        """
+        @raise RemoteError: always, since calls are relayed before they get here.
+        """
+        raise rpcError(f"unknown procedure: {procedure}")
+
+    def failCalls(self, error: RemoteError) -> None:
+        """
+        Answer the calls that libvirtd has not answered.
+        """
+        if self._relay is not None:
+            self._relay.failOutstanding(error)
+
+    def closed(self, reason: Exception) -> None:
+        """
+        The client is gone.  Close its connection to libvirtd; if the client closed cleanly, send
+        its last messages first.
+        """
+        self._client = None
+        self._connection.session = None
+        if self._relay is not None:
+            self._relay.end()
+            self._relay = None
+        if isinstance(reason, ConnectionClosed):
+            self._connection.disconnect(reason)
+        else:
+            self._connection.abort(reason)
+
+    def upstreamBusy(self) -> None:
+        """
+        libvirtd does not read this connection, but it is alive.
+        """
+        assert self._client is not None
+        assert self._relay is not None
+        self._log.info(
+            "{peer} is busy: libvirtd does not read its connection while it has "
+            "max_client_requests messages of it in hand; {count} calls and streams are under way, "
+            "and the connection stays open, because libvirtd answers on others",
+            peer=self._client.peer,
+            count=self._relay.underWay,
+        )
+
+    def _upstreamClosed(self, reason: Exception) -> None:
+        client, relay = self._client, self._relay
+        if client is None or relay is None:
+            return
+        if relay.closing:
+            client.disconnect(ConnectionClosed("the client closed the connection"))
+            return
+        self._libvirtd.health.doubt()
+        lost = UpstreamLost(f"{self._libvirtd}: {reason}{self._hint(reason, relay)}")
+        self._log.warn("closing {peer}: {reason}", peer=client.peer, reason=lost)
+        relay.failOutstanding(rpcError(f"internal error: {lost}", ErrorCode.INTERNAL_ERROR))
+        client.sendCloseEvent(CloseReason.EOF)
+        client.disconnect(lost)
+
+    def _hint(self, reason: Exception, relay: Relay) -> str:
+        closed = isinstance(reason, ConnectionClosed | ConnectionLost)
+        if not (self._libvirtd.asked and closed and relay.underWay >= _REQUESTS):
+            return ""
+        return (
+            f"; {relay.underWay} calls and streams were under way, and libvirtd, which does not "
+            f"read more than max_client_requests ({_REQUESTS} by default), drops a connection "
+            "whose answers to its pings it does not read: raise max_client_requests in "
+            "libvirtd.conf, or pass --upstream-ask=no"
+        )
