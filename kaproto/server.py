@@ -60,7 +60,7 @@ class KeepAliveServerProtocol(KeepAliveProtocol, isBase=True):
         """
         Whether the client is behind with reading, so that events pile up in memory.
         """
-        return self._kaproto.congested
+        return self._kaproto.outgoing.congested
 
     def startKeepAlive(self, keepAlive: KeepAlive) -> None:
         """

@@ -29,6 +29,7 @@ from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
 from kaproto.testing import ConnectedPair, connectedPair
 from kaproto.wire.message import Message, MessageType, Status, packMessage
 from kaproto.wire.programs import (
+    KEEPALIVE_PROGRAM,
     REMOTE_PROGRAM,
     KeepAliveProcedure,
     Procedure,
@@ -117,6 +118,8 @@ class Party:
 
         @return: whether it is to be handled as usual.
         """
+        if message.program != KEEPALIVE_PROGRAM:
+            return True
         if message.type == MessageType.MESSAGE:
             self.pings += message.procedure == KeepAliveProcedure.PING
             self.pongs += message.procedure == KeepAliveProcedure.PONG
@@ -137,12 +140,12 @@ class NearConnection(ClientConnection):
         else:
             cast(Party, self.hooks).messages.append(message)
 
-    def keepAliveReceived(self, message: Message) -> None:
+    def received(self, message: Message) -> None:
         """
         Note it, and answer as usual unless told not to.
         """
         if cast(Party, self.hooks).notes(message):
-            super().keepAliveReceived(message)
+            super().received(message)
 
 
 class NearEnd(Party, KeepAliveClientProtocol, isBase=True):
@@ -183,12 +186,12 @@ class FarConnection(ServerConnection):
             if not end.answers(message):
                 super().messageReceived(message)
 
-    def keepAliveReceived(self, message: Message) -> None:
+    def received(self, message: Message) -> None:
         """
         Note it, and answer as usual unless told not to.
         """
         if cast(Party, self.hooks).notes(message):
-            super().keepAliveReceived(message)
+            super().received(message)
 
 
 class FarEnd(Party, KeepAliveServerProtocol, isBase=True):

@@ -8,8 +8,9 @@ from typing import cast
 
 from twisted.internet.interfaces import IReactorTime
 
-from kaproto.rpc.connection import Connection, Hooks, SharedByConnections
+from kaproto.rpc.connection import Connection
 from kaproto.rpc.protocol import KeepAliveFactory, KeepAliveProtocol
+from kaproto.rpc.shared import Hooks, SharedByConnections
 from kaproto.transport import StreamTransport
 from kaproto.wire.filter import Header
 from kaproto.wire.message import (

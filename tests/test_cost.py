@@ -29,7 +29,7 @@ from kaproto.keepalive.idlereader import IdleReader
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.keepalive.pacemaker import TICK
 from kaproto.policies import Mandatory
-from kaproto.rpc.connection import Pause
+from kaproto.rpc.reading import Pause
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
 from kaproto.testing import connectedPair
 from kaproto.transport import StreamTransport
@@ -244,7 +244,7 @@ class RelayedTests(SocketRelayTestCase):
         for end in (self.client, self.upstream):
             end._kaproto.pauseReading(Pause.CONGESTION)
             end.transport.socket = CountingSocket(end.transport.socket)
-            end._kaproto.resumeReading(Pause.CONGESTION)
+            end._kaproto.reading.resume(Pause.CONGESTION)
             sockets.append(end.transport.socket)
         return sockets
 

@@ -82,7 +82,7 @@ class _Audience:
     def __init__(self, client: ServerConnection) -> None:
         self.traces: list[_Trace] = []
         self._client = client
-        client.trace = self._record
+        client.incoming.trace = client.outgoing.trace = self._record
         client.heartbeat.watchAnswers(self._answered)
 
     def add(self, trace: _Trace) -> None:
@@ -99,7 +99,7 @@ class _Audience:
         """
         Nobody watches any more: the client costs what it did before.
         """
-        self._client.trace = None
+        self._client.incoming.trace = self._client.outgoing.trace = None
         self._client.heartbeat.onAnswer = None
 
     def _show(self, what: dict[str, object]) -> None:

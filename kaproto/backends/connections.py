@@ -21,8 +21,8 @@ from kaproto.errors import ConnectionClosed
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.limits import Limits
 from kaproto.logbounds import BOUNDS
-from kaproto.rpc.connection import Hooks
 from kaproto.rpc.protocol import connectionOf
+from kaproto.rpc.shared import Hooks
 from kaproto.security.clientauth import Authentication
 from kaproto.transport import StreamTransport
 
@@ -173,25 +173,15 @@ class _ProbeConnection(ClientConnection):
     A connection that opens nothing, and is pinged.
     """
 
-    __slots__ = ("_wasHeard",)
-
-    def __init__(self, transport: StreamTransport, hooks: Hooks, shared: SharedByClient) -> None:
-        super().__init__(transport, hooks, shared)
-        self._wasHeard = False
-
-    def received(self, data: bytes) -> None:
-        """
-        The server said something, so that the connection has left the queue of its socket.
-        """
-        self._wasHeard = True
-        super().received(data)
+    __slots__ = ()
 
     @property
     def lastHeard(self) -> float:
         """
-        When the server was last heard; C{-inf} if it was not.
+        When the server was last heard; C{-inf} if it was not, and so may not have accepted the
+        connection.
         """
-        return self.heartbeat.liveness.heard if self._wasHeard else -inf
+        return self.heartbeat.liveness.heard if self.incoming.bytesReceived else -inf
 
 
 class _ProbeProtocol(KeepAliveClientProtocol, isBase=True):
@@ -245,7 +235,8 @@ class Probe:
     @property
     def lastHeard(self) -> float:
         """
-        When the server was last heard; C{-inf} if it was not.
+        When the server was last heard; C{-inf} if it was not, and so may not have accepted the
+        connection.
         """
         if self._connection is None:
             return self._heard

@@ -90,10 +90,10 @@ class Relay:
         self._moreStreams = False
         self._failedStreams: set[int] = set()
         self._toServer = MessageFilter(
-            self._interceptsCall, self._callIntercepted, upstream.forward, WHOLE_MAX
+            self._interceptsCall, self._callIntercepted, upstream.outgoing.forward, WHOLE_MAX
         )
         self._toClient = MessageFilter(
-            self._interceptsReply, self._replyIntercepted, client.forward, WHOLE_MAX
+            self._interceptsReply, self._replyIntercepted, client.outgoing.forward, WHOLE_MAX
         )
 
     def start(self, reader: RelayReader | None = None) -> None:
@@ -153,7 +153,7 @@ class Relay:
         @return: whether a message from the client is not simply relayed.
         """
         _length, program, _version, procedure, kind, serial, _status = header
-        trace = self._client.trace
+        trace = self._client.incoming.trace
         if trace is not None:
             trace("in", header)
         if program == KEEPALIVE_PROGRAM:
@@ -189,7 +189,7 @@ class Relay:
 
     def _callIntercepted(self, message: Message, raw: bytes) -> None:
         if message.program == KEEPALIVE_PROGRAM:
-            self._client.keepAliveReceived(message)
+            self._client.received(message)
             return
         limit = self._server.limits.waitingAnswers
         if self._toClient.waiting >= limit:
@@ -222,7 +222,7 @@ class Relay:
 
     def _relayCall(self, message: Message, raw: bytes) -> None:
         self._callRelayed(message.serial, (len(raw), *message[:6]))
-        self._upstream.forward(raw)
+        self._upstream.outgoing.forward(raw)
 
     def _answerHere(self, message: Message, raw: bytes) -> None:
         self._client.messageReceived(message)
@@ -280,7 +280,7 @@ class Relay:
         _length, program, _version, _procedure, kind, serial, status = header
         if program == KEEPALIVE_PROGRAM:
             return True
-        trace = self._client.trace
+        trace = self._client.outgoing.trace
         if trace is not None:
             trace("out", header)
         if kind == _STREAM:
@@ -296,7 +296,7 @@ class Relay:
 
     def _replyIntercepted(self, message: Message, raw: bytes) -> None:
         if message.program == KEEPALIVE_PROGRAM:
-            self._upstream.keepAliveReceived(message)
+            self._upstream.received(message)
         elif self._dropDescriptors(message, self._toClient):
             self._refuseDescriptors(message, raw)
         else:

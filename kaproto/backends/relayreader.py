@@ -7,9 +7,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, cast
 
-from twisted.internet.interfaces import IReactorFDSet
+from twisted.internet.interfaces import IPushProducer, IReactorFDSet
 from twisted.internet.tcp import Connection as Transport
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from kaproto.directreader import DirectReader
 from kaproto.errors import ProtocolError
@@ -85,8 +86,12 @@ class RelayReader(
         transport: object = connection.transport
         layer = transport if isinstance(transport, TLSLayer) else None
         below = transport if layer is None else layer.transport
-        if isinstance(below, Transport) and (layer is None or below.protocol is layer):
-            connection.readBy(_Reading(self, connection, incoming, below, layer))
+        if (
+            isinstance(below, Transport)
+            and (layer is None or below.protocol is layer)
+            and connection.closing.reason is None
+        ):
+            connection.reading.readBy(_Reading(self, connection, incoming, below, layer))
 
     def take(self, reading: _Reading) -> int:
         """
@@ -134,14 +139,15 @@ class RelayReader(
             if size == _PONG_SIZE and buffer[_TELLING] == _PONG_BYTE and self._isPong(reading):
                 connection.heartbeat.answered()
                 continue
-            connection.bytesReceived += size
+            incoming = connection.incoming
+            incoming.bytesReceived += size
             try:
                 more = feed(view[:size])
             except Exception as error:  # noqa: BLE001
                 self._failed(connection, error)
             else:
-                if more or connection.relayed is not None:
-                    connection.tookIn(more=more)
+                if more or incoming.relayed is not None:
+                    incoming.fed(more=more)
 
     def _receivedNothing(self, descriptor: int, reading: _Reading, *, isOver: bool) -> None:
         if isOver:
@@ -164,7 +170,7 @@ class RelayReader(
 
     def _failed(self, connection: Connection, error: Exception) -> None:
         if isinstance(error, XDRError | ProtocolError):
-            connection.abortOver(error)
+            connection.incoming.fail(error)
         else:
             self._log.failure(
                 "relaying what {peer} sent failed", peer=connection.transport.getPeer()
@@ -180,10 +186,10 @@ class RelayReader(
             reading.transport.connectionLost(reason)
 
 
+@implementer(IPushProducer)
 class _Reading:
     """
-    Reads one connection, past the reactor whenever its transport lets it.  It is an
-    L{IPushProducer<twisted.internet.interfaces.IPushProducer>}.
+    Reads one connection, past the reactor whenever its transport lets it.
     """
 
     __slots__ = (

@@ -20,8 +20,10 @@ from kaproto.errors import (
     RemoteProtocolError,
 )
 from kaproto.keepalive.liveness import KeepAlive
-from kaproto.rpc.connection import Connection, Gate, Hooks, SharedByConnections
+from kaproto.rpc.connection import Connection
+from kaproto.rpc.incoming import Gate
 from kaproto.rpc.replies import Replies
+from kaproto.rpc.shared import Hooks, SharedByConnections
 from kaproto.security.clientauth import Authentication
 from kaproto.security.hashing import offReactor
 from kaproto.security.tls import CONFIRMATION
@@ -98,7 +100,7 @@ class ClientConnection(Connection):
             self._client.limits.openTimeout, "the server did not let this client open"
         )
         if ISSLTransport.providedBy(self.transport):
-            self.incoming = Gate(self._confirmationReceived)
+            self.incoming.bypass = Gate(self._confirmationReceived)
         else:
             self._begin()
 
@@ -115,7 +117,7 @@ class ClientConnection(Connection):
         """
         A server begins with one byte over TLS, which says that it accepts the client.
         """
-        self.incoming = None
+        self.incoming.bypass = None
         self._handshakeDone = False
         if not data.startswith(CONFIRMATION):
             self.abort(
@@ -126,7 +128,7 @@ class ClientConnection(Connection):
             return
         self._begin()
         if len(data) > len(CONFIRMATION):
-            self.received(data[len(CONFIRMATION) :])
+            self.incoming.feed(data[len(CONFIRMATION) :])
 
     async def _authenticate(self, types: list[int]) -> None:
         secure = identify(self.transport).secure

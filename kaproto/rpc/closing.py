@@ -1,25 +1,25 @@
 """
-Closing a connection: the reason, the deadline, and those who wait for its end.
+Closing a connection: the ways to close, the reason, the deadline, and those who wait for the end.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from kaproto.errors import ConnectionClosed, DeadlineMissed
 from kaproto.keepalive.deadline import Deadline
-from kaproto.limits import Limits
+from kaproto.rpc.shared import Shared
 from kaproto.transport import StreamTransport, closeIfSent, endWriting, hasUnread
 from kaproto.wire.message import MESSAGE_MAX
 
-__all__ = ["Closing", "Shared"]
+__all__ = ["Closing"]
 
 _LINGER: Final = 1.0
 """
@@ -27,31 +27,19 @@ Seconds that a peer has to close its end, once it has been sent everything.
 """
 
 
-class Shared(Protocol):
-    """
-    What a connection needs of its factory.
-
-    @ivar clock: schedules timeouts.
-    @ivar limits: the timeouts, among others.
-    """
-
-    clock: IReactorTime
-    limits: Limits
-
-
 class Closing:
     """
-    One connection's reason to close, and its deadline.
+    Closes one connection, for a reason or because of a missed deadline.
 
     @ivar reason: why the connection closes; C{None} while it does not.  The first reason wins.
     """
 
     __slots__ = (
-        "_abort",
-        "_clock",
         "_deadline",
         "_discarded",
         "_ended",
+        "_shared",
+        "_stop",
         "_transport",
         "_waiting",
         "reason",
@@ -60,16 +48,17 @@ class Closing:
     def __init__(
         self,
         transport: StreamTransport,
-        clock: IReactorTime,
-        abort: Callable[[Exception], object],
+        shared: Shared,
+        stop: Callable[[], object],
     ) -> None:
         """
-        @param abort: called when a deadline is missed.
+        @param shared: has the clock and the limits.
+        @param stop: called when the connection begins to close: nothing more may be sent.
         """
         self.reason: Exception | None = None
         self._transport = transport
-        self._clock = clock
-        self._abort = abort
+        self._shared = shared
+        self._stop = stop
         self._deadline: Deadline | IDelayedCall | None = None
         self._waiting: list[Deferred[Exception]] | None = None
         self._discarded = 0
@@ -105,7 +94,7 @@ class Closing:
         """
         self.clearDeadline()
         self._deadline = Deadline(
-            self._clock,
+            self._shared.clock,
             seconds,
             partial(self._missed, expected, allowed or seconds, setting),
             partial(hasUnread, self._transport),
@@ -128,13 +117,42 @@ class Closing:
 
     def _missed(self, expected: str, seconds: float, setting: str | None) -> None:
         self._deadline = None
-        self._abort(DeadlineMissed(expected, seconds, setting))
+        self.abort(DeadlineMissed(expected, seconds, setting))
 
-    def begin(self, reason: Exception) -> bool:
+    def disconnect(self, reason: Exception) -> None:
         """
-        The connection begins to close.
+        Send what was written and the end of it, and wait for the peer to close its end too, so that
+        it can finish what it is writing and read why.  After C{limits.closeTimeout} seconds the
+        connection is closed all the same.
+        """
+        if self._begin(reason):
+            endWriting(self._transport)
+            seconds = self._shared.limits.closeTimeout
+            linger = min(seconds, _LINGER)
+            self._lingerFor(linger, seconds - linger)
 
-        @return: whether this is the first reason for it.
+    def leave(self, reason: Exception, seconds: float) -> None:
+        """
+        Send what was written and close, without waiting for a dead peer.
+
+        @param seconds: after which to abort the connection if not everything was sent.
+        """
+        if self._begin(reason):
+            self._transport.loseConnection()
+            self._lingerFor(seconds, 0)
+
+    def abort(self, reason: Exception) -> None:
+        """
+        Close the connection at once, and drop what has not been sent.
+        """
+        if self._begin(reason):
+            self._transport.abortConnection()
+        else:
+            self.closeNow()
+
+    def _begin(self, reason: Exception) -> bool:
+        """
+        @return: whether this is the first reason to close.
         """
         if self.reason is not None:
             return False
@@ -142,34 +160,18 @@ class Closing:
         # until the garbage collector runs.
         self.reason = reason.with_traceback(None)
         self.clearDeadline()
+        self._stop()
         return True
 
-    def finish(self, seconds: float) -> None:
-        """
-        Send what was written and the end of it, and wait for the peer to close its end too, so that
-        it can finish what it is writing and read why.
-
-        @param seconds: how long the peer has to read what was written.
-        """
-        endWriting(self._transport)
-        linger = min(seconds, _LINGER)
-        self._deadline = self._clock.callLater(linger, self._lingered, seconds - linger)
-
-    def leave(self, seconds: float) -> None:
-        """
-        Send what was written and close, without waiting for the peer.
-
-        @param seconds: after which to abort the connection if not everything was sent.
-        """
-        self._transport.loseConnection()
-        self._deadline = self._clock.callLater(seconds, self._lingered, 0)
+    def _lingerFor(self, seconds: float, more: float) -> None:
+        self._deadline = self._shared.clock.callLater(seconds, self._lingered, more)
 
     def _lingered(self, left: float) -> None:
         self._deadline = None
         if closeIfSent(self._transport):
             return
         if left:
-            self._deadline = self._clock.callLater(left, self._lingered, 0)
+            self._lingerFor(left, 0)
         else:
             self._transport.abortConnection()
 
@@ -209,13 +211,8 @@ class Closing:
         The connection has ended: fire every Deferred of L{whenClosed}.
         """
         self._ended = True
-        self._abort = _nothing
+        # The function refers to the connection, which it would keep in memory.
+        self._stop = lambda: None
         waiting, self._waiting = self._waiting, None
         for each in waiting or ():
             each.callback(self.reason)  # type: ignore[arg-type]
-
-
-def _nothing(_reason: Exception) -> None:
-    """
-    Replaces the function to abort an ended connection, which would keep it in memory.
-    """

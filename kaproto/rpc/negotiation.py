@@ -330,7 +330,7 @@ class ServerNegotiation:
         """
         @return: the size of the longest message accepted now, in bytes.
         """
-        if self.isOpen:
+        if self.phase in _IS_OPEN:
             return MESSAGE_MAX
         if self.phase in _IS_STRANGE:
             return limits.messageBeforeLogin
@@ -381,7 +381,7 @@ class ServerNegotiation:
         remote = program == REMOTE_PROGRAM
         if self.phase is Phase.AUTHENTICATING and not (remote and procedure in _AUTHENTICATION):
             raise rpcError("authentication required")
-        if not self.isOpen and not (remote and procedure in _BEFORE_OPEN):
+        if self.phase not in _IS_OPEN and not (remote and procedure in _BEFORE_OPEN):
             raise _notOpen()
 
     def supportsFeature(self, feature: int) -> bool:

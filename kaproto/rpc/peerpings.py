@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IDelayedCall
 
 from kaproto.errors import PeerFlooded
 from kaproto.keepalive.pingbudget import PingBudget
-from kaproto.rpc.closing import Shared
+from kaproto.rpc.shared import Shared
 
 __all__ = ["PeerPings"]
 

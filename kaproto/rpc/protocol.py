@@ -4,6 +4,7 @@ The protocol that applications subclass, on either end: hooks, and few other nam
 
 from __future__ import annotations
 
+import os
 from typing import ClassVar, Final, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -176,17 +177,19 @@ class KeepAliveProtocol(Protocol):
         liveness = heartbeat.liveness
         liveness.heard = heartbeat.pacemaker.now
         liveness.unanswered = 0
-        if data == PONG and connection.incoming is None and connection.reader.partial is None:
+        incoming = connection.incoming
+        if data == PONG and incoming.bypass is None and incoming.reader.partial is None:
             if heartbeat.pingedAt is not None:
                 heartbeat.answered()
         else:
-            connection.received(data)
+            incoming.feed(data)
 
     def fileDescriptorReceived(self, descriptor: int) -> None:
         """
-        A file descriptor arrived from the peer.
+        A file descriptor arrived over a UNIX socket: close it.  The message it came with decides
+        whether that is an error.
         """
-        self._kaproto.descriptorReceived(descriptor)
+        os.close(descriptor)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """

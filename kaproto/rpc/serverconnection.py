@@ -32,9 +32,12 @@ from kaproto.logbounds import BOUNDS
 from kaproto.peer import Peer
 from kaproto.records.journal import Journal
 from kaproto.rpc.clients import Clients
-from kaproto.rpc.connection import Connection, Gate, Hooks, Pause, SharedByConnections
+from kaproto.rpc.connection import Connection
 from kaproto.rpc.dispatch import Calls
+from kaproto.rpc.incoming import Gate
 from kaproto.rpc.negotiation import Event, Phase, ServerNegotiation
+from kaproto.rpc.reading import Pause
+from kaproto.rpc.shared import Hooks, SharedByConnections
 from kaproto.security.admission import AccessControl
 from kaproto.security.loginqueue import ILoginQueue
 from kaproto.security.proxy import terminatedTLSOf
@@ -168,7 +171,7 @@ class ServerConnection(Connection):
         if not handshaking and terminated is None:
             self._accepted()
             return
-        self.incoming = Gate(self._receivedUnchecked)
+        self.incoming.bypass = Gate(self._receivedUnchecked)
         self._entered()
         if terminated is not None:
             identity, self.peer.commonName = terminated
@@ -181,7 +184,7 @@ class ServerConnection(Connection):
         decrypted, the handshake has ended: check the certificate before looking at them.
         """
         self.handshakeCompleted()
-        self.received(data)
+        self.incoming.feed(data)
 
     def handshakeCompleted(self) -> None:
         """
@@ -210,7 +213,7 @@ class ServerConnection(Connection):
         """
         The client is accepted by its transport: look at messages from now on.
         """
-        self.incoming = None
+        self.incoming.bypass = None
         negotiation = self.negotiation
         negotiation.accepted(self.server.limits, login=self.authentication is not None)
         self._entered()
@@ -238,7 +241,7 @@ class ServerConnection(Connection):
         Set the message limit and the deadline of the connection's phase.
         """
         negotiation, limits = self.negotiation, self.server.limits
-        self.reader.limit = negotiation.messageLimit(limits)
+        self.incoming.reader.limit = negotiation.messageLimit(limits)
         deadline = negotiation.deadline(limits)
         if deadline is not None:
             self.closing.setDeadline(*deadline)
@@ -309,11 +312,11 @@ class ServerConnection(Connection):
             self.negotiation.receive()
         except RemoteError as error:
             # A client that does not read gets no more answers to read.
-            if not self.congested:
+            if not self.outgoing.congested:
                 self._calls.fail(message, error)
             return
         self._calls.received(message)
-        if self._calls.full and not self.pauses & Pause.CALLS:
+        if self._calls.full and not self.reading.pauses & Pause.CALLS:
             self.pauseReading(Pause.CALLS)
             self._limitUnread()
 
@@ -325,8 +328,8 @@ class ServerConnection(Connection):
             return
         if self.negotiation.phase in _REPLY_MATTERS and self._wasLastReply():
             return
-        if self._pauses and not self._calls.full:
-            self.resumeReading(Pause.CALLS)
+        if self.reading.pauses and not self._calls.full:
+            self.reading.resume(Pause.CALLS)
 
     def _wasLastReply(self) -> bool:
         """
@@ -344,7 +347,7 @@ class ServerConnection(Connection):
             self.disconnect(ServerStopping())
         else:
             if negotiation.isStopping and self._source is not None:
-                self._source.relayed = self.relayedCallAnswered
+                self._source.incoming.relayed = self.relayedCallAnswered
             return False
         return True
 
@@ -365,13 +368,13 @@ class ServerConnection(Connection):
         A relay has answered a call itself.  If the client is behind with reading, stop reading
         its calls.
         """
-        if self.congested and not self.pauses & Pause.CALLS:
+        if self.outgoing.congested and not self.reading.pauses & Pause.CALLS:
             self.pauseReading(Pause.CALLS)
             self._limitUnread()
 
     def _limitUnread(self) -> None:
         # A client that is not open yet has a shorter deadline already.
-        if self.congested and self.pauses & Pause.CALLS and not self._hasDeadline:
+        if self.outgoing.congested and self.reading.pauses & Pause.CALLS and not self._hasDeadline:
             self.closing.setDeadline(
                 self.server.limits.unreadTimeout, "it did not read the replies to its calls"
             )
@@ -391,7 +394,7 @@ class ServerConnection(Connection):
         """
         The client has caught up with reading: answer more of its calls.
         """
-        if self.pauses & Pause.CALLS and not self._hasDeadline:
+        if self.reading.pauses & Pause.CALLS and not self._hasDeadline:
             self.closing.clearDeadline()
         self._calls.proceed()
         self.callAnswered()
@@ -529,11 +532,11 @@ class ServerConnection(Connection):
         """
         The client is dead.  Tell it the reason in case it can still read, but do not wait for it.
         """
-        if not self.closeCallbackRegistered or self.congested:
+        if not self.closeCallbackRegistered or self.outgoing.congested:
             self.abort(reason)
             return
         self.sendCloseEvent(CloseReason.KEEPALIVE)
-        self.leave(reason, _FAREWELL_SECONDS)
+        self.closing.leave(reason, _FAREWELL_SECONDS)
 
     def explained(self, reason: Exception) -> Exception:
         """

@@ -111,8 +111,10 @@ def clientStatus(factory: KeepAliveServerFactory, connection: ServerConnection) 
         heartbeat.latency,
         connection.callsUnderWay,
         session.upstreamState if IRelaySession.providedBy(session) else None,
-        connection.bytesReceived if kernel is None or kernel.received is None else kernel.received,
-        connection.bytesSent
+        connection.incoming.bytesReceived
+        if kernel is None or kernel.received is None
+        else kernel.received,
+        connection.outgoing.bytesSent
         if kernel is None or kernel.acknowledged is None
         else kernel.acknowledged,
     )

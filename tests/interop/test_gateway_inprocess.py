@@ -74,7 +74,7 @@ class InProcessTests(GatewayTestCase):
     async def waitLeft(self, number: int) -> None:
         """
         Wait until there are so many objects for connections.  A connection that closes stays for a
-        moment, see L{kaproto.rpc.closing.Closing.finish}.
+        moment, see L{kaproto.rpc.closing.Closing.disconnect}.
         """
         await waitUntil(
             lambda: len(self.left()) == number,

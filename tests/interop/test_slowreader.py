@@ -259,7 +259,7 @@ class StoppedTests(InteropTestCase):
             for _ in range(3):
                 connection.call(Probe.number, Probe.LATER).addErrback(lambda _: None)
         servers = [cast(_Server, each) for each in factory.connections]
-        await waitUntil(lambda: all(each._kaproto.pauses for each in servers), "the pauses")
+        await waitUntil(lambda: all(each._kaproto.reading.pauses for each in servers), "the pauses")
         await pause(1.5 * _DEATH)
         self.assertEqual([each.ended for each in servers], [None, None])
         cast(Connection, stops.protocol.transport).stopReading()

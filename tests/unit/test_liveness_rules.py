@@ -17,7 +17,7 @@ from kaproto.keepalive.kernel import Delivery
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.limits import Limits
 from kaproto.policies import Disable, Mandatory, Optional, Policy
-from kaproto.rpc.connection import Pause
+from kaproto.rpc.reading import Pause
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
 from kaproto.testing import ConnectedPair
 from kaproto.wire.message import PING, PONG, packMessage
@@ -245,7 +245,7 @@ class RuleTests(ClockTestCase):
         pair.server._kaproto.pauseReading(Pause.CALLS)
         pair.advance(60)
         self.assertFalse(pair.serverTransport.disconnected)
-        pair.server._kaproto.resumeReading(Pause.CALLS)
+        pair.server._kaproto.reading.resume(Pause.CALLS)
         pair.blackhole()
         resumed = self.clock.seconds()
         self.dies(pair, resumed + 3)
@@ -298,7 +298,7 @@ class RuleTests(ClockTestCase):
         for _ in range(calls + 1):
             pair.client._kaproto.send(packMessage(Probe.message(Probe.LATER)))
         pair.advance(0.5)
-        self.assertTrue(pair.server._kaproto.pauses)
+        self.assertTrue(pair.server._kaproto.reading.pauses)
 
     def test_rule6_callsThatWait(self) -> None:
         """
@@ -330,7 +330,7 @@ class RuleTests(ClockTestCase):
         sent = [data for _, data in pair.writtenBy("server")[before:]]
         self.assertEqual(sent, [PONG] * 5)
         connection = pair.server._kaproto
-        connection.resumeReading(Pause.CALLS)
+        connection.reading.resume(Pause.CALLS)
         self.assertIsNone(connection._peerPings._timer)
 
     def test_rule6_toNobodyElse(self) -> None:
@@ -378,7 +378,7 @@ class RuleTests(ClockTestCase):
         for module in (heartbeat, suspicion):
             self.patch(module, "delivery", lambda _transport: look(pair))
         self.patch(suspicion, "isReceiveBufferFull", lambda _transport: self.isFull)
-        pair.server._kaproto.pauseReading(Pause.TURN)
+        pair.server._kaproto.reading.pause(Pause.TURN)
         pair.server._kaproto.pauseReading(Pause.CALLS)
         pair.blackhole()
         return pair
@@ -475,8 +475,8 @@ class RuleTests(ClockTestCase):
         pair.advance(20)
         self.assertFalse(pair.serverTransport.disconnected)
         self.assertEqual(self.pings(pair), [])
-        pair.server._kaproto.resumeReading(Pause.CALLS)
-        pair.server._kaproto.resumeReading(Pause.TURN)
+        pair.server._kaproto.reading.resume(Pause.CALLS)
+        pair.server._kaproto.reading.resume(Pause.TURN)
         self.dies(pair, 23)
 
     def test_rule6_unreadServer(self) -> None:

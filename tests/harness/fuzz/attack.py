@@ -376,7 +376,7 @@ class Attacker(Watcher):
         if case.state != "mid" or far is None or subject.near.ending or far.ending:
             return False
         before = len(subject.near.written)
-        sieve = subject.near.protocol._kaproto._outgoing
+        sieve = subject.near.protocol._kaproto.outgoing.filter
         waiting = b"".join((sieve is not None and sieve._injected) or ())
         rest = bytes(68)
         far.feed(rest)

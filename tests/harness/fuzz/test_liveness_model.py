@@ -29,7 +29,7 @@ from kaproto.errors import KeepAliveTimeout
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.keepalive.pacemaker import STALL, TICK, Pacemaker
 from kaproto.limits import Limits
-from kaproto.rpc.connection import Pause
+from kaproto.rpc.reading import Pause
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
 from kaproto.wire.message import PING, PONG, packMessage
 from tests.harness.fuzz import machineSettings
@@ -291,7 +291,7 @@ class Connection:
         The reactor reads the socket.
         """
         self.observe()
-        if self.socket and not bool(self.protocol._kaproto.pauses) and not self.tap.ending:
+        if self.socket and not bool(self.protocol._kaproto.reading.pauses) and not self.tap.ending:
             data, self.socket = bytes(self.socket), bytearray()
             self.tap.protocol.dataReceived(data)
             self.happenings.append(Heard())
@@ -311,7 +311,7 @@ class Connection:
             self._ended = True
             account = Account.of(self.happenings)
             assert account.mayDie, f"dead too early: {account}"
-            assert not self.socket or bool(self.protocol._kaproto.pauses), (
+            assert not self.socket or bool(self.protocol._kaproto.reading.pauses), (
                 "dead with bytes to be read"
             )
             reason = self.protocol._kaproto.closing.reason
@@ -329,7 +329,7 @@ class Connection:
         See what should have been done by now.
         """
         self.observe()
-        if self.tap.ending or bool(self.protocol._kaproto.pauses) or self.socket:
+        if self.tap.ending or bool(self.protocol._kaproto.reading.pauses) or self.socket:
             return
         account = Account.of(self.happenings)
         assert not account.mustHavePinged, f"no ping: {account}"
@@ -378,7 +378,7 @@ class Process(RuleBasedStateMachine):
         Time has passed, and counts where this end is reading.
         """
         for each in self.connections:
-            paused = bool(each.protocol._kaproto.pauses)
+            paused = bool(each.protocol._kaproto.reading.pauses)
             each.happenings.append(Passed(0, 0) if paused else Passed(least, most))
 
     @initialize(first=INTERVALS, second=INTERVALS, count=COUNTS)
@@ -438,7 +438,11 @@ class Process(RuleBasedStateMachine):
         """
         connection = self.connections[who]
         terms = Account.of(connection.happenings).terms
-        if terms is None or connection.tap.ending or bool(connection.protocol._kaproto.pauses):
+        if (
+            terms is None
+            or connection.tap.ending
+            or bool(connection.protocol._kaproto.reading.pauses)
+        ):
             return
         for _step in range(400):
             account = Account.of(connection.happenings)
@@ -514,8 +518,8 @@ class Process(RuleBasedStateMachine):
         connection = self.connections[who]
         if connection.tap.ending:
             return
-        if bool(connection.protocol._kaproto.pauses):
-            connection.protocol._kaproto.resumeReading(Pause.CALLS)
+        if bool(connection.protocol._kaproto.reading.pauses):
+            connection.protocol._kaproto.reading.resume(Pause.CALLS)
             self.read()
         else:
             connection.protocol._kaproto.pauseReading(Pause.CALLS)

@@ -82,7 +82,7 @@ class TraceTests(AdminTestCase):
         self.pair_.advance(9)
         self.settle()
         self.assertEqual(self.successResultOf(running), "the time is over")
-        self.assertIsNone(self.traced.trace)
+        self.assertIsNone(self.traced.incoming.trace)
         self.assertIsNone(self.traced.heartbeat.onAnswer)
 
     def test_names(self) -> None:
@@ -107,8 +107,8 @@ class TraceTests(AdminTestCase):
         self.pair_.advance(1.25)
         self.settle()
         self.assertEqual([each["name"] for each in self.events], ["PONG"])
-        self.traced.received(PONG[:10])
-        self.traced.received(PONG[10:])
+        self.traced.incoming.feed(PONG[:10])
+        self.traced.incoming.feed(PONG[10:])
         self.settle()
         self.assertEqual([each["name"] for each in self.events], ["PONG"])
 
@@ -117,7 +117,7 @@ class TraceTests(AdminTestCase):
         Whatever a client sends has a line.
         """
         self.trace().addErrback(lambda _: None)
-        trace = self.traced.trace
+        trace = self.traced.incoming.trace
         assert trace is not None
         trace("in", (28, 0x20008087, 1, 7, 9, 1, 77))
         self.settle()
@@ -130,11 +130,11 @@ class TraceTests(AdminTestCase):
         """
         running = self.trace()
         server = self.controlled.server._kaproto
-        server.congested = True
+        server.outgoing.congested = True
         for _ in range(3):
             self.pair_.client.call(Probe.number, Probe.ECHO)
         self.settle()
-        server.congested = False
+        server.outgoing.congested = False
         self.pair_.advance(10)
         self.settle()
         self.assertEqual(
@@ -150,7 +150,7 @@ class TraceTests(AdminTestCase):
         self.settle()
         self.successResultOf(closed)
         self.failureResultOf(running, ConnectionClosed)
-        self.assertIsNone(self.traced.trace)
+        self.assertIsNone(self.traced.incoming.trace)
         self.pair_.client.close()
         self.settle()
 
@@ -178,7 +178,7 @@ class TraceTests(AdminTestCase):
         self.pair_.advance(5)
         self.settle()
         self.assertEqual(self.successResultOf(second), "the time is over")
-        self.assertIsNone(self.traced.trace)
+        self.assertIsNone(self.traced.incoming.trace)
 
     def test_replaced(self) -> None:
         """
@@ -193,7 +193,7 @@ class TraceTests(AdminTestCase):
         self.pair_.advance(5)
         self.settle()
         self.assertEqual(self.successResultOf(second), "the time is over")
-        self.assertIsNone(self.traced.trace)
+        self.assertIsNone(self.traced.incoming.trace)
 
     def test_unknown(self) -> None:
         """

@@ -8,7 +8,6 @@ import gc
 import socket
 import weakref
 from collections.abc import Sequence
-from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -30,8 +29,10 @@ from kaproto.errors import ConnectionClosed
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.limits import Limits
 from kaproto.policies import Mandatory
+from kaproto.rpc.outgoing import Outgoing
 from kaproto.rpc.protocol import connectionOf
 from kaproto.rpc.serverconnection import ServerConnection
+from kaproto.transport import StreamTransport
 from kaproto.wire.message import (
     PING,
     PONG,
@@ -161,7 +162,9 @@ class PassingTests(RelayTestCase):
         parties, near, far = self.opened()
         seen: list[tuple[str, int, int]] = []
         connection = connectionOf(parties.toClient.server, ServerConnection)
-        connection.trace = lambda way, header: seen.append((way, header[3], header[5]))
+        connection.incoming.trace = connection.outgoing.trace = lambda way, header: seen.append(
+            (way, header[3], header[5])
+        )
         asked = call(Procedure.CONNECT_GET_HOSTNAME, serial=5)
         near.write(asked)
         parties.flush()
@@ -1243,12 +1246,14 @@ class SocketTests(SynchronousTestCase):
         self.reactor = MemoryReactor()
         client, clientSocket = self.connected()
         upstream, upstreamSocket = self.connected()
-        ends = []
-        for transport in (client, upstream):
-            end = SimpleNamespace(transport=transport, trace=None, bytesSent=0)
-            end.server = SimpleNamespace(limits=LIMITS)
-            end.forward = partial(ServerConnection.forward, cast(ServerConnection, end))
-            ends.append(end)
+        ends = [
+            SimpleNamespace(
+                incoming=SimpleNamespace(trace=None),
+                outgoing=Outgoing(cast(StreamTransport, transport)),
+                server=SimpleNamespace(limits=LIMITS),
+            )
+            for transport in (client, upstream)
+        ]
         relay = Relay(*cast(Any, ends))
         self.addCleanup(relay.end)
         self.ways = (

@@ -20,7 +20,7 @@ from kaproto.backends.relay import Relay
 from kaproto.backends.relayreader import RelayReader
 from kaproto.errors import ConnectionClosed, RemoteProtocolError
 from kaproto.keepalive.clock import MonotonicClock
-from kaproto.rpc.connection import Pause
+from kaproto.rpc.reading import Pause
 from kaproto.security.tls import ServerContextFactory
 from kaproto.security.tlslayer import TLSFactory
 from kaproto.wire.message import HEADER_SIZE, PING, PONG, TURN_MAX, packMessage
@@ -63,8 +63,8 @@ class RelayReaderTests(SocketRelayTestCase):
                 for piece in pieces:
                     self.send(near, piece)
                 self.assertEqual(far.read(), some)
-            self.assertEqual(near._kaproto.bytesReceived, 3 * len(some))
-            self.assertEqual(far._kaproto.bytesSent, 3 * len(some))
+            self.assertEqual(near._kaproto.incoming.bytesReceived, 3 * len(some))
+            self.assertEqual(far._kaproto.outgoing.bytesSent, 3 * len(some))
         self.assertEqual(self.reactor.getReaders(), [self.reader])
         self.assertEqual(self.reactor.getWriters(), [])
 
@@ -102,7 +102,7 @@ class RelayReaderTests(SocketRelayTestCase):
         packed = packMessage(stream(9, payload=bytes(70000) + PONG))
         for near, far in self.ways:
             self.send(near, packed[: -len(PONG)])
-            while near._kaproto.bytesReceived < len(packed) - len(PONG):
+            while near._kaproto.incoming.bytesReceived < len(packed) - len(PONG):
                 self.reader.doRead()
             near._kaproto.heartbeat.pingedAt = 0.0
             self.send(near, PONG)
@@ -127,11 +127,11 @@ class RelayReaderTests(SocketRelayTestCase):
         packed = packMessage(stream(9, payload=bytes(range(256)) * 8192))
         for near, far in self.ways:
             sent = received = b""
-            while not near._kaproto.pauses:
+            while not near._kaproto.reading.pauses:
                 sent += packed[len(sent) :][: near.far.send(packed[len(sent) :])]
                 self.reader.doRead()
                 self.assertLess(len(sent), len(packed))
-            self.assertEqual(near._kaproto.pauses, Pause.CONGESTION)
+            self.assertEqual(near._kaproto.reading.pauses, Pause.CONGESTION)
             self.assertDirect(far)
             self.assertNotIn(near.transport, self.reactor.getReaders())
             self.assertLessEqual(len(far.transport.dataBuffer), 2 * 65536)
@@ -214,7 +214,9 @@ class RelayReaderTests(SocketRelayTestCase):
         """
         When relaying fails, the log has the reason and the connection is closed.
         """
-        self.patch(self.client._kaproto, "trace", mock.Mock(side_effect=RuntimeError("a defect")))
+        self.patch(
+            self.client._kaproto.incoming, "trace", mock.Mock(side_effect=RuntimeError("a defect"))
+        )
         self.send(self.client, HOSTNAME)
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
         self.assertTrue(self.client.transport._aborting)
@@ -224,7 +226,7 @@ class RelayReaderTests(SocketRelayTestCase):
         Who waits for the end of what is under way is told of all that is relayed.
         """
         told = mock.Mock()
-        self.upstream._kaproto.relayed = told
+        self.upstream._kaproto.incoming.relayed = told
         self.send(self.client, HOSTNAME)
         told.assert_not_called()
         self.send(self.upstream, HOSTNAME)
@@ -255,7 +257,7 @@ class RelayReaderTests(SocketRelayTestCase):
         """
         self.client._kaproto.pauseReading(Pause.CONGESTION)
         self.client.transport.connected = False
-        self.client._kaproto.resumeReading(Pause.CONGESTION)
+        self.client._kaproto.reading.resume(Pause.CONGESTION)
         self.assertDirect(self.upstream)
 
     def test_pausedBefore(self) -> None:
@@ -281,7 +283,7 @@ class RelayReaderTests(SocketRelayTestCase):
         Relay(*cast(Any, (client._kaproto, upstream._kaproto))).start(self.reader)
         self.send(client, HOSTNAME)
         self.assertEqual(upstream.read(), b"")
-        client._kaproto.resumeReading(Pause.CALLS)
+        client._kaproto.reading.resume(Pause.CALLS)
         self.reader.doRead()
         self.assertEqual(upstream.read(), HOSTNAME)
 
@@ -472,7 +474,7 @@ class SecureTests(SocketRelayTestCase):
         """
         Where something is between TLS and the socket, the reactor reads.
         """
-        self.secure._kaproto._direct = None
+        self.secure._kaproto.reading._direct = None
         before = len(self.reader)
         self.below.protocol = self.client
         self.reader.read(self.secure._kaproto, self.relay._toServer)

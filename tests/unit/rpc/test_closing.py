@@ -20,7 +20,8 @@ from kaproto.errors import (
 )
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.rpc import closing as endingModule
-from kaproto.rpc.connection import Connection, Pause
+from kaproto.rpc.closing import Closing
+from kaproto.rpc.reading import Pause
 from kaproto.wire.message import packMessage
 from tests.support import KEEPALIVE
 from tests.support_protocol import HELLO, Plain, ProtocolTestCase
@@ -134,12 +135,12 @@ class ClosingTests(ProtocolTestCase):
         """
         reason = ConnectionClosed("enough")
         ends: tuple[tuple[Callable[..., None], tuple[float, ...], float], ...] = (
-            (Connection.disconnect, (), 5),
-            (Connection.leave, (0.5,), 0.5),
+            (Closing.disconnect, (), 5),
+            (Closing.leave, (0.5,), 0.5),
         )
         for end, arguments, expected in ends:
             wire = self.plain()
-            end(wire.protocol._kaproto, reason, *arguments)
+            end(wire.protocol._kaproto.closing, reason, *arguments)
             self.advance(expected - 0.1)
             self.assertFalse(wire.aborted)
             self.advance(0.2)
@@ -153,8 +154,8 @@ class ClosingTests(ProtocolTestCase):
         """
         wire = self.plain()
         reason = ConnectionClosed("dead")
-        wire.protocol._kaproto.leave(reason, 0.1)
-        wire.protocol._kaproto.leave(ConnectionClosed("again"), 0.1)
+        wire.protocol._kaproto.closing.leave(reason, 0.1)
+        wire.protocol._kaproto.closing.leave(ConnectionClosed("again"), 0.1)
         self.assertTrue(wire.closing)
         self.assertIs(self.reasonOf(wire), reason)
         self.assertEqual(self.clock.getDelayedCalls(), [])
@@ -319,7 +320,7 @@ class LingerTests(ProtocolTestCase):
         self.close()
         self.peer.send(b"more")
         self.turn()
-        self.assertEqual(self.connection.bytesReceived, 4)
+        self.assertEqual(self.connection.incoming.bytesReceived, 4)
         self.connection.pauseReading(Pause.CONGESTION)
         self.assertIn(self.transport, self.reactor.getReaders())
 

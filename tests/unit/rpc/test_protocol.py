@@ -4,11 +4,12 @@ Tests for L{kaproto.rpc.protocol}.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import cast
 
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IFileDescriptorReceiver, IReactorTime
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -22,8 +23,8 @@ from kaproto.keepalive.clock import monotonicClock
 from kaproto.keepalive.idlereader import Idler, IdleReader
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.keepalive.pacemaker import STEP
-from kaproto.rpc.connection import Pause
 from kaproto.rpc.protocol import KeepAliveFactory
+from kaproto.rpc.reading import Pause
 from kaproto.wire.filter import MessageFilter
 from kaproto.wire.message import (
     PING,
@@ -343,6 +344,19 @@ class KeepAliveTests(ProtocolTestCase):
         reason = self.reasonOf(wire)
         self.assertIsInstance(reason, PeerFlooded)
         self.assertIn("has not read 64 answers", str(reason))
+
+    def test_fileDescriptor(self) -> None:
+        """
+        A file descriptor is closed without a word, and the message that comes with it is received.
+        """
+        wire = self.plain()
+        reading, writing = os.pipe()
+        self.addCleanup(os.close, writing)
+        IFileDescriptorReceiver(wire.protocol).fileDescriptorReceived(reading)
+        self.assertRaises(OSError, os.fstat, reading)
+        wire.feed(HELLO)
+        self.assertEqual(wire.protocol.messages, [HELLO])
+        self.assertEqual(self.logged(), [])
 
 
 class WaitingRoom:

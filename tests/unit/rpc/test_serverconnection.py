@@ -546,7 +546,7 @@ class CallTests(ServerTestCase):
         self.assertEqual(self.probe.calls, [])
         self.assertTrue(wire.reading)
         wire.protocol._kaproto.resumeProducing()
-        self.assertFalse(wire.protocol._kaproto.congested)
+        self.assertFalse(wire.protocol._kaproto.outgoing.congested)
         self.assertEqual(len(wire.take()), 2)
 
     def test_unreadReplies(self) -> None:

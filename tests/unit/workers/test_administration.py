@@ -113,7 +113,7 @@ class ControlTests(TeamTestCase):
         self.clock.advance(3)
         self.assertEqual(events[-1]["end"], "the time is over")
         self.caller.closed.callback(ConnectionClosed("left"))
-        self.assertIsNone(self.clients[1].trace)
+        self.assertIsNone(self.clients[1].incoming.trace)
 
     def test_traceLeft(self) -> None:
         """
@@ -125,7 +125,7 @@ class ControlTests(TeamTestCase):
         self.members[0].answers = False
         self.caller.closed.callback(ConnectionClosed("left"))
         self.clock.advance(0)
-        self.assertIsNone(self.clients[1].trace)
+        self.assertIsNone(self.clients[1].incoming.trace)
         self.assertEqual(self.caller.events, [])
         self.clock.advance(60)
 

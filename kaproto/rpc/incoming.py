@@ -1,0 +1,198 @@
+"""
+From a peer's bytes to its messages, a turn of the reactor at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from kaproto.errors import ProtocolError, RemoteProtocolError
+from kaproto.rpc.closing import Closing
+from kaproto.rpc.reading import Pause, Reading
+from kaproto.wire.filter import Header, MessageFilter
+from kaproto.wire.message import HEADER_SIZE, MESSAGE_MAX, TURN_MAX, Message, MessageReader
+from kaproto.wire.xdr import XDRError
+
+__all__ = ["Gate", "Incoming"]
+
+
+class Gate:
+    """
+    Takes the bytes of a peer that has not been accepted yet, in place of the L{MessageReader}.
+
+    @ivar feed: called with the bytes.
+    """
+
+    __slots__ = ("feed", "stopped")
+
+    between = False
+
+    def __init__(self, feed: Callable[[bytes], None]) -> None:
+        self.feed: Callable[[bytes], bool | None] = feed
+        self.stopped = False
+
+
+class Incoming:
+    """
+    Parses what one peer sends, and hands over each message.
+
+    Of thousands of messages that come at once, L{TURN_MAX} are handed over.  Then other peers have
+    their turn, and this one is not read until the reactor comes back to it.
+
+    @ivar reader: parses messages.
+    @ivar bypass: takes the bytes in place of C{reader}, unless it is C{None}.
+    @ivar bytesReceived: bytes from the peer, without the pongs of idle connections.
+    @ivar relayed: called after bytes were relayed, unless it is C{None}.
+    @ivar trace: called with C{"in"} and the header of each message, unless it is C{None}.
+    """
+
+    __slots__ = (
+        "_clock",
+        "_closing",
+        "_nextTurn",
+        "_reading",
+        "_received",
+        "bypass",
+        "bytesReceived",
+        "reader",
+        "relayed",
+        "trace",
+    )
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        closing: Closing,
+        reading: Reading,
+        received: Callable[[Message], object],
+    ) -> None:
+        """
+        @param received: called with each message; it may raise L{XDRError} or L{ProtocolError} to
+            abort the connection.
+        """
+        self.reader = MessageReader(MESSAGE_MAX)
+        self.bypass: MessageFilter | Gate | None = None
+        self.bytesReceived = 0
+        self.relayed: Callable[[], object] | None = None
+        self.trace: Callable[[str, Header], object] | None = None
+        self._clock = clock
+        self._closing = closing
+        self._reading = reading
+        self._received = received
+        self._nextTurn: IDelayedCall | None = None
+
+    def isBetweenMessages(self) -> bool:
+        """
+        @return: whether nothing is left of what came but whole messages.
+        """
+        return self.reader.partial is None if self.bypass is None else self.bypass.between
+
+    def feed(self, data: bytes) -> None:
+        """
+        Bytes came from the peer.
+        """
+        self.bytesReceived += len(data)
+        if self._closing.reason is not None:
+            self._closing.discard(len(data))
+            return
+        more = self._parse(data)
+        if more or self.relayed is not None:
+            self.fed(more=more)
+
+    def fed(self, *, more: bool) -> None:
+        """
+        Bytes of the peer's have been parsed or relayed.
+
+        @param more: whether there are more than one turn allows.
+        """
+        if self.relayed is not None:
+            self.relayed()
+        if more and self._nextTurn is None and self._closing.reason is None:
+            self._reading.pause(Pause.TURN)
+            self._nextTurn = self._clock.callLater(0, self._parseOn)
+
+    def fail(self, error: Exception) -> None:
+        """
+        Abort the connection because of what the peer sent.
+
+        @param error: the L{XDRError} or L{ProtocolError}.
+        """
+        if isinstance(error, XDRError):
+            error = RemoteProtocolError(f"a message that cannot be decoded: {error}")
+        self._closing.abort(error)
+
+    def finish(self) -> None:
+        """
+        The peer has closed: hand over what is left.  With TLS, one read can bring the last messages
+        and the end of the connection.
+        """
+        if self._nextTurn is not None:
+            self._cancelTurn()
+            while self._parse(b""):
+                pass
+
+    def stop(self) -> None:
+        """
+        The connection closes: hand over nothing more.
+        """
+        self._cancelTurn()
+        if self.bypass is not None:
+            self.bypass.stopped = True
+
+    def end(self) -> None:
+        """
+        The connection has ended.
+        """
+        # These refer to the connection.  Without the cycle of references it takes no garbage
+        # collector to free it.
+        self.bypass = self.relayed = None
+        self._received = lambda _message: None
+
+    def _parse(self, data: bytes) -> bool:
+        """
+        @return: whether messages are left for the next turn.
+        """
+        try:
+            if self.bypass is not None:
+                more = self.bypass.feed(data)
+            else:
+                message = self.reader.whole(data)
+                if message is not None:
+                    self._handOver(message)
+                    return False
+                if data:
+                    self.reader.feed(data)
+                more = self._nextTurn is not None or self._handOverSome()
+        except (XDRError, ProtocolError) as error:
+            self.fail(error)
+            return False
+        return bool(more) and self._closing.reason is None
+
+    def _handOverSome(self) -> bool:
+        for _ in range(TURN_MAX):
+            message = self.reader.next()
+            if message is None:
+                return False
+            self._handOver(message)
+            if self._closing.reason is not None:
+                return False
+        return self.reader.partial is not None
+
+    def _handOver(self, message: Message) -> None:
+        if self.trace is not None:
+            self.trace("in", (HEADER_SIZE + len(message.payload), *message[:6]))
+        self._received(message)
+
+    def _cancelTurn(self) -> None:
+        if self._nextTurn is not None:
+            self._nextTurn.cancel()
+            self._nextTurn = None
+
+    def _parseOn(self) -> None:
+        self._nextTurn = None
+        if self._parse(b""):
+            self._nextTurn = self._clock.callLater(0, self._parseOn)
+        elif self._closing.reason is None:
+            self._reading.resume(Pause.TURN)

@@ -1,0 +1,112 @@
+"""
+Whether a peer is read from, and how it is watched while it is not.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from twisted.internet.interfaces import IPushProducer
+
+from kaproto.keepalive.heartbeat import Heartbeat
+from kaproto.rpc.outgoing import Outgoing
+from kaproto.rpc.peerpings import PeerPings
+from kaproto.transport import StreamTransport
+from kaproto.wire.message import PONG
+
+__all__ = ["Pause", "Reading"]
+
+
+class Pause:
+    """
+    Why a peer is not read from.  The reasons are bits, and plain numbers: a bulk transfer adds and
+    removes one with each buffer that is full, for which an enumeration takes microseconds.
+
+    @cvar CALLS: too many of its calls wait.
+    @cvar CONGESTION: the other side of a relay does not read what this peer sends.
+    @cvar TURN: more than L{kaproto.wire.message.TURN_MAX} of its messages came at once, and it is
+        the turn of others.
+    """
+
+    CALLS: Final = 1
+    CONGESTION: Final = 2
+    TURN: Final = 4
+
+
+class Reading:
+    """
+    Pauses and resumes reading from one peer.
+
+    While a peer is not read, its silence does not count.  One that asked for keepalive is still
+    pinged, since the kernel tells whether its answers arrive, and gets pongs, since its own pings
+    are not read.
+
+    @ivar pauses: why the peer is not read from at present: bits of L{Pause}.
+    """
+
+    __slots__ = ("_direct", "_heartbeat", "_outgoing", "_peerPings", "_transport", "pauses")
+
+    def __init__(
+        self,
+        transport: StreamTransport,
+        heartbeat: Heartbeat,
+        outgoing: Outgoing,
+        peerPings: PeerPings,
+    ) -> None:
+        self._transport = transport
+        self._direct: IPushProducer | None = None
+        self._heartbeat = heartbeat
+        self._outgoing = outgoing
+        self._peerPings = peerPings
+        self.pauses = 0
+
+    def pause(self, reason: int, *, asked: bool = False) -> None:
+        """
+        Read nothing from the peer until L{resume}.
+
+        @param asked: whether the peer asked for keepalive.
+        """
+        if not self.pauses & ~Pause.TURN:
+            self._heartbeat.pause(pingOn=asked, readsOn=asked)
+        if not self.pauses:
+            (self._direct or self._transport).pauseProducing()
+        self.pauses |= reason
+        if reason != Pause.TURN:
+            self._peerPings.startReassuring(self._reassure, asked=asked)
+
+    def resume(self, reason: int) -> None:
+        """
+        Remove a reason for not reading; read on if it was the last.
+        """
+        if self.pauses & reason:
+            self.pauses &= ~reason
+            if not self.pauses & ~Pause.TURN:
+                self._peerPings.stopReassuring()
+            if not self.pauses:
+                self._heartbeat.resume()
+                (self._direct or self._transport).resumeProducing()
+
+    def readBy(self, direct: IPushProducer) -> None:
+        """
+        Have something else than the transport read from the peer.
+
+        @param direct: what reads; it is told to begin by C{resumeProducing}.
+        """
+        self._heartbeat.readElsewhere()
+        self._direct = direct
+        if not self.pauses:
+            direct.resumeProducing()
+
+    def stop(self) -> None:
+        """
+        The connection closes: leave the reading to the transport.
+        """
+        self._peerPings.stopReassuring()
+        direct, self._direct = self._direct, None
+        if direct is not None:
+            direct.stopProducing()
+
+    def _reassure(self) -> None:
+        # A peer that is behind with reading needs no more to read.
+        if not self._heartbeat.hasToRead() and not self._outgoing.congested:
+            self._outgoing.write(PONG)
