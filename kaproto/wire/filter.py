@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from kaproto.errors import RemoteProtocolError
-from kaproto.wire.message import HEADER, HEADER_SIZE, MESSAGE_MAX, TURN_MAX, Message
+from kaproto.wire.message import HEADER, HEADER_SIZE, MESSAGE_MAX, PING, PONG, TURN_MAX, Message
 
 __all__ = ["INTERCEPTED_MAX", "Bytes", "Header", "MessageFilter"]
 
@@ -29,6 +29,7 @@ The length word and the six words of the header: program, version, procedure, ty
 
 
 _unpackHeader: Final = HEADER.unpack_from
+_KEEPALIVE: Final = (PING, PONG)
 
 
 class MessageFilter:
@@ -116,14 +117,14 @@ class MessageFilter:
 
     def inject(self, data: bytes) -> None:
         """
-        Send a whole message, now or as soon as the one that is being forwarded has ended.  The same
-        message does not wait twice.
+        Send a whole message, now or as soon as the one that is being forwarded has ended.  A ping
+        does not wait twice, nor does a pong: one says as much as many.
         """
         if not self._left:
             self._forward(data)
         elif self._injected is None:
             self._injected = [data]
-        elif data not in self._injected:
+        elif data not in _KEEPALIVE or data not in self._injected:
             self._injected.append(data)
 
     def discard(self, size: int) -> None:

@@ -597,7 +597,7 @@ class RelayJudge(Judge):
         return count > 0
 
     def _answered(self, call: Wire) -> None:
-        frames = self._own(call)
+        frames = self._own()
         require(len(frames) == 1, f"a call has {len(frames)} answers")
         (reply,) = frames
         require(reply.key == call.key and reply.kind == REPLY, f"{reply} answers another call")
@@ -605,21 +605,17 @@ class RelayJudge(Judge):
             require(errorIn(reply.payload) is not None, f"{reply} has no error in it")
         self.stays("error" if reply.status else "reply")
 
-    def _own(self, call: Wire | None = None) -> list[Wire]:
+    def _own(self) -> list[Wire]:
         """
-        @return: what the gateway itself said to the attacker, or will.  What is waiting already it
-            does not say twice, which is enough for two calls that nobody can tell apart.
+        @return: what the gateway itself said to the attacker, or will.
         """
         if not self._queueing:
             return self.frames()
         require(not self.written(), "something was written in the middle of a frame")
-        sieve = self.subject.near.protocol._kaproto._outgoing
+        sieve = self.subject.near.protocol._kaproto.outgoing.filter
         waiting = list((sieve and sieve._injected) or ())
         new = [each for data in waiting[len(self.queue) :] for each in cutAll(data)[0]]
         self.queue = waiting
-        if call is not None and not new:
-            old = [each for data in waiting for each in cutAll(data)[0]]
-            return [each for each in old if each.key == call.key and each.kind == REPLY][-1:]
         return new
 
     def pong(self) -> None:

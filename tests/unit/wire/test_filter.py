@@ -31,20 +31,15 @@ KEPT = 0xCAFE
 The program whose messages are intercepted in these tests.
 """
 
-INJECTED = 0xBEEF
-"""
-The program of the messages that these tests inject.
-"""
-
 PASSING = Message(0xABCD, 1, 2, 3, 4, 5, bytes(range(100)))
 KEEPING = Message(KEPT, 1, 2, 3, 4, 5, b"kept")
 
 
-def injected(number: int) -> bytes:
-    """
-    @return: a message to inject.
-    """
-    return packMessage(Message(INJECTED, 1, number, 2, 0, 0, b""))
+ANSWER = packMessage(Message(0xBEEF, 1, 1, 2, 0, 0, b""))
+INJECTED = (PING, PONG, ANSWER)
+"""
+What these tests inject.
+"""
 
 
 def parsed(data: bytes) -> list[Message]:
@@ -127,7 +122,9 @@ def streams(draw: st.DrawFn) -> Stream:
     Any L{Stream}.
     """
     some = messages() | messages().map(lambda message: message._replace(program=KEPT))
-    drawn = draw(st.lists(some.filter(lambda message: message.program != INJECTED), max_size=8))
+    drawn = draw(
+        st.lists(some.filter(lambda message: packMessage(message) not in INJECTED), max_size=8)
+    )
     return drawn, draw(pieces(b"".join(map(packMessage, drawn))))
 
 
@@ -141,8 +138,8 @@ class MessagesTests(SynchronousTestCase):
         """
         However the stream is cut and whenever messages are injected: each message is either
         forwarded unchanged or intercepted whole, in order; injected messages are sent between two
-        others, at once if possible; each header is shown once; and messages up to a size are
-        forwarded in one piece.
+        others, at once if possible, but a ping or pong waits only once; each header is shown once;
+        and messages up to a size are forwarded in one piece.
         """
         stream, cut = drawn
         whole = data.draw(st.sampled_from([0, 28, 60, 100, INTERCEPTED_MAX]))
@@ -150,9 +147,8 @@ class MessagesTests(SynchronousTestCase):
         wanted: list[bytes] = []
         waiting: list[bytes] = []
         for piece in cut:
-            for number in data.draw(st.lists(st.integers(1, 3), max_size=3)):
-                message = injected(number)
-                if message not in waiting:
+            for message in data.draw(st.lists(st.sampled_from(INJECTED), max_size=3)):
+                if message is ANSWER or message not in waiting:
                     wanted.append(message)
                 if out.sieve.midMessage:
                     waiting.append(message)
@@ -165,12 +161,11 @@ class MessagesTests(SynchronousTestCase):
         self.assertFalse(out.sieve.midMessage)
         through = parsed(bytes(out.forwarded))
         self.assertEqual(
-            [message for message in through if message.program != INJECTED],
+            [message for message in through if packMessage(message) not in INJECTED],
             [message for message in stream if message.program != KEPT],
         )
-        self.assertEqual(
-            [packMessage(message) for message in through if message.program == INJECTED], wanted
-        )
+        packedThrough = map(packMessage, through)
+        self.assertEqual([each for each in packedThrough if each in INJECTED], wanted)
         packed = [packMessage(message) for message in stream]
         self.assertEqual(out.headers, [HEADER.unpack_from(each) for each in packed])
         for each in packed:
@@ -414,17 +409,18 @@ class InjectTests(SynchronousTestCase):
 
     def test_waits(self) -> None:
         """
-        Within a message injected ones wait for its end, in order, and the same one waits only once.
+        Within a message injected ones wait for its end, in order.  A ping or pong waits only once,
+        but each of two equal replies is sent.
         """
         out = Sieve()
         packed = packMessage(PASSING)
         out.feed(packed[:50])
-        for message in (PING, PONG, PING, PONG):
+        for message in (PING, ANSWER, PONG, PING, ANSWER, PONG):
             out.sieve.inject(message)
         self.assertEqual(out.forwarded, packed[:50])
-        self.assertEqual(out.sieve.waiting, 2)
+        self.assertEqual(out.sieve.waiting, 4)
         out.feed(packed[50:] + packed)
-        self.assertEqual(out.forwarded, packed + PING + PONG + packed)
+        self.assertEqual(out.forwarded, packed + PING + ANSWER + PONG + ANSWER + packed)
         self.assertEqual(out.sieve.waiting, 0)
 
     def test_whileTaking(self) -> None:
