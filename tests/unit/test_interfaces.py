@@ -43,7 +43,7 @@ from zope.interface.verify import verifyObject
 import kaproto
 from kaproto.backends.gateway import Gateway
 from kaproto.backends.host import HOST_NAME, EmbeddedHost
-from kaproto.backends.relayreader import RelayReader
+from kaproto.backends.relayreader import RelayReader, _Reading
 from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol
 from kaproto.endpointplugins import ServerParser
 from kaproto.interfaces import (
@@ -139,6 +139,7 @@ VERIFIED = {
     "_NoSession",
     "_Password",
     "_Proof",
+    "_Reading",
     "_Turn",
     "_Viewer",
     "WatchedEndpoint",
@@ -301,6 +302,8 @@ class ProvidersTests(SynchronousTestCase):
         )
         for connection in (pair.server._kaproto, pair.client._kaproto):
             self.assertTrue(verifyObject(IPushProducer, connection))
+            direct = _Reading(*cast(Any, (None, connection, None, None, None)))
+            self.assertTrue(verifyObject(IPushProducer, direct))
         self.assertTrue(verifyObject(ICertificateChecker, KeepAliveServerProtocol()))
         clock = Clock()
         for factory in (KeepAliveServerFactory(clock=clock), KeepAliveClientFactory(clock=clock)):
