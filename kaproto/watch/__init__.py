@@ -1,8 +1,8 @@
 """
-Keepalive for protocols that exist already.
+Keepalive for existing protocols.
 
 L{watched} wraps a server's factory, L{watchedClient} and L{watchedEndpoint} wrap a client's.  A
-codec says how keepalive is said in the protocol.
+codec defines the keepalive messages of a protocol.
 """
 
 from kaproto.watch.ampcodec import AMPCodec

@@ -29,7 +29,7 @@ def _box(**fields: bytes) -> bytes:
 
 def _fields(box: bytes) -> Mapping[bytes, bytes]:
     """
-    @param box: a whole one.
+    @param box: a complete box.
     """
     strings = []
     at = 0
@@ -46,7 +46,7 @@ _KINDS: Final = {
     (b"_error", _TAG): Kind.DECLINE,
     (b"_ask", _PING_TAG): Kind.PING,
     (b"_answer", _PING_TAG): Kind.PONG,
-    # A peer that does not know the command is alive all the same.
+    # "Unknown command" is an answer too: the peer is alive.
     (b"_error", _PING_TAG): Kind.PONG,
 }
 
@@ -54,9 +54,9 @@ _KINDS: Final = {
 @implementer(IPlugin, IHeartbeatCodec)
 class AMPCodec:
     """
-    AMP (L{twisted.protocols.amp}).  Control messages are commands of their own, whose tags no
-    application uses.  A peer that knows no keepalive answers that it does not know the command,
-    and no harm is done.
+    AMP (L{twisted.protocols.amp}).  Control messages are AMP commands, with tags that no
+    application uses.  A peer without keepalive answers that it does not know the command, which
+    does no harm.
     """
 
     name = "amp"
@@ -66,13 +66,13 @@ class AMPCodec:
 
     def framing(self) -> Framing:
         """
-        @return: boxes.
+        @return: a framing of AMP boxes.
         """
         return Boxes()
 
     def read(self, payload: bytes) -> Control | None:
         """
-        @return: what a box says about keepalive.
+        @return: the control message in a box; C{None} if it is the application's.
         """
         if _TAG not in payload:
             return None
@@ -85,7 +85,7 @@ class AMPCodec:
 
     def mayBegin(self, data: bytes) -> bool:
         """
-        @return: C{True}: a short box is passed on when it is complete.
+        @return: C{True}: short boxes are passed on once they are complete.
         """
         return True
 
@@ -109,7 +109,7 @@ class AMPCodec:
 
     def refusal(self, reason: str, first: bytes) -> bytes:
         """
-        @return: an error in answer to the first command, if that is complete and wants one.
+        @return: an error in reply to the first command, if it is complete and wants a reply.
         """
         found = Boxes().whole(first, 0, self.most)
         tag = None if found is None else _fields(found[1]).get(b"_ask")

@@ -1,5 +1,5 @@
 """
-The policy and the codec that a caller names.
+Finds codecs and policies by name, and the plugins that add codecs.
 
 Codecs are plugins: kaproto has C{lines}, C{netstrings}, C{int8}, C{int16}, C{int32} and C{amp}, and
 any package can add its own.  For example C{twisted/plugins/acme_codecs.py}::

@@ -1,5 +1,5 @@
 """
-Takes control messages out of a stream, and passes everything else on unchanged.
+Extracts control messages from a stream, and passes on all other bytes unchanged.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ __all__ = ["ControlFilter"]
 
 class ControlFilter:
     r"""
-    One direction of one connection.
+    Filters one direction of one connection.
 
-    A message is held while it may become a control message, so never more than the longest of
-    these.  With lines, C{b"hel"} passes at once, and C{b"PI"} is held until C{b"NG\r\n"} makes it a
-    ping or C{b"E\r\n"} makes it the application's.
+    A message is held while it may become a control message, so it holds no more than the longest
+    control message.  With lines, C{b"hel"} passes at once, and C{b"PI"} is held until C{b"NG\r\n"}
+    makes it a ping or C{b"E\r\n"} makes it the application's.
     """
 
     __slots__ = ("_codec", "_framing", "_held")
@@ -32,17 +32,17 @@ class ControlFilter:
     @property
     def between(self) -> bool:
         """
-        Whether everything received so far was whole messages.
+        Whether all bytes received so far were whole messages.
         """
         return not self._held and self._framing.between
 
     def feed(self, data: bytes) -> Iterator[bytes | Control]:
         """
-        Take bytes that were received.
+        Filter bytes that were received.
 
-        @return: the application's bytes and the control messages, in order.  What follows the one
-            that was taken last has not been looked at yet.
-        @raise RemoteProtocolError: when they are not messages, after all that came before.
+        @return: a lazy iterator over the application's bytes and the control messages, in order.
+        @raise RemoteProtocolError: from the iterator, after all valid messages, when the bytes are
+            malformed.
         """
         if self._held:
             data, self._held = self._held + data, b""
@@ -70,8 +70,8 @@ class ControlFilter:
 
     def _look(self, data: bytes, at: int) -> tuple[int, Control | None] | None:
         """
-        @return: where the current message ends, or the data; and what the message says about
-            keepalive, if anything.  C{None} if it has to be held.
+        @return: the offset at which the current message or the data ends, and the control message
+            if it is one.  C{None} if the message has to be held.
         """
         framing, codec = self._framing, self._codec
         if framing.between:

@@ -1,6 +1,6 @@
 """
-The endpoint string C{keepalive:}, which puts a tunnel in front of another endpoint, for servers and
-clients: C{keepalive:tcp:4040:policy=2:interval=5:count=5}.
+The endpoint string C{keepalive:}, which adds a tunnel to another endpoint, for servers and clients:
+C{keepalive:tcp:4040:policy=2:interval=5:count=5}.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class TunnelServerEndpoint:
     ) -> None:
         """
         @param wrapped: where to listen.
-        @param policy: as for L{tunnelServer}, like the rest.
+        @param policy: as for L{tunnelServer}, as are the other parameters.
         """
         self.policy = policy
         self.wait = wait
@@ -61,7 +61,8 @@ class TunnelServerEndpoint:
         self, wrap: Callable[[IStreamServerEndpoint], IStreamServerEndpoint]
     ) -> TunnelServerEndpoint:
         """
-        @param wrap: makes an endpoint of the other one, which sees each connection first.
+        @param wrap: wraps the other endpoint in one that handles each connection first.
+        @return: the same endpoint with that below it.
         """
         return TunnelServerEndpoint(wrap(self._wrapped), self.policy, self.wait, self._clock)
 
@@ -91,8 +92,8 @@ class TunnelClientEndpoint:
     ) -> None:
         """
         @param wrapped: where to connect to.
-        @param keepAlive: as for L{tunnelClient}, like the rest.
-        @param plain: whether to connect once more without a tunnel, if the server knows none.
+        @param keepAlive: as for L{tunnelClient}, as are the other parameters.
+        @param plain: whether to connect again without a tunnel, if the server does not support it.
         """
         self.keepAlive = keepAlive
         self.wait = wait
@@ -104,7 +105,7 @@ class TunnelClientEndpoint:
         """
         @param factory: the application's.
         @return: fires with the application's protocol; fails with L{KeepAliveUnsupported} when the
-            server knows no tunnel, and as the other endpoint does.
+            server does not support tunnels, and with the errors of the other endpoint.
         """
         return Deferred.fromCoroutine(self._connect(factory))
 

@@ -25,18 +25,17 @@ __all__ = ["BEARS", "WAIT", "ClientFactory", "ClientProtocol", "ServerFactory", 
 if TYPE_CHECKING:
     _WrappingFactory = WrappingFactory[Any]
 else:
-    # It is generic from Twisted 26.4 on only.
+    # It is generic only since Twisted 26.4.
     _WrappingFactory = WrappingFactory
 
 WAIT: Final = 10.0
 """
-Seconds that a client has to ask for keepalive, where the policy refuses those that do not.
+Seconds that a client has to ask for keepalive, if the policy refuses clients that do not.
 """
 
 BEARS: Final = 0.1
 """
-The shortest interval, in seconds, at which either side agrees to be pinged, unless it names
-another.
+The default for the shortest interval, in seconds, at which either side agrees to be pinged.
 """
 
 _CLOSE_TIMEOUT: Final = 5.0
@@ -96,7 +95,7 @@ class ServerProtocol(WatchedProtocol):
         """
         Admit the client or refuse it.
 
-        @param first: the first bytes of its application, if there were any.
+        @param first: the first bytes from its application, if any.
         @param why: the reason to log, by default the policy's.
         """
         self._decided = True
@@ -104,7 +103,7 @@ class ServerProtocol(WatchedProtocol):
         admission = self.factory.policy.admit(self._peer)
         if isinstance(admission, Refused):
             message = admission.message
-            # What the modes say is for libvirt's clients.
+            # The texts of the modes are about libvirt's clients.
             self._refuse(_REFUSAL if message == refusalFor(self._peer) else message, first, why)
         elif admission.warning is not None:
             self._log.info("{peer}: {text}", peer=self._peer, text=admission.warning)
@@ -155,17 +154,17 @@ class ClientProtocol(WatchedProtocol):
             self._answersPings = True
             self._watch(self.factory.keepAlive, control.interval)
         else:
-            self._log.info("{peer} knows no keepalive, and is not pinged", peer=self._peer)
+            self._log.info("{peer} does not support keepalive, and is not pinged", peer=self._peer)
 
 
 class _WatchingFactory(_WrappingFactory):
     """
     Builds one end of each connection.
 
-    @ivar messages: how keepalive is said.
-    @ivar newWire: makes what takes them out of the stream of one connection.
+    @ivar messages: the control messages.
+    @ivar newWire: makes the L{Wire} of a connection.
     @ivar bears: the shortest interval at which this side agrees to be pinged, in seconds.
-    @ivar clock: where timeouts are scheduled.
+    @ivar clock: schedules timeouts.
     @ivar limits: how many pings a peer may send.
     """
 
@@ -192,7 +191,7 @@ class _WatchingFactory(_WrappingFactory):
 
     def buildProtocol(self, addr: IAddress | None) -> WatchedProtocol:
         """
-        @return: a protocol that builds the application's when that is to be connected.
+        @return: a protocol that builds the application's later, when it connects it.
         """
         built: WatchedProtocol = self.protocol(self, None)
         return built
@@ -200,8 +199,8 @@ class _WatchingFactory(_WrappingFactory):
 
 class ServerFactory(_WatchingFactory):
     """
-    @ivar policy: how far keepalive goes with each client.
-    @ivar wait: seconds that a client has to ask, where those that do not are refused.
+    @ivar policy: decides about keepalive for each client.
+    @ivar wait: seconds that a client has to ask, if the policy refuses clients that do not.
     """
 
     protocol: type[ServerProtocol] = ServerProtocol
@@ -224,7 +223,7 @@ class ServerFactory(_WatchingFactory):
 
 class ClientFactory(_WatchingFactory):
     """
-    @ivar keepAlive: how closely to watch a server that answers pings.
+    @ivar keepAlive: interval and count for a server that answers pings.
     """
 
     protocol: type[ClientProtocol] = ClientProtocol

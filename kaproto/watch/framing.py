@@ -1,9 +1,8 @@
 """
-Where messages begin and end in a stream of bytes, for protocols whose messages are lines,
-netstrings, integer-prefixed strings or AMP boxes.
+Finds message boundaries in a stream of lines, netstrings, integer-prefixed strings or AMP boxes.
 
-A framing does not collect messages: it says how far the current one goes in the bytes at hand, so
-that a message of any length passes in the pieces in which it arrives.  It has no I/O.
+A framing does not collect messages: it returns how far the current one reaches in the given bytes,
+so a message of any length passes in the pieces in which it arrives.  It has no I/O.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ __all__ = ["LONGER", "Boxes", "Framing", "Lines", "Netstrings", "PrefixedStrings
 
 LONGER: Final = (-1, b"")
 """
-L{Framing.whole} returns this for a message that is longer than asked for.
+Returned by L{Framing.whole} for a message that is longer than C{most}.
 """
 
 
@@ -33,20 +32,20 @@ class Framing(Protocol):
 
     def whole(self, data: bytes, start: int, most: int, /) -> tuple[int, bytes] | None:
         """
-        Look for a short message.  Called at the beginning of one.
+        Parse a short message.  Called at the beginning of each message.
 
-        @param most: the length of the longest payload to look for.
-        @return: where the message ends, and its payload; L{LONGER}; or C{None} if too little of
-            it is there to tell.
-        @raise RemoteProtocolError: when no message can begin like this.
+        @param most: the length of the longest payload of interest.
+        @return: the offset at which the message ends, and its payload; L{LONGER}; or C{None} if
+            more bytes are needed to decide.
+        @raise RemoteProtocolError: when the message is malformed.
         """
 
     def passed(self, data: bytes, start: int, /) -> int:
         """
-        Let bytes pass, up to the end of the current message or of the data.
+        Skip bytes, up to the end of the current message or of the data.
 
-        @return: where it ends.
-        @raise RemoteProtocolError: when no message can go on like this.
+        @return: the offset of that end.
+        @raise RemoteProtocolError: when the message is malformed.
         """
 
 
@@ -72,10 +71,10 @@ class Lines:
 
     def passed(self, data: bytes, start: int) -> int:
         """
-        @return: where the line ends.
+        @return: the offset at which the line or the data ends.
         """
         delimiter = self._delimiter
-        # The delimiter may begin in what has passed: b"abc\r" and then b"\nd".
+        # The delimiter may begin in earlier bytes: b"abc\r" and then b"\nd".
         begun = self._end
         end = (begun + data[start : start + len(delimiter)]).find(delimiter)
         if end >= 0:
@@ -105,8 +104,7 @@ class _Counted:
 
     def _length(self, data: bytes, start: int) -> tuple[int, int, int] | None:
         """
-        @return: the lengths of header, payload and what follows it; C{None} if the header is not
-            there yet.
+        @return: the lengths of header, payload and trailer; C{None} if the header is incomplete.
         """
         raise NotImplementedError
 
@@ -127,10 +125,10 @@ class _Counted:
 
     def passed(self, data: bytes, start: int) -> int:
         """
-        @return: where the message ends.
+        @return: the offset at which the message or the data ends.
         """
         if not self._left:
-            # A header may come in pieces: b"1" and then b"0:...".
+            # A header may arrive in pieces: b"1" and then b"0:...".
             begun = self._header
             lengths = self._length(begun + data[start : start + _HEADER_MAX], 0)
             if lengths is None:
@@ -185,9 +183,9 @@ class PrefixedStrings(_Counted):
 
     def __init__(self, structFormat: str = "!I") -> None:
         """
-        @param structFormat: the length's, as C{struct} has it: C{"!I"} for
+        @param structFormat: the format of the length, for C{struct}: C{"!I"} for
             L{twisted.protocols.basic.Int32StringReceiver}, C{"!H"} for Int16, C{"!B"} for Int8.
-        @raise ValueError: when it is not an unsigned number.
+        @raise ValueError: when it is not the format of an unsigned number.
         """
         super().__init__()
         if structFormat.lstrip("@=<>!") not in _UNSIGNED:
@@ -196,7 +194,7 @@ class PrefixedStrings(_Counted):
 
     def framed(self, payload: bytes) -> bytes:
         """
-        @return: a whole message; what does not fit its length is cut off.
+        @return: a whole message; a payload too long for the prefix is cut.
         """
         most: int = 256**self._prefix.size - 1
         return self._prefix.pack(len(payload[:most])) + payload[:most]
@@ -226,7 +224,7 @@ class Boxes:
 
     def whole(self, data: bytes, start: int, most: int) -> tuple[int, bytes] | None:
         """
-        @return: a box with all that it is made of.
+        @return: a whole box, still encoded.
         """
         at, isKey = start, True
         while at + _WORD.size <= len(data):
@@ -241,7 +239,7 @@ class Boxes:
 
     def passed(self, data: bytes, start: int) -> int:
         """
-        @return: where the box ends.
+        @return: the offset at which the box or the data ends.
         """
         at = start
         while at < len(data):
@@ -267,7 +265,7 @@ class Boxes:
 
 class Tracker:
     """
-    Follows what an application writes, to know when a message of our own may go in between.
+    Tracks the messages that an application writes, to find gaps for our own.
     """
 
     __slots__ = ("_framing",)
@@ -278,16 +276,16 @@ class Tracker:
     @property
     def between(self) -> bool:
         """
-        Whether the last byte was the end of a message, or none has been written.
+        Whether the last byte was the end of a message, or nothing has been written.
         """
         return self._framing.between
 
     def wrote(self, data: bytes) -> int | None:
         """
-        The application wrote bytes.
+        Record bytes that the application has written.
 
-        @return: where the first message in them ended; C{None} if none did.
-        @raise RemoteProtocolError: when they are no messages of this framing.
+        @return: the offset at which the first message in them ends; C{None} if none does.
+        @raise RemoteProtocolError: when they are not messages of this framing.
         """
         at, first = 0, None
         while at < len(data):

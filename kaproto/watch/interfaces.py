@@ -1,6 +1,5 @@
 """
-Keepalive in the words of a protocol that was not made for it: control messages, and the codecs that
-find them.
+Interfaces of codecs, which express keepalive in the messages of a protocol that has none.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ __all__ = ["Control", "IControlMessages", "IHeartbeatCodec", "Kind"]
 
 class Kind(Enum):
     """
-    What a control message is for.
+    The kinds of control messages.
     """
 
     ASK = "a client asks for keepalive, and answers pings"
@@ -33,10 +32,10 @@ class Control:
     """
     A message about keepalive.
 
-    @ivar kind: what it is for.
+    @ivar kind: the purpose of the message.
     @ivar interval: with L{Kind.ASK} and L{Kind.ANSWER}, the shortest interval in seconds at which
         its sender agrees to be pinged.
-    @ivar reason: with L{Kind.DECLINE}, why, if the peer says.
+    @ivar reason: with L{Kind.DECLINE}, the peer's reason, if it sends one.
     """
 
     kind: Kind
@@ -46,7 +45,7 @@ class Control:
 
 class IControlMessages(Interface):
     """
-    Messages about keepalive, as bytes on the wire.
+    Encodes control messages.
     """
 
     ping: bytes = Attribute("A ping.")
@@ -56,26 +55,26 @@ class IControlMessages(Interface):
     def ask(interval: float) -> bytes:
         """
         @param interval: the shortest at which the client agrees to be pinged, in seconds.
-        @return: the message by which a client asks for keepalive and says that it answers pings;
-            C{b""} if every peer of this protocol answers pings, so that none has to ask.
+        @return: the message by which a client asks for keepalive and promises to answer pings;
+            C{b""} if all peers of this protocol answer pings, so none has to ask.
         """
 
     def answer(interval: float) -> bytes:
         """
         @param interval: the shortest at which the server agrees to be pinged, in seconds.
-        @return: the message by which a server says that it answers pings, too.
+        @return: the message by which a server promises to answer pings, too.
         """
 
     def decline() -> bytes:
         """
-        @return: the answer to a client that asked and is not watched; C{b""} if none is due.
+        @return: the answer to a client that asked but will not be watched; C{b""} for no answer.
         """
 
     def refusal(reason: str, first: bytes) -> bytes:
         """
         @param reason: why a client that did not ask is refused.
-        @param first: the first bytes that came from its application, C{b""} if none did.
-        @return: what to tell it in the protocol's own words; C{b""} if it has none.
+        @param first: the first bytes from its application, C{b""} if there are none.
+        @return: an error message of the protocol for the client; C{b""} if it has none.
         """
 
 
@@ -87,23 +86,23 @@ class IHeartbeatCodec(IControlMessages):
     a module of C{twisted/plugins/}.
     """
 
-    name: str = Attribute("What selects it.")
+    name: str = Attribute("The name that selects the codec.")
 
     most: int = Attribute("The length of the longest control message's payload.")
 
     def framing() -> Framing:
         """
-        @return: a new one, for one direction of one connection.
+        @return: a new framing, for one direction of one connection.
         """
 
     def read(payload: bytes) -> Control | None:
         """
         @param payload: a message no longer than C{most}, without its frame.
-        @return: what it says about keepalive; C{None} if it is the application's.
+        @return: the control message; C{None} if the message is the application's.
         """
 
     def mayBegin(data: bytes) -> bool:
         """
         @param data: the first bytes of a message that is not complete.
-        @return: whether it may become a control message.  If not, they are passed on at once.
+        @return: whether it may become a control message.  If not, the bytes are passed on at once.
         """

@@ -1,5 +1,5 @@
 """
-Intervals in control messages that people may read: seconds as decimal numbers.
+Intervals in textual control messages: seconds as decimal numbers.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ __all__ = ["INTERVAL_DIGITS", "packInterval", "readInterval"]
 
 INTERVAL_DIGITS: Final = 16
 """
-The most characters that an interval takes.
+The most characters in an interval.
 """
 
 _INTERVAL: Final = re.compile(rb"[0-9]+(\.[0-9]+)?(e[-+]?[0-9]+)?")

@@ -1,6 +1,6 @@
 """
-The wrapper between a transport and an application's protocol.  It takes control messages out of the
-received bytes, sends its own between the application's messages, and passes on every other byte.
+The wrapper between a transport and an application's protocol.  It removes control messages from the
+received bytes, sends its own between the application's messages, and passes on all other bytes.
 """
 
 from __future__ import annotations
@@ -101,7 +101,8 @@ class WatchedProtocol(ProtocolWrapper):
 
     def _passOn(self, found: Iterator[bytes | Control]) -> None:
         """
-        Pass on what was found.  An application that pauses gets the rest when it resumes.
+        Handle control messages and pass on the rest.  An application that pauses gets what is left
+        when it resumes.
         """
         try:
             for each in found:
@@ -124,7 +125,7 @@ class WatchedProtocol(ProtocolWrapper):
 
     def _admit(self, data: bytes) -> None:
         """
-        Before the first bytes are passed on, connect the application or refuse the peer.
+        Called before the first bytes are passed on: connect the application or refuse the peer.
         """
 
     def _controlReceived(self, control: Control) -> None:
@@ -162,7 +163,7 @@ class WatchedProtocol(ProtocolWrapper):
 
     def _inject(self, message: bytes) -> None:
         """
-        Send a control message, after the end of the application's if one is under way.
+        Send a control message, now or after the message that the application is writing.
         """
         now = self._wire.inject(message)
         if now:
@@ -170,12 +171,12 @@ class WatchedProtocol(ProtocolWrapper):
 
     def _watch(self, keepAlive: KeepAlive, bears: float) -> None:
         """
-        Ping the peer, at our interval or at the shortest that it bears, whichever is longer
+        Start pinging the peer, at our interval or the shortest that it accepts, whichever is longer
         (RFC 5880, section 6.8.7).
         """
         if keepAlive.enabled and bears > keepAlive.interval:
             self._log.info(
-                "pinging {peer} every {bears:g} s instead of {interval:g} s, as it asks",
+                "pinging {peer} every {bears:g} s instead of {interval:g} s, as it requests",
                 peer=self._peer,
                 bears=bears,
                 interval=keepAlive.interval,
@@ -199,8 +200,8 @@ class WatchedProtocol(ProtocolWrapper):
 
     def pauseProducing(self) -> None:
         """
-        Stop reading.  The peer is still pinged, and the kernel tells whether its answers arrive.
-        Its own pings are not seen, so it gets pongs without asking.
+        Stop reading.  We still ping the peer, and see from the kernel whether answers arrive.  We
+        do not see the peer's pings, so we send pongs without being asked.
         """
         if self._paused:
             return
@@ -214,7 +215,7 @@ class WatchedProtocol(ProtocolWrapper):
 
     def resumeProducing(self) -> None:
         """
-        Read on, in the next turn of the reactor if there is something left.
+        Continue reading, first with what is left, in the next turn of the reactor.
         """
         if not self._paused:
             return
@@ -248,14 +249,14 @@ class WatchedProtocol(ProtocolWrapper):
 
     def loseWriteConnection(self) -> None:
         """
-        Send no more.  That includes pings, so the peer is not watched any longer.
+        Close the sending direction.  That ends our pings too, so the peer is no longer watched.
         """
         self.heartbeat.stop()
         self.transport.loseWriteConnection()
 
     def _end(self, reason: Exception) -> None:
         """
-        Close the connection at once, for a reason that the application will be told.
+        Close the connection at once.  The application gets the reason in C{connectionLost}.
         """
         self._reason = reason
         self.heartbeat.stop()
@@ -270,7 +271,7 @@ class WatchedProtocol(ProtocolWrapper):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
-        The connection is gone: tell the application why, if it was connected.
+        Tell the application why the connection has ended, if it was connected.
         """
         self._stopTimer()
         self._stopResuming()

@@ -24,10 +24,10 @@ class Words:
 
     @ivar ping: asks for an answer.
     @ivar pong: the answer.
-    @ivar ask: says that its sender answers pings; a blank follows and the shortest interval at
-        which it agrees to be pinged.  C{None} where every peer answers pings, as in IRC.
-    @ivar answer: the same, from a peer that was asked.
-    @ivar refusal: what precedes the reason when a client is refused.
+    @ivar ask: promises that its sender answers pings; a blank follows and the shortest interval at
+        which the sender agrees to be pinged.  C{None} if every peer answers pings, as in IRC.
+    @ivar answer: the same, in reply to C{ask}.
+    @ivar refusal: precedes the reason when a client is refused.
     @raise TypeError: when a word is not bytes.
     @raise ValueError: when two words are equal, one is empty, or C{ask} or C{answer} has a blank
         in it.
@@ -51,14 +51,14 @@ class Words:
     @property
     def words(self) -> list[bytes]:
         """
-        All that begin a control message.
+        The words with which control messages begin.
         """
         asks = [] if self.ask is None else [self.ask, self.answer]
         return [self.ping, self.pong, *asks]
 
     def read(self, payload: bytes) -> Control | None:
         """
-        @return: what a payload says about keepalive, C{None} when it is the application's.
+        @return: the control message in a payload; C{None} if it is the application's.
         """
         if payload == self.pong:
             return Control(Kind.PONG)
@@ -73,7 +73,7 @@ class Words:
 
     def mayBegin(self, data: bytes) -> bool:
         """
-        @return: whether a payload that begins so may become one of these.
+        @return: whether a payload that begins with C{data} may become a control message.
         """
         words = self.words
         return any(word.startswith(data) for word in words) or data.startswith(
@@ -83,7 +83,7 @@ class Words:
     @property
     def most(self) -> int:
         """
-        The length of the longest payload.
+        The length of the longest control message's payload.
         """
         return max(map(len, self.words)) + 1 + INTERVAL_DIGITS
 
@@ -107,7 +107,7 @@ class _StringCodec:
 
     def framing(self) -> Framing:
         """
-        @return: one that reads what L{framed} writes.
+        @return: a framing for the messages of L{framed}.
         """
         raise NotImplementedError
 
@@ -119,13 +119,13 @@ class _StringCodec:
 
     def read(self, payload: bytes) -> Control | None:
         """
-        @return: what a payload says about keepalive.
+        @return: the control message in a payload; C{None} if there is none.
         """
         return self.words.read(payload)
 
     def mayBegin(self, data: bytes) -> bool:
         """
-        @return: C{True}: a short string is passed on when it is complete.
+        @return: C{True}: short strings are passed on once they are complete.
         """
         return True
 
@@ -144,7 +144,7 @@ class _StringCodec:
 
     def decline(self) -> bytes:
         """
-        @return: nothing.
+        @return: C{b""}: without an answer the client is not watched.
         """
         return b""
 
@@ -160,7 +160,7 @@ class LineCodec(_StringCodec):
     """
     Lines, as L{twisted.protocols.basic.LineReceiver} reads them.
 
-    Raw mode passes too, but in raw data as well a line that says C{PING} is a ping.
+    Raw mode works, except that a line C{PING} in raw data is taken for a ping.
     """
 
     name = "lines"
@@ -171,7 +171,7 @@ class LineCodec(_StringCodec):
 
     def framing(self) -> Framing:
         """
-        @return: lines.
+        @return: a framing of lines.
         """
         return Lines(self._delimiter)
 
@@ -183,10 +183,10 @@ class LineCodec(_StringCodec):
 
     def mayBegin(self, data: bytes) -> bool:
         """
-        @return: whether the line begins like a control message.  A prompt, which is a line without
-            an end, passes at once.
+        @return: whether the line begins like a control message.  So a prompt without a line end
+            passes at once.
         """
-        # The end of the data may be the beginning of the delimiter.
+        # The data may end with the first bytes of the delimiter.
         for keep in range(len(self._delimiter) - 1, 0, -1):
             if data.endswith(self._delimiter[:keep]):
                 return self.words.mayBegin(data[:-keep])
@@ -206,7 +206,7 @@ class NetstringCodec(_StringCodec):
 
     def framing(self) -> Framing:
         """
-        @return: netstrings.
+        @return: a framing of netstrings.
         """
         return Netstrings()
 
@@ -227,8 +227,8 @@ class IntNCodec(_StringCodec):
 
     def __init__(self, words: Words = Words(), structFormat: str = "!I") -> None:
         """
-        @param structFormat: the length's, as the receiver's C{structFormat}.
-        @raise ValueError: when the length is not an unsigned number, or too small for a word.
+        @param structFormat: the format of the length, as in the receiver's C{structFormat}.
+        @raise ValueError: when the length is not an unsigned number, or is too small for a word.
         """
         self._format = structFormat
         self.name = f"int{8 * struct.calcsize(structFormat)}"
@@ -236,12 +236,12 @@ class IntNCodec(_StringCodec):
 
     def framing(self) -> PrefixedStrings:
         """
-        @return: strings with this prefix.
+        @return: a framing of strings with this prefix.
         """
         return PrefixedStrings(self._format)
 
     def framed(self, payload: bytes) -> bytes:
         """
-        @return: a string with its length in front, cut to what the prefix can count.
+        @return: a string with its length in front, cut to the longest that the prefix allows.
         """
         return self.framing().framed(payload)

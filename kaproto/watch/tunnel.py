@@ -1,10 +1,10 @@
 """
-Keepalive below any protocol.  Both ends of a tunnel are kaproto's, and the application sees nothing
-of it.
+Keepalive below any protocol, by a tunnel between two programs with kaproto.  The application sees
+an ordinary connection.
 
-The tunnel is the transport of the application's protocol.  It closes as any other:
-C{loseConnection} after what was written, C{abortConnection} at once, C{loseWriteConnection} in one
-direction.
+The tunnel is the transport of the application's protocol, and closes like any other:
+C{loseConnection} after sending what was written, C{abortConnection} at once,
+C{loseWriteConnection} in one direction.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Bytes from which on a piece is worth a system call of its own.
 
 class TunnelProtocol(WatchedProtocol):
     """
-    What both ends of a tunnel do: carry the application's stream and its end.
+    The common part of both ends of a tunnel: carries the application's stream and its end.
     """
 
     _wire: TunnelWire
@@ -48,8 +48,8 @@ class TunnelProtocol(WatchedProtocol):
         self._connection = connection = connectionOf(transport)
         if connection is not None:
             connection.bufferSize = _USUAL
-            # Twisted pauses producers at this size.  Without room for the headers an application
-            # that writes as much as it has read, 64 KiB, is paused twice as often.
+            # Twisted pauses producers at this size.  Without room for the headers, an application
+            # that writes what it has read, 64 KiB, would be paused twice as often.
             connection.SEND_LIMIT += 2 * HEADER_SIZE
         super().makeConnection(transport)
 
@@ -81,7 +81,7 @@ class TunnelProtocol(WatchedProtocol):
 
     def loseWriteConnection(self) -> None:
         """
-        Send no more of the application's bytes.  Pings go on.
+        End the application's stream.  Pings go on.
         """
         if self._wire.plain:
             super().loseWriteConnection()
@@ -97,8 +97,8 @@ class TunnelProtocol(WatchedProtocol):
 
     def _streamEnded(self) -> None:
         """
-        The peer's application sends no more.  As with TCP, an application that cannot use half a
-        connection is disconnected.
+        The peer's application has ended its stream.  As with TCP, an application that does not
+        support half-close is disconnected.
         """
         application = self.wrappedProtocol
         if IHalfCloseableProtocol.providedBy(application):

@@ -53,7 +53,7 @@ class _TunnelClientProtocol(TunnelProtocol, ClientProtocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
-        The connection is gone, perhaps before the tunnel was there.
+        The connection is gone, perhaps before the tunnel was open.
         """
         super().connectionLost(reason)
         if not self.ready.called:
@@ -87,13 +87,13 @@ def tunnelClient(
     """
     Connect an application through a tunnel.
 
-    @param factory: the application's.
-    @param keepAlive: how closely to watch the server.
+    @param factory: the application's factory.
+    @param keepAlive: interval and count for watching the server.
     @param wait: seconds that the server has to answer.
     @param bears: the shortest interval, in seconds, at which this side agrees to be pinged.
     @param clock: a reactor or a L{twisted.internet.task.Clock}; by default the reactor.
-    @return: a factory to connect with; its protocol's C{ready} fires with the application's, or
-        fails with L{KeepAliveUnsupported}.
+    @return: a factory to connect with; its protocol's C{ready} fires with the application's
+        protocol, or fails with L{KeepAliveUnsupported}.
     """
     made = _TunnelClientFactory(
         factory,

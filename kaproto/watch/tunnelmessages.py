@@ -1,7 +1,7 @@
 """
-The messages of a tunnel: a program of libvirt's RPC, with the keepalive program beside it.
+The messages of a tunnel: an RPC program in libvirt's format, beside the keepalive program.
 
-The client's first message asks, and the server's first one answers::
+The client's first message asks, and the server's first message answers::
 
     length  program  version  OPEN  CALL   0  OK        milliseconds
     length  program  version  OPEN  REPLY  0  OK        milliseconds
@@ -64,12 +64,12 @@ The size of the longest control message, in bytes.
 
 _REFUSAL_MAX: Final = 2000
 """
-The most characters of a refusal.
+The most characters in a refusal.
 """
 
 BEGINNING: Final = struct.pack(">II", _OPEN_SIZE, TUNNEL_PROGRAM)
 """
-The 8 bytes with which every client of a tunnel begins, and no client of another protocol.
+The first 8 bytes of every tunnel client.  No client of another protocol begins with them.
 """
 
 
@@ -83,12 +83,12 @@ def _pack(
 
 END: Final = _pack(_DATA, MessageType.STREAM)
 """
-The end of the application's stream.
+The message that ends the application's stream.
 """
 
 DATA_FOLLOWS: Final = _pack(_DATA, MessageType.STREAM, Status.CONTINUE)[4:]
 """
-All of a header but its length, in front of the application's bytes.
+The header in front of the application's bytes, without its length word.
 """
 
 
@@ -150,17 +150,17 @@ class TunnelMessages:
 
 def readControl(message: bytes) -> Control | None:
     """
-    @param message: a message that comes after the opening.
-    @return: what it says; C{None} if no peer may send it.
+    @param message: a message after the opening.
+    @return: the control message; C{None} if no peer may send it.
     """
     return _CONTROLS.get(message)
 
 
 def readOpening(message: bytes, *, server: bool) -> Control | None:
     """
-    @param message: a peer's first one.
+    @param message: the peer's first message.
     @param server: whether a server has received it.
-    @return: what it says; C{None} if no peer may begin with it.
+    @return: the control message; C{None} if no peer may begin with it.
     @raise RemoteProtocolError: when it is a refusal that cannot be decoded.
     """
     header, payload = message[:HEADER_SIZE], message[HEADER_SIZE:]

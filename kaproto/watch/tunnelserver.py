@@ -1,5 +1,5 @@
 """
-The server's end of a tunnel: tells clients of a tunnel from plain ones.
+The server's end of a tunnel, which distinguishes tunnel clients from plain ones.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ __all__ = ["PLAIN_WAIT", "tunnelServer"]
 
 PLAIN_WAIT: Final = 1.0
 """
-Seconds after which a silent client counts as plain, and waits for the server to speak first.  The
-client of a tunnel speaks at once.
+Seconds after which a silent client counts as plain: it waits for the server to speak first.  A
+tunnel client speaks at once.
 """
 
 
 class _TunnelServerProtocol(TunnelProtocol, ServerProtocol):
     """
-    Connects the application at once where plain clients are served, since it may have to speak
-    first.  What it does to the transport is put off until the client is known.
+    If plain clients are served, connects the application at once, since it may have to speak first.
+    Its writes and other calls of the transport are postponed until the kind of client is known.
     """
 
     factory: _TunnelServerFactory
@@ -67,7 +67,7 @@ class _TunnelServerProtocol(TunnelProtocol, ServerProtocol):
 
     def _release(self) -> None:
         """
-        Do what was put off.
+        Carry out the postponed calls.
         """
         held, self._held = self._held, None
         if held is None or self._reason is not None:
@@ -88,7 +88,7 @@ class _TunnelServerProtocol(TunnelProtocol, ServerProtocol):
 
     def pauseProducing(self) -> None:
         """
-        Stop reading, once the client is known.
+        Stop reading, or do so once the client is known.
         """
         if self._held is None:
             super().pauseProducing()
@@ -113,7 +113,7 @@ class _TunnelServerProtocol(TunnelProtocol, ServerProtocol):
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:
         """
-        Have a producer write as fast as the peer reads.
+        Let a producer write, as fast as the peer reads.
         """
         if self._held is None:
             self.transport.registerProducer(producer, streaming)
@@ -124,14 +124,14 @@ class _TunnelServerProtocol(TunnelProtocol, ServerProtocol):
 
     def unregisterProducer(self) -> None:
         """
-        The producer has no more.
+        The producer has finished.
         """
         self._producer = None
         self.transport.unregisterProducer()
 
     def loseWriteConnection(self) -> None:
         """
-        Send no more of the application's bytes after those that were written.
+        End the application's stream after the bytes written so far.
         """
         if self._held is None:
             super().loseWriteConnection()
@@ -140,7 +140,7 @@ class _TunnelServerProtocol(TunnelProtocol, ServerProtocol):
 
     def loseConnection(self) -> None:
         """
-        Close after what was written.
+        Close the connection after sending what was written.
         """
         self.disconnecting = 1
         if self._held is None:
@@ -169,10 +169,10 @@ def tunnelServer(
     """
     Serve an application through a tunnel.
 
-    @param factory: the application's.
-    @param policy: how far keepalive goes with each client.  A policy that refuses clients which did
-        not ask, as mode 2 does, refuses plain clients; any other serves them without a tunnel.
-    @param wait: seconds after which a silent client counts as plain; 0 for never, which suits
+    @param factory: the application's factory.
+    @param policy: decides about keepalive for each client.  A policy that refuses clients without
+        keepalive, as mode 2 does, refuses plain clients; any other serves them without a tunnel.
+    @param wait: seconds after which a silent client counts as plain; 0 for never, which is for
         protocols whose client speaks first.
     @param bears: the shortest interval, in seconds, at which this side agrees to be pinged.
     @param clock: a reactor or a L{twisted.internet.task.Clock}; by default the reactor.

@@ -1,5 +1,5 @@
 """
-The application's stream and control messages on a tunnel's connection.
+Multiplexes the application's stream and control messages on a tunnel's connection.
 """
 
 from __future__ import annotations
@@ -28,17 +28,16 @@ class TunnelWire:
     """
     Both directions of one connection through a tunnel.
 
-    @ivar plain: whether the peer is a plain one, so that bytes pass unchanged.
+    @ivar plain: whether the peer is plain, so that bytes pass unchanged.
     @ivar wroteEnd: whether this side's application has ended its stream.
-    @ivar readEnd: whether the peer's has.
+    @ivar readEnd: whether the peer's application has ended its stream.
     """
 
     isBusy: Callable[[], bool] | None = None
 
     def __init__(self, *, server: bool) -> None:
         """
-        @param server: whether this is the server's end, whose peer may be the client of something
-            else.
+        @param server: whether this is the server's end, whose peer may be a plain client.
         """
         self.plain = self.wroteEnd = self.readEnd = False
         self._server = server
@@ -50,7 +49,7 @@ class TunnelWire:
     @property
     def between(self) -> bool:
         """
-        Whether everything received so far was whole messages.
+        Whether all bytes received so far were whole messages.
         """
         return not self._partial and not self._left
 
@@ -68,9 +67,9 @@ class TunnelWire:
 
     def becomePlain(self) -> bytes:
         """
-        Take the client for a plain one, because it has said too little.
+        Treat the client as plain, since it has not sent enough to be a tunnel client.
 
-        @return: what it has said.
+        @return: the bytes that it has sent.
         """
         self.plain = True
         said, self._partial = self._partial, b""
@@ -78,7 +77,7 @@ class TunnelWire:
 
     def wrap(self, data: bytes) -> bytes:
         """
-        @return: messages with these bytes in them.
+        @return: messages that carry these bytes.
         """
         if self.plain:
             return data
@@ -92,20 +91,21 @@ class TunnelWire:
 
     def end(self) -> bytes:
         """
-        The application sends no more.
+        End this side's stream.
 
-        @return: what tells the peer so.
+        @return: the message for the peer.
         """
         self.wroteEnd = True
         return END
 
     def feed(self, data: bytes) -> Iterator[bytes | Control]:
         """
-        Take bytes that were received.
+        Handle bytes that were received.
 
-        @return: the application's bytes, in the pieces in which they come, and control messages.
-        @raise RemoteProtocolError: when they are not messages of a tunnel, after all that came
-            before.
+        @return: a lazy iterator over the application's bytes, in the pieces in which they arrive,
+            and control messages.
+        @raise RemoteProtocolError: from the iterator, after all valid messages, when the bytes are
+            malformed.
         """
         if self._partial:
             data, self._partial = self._partial + data, b""
@@ -146,19 +146,19 @@ class TunnelWire:
             failure = error
         self._partial = data[at:] if failure is None else b""
         if pieces:
-            # What was received in the middle of a long message is passed on without a copy.
+            # Bytes from the middle of a long message are passed on without a copy.
             yield data if len(pieces[0]) == size else b"".join(pieces)
         if failure is not None:
             raise failure
 
     def _recognize(self, data: bytes) -> None:
         """
-        Tell a peer of the tunnel from any other as soon as its first bytes differ.
+        Decide whether the peer is a tunnel's, as soon as its first bytes differ from one.
         """
         if self._server:
             self.plain = not (data.startswith(BEGINNING) or BEGINNING.startswith(data))
             return
-        # The length of the answer depends on what it says, but is less than 64 KiB.
+        # The length of the answer varies, but is less than 64 KiB.
         program = BEGINNING[4:]
         if (data[:2] + data[4:8]) != (b"\0\0"[: len(data)] + program[: max(0, len(data) - 4)]):
             raise RemoteProtocolError(f"{data[:16]!r} in place of the answer of a tunnel")

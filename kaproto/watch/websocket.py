@@ -1,9 +1,9 @@
 """
-Keepalive for web sockets (L{twisted.web.websocket}), with the pings that every web socket answers
+Keepalive for web sockets (L{twisted.web.websocket}), by the pings that every web socket answers
 (RFC 6455, section 5.5.2).
 
-Every peer answers them, so a peer has asked once the opening handshake is complete.  Modes 1 and 2
-are the same here.
+Since every peer answers pings, it counts as having asked once the opening handshake is complete, so
+modes 1 and 2 are the same here.
 
 This needs the extra C{websocket}.
 """
@@ -44,10 +44,10 @@ _Protocol = TypeVar("_Protocol", bound=WebSocketProtocol)
 
 class WatchedWebSocket(Generic[_Protocol]):
     """
-    A web socket's protocol round an application's.
+    A web socket protocol that wraps an application's.
 
     @ivar application: the application's protocol.
-    @ivar heartbeat: the watch on the peer, there once negotiation has started.
+    @ivar heartbeat: the watch on the peer; set once negotiation has started.
     """
 
     heartbeat: Heartbeat
@@ -63,8 +63,8 @@ class WatchedWebSocket(Generic[_Protocol]):
         keepAlive: KeepAlive | None = None,
     ) -> None:
         """
-        @param policy: how far keepalive goes with a client; C{None} for a client's own end.
-        @param keepAlive: how closely a client watches the server.
+        @param policy: decides about keepalive for a client; C{None} on the client's end.
+        @param keepAlive: on the client's end, interval and count for watching the server.
         """
         self.application = application
         self._policy = policy
@@ -73,7 +73,7 @@ class WatchedWebSocket(Generic[_Protocol]):
 
     def negotiationStarted(self, transport: WebSocketTransport) -> None:
         """
-        The underlying transport is there.
+        The underlying transport is connected.
         """
         self._transport = transport
         # The wire protocol's transport, which has the socket.
@@ -84,7 +84,7 @@ class WatchedWebSocket(Generic[_Protocol]):
 
     def negotiationFinished(self) -> None:
         """
-        The opening handshake is complete: the peer answers pings from now on.
+        The opening handshake is complete: start pinging the peer, or refuse it.
         """
         keepAlive, policy, peer = self._keepAlive, self._policy, self._peer
         if policy is not None:
@@ -105,8 +105,8 @@ class WatchedWebSocket(Generic[_Protocol]):
         self.application.negotiationFinished()
 
     def _sendPing(self) -> None:
-        # After the closing handshake has begun nobody may be pinged.  A peer that does not let it
-        # end is dead in its time all the same.
+        # No ping may be sent after the closing handshake has begun.  A peer that does not complete
+        # it is still found dead, by its silence.
         with suppress(LocalProtocolError):
             self._transport.ping(_PAYLOAD)
 
@@ -117,7 +117,7 @@ class WatchedWebSocket(Generic[_Protocol]):
 
     def pongReceived(self, payload: bytes) -> None:
         """
-        The peer lives.  Pongs that answer the application's own pings are passed on.
+        Note that the peer is alive.  Pongs for the application's own pings are passed on.
         """
         self.heartbeat.heard()
         if payload != _PAYLOAD:
@@ -139,7 +139,7 @@ class WatchedWebSocket(Generic[_Protocol]):
 
     def connectionLost(self, reason: Failure) -> None:
         """
-        The connection is gone; the application is told when the peer was dead.
+        Tell the application why the connection has ended, such as that the peer was dead.
         """
         self.heartbeat.end()
         self.application.connectionLost(reason if self._reason is None else Failure(self._reason))
@@ -147,7 +147,7 @@ class WatchedWebSocket(Generic[_Protocol]):
 
 class _Factory(Generic[_Protocol]):
     """
-    Puts a watch round each protocol that a factory builds.
+    Wraps each protocol that a factory builds in a L{WatchedWebSocket}.
     """
 
     def __init__(
@@ -174,8 +174,8 @@ def watchedWebSocket(
     """
     Have a server watch its web sockets.
 
-    @param factory: the application's.
-    @param policy: how far keepalive goes with each client, or a mode: 0, 1 or 2.
+    @param factory: the application's factory.
+    @param policy: decides about keepalive for each client; or a mode: 0, 1 or 2.
     @param clock: a reactor or a L{twisted.internet.task.Clock}; by default the reactor.
     @return: a factory for L{twisted.web.websocket.WebSocketResource}.
     """
@@ -192,11 +192,11 @@ def watchedWebSocketClient(
     """
     Have a client watch the server of its web socket.
 
-    @param factory: the application's.
-    @param keepAlive: how closely.
+    @param factory: the application's factory.
+    @param keepAlive: interval and count.
     @param clock: a reactor or a L{twisted.internet.task.Clock}; by default the reactor.
-    @return: a factory for L{twisted.web.websocket.WebSocketClientEndpoint.connect}, whose protocol
-        has the application's as C{application}.
+    @return: a factory for L{twisted.web.websocket.WebSocketClientEndpoint.connect}.  The
+        C{application} attribute of its protocol is the application's.
     """
     watch = partial(WatchedWebSocket[_Protocol], clock=clock, keepAlive=keepAlive)
     return _Factory(factory.buildProtocol, watch)

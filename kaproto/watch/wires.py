@@ -1,5 +1,5 @@
 """
-How an application's bytes and control messages share a connection.
+Multiplexes an application's bytes and control messages on one connection.
 """
 
 from __future__ import annotations
@@ -33,28 +33,28 @@ class Wire(Protocol):
     @property
     def between(self) -> bool:
         """
-        Whether everything received so far was whole messages.
+        Whether all bytes received so far were whole messages.
         """
 
     def feed(self, data: bytes, /) -> Iterator[bytes | Control]:
         """
-        Take bytes that were received.
+        Handle bytes that were received.
 
         @return: the application's bytes and the control messages, in order.
-        @raise RemoteProtocolError: when they are not what the peer may send.
+        @raise RemoteProtocolError: when the peer may not send these bytes.
         """
 
     def wrap(self, data: bytes, /) -> bytes:
         """
-        @param data: what the application writes.
-        @return: what is sent for it.
-        @raise LocalProtocolError: when the application may not write that.
+        @param data: bytes that the application writes.
+        @return: the bytes to send.
+        @raise LocalProtocolError: when the application may not write these bytes.
         """
 
     def inject(self, message: bytes, /) -> bytes:
         """
         @param message: a control message to be sent.
-        @return: what to send now; C{b""} if it waits for the end of the application's message.
+        @return: bytes to send now; C{b""} if it waits for the end of the application's message.
         """
 
 
@@ -89,7 +89,7 @@ class CodecWire:
 
     def inject(self, message: bytes) -> bytes:
         """
-        @return: the message, if the application has written whole messages only.
+        @return: the message; C{b""} if the application is in the middle of one of its own.
         """
         if self._tracker.between:
             return message
@@ -99,7 +99,7 @@ class CodecWire:
 
     def wrap(self, data: bytes) -> bytes:
         """
-        @return: the same bytes, with the waiting control messages after the first end of a message.
+        @return: the same bytes, with the waiting control messages after the first message in them.
         @raise LocalProtocolError: when they are not messages of the codec's kind.
         """
         try:

@@ -1,5 +1,5 @@
 """
-Keepalive for a factory that knows nothing of it: L{watched} for servers, L{watchedClient} and
+Adds keepalive to an unchanged factory: L{watched} for servers, L{watchedClient} and
 L{watchedEndpoint} for clients.
 """
 
@@ -43,13 +43,12 @@ def watched(
     """
     Have a server watch the clients of a factory.
 
-    @param factory: the application's.
-    @param policy: how far keepalive goes with each client, such as
-        L{kaproto.policies.Mandatory}, or a mode: 0, 1 or 2.
-    @param codec: how keepalive is said in the application's protocol, or the name of a codec, such
-        as C{"lines"}.
-    @param wait: seconds that a client has to ask for keepalive, where the policy refuses those
-        that do not.
+    @param factory: the application's factory.
+    @param policy: decides about keepalive for each client, such as
+        L{kaproto.policies.Mandatory}; or a mode: 0, 1 or 2.
+    @param codec: the codec for the application's protocol, or its name, such as C{"lines"}.
+    @param wait: seconds that a client has to ask for keepalive, if the policy refuses clients that
+        do not.
     @param bears: the shortest interval, in seconds, at which this side agrees to be pinged.
     @param clock: a reactor or a L{twisted.internet.task.Clock}; by default the reactor.
     @return: a factory to listen with.
@@ -78,11 +77,10 @@ def watchedClient(
     """
     Have a client ask for keepalive, and watch a server that answers pings.
 
-    @param factory: the application's.
-    @param keepAlive: how closely to watch the server; with a zero in it, the client only answers
-        the server's pings.
-    @param codec: how keepalive is said in the application's protocol, or the name of a codec, such
-        as C{"lines"}.
+    @param factory: the application's factory.
+    @param keepAlive: interval and count for watching the server; if either is zero, the client only
+        answers the server's pings.
+    @param codec: the codec for the application's protocol, or its name, such as C{"lines"}.
     @param bears: the shortest interval, in seconds, at which this side agrees to be pinged.
     @param clock: a reactor or a L{twisted.internet.task.Clock}; by default the reactor.
     @return: a factory to connect with; L{watchedEndpoint} is for endpoints.

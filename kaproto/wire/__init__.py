@@ -1,5 +1,5 @@
 """
 libvirt's RPC as bytes: XDR values, framed messages, program numbers.
 
-Nothing in here knows of sockets, time or Twisted.
+Nothing here depends on sockets, time or Twisted.
 """

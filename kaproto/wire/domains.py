@@ -33,7 +33,7 @@ __all__ = [
 
 class _OpenEnum(IntEnum):
     """
-    An enum that newer libvirts have more members of: C{DomainState(99)} is C{UNKNOWN_99}.
+    An enum to which newer versions of libvirt add members: C{DomainState(99)} is C{UNKNOWN_99}.
     """
 
     @classmethod
@@ -48,7 +48,7 @@ class _OpenEnum(IntEnum):
 
 class DomainState(_OpenEnum):
     """
-    What a domain is doing (C{virDomainState}).
+    The state of a domain (C{virDomainState}).
     """
 
     NOSTATE = 0
@@ -63,7 +63,7 @@ class DomainState(_OpenEnum):
 
 class LifecycleEventType(_OpenEnum):
     """
-    What happened to a domain (C{virDomainEventType}).
+    The types of lifecycle events (C{virDomainEventType}).
     """
 
     DEFINED = 0
@@ -79,7 +79,7 @@ class LifecycleEventType(_OpenEnum):
 
 class EventID(IntEnum):
     """
-    The events that a callback can be registered for (C{virDomainEventID}); there are many more.
+    The kinds of events that callbacks are registered for (C{virDomainEventID}).  libvirt has more.
     """
 
     LIFECYCLE = 0
@@ -87,7 +87,7 @@ class EventID(IntEnum):
 
 class ListFlag(IntFlag):
     """
-    Which domains C{CONNECT_LIST_ALL_DOMAINS} lists (C{virConnectListAllDomainsFlags}).
+    Filters for C{CONNECT_LIST_ALL_DOMAINS} (C{virConnectListAllDomainsFlags}).
     """
 
     ACTIVE = 1 << 0
@@ -136,8 +136,8 @@ class ListAllDomains:
     """
     The arguments of C{CONNECT_LIST_ALL_DOMAINS}.
 
-    @ivar wantsDomains: whether to return domains, and not only their number.
-    @ivar flags: L{ListFlag}s.  Of each group that has a flag set, a domain must match one.
+    @ivar wantsDomains: whether to return domains; otherwise only their number is returned.
+    @ivar flags: L{ListFlag}s.  In each group with flags set, a domain must match one of them.
     """
 
     wantsDomains: bool = True
@@ -159,9 +159,9 @@ class DomainInfo:
     """
     The result of C{DOMAIN_GET_INFO}.
 
-    @ivar maxMemory: the most memory that it may have, in KiB.
-    @ivar memory: the memory that it has, in KiB.
-    @ivar cpus: how many CPUs it has.
+    @ivar maxMemory: the domain's memory limit, in KiB.
+    @ivar memory: its current memory, in KiB.
+    @ivar cpus: the number of its CPUs.
     @ivar cpuTime: the CPU time that it has used, in nanoseconds.
     """
 
@@ -177,7 +177,7 @@ class StateAndReason:
     """
     The result of C{DOMAIN_GET_STATE}.
 
-    @ivar reason: why it is in that state, by a number whose meaning depends on the state.
+    @ivar reason: a number for the reason of the state; its meaning depends on the state.
     """
 
     state: DomainState
@@ -201,10 +201,10 @@ class RegisterCallback:
 @attrs.frozen
 class LifecycleEvent:
     """
-    What C{DOMAIN_EVENT_CALLBACK_LIFECYCLE} carries.
+    The payload of C{DOMAIN_EVENT_CALLBACK_LIFECYCLE}.
 
     @ivar callback: the ID of the callback.
-    @ivar detail: how it happened, by a number whose meaning depends on the event.
+    @ivar detail: a number for the details; its meaning depends on the event.
     """
 
     callback: int

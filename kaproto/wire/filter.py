@@ -1,5 +1,5 @@
 """
-Passes a stream of messages on as it comes, and intercepts some of them.
+Forwards a stream of messages as it arrives, and intercepts some of them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["INTERCEPTED_MAX", "Bytes", "Header", "MessageFilter"]
 
 Bytes = bytes | memoryview
 """
-Bytes that are only looked at, or sent at once: the buffer they are in may be written to again.
+Bytes that must be used or copied at once: the buffer that they are in is overwritten later.
 """
 
 INTERCEPTED_MAX: Final = 65536
@@ -34,17 +34,17 @@ _KEEPALIVE: Final = (PING, PONG)
 
 class MessageFilter:
     """
-    Forwards what it is fed, a 32 MiB message in the pieces in which it arrives.  Messages that
-    somebody on the way must see are collected and handed over instead.
+    Forwards the bytes that it is fed, a 32 MiB message in the pieces in which it arrives.
+    Intercepted messages are collected and passed to a callback instead.
 
-    Others can send messages the same way with L{inject}, which never breaks one that is being
-    forwarded.  For example, with a ping injected after the first half of a message A::
+    L{inject} sends messages of our own, never in the middle of a forwarded one.  For example, with
+    a ping injected after the first half of a message A::
 
         fed         A1      A2 B
         injected       PING
         forwarded   A1      A2 PING B
 
-    @ivar stopped: set it to forward nothing any more.
+    @ivar stopped: set it to stop forwarding.
     """
 
     __slots__ = (
@@ -72,19 +72,19 @@ class MessageFilter:
         """
         @param intercepts: called with the header of every message, once; returns whether to
             intercept it.
-        @param intercepted: called with each intercepted message, parsed and as it came.
-        @param forward: called with everything else, in order.  It must not keep what it is given.
-        @param whole: messages up to this size in bytes are forwarded in one piece.  While one is
-            collected others can be sent in front of it.
+        @param intercepted: called with each intercepted message, parsed and as bytes.
+        @param forward: called with all other bytes, in order.  It must not keep its argument.
+        @param whole: messages up to this size, in bytes, are forwarded in one piece.  Until such a
+            message is complete, others can be injected before it.
         """
         self._intercepts = intercepts
         self._intercepted = intercepted
         self._forward = forward
         self._whole = whole
-        # Bytes that are missing of the message that is being forwarded.
+        # Bytes still missing from the message that is being forwarded.
         self._left = 0
-        # The beginning of a message that is being collected, the size at which to look at it
-        # again, and whether it will be intercepted, once its header has been seen.
+        # The message that is being collected so far, the size at which to look at it again, and
+        # whether it will be intercepted (None before its header is complete).
         self._partial: bytearray | None = None
         self._needed = HEADER_SIZE
         self._collecting: bool | None = None
@@ -104,7 +104,7 @@ class MessageFilter:
     @property
     def between(self) -> bool:
         """
-        Whether everything that was fed was whole messages, and all have been dealt with.
+        Whether all bytes so far were whole messages, and all of these have been handled.
         """
         return not self._left and self._partial is None and self._later is None
 
@@ -117,8 +117,8 @@ class MessageFilter:
 
     def inject(self, data: bytes) -> None:
         """
-        Send a whole message, now or as soon as the one that is being forwarded has ended.  A ping
-        does not wait twice, nor does a pong: one says as much as many.
+        Send a whole message, now or after the one that is being forwarded.  At most one ping and
+        one pong wait at a time: one has the same effect as many.
         """
         if not self._left:
             self._forward(data)
@@ -129,17 +129,17 @@ class MessageFilter:
 
     def discard(self, size: int) -> None:
         """
-        Drop as many bytes after a message that is being handed over: what comes with it and does
-        not belong to it.
+        Called while a message is intercepted: drop this many bytes after it, which arrived with it
+        but do not belong to it.
         """
         self._discarding += size
 
     def feed(self, data: Bytes) -> bool:
         """
-        Take bytes as they came.
+        Handle bytes that have arrived.
 
-        @return: whether there is more to do, L{TURN_MAX} messages having been dealt with: feed it
-            again, with nothing if nothing has come.
+        @return: whether L{TURN_MAX} messages were handled and some are left: then call this again
+            in the next turn, with no bytes if none have arrived.
         @raise RemoteProtocolError: when a length word is out of bounds, or a message that should
             be intercepted is too long.
         """
@@ -154,7 +154,7 @@ class MessageFilter:
                     self._flushInjected()
                 return False
         elif self._partial is None and self._later is None and not self._discarding:
-            # Most of what comes is one short message.
+            # The usual case is one short message.
             if HEADER_SIZE <= size <= self._whole:
                 header = _unpackHeader(data)
                 if header[0] == size:
@@ -170,7 +170,7 @@ class MessageFilter:
 
     def _together(self, data: Bytes) -> Bytes:
         """
-        @return: C{data} with what waited for it in front; nothing if that is to wait further.
+        @return: C{data} after the bytes that waited for it; nothing if these must wait further.
         """
         if self._discarding:
             data = data[self._drop(len(data)) :]
@@ -190,10 +190,9 @@ class MessageFilter:
         Split bytes into messages, forward most of them and intercept the others.
 
         Messages that follow one another are forwarded in one piece, since each piece costs a
-        C{write}.  So the loop only moves C{end} past a message, and C{data[begin:end]} is what is
-        to be forwarded; that happens when a message is intercepted, and at the end.  For example,
-        of three messages of 100 bytes the second is intercepted, and the third has only 40 bytes
-        yet::
+        C{write}.  So the loop only moves C{end} past each message.  When a message is intercepted,
+        and at the end, it forwards C{data[begin:end]}.  For example, of three messages of 100 bytes
+        the second is intercepted, and only 40 bytes of the third have arrived::
 
             bytes       0.......100......200...240
             message     |   A    |   B    | C..
@@ -201,14 +200,14 @@ class MessageFilter:
             after B     forward [0:100], intercept [100:200], begin=end=200
             after C     end=300, beyond the data: forward [200:240], 60 bytes are left
 
-        C{_left} is what the loop starts from when the next bytes arrive: here the first 60 of them
-        are forwarded without a look.  A message that is collected is not forwarded in part: its
-        beginning stays in C{_partial}, and C{end} before it.
+        C{_left} says how many of the next bytes are forwarded unread, here 60.  A message that is
+        collected is not forwarded in part: its beginning stays in C{_partial}, and C{end} stays
+        before it.
         """
         size = len(data)
         begin = 0
         end = self._left
-        # The message that was being forwarded ends here, so those injected come next.
+        # The message that was being forwarded ends here: send the injected ones.
         if self._injected:
             self._forward(data[:end])
             self._flushInjected()
@@ -223,7 +222,7 @@ class MessageFilter:
             if collecting is None:
                 collecting = HEADER_SIZE <= length <= MESSAGE_MAX and self._intercepts(header)
                 if not HEADER_SIZE <= length <= (INTERCEPTED_MAX if collecting else MESSAGE_MAX):
-                    # What came before the bad message is still good.
+                    # Still forward the messages before the bad one.
                     self._left = 0
                     self._forward(data[begin:end])
                     raise _badLength(header, collecting)

@@ -1,5 +1,5 @@
 """
-How values of a type are packed and unpacked, found out once for each type.
+Compiles Python types into functions that pack and unpack their values, once for each type.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ class Limit:
 @attrs.frozen
 class Form:
     """
-    How values of a type are packed and unpacked.
+    The functions that pack and unpack the values of a type.
 
     @ivar pack: packs a value.
     @ivar unpack: reads a value.
-    @ivar empty: whether a value may take no bytes at all.
+    @ivar empty: whether a value may have a length of zero bytes.
     """
 
     pack: Callable[[Packer, Any], object]
@@ -69,15 +69,14 @@ def _compile(hint: Any) -> Form:
 
 formOf: Final[Callable[[Any], Form]] = cache(_compile)
 """
-Returns the form of a type.  Raises L{TypeError} for a type that has no XDR.
+Returns the form of a type.  Raises L{TypeError} for a type that XDR cannot represent.
 """
 
 
 def _derive(hint: Any, limit: int | None, within: tuple[type, ...]) -> Form:
     """
     @param limit: the most bytes or elements, C{None} for the default.
-    @param within: the classes whose fields lead here.  A field of one of these classes would be a
-        type without an end.
+    @param within: the enclosing classes.  A field of one of these would make the type infinite.
     """
     origin = get_origin(hint)
     if origin is Annotated:
@@ -124,7 +123,7 @@ def _text(hint: type, limit: int) -> Form:
 def _list(hint: Any, limit: int, within: tuple[type, ...]) -> Form:
     element = _derive(hint, None, within)
     if element.empty:
-        # 16,384 lists of 16,384 elements would fit into 64 KiB.
+        # Otherwise 16,384 lists of 16,384 elements would fit into 64 KiB.
         raise TypeError(f"list[{_name(hint)}]: the elements would have no bytes")
     return Form(
         lambda packer, values: packer.array(values, lambda each: element.pack(packer, each), limit),
@@ -135,7 +134,7 @@ def _list(hint: Any, limit: int, within: tuple[type, ...]) -> Form:
 def _optional(hint: Any, within: tuple[type, ...]) -> Form:
     present = [each for each in get_args(hint) if each is not type(None)]
     if len(present) != 1:
-        raise TypeError(f"{_name(hint)}: XDR does not say which of several types a value has")
+        raise TypeError(f"{_name(hint)}: XDR does not encode which of several types a value has")
     form = _derive(present[0], None, within)
     return Form(
         lambda packer, value: packer.optional(value, lambda each: form.pack(packer, each)),
@@ -167,7 +166,7 @@ def _enum(cls: type[IntEnum]) -> Form:
 
 def _struct(cls: type, within: tuple[type, ...]) -> Form:
     if cls in within:
-        raise TypeError(f"{cls.__name__} contains itself, and could be of any depth")
+        raise TypeError(f"{cls.__name__} contains itself, so its depth has no bound")
     try:
         attrs.resolve_types(cls, include_extras=True)
     except NameError as error:

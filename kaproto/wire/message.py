@@ -61,7 +61,7 @@ _LENGTH = struct.Struct(">I")
 
 class MessageType(IntEnum):
     """
-    What a message is for (C{virNetMessageType}).
+    The type of a message (C{virNetMessageType}).
     """
 
     CALL = 0
@@ -75,7 +75,7 @@ class MessageType(IntEnum):
 
 class Status(IntEnum):
     """
-    How a call went, or where a stream stands (C{virNetMessageStatus}).
+    The result of a call, or the state of a stream (C{virNetMessageStatus}).
     """
 
     OK = 0
@@ -94,9 +94,9 @@ class Message(NamedTuple):
     @ivar program: the program's number, such as L{kaproto.wire.programs.REMOTE_PROGRAM}.
     @ivar version: the program's version.
     @ivar procedure: the procedure's number.
-    @ivar type: a L{MessageType}, or any number that a peer sent.
+    @ivar type: a L{MessageType}, or an unknown number from a peer.
     @ivar serial: the number of the call, which its reply repeats.
-    @ivar status: a L{Status}, or any number that a peer sent.
+    @ivar status: a L{Status}, or an unknown number from a peer.
     @ivar payload: the arguments or results, in XDR.
     """
 
@@ -127,7 +127,7 @@ class Message(NamedTuple):
 
 def packMessage(message: Message) -> bytes:
     """
-    @return: the message as it goes on the wire.
+    @return: the message as bytes.
     @raise LocalProtocolError: when it would be larger than L{MESSAGE_MAX}, or one of its numbers
         has more than 32 bits.
     """
@@ -175,14 +175,14 @@ _FOREIGN: Final = {
     b"\r\n\r\n": _PROXY,
 }
 """
-What is said of other protocols, by the first bytes that they send.
+Descriptions of other protocols, by the first bytes that they send.
 """
 
 
 def _explainLength(head: bytes, limit: int) -> str:
     """
     @param head: the four bytes of a length word that is out of bounds.
-    @return: what the peer has sent.
+    @return: a description of what the peer has sent.
     """
     (length,) = _LENGTH.unpack(head)
     foreign = _FOREIGN.get(head) or _FOREIGN.get(head[:2])
@@ -191,10 +191,10 @@ def _explainLength(head: bytes, limit: int) -> str:
 
 class MessageReader:
     """
-    Cuts a stream of bytes into messages.
+    Splits a stream of bytes into messages.
 
-    It copies bytes into its buffer once and out of it once, however small the pieces are in which
-    they arrive.  It holds what has arrived and allocates nothing for what a length word announces.
+    It copies bytes into its buffer once and out of it once, even if they arrive in small pieces.
+    It keeps only bytes that have arrived, and allocates no memory for an announced length.
 
     @ivar limit: the longest message accepted at present, in bytes.
     @ivar partial: the bytes of messages not returned yet, C{None} for none.  Read only.
@@ -220,7 +220,10 @@ class MessageReader:
 
     def whole(self, data: bytes) -> Message | None:
         """
-        @return: the message that C{data} is, if it is just one and none is waiting; else feed it.
+        Parse data without the buffer, for the usual case of one whole message.
+
+        @return: the message, if C{data} is exactly one and nothing is waiting; otherwise C{None}:
+            then L{feed} the data.
         """
         if self.partial is None and HEADER_SIZE <= len(data) <= self.limit:
             words = HEADER.unpack_from(data)
@@ -263,8 +266,8 @@ class MessageReader:
 
 def packError(error: RemoteError) -> bytes:
     """
-    @return: the payload of a reply with L{Status.ERROR} (C{remote_error}), without the strings that
-        no client reads.
+    @return: the payload of a reply with L{Status.ERROR} (C{remote_error}).  Strings that no client
+        reads are left out.
     """
     packer = Packer().int32(error.code).int32(error.domain).optionalString(error.message)
     packer.int32(error.level)
@@ -282,7 +285,7 @@ def rpcError(message: str, code: int = ErrorCode.RPC) -> RemoteError:
 
 def unpackError(payload: bytes) -> RemoteError:
     """
-    @return: the error in a reply with L{Status.ERROR}, as far as clients need it.
+    @return: the error in a reply with L{Status.ERROR}, with the fields that clients need.
     @raise kaproto.wire.xdr.XDRError: when the payload is not an error.
     """
     unpacker = Unpacker(payload)

@@ -148,7 +148,7 @@ class AuthType(IntEnum):
 
 class CloseReason(IntEnum):
     """
-    Why a connection was closed (C{virConnectCloseReason}).  virsh prints it.
+    The reasons of a close event (C{virConnectCloseReason}).  virsh prints them.
     """
 
     ERROR = 0
@@ -159,7 +159,7 @@ class CloseReason(IntEnum):
 
 class ErrorCode(IntEnum):
     """
-    The C{virErrorNumber}s that kaproto sends or looks for.
+    The C{virErrorNumber}s that kaproto sends or checks for.
     """
 
     INTERNAL_ERROR = 1

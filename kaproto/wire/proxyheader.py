@@ -7,7 +7,7 @@ Version 1 is a line of text::
     PROXY TCP4 192.0.2.7 198.51.100.1 56324 16509\r\n
 
 Version 2 is binary: a signature of 12 bytes, a byte of version and command, a byte of address
-family and transport, a length, then as many bytes: the addresses, and after them fields of type,
+family and transport, a length, then that many bytes: the addresses, and after them fields of type,
 length and value (TLVs).
 """
 
@@ -28,13 +28,13 @@ __all__ = ["HEADER_MAX", "ProxyHeader", "ProxyHeaderReader", "ProxyTLS", "crc32c
 
 HEADER_MAX: Final = 16384
 """
-Bytes in the longest header of version 2 that is accepted.  The format allows 65,551, but haproxy
-sends no more than its buffer holds.
+The longest header of version 2 that is accepted, in bytes.  The format allows 65,551, but haproxy
+sends no more than fits its buffer.
 """
 
 _LINE_MAX: Final = 107
 """
-Bytes in the longest header of version 1, its end of line included.
+The longest header of version 1, in bytes, including its end of line.
 """
 
 _TEXT: Final = b"PROXY "
@@ -70,13 +70,13 @@ _Address = IPv4Address | IPv6Address
 @attrs.frozen
 class ProxyTLS:
     """
-    What the balancer says of the TLS connection that it ended (C{PP2_TYPE_SSL}).
+    The balancer's statement about the client's TLS connection (C{PP2_TYPE_SSL}).
 
-    @ivar verified: whether the client gave a certificate, on this connection or on the one whose
-        session it resumes, and the balancer found it valid.  Unless it did, nothing else here is
-        an identity.
-    @ivar commonName: the common name in the certificate, C{None} if the balancer does not say.
-    @ivar certificate: the certificate in DER, C{None} if the balancer does not send it.
+    @ivar verified: whether the client sent a certificate, on this connection or on the one whose
+        session it resumes, and the balancer found it valid.  If not, the other fields do not prove
+        who the client is.
+    @ivar commonName: the common name in the certificate, C{None} if the balancer omits it.
+    @ivar certificate: the certificate in DER, C{None} if the balancer omits it.
     """
 
     verified: bool
@@ -87,13 +87,13 @@ class ProxyTLS:
 @attrs.frozen
 class ProxyHeader:
     """
-    What a balancer says of a connection.
+    The contents of a header.
 
-    @ivar source: the client's address; C{None} when the balancer connected on its own behalf, as
-        for a health check, or does not know.
-    @ivar destination: the address that the client connected to, C{None} likewise.
-    @ivar fields: the values of version 2 by their type, those of the format and private ones
-        (0xE0 to 0xEF).  The first one of each type counts.
+    @ivar source: the client's address; C{None} if the balancer connected for itself, as for a
+        health check, or does not know it.
+    @ivar destination: the address that the client connected to; C{None} in the same cases.
+    @ivar fields: the fields of version 2 by type, standard and private ones (0xE0 to 0xEF).  The
+        first one of each type counts.
     """
 
     source: _Address | None = None
@@ -103,9 +103,9 @@ class ProxyHeader:
     @property
     def tls(self) -> ProxyTLS | None:
         """
-        The balancer's TLS connection with the client.
+        Parse the balancer's statement about TLS.
 
-        @return: C{None} when there was none, or the balancer says nothing readable about it.
+        @return: C{None} if it is missing or malformed.
         """
         value = self.fields.get(_TLV_SSL)
         if value is None or len(value) < _SSL_FIXED.size:
@@ -127,9 +127,9 @@ class ProxyHeader:
 
 class ProxyHeaderReader:
     """
-    Reads one header, in whatever pieces it arrives.
+    Reads one header, which may arrive in pieces.
 
-    @ivar rest: what followed the header, once it is complete.
+    @ivar rest: the bytes after the header, once it is complete.
     """
 
     def __init__(self) -> None:
@@ -138,7 +138,7 @@ class ProxyHeaderReader:
 
     def feed(self, data: bytes) -> ProxyHeader | None:
         """
-        Take the next bytes.
+        Parse the next bytes.
 
         @return: the header; C{None} until it is complete.
         @raise RemoteProtocolError: as soon as the bytes cannot be a valid header.
@@ -203,7 +203,7 @@ def _port(word: bytes) -> int:
 
 def _address(host: IPv4 | IPv6, port: int) -> _Address:
     if isinstance(host, IPv6):
-        # A dual-stack balancer sees its IPv4 clients so; rules name them by their IPv4 address.
+        # A dual-stack balancer sends IPv4 clients as ::ffff:192.0.2.7.  Rules use IPv4 addresses.
         if host.ipv4_mapped is None:
             return IPv6Address("TCP", str(host), port)
         host = host.ipv4_mapped
@@ -235,8 +235,8 @@ def _parseBinary(header: bytes, command: int, family: int) -> ProxyHeader:
 
 def _fields(data: bytes, offset: int = 0) -> Iterator[tuple[int, int, int]]:
     """
-    @return: for each field its type, and where its value begins and ends.
-    @raise RemoteProtocolError: when one ends after the data.
+    @return: for each field its type, and the offsets at which its value begins and ends.
+    @raise RemoteProtocolError: when a field is longer than the data.
     """
     while offset < len(data):
         if offset + _TLV.size > len(data):
@@ -259,7 +259,7 @@ def _firstOfEach(data: bytes) -> dict[int, bytes]:
 def _checkSum(header: bytes, start: int, fields: Mapping[int, bytes]) -> None:
     if _TLV_CRC32C not in fields:
         return
-    # The sum is over the whole header with the field itself set to zero.
+    # The checksum covers the whole header, with its own field set to zero.
     where = next(begin for kind, begin, _ in _fields(header, start) if kind == _TLV_CRC32C)
     blank = header[:where] + bytes(4) + header[where + 4 :]
     if fields[_TLV_CRC32C] != crc32c(blank).to_bytes(4):

@@ -2,8 +2,8 @@
 Arguments and results of the remote program's SASL procedures, C{AUTH_SASL_INIT},
 C{AUTH_SASL_START} and C{AUTH_SASL_STEP}.
 
-SASL tells no data, here C{None}, from data of no bytes.  Each byte of data is four bytes in a
-message.
+SASL distinguishes between no data, here C{None}, and empty data, C{b""}.  Each byte of data takes
+four bytes in a message.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """
-XDR from Python's types.
+Packs and unpacks XDR by Python's type annotations.
 
-An attrs class is a struct of its fields, in order, so that nothing has to be packed by hand::
+An attrs class is a struct of its fields, in order::
 
     @attrs.frozen
     class Reading:
@@ -79,9 +79,9 @@ def unpack(cls: type[_T], payload: bytes) -> _T:
 
 def checkType(cls: type) -> None:
     """
-    Find out early whether L{pack} and L{unpack} know a class.
+    Check early that L{pack} and L{unpack} support a class.
 
-    @raise TypeError: when they do not; the message names the class, the field, and the types that
-        there are.
+    @raise TypeError: when they do not; the message names the class, the field, and the supported
+        types.
     """
     formOf(cls)

@@ -1,6 +1,6 @@
 """
-The administration of a server with workers: each call is answered by the worker that it is about,
-or put together from what all of them answer.
+Administration of a server with workers: a call about one client goes to its worker; a call about
+all clients goes to all workers, and their answers are combined.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _ADMIN: Final[Mapping[int, Callable[[bytes], tuple[str, int]]]] = {
     AdminProcedure.CLIENT_CLOSE: lambda payload: _client(unpack(ClientCall, payload)),
 }
 """
-What is about one client, and reads its server and its id.
+The procedures about one client, with functions that read the server and the id from the arguments.
 """
 
 _CONTROL: Final[Mapping[int, Callable[[bytes], int]]] = {
@@ -81,12 +81,12 @@ def _memberOf(team: Team, number: int) -> Member:
 
 class TeamControl(ControlProgram):
     """
-    kaproto's own administration.
+    Administration by C{kaproto}.
     """
 
     def __init__(self, daemon: Daemon, team: Team, replace: Callable[[], Awaitable[int]]) -> None:
         """
-        @param daemon: what is administered.
+        @param daemon: the daemon to administer.
         @param team: its workers.
         @param replace: replaces the workers one after another.
         """
@@ -142,7 +142,7 @@ class TeamControl(ControlProgram):
         """
         Replace the workers one after another, without refusing a connection.
 
-        @return: an array of how many there were.
+        @return: an array of the number of workers replaced.
         """
         try:
             return document([await self._replace()])
@@ -170,13 +170,13 @@ class TeamControl(ControlProgram):
         if self._tracing.get(number) is administrator:
             del self._tracing[number]
             if member is not None:
-                # Another one takes its place, and ends at once.
+                # A new trace replaces the old one, and one of 0 seconds ends at once.
                 nothing = pack(Tracing(number, 0))
                 member.call(self.number, ControlProcedure.TRACE, nothing).addErrback(_ignore)
 
     def traced(self, payload: bytes) -> None:
         """
-        A worker has sent what it saw of a client that is traced.
+        A worker has sent events of a traced client.
         """
         event = json.loads(unpack(Document, payload).json)
         administrator = self._tracing.get(event["id"])
@@ -189,7 +189,7 @@ class TeamControl(ControlProgram):
 
 def _ignore(failure: Failure) -> None:
     """
-    The client has gone, or its worker.
+    Ignore that the client or its worker is gone.
     """
 
 
@@ -200,7 +200,7 @@ class TeamAdmin(AdminProgram):
 
     def __init__(self, daemon: Daemon, team: Team) -> None:
         """
-        @param daemon: what is administered.
+        @param daemon: the daemon to administer.
         @param team: its workers.
         """
         super().__init__(daemon)
@@ -241,7 +241,7 @@ class TeamAdmin(AdminProgram):
         self, connection: KeepAliveServerProtocol, arguments: ServerParameters
     ) -> None:
         """
-        Set how many clients there may be, of all workers together.
+        Set the most clients of all workers together.
         """
         super().setClientLimits(connection, arguments)
         if arguments.server.name == SERVER_NAME:

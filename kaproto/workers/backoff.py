@@ -1,5 +1,5 @@
 """
-How soon a worker that has ended is replaced.
+Delays before a worker that has ended is replaced.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ __all__ = ["LASTED", "LONGEST", "Backoff"]
 
 LASTED: Final = 10.0
 """
-Seconds after which a worker counts as one that works.
+Seconds after which a worker counts as working.
 """
 
 LONGEST: Final = 30.0
@@ -23,8 +23,8 @@ _FIRST: Final = 0.5
 
 class Backoff:
     """
-    Replaces a worker at once, and one that ended soon after it was started later and later: after
-    half a second, one second, two, four, up to L{LONGEST}.
+    An exponential backoff.  A worker that worked is replaced at once; workers that end soon after
+    their start are replaced after half a second, one second, two, four, up to L{LONGEST}.
     """
 
     def __init__(self) -> None:

@@ -1,6 +1,6 @@
 """
-What a worker answers its parent beside what it would answer an administrator: figures to add up,
-and records to merge.
+The RPC program by which a parent asks its workers for figures to add up and records to merge.
+Workers also answer the calls of administrators, which the parent forwards.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = [
 
 WORKER_PROGRAM: Final = 0x6B617077
 """
-The number of the program: C{kapw} in ASCII.  It is spoken between processes of one version only.
+The number of the program: C{kapw} in ASCII.  Both ends always have the same version of kaproto.
 """
 
 
@@ -56,7 +56,7 @@ class WorkerProcedure(IntEnum):
 @attrs.frozen
 class Newest:
     """
-    Clients to find, see L{kaproto.status.register.Register.newest}.
+    A search for clients, see L{kaproto.status.register.Register.newest}.
     """
 
     text: str
@@ -83,7 +83,7 @@ class WorkerProgram(Program):
     def __init__(self, daemon: Daemon, turns: Histogram) -> None:
         """
         @param daemon: the server of this process.
-        @param turns: how long its reactor's turns were.
+        @param turns: the durations of its reactor's turns.
         """
         self._daemon = daemon
         self._turns = turns
@@ -99,7 +99,7 @@ class WorkerProgram(Program):
     @procedure(WorkerProcedure.NEWEST, arguments=Newest, result=Document)
     async def newest(self, connection: KeepAliveServerProtocol, arguments: Newest) -> Document:
         """
-        @return: clients, the latest first.
+        @return: clients, the newest first.
         """
         register = self._daemon.register
         return _document(await register.newest(arguments.text, arguments.before, arguments.most))
@@ -114,7 +114,7 @@ class WorkerProgram(Program):
     @procedure(WorkerProcedure.REFUSALS, arguments=Latest, result=Document)
     async def refusals(self, connection: KeepAliveServerProtocol, arguments: Latest) -> Document:
         """
-        @return: who was refused or would be, the latest first.
+        @return: clients that were refused, or would be in mode 2, the latest first.
         """
         return _document(await self._daemon.register.refusals(arguments.most))
 
@@ -129,7 +129,7 @@ def _who(found: dict[str, Any]) -> Who:
 
 def clientsFrom(document: Document) -> list[ClientStatus]:
     """
-    @return: what L{WorkerProgram.newest} has found.
+    @return: the clients in a reply of L{WorkerProgram.newest}.
     """
     return [
         ClientStatus(**{**each, "who": _who(each["who"])}) for each in json.loads(document.json)
@@ -138,14 +138,14 @@ def clientsFrom(document: Document) -> list[ClientStatus]:
 
 def endingsFrom(document: Document) -> list[Ending]:
     """
-    @return: what L{WorkerProgram.endings} has found.
+    @return: the records in a reply of L{WorkerProgram.endings}.
     """
     return [Ending(**{**each, "who": _who(each["who"])}) for each in json.loads(document.json)]
 
 
 def refusalsFrom(document: Document) -> list[Refusal]:
     """
-    @return: what L{WorkerProgram.refusals} has found.
+    @return: the records in a reply of L{WorkerProgram.refusals}.
     """
     return [
         Refusal(**{**each, "caller": Caller(**each["caller"])})

@@ -1,5 +1,5 @@
 """
-Keeps all seats taken: starts workers, replaces those that end, and sends them away in order.
+Keeps one worker on each seat: starts workers, replaces those that end, drains and stops them.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ __all__ = ["ROWS_EACH", "CannotStart", "Crew", "CrewMember", "NotReplaced"]
 
 ROWS_EACH: Final = 2
 """
-How many rows of the shared counts there are for each seat: while a worker's last clients leave, the
-worker in its place has another row.
+Rows of the shared counts for each seat: while the last clients of a worker leave, its replacement
+uses another row.
 """
 
 
 class CannotStart(Exception):
     """
-    A worker ended before all served for the first time.
+    A worker ended before all of them served for the first time.
     """
 
 
 class NotReplaced(Exception):
     """
-    Workers are not replaced now; the message says why.
+    Workers cannot be replaced now; the message says why.
     """
 
 
@@ -76,8 +76,8 @@ class Crew:
     ) -> None:
         """
         @param start: starts a worker for a seat, with a row.
-        @param team: gets the workers that serve.
-        @param totals: gets the last figures of those that have ended.
+        @param team: is given the workers that serve.
+        @param totals: is given the last figures of those that have ended.
         """
         self.whenReady: Deferred[None] = Deferred()
         self._start = start
@@ -102,7 +102,7 @@ class Crew:
 
     def _fillAgain(self, seat: int) -> None:
         self._returns.pop(seat, None)
-        # If it ends before it serves, it has ended.
+        # A worker that ends before it serves is handled by _ended.
         self._fill(seat).ready.addErrback(lambda _: None)
 
     def _fill(self, seat: int) -> CrewMember:
@@ -158,9 +158,9 @@ class Crew:
 
     def drain(self, within: float) -> None:
         """
-        Have all workers accept no new clients, and end when those that are there have left.
+        Make all workers stop accepting new clients, and end when their clients have left.
 
-        @param within: seconds that these have.
+        @param within: seconds that the clients have to leave.
         """
         self._draining, self._within = True, within
         self._giveUpSeats()
@@ -170,7 +170,7 @@ class Crew:
 
     def stop(self, within: float) -> Deferred[None]:
         """
-        Have all workers stop in order.
+        Stop all workers gracefully.
 
         @param within: seconds after which they are killed.
         @return: fires when all have ended.
@@ -189,7 +189,7 @@ class Crew:
 
     def whenEmpty(self) -> Deferred[None]:
         """
-        @return: fires when no worker is left and none is to come.
+        @return: fires when no worker is left and none will be started.
         """
         if not self._present and not self._returns:
             return succeed(None)
@@ -199,17 +199,17 @@ class Crew:
 
     async def replace(self, within: float) -> int:
         """
-        Replace one worker after another: as soon as a new one serves, the old one accepts no new
-        clients, and ends when those that are there have left.
+        Replace one worker after another: once the new one serves, the old one accepts no new
+        clients, and ends when its clients have left.
 
-        @param within: seconds that these have.
-        @return: how many were replaced.
-        @raise NotReplaced: when that is not possible; the workers so far serve on.
+        @param within: seconds that the clients have to leave.
+        @return: the number of workers replaced.
+        @raise NotReplaced: when that is not possible; the old workers continue.
         """
         if self._draining or self._stopping:
             raise NotReplaced("kaserver is stopping")
         if self._replacing or len(self._present) > len(self._seated) or self._returns:
-            raise NotReplaced("workers are being replaced already; try again when they have gone")
+            raise NotReplaced("workers are being replaced already; try again when they are gone")
         self._replacing = True
         try:
             for seat, old in sorted(self._seated.items()):

@@ -1,5 +1,5 @@
 """
-The figures of one worker, and the sums of all.
+The statistics of one worker, and the sums of all.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ __all__ = ["Figures", "Totals"]
 @attrs.frozen
 class Figures:
     """
-    What one worker has counted since it was started, and counts just now.
+    The statistics of one worker: totals since its start, and current numbers.
 
     @ivar counters: its L{Counters}.
-    @ivar ended: how many connections ended, by reason.
+    @ivar ended: connections that ended, counted by reason.
     @ivar trips: its L{Histogram} of round trips.
     @ivar turns: its L{Histogram} of the reactor's turns.
-    @ivar phases: how many clients it has, each with listener and phase before it.
+    @ivar phases: its clients, as triples of listener, phase and number.
     @ivar anonymous: how many of them have not logged in.
-    @ivar upstream: what is behind it, if it is a gateway.
-    @ivar certificates: when its certificates end, by listener.
+    @ivar upstream: the state of its upstream, if it is a gateway.
+    @ivar certificates: when its certificates expire, by listener.
     """
 
     counters: Mapping[str, int]
@@ -47,7 +47,7 @@ class Figures:
     def of(cls, daemon: Daemon, turns: Histogram) -> Figures:
         """
         @param daemon: the server of this process.
-        @param turns: how long its reactor's turns were.
+        @param turns: the durations of its reactor's turns.
         """
         factory, register = daemon.factory, daemon.register
         return cls(
@@ -70,7 +70,7 @@ class Figures:
     @classmethod
     def fromJSON(cls, text: str) -> Figures:
         """
-        @param text: what L{toJSON} has written.
+        @param text: the output of L{toJSON}.
         """
         found: dict[str, Any] = json.loads(text)
         upstream = found.pop("upstream")
@@ -79,19 +79,20 @@ class Figures:
 
 class Totals:
     """
-    The sums of all workers, those included that have ended.  What is counted since the start never
-    goes down, or Prometheus would take that for a restart.
+    The sums over all workers, including those that have ended.  Totals never decrease, since
+    Prometheus would take that for a restart.
 
-    @ivar turns: how long the workers' reactors' turns were.
-    @ivar phases: how many clients there are, by listener and phase.
+    @ivar turns: the durations of the reactors' turns.
+    @ivar phases: the number of clients, by listener and phase.
     @ivar anonymous: how many of them have not logged in.
-    @ivar upstream: what is behind the workers, if they are gateways.
-    @ivar certificates: when certificates end, by listener.
+    @ivar upstream: the state of the upstreams, if the workers are gateways.
+    @ivar certificates: when certificates expire, by listener.
     """
 
     def __init__(self, factory: KeepAliveServerFactory) -> None:
         """
-        @param factory: has the sums of counters, endings and round trips as if it had counted them.
+        @param factory: receives the sums of counters, endings and round trips, as if all clients
+            had been its own.
         """
         self._factory = factory
         self._ended: list[Figures] = []
@@ -103,9 +104,9 @@ class Totals:
 
     def ended(self, figures: Figures) -> None:
         """
-        A worker has ended.
+        Add the figures of a worker that has ended.
 
-        @param figures: its last ones.
+        @param figures: its last figures.
         """
         self._ended.append(figures)
         if len(self._ended) > 1:
@@ -120,7 +121,9 @@ class Totals:
 
     def update(self, workers: Collection[Figures]) -> None:
         """
-        @param workers: the latest figures of those that run.
+        Compute the sums anew.
+
+        @param workers: the latest figures of the running workers.
         """
         everything = [*self._ended, *workers]
         factory = self._factory

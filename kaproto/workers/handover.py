@@ -1,5 +1,5 @@
 """
-What a parent hands to a worker when it starts it: settings, and numbers of open files.
+The data that a parent passes to a new worker: settings, and the numbers of open files.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ __all__ = ["Handover"]
 @attrs.frozen
 class Handover:
     """
-    What a worker is told.
+    The data for one worker.
 
-    @ivar settings: the configuration file that says what the parent's settings are.
+    @ivar settings: the parent's settings, as a configuration file.
     @ivar worker: the worker's number, from 1.
-    @ivar workers: how many workers there are.
+    @ivar workers: the number of workers.
     @ivar row: its row in the shared counts.
-    @ivar rows: how many rows there are.
-    @ivar room: how many clients it has files for; 0 for any number.
+    @ivar rows: the number of rows.
+    @ivar room: the most clients that its open-file limit allows; 0 for any number.
     @ivar counts: the file of the shared counts.
     @ivar channel: its end of the connection to the parent.
-    @ivar sockets: those to accept on, by the name of their place.
-    @ivar passed: how many sockets systemd has passed, which begin at 3.
-    @ivar passedNames: the names of those, as C{LISTEN_FDNAMES} has them.
-    @ivar reactor: the module that has the reactor to use.
+    @ivar sockets: the sockets to accept on, by the name of their place.
+    @ivar passed: how many sockets systemd has passed, beginning at file descriptor 3.
+    @ivar passedNames: their names, in the format of C{LISTEN_FDNAMES}.
+    @ivar reactor: the module of the reactor to use.
     @ivar sampled: whether to measure the reactor's turns, for a status page.
-    @ivar log: where the log goes, see L{kaproto.workers.logs.LogTarget}.
+    @ivar log: the destination of the log, see L{kaproto.workers.logs.LogTarget}.
     """
 
     settings: str
@@ -52,8 +52,8 @@ class Handover:
 
     def write(self) -> int:
         """
-        @return: a file in memory that has it.  Settings may hold a password, so nothing of this is
-            on a command line or in an environment, which others can see.
+        @return: a file in memory with this data.  Settings may hold a password, so none of this is
+            passed on the command line or in the environment, which others can see.
         """
         descriptor = os.memfd_create("kaserver-worker")
         with os.fdopen(os.dup(descriptor), "w", encoding="utf-8") as file:
@@ -63,7 +63,7 @@ class Handover:
     @classmethod
     def read(cls, descriptor: int) -> Handover:
         """
-        @param descriptor: the number of the file that L{write} has written; it is closed.
+        @param descriptor: the number of the file from L{write}; it is closed.
         """
         with os.fdopen(descriptor, encoding="utf-8") as file:
             file.seek(0)

@@ -1,6 +1,6 @@
 """
-Where workers write their log: where the parent does, except that a file that Twisted rotates has
-one process to write it.
+The destinations of the workers' logs: the same as the parent's, except that each process has its
+own file if Twisted rotates files.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ __all__ = ["LogTarget", "numbered"]
 @attrs.frozen
 class LogTarget:
     """
-    Where a worker's log goes.
+    The destination of a worker's log.
 
     @ivar form: one of L{kaproto.app.logs.FORMATS}.
     @ivar path: a file of its own; C{None} for its standard output.
-    @ivar syslog: the prefix of syslog's lines, if the log goes there.
+    @ivar syslog: the prefix of lines in syslog, if the log goes there.
     """
 
     form: str
@@ -42,7 +42,7 @@ class LogTarget:
     def of(cls, program: BaseOptions | None, form: str | None, worker: int) -> LogTarget:
         """
         @param program: the options of C{twistd} or C{twist}.
-        @param form: one of L{kaproto.app.logs.FORMATS}; C{None} for what C{twist} writes, or text.
+        @param form: one of L{kaproto.app.logs.FORMATS}; C{None} for twist's own format, or text.
         @param worker: the worker's number.
         """
         given: Any = {} if program is None else program
@@ -58,17 +58,17 @@ class LogTarget:
     @staticmethod
     def output(program: BaseOptions | None) -> int:
         """
-        @return: the file of this process that is to be the workers' standard output.
+        @return: the file descriptor that becomes the workers' standard output.
         """
         given: Any = {} if program is None else program
-        # It is what --log-file of twist says.
+        # The file of twist's --log-file.
         return cast(int, given["logFile"].fileno()) if "logFile" in given else 1
 
     def begin(self, worker: int, reactor: IReactorFromThreads) -> None:
         """
-        Write there from now on.
+        Start logging.
 
-        @param worker: the number of this worker, which each line has.
+        @param worker: the number of this worker, which is added to each line.
         @param reactor: rotates a file of its own, on SIGUSR1.
         """
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
@@ -87,7 +87,7 @@ class LogTarget:
 
 def numbered(observer: ILogObserver, worker: int) -> ILogObserver:
     """
-    @return: the observer, for which each event says which worker it is of.
+    @return: an observer that adds the worker's number to each event and passes it on.
     """
 
     @provider(ILogObserver)

@@ -1,6 +1,6 @@
 """
-The service of a server with workers: it listens, has workers serve, and is watched and
-administered for all of them.
+The service of a server with workers: it listens, starts the workers, and is monitored and
+administered on behalf of all of them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Settings that are the parent's alone.
 
 class Parent(KaServer):
     """
-    Has workers serve.  Its factory has no connections, but the sums of what workers have counted.
+    The parent of workers.  Its factory has no connections, but the sums of the workers' counters.
 
     @ivar crew: the workers.
     """
@@ -51,7 +51,7 @@ class Parent(KaServer):
 
     def __init__(self, options: Options, *arguments: Any, **keywords: Any) -> None:  # noqa: ANN401
         """
-        @param options: has bound the sockets.  The others are as for L{KaServer}.
+        @param options: has bound the sockets.  The other arguments are those of L{KaServer}.
         """
         super().__init__(*arguments, **keywords)
         reactor: Any = self._reactor
@@ -83,13 +83,13 @@ class Parent(KaServer):
 
     def adminPrograms(self) -> Sequence[Program]:
         """
-        @return: what administrators may call.
+        @return: the programs that administrators may call.
         """
         return [TeamAdmin(self, self._team), self._control]
 
     def startService(self) -> None:
         """
-        Start workers once the reactor runs, and tell systemd when all of them serve.
+        Start the workers once the reactor runs, and notify systemd when all of them serve.
         """
         if self._listening is None:
             self.privilegedStartService()
@@ -107,15 +107,15 @@ class Parent(KaServer):
 
     def certificateExpiry(self) -> Mapping[str, float]:
         """
-        @return: when the workers' certificates end, in seconds since 1970, by listener.
+        @return: when the workers' certificates expire, in seconds since 1970, by listener.
         """
         return self._totals.certificates
 
     async def reload(self) -> Sequence[str]:
         """
-        Have all workers read again what comes from files.
+        Make all workers read their files again.
 
-        @return: what could not be read.
+        @return: error messages for files that could not be read.
         """
         problems: dict[str, None] = {}
         for member, answer in await self._team.askAll(CONTROL_PROGRAM, ControlProcedure.RELOAD):
@@ -128,7 +128,7 @@ class Parent(KaServer):
         """
         Replace the workers one after another.
 
-        @return: how many there were.
+        @return: the number of workers replaced.
         @raise kaproto.workers.crew.NotReplaced: when that is not possible.
         """
         return await self.crew.replace(self._drainTimeout)
@@ -145,8 +145,8 @@ class Parent(KaServer):
 def patience(keepAlive: KeepAlive) -> KeepAlive:
     """
     @param keepAlive: the clients' interval and count.
-    @return: the workers': the same, but never so short that a worker that is only busy would be
-        killed.  Clients of a worker that is wedged find it dead at the same time.
+    @return: interval and count for workers: the same, but never so short that a busy worker would
+        be killed.  So the parent finds a hung worker dead when its clients do.
     """
     return KeepAlive(max(keepAlive.interval, 0.5), max(keepAlive.count, 3))
 
@@ -154,7 +154,7 @@ def patience(keepAlive: KeepAlive) -> KeepAlive:
 def workerSettings(config: Config, factory: KeepAliveServerFactory) -> str:
     """
     @param config: the parent's settings.
-    @param factory: has the limits as an administrator may have changed them.
+    @param factory: has the current limits, which an administrator may have changed.
     @return: a worker's settings, as a configuration file.
     """
     values = {name: value for name, value in config.values.items() if name not in _OWN}

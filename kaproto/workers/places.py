@@ -1,10 +1,10 @@
 """
-How many clients each worker has, in memory that all of them share.
+The number of clients of each worker, in memory that all of them share.
 
-Each process has a row that it alone writes, so there is nothing to lock: to learn how many clients
-there are in all, add up the rows.  A worker first writes that it has one more, and then adds up;
-of two that do so at the same moment, at least one sees the other's.  So there are never more
-clients than C{--max-clients}.
+Each process has a row that it alone writes, so no lock is needed; the sum of the rows is the number
+of all clients.  A worker first counts a new client in its own row, and then adds up.  If two do so
+at the same moment, at least one sees the other's client.  So there are never more clients than
+C{--max-clients}.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _BYTES: Final = 8
 
 class SharedCounts:
     """
-    The rows.  They survive the process that writes one.
+    The rows.  A row survives the process that writes it.
     """
 
     def __init__(self, rows: int, descriptor: int) -> None:
@@ -42,7 +42,7 @@ class SharedCounts:
     @classmethod
     def create(cls, rows: int) -> SharedCounts:
         """
-        @return: rows of zeros, in a file in memory that processes can be handed.
+        @return: rows of zeros, in a file in memory that can be passed to other processes.
         """
         descriptor = os.memfd_create("kaserver-counts", 0)
         os.ftruncate(descriptor, rows * _FIELDS * _BYTES)
@@ -50,7 +50,7 @@ class SharedCounts:
 
     def close(self) -> None:
         """
-        Give the memory back, for this process.
+        Unmap the memory in this process.
         """
         self._cells.release()
         self._map.close()
@@ -58,27 +58,27 @@ class SharedCounts:
 
     def __len__(self) -> int:
         """
-        @return: how many clients there are in all.
+        @return: the number of clients of all processes.
         """
         return sum(self._cells[_PLACES::_FIELDS])
 
     def set(self, row: int, places: int) -> None:
         """
-        @param places: how many clients the process has that writes this row.
+        @param places: the number of clients of the process that writes this row.
         """
         self._cells[row * _FIELDS + _PLACES] = places
 
     def of(self, row: int) -> int:
         """
-        @return: how many clients the process has that writes a row.
+        @return: the number of clients in a row.
         """
         return self._cells[row * _FIELDS + _PLACES]
 
     def clear(self, row: int) -> int:
         """
-        The process that wrote this row has ended.
+        Set the row of a process that has ended to zero.
 
-        @return: how many clients it had.
+        @return: the number of clients that it had.
         """
         clients = self.of(row)
         self.set(row, 0)
@@ -86,10 +86,10 @@ class SharedCounts:
 
     def numbers(self, row: int) -> Iterator[int]:
         """
-        Number connections, so that no two of all processes have one number.  A process that takes
-        another's place goes on where that has ended.
+        Number connections uniquely among all processes.  A process that takes over a row continues
+        its numbers.
 
-        @return: C{rows + row}, C{2 * rows + row} and so on: the remainder says which row it is.
+        @return: C{rows + row}, C{2 * rows + row} and so on: the remainder is the row.
         """
         cell = row * _FIELDS + _NUMBERED
         while True:
@@ -98,17 +98,17 @@ class SharedCounts:
 
     def rowOf(self, number: int) -> int:
         """
-        @param number: a connection's.
-        @return: the row of the process that has it.
+        @param number: a connection's number.
+        @return: the row of its process.
         """
         return number % self.rows
 
 
 def shareOfGuesses(limits: Limits, processes: int) -> Limits:
     """
-    Processes do not tell each other of failed logins.  Each allows its part of the guesses, and
-    lets logins wait as many times longer as there are processes, so that all together allow no more
-    than one process would.
+    Divide the limits on guessing passwords, since processes do not share failed logins.  With N
+    processes, each allows an Nth of the guesses and makes logins wait N times as long, so together
+    they allow no more than one process would.
 
     @return: the limits of one process's login queue.
     """
@@ -121,15 +121,15 @@ def shareOfGuesses(limits: Limits, processes: int) -> Limits:
 
 class Elsewhere:
     """
-    The clients of the other processes, as L{kaproto.rpc.clients.Clients} counts them.
+    Counts the clients of the other processes, for L{kaproto.rpc.clients.Clients}.
 
-    @ivar processes: how many processes share what is not counted together.
+    @ivar processes: how many processes divide the limits that are not counted jointly.
     """
 
     def __init__(self, counts: SharedCounts, row: int, processes: int, room: int) -> None:
         """
-        @param row: this process's own.
-        @param room: clients that this process has files for; 0 for any number.
+        @param row: this process's own row.
+        @param room: the most clients that this process's open-file limit allows; 0 for any number.
         """
         self.processes = processes
         self._counts = counts
@@ -138,11 +138,11 @@ class Elsewhere:
 
     def others(self, here: int, most: int) -> int:
         """
-        Say how many clients this process has, and learn how many the others have.
+        Publish the number of clients of this process, and return that of the others.
 
-        @param most: how many there may be in all; 0 for any number.
-        @return: how many there are elsewhere.  If this process has no room for all that there may
-            be, places that it can never have count as taken.
+        @param most: the limit for all processes together; 0 for none.
+        @return: how many clients there are elsewhere.  If this process has room for fewer than
+            C{most}, the difference counts as clients elsewhere.
         """
         self._counts.set(self._row, here)
         others = len(self._counts) - here

@@ -1,5 +1,5 @@
 """
-A worker, as its parent has it: a process and a connection to it.
+The parent's view of a worker: a process and the connection to it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["WorkerProcess"]
 
 _START: Final = 60.0
 """
-Seconds that a worker has to begin to serve.
+Seconds that a worker has to start serving.
 """
 
 _END: Final = 5.0
@@ -42,19 +42,19 @@ class WorkerProcess(ProcessProtocol):
     """
     One worker.
 
-    @ivar seat: which of the parent's sockets it accepts on, from 0.
+    @ivar seat: the number of the sockets that it accepts on, from 0.
     @ivar row: its row in the shared counts.
-    @ivar figures: its latest figures; C{None} while it does not serve yet.
-    @ivar leaving: whether it accepts no new clients, because another has taken its place.
-    @ivar pid: the number of the process.
+    @ivar figures: its latest figures; C{None} until it serves.
+    @ivar leaving: whether it accepts no new clients, because it has been replaced.
+    @ivar pid: its process id.
     @ivar startedAt: when it was started, in monotonic seconds.
     @ivar ready: fires when it serves; fails when it ends before that.
-    @ivar whenEnded: fires when it has ended, with how.
+    @ivar whenEnded: fires with a description of the end when it has ended.
     """
 
     def __init__(self, seat: int, row: int, patience: KeepAlive, clock: IReactorTime) -> None:
         """
-        @param patience: how often the worker is pinged, and how many pings it may leave unanswered.
+        @param patience: interval and count for pinging the worker.
         @param clock: a monotonic clock.
         """
         self.seat = seat
@@ -85,9 +85,9 @@ class WorkerProcess(ProcessProtocol):
 
     def attach(self, connection: KeepAliveClientProtocol, traced: Callable[[bytes], None]) -> None:
         """
-        There is a connection.  What is asked of the worker waits until it serves.
+        Use a connection to the worker.  Calls wait until it serves.
 
-        @param traced: is called with what the worker saw of a client that is traced.
+        @param traced: called with events of traced clients.
         """
         self._connection = connection
         connection.whenClosed().addCallback(self._disconnected)
@@ -107,7 +107,7 @@ class WorkerProcess(ProcessProtocol):
 
     def call(self, program: int, procedure: int, payload: bytes = b"") -> Deferred[bytes]:
         """
-        Call a procedure of the worker's.
+        Call a procedure of the worker.
         """
         if self._connection is None:
             return fail(ConnectionClosed(f"{self} has no connection"))
@@ -141,7 +141,7 @@ class WorkerProcess(ProcessProtocol):
 
     def processEnded(self, reason: Failure) -> None:
         """
-        It has ended.  What it wrote to its connection may not have been read yet.
+        The process has ended.  Its last messages may still wait on the connection.
         """
         self._cancelDeadline()
         self._how = self._unresponsive or _ending(reason)
@@ -156,7 +156,7 @@ class WorkerProcess(ProcessProtocol):
 
 def _ignore(failure: Failure) -> None:
     """
-    The end of the process says why.
+    Ignore it: the end of the process is reported instead.
     """
 
 

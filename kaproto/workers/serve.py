@@ -1,5 +1,5 @@
 """
-The process of a worker: C{python -m kaproto.workers.serve NUMBER}, where NUMBER is that of an open
+The process of a worker: C{python -m kaproto.workers.serve FD}, where FD is the number of an open
 file that has a L{Handover}.
 """
 
@@ -20,12 +20,12 @@ __all__ = ["main"]
 
 def main(arguments: Sequence[str]) -> int:
     """
-    Serve until the parent says to stop, or has gone.
+    Serve until the parent sends a signal or is gone.
 
     @return: the exit code.
     """
     handover = Handover.read(int(arguments[1]))
-    # The parent is told by the terminal, too, and tells its workers.
+    # Ctrl-C in a terminal reaches the parent too, which stops its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Twisted reads this when its endpoints are first imported.
     os.environ |= {

@@ -1,5 +1,5 @@
 """
-What can be shared by workers, and what cannot.
+Checks whether settings allow several workers.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ def whyNotShared(
     listeners: Sequence[str], program: BaseOptions | None, registry: str | None
 ) -> str | None:
     """
-    @param listeners: the endpoint strings of the places to listen at.
+    @param listeners: the endpoint strings to listen on.
     @param program: the options of C{twistd} or C{twist}.
-    @param registry: the registry that clients are listed in, if there is one.
-    @return: why there can be no workers; C{None} if there can.
+    @param registry: the registry, if there is one.
+    @return: why these settings do not allow workers; C{None} if they do.
     """
     if sys.platform != "linux":
-        return "it needs Linux, where the kernel divides connections among processes"
+        return "it needs Linux, where the kernel distributes connections among processes"
     if program is not None and program.get("logger"):
         return "workers cannot use --logger of twistd; leave it out, or use --logfile or --syslog"
     if registry is not None:

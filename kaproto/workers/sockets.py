@@ -1,15 +1,15 @@
 """
 Listening sockets that a parent binds and its workers accept on.
 
-For each TCP listener there is one socket for each worker, all bound to the same address with
-C{SO_REUSEPORT}, among which the kernel divides new connections evenly.  The parent keeps all of
-them open, so that those that wait on a dead worker's socket wait for its replacement, which is
-handed the same socket.  A UNIX socket, or one that systemd passes, cannot be bound twice: all
-workers accept on one.
+For each TCP listener there is one socket per worker, all bound to the same address with
+C{SO_REUSEPORT}; the kernel distributes new connections evenly among them.  The parent keeps all of
+them open.  So connections that wait on a dead worker's socket are accepted by its replacement,
+which gets the same socket.  A UNIX socket, or one that systemd passes, cannot be bound twice: all
+workers accept on the same one.
 
-Endpoints listen with the reactor they are given.  The parent gives them one that only binds, a
-worker one that takes what it was handed; so what endpoints do besides, such as TLS or PROXY
-headers, needs nothing of its own.
+Endpoints listen through a reactor.  The parent passes them a reactor that only binds sockets, and a
+worker one that uses the sockets from the parent.  So all endpoints work unchanged, with TLS or
+PROXY headers for example.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ def _unixName(path: str) -> str:
 @implementer(IListeningPort)
 class BoundPort:
     """
-    A place whose connections this process leaves to others.
+    A bound port on which other processes accept.
 
-    @ivar name: what the place is called when its socket is handed on.
+    @ivar name: the name of the place, under which its sockets are passed on.
     @ivar sockets: the sockets, one for each worker, or one for all.
     """
 
@@ -64,12 +64,12 @@ class BoundPort:
 
     def startListening(self) -> None:
         """
-        The sockets listen already.
+        Do nothing: the sockets listen already.
         """
 
     def stopListening(self) -> None:
         """
-        Close the sockets.  Connections that wait on them are reset unless a worker has them too.
+        Close the sockets.  Connections waiting on them are reset unless a worker has them open too.
         """
         for each in self.sockets:
             each.close()
@@ -87,16 +87,16 @@ class BoundPort:
 
     def socketFor(self, worker: int) -> socket.socket:
         """
-        @param worker: its number, from 0.
+        @param worker: the worker's number, from 0.
         """
         return self.sockets[worker % len(self.sockets)]
 
 
 class BindingReactor:
     """
-    The parent's reactor for endpoints: they bind, and nobody accepts.
+    The parent's reactor for endpoints, which binds sockets but does not accept.
 
-    @ivar ports: what has been bound.
+    @ivar ports: the bound ports.
     @ivar passed: the sockets that systemd passed to this process, by number.
     @ivar passedNames: the value of C{LISTEN_FDNAMES}.
     """
@@ -108,8 +108,8 @@ class BindingReactor:
         environment: Mapping[str, str],
     ) -> None:
         """
-        @param workers: how many there will be.
-        @param environment: says what systemd has passed.
+        @param workers: the number of workers.
+        @param environment: the environment variables, which list systemd's sockets.
         """
         self._reactor = reactor
         self._workers = workers
@@ -174,7 +174,7 @@ class BindingReactor:
 
 def _nothing() -> None:
     """
-    Nothing is left to be done.
+    Do nothing.
     """
 
 
@@ -192,7 +192,7 @@ def _reusePort(count: int, interface: str, port: int, backlog: int) -> list[sock
     family, *_, address = info[0]
     sockets: list[socket.socket] = []
     try:
-        # Another server of ours may be there: with SO_REUSEPORT the kernel would let us share.
+        # Check first for another kaserver, with which SO_REUSEPORT would share the port.
         first = _tcpSocket(family)
         sockets.append(first)
         first.bind(address)
@@ -221,7 +221,7 @@ def _tcpSocket(family: int) -> socket.socket:
 
 class HandedReactor:
     """
-    A worker's reactor for endpoints: they accept on sockets that the parent has bound.
+    A worker's reactor for endpoints, which accepts on sockets that the parent has bound.
     """
 
     def __init__(self, reactor: Any, handed: Mapping[str, Sequence[int]]) -> None:  # noqa: ANN401
@@ -245,7 +245,7 @@ class HandedReactor:
         self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = ""
     ) -> object:
         """
-        Accept on a socket that this worker has been handed.
+        Accept on this worker's own socket.
         """
         with self._take(_tcpName(interface, port)) as taken:
             return self._reactor.adoptStreamPort(taken.fileno(), taken.family, factory)
@@ -254,7 +254,7 @@ class HandedReactor:
         self, address: str, factory: IProtocolFactory, backlog: int, mode: int, group: int | None
     ) -> UNIXPort:
         """
-        Accept on a socket that all workers have been handed.
+        Accept on a socket that all workers share.
         """
         return self._listen(self._take(_unixName(address)), factory)
 

@@ -24,13 +24,13 @@ __all__ = ["Starter"]
 
 _FIRST: Final = 3
 """
-The first file of a process after its input, output and errors.
+The first file descriptor after standard input, output and error.
 """
 
 
 class _Files:
     """
-    The files of a process to be: those of this process, by the number that they will have there.
+    The files for a new process: this process's file descriptors by their numbers there.
     """
 
     def __init__(self) -> None:
@@ -38,8 +38,8 @@ class _Files:
 
     def add(self, descriptor: int) -> int:
         """
-        @param descriptor: a file of this process's.
-        @return: the number that it will have.
+        @param descriptor: a file descriptor of this process.
+        @return: its number in the new process.
         """
         number = max(self.numbers) + 1
         self.numbers[number] = descriptor
@@ -55,14 +55,14 @@ class Starter:
     @ivar clock: a monotonic clock.
     @ivar binding: has bound the sockets.
     @ivar counts: the shared counts.
-    @ivar settings: says as a configuration file what the settings are just now.
-    @ivar workers: how many workers there are.
-    @ivar room: how many clients a worker has files for.
+    @ivar settings: returns the current settings, as a configuration file.
+    @ivar workers: the number of workers.
+    @ivar room: the most clients that a worker's open-file limit allows.
     @ivar sampled: whether workers measure the reactor's turns.
-    @ivar log: says where a worker's log goes.
-    @ivar output: the file that is the workers' standard output.
-    @ivar patience: how a worker is watched.
-    @ivar traced: is called with what a worker saw of a client that is traced.
+    @ivar log: returns the destination of a worker's log.
+    @ivar output: the file descriptor that becomes the workers' standard output.
+    @ivar patience: interval and count for pinging workers.
+    @ivar traced: called with events of traced clients.
     """
 
     reactor: Any
@@ -80,7 +80,7 @@ class Starter:
 
     def start(self, seat: int, row: int) -> WorkerProcess:
         """
-        @param seat: whose sockets it accepts on.
+        @param seat: the number of the sockets that it accepts on.
         @param row: its row in the shared counts.
         """
         worker = WorkerProcess(seat, row, self.patience, self.clock)
@@ -115,7 +115,7 @@ class Starter:
                 worker,
                 sys.executable,
                 [sys.executable, "-m", "kaproto.workers.serve", str(number)],
-                # Plugins are found where this process finds them.
+                # So that plugins are found in the same places.
                 {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
                 childFDs=files.numbers,
             )

@@ -1,5 +1,5 @@
 """
-The workers, as their parent asks them.
+Asks the workers for their clients, records and figures, on behalf of the parent.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Seconds that a worker has to answer.
 
 _FRESH: Final = 1.0
 """
-Seconds for which figures are fresh.
+Seconds for which figures are not asked for again.
 """
 
 _T = TypeVar("_T")
@@ -53,9 +53,9 @@ class Member(Protocol):
     """
     A worker that serves.
 
-    @ivar row: its row in the shared counts, which its clients' ids say.
-    @ivar pid: the number of its process.
-    @ivar leaving: whether it accepts no new clients, because another has taken its place.
+    @ivar row: its row in the shared counts, which follows from its clients' ids.
+    @ivar pid: its process id.
+    @ivar leaving: whether it accepts no new clients, because it has been replaced.
     @ivar figures: its latest figures.
     """
 
@@ -75,7 +75,7 @@ class Team:
     The workers that serve.
 
     @ivar members: the workers.
-    @ivar counts: how many clients each has.
+    @ivar counts: the number of clients of each.
     """
 
     def __init__(self, counts: SharedCounts, clock: IReactorTime) -> None:
@@ -86,7 +86,7 @@ class Team:
     def memberOf(self, number: int) -> Member | None:
         """
         @param number: the id of a client.
-        @return: the worker that has it, if it has not ended.
+        @return: its worker; C{None} if that has ended.
         """
         row = self.counts.rowOf(number)
         return next((each for each in self.members if each.row == row), None)
@@ -97,7 +97,7 @@ class Team:
         """
         Call a procedure of all workers.
 
-        @return: the answers of those that answered in time.  A worker that does not is about to be
+        @return: the answers that arrived in time.  A worker that does not answer is about to be
             replaced.
         """
         members = list(self.members)
@@ -132,32 +132,32 @@ class TeamRegister:
     @property
     def anonymous(self) -> int:
         """
-        How many have not finished the TLS handshake or not logged in.
+        How many have not finished the TLS handshake or have not logged in.
         """
         return self._totals.anonymous
 
     @property
     def turns(self) -> Histogram:
         """
-        How long the turns of the workers' reactors were.
+        The durations of the turns of the workers' reactors.
         """
         return self._totals.turns
 
     def phases(self) -> Counter[tuple[str, str]]:
         """
-        @return: how many there are, by listener and phase.
+        @return: the number of clients, by listener and phase.
         """
         return self._totals.phases
 
     def upstream(self) -> Upstream | None:
         """
-        @return: what is behind the workers, if they are gateways.
+        @return: the state of the upstreams, if the workers are gateways.
         """
         return self._totals.upstream
 
     def problem(self) -> str | None:
         """
-        @return: what is wrong with what is behind a worker.
+        @return: the problem of a worker's upstream; C{None} if there is none.
         """
         upstream = self.upstream()
         return None if upstream is None else upstream.problem
@@ -203,7 +203,7 @@ class TeamRegister:
 
     async def refusals(self, most: int) -> list[Refusal]:
         """
-        @return: who was refused, or would be, the latest first.
+        @return: clients that were refused, or would be in mode 2, the latest first.
         """
         found = await self._gather(WorkerProcedure.REFUSALS, Latest(most), refusalsFrom)
         callers: dict[Caller, Refusal] = {}

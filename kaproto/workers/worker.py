@@ -1,5 +1,5 @@
 """
-A worker: a server that accepts on the parent's sockets, and is administered by the parent alone.
+A worker: a server that accepts on the parent's sockets and is administered only by the parent.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class _Channel(KeepAliveServerProtocol):
 
     def connectionClosed(self, reason: Exception) -> None:
         """
-        A worker that nobody supervises would serve settings that nobody can change.
+        Stop the worker: without its parent, nobody could administer it.
         """
         self.factory.closed(reason)
 
@@ -74,8 +74,8 @@ class Worker:
 
     def __init__(self, handover: Handover, reactor: Any) -> None:  # noqa: ANN401 - the reactor
         """
-        @raise twisted.python.usage.UsageError: when the settings cannot be used any more, such as
-            when a file can no longer be read.
+        @raise twisted.python.usage.UsageError: when the settings are no longer usable, such as
+            when a file cannot be read any more.
         """
         self._handover = handover
         self._reactor = reactor
@@ -86,7 +86,7 @@ class Worker:
         options.parseOptions([f"--config={path}"])
         os.close(settings)
         self._server = makeService(options)
-        # The parent has said where.
+        # The parent has logged where the server listens.
         self._server.ports.announces = False
         factory = self._server.factory
         counts = SharedCounts(handover.rows, handover.counts)
@@ -114,7 +114,7 @@ class Worker:
         self._reactor.run()
 
     def _stop(self) -> Deferred[None]:
-        # systemd may tell workers as well as their parent, which tells them, too.
+        # systemd may send the signal to workers as well, in addition to the parent's.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         return Deferred.fromCoroutine(self._end())
 

@@ -250,7 +250,7 @@ class ModeTests(WatchTestCase):
             pair.advance(10)
             self.assertFalse(pair.server._peer.asked)
             self.assertEqual(self.pings(pair, "server") + self.pings(pair, "client"), 0)
-        self.assertIn("knows no keepalive", self.logged()[-1])
+        self.assertIn("does not support keepalive", self.logged()[-1])
 
     def test_askedAgain(self) -> None:
         """
@@ -281,7 +281,9 @@ class ModeTests(WatchTestCase):
         pair.flush()
         declined = [data for _, data in pair.writtenBy("server") if data == self.codec.decline()]
         self.assertEqual(len(declined), 1)
-        self.assertEqual(len([line for line in self.logged() if "knows no keepalive" in line]), 1)
+        self.assertEqual(
+            len([line for line in self.logged() if "does not support keepalive" in line]), 1
+        )
         self.assertFalse(pair.client.heartbeat.keepAlive.enabled)
 
     def test_refusedAfterAll(self) -> None:
@@ -377,7 +379,7 @@ class LifeTests(WatchTestCase):
         pair = self.pair(Mandatory(TERMS), keepAlive=KeepAlive(2, 2), bears=4)
         self.assertEqual(pair.server.heartbeat.keepAlive, KeepAlive(4, 2))
         self.assertEqual(pair.client.heartbeat.keepAlive, KeepAlive(2, 2))
-        self.assertIn("every 4 s instead of 1 s, as it asks", "".join(self.logged()))
+        self.assertIn("every 4 s instead of 1 s, as it requests", "".join(self.logged()))
 
     def test_pause(self) -> None:
         """
