@@ -16,7 +16,7 @@ from kaproto.errors import RemoteError
 from kaproto.interfaces import IProgram
 from kaproto.limits import Limits
 from kaproto.logbounds import BOUNDS
-from kaproto.rpc.negotiation import ServerNegotiation
+from kaproto.rpc.negotiation import Phase, ServerNegotiation
 from kaproto.wire.message import Message, Status, packError, rpcError
 from kaproto.wire.programs import ErrorCode
 from kaproto.wire.xdr import PackError, XDRError
@@ -69,7 +69,8 @@ class Server(Protocol):
 class Calls:
     """
     Starts calls in order of arrival, up to C{limits.runningCalls} at once, and replies to each when
-    it finishes.
+    it finishes.  Before the client has logged in, each waits for the one before: a login is a
+    dialogue.
 
     The connection goes on reading while calls wait, so that pings are answered ahead of them.  It
     stops when the queue is L{full}.
@@ -187,8 +188,13 @@ class Calls:
             self._connection.callAnswered()
 
     def _mayStart(self) -> bool:
-        running = 0 if self._running is None else len(self._running)
-        return not self._held and running < self._server.limits.runningCalls
+        if self._held or not self._running or self._connection is None:
+            return not self._held
+        # A client that guesses passwords without waiting for the answers has one guess under way.
+        # The others cost next to nothing here, and nothing at all when the client leaves.
+        if self._connection.negotiation.phase is Phase.AUTHENTICATING:
+            return False
+        return len(self._running) < self._server.limits.runningCalls
 
     def _startWaiting(self) -> None:
         while self._waiting and self._mayStart():

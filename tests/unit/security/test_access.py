@@ -481,6 +481,30 @@ class SASLTests(AdmissionTestCase):
         wire.feed(call(Procedure.AUTH_SASL_START, data))
         return wire
 
+    def test_oneAfterAnother(self) -> None:
+        """
+        A client that does not wait for the answers has its messages answered in order, each after
+        the one before.  When it leaves, only the guess that was being checked counts.
+        """
+        wire = self.accept(self.factory, UNIXAddress(None))
+        for password in (b"wrong", b"wrong again", b"sesame"):
+            wire.feed(call(Procedure.AUTH_SASL_INIT))
+            data = packStart("PLAIN", b"\0alice\0" + password)
+            wire.feed(call(Procedure.AUTH_SASL_START, data))
+        wire.feed(call(Procedure.CONNECT_OPEN, OPEN.payload))
+        for answers in (1, 2, 4):
+            self.assertEqual(len(wire.take()), answers)
+            self.advance(1)
+        self.assertEqual([peer.user for peer in self.peers], ["alice"])
+        hasty = self.accept(self.factory, UNIXAddress(None))
+        for _ in range(3):
+            hasty.feed(call(Procedure.AUTH_SASL_INIT))
+            hasty.feed(call(Procedure.AUTH_SASL_START, packStart("PLAIN", b"\0alice\0no")))
+        hasty.lose()
+        self.advance(10)
+        failures = [line for line in self.logged(LogLevel.warn) if "failed to log in" in line]
+        self.assertEqual(len(failures), 2 + 1)
+
     def test_turn(self) -> None:
         """
         While a login waits for its turn, the client's time to log in does not run.  Afterwards it
