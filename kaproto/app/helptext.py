@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from kaproto.app.kinds import Flag
-from kaproto.app.settings import GROUPS, SETTINGS, Setting
+from kaproto.app.settings import GROUPS, Setting
 
 __all__ = ["describe"]
 
@@ -30,11 +30,10 @@ def describe(introduction: str, width: int) -> str:
     @param width: how many characters a line has.
     """
     lines = ["", *textwrap.wrap(introduction, width)]
-    for group in GROUPS:
-        lines += ["", f"{group}:"]
-        for setting in SETTINGS.values():
-            if setting.group == group:
-                lines += _entry(_flag(setting), _text(setting), width)
+    for heading, settings in GROUPS.items():
+        lines += ["", f"{heading}:"]
+        for setting in settings:
+            lines += _entry(_flag(setting), _text(setting), width)
     lines += ["", "Help:"]
     for name, text in _HELP.items():
         lines += _entry(f"    --{name}", text, width)

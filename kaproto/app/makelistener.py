@@ -1,40 +1,102 @@
 """
-From the settings of one place to listen at to the listener, unless it would give strangers more
-than they may have.
+Makes listeners from their settings, and refuses those that would give strangers rights they must
+not have.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import attrs
+
 from kaproto.app.config import ListenSettings
-from kaproto.app.listeners import Listener, serverEndpoint, takeReadOnly
+from kaproto.app.listeners import (
+    DEFAULT_LISTEN,
+    Listener,
+    defaultSocket,
+    serverEndpoint,
+    takeReadOnly,
+    unixListener,
+)
 from kaproto.app.logins import Logins
 from kaproto.security.admission import AccessControl
 from kaproto.security.endpoints import transportOf
 from kaproto.security.proxy import ProxyEndpoint
 
-__all__ = ["makeListener"]
+__all__ = ["defaultPlace", "makeListeners"]
 
 
-def makeListener(
+def defaultPlace(
+    environment: Mapping[str, str], *, root: bool, isGateway: bool
+) -> tuple[ListenSettings, Path | None]:
+    """
+    @param environment: names the folder for sockets.
+    @param root: whether this process is root's.
+    @return: where to listen unless told otherwise, and the socket's folder, which has to be made.
+    @raise ValueError: when a gateway has no folder for its socket.
+    """
+    if not isGateway:
+        return ListenSettings(DEFAULT_LISTEN), None
+    path = defaultSocket(environment, root=root)
+    if path is None:
+        raise ValueError(
+            "--upstream without --listen: there is no folder for the socket, as neither "
+            "RUNTIME_DIRECTORY nor XDG_RUNTIME_DIR is set; name one, such as "
+            "--listen=unix:/path/to/libvirt-sock"
+        )
+    return ListenSettings(unixListener(path)), path.parent
+
+
+def makeListeners(
+    reactor: object,
+    places: Sequence[ListenSettings],
+    common: ListenSettings,
+    logins: Logins,
+    *,
+    folder: Path | None,
+    isGateway: bool,
+    insecure: bool,
+) -> Sequence[Listener]:
+    """
+    @param reactor: where to listen.
+    @param common: what places have that do not say otherwise.
+    @param logins: makes the portals.
+    @param folder: the sockets', if it is to be made.
+    @param isGateway: whether clients have this process's rights at libvirtd.
+    @param insecure: whether strangers may have them.
+    @raise ValueError: naming the flag, and what to do.
+    """
+    listeners = [
+        _listener(reactor, _completed(each, common), logins, folder, isGateway, insecure)
+        for each in places
+    ]
+    if any(each.accessControl.tlsAllowedDNs for each in listeners) and not any(
+        each.wantsCertificates for each in listeners
+    ):
+        raise ValueError(
+            "--tls-allowed-dn without a listener that wants certificates; there is one with "
+            "--listen=libvirttls:16514"
+        )
+    return listeners
+
+
+def _completed(place: ListenSettings, common: ListenSettings) -> ListenSettings:
+    if place.auth is None:
+        place = attrs.evolve(place, auth=common.auth or ())
+    if place.tlsAllowedDNs is None:
+        place = attrs.evolve(place, tlsAllowedDNs=common.tlsAllowedDNs)
+    return place
+
+
+def _listener(
     reactor: object,
     settings: ListenSettings,
     logins: Logins,
     folder: Path | None,
-    *,
     isGateway: bool,
     insecure: bool,
 ) -> Listener:
-    """
-    @param reactor: where to listen.
-    @param settings: what is set for this place.
-    @param logins: makes the portals.
-    @param folder: the socket's, if it is to be made.
-    @param isGateway: whether clients have this process's rights at libvirtd.
-    @param insecure: whether that may be.
-    @raise ValueError: naming the flag, and what to do.
-    """
     flag = f"--listen={settings.endpoint}"
     try:
         description, readOnly = takeReadOnly(settings.endpoint)
@@ -55,8 +117,8 @@ def makeListener(
     if listener.believesEverybodyHere and not insecure:
         raise ValueError(
             f"{flag}: from= includes this machine, and any of its programs could write a PROXY "
-            "header and be whom it likes. Have a balancer on this machine connect to a UNIX "
-            "socket, --listen=proxy:unix:PATH, whose mode says who may, or pass --insecure"
+            "header and so pretend to be any client. Let a balancer on this machine connect to a "
+            "UNIX socket, --listen=proxy:unix:PATH, whose mode says who may, or pass --insecure"
         )
     known = listener.authenticates or transport == "unix"
     if isGateway and not known and not insecure:

@@ -4,6 +4,8 @@ Where a server is watched and administered.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from twisted.internet.interfaces import IStreamServerEndpoint
 
 from kaproto.app.listeners import serverEndpoint
@@ -20,11 +22,14 @@ __all__ = ["adminEndpoint", "adminPlace", "agentPlace", "statusPlace"]
 def adminEndpoint(reactor: object, description: str) -> IStreamServerEndpoint:
     """
     @param description: the path of a UNIX socket, which only its owner and root can connect to, or
-        the endpoint string of one.
+        the endpoint string of one.  A relative path begins at the folder that kaserver is started
+        in.
     @raise ValueError: when it is something else; the message says what it may be.
     """
-    if description.startswith("/"):
-        description = f"unix:{quoted(description)}"
+    named = ":" not in description and description and not description.isdecimal()
+    if named or description.startswith(("/", "./", "../")):
+        # twistd may change the folder before it listens.
+        description = f"unix:{quoted(str(Path(description).absolute()))}"
     if transportOf(description) != "unix":
         raise ValueError(
             "administration is over a UNIX socket only: it takes a path such as "

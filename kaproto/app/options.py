@@ -5,46 +5,35 @@ The command line of C{twistd kaserver}.
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
+from typing import TYPE_CHECKING, ClassVar, Final, NoReturn
 
-import attrs
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword
 from twisted.cred.strcred import AuthOptionMixin
-from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndpoint
 from twisted.python.usage import Options as BaseOptions
 from twisted.python.usage import UsageError
 
 from kaproto import __version__
-from kaproto.app.config import Config, ConfigError, ListenSettings, readConfig, writeConfig
+from kaproto.app.config import Config, ListenSettings
 from kaproto.app.helptext import describe
 from kaproto.app.kinds import Flag, Texts
-from kaproto.app.listeners import (
-    DEFAULT_LISTEN,
-    Listener,
-    defaultSocket,
-    serverEndpoint,
-    unixListener,
-)
+from kaproto.app.listeners import Listener, serverEndpoint
 from kaproto.app.logins import Logins
-from kaproto.app.makelistener import makeListener
+from kaproto.app.makelistener import defaultPlace, makeListeners
 from kaproto.app.operations import adminEndpoint
+from kaproto.app.registries import checkNode, redisAt
 from kaproto.app.settings import SETTINGS
-from kaproto.app.upstreams import upstreamAuthentication, upstreamEndpoint
+from kaproto.app.sources import Sources
+from kaproto.app.upstreams import UpstreamServer, upstreamServer
 from kaproto.interfaces import IKeepAlivePolicy
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.limits import Limits
 from kaproto.policies import Exceptions
 from kaproto.policies.plugins import describePolicies, findPolicy
-from kaproto.registry.link import MissingExtra, requireExtra
-from kaproto.registry.location import BadLocation, Location, Password
-from kaproto.registry.schema import NODE_NAME
-from kaproto.security.clientauth import Authentication
+from kaproto.registry.location import Location, Password
 
 if TYPE_CHECKING:
     from kaproto.workers.sockets import BindingReactor
@@ -54,6 +43,18 @@ __all__ = ["Options"]
 _FLAGS: Final = [each for each in SETTINGS.values() if isinstance(each.kind, Flag)]
 _LISTS: Final = [each for each in SETTINGS.values() if isinstance(each.kind, Texts)]
 _VALUES: Final = [each for each in SETTINGS.values() if each not in (*_FLAGS, *_LISTS)]
+
+
+def _repeatable(name: str) -> Callable[[Options, str], None]:
+    """
+    @return: the handler of a flag that may be given several times.
+    """
+
+    def append(self: Options, text: str) -> None:
+        self[name] = [*(self.get(name) or ()), text]
+
+    append.__doc__ = SETTINGS[name].help
+    return append
 
 
 class Options(BaseOptions, AuthOptionMixin):
@@ -66,9 +67,7 @@ class Options(BaseOptions, AuthOptionMixin):
     @ivar keepAlive: the interval and count for clients.
     @ivar listeners: where to listen.
     @ivar limits: how many clients, and for how long.
-    @ivar upstream: where libvirtd listens, for a gateway.
-    @ivar upstreamAuthentication: how the gateway itself authenticates there.
-    @ivar upstreamAsk: whether the gateway asks for keepalive there.
+    @ivar upstream: the libvirtd to be a gateway to.
     @ivar checkers: the credentials checkers of all listeners.
     @ivar workers: how many processes serve; 0 for this one.
     @ivar binding: what their listeners have bound.
@@ -94,16 +93,19 @@ class Options(BaseOptions, AuthOptionMixin):
     keepAlive: KeepAlive
     listeners: Sequence[Listener]
     limits: Limits
-    upstream: IStreamClientEndpoint | None = None
-    upstreamAuthentication: Authentication = Authentication()
-    upstreamAsk = True
+    upstream: UpstreamServer | None = None
     workers: int = 0
     binding: BindingReactor | None = None
     admin: IStreamServerEndpoint | None = None
     statusPage: IStreamServerEndpoint | None = None
     agent: IStreamServerEndpoint | None = None
     redis: tuple[Location, Password, IStreamClientEndpoint] | None = None
-    _folder: Path | None = None
+    _listen: Sequence[ListenSettings] = ()
+
+    opt_listen = opt_l = _repeatable("listen")
+    opt_except = _repeatable("except")
+    opt_auth = _repeatable("auth")
+    opt_tls_allowed_dn = _repeatable("tls-allowed-dn")
 
     def __init__(self, reactor: object | None = None) -> None:
         """
@@ -111,37 +113,8 @@ class Options(BaseOptions, AuthOptionMixin):
         """
         super().__init__()  # type: ignore[no-untyped-call]
         self._reactor = reactor
-        self._origins: dict[str, str] = {}
+        self._sources = Sources()
         self._logins = Logins(self.supportedInterfaces)
-
-    def _append(self, name: str, text: str) -> None:
-        self[name] = [*(self.get(name) or ()), text]
-
-    def opt_listen(self, description: str) -> None:
-        """
-        Add a place to listen at.
-        """
-        self._append("listen", description)
-
-    opt_l = opt_listen
-
-    def opt_except(self, condition: str) -> None:
-        """
-        Add an exception from mandatory keepalive.
-        """
-        self._append("except", condition)
-
-    def opt_auth(self, description: str) -> None:
-        """
-        Add a way to log in.
-        """
-        self._append("auth", description)
-
-    def opt_tls_allowed_dn(self, pattern: str) -> None:
-        """
-        Add a name that certificates may have.
-        """
-        self._append("tls-allowed-dn", pattern)
 
     def opt_help_policies(self) -> NoReturn:
         """
@@ -174,19 +147,10 @@ class Options(BaseOptions, AuthOptionMixin):
         try:
             super().parseOptions(options)  # type: ignore[no-untyped-call]
         except UsageError as error:
-            text = self._where(str(error))
+            text = self._sources.locate(str(error))
             if self.parent is None:
                 raise UsageError(text) from error
             raise SystemExit(f"kaserver: {text}") from error
-
-    def _where(self, problem: str) -> str:
-        """
-        @return: the problem, with the file in which the setting is that it names.
-        """
-        file, name = self.get("config"), re.match("--([a-z-]+)", problem)
-        if file is None or name is None or self._origins.get(name[1]) != file:
-            return problem
-        return f"--config={file}: {problem.removeprefix('--')}"
 
     def parseArgs(self, *words: str) -> None:
         """
@@ -201,118 +165,77 @@ class Options(BaseOptions, AuthOptionMixin):
 
         @raise UsageError: naming the flag, or the file and the key, and what is allowed.
         """
-        listen = self._merge()
+        try:
+            self._interpret()
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+        if self["check"]:
+            sys.stdout.write(self._sources.written(self.configuration()))
+            raise SystemExit(0)
+
+    def _interpret(self) -> None:
+        """
+        @raise ValueError: naming the flag.
+        """
+        self.update(self._sources.merge(self))
+        self._choosePolicy()
+        limits = {each.limit: self[each.name] for each in SETTINGS.values() if each.limit}
+        self.limits = Limits(**limits)
+        reactor = self._theReactor()
+        if self["upstream"] is not None:
+            self.upstream = upstreamServer(reactor, self["upstream"], self["upstream-ask"])
+        elif self["forward-identity"]:
+            raise ValueError("--forward-identity needs --upstream=ENDPOINT to forward it to")
+        self._chooseListeners()
+        self.admin = self._operationsEndpoint("admin", adminEndpoint)
+        self.statusPage = self._operationsEndpoint("status", serverEndpoint)
+        self.agent = self._operationsEndpoint("agent", serverEndpoint)
+        checkNode(self["node"])
+        self.redis = redisAt(reactor, self["registry"], self["registry-password-file"])
+
+    def _choosePolicy(self) -> None:
         self.keepAlive = KeepAlive(self["interval"], self["count"])
         try:
             self.policy = self.basePolicy = findPolicy(self["mode"], self.keepAlive)
         except ValueError as error:
-            raise UsageError(f"--mode={self['mode']}: {error}") from error
+            raise ValueError(f"--mode={self['mode']}: {error}") from error
         if self["except"]:
             try:
                 self.policy = Exceptions(self.basePolicy, self["except"])
             except ValueError as error:
-                raise UsageError(f"--except={error}") from error
-        self.limits = Limits(
-            maxClients=self["max-clients"],
-            maxAnonymousClients=self["max-anonymous-clients"],
-            handshakeTimeout=self["handshake-timeout"],
-            loginTimeout=self["auth-timeout"],
-            loginTries=self["auth-tries"],
-            loginGuesses=self["auth-guesses"],
-            failureDelay=self["auth-delay"],
-            openTimeout=self["open-timeout"],
-        )
-        if self["upstream"] is not None:
-            try:
-                self.upstream = upstreamEndpoint(self._theReactor(), self["upstream"])
-                self.upstreamAuthentication = upstreamAuthentication(self["upstream"])
-            except ValueError as error:
-                raise UsageError(f"--upstream={self['upstream']}: {error}") from error
-            self.upstreamAsk = self["upstream-ask"] == "yes" or (
-                self["upstream-ask"] == "auto" and not isinstance(self.upstream, UNIXClientEndpoint)
-            )
-        elif self["forward-identity"]:
-            raise UsageError("--forward-identity needs --upstream=ENDPOINT to forward it to")
-        listen = listen or [ListenSettings(self._defaultListen())]
-        self._listen = listen
+                raise ValueError(f"--except={error}") from error
+
+    def _chooseListeners(self) -> None:
+        isGateway, folder = self.upstream is not None, None
+        self._listen = self._sources.listen
+        if not self._listen:
+            root = os.geteuid() == 0
+            place, folder = defaultPlace(os.environ, root=root, isGateway=isGateway)
+            self._listen = [place]
         if self["workers"] is not None:
-            self._shareListeners(listen)
-        self.listeners = [self._listener(each) for each in listen]
-        self._checkAllowedNames()
-        self.admin = self._operationsEndpoint("admin", adminEndpoint)
-        self.statusPage = self._operationsEndpoint("status", serverEndpoint)
-        self.agent = self._operationsEndpoint("agent", serverEndpoint)
-        self._findRegistry()
-        if self["check"]:
-            self._print()
+            self._shareListeners(self._listen)
+        self.listeners = makeListeners(
+            self.binding or self._theReactor(),
+            self._listen,
+            ListenSettings("", self["auth"], self["tls-allowed-dn"]),
+            self._logins,
+            folder=folder,
+            isGateway=isGateway,
+            insecure=self["insecure"],
+        )
 
-    def _merge(self) -> Sequence[ListenSettings]:
-        """
-        Take from the file what the command line does not say, and the defaults for the rest.
+    def _shareListeners(self, listen: Sequence[ListenSettings]) -> None:
+        from kaproto.workers.sharing import whyNotShared
+        from kaproto.workers.sockets import BindingReactor
 
-        @return: the places to listen at.
-        """
-        config = Config()
-        try:
-            if self["config"] is not None:
-                config = readConfig(Path(self["config"]))
-        except ConfigError as error:
-            raise UsageError(f"--config={error}") from error
-        for name, setting in SETTINGS.items():
-            given = self.get(name)
-            if given not in (None, 0):
-                self[name] = self._given(name, given)
-                self._origins[name] = f"--{name}"
-            elif name in config.values:
-                self[name] = config.values[name]
-                self._origins[name] = self["config"]
-            else:
-                self[name] = setting.default
-                self._origins[name] = "default"
-        if config.listen and not self["listen"]:
-            self._origins["listen"] = self["config"]
-        return [ListenSettings(each) for each in self["listen"] or ()] or config.listen
-
-    def _given(self, name: str, given: Any) -> object:  # noqa: ANN401 - text, a list or a flag
-        if isinstance(SETTINGS[name].kind, Flag):
-            # usage.Options has 1 for it.
-            return True
-        if not isinstance(given, str):
-            return given
-        try:
-            return SETTINGS[name].kind.fromText(given)
-        except ValueError as error:
-            raise UsageError(f"--{name} {error}") from error
-
-    def _defaultListen(self) -> str:
-        if self.upstream is None:
-            return DEFAULT_LISTEN
-        path = defaultSocket(os.environ, root=os.geteuid() == 0)
-        if path is None:
-            raise UsageError(
-                "--upstream without --listen: there is no folder for the socket, as neither "
-                "RUNTIME_DIRECTORY nor XDG_RUNTIME_DIR is set; name one, such as "
-                "--listen=unix:/path/to/libvirt-sock"
-            )
-        self._folder = path.parent
-        return unixListener(path)
-
-    def _listener(self, settings: ListenSettings) -> Listener:
-        if settings.auth is None:
-            settings = attrs.evolve(settings, auth=self["auth"] or ())
-        if settings.tlsAllowedDNs is None:
-            settings = attrs.evolve(settings, tlsAllowedDNs=self["tls-allowed-dn"])
-        try:
-            return makeListener(
-                self.binding or self._theReactor(),
-                settings,
-                self._logins,
-                self._folder,
-                isGateway=self.upstream is not None,
-                insecure=self["insecure"],
-            )
-        except ValueError as error:
-            raise UsageError(str(error)) from error
+        given = f"--workers={self['workers']}"
+        problem = whyNotShared([each.endpoint for each in listen], self.parent, self["registry"])
+        if problem is not None:
+            raise ValueError(f"{given}: {problem}")
+        self.workers = (
+            len(os.sched_getaffinity(0)) if self["workers"] == "auto" else self["workers"]
+        )
+        self.binding = BindingReactor(self._theReactor(), self.workers, os.environ)
 
     def _operationsEndpoint(
         self, name: str, make: Callable[[object, str], IStreamServerEndpoint]
@@ -323,48 +246,7 @@ class Options(BaseOptions, AuthOptionMixin):
             return make(self._theReactor(), self[name])
         except ValueError as error:
             message = str(error).replace("--listen=", f"--{name}=")
-            raise UsageError(f"--{name}={self[name]}: {message}") from error
-
-    def _findRegistry(self) -> None:
-        node, url, path = self["node"], self["registry"], self["registry-password-file"]
-        if node is not None and not NODE_NAME.fullmatch(node):
-            raise UsageError(
-                f"--node={node}: a node's name is of letters, digits, dots, dashes and "
-                "underscores, 64 at most"
-            )
-        if url is None:
-            if path is not None:
-                raise UsageError("--registry-password-file without --registry=URL")
-            return
-        try:
-            requireExtra()
-            location = Location.parse(url)
-            password = location.password(None if path is None else Path(path))
-            self.redis = location, password, location.endpoint(self._theReactor())
-        except (BadLocation, MissingExtra) as error:
-            raise UsageError(f"--registry: {error}") from error
-
-    def _checkAllowedNames(self) -> None:
-        if any(each.accessControl.tlsAllowedDNs for each in self.listeners) and not any(
-            each.wantsCertificates for each in self.listeners
-        ):
-            raise UsageError(
-                "--tls-allowed-dn without a listener that wants certificates; there is one with "
-                "--listen=libvirttls:16514"
-            )
-
-    def _shareListeners(self, listen: Sequence[ListenSettings]) -> None:
-        from kaproto.workers.sharing import whyNotShared
-        from kaproto.workers.sockets import BindingReactor
-
-        given = f"--workers={self['workers']}"
-        problem = whyNotShared([each.endpoint for each in listen], self.parent, self["registry"])
-        if problem is not None:
-            raise UsageError(f"{given}: {problem}")
-        self.workers = (
-            len(os.sched_getaffinity(0)) if self["workers"] == "auto" else self["workers"]
-        )
-        self.binding = BindingReactor(self._theReactor(), self.workers, os.environ)
+            raise ValueError(f"--{name}={self[name]}: {message}") from error
 
     def configuration(self) -> Config:
         """
@@ -376,10 +258,6 @@ class Options(BaseOptions, AuthOptionMixin):
             if setting.inFile and name != "listen" and self[name] is not None
         }
         return Config(values, self._listen)
-
-    def _print(self) -> NoReturn:
-        sys.stdout.write(writeConfig(self.configuration(), self._origins))
-        raise SystemExit(0)
 
     @property
     def checkers(self) -> Sequence[ICredentialsChecker]:

@@ -153,13 +153,13 @@ def _backend(options: Options, reactor: IReactorTime) -> IBackend:
         return EmbeddedHost()
     keepAlive = KeepAlive(options["upstream-interval"], options["upstream-count"])
     gateway = Gateway(
-        options.upstream,
+        options.upstream.endpoint,
         options["upstream"],
         keepAlive,
         reactor,
         forwardIdentity=options["forward-identity"],
-        authentication=options.upstreamAuthentication,
-        ask=options.upstreamAsk,
+        authentication=options.upstream.authentication,
+        ask=options.upstream.asked,
     )
     gateway.limits = attrs.evolve(gateway.limits, openTimeout=options["upstream-timeout"])
     gateway.tcpKeepAlive = TCPKeepAlive(options["tcp-keepalive"], keepAlive)

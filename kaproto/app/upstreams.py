@@ -1,12 +1,15 @@
 """
-From what C{--upstream} says to an endpoint, and to how the gateway logs in there.
+The libvirtd that C{--upstream} names.
 """
 
 from __future__ import annotations
 
 import re
 import shlex
+from urllib.parse import urlsplit
 
+import attrs
+from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from kaproto.app.suggestions import suggestUpstream
@@ -14,21 +17,52 @@ from kaproto.client import endpointFor
 from kaproto.security.authfile import authenticationFor
 from kaproto.security.certificates import PKIError
 from kaproto.security.clientauth import Authentication
+from kaproto.uri import checkName, isURI
 
-__all__ = ["upstreamAuthentication", "upstreamEndpoint"]
+__all__ = ["UpstreamServer", "upstreamServer"]
 
 
-def upstreamEndpoint(reactor: object, description: str) -> IStreamClientEndpoint:
+@attrs.frozen
+class UpstreamServer:
     """
-    @param description: a client endpoint string or a libvirt URI.
-    @raise ValueError: when it is neither; the message says what was meant, if that can be guessed.
+    A libvirtd to be a gateway to.
+
+    @ivar endpoint: connects to it.
+    @ivar authentication: how the gateway itself authenticates there.
+    @ivar asked: whether the gateway asks it for keepalive.
     """
+
+    endpoint: IStreamClientEndpoint
+    authentication: Authentication
+    asked: bool
+
+
+def upstreamServer(reactor: object, description: str, ask: str) -> UpstreamServer:
+    """
+    @param description: a client endpoint string or a libvirt URI, which may name a file with the
+        gateway's password.
+    @param ask: the value of C{--upstream-ask}; C{"auto"} does not ask on a UNIX socket.
+    @raise ValueError: naming the flag, and what was meant if that can be guessed.
+    """
+    try:
+        endpoint = _endpoint(reactor, description)
+        authentication = authenticationFor(description)
+        if callable(authentication.login):
+            # A file that cannot be used is known at the start.
+            authentication.login()
+    except ValueError as error:
+        raise ValueError(f"--upstream={description}: {error}") from error
+    local = isinstance(endpoint, UNIXClientEndpoint)
+    return UpstreamServer(endpoint, authentication, ask == "yes" or (ask == "auto" and not local))
+
+
+def _endpoint(reactor: object, description: str) -> IStreamClientEndpoint:
     if re.match("(tcp|unix|https?)://", description):
         # To libvirt's clients these are drivers, at a server that they would reach by TLS.
         wanted = suggestUpstream(description) or "qemu+tls://HOST/system"
         raise ValueError(f"is {shlex.quote(f'--upstream={wanted}')} meant?")
     try:
-        return endpointFor(reactor, description)[0]
+        endpoint = endpointFor(reactor, description)[0]
     except PKIError:
         raise
     except Exception as error:
@@ -39,15 +73,7 @@ def upstreamEndpoint(reactor: object, description: str) -> IStreamClientEndpoint
             f"{type(error).__name__}: {error}; it takes a Twisted client endpoint, such as "
             "unix:/run/libvirt/libvirt-sock, or a libvirt URI, such as qemu:///system"
         ) from error
-
-
-def upstreamAuthentication(description: str) -> Authentication:
-    """
-    @param description: a client endpoint string, or a libvirt URI, which may name a file with the
-        password.
-    @raise ValueError: when that file cannot be used, which should be known at the start.
-    """
-    authentication = authenticationFor(description)
-    if callable(authentication.login):
-        authentication.login()
-    return authentication
+    if isURI(description):
+        parts = urlsplit(description)
+        checkName(parts.scheme.partition("+")[0], parts.path)
+    return endpoint

@@ -13,6 +13,7 @@ In the last four C{*} stands for anything and C{?} for one character.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -51,7 +52,7 @@ class _Condition:
 
 def _parseTransport(text: str) -> str:
     if text not in _TRANSPORTS:
-        raise ValueError(f"one of {', '.join(_TRANSPORTS)}, not {text!r}")
+        raise ValueError(f"{text!r} is not one of {', '.join(_TRANSPORTS)}")
     return text
 
 
@@ -65,7 +66,7 @@ def _parseDN(text: str) -> str:
 
 def _parseUser(text: str) -> str:
     if not text:
-        raise ValueError("a name is not empty")
+        raise ValueError("the name is empty")
     return text
 
 
@@ -148,9 +149,16 @@ def parseCondition(text: str) -> Conditions:
     @raise ConditionError: when there is no such condition, or it cannot be used.
     """
     word, equals, value = text.partition("=")
-    if not equals or word not in CONDITIONS:
-        words = ", ".join(f"{each}=" for each in CONDITIONS)
-        raise ConditionError(f"begins with one of {words}, as in program=virt-install")
+    names = ", ".join(CONDITIONS)
+    if not equals:
+        raise ConditionError(
+            "a condition has a name and a value, such as program=virt-install or user=alice; the "
+            f"names are {names}"
+        )
+    if word not in CONDITIONS:
+        close = difflib.get_close_matches(word, CONDITIONS, 1)
+        meant = f"is {close[0]}={value} meant?" if close else f"there are {names}"
+        raise ConditionError(f"there is no condition {word!r}; {meant}")
     return Conditions.parse({word: [value]})
 
 

@@ -6,7 +6,7 @@ semicolon that separates parameters as an ampersand does, and parameters that ar
 not sent to the server.
 """
 
-from kaproto.uri.drivers import isURI
+from kaproto.uri.drivers import checkName, isURI
 from kaproto.uri.parsing import TCP_PORT, TLS_PORT, ConnectionURI, parseURI
 
-__all__ = ["TCP_PORT", "TLS_PORT", "ConnectionURI", "isURI", "parseURI"]
+__all__ = ["TCP_PORT", "TLS_PORT", "ConnectionURI", "checkName", "isURI", "parseURI"]

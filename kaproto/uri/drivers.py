@@ -4,10 +4,12 @@ libvirt's drivers and transports: which of them lead to a libvirtd.
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-__all__ = ["checkDriver", "checkTransport", "isURI"]
+__all__ = ["checkDriver", "checkName", "checkTransport", "isURI"]
 
 _CLIENT_DRIVERS: Final = frozenset({"esx", "gsx", "hyperv", "parallels", "vpx"})
 """
@@ -25,6 +27,19 @@ _DRIVERS: Final = (
     | {"bhyve", "ch", "interface", "lxc", "network", "nodedev", "nwfilter"}
     | {"qemu", "remote", "secret", "storage", "vbox", "vz", "xen"}
 )
+
+_PATHS: Final[Mapping[str, Sequence[str]]] = {
+    **dict.fromkeys(("bhyve", "ch", "qemu", "vbox", "vz"), ("/system", "/session")),
+    **dict.fromkeys(
+        ("interface", "network", "nodedev", "secret", "storage"), ("/system", "/session")
+    ),
+    **dict.fromkeys(("lxc", "nwfilter", "openvz", "xen"), ("/system",)),
+    **dict.fromkeys(("vmwarefusion", "vmwareplayer", "vmwarews"), ("/session",)),
+}
+"""
+The paths that each driver can open, from the C{virDrvConnectOpen} of each.  C{test} is missing: it
+opens any file.
+"""
 
 _SLASH_DRIVERS: Final = frozenset({"qemu", "vbox", "vz"})
 """
@@ -58,6 +73,23 @@ def checkDriver(scheme: str, host: str, path: str) -> None:
         raise ValueError("libvirt's client runs an embedded driver itself")
     if scheme in _SLASH_DRIVERS and host in ("system", "session"):
         raise ValueError(f"{host!r} is a host here; {scheme}:///{host} has three slashes")
+
+
+def checkName(driver: str, path: str) -> None:
+    """
+    Check what a libvirtd is asked to open.  A driver that no libvirt has yet may come with the next
+    one, so only a misspelt one is refused; and a path may be missing.
+
+    @param driver: the scheme without the transport.
+    @raise ValueError: when no libvirtd can open it.
+    """
+    close = difflib.get_close_matches(driver.lower(), _DRIVERS, 1, 0.7)
+    if close and close[0] != driver.lower():
+        raise ValueError(f"libvirt has no driver {driver!r}; is {close[0]} meant?")
+    paths = _PATHS.get(driver.lower(), ())
+    if paths and path not in ("", "/", *paths):
+        offered = " or ".join(f"{driver}://{each}" for each in paths)
+        raise ValueError(f"libvirt's {driver} driver has no {path}; it opens {offered}")
 
 
 def checkTransport(transport: str) -> None:

@@ -9,7 +9,7 @@ import re
 from twisted.trial.unittest import SynchronousTestCase
 
 from kaproto.app.helptext import describe
-from kaproto.app.settings import GROUPS, SETTINGS
+from kaproto.app.settings import GROUPS
 
 
 class DescribeTests(SynchronousTestCase):
@@ -25,8 +25,8 @@ class DescribeTests(SynchronousTestCase):
         headings = re.findall(r"(?m)^(\S.*):$", text)
         self.assertEqual(headings, [*GROUPS, "Help"])
         _, *parts = re.split(r"(?m)^\S.*:\n", text)
-        for group, part in zip(GROUPS, parts, strict=False):
-            names = [each.name for each in SETTINGS.values() if each.group == group]
+        for settings, part in zip(GROUPS.values(), parts, strict=False):
+            names = [each.name for each in settings]
             self.assertEqual(re.findall(r"(?m)^ {2}(?:-\w,| {3}) --([\w-]+)", part), names)
         self.assertRegex(text, r"(?m)^ {2}-m, --mode= ")
         self.assertIn(

@@ -4,6 +4,7 @@ Tests for L{kaproto.app.operations}.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, cast
 
 from twisted.internet.testing import MemoryReactorClock
@@ -25,11 +26,15 @@ class AdminTests(SynchronousTestCase):
 
     def test_path(self) -> None:
         """
-        A path is that of a socket for its owner and root; an endpoint says more, or the mode.
+        A path, relative to the current folder or not, is that of a socket for its owner and root;
+        an endpoint says more, or the mode.
         """
         for description, path, mode in [
             ("/x/y", "/x/y", 0o600),
             ("/x/a:b", "/x/a:b", 0o600),
+            ("y", f"{Path.cwd()}/y", 0o600),
+            ("./a:b", f"{Path.cwd()}/a:b", 0o600),
+            ("x/y", f"{Path.cwd()}/x/y", 0o600),
             ("unix:/x/y", "/x/y", 0o600),
             ("unix:/x/y:mode=660", "/x/y", 0o660),
         ]:
@@ -40,7 +45,7 @@ class AdminTests(SynchronousTestCase):
         """
         Nobody administers over TCP.
         """
-        for description in ("tcp:1", "libvirttls:1", "nonsense", "16509"):
+        for description in ("tcp:1", "libvirttls:1", "nonsense:", "16509", ""):
             with self.assertRaisesRegex(ValueError, "UNIX socket only"):
                 adminEndpoint(MemoryReactorClock(), description)
 

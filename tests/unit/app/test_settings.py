@@ -16,9 +16,16 @@ class SettingsTests(SynchronousTestCase):
 
     def test_groups(self) -> None:
         """
-        Every setting is in one of the groups, and every group has some.
+        Every setting is in one group.
         """
-        self.assertEqual({each.group for each in SETTINGS.values()}, set(GROUPS))
+        self.assertEqual(sum(map(len, GROUPS.values())), len(SETTINGS))
+
+    def test_limits(self) -> None:
+        """
+        No two settings set the same limit.
+        """
+        limits = [each.limit for each in SETTINGS.values() if each.limit]
+        self.assertEqual(len(limits), len(set(limits)))
 
     def test_defaults(self) -> None:
         """

@@ -100,18 +100,16 @@ class MistakeTests(SynchronousTestCase):
         The error names the word, and what was written.
         """
         for text, message in (
-            (
-                "netwrok=10.0.0.0/8",
-                "begins with one of network=, transport=, dn=, cn=, user=, program=",
-            ),
-            ("alice", "begins with one of network="),
-            ("", "begins with one of network="),
+            ("netwrok=10/8", "there is no condition 'netwrok'; is network=10/8 meant?"),
+            ("=x", "there is no condition ''; there are network, transport, dn, cn, user, program"),
+            ("alice", "a condition has a name and a value, such as program=virt-install or user="),
+            ("", "a condition has a name and a value"),
             ("network=10.0.0.1/8", "network: '10.0.0.1/8' is an address in a network; the network"),
             ("network=", "network: '' is not a network"),
-            ("transport=udp", "transport: one of tcp, tls, unix, not 'udp'"),
+            ("transport=udp", "transport: 'udp' is not one of tcp, tls, unix"),
             ("dn=alice", "dn: 'alice' is not a distinguished name such as O=Example,CN=alice"),
             ("dn=", "dn: '' is not a distinguished name"),
-            ("user=", "user: a name is not empty"),
+            ("user=", "user: the name is empty"),
             ("program=", "program: '' is not a program name"),
             ("program=/usr/bin/virsh", "program: '/usr/bin/virsh' is not a program name"),
             ("program=prometheus-libvirt-*", "program: 'prometheus-libvirt-*' is too long"),

@@ -138,4 +138,4 @@ class ExceptionsTests(SynchronousTestCase):
         An exception that cannot be used is an error that names it.
         """
         error = self.assertRaises(ConditionError, Exceptions, Mandatory(), ["user=a", "users=a"])
-        self.assertIn("users=a: begins with one of network=", str(error))
+        self.assertIn("users=a: there is no condition 'users'; is user=a meant?", str(error))

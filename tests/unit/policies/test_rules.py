@@ -214,7 +214,7 @@ class MistakesTests(SynchronousTestCase):
             ),
             ('[[rule]]\nuser = "a"', "rule 1: there is no mode; it is 0, 1, 2"),
             ("[default]\ncount = 1", "default: there is no mode"),
-            (one + 'transport = "udp"', "rule 1: transport: one of tcp, tls, unix, not 'udp'"),
+            (one + 'transport = "udp"', "rule 1: transport: 'udp' is not one of tcp, tls, unix"),
             (one + 'network = ["10.0.0.0/8", "x"]', "rule 1: network: 'x' is not a network"),
             (one + "readonly = 1", "rule 1: readonly: true or false, not 1"),
             (one + 'readonly = "ja"', "rule 1: readonly: true or false, not 'ja'"),
