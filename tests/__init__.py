@@ -1,14 +1,20 @@
 """
 Tests for kaproto.
 
-Hypothesis runs the same examples every time, so that what is red is red for everybody.
+Hypothesis runs the same examples every time, so that what is red is red for everybody, however fast
+the machine is.
 """
 
 from __future__ import annotations
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 settings.register_profile(
-    "kaproto", deadline=None, derandomize=True, database=None, max_examples=60
+    "kaproto",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    max_examples=60,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("kaproto")

@@ -54,6 +54,7 @@ from kaproto.wire.programs import (
 )
 from kaproto.wire.xdr import Packer
 from tests.strategies import garbage, messages, pieces
+from tests.support import freezeOlder
 from tests.support_gateway import (
     DESCRIPTION,
     FarConnection,
@@ -809,6 +810,7 @@ class EndTests(RelayTestCase):
         """
         Nothing of a connection is left in memory, however it ended.
         """
+        freezeOlder(self)
         parties = ThreeParties(Mandatory(WATCHED), WATCHED)
         ends: dict[str, weakref.ref[object]] = {}
 

@@ -37,6 +37,7 @@ from tests.support import (
     ADDRESS,
     KEEPALIVE,
     Probe,
+    freezeOlder,
 )
 from tests.support_client import (
     ClientTestCase,
@@ -111,6 +112,7 @@ class HookTests(ClientTestCase):
         def onOpen(connection: KeepAliveClientProtocol) -> None:
             raise SystemExit(3)
 
+        freezeOlder(self)
         wire = self.connect(self.factory(onOpen))
         self.answerAll(wire)
         wire.lose()

@@ -7,7 +7,7 @@ from __future__ import annotations
 import socket
 import struct
 import sys
-from time import monotonic
+from collections.abc import Callable
 from typing import cast
 
 from twisted.internet import tcp
@@ -23,13 +23,15 @@ from twisted.trial.unittest import SynchronousTestCase
 from kaproto.keepalive.kernel import (
     COUNT_MAX,
     INTERVAL_MAX,
+    Delivery,
     SentCounter,
     delivery,
     isReceiveBufferFull,
     setKernelKeepAlive,
 )
 from kaproto.keepalive.liveness import KeepAlive
-from kaproto.transport import writeNow
+from kaproto.transport import StreamTransport, writeNow
+from tests.support_sockets import tcpPair, until
 
 LARGE = bytes(8 << 20)
 
@@ -43,9 +45,7 @@ class SocketTestCase(SynchronousTestCase):
         """
         Connect over the loopback interface.
         """
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            ours = socket.create_connection(listener.getsockname())
-            self.peer, _ = listener.accept()
+        ours, self.peer = tcpPair(self)
         return self.transportOn(ours)
 
     def connectUNIX(self) -> tcp.Connection:
@@ -53,14 +53,14 @@ class SocketTestCase(SynchronousTestCase):
         Connect by a pair of UNIX sockets.
         """
         ours, self.peer = socket.socketpair()
+        self.addCleanup(self.peer.close)
+        self.addCleanup(ours.close)
         return self.transportOn(ours)
 
     def transportOn(self, ours: socket.socket) -> tcp.Connection:
         """
         Make the transport.
         """
-        self.addCleanup(self.peer.close)
-        self.addCleanup(ours.close)
         transport = tcp.Connection(ours, Protocol(), MemoryReactor())
         transport.connected = True
         return transport
@@ -74,6 +74,22 @@ class SocketTestCase(SynchronousTestCase):
         while before != len(transport.dataBuffer) - transport.offset:
             before = len(transport.dataBuffer) - transport.offset
             transport.doWrite()
+
+    def whenDelivered(
+        self, transport: StreamTransport, condition: Callable[[Delivery], bool]
+    ) -> Delivery:
+        """
+        @return: what the kernel says as soon as the condition is true of it.
+        """
+        found: list[Delivery | None] = []
+
+        def look() -> bool:
+            found[:] = [delivery(transport)]
+            return found[0] is not None and condition(found[0])
+
+        until(look)
+        assert found[0] is not None
+        return found[0]
 
     def read(self, size: int) -> None:
         """
@@ -94,12 +110,10 @@ class DeliveryTests(SocketTestCase):
         """
         transport = self.connectTCP()
         before = delivery(transport)
+        assert before is not None and before.acknowledged is not None
         transport.socket.send(b"x" * 1000)
-        after = delivery(transport)
-        assert before is not None and after is not None
-        assert before.acknowledged is not None and after.acknowledged is not None
-        self.assertEqual(after.acknowledged - before.acknowledged, 1000)
-        self.assertEqual((after.queued, after.inFlight), (0, 0))
+        after = self.whenDelivered(transport, lambda found: not found.inFlight)
+        self.assertEqual((after.acknowledged, after.queued), (before.acknowledged + 1000, 0))
 
     def test_received(self) -> None:
         """
@@ -107,9 +121,7 @@ class DeliveryTests(SocketTestCase):
         """
         transport = self.connectTCP()
         self.peer.send(b"x" * 7)
-        found = delivery(transport)
-        assert found is not None
-        self.assertEqual(found.received, 7)
+        found = self.whenDelivered(transport, lambda found: found.received == 7)
         assert found.silence is not None
         self.assertLess(found.silence, 5)
 
@@ -120,22 +132,19 @@ class DeliveryTests(SocketTestCase):
         """
         transport = self.connectTCP()
         self.fill(transport)
-        deadline = monotonic() + 5
-        # The peer's kernel acknowledges a little late, and between the two system calls too.
-        while monotonic() < deadline:
-            full = delivery(transport)
-            assert full is not None and full.acknowledged is not None
+
+        def isFull(found: Delivery) -> bool:
             # The opener's count has its SYN in it.
-            whole = full.acknowledged + full.queued - len(LARGE) in (0, 1)
-            if whole and not full.inFlight:
-                break
-        else:
-            self.fail(f"{full} of {len(LARGE)} bytes")
-        self.read(full.acknowledged - 1)
+            assert found.acknowledged is not None
+            whole = found.acknowledged + found.queued - len(LARGE) in (0, 1)
+            return whole and not found.inFlight
+
+        full = self.whenDelivered(transport, isFull)
+        assert full.acknowledged is not None
+        before = full.acknowledged
+        self.read(before - 1)
         transport.doWrite()
-        later = delivery(transport)
-        assert later is not None and later.acknowledged is not None
-        self.assertGreater(later.acknowledged, full.acknowledged)
+        self.whenDelivered(transport, lambda later: (later.acknowledged or 0) > before)
 
     def test_unwritten(self) -> None:
         """
@@ -192,9 +201,8 @@ class DeliveryTests(SocketTestCase):
         inner = tls.wrappedProtocol
         assert isinstance(inner, ProtocolWrapper), inner
         self.peer.send(b"\x16\x03")
-        found = delivery(inner)
-        assert found is not None
-        self.assertEqual((found, found.received), (delivery(transport), 2))
+        found = self.whenDelivered(inner, lambda found: found.received == 2)
+        self.assertEqual(found, delivery(transport))
 
     def test_untold(self) -> None:
         """
@@ -323,12 +331,9 @@ class LayoutTests(SocketTestCase):
         """
         transport = self.connectTCP()
         self.peer.send(b"x" * 3)
+        found = self.whenDelivered(transport, lambda found: found.received == 3)
         info = transport.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
-        acknowledged, received = struct.unpack_from("QQ", info, 120)
-        found = delivery(transport)
-        assert found is not None
-        self.assertEqual((found.acknowledged, found.received), (acknowledged, received))
-        self.assertEqual(received, 3)
+        self.assertEqual(struct.unpack_from("QQ", info, 120), (found.acknowledged, 3))
 
     def test_times(self) -> None:
         """
@@ -445,11 +450,16 @@ class ReceiveBufferTests(SocketTestCase):
                 transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
             self.peer.send(bytes(28))
             self.assertFalse(isReceiveBufferFull(transport))
-            self.peer.settimeout(0.05)
-            with self.assertRaises(TimeoutError):
-                while True:
-                    self.peer.send(bytes(65536))
-            self.assertTrue(isReceiveBufferFull(transport))
+            self.peer.setblocking(False)
+
+            def isFull(transport: tcp.Connection = transport) -> bool:
+                try:
+                    while True:
+                        self.peer.send(bytes(65536))
+                except BlockingIOError:
+                    return isReceiveBufferFull(transport)
+
+            until(isFull)
 
     def test_unknown(self) -> None:
         """

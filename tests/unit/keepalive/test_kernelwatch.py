@@ -33,6 +33,7 @@ from kaproto.wire.message import Message, MessageType, Status, packMessage
 from kaproto.wire.programs import REMOTE_PROGRAM
 from kaproto.wire.xdr import Packer
 from tests.support import FEATURE_KEEPALIVE, opening
+from tests.support_sockets import tcpPair
 
 OWN, OTHER = KeepAlive(2, 3), KeepAlive(7, 8)
 OPEN = opening("", 0, serial=8)
@@ -261,11 +262,7 @@ class PeersTests(SynchronousTestCase):
         """
         Connect over the loopback interface.
         """
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            ours = socket.create_connection(listener.getsockname())
-            self.far, _ = listener.accept()
-        self.addCleanup(self.far.close)
-        self.addCleanup(ours.close)
+        ours, self.far = tcpPair(self)
         self.clock = Clock()
         self.transport = tcp.Connection(ours, Protocol(), MemoryReactor())
         self.transport.connected = True

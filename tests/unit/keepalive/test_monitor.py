@@ -14,6 +14,7 @@ from twisted.internet.task import Clock
 from kaproto.keepalive.heartbeat import Heartbeat
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.keepalive.monitor import Monitor
+from tests.support import freezeOlder
 from tests.unit.keepalive.test_heartbeat import HeartbeatTestCase
 
 
@@ -49,9 +50,11 @@ class MonitorTests(HeartbeatTestCase):
         """
         A clock and its wheel are freed when the last heartbeat is.
         """
+        freezeOlder(self)
+        self.clock = Clock()
         heartbeat = self.heartbeat(KeepAlive(1, 2))
         heartbeat.stop()
         alive = weakref.ref(self.clock)
         del heartbeat, self.clock
-        gc.collect(1)
+        gc.collect()
         self.assertIsNone(alive())

@@ -34,7 +34,7 @@ from kaproto.wire.message import PING, packMessage
 from kaproto.wire.programs import Procedure
 from tests.pki import Authority, Identity, distinguished
 from tests.rawtls import CIPHER, RawTLS12, RawTLS13
-from tests.support import call
+from tests.support import call, freezeOlder
 from tests.support_tls import Checking, TLSTestCase
 
 MOST = 40_000
@@ -552,6 +552,13 @@ class FreedTests(LayerTestCase):
     A connection that has ended is freed without the garbage collector.
     """
 
+    def setUp(self) -> None:
+        """
+        Look at the connection only.
+        """
+        super().setUp()
+        freezeOlder(self)
+
     def assertFreed(self, end: Callable[[Client], None], *, handshake: bool = True) -> None:
         """
         Connect to kaproto's server, and end the connection.
@@ -570,7 +577,7 @@ class FreedTests(LayerTestCase):
             kept.append(weakref.ref(layer))
         end(client)
         del client.layer, client.transport, protocol
-        gc.collect(1)
+        gc.collect()
         enabled = gc.isenabled()
         gc.disable()
         try:

@@ -85,10 +85,17 @@ class BindingTests(SocketsTestCase):
         """
         What cannot be bound leaves no socket behind.
         """
-        before = len(os.listdir("/proc/self/fd"))
+        made: list[socket.socket] = []
+
+        class Recorder(socket.socket):
+            def __init__(self, *arguments: Any) -> None:
+                super().__init__(*arguments)
+                made.append(self)
+
+        self.patch(socket, "socket", Recorder)
         endpoint = serverEndpoint(self.binding, "tcp:1:interface=192.0.2.1")
         self.failureResultOf(endpoint.listen(Factory()), CannotListenError)
-        self.assertEqual(len(os.listdir("/proc/self/fd")), before)
+        self.assertEqual([each.fileno() for each in made], [-1])
 
     def test_unix(self) -> None:
         """
