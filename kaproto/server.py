@@ -80,7 +80,7 @@ class KeepAliveServerProtocol(KeepAliveProtocol, isBase=True):
         @param payload: what it carries, in XDR.
         @param version: the version of the program.
         """
-        self._kaproto.sendEvent(program, procedure, payload, version)
+        self._kaproto.events.send(program, procedure, payload, version)
 
     def disconnect(self, reason: Exception) -> None:
         """

@@ -158,7 +158,7 @@ class GatewaySession:
         lost = UpstreamLost(f"{self._libvirtd}: {reason}{self._hint(reason, relay)}")
         self._log.warn("closing {peer}: {reason}", peer=client.peer, reason=lost)
         relay.failOutstanding(rpcError(f"internal error: {lost}", ErrorCode.INTERNAL_ERROR))
-        client.sendCloseEvent(CloseReason.EOF)
+        client.events.closing(CloseReason.EOF)
         client.disconnect(lost)
 
     def _hint(self, reason: Exception, relay: Relay) -> str:

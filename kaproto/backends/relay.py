@@ -253,7 +253,7 @@ class Relay:
 
     def _refuse(self, call: Message, error: RemoteError) -> None:
         self._client.send(call.reply(packError(error), Status.ERROR))
-        self._client.answerInjected()
+        self._client.backpressure.answeredElsewhere()
 
     def _refuseDescriptors(self, message: Message, raw: bytes) -> None:
         self._refuse(
@@ -266,7 +266,7 @@ class Relay:
 
     def _registerCloseCallback(self, message: Message, raw: bytes) -> None:
         registers = message.procedure == Procedure.CONNECT_REGISTER_CLOSE_CALLBACK
-        self._client.closeCallbackRegistered = registers
+        self._client.events.closeCallbackRegistered = registers
         self._relayCall(message, raw)
 
     def _relayClose(self, message: Message, raw: bytes) -> None:

@@ -86,11 +86,7 @@ class RelayReader(
         transport: object = connection.transport
         layer = transport if isinstance(transport, TLSLayer) else None
         below = transport if layer is None else layer.transport
-        if (
-            isinstance(below, Transport)
-            and (layer is None or below.protocol is layer)
-            and connection.closing.reason is None
-        ):
+        if isinstance(below, Transport) and (layer is None or below.protocol is layer):
             connection.reading.readBy(_Reading(self, connection, incoming, below, layer))
 
     def take(self, reading: _Reading) -> int:

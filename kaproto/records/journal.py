@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from OpenSSL.SSL import Error as SSLError
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from kaproto.counters import Counters
 from kaproto.errors import (
@@ -82,6 +83,22 @@ class Journal:
         A client was not authenticated.
         """
         self.counters.unauthenticated += 1
+
+    def policyFailed(self, policy: str, question: str, peer: Peer, error: Exception) -> None:
+        """
+        The policy raised an error, or returned something of a wrong type.
+
+        @param question: the name of its method.
+        """
+        self._log.failure(
+            "policy {policy} failed in {question}() for {peer}, which counts as a client that did "
+            "not ask for keepalive: {error}",
+            Failure(error),
+            policy=policy,
+            question=question,
+            peer=peer,
+            error=error,
+        )
 
     def refused(self, peer: Peer, policy: str, message: str) -> None:
         """

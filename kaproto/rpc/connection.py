@@ -182,16 +182,14 @@ class Connection:
         """
         Write a packed message, unless this end is closing.
         """
-        if self.closing.reason is None:
-            self.outgoing.write(data)
+        self.outgoing.write(data)
 
     def sendNow(self, data: bytes) -> None:
         """
         Write a packed message, unless this end is closing.  It is sent at once, unless others wait
         to be sent or answered: replies to messages that arrived together leave together.
         """
-        if self.closing.reason is None:
-            self.outgoing.write(data, atOnce=self.incoming.reader.partial is None)
+        self.outgoing.write(data, atOnce=self.incoming.reader.partial is None)
 
     def pauseReading(self, reason: int) -> None:
         """
@@ -199,8 +197,7 @@ class Connection:
 
         @param reason: one bit of L{Pause}.
         """
-        if self.closing.reason is None:
-            self.reading.pause(reason, asked=self.hasAsked())
+        self.reading.pause(reason, asked=self.hasAsked())
 
     def pauseProducing(self) -> None:
         """

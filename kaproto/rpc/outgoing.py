@@ -25,10 +25,11 @@ class Outgoing:
         is C{None}.
     """
 
-    __slots__ = ("_transport", "bytesSent", "congested", "filter", "trace")
+    __slots__ = ("_stopped", "_transport", "bytesSent", "congested", "filter", "trace")
 
     def __init__(self, transport: StreamTransport) -> None:
         self._transport = transport
+        self._stopped = False
         self.bytesSent = 0
         self.congested = False
         self.filter: MessageFilter | None = None
@@ -36,10 +37,12 @@ class Outgoing:
 
     def write(self, data: bytes, *, atOnce: bool = False) -> None:
         """
-        Write a packed message of this end's own.
+        Write a packed message of this end's own, unless this end is closing.
 
         @param atOnce: whether to send it at once if nothing else waits to be sent.
         """
+        if self._stopped:
+            return
         if self.trace is not None and len(data) >= HEADER_SIZE:
             self.trace("out", HEADER.unpack_from(data))
         if self.filter is not None:
@@ -88,7 +91,8 @@ class Outgoing:
 
     def stop(self) -> None:
         """
-        Write nothing more, not even what is relayed.
+        This end is closing: write nothing more, not even what is relayed.
         """
+        self._stopped = True
         if self.filter is not None:
             self.filter.stopped = True

@@ -44,7 +44,15 @@ class Reading:
     @ivar pauses: why the peer is not read from at present: bits of L{Pause}.
     """
 
-    __slots__ = ("_direct", "_heartbeat", "_outgoing", "_peerPings", "_transport", "pauses")
+    __slots__ = (
+        "_direct",
+        "_heartbeat",
+        "_outgoing",
+        "_peerPings",
+        "_stopped",
+        "_transport",
+        "pauses",
+    )
 
     def __init__(
         self,
@@ -58,14 +66,17 @@ class Reading:
         self._heartbeat = heartbeat
         self._outgoing = outgoing
         self._peerPings = peerPings
+        self._stopped = False
         self.pauses = 0
 
     def pause(self, reason: int, *, asked: bool = False) -> None:
         """
-        Read nothing from the peer until L{resume}.
+        Read nothing from the peer until L{resume}, unless this end is closing.
 
         @param asked: whether the peer asked for keepalive.
         """
+        if self._stopped:
+            return
         if not self.pauses & ~Pause.TURN:
             self._heartbeat.pause(pingOn=asked, readsOn=asked)
         if not self.pauses:
@@ -88,10 +99,12 @@ class Reading:
 
     def readBy(self, direct: IPushProducer) -> None:
         """
-        Have something else than the transport read from the peer.
+        Have something else than the transport read from the peer, unless this end is closing.
 
         @param direct: what reads; it is told to begin by C{resumeProducing}.
         """
+        if self._stopped:
+            return
         self._heartbeat.readElsewhere()
         self._direct = direct
         if not self.pauses:
@@ -99,8 +112,9 @@ class Reading:
 
     def stop(self) -> None:
         """
-        The connection closes: leave the reading to the transport.
+        This end is closing: leave the reading to the transport.
         """
+        self._stopped = True
         self._peerPings.stopReassuring()
         direct, self._direct = self._direct, None
         if direct is not None:

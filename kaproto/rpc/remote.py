@@ -145,7 +145,7 @@ class RemoteProgram(Program):
         """
         Tell the client the reason when the server closes the connection.
         """
-        connection.closeCallbackRegistered = True
+        connection.events.closeCallbackRegistered = True
         return b""
 
     @procedure(Procedure.CONNECT_UNREGISTER_CLOSE_CALLBACK)
@@ -153,5 +153,5 @@ class RemoteProgram(Program):
         """
         Stop telling the client the reason.
         """
-        connection.closeCallbackRegistered = False
+        connection.events.closeCallbackRegistered = False
         return b""

@@ -4,15 +4,20 @@ What a connection needs of its factory and of its protocol.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from twisted.internet.interfaces import IReactorTime
 
+from kaproto.interfaces import IKeepAlivePolicy, IProgram
 from kaproto.keepalive.histogram import Histogram
 from kaproto.keepalive.kernelwatch import TCPKeepAlive
 from kaproto.limits import Limits
+from kaproto.records.journal import Journal
+from kaproto.rpc.clients import Clients
+from kaproto.security.admission import AccessControl
+from kaproto.security.loginqueue import ILoginQueue
 
-__all__ = ["Hooks", "Shared", "SharedByConnections"]
+__all__ = ["Hooks", "Shared", "SharedByConnections", "SharedByServer"]
 
 
 class Shared(Protocol):
@@ -37,6 +42,28 @@ class SharedByConnections(Shared, Protocol):
 
     roundTrips: Histogram
     tcpKeepAlive: TCPKeepAlive
+
+
+class SharedByServer(SharedByConnections, Protocol):
+    """
+    What a L{kaproto.rpc.serverconnection.ServerConnection} needs of its factory.
+
+    @ivar policy: decides whether a client may open, and how it is pinged.
+    @ivar programs: the programs that can be called, by number.
+    @ivar accessControl: who may connect.
+    @ivar clients: the connected clients.
+    @ivar loginQueue: decides when a client's password may be checked.
+    @ivar journal: counts and logs events.
+    @ivar startsOpen: whether connections are open without C{CONNECT_OPEN}.
+    """
+
+    policy: IKeepAlivePolicy
+    programs: dict[int, IProgram]
+    accessControl: AccessControl
+    clients: Clients[Any, Any]
+    loginQueue: ILoginQueue
+    journal: Journal
+    startsOpen: bool
 
 
 class Hooks(Protocol):

@@ -26,12 +26,32 @@ from kaproto.wire.message import rpcError
 from kaproto.wire.programs import ErrorCode
 from kaproto.wire.sasl import SASLResult, packMechanisms, packResult, unpackStart, unpackStep
 
-__all__ = ["REFUSED", "Authentication", "Candidate"]
+__all__ = ["REFUSED", "Authentication", "Candidate", "HoldsDeadline"]
 
 REFUSED: Final = "authentication failed: authentication failed"
 """
 The only error message that a client gets, in libvirtd's words.
 """
+
+
+class HoldsDeadline(Protocol):
+    """
+    Stops and restarts a client's deadline.
+    """
+
+    def hold(self) -> float:
+        """
+        Stop the deadline while the client waits for its turn to log in.
+
+        @return: the seconds that are left.
+        """
+
+    def resume(self, left: float, /) -> None:
+        """
+        Start the deadline again.
+
+        @param left: the seconds that L{hold} returned.
+        """
 
 
 class Candidate(Protocol):
@@ -43,6 +63,12 @@ class Candidate(Protocol):
 
     peer: Peer
 
+    @property
+    def limits(self) -> HoldsDeadline:
+        """
+        What has the client's deadline.
+        """
+
     def authenticated(self, user: str) -> None:
         """
         The client has logged in.
@@ -51,20 +77,6 @@ class Candidate(Protocol):
     def authenticationFailed(self) -> None:
         """
         The client has failed to log in, and may try again.
-        """
-
-    def holdDeadline(self) -> float:
-        """
-        Suspend the client's deadline, while it waits for us.
-
-        @return: the seconds left.
-        """
-
-    def resumeDeadline(self, left: float) -> None:
-        """
-        Resume the deadline.
-
-        @param left: the seconds that L{holdDeadline} returned.
         """
 
     def endSoon(self, reason: Exception) -> None:
@@ -219,12 +231,12 @@ class _LoginGate:
             turn = self._turn = await entering
             return turn.known
         self._waiting = entering
-        left = self._candidate.holdDeadline()
+        left = self._candidate.limits.hold()
         try:
             turn = self._turn = await entering
         finally:
             self._waiting = None
-            self._candidate.resumeDeadline(left)
+            self._candidate.limits.resume(left)
             self._watch.start()
         return turn.known
 

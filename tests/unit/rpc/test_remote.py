@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 
 from twisted.internet.defer import Deferred
+from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from kaproto.errors import RemoteError
@@ -14,10 +15,11 @@ from kaproto.interfaces import ISession, OpenRequest
 from kaproto.limits import Limits
 from kaproto.peer import Peer
 from kaproto.policies import Disable, Policy
+from kaproto.rpc.events import Events
 from kaproto.rpc.negotiation import Event, ServerNegotiation
+from kaproto.rpc.outgoing import Outgoing
 from kaproto.rpc.remote import RemoteProgram
 from kaproto.rpc.serverconnection import ServerConnection
-from kaproto.security.serverauth import Authentication
 from kaproto.server import KeepAliveServerProtocol
 from kaproto.wire.programs import PROGRAM_VERSION, REMOTE_PROGRAM, Feature, Procedure
 from kaproto.wire.xdr import Packer, Unpacker, XDRError
@@ -42,25 +44,25 @@ class FakeConnection(ServerConnection):
     """
     What L{RemoteProgram} sees of a connection, which remembers what is asked of it.
 
-    @ivar events: the names of the methods that were called.
+    @ivar done: the names of the methods that were called.
     @ivar refusal: what L{openRequested} raises, if anything.
     """
 
     def __init__(self, policy: Policy) -> None:
         self.peer = Peer()
         self.session: ISession | None = None
-        self.closeCallbackRegistered = False
-        self.authentication: Authentication | None = None
+        self.events = Events(Outgoing(StringTransport()))
         self.refusal: RemoteError | None = None
+        self._entrance = None
         self.negotiation = ServerNegotiation(self.peer, policy)
         self.negotiation.accepted(Limits(), login=False)
-        self.events: list[str] = []
+        self.done: list[str] = []
 
     def keepAliveRequested(self) -> None:
         """
         Remember.
         """
-        self.events.append("keepAliveRequested")
+        self.done.append("keepAliveRequested")
 
     def openRequested(self, payload: bytes) -> OpenRequest:
         """
@@ -74,20 +76,20 @@ class FakeConnection(ServerConnection):
         """
         Remember, and the session.
         """
-        self.events.append("opened")
+        self.done.append("opened")
         self.session = session
 
     def openFailed(self) -> None:
         """
         Remember.
         """
-        self.events.append("openFailed")
+        self.done.append("openFailed")
 
     def closeRequested(self) -> None:
         """
         Remember.
         """
-        self.events.append("closeRequested")
+        self.done.append("closeRequested")
 
 
 class RemoteProgramTests(SynchronousTestCase):
@@ -169,7 +171,7 @@ class RemoteProgramTests(SynchronousTestCase):
         Asking for keepalive is answered 1, and the connection learns of it.
         """
         self.assertEqual(self.supports(Feature.PROGRAM_KEEPALIVE), 1)
-        self.assertEqual(self.connection.events, ["keepAliveRequested"])
+        self.assertEqual(self.connection.done, ["keepAliveRequested"])
         self.assertTrue(self.connection.peer.asked)
 
     def test_unadvertised(self) -> None:
@@ -178,7 +180,7 @@ class RemoteProgramTests(SynchronousTestCase):
         """
         self.connection = self.protocol._kaproto = FakeConnection(Unadvertised())
         self.assertEqual(self.supports(Feature.PROGRAM_KEEPALIVE), 0)
-        self.assertEqual(self.connection.events, [])
+        self.assertEqual(self.connection.done, [])
 
     def test_otherFeatures(self) -> None:
         """
@@ -193,7 +195,7 @@ class RemoteProgramTests(SynchronousTestCase):
         self.assertEqual(self.supports(Feature.REMOTE_EVENT_CALLBACK), 1)
         for other in (Feature.FD_PASSING, 9999, -1):
             self.assertEqual(self.supports(other), 0)
-        self.assertEqual(self.connection.events, [])
+        self.assertEqual(self.connection.done, [])
 
     def test_featureWithoutNumber(self) -> None:
         """
@@ -208,7 +210,7 @@ class RemoteProgramTests(SynchronousTestCase):
         """
         self.assertEqual(self.call(Procedure.CONNECT_OPEN), b"")
         self.assertEqual(self.backend.requests, [OpenRequest("test:///default", 1)])
-        self.assertEqual(self.connection.events, ["opened"])
+        self.assertEqual(self.connection.done, ["opened"])
         self.assertIs(self.connection.session, self.backend.session)
         self.assertEqual(self.call(FakeBackend.PROCEDURE, b"abcd"), b"abcd")
 
@@ -219,7 +221,7 @@ class RemoteProgramTests(SynchronousTestCase):
         self.connection.refusal = RemoteError(9, 7, "no")
         self.assertRaises(RemoteError, self.call, Procedure.CONNECT_OPEN)
         self.assertEqual(self.backend.requests, [])
-        self.assertEqual(self.connection.events, [])
+        self.assertEqual(self.connection.done, [])
 
     def test_openFails(self) -> None:
         """
@@ -227,7 +229,7 @@ class RemoteProgramTests(SynchronousTestCase):
         """
         self.backend.error = RemoteError(5, 0, "no such host")
         self.assertRaises(RemoteError, self.call, Procedure.CONNECT_OPEN)
-        self.assertEqual(self.connection.events, ["openFailed"])
+        self.assertEqual(self.connection.done, ["openFailed"])
 
     def test_openLater(self) -> None:
         """
@@ -236,10 +238,10 @@ class RemoteProgramTests(SynchronousTestCase):
         self.backend.later = Deferred()
         opening = self.callLater(Procedure.CONNECT_OPEN)
         self.assertNoResult(opening)
-        self.assertEqual(self.connection.events, [])
+        self.assertEqual(self.connection.done, [])
         self.backend.later.callback(ISession(self.backend.session))
         self.assertEqual(self.successResultOf(opening), b"")
-        self.assertEqual(self.connection.events, ["opened"])
+        self.assertEqual(self.connection.done, ["opened"])
 
     def test_openFailsLater(self) -> None:
         """
@@ -249,7 +251,7 @@ class RemoteProgramTests(SynchronousTestCase):
         opening = self.callLater(Procedure.CONNECT_OPEN)
         self.backend.later.errback(RemoteError(5, 0, "no such host"))
         self.failureResultOf(opening, RemoteError)
-        self.assertEqual(self.connection.events, ["openFailed"])
+        self.assertEqual(self.connection.done, ["openFailed"])
 
     def test_openCancelled(self) -> None:
         """
@@ -267,13 +269,13 @@ class RemoteProgramTests(SynchronousTestCase):
         A goodbye is answered, and ends the connection.
         """
         self.assertEqual(self.call(Procedure.CONNECT_CLOSE), b"")
-        self.assertEqual(self.connection.events, ["closeRequested"])
+        self.assertEqual(self.connection.done, ["closeRequested"])
 
     def test_closeCallback(self) -> None:
         """
         A client may ask to be told why the server closes, and take that back.
         """
         self.assertEqual(self.call(Procedure.CONNECT_REGISTER_CLOSE_CALLBACK), b"")
-        self.assertTrue(self.connection.closeCallbackRegistered)
+        self.assertTrue(self.connection.events.closeCallbackRegistered)
         self.assertEqual(self.call(Procedure.CONNECT_UNREGISTER_CLOSE_CALLBACK), b"")
-        self.assertFalse(self.connection.closeCallbackRegistered)
+        self.assertFalse(self.connection.events.closeCallbackRegistered)

@@ -36,6 +36,7 @@ from kaproto.interfaces import ADMITTED, Admission, Refused
 from kaproto.limits import Limits
 from kaproto.peer import Peer
 from kaproto.policies import Policy
+from kaproto.rpc.entrance import Entrance
 from kaproto.security.admission import AccessControl
 from kaproto.security.clientauth import Authentication
 from kaproto.security.handshake import CertificateRefused
@@ -53,6 +54,15 @@ from tests.support import OPEN, ClockTestCase, Wire, call, errorOf
 ALICE = Login("alice", "sesame")
 DONE = Failure(ConnectionDone())
 REFUSED = (45, 7, 2, "authentication failed: authentication failed")
+
+
+def entranceOf(wire: Wire[KeepAliveServerProtocol]) -> Entrance:
+    """
+    @return: what has yet to let a client in.
+    """
+    entrance = wire.protocol._kaproto._entrance
+    assert entrance is not None
+    return entrance
 
 
 class Watching(Policy):
@@ -595,18 +605,6 @@ class SASLTests(AdmissionTestCase):
             del wire
             self.assertIsNone(freed(), name)
 
-    def test_openingTakesItsOwnTime(self) -> None:
-        """
-        Who has logged in has its time to open.
-        """
-        wire = self.accept(self.factory)
-        self.advance(9)
-        wire.protocol._kaproto.authenticated("alice")
-        self.advance(9)
-        self.assertFalse(wire.closing)
-        self.advance(2)
-        self.assertTrue(wire.aborted)
-
     def test_nothingBefore(self) -> None:
         """
         Before that there is nothing to be had.
@@ -646,17 +644,6 @@ class SASLTests(AdmissionTestCase):
         wire.lose()
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_endsOnce(self) -> None:
-        """
-        A connection that is closing is not closed again.
-        """
-        wire = self.accept(self.factory)
-        for reason in ("first", "second"):
-            wire.protocol._kaproto.endSoon(AuthenticationFailed(reason))
-        wire.ask(call(Procedure.AUTH_LIST))
-        self.assertEqual(str(wire.protocol._kaproto.closing.reason), "first")
-        wire.protocol._kaproto.endSoon(AuthenticationFailed("third"))
-
     def test_unix(self) -> None:
         """
         On a UNIX socket passwords are taken as they are.
@@ -688,7 +675,7 @@ class LimitTests(AdmissionTestCase):
         self.wantPasswords()
         self.factory.limits = Limits(maxAnonymousClients=2)
         known = self.accept(self.factory)
-        known.protocol._kaproto.authenticated("alice")
+        entranceOf(known).authenticated("alice")
         first, second, third = (self.accept(self.factory) for _ in range(3))
         self.assertTrue(first.aborted)
         self.assertIsInstance(first.protocol._kaproto.closing.reason, TooManyClients)

@@ -42,6 +42,7 @@ class FakeCandidate:
         self.failures = 0
         self.reason: Exception | None = None
         self.deadline: float | None = 60.0
+        self.limits = self
 
     def authenticated(self, user: str) -> None:
         """
@@ -55,7 +56,7 @@ class FakeCandidate:
         """
         self.failures += 1
 
-    def holdDeadline(self) -> float:
+    def hold(self) -> float:
         """
         Stop the clock.
         """
@@ -63,7 +64,7 @@ class FakeCandidate:
         left, self.deadline = self.deadline, None
         return left
 
-    def resumeDeadline(self, left: float) -> None:
+    def resume(self, left: float) -> None:
         """
         Let it run again.
         """
