@@ -1,3 +1,3 @@
 """
-The registry: where the clients of all nodes of a fleet are listed, and disconnected from.
+The registry: lists the clients of all nodes of a fleet, and carries orders to the nodes.
 """

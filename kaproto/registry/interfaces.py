@@ -1,5 +1,5 @@
 """
-What a registry is to a server, and what a server is to its registry.
+Interfaces between a server and its registry.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ __all__ = ["IRegistry", "Node", "RegistryStatus"]
 @attrs.frozen
 class RegistryStatus:
     """
-    How a registry is.
+    The state of a registry.
 
-    @ivar where: where it is, for people to read.
+    @ivar where: its location, for people to read.
     @ivar problem: why its list is not up to date; C{None} if it is.
-    @ivar stale: for how many seconds it has not been.
+    @ivar stale: for how many seconds the list has not been up to date.
     """
 
     where: str
@@ -31,13 +31,13 @@ class RegistryStatus:
 
 class Node(Protocol):
     """
-    A server, as its registry sees it.
+    The part of a server that its registry uses.
     """
 
     def follow(self, changed: Callable[[int], object]) -> None:
         """
-        Call C{changed} from now on, with the number of the connection, whenever a client has
-        connected, has ended, or has changed in what is shown of it.
+        Call C{changed}, with the number of the connection, whenever a client has connected or
+        ended, or its description has changed.
         """
 
     def numbers(self) -> Collection[int]:
@@ -47,17 +47,17 @@ class Node(Protocol):
 
     def client(self, number: int) -> Mapping[str, object] | None:
         """
-        @return: what is shown of a client, for JSON; C{None} if it is not connected.
+        @return: the description of a client, for JSON; C{None} if it is not connected.
         """
 
     def about(self) -> Mapping[str, object]:
         """
-        @return: what is shown of the server itself, for JSON.
+        @return: the description of the server itself, for JSON.
         """
 
     def refused(self) -> Sequence[Mapping[str, object]]:
         """
-        @return: who was refused, or would be in mode 2, the latest first, for JSON.
+        @return: clients that were refused, or would be in mode 2, the latest first, for JSON.
         """
 
     def disconnect(self, number: int, reason: str | None) -> bool:
@@ -69,33 +69,33 @@ class Node(Protocol):
 
     def drain(self) -> None:
         """
-        Accept no new clients, and stop when those that are there have left.
+        Accept no new clients, and stop when the present ones have left.
         """
 
 
 class IRegistry(Interface):
     """
-    Lists the clients of this node beside those of others, and takes orders to disconnect them.
+    Lists the clients of this node beside those of others, and receives orders to disconnect them.
 
-    Nothing that becomes of a registry may delay, refuse or end a client, and nothing that it says
-    may let one in.
+    A registry that fails must not delay, refuse or disconnect a client, and no answer of it may
+    admit one.
     """
 
     node: str = Attribute("The name of this node.")
 
     def start(node: Node) -> None:
         """
-        List a server's clients from now on.
+        Start listing a server's clients.
         """
 
     def stop() -> Deferred[None]:
         """
-        Take this node off the list, if that is possible at once.
+        Remove this node from the list, if the registry answers at once.
 
-        @return: fires when no more is to be done, a few seconds later at most.
+        @return: fires when that is done or has failed, within a few seconds.
         """
 
     def status() -> RegistryStatus:
         """
-        @return: how it is now.
+        @return: the current state.
         """

@@ -1,5 +1,5 @@
 """
-A connection to Redis that is made anew whenever it has ended.
+A connection to Redis that reconnects.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _DELAY_MAX: Final = 5.0
 
 class Line:
     """
-    Keeps a connection to Redis.
+    Keeps a connection to Redis, which is prepared (logged in, for example) before it is used.
 
-    Twisted's C{ClientService} would do, if it knew a connection that ends while it is prepared.
+    Twisted's C{ClientService} cannot handle a connection that ends during its preparation.
 
-    @ivar link: the connection, while it is prepared.
+    @ivar link: the connection, once it is prepared and until it ends.
     """
 
     def __init__(
@@ -38,9 +38,9 @@ class Line:
         clock: IReactorTime,
     ) -> None:
         """
-        @param prepare: makes a new connection ready, or raises an error.
-        @param ready: called when it is.
-        @param lost: called with the reason when there is none, and with each try that failed.
+        @param prepare: prepares a new connection, or raises an error.
+        @param ready: called when a connection is prepared.
+        @param lost: called with the reason when a connection ends or an attempt fails.
         """
         self.link: RedisLink | None = None
         self._endpoint = endpoint
@@ -88,7 +88,7 @@ class Line:
         """
         End the connection at once, and do not connect again.
 
-        @return: fires when that is so.
+        @return: fires when the connection has ended.
         """
         running, self._running = self._running, succeed(None)
         running.cancel()

@@ -1,9 +1,9 @@
 """
 One connection to Redis: txredisapi's protocol, watched by our own keepalive.
 
-txredisapi notices a lost connection by its end alone, and a subscriber may wait for messages for
-days, so a Redis that hangs, or a network that has been cut, would never be noticed.  Here a silent
-Redis is pinged, as any other peer of ours.
+txredisapi notices a lost connection only if the connection ends, and a subscriber may wait for
+messages for days.  So it would never notice that Redis hangs or that the network is cut.  Here a
+silent Redis is pinged, like our other peers.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = [
 
 KEEPALIVE: Final = KeepAlive(2, 2)
 """
-A Redis that is silent for six seconds is gone.
+Redis counts as gone after six seconds of silence.
 """
 
 
@@ -52,13 +52,13 @@ class MissingExtra(Exception):
 
 class RedisError(Exception):
     """
-    Redis has answered with an error, or the connection was lost before it answered.
+    Redis replied with an error, or the connection was lost before it replied.
     """
 
 
 def requireExtra() -> Any:  # noqa: ANN401 - the module has no types
     """
-    Importing txredisapi installs a reactor, so that happens here, late.
+    Import txredisapi.  That installs a reactor, so it must not happen when this module is imported.
 
     @return: the module.
     @raise MissingExtra: when it is not installed.
@@ -92,7 +92,7 @@ class RedisLink(Protocol):
 
     def connectionMade(self) -> None:
         """
-        Watch Redis from the first moment.
+        Start pinging Redis.
         """
         self._redis.makeConnection(self.transport)
         self._heartbeat = Heartbeat(self.transport, self._ping, died=self._died, clock=self._clock)
@@ -106,13 +106,13 @@ class RedisLink(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """
-        Redis has answered, or sends a message.
+        Handle replies and messages of Redis.
         """
         self._heartbeat.heard()
         try:
             self._redis.dataReceived(data)
         except Exception as error:  # noqa: BLE001 - whatever it is that does not speak Redis
-            self.abort(f"this is no Redis: {error}")
+            self.abort(f"this is not Redis: {error}")
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
@@ -156,11 +156,11 @@ class RedisLink(Protocol):
 
     async def command(self, *words: str | int) -> Any:  # noqa: ANN401 - texts, numbers and lists
         """
-        Have Redis do something.  There is no time limit besides the heartbeat, since it answers
-        in order: the pong comes after what was asked before it.
+        Send a command.  It needs no timeout beside the heartbeat: Redis replies in order, so the
+        pong of a ping arrives after the replies to earlier commands.
 
         @return: the reply.
-        @raise RedisError: when it is an error, or there is none.
+        @raise RedisError: when the reply is an error, or the connection ends before the reply.
         """
         try:
             return await self._redis.execute_command(*words)
@@ -173,7 +173,7 @@ class RedisLink(Protocol):
         """
         Log in, and choose the database.
 
-        @raise RedisError: when Redis does not let us.
+        @raise RedisError: when Redis refuses.
         """
         location = self._location
         if self._password.text is not None:
@@ -213,7 +213,7 @@ async def connectLink(
 ) -> RedisLink:
     """
     @return: a new connection that is prepared.
-    @raise RedisError: when Redis does not let us.
+    @raise RedisError: when Redis refuses.
     """
     link = await endpoint.connect(factory)
     assert isinstance(link, RedisLink)
@@ -236,6 +236,6 @@ def _explain(reason: Failure) -> str:
 
 def inWords(problem: str) -> str:
     """
-    @return: what Redis or a connection says is wrong, as a part of a sentence.
+    @return: a problem reported by Redis or the connection, as a part of a sentence.
     """
     return shorten(problem.partition(" script: ")[0]).rstrip(".")

@@ -1,12 +1,12 @@
 """
-Decides what to write to a registry next, given what happens to clients and what the registry
-answers.  It does no I/O and reads no clock.
+Decides what to write to a registry next, from the changes of clients and the registry's replies.
+It does no I/O and reads no clock.
 
-A client that has changed is noted by its number only.  Once a second what has changed is written
-in one batch, with what is known of each client at that moment, so however often one changes, it
-is written once.  One batch is under way at a time: a slow registry gets larger batches, not more.
-After anything that leaves doubt about what the registry has (a lost connection, an error, a count
-that is not ours) everything is written anew::
+A change is noted by the client's number only.  Once a second all changed clients are written in one
+batch, with their current descriptions, so a client that changes often is written once per batch.
+One batch is under way at a time: a slow registry gets larger batches, not more.  Whenever the
+contents of the registry are uncertain (after a lost connection, an error, or a wrong number of
+clients), everything is written again::
 
     ready -> begin(200 clients) -> write(200) -> ... -> write(the rest, complete) -> write(changes)
        ^                                                                                 |
@@ -31,7 +31,7 @@ Seconds between two batches of changes.
 
 RENEW: Final = 4.0
 """
-Seconds after which a batch is written without a change, which renews the lease.
+Seconds after which a batch is written even without a change, to renew the lease.
 """
 
 BATCH: Final = 200
@@ -41,38 +41,38 @@ The most clients in one batch: describing them takes a few milliseconds.
 
 CHANGES_MAX: Final = 20_000
 """
-The most changes that are noted.  With more than that, all clients are written anew.
+The most changes that are noted.  After more than that, all clients are written again.
 """
 
 NOT_YET: Final = "it has not been reached yet"
 """
-What is wrong at first.
+The problem before the first connection.
 """
 
 RETRY_MAX: Final = 5.0
 """
-The most seconds from an error until the next try; the first is after one.
+The longest delay, in seconds, between an error and the next attempt; the first delay is one second.
 """
 
 _AGAIN: Final = 10.0
 """
-Seconds between two times that everything is written anew on a connection that works, however
-often what is stored is not ours.
+The least seconds between two times that everything is written again on a working connection, even
+if the stored list is found wrong more often.
 """
 
 
 @attrs.frozen
 class Batch:
     """
-    What to write.
+    Changes to write at once.
 
-    @ivar epoch: the node's epoch, C{None} to be given one.
-    @ivar begun: how often everything was written anew, this time included.  What is still on its
-        way from a time before, on a connection that was given up, must not be stored any more.
-    @ivar begin: whether to forget all clients first.
+    @ivar epoch: the node's epoch; C{None} to be given one.
+    @ivar begun: how often the list was written from the beginning, including this time.  The
+        registry ignores batches with a smaller number, which arrive late from an old connection.
+    @ivar begin: whether to delete all clients first.
     @ivar complete: whether all clients are stored afterwards.
-    @ivar changed: what to store of clients, by number.
-    @ivar ended: the numbers of clients to forget.
+    @ivar changed: descriptions to store, by the clients' numbers.
+    @ivar ended: the numbers of clients to delete.
     """
 
     epoch: int | None
@@ -85,12 +85,12 @@ class Batch:
 
 class Listing:
     """
-    What one node has stored in a registry, and what it has yet to.
+    The state of one node's list: what is stored in the registry, and what must still be written.
 
     @ivar epoch: the node's epoch, once the registry has given it one.
-    @ivar problem: why what is stored is not up to date; C{None} if it is, or is about to be.
-    @ivar superseded: whether another process has taken the node's name, after which nothing is
-        ever written again.
+    @ivar problem: why the stored list is not up to date; C{None} if it is, or is about to be.
+    @ivar superseded: whether another process has taken the node's name.  After that nothing is
+        written any more.
     """
 
     def __init__(
@@ -100,9 +100,9 @@ class Listing:
         now: float,
     ) -> None:
         """
-        @param numbers: gives the numbers of all clients.
-        @param describe: gives what to store of a client, C{None} if it has ended.
-        @param now: in monotonic seconds, as everywhere here.
+        @param numbers: returns the numbers of all clients.
+        @param describe: returns the description of a client; C{None} if it has ended.
+        @param now: in monotonic seconds, as everywhere in this module.
         """
         self.epoch: int | None = None
         self.problem: str | None = NOT_YET
@@ -124,7 +124,7 @@ class Listing:
 
     def stale(self, now: float) -> float:
         """
-        @return: for how many seconds what is stored has not been known to be right.
+        @return: for how many seconds the stored list has not been known to be correct.
         """
         return 0.0 if self._wrongSince is None else max(0.0, now - self._wrongSince)
 
@@ -141,14 +141,14 @@ class Listing:
 
     def ready(self, now: float) -> None:
         """
-        There is a connection to the registry.
+        There is a new connection to the registry.
         """
         self._ready = True
         self._now = now
 
     def lost(self, problem: str, now: float) -> None:
         """
-        There is none any more, or none could be made.
+        The connection has ended, or an attempt to connect has failed.
         """
         self._ready = False
         self._now = now
@@ -159,8 +159,7 @@ class Listing:
 
     def failed(self, problem: str, now: float) -> None:
         """
-        The registry has answered with an error.  Whatever it was, the way on is a new connection,
-        somewhat later.
+        The registry replied with an error.  After any error, use a new connection, a little later.
         """
         self._retryAt = now + self._delay
         self._delay = min(RETRY_MAX, self._delay * 2)
@@ -168,9 +167,9 @@ class Listing:
 
     def next(self, now: float) -> Batch | None:
         """
-        Call this once a second, and after each L{replied}.
+        Return the next batch.  Call this once a second, and after each L{replied}.
 
-        @return: what to write now, if anything.  Nothing else is until this has been answered.
+        @return: the batch to write now, if any.  Until its reply there is no other one.
         """
         self._now = now
         if not self._ready or self.superseded or self._underWay is not None or now < self._retryAt:
@@ -214,11 +213,11 @@ class Listing:
 
     def replied(self, word: str, epoch: int, clients: int, now: float) -> None:
         """
-        The registry has answered the batch that is under way.
+        The registry replied to the batch that is under way.
 
         @param word: C{written}, C{unknown} or C{superseded}.
         @param epoch: the node's epoch, or that of the process that has taken its name.
-        @param clients: how many clients are stored.
+        @param clients: the number of clients stored.
         """
         batch, self._underWay = self._underWay, None
         if batch is None:
@@ -238,10 +237,10 @@ class Listing:
         self._stored.update(batch.changed)
         self._stored.difference_update(batch.ended)
         if clients != len(self._stored):
-            self._anew("somebody else has changed what this node had written")
+            self._anew("another program has changed what this node had written")
         elif batch.complete:
             self.problem = None
-            # What has changed since is younger than this batch.
+            # Keep the changes noted since this batch was made.
             self._wrongSince = self._writtenAt if self._changes else None
 
     def _anew(self, problem: str) -> None:
@@ -251,7 +250,7 @@ class Listing:
 
     def _doubt(self) -> None:
         """
-        Nobody knows what is stored: write everything anew.
+        The contents of the registry are uncertain: write everything again.
         """
         self._isDoubtful = True
         self._changes.clear()

@@ -1,5 +1,5 @@
 """
-The registry of a server that is alone: its clients are listed in its own memory.
+The registry of a single server, whose clients are listed in its own memory only.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["LocalRegistry"]
 @implementer(IRegistry)
 class LocalRegistry:
     """
-    Keeps no list besides the server's own, which is always up to date, and costs nothing.
+    Stores nothing: the server's own list is always up to date.
     """
 
     def __init__(self, node: str) -> None:
@@ -23,7 +23,7 @@ class LocalRegistry:
 
     def start(self, node: Node) -> None:
         """
-        There is nothing to begin.
+        Do nothing.
         """
 
     def stop(self) -> Deferred[None]:
@@ -34,6 +34,6 @@ class LocalRegistry:
 
     def status(self) -> RegistryStatus:
         """
-        @return: that all is well.
+        @return: a state without a problem.
         """
         return RegistryStatus("memory")

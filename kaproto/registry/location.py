@@ -1,5 +1,5 @@
 """
-Where Redis is: the URL that C{--registry} takes, and the password's file.
+The location of Redis: the URL of C{--registry}, and the file of the password.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["CONNECT_TIMEOUT", "BadLocation", "Location", "Password"]
 
 CONNECT_TIMEOUT: Final = 5.0
 """
-Seconds to connect in.
+Seconds to connect.
 """
 
 _PORT: Final = 6379
@@ -44,7 +44,7 @@ class BadLocation(ValueError):
 
 class Password:
     """
-    A password from a file, whose first line it is.
+    A password from the first line of a file.
 
     @ivar path: the file; C{None} for no password.
     @ivar text: the password.
@@ -65,7 +65,7 @@ class Password:
         """
         Read the file again.
 
-        @raise BadLocation: when it cannot be used; the password is the one from before then.
+        @raise BadLocation: when it cannot be used; then the password stays the same.
         """
         if self.path is None:
             return
@@ -83,12 +83,12 @@ class Password:
 @attrs.frozen
 class Location:
     """
-    Where Redis is, and how to log in.
+    The address of Redis, and how to log in.
 
     @ivar host: its name or address.
     @ivar port: its TCP port.
     @ivar database: the number of its database.
-    @ivar user: whom to log in as; C{None} for Redis's default user.
+    @ivar user: the user to log in as; C{None} for Redis's default user.
     @ivar tls: whether to speak TLS (C{rediss:}).
     @ivar files: the files that the URL names: C{ca}, C{cert}, C{key} and C{password-file}.
     """
@@ -102,7 +102,7 @@ class Location:
 
     def __str__(self) -> str:
         """
-        The URL as logs show it: there is no secret in it.
+        The URL for logs, without secrets.
         """
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'rediss' if self.tls else 'redis'}://{host}:{self.port}/{self.database}"
@@ -110,15 +110,15 @@ class Location:
     @classmethod
     def parse(cls, url: str) -> Location:
         """
-        @param url: C{redis://[USER@]HOST[:PORT][/DATABASE]}, or C{rediss:} with TLS, and after a
-            question mark C{password-file=}, and with TLS C{ca=}, C{cert=} and C{key=}.
-        @raise BadLocation: when it is something else, or has a password in it.
+        @param url: C{redis://[USER@]HOST[:PORT][/DATABASE]}, or C{rediss:} for TLS.  After a
+            question mark come C{password-file=} and, with TLS, C{ca=}, C{cert=} and C{key=}.
+        @raise BadLocation: when it is malformed or contains a password.
         """
         try:
             parts = urlsplit(url)
             port = parts.port
         except ValueError as error:
-            raise BadLocation(f"it is no URL: {error}") from error
+            raise BadLocation(f"it is not a URL: {error}") from error
         if parts.scheme not in ("redis", "rediss"):
             raise BadLocation("it takes a URL such as redis://HOST:6379/0, or rediss: with TLS")
         if parts.password is not None:
@@ -149,13 +149,13 @@ class Location:
     def password(self, path: Path | None = None) -> Password:
         """
         @param path: the password's file, if the URL does not name it.
-        @raise BadLocation: when it cannot be used.
+        @raise BadLocation: when the file cannot be used.
         """
         return Password(path or self.files.get("password-file"))
 
     def endpoint(self, reactor: object) -> IStreamClientEndpoint:
         """
-        @return: what connects there.
+        @return: an endpoint that connects to Redis.
         @raise BadLocation: when a file cannot be used.
         """
         endpoint: IStreamClientEndpoint = HostnameEndpoint(
@@ -192,5 +192,5 @@ def _pair(cert: Path, key: Path) -> PrivateCertificate:
     try:
         own: PrivateCertificate = PrivateCertificate.loadPEM(_read(key) + b"\n" + _read(cert))
     except CryptoError as error:
-        raise BadLocation(f"{cert} and {key} are no certificate and key (PEM)") from error
+        raise BadLocation(f"{cert} and {key} are not a certificate and its key (PEM)") from error
     return own

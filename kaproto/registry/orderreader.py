@@ -1,5 +1,5 @@
 """
-Reads one node's orders from Redis, and obeys them.
+Receives one node's orders from Redis, and carries them out.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _ORDERS_MAX: Final = 50
 
 class OrderReader:
     """
-    Has a connection to Redis that waits for orders.
+    Waits for orders on a connection to Redis.
 
-    @ivar problem: why it gets none; C{None} if it does.
+    @ivar problem: why it cannot receive orders; C{None} if it can.
     """
 
     _log = Logger()
@@ -48,9 +48,9 @@ class OrderReader:
         @param subject: the node.
         @param endpoint: connects to Redis.
         @param factory: makes the connections.
-        @param epoch: gives the node's epoch.
+        @param epoch: returns the node's epoch.
         @param publish: sends a message to a channel, on another connection: this one is subscribed.
-        @param allowed: which orders are obeyed, one of L{ORDERS<kaproto.registry.orders.ORDERS>}.
+        @param allowed: the orders accepted, one of L{ORDERS<kaproto.registry.orders.ORDERS>}.
         """
         self.problem: str | None = None
         self._name = name
@@ -71,13 +71,15 @@ class OrderReader:
 
     def stop(self) -> Deferred[None]:
         """
+        Disconnect.
+
         @return: fires when the connection has ended.
         """
         return self._line.stop()
 
     def refill(self) -> None:
         """
-        Take as many orders again as there may be in one second.
+        Reset the rate limit.  Called once a second.
         """
         self._ordersLeft = _ORDERS_MAX
 
@@ -108,12 +110,12 @@ class OrderReader:
 
     def _obey(self, order: Order) -> str | None:
         """
-        @return: why it was not obeyed.
+        @return: why it was not carried out; C{None} if it was.
         """
         if self._allowed == "none" or (order.number is None and self._allowed != "all"):
-            return f"node {self._name} does not take this order (--registry-orders)"
+            return f"node {self._name} does not accept this order (--registry-orders)"
         if order.epoch != self._epoch():
-            return f"node {self._name} was started anew since that list; list its clients again"
+            return f"node {self._name} was restarted since that list; list its clients again"
         if order.number is None:
             self._log.info("the registry orders to drain")
             self._subject.drain()

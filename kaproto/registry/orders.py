@@ -1,8 +1,8 @@
 """
-Orders to a node and their answers, as they travel through Redis.
+Orders to a node and their answers, as messages in Redis channels.
 
-An order comes from whoever can write to Redis, so it can do no more than disconnect a client or
-drain the node.
+Anybody who can write to Redis can send an order, so all that an order can do is to disconnect a
+client or drain the node.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["ORDERS", "BadOrder", "Order", "decodeAnswer", "encodeAnswer"]
 
 ORDERS: Final = ("all", "disconnect", "none")
 """
-What a node may be told to do: all that there is, only to disconnect clients, or nothing.
+The orders that a node may accept: all, only to disconnect clients, or none.
 """
 
 _SIZE_MAX: Final = 8192
@@ -28,20 +28,20 @@ _TOKEN: Final = re.compile(r"[0-9a-f]{32}")
 
 class BadOrder(ValueError):
     """
-    A message is no order, or not one that this node takes.
+    A message is not an order, or not one that this node accepts.
     """
 
 
 @attrs.frozen
 class Order:
     """
-    What one node is told to do.
+    An order to one node.
 
-    @ivar token: names the channel that the answer goes to.
-    @ivar epoch: the node's epoch, as the list has it: after a restart the same number is another
-        client's.
+    @ivar token: names the channel for the answer.
+    @ivar epoch: the node's epoch in the list: after a restart the same number belongs to another
+        client.
     @ivar number: the number of the connection to disconnect; C{None} to drain the node.
-    @ivar reason: why.
+    @ivar reason: the reason, for the log.
     """
 
     token: str
@@ -58,14 +58,14 @@ class Order:
     @classmethod
     def decode(cls, text: object) -> Order:
         """
-        @raise BadOrder: when it is no order.
+        @raise BadOrder: when it is not an order.
         """
         fields = _object(text)
         token, reason = fields.get("token"), fields.get("reason")
         if not (isinstance(token, str) and _TOKEN.fullmatch(token)):
             raise BadOrder("an order without a token of 32 hexadecimal digits")
         if not (reason is None or isinstance(reason, str)):
-            raise BadOrder("an order whose reason is no text")
+            raise BadOrder("an order whose reason is not a string")
         number = fields.get("number", "missing")
         return cls(
             token,
@@ -77,7 +77,7 @@ class Order:
 
 def encodeAnswer(problem: str | None) -> str:
     """
-    @param problem: why the order was not obeyed; C{None} if it was.
+    @param problem: why the order was not carried out; C{None} if it was.
     @return: the answer as JSON.
     """
     return json.dumps({"problem": problem})
@@ -85,14 +85,14 @@ def encodeAnswer(problem: str | None) -> str:
 
 def decodeAnswer(text: object) -> str | None:
     """
-    @return: why the order was not obeyed; C{None} if it was.
-    @raise BadOrder: when it is no answer.
+    @return: why the order was not carried out; C{None} if it was.
+    @raise BadOrder: when it is not an answer.
     """
     fields = _object(text)
     problem = fields.get("problem", False)
     if problem is None or isinstance(problem, str):
         return problem
-    raise BadOrder("an answer that says nothing")
+    raise BadOrder("an answer without a result")
 
 
 def _whole(value: object) -> int:
@@ -103,11 +103,11 @@ def _whole(value: object) -> int:
 
 def _object(text: object) -> dict[str, Any]:
     if not isinstance(text, str) or len(text) > _SIZE_MAX:
-        raise BadOrder(f"a message that is no text, or longer than {_SIZE_MAX} characters")
+        raise BadOrder(f"a message that is not a string, or longer than {_SIZE_MAX} characters")
     try:
         fields = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise BadOrder("a message that is not JSON") from error
     if not isinstance(fields, dict):
-        raise BadOrder("a message that is no JSON object")
+        raise BadOrder("a message that is not a JSON object")
     return fields

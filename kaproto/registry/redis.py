@@ -30,10 +30,10 @@ _LOG_EVERY: Final = 60.0
 @implementer(IRegistry)
 class RedisRegistry:
     """
-    Lists the clients of one node in Redis, and takes orders from there.
+    Lists the clients of one node in Redis, and receives orders from there.
 
-    There are two connections: one writes, and one waits for orders, since a connection that is
-    subscribed to a channel can do nothing else.
+    There are two connections, since one that is subscribed to a channel can do nothing else: one
+    writes, the other waits for orders.
     """
 
     _log = Logger()
@@ -50,10 +50,10 @@ class RedisRegistry:
     ) -> None:
         """
         @param node: the name of this node.
-        @param where: what logs call the registry.
+        @param where: the name of the registry in logs.
         @param endpoint: connects to Redis.
         @param factory: makes the connections.
-        @param orders: which orders are obeyed, one of L{ORDERS<kaproto.registry.orders.ORDERS>}.
+        @param orders: the orders accepted, one of L{ORDERS<kaproto.registry.orders.ORDERS>}.
         @param wall: the wall clock, in seconds since 1970.
         """
         self.node = node
@@ -72,7 +72,7 @@ class RedisRegistry:
 
     def start(self, node: Node) -> None:
         """
-        List a server's clients from now on.
+        Start listing a server's clients.
         """
         connecting = (self.node, node, self._endpoint, self._factory, self._clock)
         self._writer = writer = Writer(*connecting, self._started, self._report)
@@ -92,7 +92,7 @@ class RedisRegistry:
 
     def status(self) -> RegistryStatus:
         """
-        @return: how it is now.
+        @return: the current state.
         """
         if self._writer is None:
             return RegistryStatus(self._where, NOT_YET)
@@ -107,8 +107,7 @@ class RedisRegistry:
 
     def _report(self) -> None:
         """
-        Say in the log when something has become wrong, or right again; once a minute at most as
-        long as it is wrong.
+        Log when a problem appears and when it is over; while there is one, once a minute at most.
         """
         problem, now = self._problem, self._clock.seconds()
         if problem == NOT_YET or (problem is None and self._shown is None):
@@ -134,7 +133,7 @@ class RedisRegistry:
 
     def stop(self) -> Deferred[None]:
         """
-        Take this node off the list, if Redis answers at once.
+        Remove this node from the list, if Redis replies at once.
 
         @return: fires when both connections have ended.
         """

@@ -1,12 +1,12 @@
 """
-What is stored in Redis: the keys, the bounds, and the two scripts that write and read them.
+The data in Redis: keys, limits, and the two scripts that write and read them.
 
 For a node named C{host1}:
 
-  - C{kaproto:nodes}, a sorted set: the names of nodes, by when they last wrote.
-  - C{kaproto:node:host1}, a hash: C{epoch}, the start of kaserver that wrote it; C{about}, a
-    JSON object about the server; C{begun}, how often that start has
-    written everything anew; C{complete}, 1 if all clients are listed; C{refused}, an array.
+  - C{kaproto:nodes}, a sorted set: the names of nodes, by the time of their last write.
+  - C{kaproto:node:host1}, a hash: C{epoch}, see below; C{about}, a JSON object about the server;
+    C{begun}, how often the list was written from the beginning in this epoch; C{complete}, 1 if
+    all clients are listed; C{refused}, an array.
   - C{kaproto:lease:host1}, a string that expires when the node has not written for a while.
   - C{kaproto:clients:host1}, a hash: a JSON object for each client, by the number of its
     connection.
@@ -15,12 +15,12 @@ Two channels carry orders: C{kaproto:order:host1}, which the node subscribes to,
 C{kaproto:answer:TOKEN}, on which it answers.
 
 An B{epoch} is a number that grows with every start of a node: the time of the start in seconds
-since 1970, or one more than the last, if that is larger.  The script that writes compares it, so
-whatever an older process still has to say never replaces what a newer one has said::
+since 1970, or one more than the last epoch, if that is larger.  The script that writes compares
+epochs, so an older process never overwrites the data of a newer one::
 
-    host1 starts, takes epoch 1700000000, and is stopped (SIGSTOP)
-    host1 is started anew, and takes epoch 1700000060
-    the first process goes on, writes with 1700000000, and is told "superseded 1700000060"
+    host1 starts, gets epoch 1700000000, and is stopped (SIGSTOP)
+    host1 is started again, and gets epoch 1700000060
+    the first process continues, writes with 1700000000, and is told "superseded 1700000060"
 """
 
 from __future__ import annotations
@@ -54,17 +54,17 @@ The names that nodes may have.
 
 LEASE: Final = 15
 """
-Seconds after which a node that has not written is shown as gone.
+Seconds without a write after which a node is shown as gone.
 """
 
 KEPT: Final = 86_400
 """
-Seconds for which what a node wrote last is kept.
+Seconds for which a node's last data is kept.
 """
 
 REFUSED_MAX: Final = 100
 """
-The most callers that were refused, of each node.
+The most refused clients listed for each node.
 """
 
 NODES: Final = "kaproto:nodes"
@@ -72,29 +72,28 @@ NODES: Final = "kaproto:nodes"
 
 def keysOf(node: str) -> list[str]:
     """
-    @return: a node's keys, as both scripts take them.
+    @return: a node's keys, in the order of both scripts' arguments.
     """
     return [f"kaproto:{what}:{node}" for what in ("node", "lease", "clients")] + [NODES]
 
 
 def orderChannel(node: str) -> str:
     """
-    @return: where a node gets orders.
+    @return: the channel on which a node gets orders.
     """
     return f"kaproto:order:{node}"
 
 
 def answerChannel(token: str) -> str:
     """
-    @return: where an order is answered.
+    @return: the channel on which an order is answered.
     """
     return f"kaproto:answer:{token}"
 
 
 def encode(values: Mapping[str, object]) -> str:
     """
-    @return: a JSON object on one line of ASCII.  Of each text there are at most L{TEXT_MAX}
-        characters.
+    @return: a JSON object on one line of ASCII.  Strings are cut to L{TEXT_MAX} characters.
     """
     return json.dumps({name: _bounded(value) for name, value in values.items()})
 
@@ -109,7 +108,7 @@ def _bounded(value: object) -> object:
 
 def nodeNames(names: Sequence[object]) -> list[str]:
     """
-    @return: those of them that are the names of nodes.
+    @return: the valid names of nodes among them.
     """
     return sorted(each for each in names if isinstance(each, str) and NODE_NAME.fullmatch(each))
 
@@ -153,15 +152,21 @@ redis.call('ZADD', nodes, now, name)
 return {ok = 'written ' .. shown .. ' ' .. redis.call('HLEN', clients)}
 """.replace("LEASE", str(LEASE)).replace("KEPT", str(KEPT))
 """
-Writes a node's changes, all or nothing: a Redis that is full refuses the first C{HSET}, and lets
-through what comes after a write.  Its arguments are the name; the action, C{begin} to forget all
-clients first, C{write} or C{leave}; the epoch, 0 to be given one; the process, as the time of its
-start and a fraction that no other process has, to make the epoch of;
-how often C{begin} was said in this epoch; the node's own fields, C{refused} empty if it has not
-changed; how many clients follow, as number and value; then the numbers of those that have ended.
+Writes a node's changes, all or nothing: when its memory is full, Redis refuses the first C{HSET} of
+a script, but none after a successful write.  The arguments:
 
-It answers C{written EPOCH CLIENTS}, C{left EPOCH 0}, C{unknown EPOCH 0} when Redis has lost what
-the node had written, or has begun anew since, or C{superseded EPOCH 0}.
+  - the name
+  - the action: C{begin} to delete all clients first, C{write} or C{leave}
+  - the epoch, 0 to be given one
+  - the process, from which its epoch is made: the time of its start, with a fraction that no other
+    process has
+  - how often C{begin} was sent in this epoch
+  - the fields C{about}, C{refused} (empty if it has not changed) and C{complete}
+  - the number of clients that follow, then their numbers and descriptions in pairs
+  - the numbers of clients that have ended
+
+It returns C{written EPOCH CLIENTS}, C{left EPOCH 0}, C{superseded EPOCH 0}, or C{unknown EPOCH 0}
+when Redis has lost the node's data or has later data of the same epoch.
 """
 
 READ: Final = """
@@ -172,6 +177,6 @@ return {found[1] or '', found[2] or '', found[3] or '', found[4] or '',
   tostring(redis.call('EXISTS', KEYS[2])), tostring(redis.call('HLEN', KEYS[3])), clients}
 """
 """
-Reads all of a node at one moment: epoch, about, complete, refused, whether it has its lease, the
-number of clients, and, if its argument is C{clients}, a line of JSON for each.
+Reads a node atomically: epoch, about, complete, refused, whether it has its lease, the number of
+clients, and, if its argument is C{clients}, a line of JSON for each client.
 """

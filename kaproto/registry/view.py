@@ -1,5 +1,5 @@
 """
-What a registry in Redis says of all nodes, for C{kaproto --registry}.
+Reads all nodes from a registry in Redis, and sends them orders, for C{kaproto --registry}.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ _Object = dict[str, Any]
 
 class OrderFailed(Exception):
     """
-    A node did not do what it was told; the message is for the user.
+    A node did not carry out an order; the message is for the user.
     """
 
 
 @attrs.frozen
 class NodeView:
     """
-    What is stored of one node.
+    The stored data of one node.
 
     @ivar name: its name.
-    @ivar epoch: its latest start.
+    @ivar epoch: the epoch of its latest start.
     @ivar present: whether it has written lately.
     @ivar complete: whether all of its clients are listed.
-    @ivar size: how many are.
-    @ivar about: what it says of itself.
-    @ivar refused: who was refused there, or would be, the latest first.
+    @ivar size: how many clients are listed.
+    @ivar about: its description.
+    @ivar refused: clients that it refused, or would in mode 2, the latest first.
     @ivar clients: its clients, by number; empty if they were not asked for.
     """
 
@@ -60,8 +60,8 @@ class NodeView:
     @property
     def state(self) -> str:
         """
-        How it is, in a word.  A node without its lease may serve its clients as well as ever: it
-        is out of Redis's sight, not dead.
+        Its state, in a word.  A node without its lease is not necessarily dead: it may serve its
+        clients and just not reach Redis.
         """
         if not self.present:
             return "gone"
@@ -70,7 +70,7 @@ class NodeView:
 
 class FleetView:
     """
-    Reads the registry, and gives orders.
+    Reads the registry, and sends orders.
     """
 
     def __init__(self, link: RedisLink, connect: Callable[[], Awaitable[RedisLink]]) -> None:
@@ -119,10 +119,10 @@ class FleetView:
         self, node: NodeView, number: int | None, reason: str | None, clock: IReactorTime
     ) -> None:
         """
-        Have a node disconnect a client, or drain.
+        Order a node to disconnect a client, or to drain.
 
         @param number: the number of the client's connection; C{None} to drain the node.
-        @raise OrderFailed: when it does not, or does not answer.
+        @raise OrderFailed: when the node refuses or does not answer.
         """
         order = Order(os.urandom(16).hex(), node.epoch, number, reason)
         answers = await self._connect()
@@ -136,7 +136,7 @@ class FleetView:
         await answers.command("SUBSCRIBE", answerChannel(order.token))
         heard = await self._link.command("PUBLISH", orderChannel(node.name), order.encode())
         if not heard:
-            answers.abort("nobody is there to answer")
+            answers.abort("nobody has subscribed")
             raise OrderFailed(f"node {node.name} is not connected to the registry")
         late = clock.callLater(ANSWER_TIMEOUT, message, None)
         text = await answered
@@ -166,6 +166,7 @@ def _parse(text: str) -> object:
 
 def _objects(values: object) -> list[_Object]:
     """
-    @return: those that are objects: whoever can write to Redis can write anything.
+    @return: the JSON objects among the values.  Anybody who can write to Redis may have written
+        something else.
     """
     return [each for each in values if isinstance(each, dict)] if isinstance(values, list) else []

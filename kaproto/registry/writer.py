@@ -30,9 +30,9 @@ _REFUSED_EVERY: Final = 10.0
 
 class Writer:
     """
-    Has a connection to Redis, and writes there what a L{Listing} says.
+    Writes the batches of a L{Listing} on a connection to Redis.
 
-    @ivar listing: what is stored, and what has yet to be.
+    @ivar listing: decides what to write.
     """
 
     _log = Logger()
@@ -53,14 +53,14 @@ class Writer:
         @param endpoint: connects to Redis.
         @param factory: makes the connections.
         @param started: when the node was started, in seconds since 1970.
-        @param replied: called when Redis has answered, so that C{listing} may have another problem.
+        @param replied: called after each reply of Redis, which may change C{listing.problem}.
         """
         self.listing = Listing(subject.numbers, self._describe, clock.seconds())
         self._name = name
         self._subject = subject
         self._clock = clock
-        # What the first connection sends may come to Redis after the second one has got an epoch.
-        # By this Redis knows that it is the same process, and not one that supersedes it.
+        # An early batch may reach Redis late, after a second connection has got an epoch.  By this
+        # Redis knows that both come from one process, and gives it no second epoch.
         self._process = f"{started}.{secrets.randbelow(10**9):09}"
         self._replied = replied
         self._line = Line(endpoint, factory, RedisLink.prepare, self._ready, self._lost, clock)
@@ -108,8 +108,8 @@ class Writer:
 
     def _failed(self, failure: Failure, link: RedisLink) -> None:
         """
-        Redis has answered with an error, or what is to be written could not be put together.  If
-        the connection has ended, L{_lost} is called, too.
+        Redis replied with an error, or describing the clients failed.  If the connection has ended,
+        L{_lost} is called, too.
         """
         problem = inWords(failure.getErrorMessage())
         if failure.check(RedisError) is None:
@@ -154,7 +154,7 @@ class Writer:
 
     def _newlyRefused(self, batch: Batch) -> str:
         """
-        @return: who was refused, as JSON, if that is to be written with this batch.
+        @return: the refused clients as JSON; empty if they are not due or have not changed.
         """
         now = self._clock.seconds()
         if not batch.begin and now < self._refusedAt + _REFUSED_EVERY:
@@ -165,7 +165,7 @@ class Writer:
 
     async def stop(self) -> None:
         """
-        Take the node off the list, if Redis answers at once, and end the connection.
+        Remove the node from the list, if Redis replies at once, and end the connection.
         """
         link = self._line.link
         if link is not None and not link.isEnded and self.listing.epoch is not None:

@@ -111,4 +111,4 @@ class LinkTests(RegistryTestCase):
         self.turns()
         link.abort("for another reason")
         self.turns()
-        self.assertIn("no Redis", self.successResultOf(ended))
+        self.assertIn("not Redis", self.successResultOf(ended))

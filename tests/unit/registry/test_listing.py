@@ -241,7 +241,7 @@ class ListingTests(SynchronousTestCase):
         self.synced()
         self.stored.clients[99] = "a stranger"
         self.write(20.0)
-        self.assertIn("somebody else", self.listing.problem or "")
+        self.assertIn("another program", self.listing.problem or "")
         self.write(20.0)
         self.assertEqual((self.stored.clients, self.listing.problem), (self.clients, None))
 

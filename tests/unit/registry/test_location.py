@@ -50,8 +50,8 @@ class LocationTests(SynchronousTestCase):
             ("redis://:secret@localhost", "--registry-password-file=PATH"),
             ("redis://ann:secret@localhost", "--registry-password-file=PATH"),
             ("redis://", "no host"),
-            ("redis://localhost:x", "no URL"),
-            ("redis://[::1", "no URL"),
+            ("redis://localhost:x", "not a URL"),
+            ("redis://[::1", "not a URL"),
             ("redis://localhost/x", "number of a database"),
             ("redis://localhost/0#x", "number of a database"),
             ("redis://localhost?password=secret", "ca=PATH"),
@@ -85,7 +85,7 @@ class LocationTests(SynchronousTestCase):
         for changed, words in (
             (url.replace("/ca&", "/none&"), "No such file"),
             (url.replace("/ca&", "/key&"), "no certificate"),
-            (url.replace("/key", "/cert"), "no certificate and key"),
+            (url.replace("/key", "/cert"), "not a certificate and its key"),
         ):
             error = self.assertRaises(BadLocation, Location.parse(changed).endpoint, reactor)
             self.assertIn(words, str(error))

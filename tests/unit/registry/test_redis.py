@@ -310,7 +310,7 @@ class RedisRegistryTests(RegistryTestCase):
         self.start()
         self.assertIsNone(self.order(Order(TOKEN, 1000, 2, "updates")))
         self.assertIn("no client 2", self.order(Order(TOKEN, 1000, 2)) or "")
-        self.assertIn("started anew", self.order(Order(TOKEN, 999, 1)) or "")
+        self.assertIn("restarted", self.order(Order(TOKEN, 999, 1)) or "")
         self.assertIsNone(self.order(Order(TOKEN, 1000, None)))
         self.assertEqual(
             self.node.told, [("disconnect", 2, "updates"), ("disconnect", 2, None), ("drain",)]
