@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 _VALID: Final = timedelta(days=365)
-# Another machine's clock may be behind ours.
+# A margin for another machine's clock, which may be behind ours.
 _SKEW: Final = timedelta(hours=1)
 
 _SIGNS: Final = x509.KeyUsage(
@@ -75,20 +75,20 @@ class Identity:
 
 def loadIdentity(certificatePEM: bytes, keyPEM: bytes) -> Identity:
     """
-    Load what L{Identity} has written.
+    Load the PEM texts of an L{Identity}.
 
-    @raise ValueError: when the two are not a certificate and the key that belongs to it.
+    @raise ValueError: when the two are not a certificate and its key.
     """
     certificate = x509.load_pem_x509_certificate(certificatePEM)
     key = load_pem_private_key(keyPEM, None)
     if isinstance(key, ec.EllipticCurvePrivateKey) and certificate.public_key() == key.public_key():
         return Identity(certificate, key)
-    raise ValueError("the key is not the certificate's, or not one of an elliptic curve")
+    raise ValueError("the key does not belong to the certificate, or is not an elliptic curve key")
 
 
 def newAuthority(name: str) -> Identity:
     """
-    Make an authority, which signs its own certificate.
+    Make an authority with a self-signed certificate.
 
     @param name: its common name.
     """
@@ -108,10 +108,10 @@ def issue(authority: Identity, name: str, hosts: Iterable[str] = ()) -> Identity
     """
     Sign a certificate.
 
-    @param authority: who signs.
+    @param authority: the issuer.
     @param name: the common name.
     @param hosts: the host names and addresses of a server; none for a client.
-    @raise ValueError: when a name is too long, or has characters that none may have.
+    @raise ValueError: when a name is too long, or has forbidden characters.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     names = [generalName(host) for host in hosts]
@@ -131,7 +131,7 @@ def issue(authority: Identity, name: str, hosts: Iterable[str] = ()) -> Identity
 
 def subjectFor(name: str) -> x509.Name:
     """
-    @return: a distinguished name that has nothing but a common name.
+    @return: a distinguished name with only a common name.
     """
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
@@ -140,8 +140,8 @@ def certificateBuilder(
     subject: x509.Name, key: CertificatePublicKeyTypes, start: timedelta, end: timedelta
 ) -> x509.CertificateBuilder:
     """
-    @param start: when the certificate begins to be valid, from now.
-    @param end: when it ends to be valid, from now.
+    @param start: the beginning of the certificate's validity, from now.
+    @param end: the end of its validity, from now.
     """
     now = datetime.now(UTC)
     return (
@@ -157,7 +157,7 @@ def certificateBuilder(
 def generalName(host: str) -> x509.GeneralName:
     """
     @param host: a name or an address.
-    @return: it, as a subjectAltName.
+    @return: an entry for subjectAltName.
     """
     try:
         return x509.IPAddress(ip_address(host))

@@ -35,15 +35,15 @@ _OWN: Final = ("libvirt/clientcert.pem", "libvirt/private/clientkey.pem")
 
 class Certificates(Command):
     """
-    Make what a trial of TLS needs.
+    Make certificates for a trial of TLS.
     """
 
     synopsis = "[options] DIRECTORY"
     longdesc = (
-        "DIRECTORY becomes what /etc/pki is on a server, and its clients/NAME what ?pkipath= names "
-        "in a client's URI. Files that are there already are kept, so that later calls can add "
-        "clients. Certificates are valid for a year. The authority's key is kept there too: that "
-        "is good for a trial, not for more."
+        "DIRECTORY gets the layout of a server's /etc/pki, and its clients/NAME is the folder for "
+        "?pkipath= in a client's URI. Existing files are kept, so later calls can add clients. "
+        "Certificates are valid for a year. The authority's key is stored there too, which is "
+        "fine for a trial but not for production."
     )
 
     def __init__(self) -> None:
@@ -78,9 +78,9 @@ class Certificates(Command):
 
     async def run(self, reactor: IReactorTime) -> int:
         """
-        Make the files, and say what to type next.
+        Make the files, and print the commands to run next.
 
-        @raise CommandFailed: when they cannot be written, or what is there cannot be used.
+        @raise CommandFailed: when files cannot be written, or existing ones cannot be used.
         """
         folder = self["directory"]
         clients = self["clients"] or ["client"]
@@ -100,16 +100,16 @@ def makeCertificates(
     folder: Path, hosts: Sequence[str], clients: Sequence[str] = ()
 ) -> Iterator[str]:
     """
-    Make those files of a server and its clients that are not there yet.
+    Make the files of a server and its clients that do not exist yet.
 
-    Both layouts are libvirt's own: C{folder} is laid out as C{/etc/pki}, with the first client's
-    certificate too, and C{folder/clients/NAME} as the folder that C{pkipath} names.
+    Both layouts are libvirt's own: C{folder} has the layout of C{/etc/pki}, with the first client's
+    certificate too, and C{folder/clients/NAME} that of a C{pkipath} folder.
 
     @param hosts: the server's names and addresses.
     @param clients: the clients' names.
-    @return: what was done, a line for each certificate; each is made when its line is taken.
-    @raise FileExistsError: when one file of a pair is there without the other.
-    @raise ValueError: when what is there is not an authority.
+    @return: an iterator over lines of output; it makes each certificate when it yields its line.
+    @raise FileExistsError: when one file of a pair exists without the other.
+    @raise ValueError: when the existing files are not an authority.
     """
     authority = _load(folder, _AUTHORITY)
     if authority is None:
@@ -139,7 +139,7 @@ def makeCertificates(
 
 def _load(folder: Path, names: tuple[str, str]) -> Identity | None:
     """
-    @return: what is there; C{None} if neither of the two files is.
+    @return: the certificate and its key; C{None} if neither of the two files exists.
     """
     paths = [folder / name for name in names]
     there = [path for path in paths if path.exists()]
@@ -162,7 +162,7 @@ def _write(path: Path, content: bytes, *, secret: bool = False) -> None:
     """
     Write a new file.
 
-    @param secret: whether only its owner may read it, and enter its folder.
+    @param secret: whether only the owner may read the file and enter its folder.
     """
     path.parent.parent.mkdir(parents=True, exist_ok=True)
     path.parent.mkdir(mode=0o700 if secret else 0o777, exist_ok=True)
@@ -185,7 +185,7 @@ def _localNames() -> list[str]:
 
 def _hostsOf(folder: Path) -> list[str]:
     """
-    @return: the names and addresses that the server's certificate is for.
+    @return: the names and addresses in the server's certificate.
     """
     certificate = x509.load_pem_x509_certificate((folder / _SERVER[0]).read_bytes())
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value

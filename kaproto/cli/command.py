@@ -1,5 +1,5 @@
 """
-What all subcommands have in common: options, a place to write to, exit codes.
+Base classes for subcommands: options, output, exit codes.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ __all__ = [
 _LARGEST: Final = 2147483
 _WRONG_NUMBER: Final = "Wrong number of arguments."
 """
-All that Twisted says then.
+Twisted's whole error message in that case.
 """
 
 
 class ExitCode(IntEnum):
     """
-    What a command tells the script that called it.
+    The exit codes of commands.
     """
 
     OK = 0
@@ -49,9 +49,9 @@ class ExitCode(IntEnum):
 
 class CommandFailed(Exception):
     """
-    A command could not do what it was told; the message is for the user.
+    A command failed; the message is for the user.
 
-    @ivar exitCode: what to exit with.
+    @ivar exitCode: the exit code.
     """
 
     def __init__(self, message: str, exitCode: int = ExitCode.FAILED) -> None:
@@ -66,7 +66,7 @@ class Command(Options):
     @ivar write: prints a line.
     """
 
-    longdesc = ""  # otherwise --help ends with the docstring of __main__
+    longdesc = ""  # Otherwise --help ends with the docstring of __main__.
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -74,10 +74,10 @@ class Command(Options):
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """
-        Take options before and after other arguments, as GNU's programs do.
+        Accept options before and after other arguments, as GNU's programs do.
         """
         given = sys.argv[1:] if options is None else list(options)
-        with suppress(GetoptError):  # the base class says what is wrong
+        with suppress(GetoptError):  # The base class reports the error.
             pairs, arguments = gnu_getopt(given, self.shortOpt, self.longOpt)
             valued = {each.rstrip("=") for each in self.longOpt if each.endswith("=")}
             given = [
@@ -101,10 +101,10 @@ class Command(Options):
 
     async def run(self, reactor: IReactorTime) -> int:
         """
-        Do what the command line says.
+        Execute the command.
 
         @return: the exit code.
-        @raise CommandFailed: when it cannot be done.
+        @raise CommandFailed: when the command fails.
         """
         raise NotImplementedError
 
@@ -118,7 +118,7 @@ class ListingCommand(Command):
 
     def show(self, objects: Sequence[dict[str, Any]], *lines: str) -> int:
         """
-        Print objects, or what is said of them to people.
+        Print objects as JSON, or else lines for people.
 
         @return: the exit code for success.
         """
@@ -132,14 +132,14 @@ class ListingCommand(Command):
 
 def printVersion() -> NoReturn:
     """
-    What C{--version} does.
+    Print kaproto's version and exit.
     """
     sys.stdout.write(f"kaproto {__version__}\n")
     raise SystemExit(ExitCode.OK)
 
 
 def _print(line: str) -> None:
-    # A user who watches a pipe wants each line when it comes.
+    # Flush, so that a user who watches a pipe sees each line at once.
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
@@ -148,7 +148,7 @@ def number(flag: str, least: float = 0.0) -> Callable[[str], float]:
     """
     @param flag: the option's name, for errors.
     @param least: the smallest value.
-    @return: what makes a number of the option's text, or raises L{ValueError}.
+    @return: a function that converts the option's text, or raises L{ValueError}.
     """
 
     def coerce(text: str) -> float:
@@ -167,7 +167,7 @@ def wholeNumber(flag: str, least: int = 0) -> Callable[[str], int]:
     """
     @param flag: the option's name, for errors.
     @param least: the smallest value.
-    @return: what makes a whole number of the option's text, or raises L{ValueError}.
+    @return: a function that converts the option's text, or raises L{ValueError}.
     """
 
     def coerce(text: str) -> int:

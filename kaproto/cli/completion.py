@@ -46,7 +46,7 @@ class Completion(Command):
         """
         Take the name of the shell.
 
-        @raise UsageError: for a shell that is not known.
+        @raise UsageError: for an unknown shell.
         """
         if shell not in ("bash", "zsh", "fish"):
             raise UsageError(f"completion takes bash, zsh or fish, not {shell!r}")
@@ -54,7 +54,7 @@ class Completion(Command):
 
     async def run(self, reactor: IReactorTime) -> int:
         """
-        Print it.
+        Print the script.
         """
         assert self.parent is not None, "it is a subcommand"
         self.write(completionScript(self.parent, self["shell"]))
@@ -78,7 +78,7 @@ def completionScript(options: Options, shell: str) -> str:
 
 def _flags(options: Options) -> Iterator[str]:
     """
-    @return: the long options; an equals sign follows those that take a value.
+    @return: the long options, with an equals sign after those that take a value.
     """
     yield from sorted({*options.longOpt} - {"version", "help", "_shell-completion="})
     yield "help"

@@ -1,5 +1,5 @@
 """
-C{kaproto demo}: a server in mode 2 and three clients, and how each of them ends.
+C{kaproto demo}: a server in mode 2 and three clients, which end in three ways.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ class Demo(Command):
             "count",
             "c",
             2,
-            "Pings left unanswered before a client is dead.",
+            "Unanswered pings after which a client is dead.",
             wholeNumber("count", 1),
         ],
     ]
 
     async def run(self, reactor: IReactorTime) -> int:
         """
-        Tell it as it happens.
+        Run the demonstration, and print events as they happen.
         """
         keepAlive = KeepAlive(self["interval"], self["count"])
         factory = KeepAliveServerFactory(Mandatory(keepAlive), clock=reactor)
@@ -89,7 +89,7 @@ class _Story:
 
     async def tell(self) -> None:
         """
-        Connect the three, and say what becomes of them.
+        Connect the three clients, and print what happens to them.
         """
         interval, count = self._keepAlive.interval, self._keepAlive.count
         self._say(
@@ -152,12 +152,12 @@ class _Story:
 
 def _die(client: KeepAliveClientProtocol) -> None:
     """
-    Have a client neither answer nor close, as one does whose machine lost its power.
+    Make a client neither answer nor close, like one whose machine has lost power.
     """
     client.dataReceived = _drop  # type: ignore[method-assign]
 
 
 def _drop(data: bytes) -> None:
     """
-    Nobody is there to take it.
+    Discard data.
     """

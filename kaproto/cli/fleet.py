@@ -1,5 +1,5 @@
 """
-The commands about all nodes of a fleet, as their registry lists them: C{kaproto --registry=URL}.
+The commands for a fleet of nodes that share a registry: C{kaproto --registry=URL}.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ _Object = dict[str, Any]
 
 class FleetCommand(ListingCommand):
     """
-    A command about a fleet.
+    A command for a fleet.
     """
 
     async def run(self, reactor: IReactorTime) -> int:
         """
-        Connect to the registry, and do it.
+        Connect to the registry, and perform the command.
         """
         assert self.parent is not None, "it is a subcommand"
         url, path = self.parent.get("registry"), self.parent["registry-password-file"]
         if url is None:
             raise CommandFailed(
-                "this asks the registry: kaproto --registry=URL, as kaserver has it",
+                "this asks the registry: kaproto --registry=URL, with kaserver's URL",
                 ExitCode.USAGE,
             )
         links: list[RedisLink] = []
@@ -82,7 +82,7 @@ class FleetCommand(ListingCommand):
 
     async def perform(self, fleet: FleetView, reactor: IReactorTime) -> int:
         """
-        Do it.
+        Perform the command.
 
         @return: the exit code.
         """
@@ -172,7 +172,7 @@ class FleetList(FleetCommand):
 
 class FleetRefused(FleetCommand):
     """
-    List who was refused, and whom mode 2 would refuse.
+    List clients that were refused, or would be in mode 2.
     """
 
     async def perform(self, fleet: FleetView, reactor: IReactorTime) -> int:
@@ -202,7 +202,7 @@ class FleetDisconnect(FleetCommand):
     """
 
     synopsis = "[options] NODE/ID"
-    optParameters: ClassVar = [["reason", "r", None, "Why, for the log and for kaproto ended."]]
+    optParameters: ClassVar = [["reason", "r", None, "Reason, for the log and for kaproto ended."]]
 
     def parseArgs(self, which: str) -> None:  # type: ignore[override]
         """
@@ -229,7 +229,7 @@ class FleetDisconnect(FleetCommand):
 
 class FleetDrain(FleetCommand):
     """
-    Have a node accept no new clients, and stop when those that are connected have left.
+    Make a node accept no new clients, and stop when the present ones have left.
     """
 
     synopsis = "[options] NODE"
@@ -254,7 +254,7 @@ class FleetDrain(FleetCommand):
 
 def _name(node: str) -> str:
     """
-    @raise UsageError: when it is no node's name.
+    @raise UsageError: when it is not a valid node name.
     """
     if not NODE_NAME.fullmatch(node):
         raise UsageError(f"{node!r} is not the name of a node, as kaproto nodes shows it")
@@ -270,7 +270,7 @@ async def _find(fleet: FleetView, name: str, *, clients: bool = False) -> NodeVi
 
 def _doubts(nodes: Sequence[NodeView]) -> list[str]:
     """
-    @return: which nodes' clients may be others than those listed.
+    @return: warnings about nodes whose list of clients may be wrong.
     """
     gone = ", ".join(each.name for each in nodes if not each.present)
     listing = ", ".join(each.name for each in nodes if each.present and not each.complete)

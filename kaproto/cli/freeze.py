@@ -1,5 +1,6 @@
 """
-A client that stops answering, as one does whose process is stopped, and what the server does then.
+C{kaproto ping --freeze}: a client that stops answering, like a stopped process, and the server's
+reaction.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ async def freeze(
     reactor: IReactorTime, connection: KeepAliveClientProtocol, write: Callable[[str], object]
 ) -> int:
     """
-    Answer nothing from now on, and tell what the server sends until it closes the connection.
+    Stop answering, and report what the server sends until it closes the connection.
 
     @param write: prints a line.
     @return: the exit code.
@@ -44,7 +45,7 @@ async def freeze(
                 machinery.messageReceived(message)
 
     tell("this client answers no more")
-    # The server cannot tell: its bytes are read, and nothing comes back.
+    # To the server this is a stopped process: bytes are received, nothing is answered.
     connection.dataReceived = received  # type: ignore[method-assign]
     try:
         reason = await connection.whenClosed()

@@ -40,12 +40,12 @@ __all__ = ["FLEET_COMMANDS", "Options", "main", "perform"]
 FLEET_COMMANDS: Final[list[list[Any]]] = [
     ["nodes", None, Nodes, "List the nodes."],
     ["list", None, FleetList, "List the clients of all nodes, or of one."],
-    ["refused", None, FleetRefused, "List who was refused, and whom mode 2 would refuse."],
+    ["refused", None, FleetRefused, "List clients that were refused, or would be in mode 2."],
     ["disconnect", None, FleetDisconnect, "Disconnect one client, NODE/ID."],
-    ["drain", None, FleetDrain, "Have a node stop when its clients have left."],
+    ["drain", None, FleetDrain, "Make a node stop when its clients have left."],
 ]
 """
-The commands that there are with C{--registry}.
+The commands available with C{--registry}.
 """
 
 
@@ -72,12 +72,12 @@ class Options(BaseOptions):
         ["show", None, Show, "Show one client."],
         ["disconnect", None, Disconnect, "Disconnect one client."],
         ["ended", None, Ended, "List connections that ended, and why."],
-        ["refused", None, Refused, "List who was refused, and whom mode 2 would refuse."],
+        ["refused", None, Refused, "List clients that were refused, or would be in mode 2."],
         ["trace", None, Trace, "Watch the messages of one client."],
-        ["status", None, Status, "Show how kaserver is."],
-        ["reload", None, Reload, "Have kaserver read its files again."],
-        ["replace", None, Replace, "Replace workers one after another, as after an upgrade."],
-        ["drain", None, Drain, "Have kaserver stop when its clients have left."],
+        ["status", None, Status, "Show the state of kaserver."],
+        ["reload", None, Reload, "Make kaserver read its files again."],
+        ["replace", None, Replace, "Replace workers one by one, for example after an upgrade."],
+        ["drain", None, Drain, "Make kaserver stop when its clients have left."],
         ["nodes", None, Nodes, "List the kaservers in a registry (--registry)."],
         ["ping", None, Ping, "Ping a libvirt host or a kaserver."],
         ["demo", None, Demo, "Watch keepalive at work, in ten seconds, without libvirt."],
@@ -88,7 +88,7 @@ class Options(BaseOptions):
     @property
     def synopsis(self) -> str:
         """
-        The first line of C{--help}, of this and of each command.
+        The first line of C{--help}, for C{kaproto} and for each command.
         """
         command = "" if self.subCommand else " COMMAND"
         whom = "--registry=URL" if self.get("registry") else "[--socket=PATH]"
@@ -105,7 +105,7 @@ class Options(BaseOptions):
         """
         Parse the command line.
 
-        @raise UsageError: naming what is wrong, and what is allowed.
+        @raise UsageError: when it is wrong; the message lists what is allowed.
         """
         try:
             super().parseOptions(options)  # type: ignore[no-untyped-call]
@@ -134,9 +134,9 @@ class Options(BaseOptions):
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """
-    Run a command in a process of its own, and exit.
+    Run a command, and exit the process.
 
-    @param arguments: the command line without the program's name; by default the process's.
+    @param arguments: the command line without the program's name; by default that of the process.
     """
     options = Options()  # type: ignore[no-untyped-call]
     try:
@@ -158,7 +158,7 @@ async def _exit(reactor: object, command: Command) -> NoReturn:
 
 async def perform(reactor: IReactorTime, command: Command) -> int:
     """
-    Run a command.  The first Ctrl-C ends it in order.
+    Run a command.  The first Ctrl-C ends it gracefully.
 
     @return: the exit code.
     """

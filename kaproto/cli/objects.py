@@ -1,5 +1,5 @@
 """
-How the objects are shown to people that C{--json} prints as they are.
+Formats objects for people; C{--json} prints the same objects unchanged.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ def who(client: Mapping[str, Any]) -> str | None:
 def ago(time: str) -> str:
     """
     @param time: in ISO 8601.
-    @return: how long ago that was.
+    @return: the time since then.
     """
     return elapsed(max(0.0, (datetime.now(UTC) - datetime.fromisoformat(time)).total_seconds()))
 
 
 def milliseconds(microseconds: int | None) -> str | None:
     """
-    @return: a short time.
+    @return: the duration as text.
     """
     return None if microseconds is None else f"{microseconds / 1000:.3f} ms"
 
 
 def messageLine(event: Mapping[str, Any]) -> str:
     """
-    @return: a message of a trace.
+    @return: a line about a message of a trace.
     """
     arrow = "client >" if event["direction"] == "in" else "client <"
     what = event["name"] or f"procedure {event['procedure']}"

@@ -41,8 +41,8 @@ class Ping(Command):
     synopsis = "[options] URI"
     longdesc = (
         "URI is a libvirt URI such as qemu+tls://host/system, or a Twisted endpoint such as "
-        "tcp:host:16509. A server without keepalive is called instead of pinged. Exits with 0 if "
-        "any ping was answered, else 1; with --check as monitoring plugins do: 0 all is well, 1 "
+        "tcp:host:16509. If the server has no keepalive, calls are timed. Exits with 0 if "
+        "any ping was answered, else 1; with --check as monitoring plugins do: 0 for OK, 1 "
         "warning, 2 critical, 3 unknown."
     )
     optParameters: ClassVar = [
@@ -57,7 +57,7 @@ class Ping(Command):
         ["check", None, "Print one line for a monitoring system; five pings unless --count."],
         ["json", "j", "Print the statistics as a JSON object."],
         ["no-ask", None, "Do not ask for keepalive before opening: mode 2 refuses that."],
-        ["freeze", None, "Stop answering once open, and tell when the server closes."],
+        ["freeze", None, "Stop answering once open, and report when the server closes."],
     ]
 
     def parseArgs(self, uri: str) -> None:  # type: ignore[override]
@@ -68,9 +68,9 @@ class Ping(Command):
 
     def postOptions(self) -> None:
         """
-        Check what goes together.
+        Check the combination of options.
 
-        @raise UsageError: for what does not.
+        @raise UsageError: when options contradict each other.
         """
         if self["freeze"] and (self["no-ask"] or self["check"]):
             raise UsageError("--freeze goes with neither --no-ask nor --check")
@@ -173,7 +173,7 @@ class Ping(Command):
 
     async def _check(self, reactor: IReactorTime) -> int:
         """
-        Ping for a monitoring system, which reads one line and the exit code.
+        Ping for a monitoring system, which expects one line and an exit code.
         """
         trips = RoundTrips()
         try:
@@ -218,14 +218,14 @@ async def _openBy(
 
 def _ask(reactor: IReactorTime, connection: KeepAliveClientProtocol) -> Deferred[float]:
     """
-    @return: fires with the seconds that an answer takes.
+    @return: fires with the round-trip time, in seconds.
     """
     if connection.keepAliveSupported:
         return connection.ping()
 
     async def call() -> float:
         began = reactor.seconds()
-        with suppress(RemoteError):  # an error is an answer too
+        with suppress(RemoteError):  # An error is an answer too.
             await connection.call(REMOTE_PROGRAM, Procedure.AUTH_LIST)
         return reactor.seconds() - began
 

@@ -72,7 +72,7 @@ class List(RemoteCommand):
 
 class Show(RemoteCommand):
     """
-    Show all that is known of one client.
+    Show all details of one client.
     """
 
     synopsis = "[options] ID"
@@ -98,7 +98,7 @@ class Disconnect(RemoteCommand):
     """
 
     synopsis = "[options] ID"
-    optParameters: ClassVar = [["reason", "r", None, "Why, for the log and for kaproto ended."]]
+    optParameters: ClassVar = [["reason", "r", None, "Reason, for the log and for kaproto ended."]]
 
     def parseArgs(self, which: str) -> None:  # type: ignore[override]
         """
@@ -142,7 +142,7 @@ class Ended(RemoteCommand):
 
 class Refused(RemoteCommand):
     """
-    List who was refused, and whom mode 2 would refuse.
+    List clients that were refused, or would be in mode 2.
     """
 
     async def perform(self, client: ControlClient) -> int:
@@ -166,7 +166,7 @@ class Refused(RemoteCommand):
 
 class Status(RemoteCommand):
     """
-    Show how kaserver is.  Exits with 1 when it takes no new clients.
+    Show the state of kaserver.  Exits with 1 when it accepts no new clients.
     """
 
     async def perform(self, client: ControlClient) -> int:
@@ -180,7 +180,7 @@ class Status(RemoteCommand):
 
 class Trace(RemoteCommand):
     """
-    Watch the messages of one client: their headers, not what is in them.
+    Watch the messages of one client: their headers, not their contents.
     """
 
     synopsis = "[options] ID"
@@ -218,14 +218,14 @@ class Trace(RemoteCommand):
 
 class Reload(RemoteCommand):
     """
-    Have kaserver read its files again: certificates, rules, the list of those who may log in.
+    Make kaserver read its files again: certificates, rules, users.
     """
 
     async def perform(self, client: ControlClient) -> int:
         """
         Reload.
 
-        @raise CommandFailed: when a file cannot be used; it is in use as it was before.
+        @raise CommandFailed: when a file cannot be used; its previous contents stay in use.
         """
         problems = await client.reload()
         if problems:
@@ -235,9 +235,9 @@ class Reload(RemoteCommand):
 
 class Replace(RemoteCommand):
     """
-    Replace the workers of a kaserver --workers, one after another, as after an upgrade: a new one
-    serves before an old one accepts no more, so nobody is refused.  The old one's clients have
-    the time that --drain-timeout gives them to leave.
+    Replace the workers of a kaserver --workers, one by one, for example after an upgrade.  A new
+    worker serves before the old one stops accepting, so no client is refused.  The clients of the
+    old one have C{--drain-timeout} seconds to leave.
     """
 
     async def perform(self, client: ControlClient) -> int:
@@ -252,7 +252,7 @@ class Replace(RemoteCommand):
 
 class Drain(RemoteCommand):
     """
-    Have kaserver accept no new clients, and stop when those that are connected have left.
+    Make kaserver accept no new clients, and stop when the present ones have left.
     """
 
     optParameters: ClassVar = [
@@ -280,7 +280,7 @@ def _drained(clients: int) -> str:
 
 def _id(text: str) -> int:
     """
-    @raise UsageError: when it is not an id.
+    @raise UsageError: when it is not a whole number.
     """
     if not (text.isascii() and text.isdecimal()) or int(text) >= 1 << 64:
         raise UsageError(f"a client's id is a whole number, as kaproto list shows it, not {text!r}")

@@ -21,7 +21,7 @@ __all__ = ["DEFAULT_SOCKET", "RemoteCommand"]
 
 DEFAULT_SOCKET: Final = "/run/libvirt/virtkaserver-admin-sock"
 """
-Where kaserver's unit has the socket, and C{virt-admin -c virtkaserver:///system} looks for it.
+The path of the socket in kaserver's systemd unit, and for C{virt-admin -c virtkaserver:///system}.
 """
 
 
@@ -32,7 +32,7 @@ class RemoteCommand(ListingCommand):
 
     async def run(self, reactor: IReactorTime) -> int:
         """
-        Connect, and do it.
+        Connect, and perform the command.
         """
         assert self.parent is not None, "it is a subcommand"
         path = self.parent["socket"]
@@ -56,7 +56,7 @@ class RemoteCommand(ListingCommand):
 
     async def perform(self, client: ControlClient) -> int:
         """
-        Do it.
+        Perform the command.
 
         @return: the exit code.
         """

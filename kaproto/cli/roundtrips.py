@@ -1,5 +1,5 @@
 """
-Statistics of pings, as ping(8) has them.
+Statistics of pings, like those of ping(8).
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ __all__ = ["RoundTrips"]
 @attrs.define
 class RoundTrips:
     """
-    How the pings of one run went.
+    The results of the pings of one run.  Times are in seconds.
 
-    @ivar sent: pings sent.
-    @ivar answered: how many were answered.
-    @ivar least: the shortest round trip, in seconds, as are the others.
-    @ivar most: the longest.
+    @ivar sent: the number of pings sent.
+    @ivar answered: the number answered.
+    @ivar least: the shortest round trip.
+    @ivar most: the longest round trip.
     """
 
     sent: int = 0
@@ -58,6 +58,6 @@ class RoundTrips:
     @property
     def loss(self) -> float:
         """
-        The part of the pings that was not answered, from 0 to 1.
+        The fraction of pings that were not answered, from 0 to 1.
         """
         return 1 - self.answered / self.sent if self.sent else 0.0

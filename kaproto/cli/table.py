@@ -13,7 +13,7 @@ __all__ = ["table"]
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[str]:
     """
-    @param rows: as many values each as there are headings; C{None} is shown as a dash.
+    @param rows: lists of values, one for each heading; C{None} is shown as a dash.
     @return: lines, of printable characters only.
     """
     shown = [[_cell(value) for value in row] for row in rows]

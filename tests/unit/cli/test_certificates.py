@@ -184,7 +184,7 @@ class CertificatesTests(SynchronousTestCase):
         self.make()
         key = self.folder / "CA/private/cakey.pem"
         key.write_bytes((self.folder / "libvirt/private/serverkey.pem").read_bytes())
-        self.fails("the key is not the certificate's")
+        self.fails("the key does not belong to the certificate")
 
     def test_notAFolder(self) -> None:
         """
