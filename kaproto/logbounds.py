@@ -1,16 +1,16 @@
 """
-Bounds on what a peer can make this process log: lines per peer, lines in all, and characters per
-line.
+Limits on the log lines that peers can cause: lines per peer, lines in all, and characters per line.
 
-A class that logs what peers do gives its logger the observer L{BOUNDS} and each event the peer::
+A class that logs actions of peers gives its logger the observer L{BOUNDS}, and each event the
+peer::
 
     _log = Logger(observer=BOUNDS)
     ...
     self._log.warn("dropped {peer}: {reason}", peer=peer, reason=reason)
 
-An example with the numbers below: somebody connects 5,000 times within ten seconds, and each time
-sends nonsense.  The first 1,000 lines are written, then 2 a second.  After a minute one line says
-that 3,980 more were not.
+An example with the numbers below: a host connects 5,000 times within ten seconds, and each time
+sends garbage.  The first 1,000 lines are written, then 2 a second.  After a minute one line says
+that 3,980 more were not logged.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = ["BOUNDS", "VALUE_MAX", "LogBounds", "Rate", "shorten"]
 
 VALUE_MAX: Final = 1000
 """
-The most characters of one value in a line.
+The most characters for one value in a line.
 """
 
 _TRACEBACK_MAX: Final = 16_384
@@ -57,7 +57,7 @@ class Rate:
 class _Bucket:
     """
     @ivar lines: how many lines may be written now.
-    @ivar at: when that was so, in monotonic seconds.
+    @ivar at: the time of that number, in monotonic seconds.
     @ivar suppressed: how many lines were left out since the last summary.
     """
 
@@ -76,11 +76,11 @@ class _Bucket:
 @implementer(ILogObserver)
 class LogBounds:
     """
-    An observer between loggers and the log.  It bounds the events that have a C{peer}, a
-    L{Peer}; others pass, with their values shortened.
+    An observer between loggers and the log.  It limits events that have a C{peer}, a L{Peer};
+    others pass, with their values shortened.
 
-    @ivar perPeer: what one network (L{Peer.network}) can cause.
-    @ivar overall: what all networks together can cause.
+    @ivar perPeer: the limit for one network (L{Peer.network}).
+    @ivar overall: the limit for all networks together.
     """
 
     PEERS_MAX: Final = 4096
@@ -93,7 +93,7 @@ class LogBounds:
         overall: Rate = Rate(10_000, 100),
     ) -> None:
         """
-        @param log: where events go that are within bounds.
+        @param log: receives the events within the limits.
         @param seconds: a monotonic clock.
         """
         self.perPeer = perPeer
@@ -105,18 +105,18 @@ class LogBounds:
 
     def clear(self) -> None:
         """
-        Forget what has been logged.
+        Reset all counts.
         """
         now = self._seconds()
         self._all = _Bucket(self.overall.burst, now)
-        # The network that was silent for the longest time comes first.
+        # Ordered by their last event, the oldest first.
         self._peers: OrderedDict[str, _Bucket] = OrderedDict()
         self._forgotten = 0
         self._summaryAt = now
 
     def __call__(self, event: LogEvent) -> None:
         """
-        Pass an event on, with its values shortened, if that is within bounds.
+        Pass on an event, with its values shortened, if it is within the limits.
         """
         peer = event.get("peer")
         if not isinstance(peer, Peer) or self.admits(peer):
@@ -124,14 +124,14 @@ class LogBounds:
 
     def admitted(self, event: LogEvent) -> None:
         """
-        Pass an event on, with its values shortened, for which L{admits} has been asked.
+        Pass on an event that L{admits} has counted already, with its values shortened.
         """
         self._log(_shortened(event))
         self._summarizeIfDue()
 
     def admits(self, peer: Peer) -> bool:
         """
-        Count a line about a peer.  Whoever takes long to put a line together asks first.
+        Count a line about a peer.  Call this first if composing the line is expensive.
 
         @return: whether it may be written.
         """
@@ -159,8 +159,8 @@ class LogBounds:
 
     def summarize(self) -> None:
         """
-        Log in one line how many lines were left out since the last time, if any.  This happens by
-        itself with the first event after a minute; call it so that it happens without one.
+        Log in one line how many lines were left out since the last summary, if any.  The first
+        event after a minute does this too; call it in case there is no such event.
         """
         self._summaryAt = self._seconds()
         counts = {each: bucket.suppressed for each, bucket in self._peers.items()}
@@ -181,8 +181,8 @@ class LogBounds:
 
 def shorten(text: str, most: int = VALUE_MAX) -> str:
     """
-    @return: the text in one line of printable characters, and about C{most} of them.  If some are
-        left out, it ends with how many there were.
+    @return: the text in one line of at most about C{most} printable characters.  If it was cut, it
+        ends with its original length.
     """
     shown = text[:most]
     if not shown.isprintable():
@@ -195,7 +195,7 @@ def shorten(text: str, most: int = VALUE_MAX) -> str:
 
 def _shortened(event: LogEvent) -> LogEvent:
     """
-    @return: the event, or a copy of it that is fit to be logged.
+    @return: the event, or a copy of it with shortened values.
     """
     changed: LogEvent = {
         name: shorten(text)
@@ -212,5 +212,5 @@ def _shortened(event: LogEvent) -> LogEvent:
 
 BOUNDS: Final = LogBounds(globalLogPublisher)
 """
-The bounds for all loggers of this process.
+The limits for all loggers of this process.
 """

@@ -1,5 +1,5 @@
 """
-The transports that connections use, and the peers at their other ends.
+The interface of transports, the identity of their peers, and the fast ways to write and close.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = [
 
 ACCEPTS: Final = 8
 """
-How many connections a port accepts in one turn of the reactor, give or take Twisted's own 20.
+Connections that a port accepts in one turn of the reactor, give or take Twisted's own 20.
 """
 
 _UCRED: Final = struct.Struct("iII")
@@ -93,7 +93,7 @@ class StreamTransport(Protocol):
 
 def identify(transport: StreamTransport) -> Peer:
     """
-    @return: the peer, as far as its transport identifies it.
+    @return: the peer, with the fields that the transport knows.
     """
     address = transport.getPeer()
     if tlsOf(transport) is not None:
@@ -110,7 +110,7 @@ def unixCredentials(transport: object) -> UnixCredentials | None:
     Ask the kernel which process connected to a UNIX socket (C{SO_PEERCRED}).
 
     @param transport: any transport of Twisted's.
-    @return: C{None} for other transports, and where the kernel does not tell.
+    @return: C{None} for other transports, and if the kernel does not know.
     """
     getHandle = getattr(transport, "getHandle", None)
     handle = None if getHandle is None else getHandle()
@@ -141,7 +141,7 @@ def connectionOf(transport: object) -> Connection | None:
     """
     Look under TLS and any other wrappers for Twisted's own transport, which has the socket.
 
-    @return: a TCP or UNIX connection, C{None} where there is neither.
+    @return: a TCP or UNIX connection; C{None} if there is neither.
     """
     while not isinstance(transport, Connection):
         transport = getattr(transport, "transport", None)
@@ -154,9 +154,9 @@ def tlsOf(transport: object | None) -> object | None:
     """
     Look under any wrappers for the TLS layer.
 
-    @return: the layer, C{None} without TLS.
+    @return: the layer; C{None} without TLS.
     """
-    # A wrapper of Twisted's provides what its transport does, so the lowest is the layer itself.
+    # Twisted's wrappers provide the interfaces of their transports: the lowest is the layer itself.
     found: object | None = None
     while transport is not None:
         if ISSLTransport.providedBy(transport):
@@ -167,9 +167,9 @@ def tlsOf(transport: object | None) -> object | None:
 
 def hasUnread(transport: StreamTransport) -> bool | None:
     """
-    Look into the socket for bytes of the peer's, or its end, that this process has not read.
+    Check the socket for bytes, or an end of file, that this process has not read yet.
 
-    @return: C{None} if this is no transport of Twisted's, whose socket can be looked into.
+    @return: C{None} if the socket is unknown, because this is not Twisted's own transport.
     """
     connection = connectionOf(transport)
     if connection is None:
@@ -187,7 +187,7 @@ def hasUnread(transport: StreamTransport) -> bool | None:
 
 def unsent(transport: object) -> bool:
     """
-    @return: whether a transport of Twisted's own has bytes that the kernel has not taken yet.
+    @return: whether one of Twisted's own transports has bytes that the kernel has not taken yet.
     """
     connection = connectionOf(transport)
     return connection is not None and bool(
@@ -197,10 +197,10 @@ def unsent(transport: object) -> bool:
 
 def paceAccepts(transport: StreamTransport, clock: IReactorTime) -> None:
     """
-    Accept a crowd in small groups, so that clients who are connected do not wait for it.
+    Accept a burst of connections in small groups, so that it does not delay connected clients.
 
-    While more connections are waiting, a port of Twisted's accepts 20 more in each turn of the
-    reactor than in the one before, starting at 100, and each turn lasts until all are served.
+    While connections are waiting, Twisted's port accepts 100 in one turn of the reactor, 120 in the
+    next, then 140 and so on, and each turn lasts until all of these are served.
 
     @param transport: a connection that has just been accepted.
     @param clock: the reactor.
@@ -208,18 +208,18 @@ def paceAccepts(transport: StreamTransport, clock: IReactorTime) -> None:
     port = getattr(transport, "server", None)
     if isinstance(port, Port) and port.numberAccepts > ACCEPTS:
         port.numberAccepts = ACCEPTS
-        # The port sets its own number again when it has accepted this group.
+        # The port overwrites this number after each group.
         clock.callLater(0, setattr, port, "numberAccepts", ACCEPTS)
 
 
 def endWriting(transport: StreamTransport) -> None:
     """
-    Close this end after everything written has been sent, and go on reading until the peer closes
-    the other.  A process that writes to a connection whose other end is closed dies of C{SIGPIPE}
-    if it is not prepared, before it has read why.
+    Close the sending direction after everything written has been sent, and keep reading until the
+    peer closes.  If both directions were closed, a peer that is writing could be killed by
+    C{SIGPIPE} before it has read our last message.
 
-    With TLS that is what C{loseConnection} does: it sends a close_notify and waits for the peer's.
-    A transport that is not Twisted's own may have no way to close one end, and closes both.
+    With TLS, C{loseConnection} does this: it sends a close_notify and waits for the peer's.
+    Transports other than Twisted's may be unable to close one direction; then both are closed.
     """
     transport.resumeProducing()
     if isinstance(transport, Connection) and not transport.TLS and transport.connected:
@@ -230,9 +230,10 @@ def endWriting(transport: StreamTransport) -> None:
 
 def closeIfSent(transport: StreamTransport) -> bool:
     """
-    Close both ends if the kernel has taken everything that was written; the peer can still read it.
+    Close both directions if the kernel has taken everything that was written, which the peer can
+    still read.
 
-    @return: whether it has, as far as can be seen: C{False} for a transport not of Twisted's own.
+    @return: whether it has; C{False} for transports other than Twisted's own.
     """
     connection = connectionOf(transport)
     if connection is None or unsent(connection):
@@ -243,29 +244,29 @@ def closeIfSent(transport: StreamTransport) -> bool:
 
 class DirectWriter:
     """
-    A transport that has its own way to do what L{writeNow} does.
+    A transport with its own implementation of L{writeNow}.
     """
 
     def writeNow(self, data: bytes | memoryview, /) -> None:
         """
-        Write bytes, without waiting for the reactor where that is safe.  They are not kept.
+        Write bytes, without waiting for the reactor if that is safe.  The argument is not kept.
         """
         raise NotImplementedError
 
 
 def writeNow(transport: StreamTransport, data: bytes | memoryview) -> None:
     """
-    Write bytes, without waiting for the reactor where that is safe.  What cannot be sent at once is
-    copied.
+    Write bytes, without waiting for the reactor if that is safe.  Bytes that cannot be sent at once
+    are copied.
 
     C{transport.write} on an idle connection makes the reactor wait until the socket is writable,
-    which costs three system calls more than the C{send} itself.  On a plain transport of Twisted's
-    with an empty buffer the bytes are sent at once.  A L{DirectWriter}, as kaproto's TLS layer is,
-    encrypts them first.  On any other transport this is C{transport.write}.
+    which costs three system calls more than the C{send} itself.  On Twisted's plain transports, if
+    the buffer is empty, this sends the bytes at once.  A L{DirectWriter}, such as kaproto's TLS
+    layer, encrypts them first.  On all other transports this calls C{transport.write}.
     """
     sent = 0
     if isinstance(transport, Connection):
-        # An AttributeError means that this Twisted keeps waiting bytes somewhere else.
+        # An AttributeError means that this version of Twisted has its buffer elsewhere.
         try:
             if not (
                 transport.dataBuffer

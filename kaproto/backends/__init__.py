@@ -1,3 +1,3 @@
 """
-What answers once a connection is open.
+Backends: they answer calls once a connection is open, as an embedded host or a gateway.
 """

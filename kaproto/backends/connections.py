@@ -1,5 +1,5 @@
 """
-A gateway's connections to its server: one for each client, and one more to ask whether the server
+A gateway's connections to its server: one for each client, and a probe to check whether the server
 is alive.
 """
 
@@ -31,13 +31,13 @@ __all__ = ["ClientSide", "Probe", "UpstreamConnection", "UpstreamFactory", "Upst
 
 class ClientSide(Protocol):
     """
-    What a connection to the server is made for.
+    The client's side of a connection to the server.
     """
 
     @property
     def idle(self) -> bool:
         """
-        Whether the server owes the client nothing.
+        Whether the server has answered all calls and no stream is open.
         """
 
     def upstreamBusy(self) -> None:
@@ -64,9 +64,9 @@ class UpstreamConnection(ClientConnection):
 
     def watch(self) -> None:
         """
-        The connection is open: watch the server, together with the other connections to it.
+        Start watching the server, together with its other connections.  The connection is open.
 
-        A server that was not asked for keepalive is watched from its first answer on.
+        A server that was not asked for keepalive is watched only after its first answer to a ping.
         """
         factory = self._factory
         self._isWatched = True
@@ -89,7 +89,7 @@ class UpstreamConnection(ClientConnection):
     @property
     def isUnderWay(self) -> bool:
         """
-        Whether the server owes the client anything.
+        Whether a call has not been answered to the last byte, or a stream is open.
         """
         return self.session is not None and not self.session.idle
 
@@ -101,7 +101,7 @@ class UpstreamConnection(ClientConnection):
 
     def excuses(self) -> bool:
         """
-        @return: whether the server is alive, though it has left all pings unanswered here.
+        @return: whether the server is alive although it answers no pings on this connection.
         """
         return self._factory.upstream.excuses(self)
 
@@ -158,7 +158,7 @@ class UpstreamFactory(KeepAliveClientFactory):
         ask: bool,
     ) -> None:
         """
-        @param name: what to open.
+        @param name: the name to open.
         @param ask: whether to ask the server for keepalive.
         """
         super().__init__(
@@ -170,7 +170,7 @@ class UpstreamFactory(KeepAliveClientFactory):
 
 class _ProbeConnection(ClientConnection):
     """
-    A connection that opens nothing, and is pinged.
+    A connection that opens nothing and is pinged.
     """
 
     __slots__ = ()
@@ -194,10 +194,10 @@ class _ProbeProtocol(KeepAliveClientProtocol, isBase=True):
 
 class Probe:
     """
-    A connection that asks whether the server is alive.  It logs in, opens nothing and is pinged.
-    When it cannot be made, or is lost, it is made again after an interval.
+    A connection that checks whether the server is alive.  It logs in, opens nothing and is pinged.
+    If connecting fails or the connection is lost, it connects again after an interval.
 
-    @ivar problem: why it could not be made or was lost, the last time.
+    @ivar problem: the reason of the last failure.
     """
 
     _log: ClassVar[Logger] = Logger(observer=BOUNDS)
@@ -214,8 +214,8 @@ class Probe:
         """
         Connect.
 
-        @param saysGoodbye: whether to close as clients do.  libvirtd logs an error for each that
-            does not, but one that hangs does not answer.
+        @param saysGoodbye: whether to send C{CONNECT_CLOSE} first.  libvirtd logs an error for each
+            client that does not, but a libvirtd that hangs would not answer.
         """
         self._saysGoodbye = saysGoodbye
         self._endpoint = endpoint
@@ -278,4 +278,4 @@ class Probe:
             elif connection is not None:
                 connection.abort(ConnectionClosed("it is no longer needed"))
         self.problem = str(reason)
-        self._log.debug("the connection made to ask was lost: {reason}", reason=reason)
+        self._log.debug("the probe's connection was lost: {reason}", reason=reason)

@@ -123,8 +123,8 @@ class SharedDomain:
     """
     A domain that runs or is paused.
 
-    @ivar state: its state, and why.
-    @ivar listeners: the callbacks of those connections that have any.
+    @ivar state: its state and the reason for it.
+    @ivar listeners: the callbacks of the connections that have registered some.
     """
 
     def __init__(self) -> None:
@@ -134,7 +134,7 @@ class SharedDomain:
     def matches(self, flags: int) -> bool:
         """
         @param flags: L{ListFlag}s.
-        @return: whether the domain has one of the flags of each group that has any.
+        @return: whether the domain matches one of the given flags in each group.
         """
         running = self.state.state == DomainState.RUNNING
         has = _ALWAYS | (ListFlag.RUNNING if running else ListFlag.PAUSED)
@@ -186,7 +186,7 @@ class EventCallbacks:
 
     def __init__(self, domain: SharedDomain, connection: KeepAliveServerProtocol) -> None:
         """
-        @param connection: where events are sent.
+        @param connection: the connection on which events are sent.
         """
         self._domain = domain
         self._connection = connection
@@ -195,7 +195,7 @@ class EventCallbacks:
 
     def register(self, event: int) -> int:
         """
-        @param event: an L{EventID}; only lifecycle events ever happen.
+        @param event: an L{EventID}; only lifecycle events are ever sent.
         @return: the new callback's ID.
         @raise RemoteError: when there are L{CALLBACKS_MAX} already.
         """
@@ -213,7 +213,7 @@ class EventCallbacks:
 
     def deregister(self, callback: int) -> None:
         """
-        @param callback: what L{register} returned.
+        @param callback: the ID from L{register}.
         @raise RemoteError: when there is no such callback.
         """
         if self._callbacks.pop(callback, None) is None:
@@ -232,8 +232,8 @@ class EventCallbacks:
 
     def happened(self, event: LifecycleEventType) -> None:
         """
-        Send the event once for each lifecycle callback.  If the client does not read what was
-        sent before, close its connection instead, so that events do not pile up in memory.
+        Send the event once for each lifecycle callback.  If the client does not read earlier
+        messages, close its connection instead, so that events do not pile up in memory.
         """
         if self._connection.congested:
             self._connection.disconnect(PeerFlooded("it did not read its domain events"))

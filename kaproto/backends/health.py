@@ -1,5 +1,5 @@
 """
-Whether new clients can be served: what was wrong when libvirtd was last opened or asked.
+The health of libvirtd behind a gateway: the result of the last attempt to open or probe it.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ __all__ = ["Asking", "Health"]
 
 _FRESH: Final = 10.0
 """
-Seconds for which a server that worked is believed to work.
+Seconds after a success for which the server counts as working.
 """
 
 _PATIENCE: Final = 2.0
 """
-Seconds that a server has to answer, when it is asked.
+Seconds that the server has to answer a probe.
 """
 
 _SOON: Final = 0.05
@@ -29,9 +29,9 @@ _LATER: Final = 1.0
 
 class Asking(Protocol):
     """
-    A connection that asks whether the server is alive, see L{kaproto.backends.connections.Probe}.
+    A probe, see L{kaproto.backends.connections.Probe}.
 
-    @ivar problem: why it could not be made or was lost, the last time.
+    @ivar problem: the reason of its last failure.
     """
 
     problem: str | None
@@ -50,16 +50,16 @@ class Asking(Protocol):
 
 class Health:
     """
-    What is wrong with a server.
+    Tracks whether a server works.
 
-    Clients that open are the first to find out.  But none may come: a load balancer sends no
-    clients to a gateway whose server is away, and at night there are none.  Therefore, when
-    somebody looks and nothing was seen for some seconds, the server is asked, until it answers.
+    The results of clients' opens tell.  But there may be no clients: a load balancer sends none to
+    a gateway whose server is down, and at night there are few.  So if the state is asked for and
+    the last result is some seconds old, the server is probed until it answers.
     """
 
     def __init__(self, clock: IReactorTime, ask: Callable[[], Asking]) -> None:
         """
-        @param ask: connects to the server, again and again until it answers.
+        @param ask: starts a probe, which connects again and again until the server answers.
         """
         self._problem: str | None = None
         self._worked = -inf
@@ -79,7 +79,7 @@ class Health:
 
     def works(self) -> None:
         """
-        The server was opened, or has refused in words.
+        The server was opened, or has refused with an error message.
         """
         self._problem = None
         self._worked = self._clock.seconds()
@@ -87,13 +87,13 @@ class Health:
 
     def doubt(self) -> None:
         """
-        A connection to the server was lost: that it worked before means nothing.
+        A connection to the server was lost: disregard earlier successes.
         """
         self._worked = -inf
 
     def look(self) -> str | None:
         """
-        @return: what is wrong with the server, as far as is known now.
+        @return: the server's problem, as far as it is known now; C{None} if there is none.
         """
         stale = self._clock.seconds() - self._worked > _FRESH
         if self._asking is None and (stale or self._problem is not None):
@@ -104,7 +104,7 @@ class Health:
 
     async def refresh(self) -> None:
         """
-        Look, and wait for the server's answer if it is not known how it is.
+        Probe the server if its state is unknown, and wait for the answer.
         """
         self.look()
         if self._asking is not None and self._problem is None:
@@ -114,7 +114,7 @@ class Health:
 
     def close(self) -> None:
         """
-        Ask no more.
+        Stop probing.
         """
         if self._asking is not None:
             self._asking.close()

@@ -12,11 +12,11 @@ __all__ = ["packIdentity"]
 
 def packIdentity(peer: Peer) -> bytes | None:
     """
-    Pack what authentication has established, by the names of libvirt's C{virIdentity}:
+    Pack the authenticated attributes of a client, with the names of libvirt's C{virIdentity}:
     C{sasl-user-name}, C{x509-distinguished-name}, C{unix-user-id}, C{unix-group-id} and
     C{process-id}.
 
-    @return: the payload, or C{None} for a peer of which nothing is known.
+    @return: the payload; C{None} if there are none.
     """
     parameters = []
     if peer.user is not None:

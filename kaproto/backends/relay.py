@@ -1,6 +1,6 @@
 """
-Joins a client's connection and one to a server: messages pass from one to the other as they are,
-except for those that belong to one hop only.
+Relays messages between a client's connection and one to a server, unchanged except for those that
+concern only one of the two connections.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ __all__ = [
 
 DESCRIPTORS_MAX: Final = 32
 """
-How many file descriptors a message can carry (C{VIR_NET_MESSAGE_NUM_FDS_MAX}).
+The most file descriptors in a message (C{VIR_NET_MESSAGE_NUM_FDS_MAX}).
 """
 
 WHOLE_MAX: Final = 65536
 """
-Messages up to this size are relayed in one piece, so that a ping fits in front of one that trickles
-in.  Longer ones are relayed as they come.
+Messages up to this size are relayed in one piece, so that a ping can be sent before one that is
+arriving slowly.  Longer ones are relayed in the pieces in which they arrive.
 """
 
-# An enum's members are looked up at every use, which every relayed message would pay for.
+# Looking up a member of an enum is slow, and each relayed message would do it.
 _CALL: Final = int(MessageType.CALL)
 _REPLY: Final = int(MessageType.REPLY)
 _STREAM: Final = int(MessageType.STREAM)
@@ -98,7 +98,7 @@ class Relay:
 
     def start(self, reader: RelayReader | None = None) -> None:
         """
-        Relay from now on, starting with what has been received already.
+        Start relaying, first the bytes that have been received already.
 
         @param reader: reads both connections; by default the reactor does.
         """
@@ -112,10 +112,10 @@ class Relay:
 
     def end(self) -> None:
         """
-        The client has gone: relay nothing any more.
+        Stop relaying, since the client is gone.
         """
-        # The filters refer to this object.  Without the cycle of references it takes no garbage
-        # collector to free the connections.
+        # The filters refer to this object.  Break the cycle, so that the connections are freed
+        # without the garbage collector.
         del self._toServer, self._toClient
 
     @property
@@ -141,7 +141,7 @@ class Relay:
 
     def failOutstanding(self, error: RemoteError) -> None:
         """
-        Answer the calls that the server will not answer any more.
+        Answer with an error the calls that the server will not answer any more.
         """
         payload = packError(error)
         outstanding, self._outstanding = self._outstanding, {}
@@ -150,7 +150,7 @@ class Relay:
 
     def _interceptsCall(self, header: Header) -> bool:
         """
-        @return: whether a message from the client is not simply relayed.
+        @return: whether to intercept a message from the client instead of forwarding it.
         """
         _length, program, _version, procedure, kind, serial, _status = header
         trace = self._client.incoming.trace
@@ -173,7 +173,7 @@ class Relay:
 
     def _streamUsed(self, serial: int) -> None:
         if serial in self._failedStreams:
-            # The client has yet to read that it failed, and the server answers no more.
+            # The client has not read yet that the stream failed; the server sends nothing more.
             return
         if len(self._streams) < self._server.limits.relayedStreams:
             self._streams.add(serial)
@@ -207,10 +207,10 @@ class Relay:
 
     def _dropDescriptors(self, message: Message, way: MessageFilter) -> int:
         """
-        Drop what comes after a message with file descriptors: one byte for each.  The descriptors
-        themselves were closed when they came.
+        Drop the bytes after a message with file descriptors, one for each descriptor.  The
+        descriptors themselves were closed on arrival.
 
-        @return: how many there are.
+        @return: the number of descriptors.
         """
         count = Unpacker(message.payload).uint32()
         if count > DESCRIPTORS_MAX:
@@ -229,7 +229,7 @@ class Relay:
 
     def _answerFeature(self, message: Message, raw: bytes) -> None:
         """
-        Keepalive is this hop's own; all other features are the server's.
+        Answer whether keepalive is supported; relay questions about other features.
         """
         withFds = message.type == MessageType.CALL_WITH_FDS
         try:
@@ -275,7 +275,7 @@ class Relay:
 
     def _interceptsReply(self, header: Header) -> bool:
         """
-        @return: whether a message from the server is not simply relayed.
+        @return: whether to intercept a message from the server instead of forwarding it.
         """
         _length, program, _version, _procedure, kind, serial, status = header
         if program == KEEPALIVE_PROGRAM:
@@ -316,15 +316,15 @@ _HANDLERS: Final[dict[tuple[int, int], _Handler]] = {
     (REMOTE_PROGRAM, Procedure.CONNECT_SET_IDENTITY): Relay._refuseIdentity,
     (REMOTE_PROGRAM, Procedure.CONNECT_REGISTER_CLOSE_CALLBACK): Relay._registerCloseCallback,
     (REMOTE_PROGRAM, Procedure.CONNECT_UNREGISTER_CLOSE_CALLBACK): Relay._registerCloseCallback,
-    # These two return file descriptors.  The procedures that take some can be called with none.
+    # These two return file descriptors.  (Procedures that take descriptors can be called without.)
     (REMOTE_PROGRAM, Procedure.DOMAIN_OPEN_GRAPHICS_FD): Relay._refuseDescriptors,
     (LXC_PROGRAM, _LXC_OPEN_NAMESPACE): Relay._refuseDescriptors,
 }
 """
-What is done with the calls that are not simply relayed.
+The handlers of intercepted calls.
 """
 
 _PROCEDURES: Final = frozenset(procedure for _program, procedure in _HANDLERS)
 """
-Their numbers, which are faster to look up than a pair is to make.
+The numbers of their procedures: looking up a number is faster than making a pair.
 """

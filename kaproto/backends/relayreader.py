@@ -1,5 +1,5 @@
 """
-Reads relayed connections past the reactor, plain ones and TLS, and relays at once what has come.
+Reads relayed connections, plain and TLS, without the reactor, and forwards the bytes at once.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ __all__ = ["BATCH", "SIZE", "RelayReader"]
 
 BATCH: Final = 32
 """
-The most connections to read from before the reactor gets its turn.
+The most connections to read before the reactor gets its turn.
 """
 
 SIZE: Final = 65536
 """
-How many bytes are read at once, as Twisted does.  What the receiver does not take of them is
-copied, so this bounds a connection's memory as well.
+The most bytes read at once, the same as in Twisted.  Bytes that the receiver does not take are
+copied, so this bounds a connection's memory too.
 """
 
 _NONE: Final = -1
@@ -46,17 +46,17 @@ class RelayReader(
     DirectReader[tuple[Callable[[bytearray], int], "_Reading", Liveness, Callable[[Bytes], bool]]]
 ):
     """
-    Reads into one buffer, whichever connection it is, and has the connection's L{MessageFilter}
-    forward what is there.  What the receiver's socket does not take is copied before the next read.
-    What comes over TLS is decrypted first, and then takes its usual way.
+    Reads all connections into one buffer, from which the connection's L{MessageFilter} forwards.
+    Bytes that the receiver's socket does not take are copied before the next read.  TLS is
+    decrypted first, and then delivered in the usual way.
     """
 
     name = "relayed connections"
 
     def __init__(self, reactor: IReactorFDSet, pacemaker: Pacemaker) -> None:
         """
-        @param reactor: which reactor to wait in.
-        @param pacemaker: has the time to stamp signs of life with.
+        @param reactor: the reactor to wait in.
+        @param pacemaker: has the time at which a peer was heard.
         """
         super().__init__(reactor)
         self._pacemaker = pacemaker
@@ -67,8 +67,8 @@ class RelayReader(
     def orNone(cls, clock: object, pacemaker: Pacemaker) -> RelayReader | None:
         """
         @param clock: a reactor, its L{MonotonicClock} or a L{twisted.internet.task.Clock}.
-        @param pacemaker: that of the same clock.
-        @return: a reader, or C{None} where there is no C{epoll} or no reactor to wait in.
+        @param pacemaker: the pacemaker of the same clock.
+        @return: a reader; C{None} without C{epoll} or a real reactor.
         """
         reactor = clock.reactor if isinstance(clock, MonotonicClock) else clock
         if cls.worksWith(reactor):
@@ -77,11 +77,10 @@ class RelayReader(
 
     def read(self, connection: Connection, incoming: MessageFilter) -> None:
         """
-        Read a connection from now on, whenever it is not paused, if its transport is such that
-        this can be done.
+        Start reading a connection, whenever it is not paused, if its transport allows that.
 
         @param connection: one that L{startRelay<Connection.startRelay>} was called on.
-        @param incoming: takes what comes from the peer.
+        @param incoming: is fed the bytes from the peer.
         """
         transport: object = connection.transport
         layer = transport if isinstance(transport, TLSLayer) else None
@@ -91,9 +90,9 @@ class RelayReader(
 
     def take(self, reading: _Reading) -> int:
         """
-        Read a connection.
+        Start reading a connection.
 
-        @return: what to L{release}; negative if it cannot be read from here now.
+        @return: a descriptor to L{release}; negative if it cannot be read here now.
         """
         transport = reading.transport
         if not transport.connected:
@@ -103,13 +102,13 @@ class RelayReader(
 
     def release(self, descriptor: int) -> None:
         """
-        Do not read any more what was taken.
+        Stop reading a descriptor from L{take}.
         """
         self._remove(descriptor)
 
     def doRead(self) -> None:
         """
-        Some connections have something to relay.
+        Read the connections that have something to relay.
         """
         ready = [] if self._poller is None else self._poller.poll(0, BATCH)
         now = self._pacemaker.now
@@ -147,7 +146,7 @@ class RelayReader(
 
     def _receivedNothing(self, descriptor: int, reading: _Reading, *, isOver: bool) -> None:
         if isOver:
-            # The end or an error, which the transport is about to find out itself.
+            # An end or an error, which the transport will find out itself.
             self._remove(descriptor)
             reading.transport.resumeProducing()
 
@@ -175,7 +174,7 @@ class RelayReader(
 
     def connectionLost(self, reason: Failure) -> None:
         """
-        The reactor shuts down: tell the connections, which it does not know of.
+        The reactor shuts down: tell the connections, of which it does not know.
         """
         for descriptor, (_, reading, *_) in list(self._reading.items()):
             self._remove(descriptor)
@@ -185,7 +184,7 @@ class RelayReader(
 @implementer(IPushProducer)
 class _Reading:
     """
-    Reads one connection, past the reactor whenever its transport lets it.
+    Reads one connection, without the reactor whenever its transport allows that.
     """
 
     __slots__ = (
@@ -207,9 +206,9 @@ class _Reading:
         layer: TLSLayer | None,
     ) -> None:
         """
-        @param incoming: takes what comes from the peer.
+        @param incoming: is fed the bytes from the peer.
         @param transport: has the socket.
-        @param layer: decrypts what comes from there.
+        @param layer: decrypts the bytes, if the connection uses TLS.
         """
         self.connection = connection
         self.liveness = connection.heartbeat.liveness
@@ -221,14 +220,14 @@ class _Reading:
 
     def pauseProducing(self) -> None:
         """
-        Do not read.
+        Stop reading.
         """
         self.stopProducing()
         self.transport.pauseProducing()
 
     def resumeProducing(self) -> None:
         """
-        Read.
+        Start reading again.
         """
         self._descriptor = self._reader.take(self)
         if self._descriptor < 0:
@@ -236,7 +235,7 @@ class _Reading:
 
     def stopProducing(self) -> None:
         """
-        Do not read any more.
+        Stop reading for good.
         """
         descriptor, self._descriptor = self._descriptor, _NONE
         self._reader.release(descriptor)

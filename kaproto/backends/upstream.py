@@ -1,21 +1,21 @@
 """
-Whether the server behind a gateway is alive, judged once for all connections to it.
+Decides whether the server behind a gateway is alive, from all connections to it.
 
-libvirtd stops reading a connection while it has C{max_client_requests} messages of it in hand, 5 by
-default: calls that it has not answered, stream packets that nobody has taken yet.  It does not see
-pings then, and a connection with five slow calls looks dead.  Other connections tell such a busy
-libvirtd from one that hangs.  For example, at interval 10 and count 5:
+libvirtd stops reading a connection while it has C{max_client_requests} messages from it in
+progress, 5 by default: unanswered calls, and stream packets that have not been consumed.  Then it
+does not see pings, and a connection with five slow calls looks dead.  Other connections show
+whether such a libvirtd is busy or hangs.  For example, at interval 10 and count 5:
 
- - 0 s: the fifth slow call leaves.
+ - 0 s: the fifth slow call is sent.
  - 10 s: libvirtd is pinged on this connection.
  - 20 s: the ping was not answered.  If another connection was heard within the last 20 s, libvirtd
-   is alive; else a connection is made to ask, the probe.
+   is alive; otherwise a new connection is made, the probe.
  - 60 s: all pings are unanswered.  While another connection or the probe is heard, this connection
-   is busy and stays.
+   counts as busy and stays.
  - 80 s: if the probe has not been answered within its own 60 s, libvirtd hangs.  All connections
-   that are silent with calls under way end.
+   that are silent with calls under way are closed.
 
-With nothing under way libvirtd does read, and silence has no excuse.
+Without calls or streams under way libvirtd does read, and a silent connection is dead.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ __all__ = ["Asking", "Upstream", "UpstreamHung", "Watched"]
 
 _FRESH: Final = 2
 """
-Intervals for which a sign of life shows that the server is alive.  A connection that is read is
-heard once an interval.
+Intervals after a sign of life for which the server counts as alive.  A connection that the server
+reads is heard once an interval.
 """
 
 _ANSWERED: Final = 1.5
 """
-Intervals within which a connection was heard if it is read: one, and some time to answer.
+Intervals within which a connection is heard if the server reads it: one, and some time to answer.
 """
 
 
 class UpstreamHung(KaprotoError):
     """
-    The server is connected and does nothing.
+    The server is connected but does nothing.
     """
 
     def __init__(self, silence: float, connections: int, keepAlive: KeepAlive) -> None:
         """
         @param silence: seconds since it was last heard.
-        @param connections: how many have calls or streams under way.
+        @param connections: the number of connections with calls or streams under way.
         """
         super().__init__(
             f"it hangs, or the storage that it writes to does, such as a file server that is gone: "
@@ -63,7 +63,7 @@ class UpstreamHung(KaprotoError):
 
 class Watched(Protocol):
     """
-    A connection to the server, as L{Upstream} sees it.
+    The part of a connection to the server that L{Upstream} uses.
     """
 
     @property
@@ -91,7 +91,7 @@ class Watched(Protocol):
 
 class Asking(Protocol):
     """
-    A connection made only to ask whether the server is alive.
+    A probe: a connection made only to check whether the server is alive.
     """
 
     @property
@@ -102,15 +102,15 @@ class Asking(Protocol):
 
     def close(self) -> None:
         """
-        It is no longer needed.
+        Disconnect.
         """
 
 
 class Upstream:
     """
-    A server with all connections to it.
+    A server and all connections to it.
 
-    @ivar connections: those that are open.
+    @ivar connections: the open connections.
     @ivar busy: those that the server does not read at present, though it is alive, and since when.
     @ivar busyTotal: how often a connection became busy.
     """
@@ -123,10 +123,10 @@ class Upstream:
         makeProbe: Callable[[], Asking],
     ) -> None:
         """
-        @param keepAlive: how closely the server is watched.
-        @param clock: where timers run.
-        @param now: the time, on the scale of C{lastHeard}.
-        @param makeProbe: connects once more.
+        @param keepAlive: interval and count for watching the server.
+        @param clock: schedules timers.
+        @param now: returns the time, on the scale of C{lastHeard}.
+        @param makeProbe: makes a probe.
         """
         self._keepAlive = keepAlive
         self._clock = clock
@@ -207,8 +207,8 @@ class Upstream:
 
     def _judge(self) -> None:
         """
-        Look who is still silent, and whether the server was heard elsewhere.  While somebody is,
-        this is done again when the answer could be another.
+        Find the connections that are still silent, and whether the server was heard elsewhere.
+        While some are silent, do this again when the result may change.
         """
         self._review = None
         now = self._now()
@@ -253,7 +253,7 @@ class Upstream:
 
     def _endSilent(self, now: float) -> None:
         """
-        The server hangs.
+        Close the connections that are silent with calls under way, since the server hangs.
         """
         silent, self._silent = self._silent, set()
         self.busy.clear()

@@ -1,5 +1,5 @@
 """
-Policies: how far keepalive goes with each peer.
+Policies: whether each peer is pinged, and whether it may open.
 """
 
 from kaproto.policies.exceptions import Exceptions

@@ -1,14 +1,14 @@
 """
-Conditions on a peer, with the same words in rules and in C{--except}.
+Conditions on a peer, used in rules and in C{--except}.
 
     - C{network}: an address, or a network such as C{10.0.0.0/8}
     - C{transport}: C{tcp}, C{tls} or C{unix}
     - C{dn}: the distinguished name in its certificate
-    - C{cn}: the common name in it, from a load balancer that ends TLS
+    - C{cn}: the common name in it, from a load balancer that terminates TLS
     - C{user}: the name it logged in with
     - C{program}: the name of its program, on a UNIX socket
 
-In the last four C{*} stands for anything and C{?} for one character.
+In the last four, C{*} matches any characters and C{?} matches one.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class _Condition:
     One kind of condition.
 
     @ivar parse: parses a value, or raises a C{ValueError}.
-    @ivar fits: whether a parsed value fits a peer.
+    @ivar fits: tests whether a peer fits a parsed value.
     """
 
     parse: Callable[[str], Any]
@@ -72,7 +72,7 @@ def _parseUser(text: str) -> str:
 
 def _parseProgram(text: str) -> str:
     """
-    @return: the first 15 bytes, which is all that the kernel keeps of a program's name.
+    @return: the first 15 bytes, since the kernel keeps no more of a program's name.
     """
     if not text or "/" in text:
         raise ValueError(f"{text!r} is not a program name such as virt-install")
@@ -111,9 +111,9 @@ The conditions by their words.
 @attrs.frozen
 class Conditions:
     """
-    Conditions that fit a peer when all of them do.
+    A set of conditions, all of which must fit a peer.
 
-    @ivar values: the parsed values of each word, one of which has to fit.
+    @ivar values: the parsed values of each condition, one of which must fit.
     """
 
     values: Mapping[str, Sequence[Any]]
@@ -121,14 +121,14 @@ class Conditions:
     @classmethod
     def parse(cls, written: Mapping[str, Sequence[str]]) -> Conditions:
         """
-        @param written: the values of each word, as text.
-        @raise ConditionError: naming the word and the value that cannot be used.
+        @param written: the values of each condition, as text.
+        @raise ConditionError: when a value cannot be used; the message names it and its condition.
         """
         return cls({word: _parseAll(word, texts) for word, texts in written.items()})
 
     def fit(self, peer: Peer) -> bool:
         """
-        @return: whether they fit the peer.
+        @return: whether all conditions fit the peer.
         """
         return all(
             any(CONDITIONS[word].fits(peer, value) for value in values)
@@ -164,9 +164,9 @@ def parseCondition(text: str) -> Conditions:
 
 def exceptionFor(peer: Peer) -> str:
     """
-    @return: the argument for C{--except} that exempts this peer: the first of its user, DN,
-        program and address that is short and plain enough for an error message, C{WHO} if none is.
-        One with a wildcard is not plain, because it would exempt others as well.
+    @return: the argument for C{--except} that exempts this peer, for an error message: the first
+        of its user, DN, program and address that is short, plain and without wildcards (which
+        would exempt others as well); C{WHO} if there is none.
     """
     for word, value in (
         ("user", peer.user),

@@ -1,5 +1,5 @@
 """
-Exceptions from mandatory keepalive: peers that may open although they did not ask for it.
+Exceptions from mandatory keepalive: peers that may open without asking for it.
 """
 
 from __future__ import annotations
@@ -22,11 +22,10 @@ class Exceptions:
     """
     Another policy, with exceptions.
 
-    Whether an exempt peer may open is decided as if it had asked for keepalive, so that whatever
-    else the policy asks of it still holds.  It is not pinged, since it cannot answer.
+    The other policy decides about an exempt peer as if it had asked for keepalive, so all other
+    requirements still apply.  The peer is not pinged, since it may not answer.
 
-    With mode 1 the warnings are then about those whom mode 2 with the same exceptions would
-    refuse.
+    With mode 1, the warnings name the peers that mode 2 with the same exceptions would refuse.
     """
 
     argumentFormat = ""
@@ -34,8 +33,8 @@ class Exceptions:
     def __init__(self, policy: IKeepAlivePolicy, exceptions: Sequence[str]) -> None:
         """
         @param policy: the other policy.
-        @param exceptions: conditions such as C{program=virt-install}, of which one has to fit:
-            see L{kaproto.policies.conditions}.
+        @param exceptions: conditions such as C{program=virt-install}, see
+            L{kaproto.policies.conditions}.  A peer that fits one of them is exempt.
         @raise kaproto.policies.conditions.ConditionError: when one of them cannot be used; the
             message begins with it.
         """
@@ -53,19 +52,19 @@ class Exceptions:
 
     def advertises(self, peer: Peer) -> bool:
         """
-        @return: what the other policy says.
+        @return: the other policy's answer.
         """
         return self._policy.advertises(peer)
 
     def keepAlive(self, peer: Peer) -> KeepAlive | None:
         """
-        @return: what the other policy says.
+        @return: the other policy's answer.
         """
         return self._policy.keepAlive(peer)
 
     def admit(self, peer: Peer) -> Admission | Refused:
         """
-        @return: what the other policy says, of an exempt peer as if it had asked for keepalive.
+        @return: the other policy's decision, for an exempt peer as if it had asked for keepalive.
         """
         if not peer.asked:
             for text, conditions in self._exceptions:

@@ -23,9 +23,9 @@ __all__ = ["MODES", "Disable", "Mandatory", "Optional", "Policy", "refusalFor"]
 
 def refusalFor(peer: Peer) -> str:
     """
-    @return: the error for a client that did not ask for mandatory keepalive: what is wrong, what
-        an administrator can do, what a programmer can do.  It has 300 characters at most, because
-        some tools print it twice, and begins as libvirt's messages with code 9 do.
+    @return: the error for a client that did not ask for mandatory keepalive: the problem, and the
+        remedies for an administrator and for a programmer.  It has 300 characters at most, because
+        some tools print it twice, and begins like libvirt's messages with code 9.
     """
     return (
         "operation failed: this server requires keepalive, which the client did not ask for before "
@@ -39,8 +39,8 @@ def refusalFor(peer: Peer) -> str:
 @attrs.frozen
 class Policy:
     """
-    A policy to subclass.  It advertises keepalive, pings each peer that asked for it, admits every
-    peer, and takes no argument.
+    A base class for policies.  It advertises keepalive, pings each peer that asked for it, admits
+    every peer, and takes no argument.
 
     @ivar terms: the interval and count for peers that are pinged.
     """
@@ -53,7 +53,7 @@ class Policy:
 
     def __attrs_post_init__(self) -> None:
         """
-        @raise TypeError: when C{terms} is something else.
+        @raise TypeError: when C{terms} has a wrong type.
         """
         checkType("terms", self.terms, KeepAlive)
 
@@ -63,7 +63,7 @@ class Policy:
         @raise ValueError: when there is an argument.
         """
         if argument is not None:
-            raise ValueError(f"{self.name} takes no argument, and {argument!r} was given")
+            raise ValueError(f"{self.name} takes no argument, but {argument!r} was given")
         return attrs.evolve(self, terms=keepAlive)
 
     def advertises(self, peer: Peer) -> bool:

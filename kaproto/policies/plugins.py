@@ -54,7 +54,7 @@ def findPolicy(selector: str, keepAlive: KeepAlive) -> IKeepAlivePolicy:
 
 def describePolicies() -> str:
     """
-    @return: what C{--help-policies} prints.
+    @return: the output of C{--help-policies}.
     """
     lines = ["Policies for --mode:"]
     for policy in installedPolicies().values():

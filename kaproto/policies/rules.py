@@ -19,11 +19,11 @@ The file is TOML: an array of tables C{rule}, and a table C{default} for peers t
     [default]
     mode = "mandatory"
 
-A rule fits a peer when all of its conditions do, which are those of L{kaproto.policies.conditions};
-where a condition has several values, one has to fit.  C{readonly} opens connections read-only.
+A rule fits a peer when all of its conditions do (see L{kaproto.policies.conditions}); a condition
+with several values fits when one of them does.  C{readonly} opens connections read-only.
 
 A program can give itself any name.  So a rule with the condition C{program} decides about keepalive
-only: whether a connection is read-only is decided by the first rule without that condition.
+only; the first fitting rule without that condition decides whether the connection is read-only.
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ class RulesError(ValueError):
 @attrs.frozen
 class Rule:
     """
-    What happens to the peers that some conditions fit.
+    One rule: its conditions, and the mode for the peers that fit them.
 
     @ivar name: its place in the file, such as C{rule 2}.
     @ivar policy: the mode, with its interval and count.
-    @ivar conditions: which peers it is for.
+    @ivar conditions: the conditions on a peer.
     @ivar readOnly: whether their connections are read-only.
     """
 
@@ -77,10 +77,10 @@ class Rule:
 @attrs.frozen
 class Rules:
     """
-    What a file says.
+    The contents of a file.
 
-    @ivar rules: in the order in which they are tried.
-    @ivar default: for peers that none of them fits.
+    @ivar rules: the rules, in the order in which they are tried.
+    @ivar default: the rule for peers that fit none of them.
     """
 
     rules: Sequence[Rule]
@@ -94,8 +94,8 @@ class Rules:
 
     def isReadOnly(self, peer: Peer) -> bool:
         """
-        @return: whether the first rule that fits the peer, whatever its program is called, is for
-            read-only connections.
+        @return: whether the peer's connection is read-only: the first fitting rule without the
+            condition C{program} decides.
         """
         trusted = (rule for rule in self.rules if "program" not in rule.conditions.values)
         return next((rule for rule in trusted if rule.conditions.fit(peer)), self.default).readOnly
@@ -105,7 +105,7 @@ def parseRules(text: str, file: str, keepAlive: KeepAlive) -> Rules:
     """
     @param text: the file's content.
     @param file: its name, for errors.
-    @param keepAlive: the interval and the count of rules that give none.
+    @param keepAlive: the default interval and count of rules.
     @raise RulesError: when it cannot be used.
     """
     try:
@@ -180,7 +180,7 @@ def _policy(table: Mapping[str, Any], keepAlive: KeepAlive) -> Policy:
             except (TypeError, ValueError) as error:
                 raise RulesError(f"{key}: {error}") from error
             if not table[key]:
-                raise RulesError(f"{key}: 0 pings nobody, for which there is mode disable")
+                raise RulesError(f"{key}: 0 pings nobody; use mode disable for that")
     value = table["mode"]
     for number, mode in enumerate(MODES):
         if value in (mode.name, str(number)) or (type(value) is int and value == number):
@@ -200,8 +200,8 @@ class RulesPolicy:
 
     def __init__(self, path: Path | None = None, keepAlive: KeepAlive = KeepAlive()) -> None:
         """
-        @param path: the file; without one there are no rules, and mode 0 for all.
-        @param keepAlive: the interval and the count of rules that give none.
+        @param path: the file; without one there are no rules, and every peer gets mode 0.
+        @param keepAlive: the default interval and count of rules.
         @raise RulesError: when the file cannot be used.
         """
         self._path = path
@@ -214,9 +214,9 @@ class RulesPolicy:
 
     def reload(self) -> None:
         """
-        Read the file again.  Connections that are open already stay as they are.
+        Read the file again.  Open connections do not change.
 
-        @raise RulesError: when it cannot be used; the rules from before stay in use.
+        @raise RulesError: when it cannot be used; the previous rules stay in use.
         """
         if self._path is None:
             return
@@ -237,19 +237,19 @@ class RulesPolicy:
 
     def advertises(self, peer: Peer) -> bool:
         """
-        @return: what the peer's mode says.
+        @return: the answer of the peer's mode.
         """
         return self._rules.ruleFor(peer).policy.advertises(peer)
 
     def keepAlive(self, peer: Peer) -> KeepAlive | None:
         """
-        @return: what the peer's mode says.
+        @return: the answer of the peer's mode.
         """
         return self._rules.ruleFor(peer).policy.keepAlive(peer)
 
     def admit(self, peer: Peer) -> Admission | Refused:
         """
-        @return: what the peer's mode says, and whether to open read-only.
+        @return: the decision of the peer's mode, and whether the connection is read-only.
         """
         rule = self._rules.ruleFor(peer)
         name = f"{rule.name}, mode {rule.policy.name}"
