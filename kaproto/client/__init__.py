@@ -1,6 +1,6 @@
 """
-The client: L{connect} and the L{Connection} it gives, a service that stays connected, and a
-Protocol and a Factory to subclass.
+The client: L{connect} and its L{Connection}, a service that stays connected, and a Protocol and a
+Factory to subclass.
 """
 
 from kaproto.client.calls import Call, Nothing, Version, nothingElse

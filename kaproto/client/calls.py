@@ -1,7 +1,7 @@
 """
-The server's procedures, declared as data.
+Declares procedures of the server as data.
 
-An attribute that is a L{Call} is a method that calls the procedure::
+A class attribute that is a L{Call} acts as a method that calls the procedure::
 
     class Connection(...):
         hostname = Call(59, Nothing, str)
@@ -38,7 +38,7 @@ class Nothing:
 @attrs.frozen
 class Version:
     """
-    A version, as libvirt numbers them: 9002001 is 9.2.1.
+    A version, numbered as libvirt does: 9002001 is 9.2.1.
     """
 
     number: UHyper
@@ -51,14 +51,14 @@ class Version:
 
 def nothingElse(domain: wire.Domain) -> wire.Domain:
     """
-    The arguments of a procedure that takes a domain and nothing else.
+    The arguments of a procedure that takes only a domain.
     """
     return domain
 
 
 class Performs(Protocol):
     """
-    What calls procedures: a L{Connection<kaproto.client.Connection>}.
+    Calls procedures, as a L{Connection<kaproto.client.Connection>} does.
     """
 
     def perform(self, call: Call[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> Deferred[_R]:
@@ -71,13 +71,13 @@ class _HasConnection(Protocol):
     @property
     def connection(self) -> Performs:
         """
-        Where to call the procedure.
+        The connection on which to call the procedure.
         """
 
     @property
     def identity(self) -> wire.Domain:
         """
-        The domain to call it for.
+        The domain that is the first argument.
         """
 
 
@@ -87,8 +87,8 @@ class Call(Generic[_P, _R]):
     A procedure of the remote program.
 
     @ivar procedure: its number, from C{remote_protocol.x}.
-    @ivar arguments: is called with the method's arguments and makes the procedure's: an attrs class
-        that L{kaproto.wire.structs} can pack, or a function.
+    @ivar arguments: converts the method's arguments to the procedure's: an attrs class that
+        L{kaproto.wire.structs} can pack, or a function.
     @ivar result: the class of the result, which L{kaproto.wire.structs} can unpack;
         C{types.NoneType} for a procedure without one.
     """

@@ -1,5 +1,5 @@
 """
-Connecting to a server by URI or endpoint string.
+Connects to a server by URI or endpoint string.
 """
 
 from __future__ import annotations
@@ -69,25 +69,25 @@ def connect(
     timeout: float = CLIENT_LIMITS.openTimeout,
 ) -> Deferred[Connection]:
     """
-    Connect to a libvirtd or a kaserver, and open.
+    Connect to a libvirtd or a kaserver, and open the connection.
 
     @param reactor: the reactor.
     @param uri: a libvirt URI (C{test+tcp://host/default}, C{qemu+unix:///system?socket=PATH},
         C{qemu:///system}), or a Twisted client endpoint string (C{tcp:host:16509}).
-    @param name: what to open, if not what the URI says; with an endpoint string by default the
+    @param name: the name to open, in place of the URI's; with an endpoint string by default the
         server's default.
-    @param readOnly: whether to ask for a connection that must not change anything.
-    @param keepAlive: the interval and count to ping the server with, if it supports keepalive.
-    @param login: the user's name and password, for servers that want them; by default from the
+    @param readOnly: whether to ask for a read-only connection.
+    @param keepAlive: the interval and count for pinging the server, if it supports keepalive.
+    @param login: the user's name and password, for servers that require them; by default from the
         file that the URI names in C{authfile=}.
     @param timeout: seconds until the connection is open: for resolving the host's name,
         connecting, TLS, the login and C{CONNECT_OPEN} together.
-    @return: fires with the open connection, and always fires.  Fails with L{ValueError} when the
-        URI, or a file that it names, cannot be used, with
+    @return: fires with the open connection, or fails, in any case.  Fails with L{ValueError} when
+        the URI, or a file that it names, cannot be used, with
         L{AuthenticationFailed<kaproto.errors.AuthenticationFailed>} when one end does not accept
         the other, with L{RemoteError<kaproto.errors.RemoteError>} when the server refuses, with
         L{DeadlineMissed} after C{timeout} seconds, with L{ReactorNotRunning} in an asyncio program
-        whose event loop the reactor does not use, or as connecting fails.
+        whose event loop the reactor does not use, and with the endpoint's errors.
     """
     checkInstance("reactor", reactor, IReactorTime)
     checkType("uri", uri, str)
@@ -131,9 +131,9 @@ async def _connect(
 
 def _checkEventLoop(reactor: object) -> None:
     """
-    In an asyncio program, nothing ever happens in a reactor that does not use the event loop.
+    Refuse a reactor that never runs: in an asyncio program, one that does not use the event loop.
 
-    @raise ReactorNotRunning: when this is one.
+    @raise ReactorNotRunning: for such a reactor.
     """
     try:
         running = asyncio.get_running_loop()
@@ -170,8 +170,8 @@ def endpointFor(
 ) -> tuple[IStreamClientEndpoint, str]:
     """
     @param uri: as for L{connect}.
-    @return: where to connect, and the name to open there.
-    @raise ValueError: when it cannot be used.
+    @return: the endpoint to connect to, and the name to open there.
+    @raise ValueError: when the URI cannot be used.
     """
     if not isURI(uri):
         try:
@@ -196,8 +196,8 @@ def endpointFor(
 @attrs.frozen
 class HostEndpoint:
     """
-    TCP to a host.  A name is resolved in the reactor's threads; an address, also an IPv6 address
-    with a zone or an IPv4 address such as C{127.1}, needs none.
+    TCP to a host.  A name is resolved in the reactor's threads.  An address needs no thread, even
+    an IPv6 address with a zone or an IPv4 address such as C{127.1}.
 
     @ivar reactor: the reactor.
     @ivar host: a name or an address, without brackets.
@@ -210,8 +210,8 @@ class HostEndpoint:
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """
-        @return: fires with the protocol; fails with L{ReactorNotRunning} for a name in a reactor
-            that has not been started, where resolving would never end.
+        @return: fires with the protocol; fails with L{ReactorNotRunning} for a name if the reactor
+            has not been started, since resolving would never end.
         """
         return Deferred.fromCoroutine(self._connect(protocolFactory))
 

@@ -1,5 +1,5 @@
 """
-Why a connection ended, as its client understands it.
+Explains to a client why its connection has ended.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _WHY: Final = {
 
 def announced(payload: bytes) -> ConnectionClosed:
     """
-    @param payload: what C{CONNECT_EVENT_CONNECTION_CLOSED} carries.
-    @return: the reason that the server gives for closing.
+    @param payload: the payload of C{CONNECT_EVENT_CONNECTION_CLOSED}.
+    @return: the server's reason for closing.
     @raise XDRError: when it cannot be decoded.
     """
     number = Unpacker(payload).int32()
@@ -44,11 +44,11 @@ def explained(
     reason: Exception, told: ConnectionClosed | None, *, handshakeDone: bool
 ) -> Exception:
     """
-    @param reason: how the transport ended, or why this client closed.
-    @param told: the reason that the server gave, if any.
-    @param handshakeDone: whether the TLS handshake is done and the server has not said yet that it
-        accepts this client.
-    @return: what this means.
+    @param reason: the transport's reason, or why this client closed.
+    @param told: the server's reason, if it sent one.
+    @param handshakeDone: whether the TLS handshake is done but the server has not confirmed yet
+        that it accepts this client.
+    @return: the reason for the application.
     """
     if isinstance(reason, ConnectionClosed | ConnectionLost):
         if told is not None:

@@ -17,7 +17,7 @@ __all__ = ["EVENTS_MAX", "EventStream"]
 
 EVENTS_MAX: Final = 1000
 """
-How many events a stream keeps until they are taken.
+The most events that a stream keeps until they are taken.
 """
 
 _T = TypeVar("_T")
@@ -25,16 +25,16 @@ _T = TypeVar("_T")
 
 class EventStream(Generic[_T]):
     """
-    Events, in order, from when the stream was made.
+    Events in order, since the stream was made.
 
-    C{async for event in stream} ends when this client stops the stream or closes the connection,
-    and raises the reason when the connection ends otherwise.
+    C{async for event in stream} ends when this client stops the stream or closes the connection.
+    It raises the reason when the connection ends in any other way.
     """
 
     def __init__(self, stopped: Callable[[], object], most: int = EVENTS_MAX) -> None:
         """
-        @param stopped: called when nobody wants more events.
-        @param most: how many events to keep.
+        @param stopped: called when no more events are wanted.
+        @param most: the most events to keep.
         """
         self._stopped = stopped
         self._most = most
@@ -45,8 +45,8 @@ class EventStream(Generic[_T]):
 
     def put(self, event: _T) -> None:
         """
-        Add an event.  If too many are waiting, it is dropped, and the stream ends with an error
-        after those that wait.
+        Add an event.  If too many are waiting, drop it, and end the stream with an error after the
+        waiting ones.
         """
         if self._end is not None:
             return
@@ -63,10 +63,10 @@ class EventStream(Generic[_T]):
 
     def end(self, reason: Exception, *, wanted: bool = True) -> None:
         """
-        End the stream after the events that wait.
+        End the stream after the waiting events.
 
-        @param reason: why.
-        @param wanted: whether there should have been more.
+        @param reason: why it ends.
+        @param wanted: whether more events were expected, so that the end is an error.
         """
         if self._end is None:
             self._end, self._wanted = reason, wanted
@@ -75,7 +75,7 @@ class EventStream(Generic[_T]):
 
     def stop(self) -> None:
         """
-        Take no more events, and have the server send none.  Events that wait can still be taken.
+        Stop the stream, and tell the server to send no more.  Waiting events can still be taken.
         """
         self._finish(ConnectionClosed("the stream was stopped", CloseReason.CLIENT), wanted=False)
 
@@ -86,8 +86,8 @@ class EventStream(Generic[_T]):
 
     def next(self) -> Deferred[_T]:
         """
-        @return: fires with the next event, fails with the reason when there are no more.  It can be
-            cancelled.
+        @return: fires with the next event; fails with the reason when there are no more.  It can
+            be cancelled.
         """
         if self._events:
             return succeed(self._events.popleft())

@@ -1,5 +1,5 @@
 """
-An open connection, with what libvirt's remote program offers.
+An open connection with methods for procedures and events of libvirt's remote program.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ class Domain:
     """
     A domain, with its connection.  Domains with the same UUID are equal.
 
-    For one more procedure, add one L{DomainCall}.
+    To add a procedure, add a L{DomainCall}.
 
     @ivar connection: the connection.
-    @ivar identity: what names the domain in calls.
+    @ivar identity: the domain in calls.
     """
 
     connection: Connection = attrs.field(repr=False, eq=False)
@@ -114,11 +114,11 @@ class Domain:
 @attrs.frozen
 class DomainEvent:
     """
-    Something happened to a domain.
+    A lifecycle event of a domain.
 
     @ivar domain: the domain.
-    @ivar event: what happened.
-    @ivar detail: how it happened, by a number whose meaning depends on the event
+    @ivar event: the type of the event.
+    @ivar detail: a number for the details; its meaning depends on the event
         (C{virDomainEventStartedDetailType} and so on).
     """
 
@@ -133,7 +133,7 @@ class Connection(OpenConnection):
 
     The methods return L{Deferred}s, which fail with
     L{RemoteError<kaproto.errors.RemoteError>} when the server answers with an error, and with the
-    reason when the connection closes first.  For one more procedure, add one L{Call}.
+    reason when the connection closes first.  To add a procedure, add a L{Call}.
     """
 
     hostname = Call(Procedure.CONNECT_GET_HOSTNAME, Nothing, str)
@@ -153,12 +153,12 @@ class Connection(OpenConnection):
 
     libVersion = Call(Procedure.CONNECT_GET_LIB_VERSION, Nothing, Version)
     """
-    Get the version of libvirt that the server has.
+    Get the version of libvirt on the server.
     """
 
     capabilities = Call(Procedure.CONNECT_GET_CAPABILITIES, Nothing, str)
     """
-    Get what host and hypervisor can do, in libvirt's XML.
+    Get the capabilities of host and hypervisor, in libvirt's XML.
     """
 
     _listAllDomains = Call(Procedure.CONNECT_LIST_ALL_DOMAINS, wire.ListAllDomains, wire.DomainList)
@@ -170,7 +170,7 @@ class Connection(OpenConnection):
 
     def __init__(self, protocol: KeepAliveClientProtocol) -> None:
         """
-        @param protocol: one that is open.
+        @param protocol: an open connection's protocol.
         """
         super().__init__(protocol)
         self._lifecycle: Subscriptions[wire.LifecycleEvent, DomainEvent] = Subscriptions(
@@ -182,7 +182,7 @@ class Connection(OpenConnection):
 
     def listen(self, program: int, listener: Callable[[int, bytes], None]) -> None:
         """
-        Have a program's events brought to a function, as L{KeepAliveClientProtocol.listen} does.
+        Call a function with each event of a program, as L{KeepAliveClientProtocol.listen} does.
         """
         if program == REMOTE_PROGRAM:
             self._listener = listener
@@ -193,8 +193,8 @@ class Connection(OpenConnection):
         """
         List the domains, running or not.
 
-        @param flags: L{ListFlag<kaproto.wire.domains.ListFlag>}s.  Of each group that has a flag
-            set, a domain must match one.
+        @param flags: L{ListFlag<kaproto.wire.domains.ListFlag>}s.  In each group with flags set, a
+            domain must match one of them.
         """
         return Deferred.fromCoroutine(self._list(flags))
 
@@ -217,7 +217,7 @@ class Connection(OpenConnection):
             except RemoteError as error:
                 if error.code != ErrorCode.NO_DOMAIN:
                     raise
-                # It has gone since.
+                # It has disappeared since it was listed.
         return states
 
     def domainByName(self, name: str) -> Deferred[Domain]:
@@ -228,9 +228,9 @@ class Connection(OpenConnection):
 
     def lifecycleEvents(self, domain: Domain | None = None) -> Deferred[EventStream[DomainEvent]]:
         """
-        Have the server send events when domains start, stop, are suspended and so on.
+        Ask the server for events when domains start, stop, are suspended and so on.
 
-        @param domain: the only domain to watch; C{None} for all, including those to come.
+        @param domain: the only domain to watch; C{None} for all, including new ones.
         @return: fires with the stream of events once the server has agreed to send them.
         """
         only = None if domain is None else domain.identity

@@ -28,16 +28,16 @@ async def negotiate(
     """
     Open a connection, as the client: authenticate, ask for keepalive, open.
 
-    Old servers do not know the first two; they are opened without.
+    With old servers, which do not know the first two, these steps are skipped.
 
     @param call: calls a procedure of the remote program.
     @param name: the name to open, as in L{OpenRequest<kaproto.interfaces.OpenRequest>}; C{None}
         to authenticate only.
     @param flags: the flags of C{CONNECT_OPEN}.
-    @param authenticate: given the L{AuthType<kaproto.wire.programs.AuthType>}s that the server
-        accepts, authenticates by one of them.
+    @param authenticate: is called with the L{AuthType<kaproto.wire.programs.AuthType>}s that the
+        server accepts, and authenticates by one of them.
     @param ask: whether to ask for keepalive.
-    @return: whether the server has keepalive, and so may be pinged.
+    @return: whether the server supports keepalive, so that it may be pinged.
     @raise RemoteError: when the server refuses.
     """
     types: list[int] = []
@@ -57,7 +57,7 @@ async def negotiate(
 
 async def registerCloseCallback(call: Callable[[int, bytes], Awaitable[bytes]]) -> None:
     """
-    Ask the server to say why when it closes the connection, if it can.
+    Ask the server to send the reason before it closes the connection, if it supports that.
 
     @param call: calls a procedure of the remote program.
     """

@@ -1,5 +1,5 @@
 """
-An open connection, to any server.
+An open connection to any server.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _R = TypeVar("_R")
 
 class OpenConnection:
     """
-    An open connection: calls, events, keepalive, and how it ends.
+    An open connection: calls, events, keepalive, and its end.
 
     @ivar protocol: the connection's protocol.
     @ivar closedHere: whether this client has closed the connection.
@@ -37,7 +37,7 @@ class OpenConnection:
 
     def __init__(self, protocol: KeepAliveClientProtocol) -> None:
         """
-        @param protocol: one that is open.
+        @param protocol: an open connection's protocol.
         """
         self.protocol = protocol
         self.closedHere = False
@@ -49,9 +49,9 @@ class OpenConnection:
 
     def perform(self, call: Call[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> Deferred[_R]:
         """
-        Call a procedure of the remote program that is declared with types.
+        Call a procedure of the remote program that is declared as a L{Call}.
 
-        @param call: the procedure; what follows are its arguments.
+        @param call: the procedure.  The other arguments are passed to it.
         @return: fires with the result.
         """
         return Deferred.fromCoroutine(self._perform(call, call.arguments(*args, **kwargs)))
@@ -79,20 +79,20 @@ class OpenConnection:
 
     def listen(self, program: int, listener: Callable[[int, bytes], None]) -> None:
         """
-        Have a program's events brought to a function, as L{KeepAliveClientProtocol.listen} does.
+        Call a function with each event of a program, as L{KeepAliveClientProtocol.listen} does.
         """
         self.protocol.listen(program, listener)
 
     def setKeepAlive(self, interval: float, count: int) -> None:
         """
-        Ping the server from now on, as L{KeepAliveClientProtocol.setKeepAlive} does.
+        Start pinging the server, as L{KeepAliveClientProtocol.setKeepAlive} does.
         """
         self.protocol.setKeepAlive(interval, count)
 
     @property
     def keepAlive(self) -> KeepAlive:
         """
-        How the server is pinged: interval and count; zeros if it is not.
+        The interval and count for pinging the server; zeros if it is not pinged.
         """
         return self.protocol.keepAlive
 
@@ -106,19 +106,19 @@ class OpenConnection:
     @property
     def latency(self) -> float | None:
         """
-        Seconds that the latest ping took to be answered; C{None} until there was one.
+        The round-trip time of the latest ping, in seconds; C{None} before the first.
         """
         return self.protocol.latency
 
     def ping(self) -> Deferred[float]:
         """
-        Ping the server once, now, as L{KeepAliveClientProtocol.ping} does.
+        Send one ping now, as L{KeepAliveClientProtocol.ping} does.
         """
         return self.protocol.ping()
 
     def isAlive(self) -> bool:
         """
-        Tell whether the connection is open and, as far as is known, works (C{virConnectIsAlive}).
+        Tell whether the connection is open and has not been found dead (C{virConnectIsAlive}).
         """
         return self.protocol.isAlive()
 
@@ -132,7 +132,7 @@ class OpenConnection:
 
     def close(self) -> Deferred[Exception]:
         """
-        Say goodbye and close, as L{KeepAliveClientProtocol.close} does.
+        Send C{CONNECT_CLOSE} and close, as L{KeepAliveClientProtocol.close} does.
 
         @return: fires as L{whenClosed} does.
         """

@@ -34,7 +34,7 @@ class KeepAliveClientProtocol(KeepAliveProtocol, isBase=True):
     @property
     def keepAliveSupported(self) -> bool:
         """
-        Whether the server answered 1 to the feature check, so that it may be pinged.
+        Whether the server's answer to the feature check was 1, so that it may be pinged.
         """
         return self._kaproto.keepAliveSupported
 
@@ -57,43 +57,41 @@ class KeepAliveClientProtocol(KeepAliveProtocol, isBase=True):
 
     def setKeepAlive(self, interval: float, count: int) -> None:
         """
-        Ping the server from now on, in place of any earlier interval and count
-        (C{virConnectSetKeepAlive}).  When it is dead, the connection closes with
-        L{kaproto.errors.KeepAliveTimeout}.
+        Start pinging the server, or change interval and count (C{virConnectSetKeepAlive}).  When
+        the server is found dead, the connection closes with L{kaproto.errors.KeepAliveTimeout}.
 
         @param interval: seconds of silence before a ping; 0 stops keepalive.
-        @param count: pings sent in a row without hearing anything; 0 stops keepalive.
-        @raise TypeError: when one is not a number, or count not a whole one.
+        @param count: unanswered pings after which the server is dead; 0 stops keepalive.
+        @raise TypeError: when one is not a number, or C{count} is not a whole number.
         @raise ValueError: when one is negative or not finite, or the interval is above 0 and below
             L{kaproto.keepalive.liveness.NETWORK_INTERVAL_MIN}.
         @raise KeepAliveUnsupported: when the server answered 0, or an error, to the feature
             check, or has not been asked yet.
-        @raise ConnectionClosed: when the connection has been closed; other reasons are raised
-            as they are.
+        @raise ConnectionClosed: when the connection has been closed.  If it has ended for another
+            reason, that is raised.
         """
         self._kaproto.setKeepAlive(interval, count)
 
     def ping(self) -> Deferred[float]:
         """
-        Ping the server once, now, whether it is watched or not.
+        Send one ping now, even if keepalive is off.
 
-        @return: fires with the seconds that its answer took.  It waits as long as the server
-            takes, so add a timeout.  Fails with L{KeepAliveUnsupported} as
-            L{setKeepAlive} raises it, and with the reason when the connection closes first.
+        @return: fires with the round-trip time in seconds.  It has no timeout of its own, so add
+            one.  Fails with L{KeepAliveUnsupported} in the cases where L{setKeepAlive} raises it,
+            and with the reason when the connection closes first.
         """
         return self._kaproto.ping()
 
     def isAlive(self) -> bool:
         """
-        @return: whether the connection is open and, as far as is known, works
-            (C{virConnectIsAlive}).
+        @return: whether the connection is open and has not been found dead (C{virConnectIsAlive}).
         """
         return self._kaproto.isAlive()
 
     def listen(self, program: int, listener: Callable[[int, bytes], None]) -> None:
         """
-        Have a function called with each of the server's messages that answers no call, such as an
-        event.  Messages of programs without a listener are ignored.
+        Call a function with each message of the server that is not a reply, such as an event.
+        Messages of programs without a listener are ignored.
 
         @param program: the number of the program; a second listener replaces the first.
         @param listener: called with the number of the procedure and the payload in XDR.
@@ -103,16 +101,16 @@ class KeepAliveClientProtocol(KeepAliveProtocol, isBase=True):
     def whenOpen(self) -> Deferred[KeepAliveClientProtocol]:
         """
         @return: fires with this connection once it is open and the factory's C{onOpen} has
-            ended; fails when the connection ends before that.  Pass it to
-            L{twisted.application.internet.ClientService} as C{prepareConnection}, so that a
-            server that refuses counts as a failed attempt.
+            finished; fails when the connection ends before that.  Pass this method to
+            L{twisted.application.internet.ClientService} as C{prepareConnection}: then a server
+            that refuses counts as a failed attempt.
         """
         return self._kaproto.whenOpen().addCallback(lambda _: self)
 
     def close(self) -> Deferred[Exception]:
         """
-        Say goodbye and close.  A server that does not answer is given C{limits.closeTimeout}
-        seconds.
+        Send C{CONNECT_CLOSE} and close.  Wait at most C{limits.closeTimeout} seconds for the
+        server's reply.
 
         @return: fires as C{whenClosed} does.
         """
@@ -129,17 +127,16 @@ class KeepAliveClientFactory(KeepAliveFactory):
     """
     Builds connections that open one name.
 
-    @ivar name: what to open, such as C{"qemu:///system"}; C{""} for the server's default; C{None}
-        to log in without opening anything.
+    @ivar name: the name to open, such as C{"qemu:///system"}; C{""} for the server's default;
+        C{None} to log in without opening anything.
     @ivar flags: 1 for a read-only connection.
-    @ivar keepAlive: how to ping the server after each open, if it supports keepalive; by default
-        zeros, so that it is not pinged.
+    @ivar keepAlive: the interval and count for pinging the server after each open, if it supports
+        keepalive; by default zeros, so that it is not pinged.
     @ivar authentication: how to authenticate: with a login, or with none.
-    @ivar onOpen: called with each connection once it is open; C{whenOpen} waits for what it
-        returns.
-    @ivar asksForKeepAlive: whether to ask the server for keepalive, and so to say that this client
-        answers pings.  A server that was not asked does not ping, and may refuse to open.
-    @ivar registersCloseCallback: whether to ask the server to say why when it closes.
+    @ivar onOpen: called with each connection once it is open; C{whenOpen} waits for its result.
+    @ivar asksForKeepAlive: whether to ask the server for keepalive, which promises that this
+        client answers pings.  A server that was not asked does not ping, and may refuse to open.
+    @ivar registersCloseCallback: whether to ask the server to send the reason when it closes.
     @ivar startsOpen: whether the connection is open at once, without C{CONNECT_OPEN}: for servers
         made with C{KeepAliveServerFactory(startsOpen=True)}.
     @ivar limits: how long to wait for the server.

@@ -33,12 +33,12 @@ _T = TypeVar("_T")
 @attrs.frozen
 class Snapshot:
     """
-    The state of all domains when a server begins to send events.
+    The state of all domains at the beginning of a connection's events.
 
     @ivar states: the domains and their states.
     @ivar lost: why the previous connection was lost, if there was one.  Events since then were
         missed.
-    @ivar seconds: how long ago that was.
+    @ivar seconds: the time since then.
     """
 
     states: Mapping[Domain, StateAndReason]
@@ -48,7 +48,7 @@ class Snapshot:
 
 class KeepAliveClientService(Service):
     """
-    Connects, pings the server, and connects again whenever the connection is lost.
+    Connects, pings the server, and reconnects whenever the connection is lost.
 
     @ivar uri: the server.
     @ivar connection: the open connection, C{None} while there is none.
@@ -73,10 +73,10 @@ class KeepAliveClientService(Service):
         The other parameters are those of L{connect}.
 
         @param keepAlive: by default a ping after 5 seconds of silence, and 5 pings.
-        @param onOpen: called with each new connection.  If it fails, or what it returns does, the
-            connection is closed, and the attempt counts as failed.
-        @param retryPolicy: called with the number of attempts that have failed since the last
-            success, returns seconds until the next; by default
+        @param onOpen: called with each new connection.  If it raises, or the Deferred or coroutine
+            that it returns fails, the connection is closed, and the attempt counts as failed.
+        @param retryPolicy: called with the number of failed attempts since the last success;
+            returns the seconds until the next; by default
             L{backoffPolicy<twisted.application.internet.backoffPolicy>}'s.
         """
         self.uri = uri
@@ -99,14 +99,14 @@ class KeepAliveClientService(Service):
         self._waiting: list[Deferred[Connection]] = []
         # Identifies this run of the service; None while it does not run.
         self._run: object | None = None
-        # What this run waits for; None while it waits for nothing.
+        # The Deferred that this run waits for; None while it waits for nothing.
         self._pending: Deferred[Any] | None = None
-        # The connection of this run, whether onOpen has ended or not.
+        # The connection of this run, also while onOpen has not finished.
         self._current: Connection | None = None
 
     def startService(self) -> None:
         """
-        Begin to connect.
+        Start connecting.
         """
         super().startService()  # type: ignore[no-untyped-call]
         if self._run is None:
@@ -132,7 +132,7 @@ class KeepAliveClientService(Service):
 
     def whenConnected(self) -> Deferred[Connection]:
         """
-        @return: fires with the open connection, once there is one and C{onOpen} has ended; fails
+        @return: fires with the open connection, once there is one and C{onOpen} has finished; fails
             with L{CancelledError} when the service is stopped.  It can be cancelled.
         """
         if self.connection is not None and self.connection.isAlive():
@@ -216,8 +216,8 @@ class KeepAliveClientService(Service):
 
     async def _wait(self, deferred: Deferred[_T]) -> _T:
         """
-        Wait for something that L{stopService} may cancel.  It must not cancel the whole run, which
-        may be what calls it: by C{onOpen}, or by a callback of L{whenConnected}.
+        Wait for a Deferred that L{stopService} may cancel.  It must not cancel the whole run,
+        since the run may be its caller, by C{onOpen} or by a callback of L{whenConnected}.
         """
         self._pending = deferred
         try:

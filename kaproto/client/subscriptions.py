@@ -1,5 +1,5 @@
 """
-The events of a connection, each brought to the stream that was registered for it.
+Distributes the events of a connection to the streams that were registered for them.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ __all__ = ["Numbered", "Subscriptions"]
 
 class Numbered(Protocol):
     """
-    An event that says which registration it is for.
+    An event that names the registration it belongs to.
     """
 
     @property
     def callback(self) -> int:
         """
-        The number that the server gave to the registration.
+        The server's number for the registration.
         """
 
 
@@ -40,7 +40,7 @@ class Subscriptions(Generic[_Wire, _Event]):
         self, convert: Callable[[_Wire], _Event], deregister: Callable[[int], Deferred[None]]
     ) -> None:
         """
-        @param convert: makes an application's event of the one on the wire.
+        @param convert: converts an event on the wire to one for the application.
         @param deregister: tells the server that a registration is no longer needed.
         """
         self._convert = convert
@@ -51,8 +51,8 @@ class Subscriptions(Generic[_Wire, _Event]):
 
     async def subscribe(self, registered: Awaitable[int]) -> EventStream[_Event]:
         """
-        @param registered: the number of a new registration, once the server has answered.
-        @return: its events.
+        @param registered: gives the number of a new registration, once the server has answered.
+        @return: its stream of events.
         """
         self._registering += 1
         try:
@@ -68,7 +68,7 @@ class Subscriptions(Generic[_Wire, _Event]):
 
     def _stopped(self, number: int) -> None:
         del self._streams[number]
-        # Nobody wants more events, whether the server agrees or not, or is gone.
+        # No more events are wanted, so errors do not matter.
         self._deregister(number).addErrback(lambda _failure: None)
 
     def received(self, event: _Wire) -> None:
@@ -79,15 +79,15 @@ class Subscriptions(Generic[_Wire, _Event]):
         if stream is not None:
             stream.put(self._convert(event))
         elif self._registering and len(self._early) < EVENTS_MAX:
-            # The server may send an event before its answer to the registration.
+            # The server may send an event before its reply to the registration.
             self._early.append(event)
 
     def end(self, reason: Exception, *, wanted: bool) -> None:
         """
         End all streams.
 
-        @param reason: why.
-        @param wanted: whether there should have been more events.
+        @param reason: why they end.
+        @param wanted: whether more events were expected, so that the end is an error.
         """
         streams, self._streams = self._streams, {}
         for stream in streams.values():

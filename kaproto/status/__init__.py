@@ -1,3 +1,3 @@
 """
-What operators can see of a running server: its clients, its figures, a page.
+Monitoring of a running server: its clients, its metrics, and a status page.
 """

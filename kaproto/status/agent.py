@@ -1,9 +1,9 @@
 """
 Tells haproxy whether to send clients here (C{agent-check}).
 
-It is answered with a line of words: C{ready up}, C{drain} while the server is drained, or
-C{ready down #} and the reason while libvirtd cannot be opened.  C{ready} ends an earlier C{drain},
-which would outlast the server's restart.
+The answer is one line: C{ready up}; C{drain} while the server is drained; or C{ready down #} and
+the reason while libvirtd cannot be opened.  C{ready} ends an earlier C{drain}, which haproxy would
+otherwise remember after the server's restart.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ __all__ = ["CONNECTIONS_MAX", "AgentFactory", "agentLine"]
 
 CONNECTIONS_MAX: Final = 100
 """
-How many connections there may be; more are closed at once.
+The most connections; more are closed at once.
 """
 
 _TIMEOUT: Final = 5.0
 """
-Seconds that haproxy has to take the answer.
+Seconds that haproxy has to read the answer.
 """
 
 _REASON_MAX: Final = 100
@@ -36,7 +36,7 @@ _REASON_MAX: Final = 100
 
 def agentLine(daemon: Daemon) -> bytes:
     """
-    @return: what haproxy is told.
+    @return: the answer for haproxy.
     """
     if daemon.draining:
         return b"drain\n"
@@ -49,14 +49,14 @@ def agentLine(daemon: Daemon) -> bytes:
 
 class _Agent(Protocol, TimeoutMixin):
     """
-    One answer.
+    One connection from haproxy.
     """
 
     factory: AgentFactory
 
     def connectionMade(self) -> None:
         """
-        Answer; what haproxy may have sent (C{agent-send}) is of no interest.
+        Answer, and ignore the text that haproxy may send (C{agent-send}).
         """
         self.factory.present += 1
         self.callLater = self.factory.daemon.factory.clock.callLater  # type: ignore[assignment, method-assign]
@@ -68,19 +68,20 @@ class _Agent(Protocol, TimeoutMixin):
         await daemon.register.refresh()
         transport: Any = self.transport
         transport.write(agentLine(daemon))
-        # If it were closed here, bytes that were not read would have the answer thrown away.
+        # Do not close here: with unread bytes in the socket, the kernel would reset the connection
+        # and discard the answer.
         transport.loseWriteConnection()
 
     def timeoutConnection(self) -> None:
         """
-        The other side has neither taken the answer nor closed.
+        Abort, since haproxy has not closed in time.
         """
         transport: Any = self.transport
         transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
-        The other side has closed.
+        The connection has ended.
         """
         self.factory.present -= 1
         self.setTimeout(None)
@@ -90,14 +91,14 @@ class AgentFactory(Factory):
     """
     Answers haproxy.
 
-    @ivar present: how many connections there are.
+    @ivar present: the number of connections.
     """
 
     noisy = False
 
     def __init__(self, daemon: Daemon) -> None:
         """
-        @param daemon: what haproxy sends clients to.
+        @param daemon: the server to which haproxy sends clients.
         """
         self.daemon = daemon
         self.present = 0

@@ -1,5 +1,5 @@
 """
-What operators can see of one client.
+The status of one client, for operators.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ __all__ = ["ClientStatus", "clientStatus", "clientsOf", "findClient"]
 @attrs.frozen
 class ClientStatus:
     """
-    One client, as it is now.
+    The current status of a client.
 
-    @ivar who: who it is.
+    @ivar who: its identity.
     @ivar since: when it connected, in seconds since 1970.
     @ivar listener: the endpoint string of the listener that accepted it.
-    @ivar phase: how far it has come, see L{kaproto.rpc.negotiation.Phase}.
-    @ivar name: what it asked to open.
-    @ivar readOnly: whether it must not change anything.
+    @ivar phase: the phase of its connection, see L{kaproto.rpc.negotiation.Phase}.
+    @ivar name: the name that it asked to open.
+    @ivar readOnly: whether its connection is read-only.
     @ivar keepAliveAsked: whether it asked for keepalive.
     @ivar policy: the policy that decides about it.
-    @ivar rule: which of the policy's rules did.
+    @ivar rule: the policy's rule that fits it.
     @ivar interval: seconds of silence before it is pinged; 0 for never.
-    @ivar count: pings left unanswered before it is dead.
-    @ivar silence: seconds since it was last heard, C{None} where nobody knows.
-    @ivar latency: seconds that its latest answer to a ping took.
-    @ivar calls: its calls that are not answered yet.
-    @ivar upstream: how the server behind a gateway deals with it, in a word or two.
-    @ivar received: bytes that came from it: over TCP all that the kernel has counted, over UNIX
+    @ivar count: unanswered pings after which it is dead.
+    @ivar silence: seconds since it was last heard; C{None} if unknown.
+    @ivar latency: the round-trip time of its latest ping, in seconds.
+    @ivar calls: the number of its calls that are not answered yet.
+    @ivar upstream: the state of its connection to the server behind a gateway, in a word or two.
+    @ivar received: bytes received from it: over TCP all that the kernel has counted, over UNIX
         sockets those of messages.
-    @ivar sent: bytes that went to it.
+    @ivar sent: bytes sent to it, counted likewise.
     """
 
     who: Who
@@ -62,8 +62,8 @@ class ClientStatus:
 
     def parameters(self) -> Mapping[str, bool | int | float | str]:
         """
-        @return: what libvirt does not have for a client, by the names under which C{virt-admin
-            client-info} prints it.  What is not known is not there.
+        @return: attributes beyond libvirt's own, by the names that C{virt-admin client-info}
+            prints.  Unknown ones are left out.
         """
         whole = self.interval == int(self.interval)
         given: dict[str, bool | int | float | str | None] = {
@@ -87,7 +87,7 @@ class ClientStatus:
 
 def clientStatus(factory: KeepAliveServerFactory, connection: ServerConnection) -> ClientStatus:
     """
-    Look at a client.
+    @return: the current status of a client.
     """
     peer, heartbeat, session = connection.peer, connection.heartbeat, connection.session
     keepAlive = heartbeat.keepAlive

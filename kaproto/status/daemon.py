@@ -1,5 +1,5 @@
 """
-The running C{kaserver}, as those who watch and steer it see it.
+The interface of the running C{kaserver} for monitoring and administration.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["SERVER_NAME", "Daemon", "readiness"]
 
 SERVER_NAME: Final = "kaserver"
 """
-What C{virt-admin} and C{kaproto} call the server.
+The name of the server in C{virt-admin} and C{kaproto}.
 """
 
 
@@ -26,7 +26,7 @@ class Daemon(Protocol):
     @ivar factory: the factory of its connections.
     @ivar draining: whether it accepts no new clients.
     @ivar register: its clients.
-    @ivar registry: where its clients are listed beside those of other servers.
+    @ivar registry: lists its clients beside those of other servers.
     """
 
     factory: KeepAliveServerFactory
@@ -37,32 +37,32 @@ class Daemon(Protocol):
     @property
     def listeners(self) -> Sequence[str]:
         """
-        The endpoint strings of the places that it listens at.
+        The endpoint strings on which it listens.
         """
 
     def certificateExpiry(self) -> Mapping[str, float]:
         """
-        @return: when the certificates end that clients are shown, in seconds since 1970, by
-            listener.
+        @return: when the server's certificates expire, in seconds since 1970, by listener.
         """
 
     async def reload(self) -> Sequence[str]:
         """
-        Read files again: certificates, rules, the list of those who may log in.
+        Read files again: certificates, rules, users.
 
-        @return: what could not be read and is in use as it was before; nothing if all is well.
+        @return: an error message for each file that could not be read, whose previous contents
+            stay in use.
         """
 
     def drain(self, within: float | None = None) -> None:
         """
-        Accept no new clients, and stop when those that are there have left.
+        Accept no new clients, and stop when the present ones have left.
 
-        @param within: seconds that they have; by default what the configuration says.
+        @param within: seconds that they have to leave; by default the configured time.
         """
 
     def stop(self) -> None:
         """
-        Stop in order, as on SIGTERM.
+        Stop gracefully, as on SIGTERM.
         """
 
 

@@ -25,7 +25,7 @@ Seconds between two updates.
 
 VIEWERS_MAX: Final = 20
 """
-How many pages are kept up to date.
+The most pages that are kept up to date.
 """
 
 
@@ -43,7 +43,7 @@ class _Viewer:
 
     def update(self, sections: dict[str, str]) -> None:
         """
-        Send what has changed, unless the viewer is behind with reading.
+        Send the changed sections, unless the viewer has not read the last update yet.
         """
         if self._behind:
             return
@@ -54,32 +54,32 @@ class _Viewer:
 
     def pauseProducing(self) -> None:
         """
-        The viewer is behind.
+        The viewer reads too slowly: send no updates.
         """
         self._behind = True
 
     def resumeProducing(self) -> None:
         """
-        The viewer has read everything.
+        The viewer has read everything: send updates again.
         """
         self._behind = False
 
     def stopProducing(self) -> None:
         """
-        The viewer has gone.
+        The viewer is gone.
         """
 
 
 class Broadcaster:
     """
-    Renders for all viewers, and only while there are some.
+    Renders updates for all viewers, only while there are any.
     """
 
     def __init__(
         self, clock: IReactorTime, render: Callable[[View], Awaitable[dict[str, str]]]
     ) -> None:
         """
-        @param render: renders the parts of a page.
+        @param render: renders the sections of a page.
         """
         self._render = render
         self._viewers: set[_Viewer] = set()

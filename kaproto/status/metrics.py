@@ -1,5 +1,5 @@
 """
-Metrics for Prometheus, collected from plain integers when they are asked for.
+Metrics for Prometheus, collected from plain integers when they are requested.
 
 This needs C{prometheus-client}, the extra C{metrics}.
 """
@@ -31,7 +31,7 @@ __all__ = ["Metrics"]
 _SMALLEST: Final = 6
 _LARGEST: Final = 23
 """
-Buckets of round trips are from 64 us to 8.4 s, each twice the one before.
+The buckets of round trips: from 64 us to 8.4 s, each twice the one before.
 """
 
 _AGE: Final = 1.0
@@ -39,8 +39,7 @@ _AGE: Final = 1.0
 
 class Metrics:
     """
-    What C{/metrics} says.  No label names a client, so that there is no end to neither series nor
-    memory.
+    The contents of C{/metrics}.  No label names a client, so the number of series is bounded.
     """
 
     def __init__(self, daemon: Daemon, sampler: Sampler) -> None:

@@ -1,5 +1,5 @@
 """
-What operators can see, as objects for JSON.
+Clients, records and the daemon as objects for JSON.
 
 The keys are stable from the first release on.  Times of day are in ISO 8601, UTC.
 """
@@ -59,7 +59,7 @@ def _who(who: Who) -> _Object:
 
 def clientObject(status: ClientStatus) -> _Object:
     """
-    @return: a client.
+    @return: the object of a client.
     """
     return {
         **_who(status.who),
@@ -84,7 +84,7 @@ def clientObject(status: ClientStatus) -> _Object:
 
 def listedObject(connection: ServerConnection, wallClock: WallClock) -> _Object:
     """
-    @return: what a registry is told of a client: what does not change all the time.
+    @return: the description of a client for a registry, without values that change all the time.
     """
     peer, keepAlive = connection.peer, connection.heartbeat.keepAlive
     return {
@@ -103,7 +103,7 @@ def listedObject(connection: ServerConnection, wallClock: WallClock) -> _Object:
 
 def nodeObject(daemon: Daemon) -> _Object:
     """
-    @return: what a registry is told of the daemon.
+    @return: the description of the daemon for a registry.
     """
     factory, problem = daemon.factory, readiness(daemon)
     journal = factory.journal
@@ -122,7 +122,7 @@ def nodeObject(daemon: Daemon) -> _Object:
 
 def registryObject(registry: IRegistry) -> _Object:
     """
-    @return: how the registry is.
+    @return: the state of the registry.
     """
     status = registry.status()
     return {
@@ -140,7 +140,7 @@ def _milliseconds(seconds: float | None) -> int | None:
 
 def endingObject(ending: Ending, wallClock: WallClock) -> _Object:
     """
-    @return: a connection that ended.
+    @return: the object of a connection that ended.
     """
     return {
         **_who(ending.who),
@@ -154,7 +154,7 @@ def endingObject(ending: Ending, wallClock: WallClock) -> _Object:
 
 def refusalObject(refusal: Refusal, wallClock: WallClock) -> _Object:
     """
-    @return: who was refused, or would be.
+    @return: the object of a client that was refused, or would be in mode 2.
     """
     return {
         **_caller(refusal.caller),
@@ -166,7 +166,7 @@ def refusalObject(refusal: Refusal, wallClock: WallClock) -> _Object:
 
 def statusObject(daemon: Daemon) -> _Object:
     """
-    @return: the daemon as a whole.
+    @return: the state of the daemon.
     """
     factory = daemon.factory
     journal, counters, trips = factory.journal, factory.counters, factory.roundTrips

@@ -27,7 +27,7 @@ __all__ = ["CLIENTS_SHOWN", "Page", "View"]
 
 CLIENTS_SHOWN: Final = 25
 """
-How many clients are on a page: more would take the reactor too long at once.
+The most clients on a page: rendering more at once would hold up the reactor.
 """
 
 _LATEST: Final = 25
@@ -38,10 +38,10 @@ _DIGITS_MAX: Final = 19
 @attrs.frozen
 class View:
     """
-    Which clients to show.
+    A selection of clients to show.
 
-    @ivar text: what is in their names or addresses.
-    @ivar before: those with a smaller id only; 0 for all.
+    @ivar text: a text contained in their names or addresses.
+    @ivar before: only clients with a smaller id; 0 for all.
     """
 
     text: str = ""
@@ -50,7 +50,7 @@ class View:
     @classmethod
     def fromArguments(cls, arguments: Mapping[bytes, list[bytes]]) -> View:
         """
-        @param arguments: a request's.
+        @param arguments: the arguments of a request.
         """
         text = arguments.get(b"q", [b""])[0].decode("utf-8", "replace")
         before = arguments.get(b"before", [b"0"])[0]
@@ -59,7 +59,7 @@ class View:
 
     def query(self, before: int = 0) -> str:
         """
-        @param before: the id that the next page begins below.
+        @param before: the upper bound for the ids on the next page.
         @return: the query of its URL, with the question mark.
         """
         return "?" + urlencode({"q": self.text, "before": before})
@@ -70,8 +70,8 @@ class _Part:
     """
     A part of the page.
 
-    @ivar make: makes it.
-    @ivar key: is the same while the part is; C{None} if it always changes.
+    @ivar make: renders it.
+    @ivar key: changes whenever the part changes; C{None} if it always does.
     """
 
     make: Callable[[], Tag]
@@ -80,7 +80,7 @@ class _Part:
 
 class Page:
     """
-    Renders the page, a part in each turn of the reactor.
+    Renders the page, one part in each turn of the reactor.
     """
 
     def __init__(self, daemon: Daemon, sampler: Sampler) -> None:
@@ -141,7 +141,7 @@ class Page:
 
     async def _clients(self, view: View) -> _Part:
         register = self._daemon.register
-        # One more than are shown says whether there are more.
+        # Ask for one more than are shown, to learn whether there are more.
         found = await register.newest(view.text.lower(), view.before, CLIENTS_SHOWN + 1)
         shown = found[:CLIENTS_SHOWN]
 
@@ -173,7 +173,7 @@ class Page:
         @return: the whole page.
         """
         await self._daemon.register.refresh()
-        # The template waits for each part, and so gives the reactor its turn.
+        # The template waits for each part, which lets the reactor run in between.
         parts = {name: self._tag(make()) for name, make in self._parts(view).items()}
         count = len(self._daemon.register)
         page = tags.html(
@@ -226,7 +226,7 @@ def _searchForm(view: View) -> Tag:
             value=view.text,
             placeholder="name or address",
             maxlength=str(_QUERY_MAX),
-            **{"aria-label": "show clients whose name or address has this in it"},
+            **{"aria-label": "show clients whose name or address contains this"},
         ),
         tags.button("search", type="submit"),
         tags.a("all", href="/") if view.text or view.before else "",

@@ -1,5 +1,5 @@
 """
-Looks at a server at regular times: how busy the reactor is, and what the page plots.
+Samples a server periodically: the delays of its reactor, and the values that the page plots.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["INTERVAL", "KEPT", "TICK", "Sample", "Sampler"]
 
 TICK: Final = 0.25
 """
-Seconds between two looks at the reactor.
+Seconds between two measurements of the reactor.
 """
 
 INTERVAL: Final = 2.0
@@ -27,18 +27,18 @@ Seconds between two samples.
 
 KEPT: Final = 300
 """
-How many samples are kept: ten minutes.
+The number of samples kept: ten minutes.
 """
 
 
 @attrs.frozen
 class Sample:
     """
-    A server at one moment.
+    One sample.
 
-    @ivar clients: how many clients there are.
-    @ivar roundTrip: the mean of the round trips since the sample before, in seconds; C{None} if
-        there were none.
+    @ivar clients: the number of clients.
+    @ivar roundTrip: the mean round trip since the previous sample, in seconds; C{None} if there
+        was none.
     """
 
     clients: int
@@ -49,8 +49,8 @@ class Sampler:
     """
     Takes samples while it runs.
 
-    @ivar turns: by how much each tick was late, which is how long the reactor's turn was that it
-        had to wait for.
+    @ivar turns: the delays of the ticks: each is the time that a tick waited for the reactor's
+        current turn to end.
     @ivar samples: the latest samples, the oldest first.
     """
 
@@ -67,14 +67,14 @@ class Sampler:
 
     def start(self) -> None:
         """
-        Begin.
+        Start sampling.
         """
         self._due = self._clock.seconds()
         self._loop.start(TICK)
 
     def stop(self) -> None:
         """
-        End.
+        Stop sampling.
         """
         if self._loop.running:
             self._loop.stop()
@@ -82,7 +82,7 @@ class Sampler:
     def _tick(self) -> None:
         now = self._clock.seconds()
         self.turns.add(max(0.0, now - self._due))
-        # The loop leaves out what it is too late for.
+        # A late LoopingCall skips the ticks that it has missed.
         self._due += TICK * max(1, int((now - self._due) / TICK) + 1)
         if self._ticks % round(INTERVAL / TICK) == 0:
             self.samples.append(self._sample())

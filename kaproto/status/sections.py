@@ -1,5 +1,5 @@
 """
-The parts of the status page, made with C{twisted.web.template}, which escapes all that is put in.
+The parts of the status page, made with C{twisted.web.template}, which escapes all values.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ _HEIGHT: Final = 60.0
 
 _LONG: Final = frozenset({"Who", "Opened", "Message"})
 """
-Columns whose lines may be broken.
+Columns whose text may be broken into lines.
 """
 
 _NOTHING: Final = frozenset({"-", "0", "no"})
 """
-What is not shown where there is little room.
+Values that are hidden on narrow screens.
 """
 
 
 def overview(daemon: Daemon, samples: Sequence[Sample]) -> Tag:
     """
-    @return: the state of the daemon, and its figures.
+    @return: the state of the daemon, and its main numbers.
     """
     factory = daemon.factory
     counters, journal, limits = factory.counters, factory.journal, factory.limits
@@ -66,7 +66,7 @@ def overview(daemon: Daemon, samples: Sequence[Sample]) -> Tag:
 
 def _registry(daemon: Daemon) -> list[Tag]:
     """
-    @return: what is wrong with the registry, if anything.
+    @return: the registry's problem, if there is one.
     """
     registry = daemon.registry.status()
     if registry.problem is None:
@@ -86,7 +86,7 @@ def _tile(name: str, value: str, note: str) -> Tag:
 
 def plots(samples: Sequence[Sample]) -> Tag:
     """
-    @return: how many clients there were in the last ten minutes, and how fast they answered.
+    @return: plots of the number of clients and of their round trips, over the last ten minutes.
     """
     clients = [float(each.clients) for each in samples]
     trips = [None if each.roundTrip is None else each.roundTrip * 1000 for each in samples]
@@ -132,7 +132,7 @@ def _curve(values: Sequence[float | None], most: float) -> Tag:
     )
     for points in lines:
         if points:
-            # A single point is a line of no length, which round ends make visible.
+            # A single point is a line of length zero, which round ends make visible.
             path = points * 2 if len(points) == 1 else points
             svg(Tag("polyline", {"points": " ".join(path)}))
     return svg
@@ -141,7 +141,7 @@ def _curve(values: Sequence[float | None], most: float) -> Tag:
 def clientTable(clients: Sequence[ClientStatus], now: float, total: int) -> Tag:
     """
     @param now: the time, in seconds since 1970.
-    @param total: how many clients there are in all.
+    @param total: the number of all clients.
     """
     if not clients:
         return tags.p("no clients" if not total else "no client matches", class_="none")
@@ -195,7 +195,7 @@ def endingTable(endings: Iterable[Ending], wallClock: WallClock, now: float) -> 
 def refusalTable(refusals: Iterable[Refusal], wallClock: WallClock, now: float) -> Tag:
     """
     @param now: the time, in seconds since 1970.
-    @return: who was refused, or would be, the latest first.
+    @return: clients that were refused, or would be in mode 2, the latest first.
     """
     headings = ("Host", "Who", "Refused", "Would be", "Last")
     return _table(

@@ -1,5 +1,5 @@
 """
-Times for people to read.
+Formats times for people.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _UNITS: Final = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 def elapsed(seconds: float) -> str:
     """
-    @return: a time in its two largest units, such as C{5d3h} or C{12s}.
+    @return: a duration in its two largest units, such as C{5d3h} or C{12s}.
     """
     rest = int(seconds)
     parts: list[str] = []
@@ -27,7 +27,7 @@ def elapsed(seconds: float) -> str:
 
 def milliseconds(seconds: float | None) -> str:
     """
-    @return: a short time, such as C{0.25 ms}, or a dash if there is none.
+    @return: a short duration, such as C{0.25 ms}; a dash for C{None}.
     """
     return "-" if seconds is None else f"{seconds * 1000:.2f} ms"
 
@@ -35,7 +35,7 @@ def milliseconds(seconds: float | None) -> str:
 def timeOfDay(seconds: float) -> str:
     """
     @param seconds: since 1970.
-    @return: such as C{2026-11-26 03:00:07 UTC}.
+    @return: the time, such as C{2026-11-26 03:00:07 UTC}.
     """
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
@@ -43,7 +43,7 @@ def timeOfDay(seconds: float) -> str:
 def shortTime(seconds: float, now: float) -> str:
     """
     @param seconds: since 1970.
-    @param now: the same for this moment.
+    @param now: the current time, since 1970.
     @return: the time, such as C{03:00:07 UTC}, with the date unless it is today's.
     """
     date, _, time = timeOfDay(seconds).partition(" ")
