@@ -1,17 +1,7 @@
 """
 The watch on one peer: when to ping it, whether it is alive, how fast it answers.
 
-A L{Heartbeat} knows no protocol.  It is told how to send a ping and that something was heard, so
-it can watch the peer of any Twisted protocol::
-
-    class Chat(LineReceiver):
-        def connectionMade(self):
-            self.heartbeat = Heartbeat(self.transport, ping=lambda: self.sendLine(b"PING"))
-            self.heartbeat.start(KeepAlive(5, 5))
-
-        def dataReceived(self, data):
-            self.heartbeat.heard()
-            super().dataReceived(data)
+A L{Heartbeat} knows no protocol: it is told how to send a ping and that something was heard.
 """
 
 from __future__ import annotations
@@ -25,10 +15,10 @@ from twisted.internet.interfaces import IReactorTime, ITransport
 from kaproto.errors import KeepAliveTimeout
 from kaproto.keepalive.histogram import SENT, Histogram
 from kaproto.keepalive.idlereader import IdleReader
-from kaproto.keepalive.kernel import Delivery, delivery
 from kaproto.keepalive.liveness import KeepAlive, Liveness, Verdict
 from kaproto.keepalive.monitor import Monitor
 from kaproto.keepalive.suspicion import Judge, Suspicion
+from kaproto.keepalive.unreadpeer import UnreadPeer
 from kaproto.transport import StreamTransport, writeNow
 
 __all__ = ["Heartbeat"]
@@ -70,11 +60,9 @@ class Heartbeat:
     __slots__ = (
         "_died",
         "_isBetween",
-        "_isUnread",
         "_monitor",
         "_ping",
         "_suspicion",
-        "_unread",
         "exact",
         "idle",
         "judge",
@@ -112,13 +100,7 @@ class Heartbeat:
         @param clock: a reactor or a L{twisted.internet.task.Clock}; by default the transport's
             reactor, if it has one, else the installed one.
         """
-        if clock is None:
-            clock = getattr(transport, "reactor", None)
-        if clock is None:
-            from twisted.internet import reactor
-
-            clock = IReactorTime(reactor)
-        self._monitor = monitor = Monitor.of(clock)
+        self._monitor = monitor = Monitor.of(clock or getattr(transport, "reactor", None))
         self.pacemaker = monitor.pacemaker
         self.transport = cast(StreamTransport, transport)
         self.liveness = Liveness(self.pacemaker.now)
@@ -133,8 +115,6 @@ class Heartbeat:
         self._ping = ping
         self._died = died
         self._isBetween = isBetween
-        self._isUnread = False
-        self._unread = 0
         self._suspicion: Suspicion | None = None
 
     def __repr__(self) -> str:
@@ -231,22 +211,19 @@ class Heartbeat:
         The transport is about to be paused.  The peer cannot be heard until L{resume}, so its
         silence does not count.
 
-        @param pingOn: go on pinging it all the same, where the kernel says whether it lives: over
-            TCP when its latest bytes came.  Once our receive buffer is full they cannot come, and
-            only a host that is gone is found, by the pings that it does not acknowledge.
+        @param pingOn: ping it all the same, where the kernel says whether it lives, see
+            L{kaproto.keepalive.unreadpeer}.
         @param readsOn: whether the peer reads on if it lives, though it is not read, as libvirt's
-            clients do.  Then this is done on UNIX sockets too, where the kernel says whether it
-            reads.
+            clients do.  Then this is done on UNIX sockets too.
         """
-        now = self.pacemaker.now
-        found = delivery(self.transport) if pingOn else None
-        self._isUnread = found is not None and (
-            readsOn if found.local else found.silence is not None
-        )
-        self._unread = 0 if found is None else found.unread
-        if not self._isUnread:
-            self.liveness.pause(now)
-        elif self.liveness.pausedAt is not None:
+        now, liveness = self.pacemaker.now, self.liveness
+        unread = None
+        if pingOn:
+            unread = UnreadPeer.orNone(self.transport, liveness, readsOn=readsOn)
+        self._setUnread(unread)
+        if unread is None:
+            liveness.pause(now)
+        elif liveness.pausedAt is not None:
             self._countSilence(now)
         self._stopIdling()
 
@@ -254,32 +231,22 @@ class Heartbeat:
         """
         The transport is about to be read again.
         """
-        self._isUnread = False
+        self._setUnread(None)
         self._countSilence(self.pacemaker.now)
 
     def hasToRead(self) -> bool:
         """
-        Look at a peer that is not read, but pinged.
-
-        @return: whether it is known not to have read everything, so that another pong is of no use.
+        @return: whether the peer is not read, and is known not to have read everything itself, so
+            that another pong is of no use.
         """
-        found = self._lookUnread()
-        return found is not None and not found.allRead
+        unread = None if self._suspicion is None else self._suspicion.unread
+        return unread is not None and unread.look(self.pacemaker.now)
 
-    def _lookUnread(self) -> Delivery | None:
-        """
-        On a UNIX socket it is a sign of life that a peer that is not read has read everything, or
-        has written.
-
-        @return: what the kernel says of such a peer; C{None} of any other.
-        """
-        found = delivery(self.transport) if self._isUnread else None
-        if found is None or not found.local:
-            return None
-        if found.allRead or found.unread > self._unread:
-            self.liveness.hear(self.pacemaker.now)
-        self._unread = found.unread
-        return found
+    def _setUnread(self, unread: UnreadPeer | None) -> None:
+        if unread is not None:
+            self._suspect().unread = unread
+        elif self._suspicion is not None:
+            self._suspicion.unread = None
 
     def _countSilence(self, now: float) -> None:
         liveness = self.liveness
@@ -322,7 +289,7 @@ class Heartbeat:
         liveness, suspicion = self.liveness, self._suspicion
         verdict = liveness.check(now)
         if verdict is _DEAD or (verdict is _PING and liveness.unanswered >= _SECOND):
-            verdict = self._look(now, verdict)
+            verdict = self._suspect().examine(now, verdict, self.judge)
         elif verdict is _PING and suspicion is not None:
             suspicion.clear()
         if verdict is _WAIT:
@@ -332,9 +299,10 @@ class Heartbeat:
             self.end()
             return None
         elif verdict is _DEAD:
-            return self._confirmDeath(now)
+            return self._settle(self._suspect().conclude(now, self.judge))
         elif suspicion is not None and suspicion.isBusy():
-            return self._waitForMessage(now, suspicion)
+            self.pingedAt = None
+            return self._settle(suspicion.wait(now))
         else:
             self.pacemaker.pingLater(self)
             if self.idle < 0 and self._monitor.idleReader is not None:
@@ -345,20 +313,6 @@ class Heartbeat:
         # An interval that is too short to be told from none must not mean once more in this turn.
         return due if due > now else nextafter(now, inf)
 
-    def _look(self, now: float, verdict: Verdict) -> Verdict:
-        """
-        A ping has been left unanswered for an interval.
-        """
-        liveness = self.liveness
-        self._lookUnread()
-        if not liveness.unanswered:
-            return liveness.check(now)
-        verdict = self._suspect().examine(now, verdict)
-        isSilent = now - liveness.heard >= liveness.interval
-        if self.judge is not None and verdict is not _DEAD and isSilent:
-            self.judge.suspected()
-        return verdict
-
     def _suspect(self) -> Suspicion:
         if self._suspicion is None:
             self._suspicion = Suspicion(self.transport, self.liveness)
@@ -368,37 +322,23 @@ class Heartbeat:
         if self._suspicion is not None:
             self._suspicion.clear()
 
-    def _confirmDeath(self, now: float) -> float | None:
-        fate = self._suspect().conclude(now, self.judge, isPaused=self._isUnread)
-        if isinstance(fate, KeepAliveTimeout):
-            self._die(fate)
-            return None
-        # It is death that is due, unless the peer was heard.
-        self.exact = self.liveness.unanswered > 0
-        return fate
-
-    def _waitForMessage(self, now: float, suspicion: Suspicion) -> float | None:
+    def _settle(self, fate: float | KeepAliveTimeout) -> float | None:
         """
-        The peer can be pinged after the end of a message only.
+        @param fate: when to look at the peer again, or why it is dead.
         """
-        gone = suspicion.hostGone(now)
-        if gone is not None:
-            self._die(gone)
-            return None
-        self.exact = False
-        self.pingedAt = None
-        self.liveness.hear(now)
-        return self.liveness.due()
+        if not isinstance(fate, KeepAliveTimeout):
+            # It is death that is due, unless the peer was heard.
+            self.exact = self.liveness.unanswered > 0
+            return fate
+        if self._died is None:
+            self.transport.abortConnection()
+        else:
+            self._died(fate)
+        return None
 
     def _startIdling(self, reader: IdleReader) -> None:
         if self._isBetween is not None and self.onAnswer is None and self._isBetween():
             reader.take(self)
-
-    def _die(self, reason: KeepAliveTimeout) -> None:
-        if self._died is None:
-            self.transport.abortConnection()
-        else:
-            self._died(reason)
 
     def sendPing(self) -> None:
         """

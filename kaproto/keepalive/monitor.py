@@ -32,11 +32,16 @@ class Monitor:
         self.idleReader = IdleReader.orNone(reactor, self.pacemaker)
 
     @classmethod
-    def of(cls, clock: IReactorTime) -> Monitor:
+    def of(cls, clock: IReactorTime | None) -> Monitor:
         """
-        @param clock: a reactor, its L{monotonicClock} or a L{twisted.internet.task.Clock}.
+        @param clock: a reactor, its L{monotonicClock} or a L{twisted.internet.task.Clock}; C{None}
+            for the installed reactor.
         @return: the monitor of this reactor, which lives as long as anybody refers to it.
         """
+        if clock is None:
+            from twisted.internet import reactor
+
+            clock = IReactorTime(reactor)
         clock = monotonicClock(clock)
         monitor = _monitors.get(clock)
         if monitor is None:

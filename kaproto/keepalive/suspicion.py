@@ -19,6 +19,7 @@ from kaproto.keepalive.kernel import Delivery, SentCounter, delivery, isReceiveB
 from kaproto.keepalive.kernelwatch import Unacknowledged
 from kaproto.keepalive.liveness import Liveness, Verdict
 from kaproto.keepalive.progress import ROUNDING, Progress
+from kaproto.keepalive.unreadpeer import UnreadPeer
 from kaproto.transport import StreamTransport, hasUnread, tlsOf
 
 __all__ = ["Judge", "Suspicion"]
@@ -52,6 +53,7 @@ class Suspicion:
     """
     What is known of one peer apart from what it says.
 
+    @ivar unread: looks at the peer while it is pinged although it is not read.
     @ivar isBusy: whether a ping would now have to wait for the end of a message whose rest has not
         come from its sender.  The peer cannot answer then, so its silence proves nothing.
     @ivar isHeldBack: whether a ping was sent and still waits for the end of a message.
@@ -66,11 +68,13 @@ class Suspicion:
         "_unacknowledged",
         "isBusy",
         "isHeldBack",
+        "unread",
     )
 
     def __init__(self, transport: StreamTransport, liveness: Liveness) -> None:
         self.isBusy: Callable[[], bool] = _never
         self.isHeldBack: Callable[[], bool] = _never
+        self.unread: UnreadPeer | None = None
         self._transport = transport
         self._liveness = liveness
         self._condemned = False
@@ -88,13 +92,28 @@ class Suspicion:
             self._sent.stop()
             self._sent = None
 
-    def examine(self, now: float, verdict: Verdict) -> Verdict:
+    def examine(self, now: float, verdict: Verdict, judge: Judge | None) -> Verdict:
         """
         A ping has been left unanswered for an interval.  Ask the layers beneath about the peer.
 
         @param verdict: what its silence alone says: ping it again, or give it up.
+        @param judge: told if the peer is silent.
         @return: what to do.
         """
+        liveness = self._liveness
+        if self.unread is not None:
+            self.unread.look(now)
+            if not liveness.unanswered:
+                return liveness.check(now)
+        verdict = self._askBeneath(now, verdict)
+        if verdict is Verdict.DEAD:
+            return verdict
+        self._condemned = False
+        if judge is not None and now - liveness.heard >= liveness.interval:
+            judge.suspected()
+        return verdict
+
+    def _askBeneath(self, now: float, verdict: Verdict) -> Verdict:
         progress = self._progress
         if progress is None:
             progress = self._progress = Progress()
@@ -103,12 +122,8 @@ class Suspicion:
         heardAt = progress.heardAt(now, found, received)
         if heardAt > self._liveness.heard + ROUNDING:
             self._liveness.hear(heardAt)
-            verdict = self._liveness.check(now)
-        elif found is not None:
-            verdict = self._lookInFront(now, verdict, found, progress)
-        if verdict is not Verdict.DEAD:
-            self._condemned = False
-        return verdict
+            return self._liveness.check(now)
+        return verdict if found is None else self._lookInFront(now, verdict, found, progress)
 
     def _lookInFront(
         self, now: float, verdict: Verdict, found: Delivery, progress: Progress
@@ -131,26 +146,23 @@ class Suspicion:
         self._liveness.tookAll(progress.takenAt)
         return self._liveness.check(now)
 
-    def conclude(
-        self, now: float, judge: Judge | None, *, isPaused: bool
-    ) -> float | KeepAliveTimeout:
+    def conclude(self, now: float, judge: Judge | None) -> float | KeepAliveTimeout:
         """
         The peer has left all pings unanswered.  It is alive if what it sent waits to be read.
 
         @param judge: asked at last.
-        @param isPaused: whether its transport is not being read, though it is pinged.
         @return: when to look again, or why it is dead.
         """
         liveness = self._liveness
-        found = delivery(self._transport) if isPaused else None
-        if not isPaused:
+        found = None if self.unread is None else delivery(self._transport)
+        if self.unread is None:
             unread = hasUnread(self._transport)
         elif found is not None and found.local:
             # It could read our pings, whether or not it could answer them.
             unread = False
         else:
             unread = isReceiveBufferFull(self._transport)
-            gone = self.hostGone(now) if unread else None
+            gone = self._hostGone(now) if unread else None
             if gone is not None:
                 return gone
         if unread is None and not self._condemned:
@@ -166,7 +178,19 @@ class Suspicion:
             return now + liveness.interval
         return liveness.timeout(now)
 
-    def hostGone(self, now: float) -> DeliveryTimeout | None:
+    def wait(self, now: float) -> float | KeepAliveTimeout:
+        """
+        The peer can be pinged after the end of a message only, see L{isBusy}.
+
+        @return: when to look again, or why it is dead.
+        """
+        gone = self._hostGone(now)
+        if gone is not None:
+            return gone
+        self._liveness.hear(now)
+        return self._liveness.due()
+
+    def _hostGone(self, now: float) -> DeliveryTimeout | None:
         """
         A peer that cannot be pinged in the middle of a message is watched by the kernel, which
         finds that its host is gone, but not that its program is stopped.

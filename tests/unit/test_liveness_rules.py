@@ -12,7 +12,7 @@ from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol
 from kaproto.client.connection import ClientConnection
 from kaproto.counters import Counters
 from kaproto.errors import KeepAliveTimeout
-from kaproto.keepalive import heartbeat, suspicion
+from kaproto.keepalive import suspicion, unreadpeer
 from kaproto.keepalive.kernel import Delivery
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.limits import Limits
@@ -375,7 +375,7 @@ class RuleTests(ClockTestCase):
         @param look: what the kernel says of it.
         """
         pair = self.connect(policy)
-        for module in (heartbeat, suspicion):
+        for module in (unreadpeer, suspicion):
             self.patch(module, "delivery", lambda _transport: look(pair))
         self.patch(suspicion, "isReceiveBufferFull", lambda _transport: self.isFull)
         pair.server._kaproto.reading.pause(Pause.TURN)
@@ -490,7 +490,7 @@ class RuleTests(ClockTestCase):
         def look(_transport: object) -> Delivery:
             return Delivery(0, 0, 0, 0, silence=self.clock.seconds())
 
-        for module in (heartbeat, suspicion):
+        for module in (unreadpeer, suspicion):
             self.patch(module, "delivery", look)
         pair.client._kaproto.pauseReading(Pause.CONGESTION)
         before = len(pair.writtenBy("client"))

@@ -16,7 +16,7 @@ from kaproto.backends.upstream import Upstream
 from kaproto.keepalive.kernel import delivery
 from kaproto.keepalive.liveness import KeepAlive, Liveness, Verdict
 from kaproto.keepalive.pacemaker import Pacemaker
-from kaproto.keepalive.suspicion import Suspicion
+from kaproto.keepalive.suspicion import Judge, Suspicion
 from kaproto.rpc.serverconnection import ServerConnection
 
 __all__ = ["MUTANTS"]
@@ -180,12 +180,12 @@ def credulous() -> None:
     """
     original = Suspicion.examine
 
-    def examine(suspicion: Suspicion, now: float, verdict: Verdict) -> Verdict:
+    def examine(suspicion: Suspicion, now: float, verdict: Verdict, judge: Judge | None) -> Verdict:
         found = delivery(suspicion._transport)
         if found is not None and not found.queued:
             suspicion._liveness.hear(now)
             return Verdict.WAIT
-        return original(suspicion, now, verdict)
+        return original(suspicion, now, verdict, judge)
 
     _replace(Suspicion, "examine", examine)
 

@@ -8,7 +8,7 @@ from math import inf
 
 from twisted.internet.task import Clock
 
-from kaproto.keepalive import heartbeat, suspicion
+from kaproto.keepalive import suspicion, unreadpeer
 from kaproto.keepalive.heartbeat import Heartbeat
 from kaproto.keepalive.kernel import Delivery
 from kaproto.keepalive.liveness import KeepAlive
@@ -41,7 +41,7 @@ class SlowReaderTests(HeartbeatTestCase):
         self.counts = True
         self.pings = 0
         self.pingsAt: list[int] = []
-        for module in (heartbeat, suspicion):
+        for module in (unreadpeer, suspicion):
             self.patch(module, "delivery", self.look)
         self.patch(suspicion, "SentCounter", Counter)
         self.watched = self.heartbeat(KeepAlive(1, 2))

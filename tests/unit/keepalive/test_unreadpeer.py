@@ -1,0 +1,74 @@
+"""
+Tests for L{kaproto.keepalive.unreadpeer}.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from twisted.internet.testing import StringTransport
+from twisted.trial.unittest import SynchronousTestCase
+
+from kaproto.keepalive import unreadpeer
+from kaproto.keepalive.kernel import Delivery
+from kaproto.keepalive.liveness import Liveness
+from kaproto.keepalive.unreadpeer import UnreadPeer
+from kaproto.transport import StreamTransport
+
+
+class UnreadPeerTests(SynchronousTestCase):
+    """
+    A peer that is pinged although it is not read.
+    """
+
+    def setUp(self) -> None:
+        """
+        Have a kernel that says what the test says.
+        """
+        self.found: Delivery | None = None
+        self.patch(unreadpeer, "delivery", lambda _transport: self.found)
+        self.liveness = Liveness(0)
+
+    def peer(self, found: Delivery | None, *, readsOn: bool) -> UnreadPeer | None:
+        """
+        @return: the peer of which the kernel says this.
+        """
+        self.found = found
+        transport = cast(StreamTransport, StringTransport())
+        return UnreadPeer.orNone(transport, self.liveness, readsOn=readsOn)
+
+    def test_whose(self) -> None:
+        """
+        Over TCP the kernel has to say when bytes came; a peer on a UNIX socket has to read on.
+        """
+        for found, readsOn, watched in (
+            (None, True, False),
+            (Delivery(0), True, False),
+            (Delivery(0, silence=1), True, True),
+            (Delivery(0, silence=1), False, True),
+            (Delivery(0, local=True), True, True),
+            (Delivery(0, local=True), False, False),
+        ):
+            self.assertEqual(self.peer(found, readsOn=readsOn) is not None, watched, found)
+
+    def test_look(self) -> None:
+        """
+        Of a peer on a UNIX socket it is life that it has read everything, or has written more than
+        at the last look.
+        """
+        peer = self.peer(Delivery(5000, local=True, unread=28), readsOn=True)
+        assert peer is not None
+        for now, (found, lives, hasToRead) in enumerate(
+            (
+                (Delivery(5000, local=True, unread=28), False, True),
+                (Delivery(5000, local=True, unread=56), True, True),
+                (Delivery(5000, local=True, unread=56), False, True),
+                (Delivery(0, local=True, unread=56), True, False),
+                (Delivery(0, silence=1), False, False),
+                (None, False, False),
+            ),
+            1,
+        ):
+            self.found = found
+            self.assertEqual(peer.look(now), hasToRead, now)
+            self.assertEqual(self.liveness.heard == now, lives, now)
