@@ -32,6 +32,7 @@ CORE = {
     "kaproto.policies.exceptions",
     "kaproto.policies.modes",
     "kaproto.rpc.negotiation",
+    "kaproto.rpc.policycheck",
     "kaproto.security.clientauth",
     "kaproto.security.dn",
     "kaproto.security.saslclient",

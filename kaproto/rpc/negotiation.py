@@ -9,7 +9,7 @@ can be mandatory.  The client's own side is L{kaproto.client.negotiation}.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from enum import Enum
 from types import MappingProxyType, NoneType
 from typing import Final
@@ -25,6 +25,7 @@ from kaproto.interfaces import Admission, IKeepAlivePolicy, OpenRequest, Refused
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.limits import Limits
 from kaproto.peer import Peer
+from kaproto.rpc.policycheck import PolicyCheck, PolicyFailed, TellFailure
 from kaproto.wire.message import MESSAGE_MAX, rpcError
 from kaproto.wire.programs import (
     REMOTE_PROGRAM,
@@ -38,7 +39,6 @@ __all__ = [
     "TRANSITIONS",
     "Event",
     "Phase",
-    "PolicyFailed",
     "ServerNegotiation",
 ]
 
@@ -201,24 +201,13 @@ def _notOpen() -> RemoteError:
     return rpcError("internal error: hypervisor connection not open", ErrorCode.INTERNAL_ERROR)
 
 
-PolicyFailed = Callable[[str, str, Peer, Exception], None]
-"""
-A function called with the policy's name, the name of its method, the peer and the error.
-"""
-
-
-class _PolicyFailed(Exception):
-    """
-    The policy raised an error or returned nonsense.
-    """
-
-
 class ServerNegotiation:
     """
     The negotiation with one client, as the server sees it.
 
     @ivar phase: the connection's phase.
     @ivar peer: the client.
+    @ivar policy: decides whether the peer may open, and how it is pinged.
     @ivar terms: the policy's interval and count for a peer that has asked for keepalive; C{None}
         not to ping it.
     @ivar full: whether the server was full when the peer connected.
@@ -227,12 +216,11 @@ class ServerNegotiation:
     __slots__ = (
         "_farewell",
         "_openTimeLeft",
-        "_policy",
-        "_policyFailed",
         "_rejection",
         "full",
         "peer",
         "phase",
+        "policy",
         "terms",
     )
 
@@ -240,19 +228,17 @@ class ServerNegotiation:
         self,
         peer: Peer,
         policy: IKeepAlivePolicy,
-        policyFailed: PolicyFailed = lambda _policy, _question, _peer, _error: None,
+        policyFailed: TellFailure | None = None,
     ) -> None:
         """
-        @param policyFailed: called when the policy raises an error; with a L{TypeError} when it
-            returns a value of a wrong type.
+        @param policyFailed: see L{PolicyCheck}.
         """
         self.peer = peer
         self.terms: KeepAlive | None = None
-        self._policyFailed = policyFailed
         self.phase = Phase.CONNECTED
         self.full = False
         self._farewell: Exception | None = None
-        self._policy = policy
+        self.policy = PolicyCheck(policy, policyFailed)
         self._rejection: RemoteError | None = None
         self._openTimeLeft: float | None = None
 
@@ -396,11 +382,11 @@ class ServerNegotiation:
             self.terms = None
             self.peer.asked = True
             try:
-                self.peer.asked = self._ask("advertises", bool) is True
+                self.peer.asked = self.policy.ask("advertises", self.peer, bool) is True
                 if self.peer.asked:
-                    terms = self._ask("keepAlive", KeepAlive, NoneType)
+                    terms = self.policy.ask("keepAlive", self.peer, KeepAlive, NoneType)
                     self.terms = terms if isinstance(terms, KeepAlive) else None
-            except _PolicyFailed:
+            except PolicyFailed:
                 self.peer.asked = False
             return self.peer.asked
         if not self.isOpen:
@@ -413,45 +399,21 @@ class ServerNegotiation:
             keepalive; C{None} if the policy gives none or fails.
         """
         try:
-            terms = self._ask("keepAlive", KeepAlive, NoneType)
-        except _PolicyFailed:
+            terms = self.policy.ask("keepAlive", self.peer, KeepAlive, NoneType)
+        except PolicyFailed:
             return None
         return terms if isinstance(terms, KeepAlive) else None
 
     def _admit(self) -> Admission | Refused:
         try:
-            answer = self._ask("admit", Admission, Refused)
-        except _PolicyFailed:
+            answer = self.policy.ask("admit", self.peer, Admission, Refused)
+        except PolicyFailed:
             return Refused(
                 "operation failed: the server could not decide whether this client may open, "
                 "because its keepalive policy failed; the server's log has the reason"
             )
         assert isinstance(answer, Admission | Refused)
         return answer
-
-    def _ask(self, question: str, *kinds: type) -> object:
-        """
-        @param question: the name of a method of the policy.
-        @param kinds: the types that it may return.
-        @raise _PolicyFailed: when it raises or returns anything else.
-        """
-        try:
-            answer: object = getattr(self._policy, question)(self.peer)
-        except Exception as error:
-            problem = error
-        else:
-            if isinstance(answer, kinds):
-                return answer
-            problem = TypeError(f"{question}() returned {answer!r}")
-        self._policyFailed(self.policyName, question, self.peer, problem)
-        raise _PolicyFailed from problem
-
-    @property
-    def policyName(self) -> str:
-        """
-        The policy's name in log lines.
-        """
-        return str(getattr(self._policy, "name", "")) or type(self._policy).__qualname__
 
     def openAtOnce(self) -> Admission | RemoteError:
         """

@@ -18,7 +18,6 @@ from kaproto.errors import (
     TooManyClients,
 )
 from kaproto.interfaces import (
-    Admission,
     IRelaySession,
     ISession,
     OpenRequest,
@@ -150,7 +149,8 @@ class ServerConnection(Connection):
             self._refused(answer)
             return
         self.limits.entered()
-        self._admitted(answer)
+        if answer.warning is not None:
+            self.server.journal.warned(self.peer, answer.warning)
         self._enteredOpen()
         self.opened()
 
@@ -261,15 +261,12 @@ class ServerConnection(Connection):
                 self._refused(error)
             raise
         self.limits.entered()
-        self._admitted(admission)
+        if admission.warning is not None:
+            self.server.journal.warned(self.peer, admission.warning)
         return request
 
     def _refused(self, error: RemoteError) -> None:
-        self.server.journal.refused(self.peer, self.negotiation.policyName, error.message)
-
-    def _admitted(self, admission: Admission) -> None:
-        if admission.warning is not None:
-            self.server.journal.warned(self.peer, admission.warning)
+        self.server.journal.refused(self.peer, self.negotiation.policy.name, error.message)
 
     def sessionOpened(self, session: ISession) -> None:
         """
@@ -285,7 +282,7 @@ class ServerConnection(Connection):
     def _enteredOpen(self) -> None:
         server = self.server
         server.clients.opened(self)
-        server.journal.opened(self.peer, self.negotiation.policyName)
+        server.journal.opened(self.peer, self.negotiation.policy.name)
         self.watchByKernel(self.negotiation.keepAlive())
 
     def openFailed(self) -> None:

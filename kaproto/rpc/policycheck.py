@@ -1,0 +1,64 @@
+"""
+Asks a policy, and catches what it does wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from kaproto.interfaces import IKeepAlivePolicy
+from kaproto.peer import Peer
+
+__all__ = ["PolicyCheck", "PolicyFailed", "TellFailure"]
+
+TellFailure = Callable[[str, str, Peer, Exception], None]
+"""
+A function called with the policy's name, the name of its method, the peer and the error.
+"""
+
+
+class PolicyFailed(Exception):
+    """
+    The policy raised an error or returned nonsense.
+    """
+
+
+class PolicyCheck:
+    """
+    Puts questions to a policy that an application may have written.
+    """
+
+    __slots__ = ("_policy", "_tell")
+
+    def __init__(self, policy: IKeepAlivePolicy, tell: TellFailure | None) -> None:
+        """
+        @param tell: called when the policy raises an error; with a L{TypeError} when it returns a
+            value of a wrong type.
+        """
+        self._policy = policy
+        self._tell = tell
+
+    @property
+    def name(self) -> str:
+        """
+        The policy's name in log lines.
+        """
+        return str(getattr(self._policy, "name", "")) or type(self._policy).__qualname__
+
+    def ask(self, question: str, peer: Peer, *kinds: type) -> object:
+        """
+        @param question: the name of a method of the policy.
+        @param kinds: the types that it may return.
+        @raise PolicyFailed: when it raises or returns anything else.
+        """
+        try:
+            answer: object = getattr(self._policy, question)(peer)
+        except Exception as error:
+            problem = error
+        else:
+            if isinstance(answer, kinds):
+                return answer
+            problem = TypeError(f"{question}() returned {answer!r}")
+        if self._tell is not None:
+            self._tell(self.name, question, peer, problem)
+        raise PolicyFailed from problem
