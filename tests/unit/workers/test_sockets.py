@@ -101,7 +101,7 @@ class BindingTests(SocketsTestCase):
         """
         All workers share a UNIX socket, which has its mode, and is removed when it is closed.
         """
-        path = Path(self.mktemp()).absolute()
+        path = Path(self.mktemp())
         port = self.bind(f"unix:{path}:mode=600")
         self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o600)
         self.assertEqual(port.getHost(), UNIXAddress(str(path)))
@@ -162,7 +162,7 @@ class HandedTests(SocketsTestCase):
         """
         A worker accepts on the socket that all share, and leaves it as it is when it stops.
         """
-        path = Path(self.mktemp()).absolute()
+        path = Path(self.mktemp())
         description = f"unix:{path}"
         handed = self.handed(self.bind(description))
         port = self.successResultOf(serverEndpoint(handed, description).listen(Factory()))
