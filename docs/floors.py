@@ -34,6 +34,7 @@ FLOORS: Final = (
         "kaproto.limits",
         "kaproto.regularfile",
         "kaproto.uri",
+        "kaproto.waiting",
     },
     {"kaproto.peer", "kaproto.wire"},
     {"kaproto.directreader", "kaproto.logbounds", "kaproto.transport"},

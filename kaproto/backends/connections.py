@@ -16,7 +16,8 @@ from twisted.logger import Logger
 
 from kaproto.backends.upstream import Upstream, UpstreamHung
 from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol
-from kaproto.client.connection import ClientConnection, SharedByClient
+from kaproto.client.connection import ClientConnection
+from kaproto.client.shared import SharedByClient
 from kaproto.errors import ConnectionClosed
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.limits import Limits

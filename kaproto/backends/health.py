@@ -8,8 +8,9 @@ from collections.abc import Callable
 from math import inf
 from typing import Final, Protocol
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from kaproto.waiting import Waiting
 
 __all__ = ["Asking", "Health"]
 
@@ -68,14 +69,14 @@ class Health:
         self._asking: Asking | None = None
         self._asked = 0.0
         self._timer: IDelayedCall | None = None
-        self._waiting: list[Deferred[None]] = []
+        self._waiting: Waiting[None] = Waiting()
 
     def failed(self, problem: str) -> None:
         """
         The server could not be opened.
         """
         self._problem = problem
-        self._wake()
+        self._waiting.fire(None)
 
     def works(self) -> None:
         """
@@ -108,9 +109,7 @@ class Health:
         """
         self.look()
         if self._asking is not None and self._problem is None:
-            waiting: Deferred[None] = Deferred()
-            self._waiting.append(waiting)
-            await waiting
+            await self._waiting.wait()
 
     def close(self) -> None:
         """
@@ -122,12 +121,7 @@ class Health:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._wake()
-
-    def _wake(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for each in waiting:
-            each.callback(None)
+        self._waiting.fire(None)
 
     def _lookAgain(self) -> None:
         delay = _SOON if self._problem is None else _LATER

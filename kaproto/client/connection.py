@@ -4,8 +4,8 @@ The client's end of a connection: negotiation, calls and their replies, events.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any, Final, Protocol
+from collections.abc import Callable
+from typing import Final
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import ISSLTransport
@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 
 from kaproto.client.endings import announced, explained
 from kaproto.client.negotiation import negotiate, registerCloseCallback
+from kaproto.client.shared import SharedByClient
 from kaproto.errors import (
     ConnectionClosed,
     KeepAliveUnsupported,
@@ -23,11 +24,11 @@ from kaproto.keepalive.liveness import KeepAlive
 from kaproto.rpc.connection import Connection
 from kaproto.rpc.incoming import Gate
 from kaproto.rpc.replies import Replies
-from kaproto.rpc.shared import Hooks, SharedByConnections
-from kaproto.security.clientauth import Authentication
+from kaproto.rpc.shared import Hooks
 from kaproto.security.hashing import offReactor
 from kaproto.security.tls import CONFIRMATION
 from kaproto.transport import StreamTransport, identify
+from kaproto.waiting import Waiting
 from kaproto.wire.message import Message, MessageType
 from kaproto.wire.programs import (
     PROGRAM_VERSION,
@@ -37,25 +38,9 @@ from kaproto.wire.programs import (
 )
 from kaproto.wire.xdr import XDRError
 
-__all__ = ["ClientConnection", "SharedByClient"]
+__all__ = ["ClientConnection"]
 
 _UNSUPPORTED: Final = "the server did not say that it supports keepalive, so it may not be pinged"
-
-
-class SharedByClient(SharedByConnections, Protocol):
-    """
-    What a L{ClientConnection} needs of its factory, which is a
-    L{kaproto.client.protocol.KeepAliveClientFactory}.
-    """
-
-    name: str | None
-    flags: int
-    keepAlive: KeepAlive
-    authentication: Authentication
-    asksForKeepAlive: bool
-    registersCloseCallback: bool
-    startsOpen: bool
-    onOpen: Callable[[Any], Awaitable[object] | None] | None
 
 
 class ClientConnection(Connection):
@@ -73,10 +58,10 @@ class ClientConnection(Connection):
         "_handshakeDone",
         "_listeners",
         "_open",
+        "_opening",
+        "_pings",
         "_ready",
         "_replies",
-        "_waitingOpen",
-        "_waitingPong",
         "keepAliveSupported",
     )
 
@@ -86,8 +71,8 @@ class ClientConnection(Connection):
         self._client = shared
         self._replies = Replies()
         self._listeners: dict[int, Callable[[int, bytes], None]] = {}
-        self._waitingOpen: list[Deferred[None]] = []
-        self._waitingPong: list[Deferred[float]] = []
+        self._opening: Waiting[None] = Waiting()
+        self._pings: Waiting[float] = Waiting()
         self._goodbye: ConnectionClosed | None = None
         self._announced: ConnectionClosed | None = None
         self._open = self._ready = self._handshakeDone = False
@@ -152,9 +137,7 @@ class ClientConnection(Connection):
                 await later
         if self.isAlive():
             self._ready = True
-            waiting, self._waitingOpen = self._waitingOpen, []
-            for each in waiting:
-                each.callback(None)
+            self._opening.fire(None)
 
     async def _openRemote(self) -> None:
         client = self._client
@@ -177,7 +160,7 @@ class ClientConnection(Connection):
         error = failure.value
         if not isinstance(error, Exception):
             failure.raiseException()
-        if self.closing.reason is None and not self._waitingOpen:
+        if self.closing.reason is None and not self._opening:
             self._log.warn(
                 "{name} could not be opened: {error}", name=self._client.name, error=error
             )
@@ -232,16 +215,10 @@ class ClientConnection(Connection):
             return fail(self.closing.reason)
         if not self.keepAliveSupported:
             return fail(KeepAliveUnsupported(_UNSUPPORTED))
-        answer: Deferred[float] = Deferred()
-        self._waitingPong.append(answer)
-        self.heartbeat.ask(self._pingAnswered)
-        return answer
-
-    def _pingAnswered(self, latency: float) -> None:
+        answer = self._pings.wait()
         # One pong answers all earlier pings.
-        pings, self._waitingPong = self._waitingPong, []
-        for each in pings:
-            each.callback(latency)
+        self.heartbeat.ask(self._pings.fire)
+        return answer
 
     def isAlive(self) -> bool:
         """
@@ -263,9 +240,7 @@ class ClientConnection(Connection):
             return succeed(None)
         if self.closing.reason is not None:
             return fail(self.closing.reason)
-        waiting: Deferred[None] = Deferred()
-        self._waitingOpen.append(waiting)
-        return waiting
+        return self._opening.wait()
 
     def close(self) -> Deferred[Exception]:
         """
@@ -320,9 +295,5 @@ class ClientConnection(Connection):
         Fail everything that waits.
         """
         self._replies.fail(reason)
-        opening, self._waitingOpen = self._waitingOpen, []
-        for opened in opening:
-            opened.errback(reason)
-        pings, self._waitingPong = self._waitingPong, []
-        for each in pings:
-            each.errback(reason)
+        self._opening.fail(reason)
+        self._pings.fail(reason)

@@ -23,6 +23,7 @@ from kaproto.keepalive.clock import monotonicClock
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.limits import CLIENT_LIMITS
 from kaproto.security.saslclient import Login
+from kaproto.waiting import Waiting
 from kaproto.wire.domains import StateAndReason
 
 __all__ = ["KeepAliveClientService", "Snapshot"]
@@ -96,7 +97,7 @@ class KeepAliveClientService(Service):
             login=login,
             timeout=timeout,
         )
-        self._waiting: list[Deferred[Connection]] = []
+        self._waiting: Waiting[Connection] = Waiting()
         # Identifies this run of the service; None while it does not run.
         self._run: object | None = None
         # The Deferred that this run waits for; None while it waits for nothing.
@@ -124,9 +125,7 @@ class KeepAliveClientService(Service):
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.cancel()
-        waiting, self._waiting = self._waiting, []
-        for each in waiting:
-            each.errback(CancelledError("the service was stopped"))
+        self._waiting.fail(CancelledError("the service was stopped"))
         current, self._current, self.connection = self._current, None, None
         return succeed(None) if current is None else current.close().addCallback(lambda _: None)
 
@@ -137,9 +136,7 @@ class KeepAliveClientService(Service):
         """
         if self.connection is not None and self.connection.isAlive():
             return succeed(self.connection)
-        waiting: Deferred[Connection] = Deferred(self._waiting.remove)
-        self._waiting.append(waiting)
-        return waiting
+        return self._waiting.wait()
 
     async def lifecycleEvents(self) -> AsyncIterator[DomainEvent | Snapshot]:
         """
@@ -206,9 +203,7 @@ class KeepAliveClientService(Service):
         if self._run is not run:
             return
         self.connection = connection
-        waiting, self._waiting = self._waiting, []
-        for each in waiting:
-            each.callback(connection)
+        self._waiting.fire(connection)
         if self._run is run:
             reason = await self._wait(connection.whenClosed())
             self._current = self.connection = None

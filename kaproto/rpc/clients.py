@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from kaproto.keepalive.pacemaker import MAX_CLOSES_PER_TURN
 from kaproto.limits import Limits
+from kaproto.waiting import Waiting
 
 __all__ = ["Clients", "Elsewhere"]
 
@@ -70,7 +71,7 @@ class Clients(Generic[_C, _P]):
         self._unopened: OrderedDict[_C, None] = OrderedDict()
         self._turnedAway: OrderedDict[_C, None] = OrderedDict()
         self._placeless: set[_C] = set()
-        self._waitingEmpty: list[Deferred[None]] = []
+        self._waitingEmpty: Waiting[None] = Waiting()
 
     def __len__(self) -> int:
         return len(self._protocols)
@@ -187,9 +188,7 @@ class Clients(Generic[_C, _P]):
         self.changed(connection)
         self._share()
         if not self._protocols:
-            waiting, self._waitingEmpty = self._waitingEmpty, []
-            for each in waiting:
-                each.callback(None)
+            self._waitingEmpty.fire(None)
 
     def changed(self, connection: _C) -> None:
         """
@@ -204,9 +203,7 @@ class Clients(Generic[_C, _P]):
         """
         if not self._protocols:
             return succeed(None)
-        empty: Deferred[None] = Deferred()
-        self._waitingEmpty.append(empty)
-        return empty
+        return self._waitingEmpty.wait()
 
     def endAll(self, how: Callable[[_C], object]) -> None:
         """

@@ -17,6 +17,7 @@ from kaproto.errors import ConnectionClosed, DeadlineMissed
 from kaproto.keepalive.deadline import Deadline
 from kaproto.rpc.shared import Shared
 from kaproto.transport import StreamTransport, closeIfSent, endWriting, hasUnread
+from kaproto.waiting import Waiting
 from kaproto.wire.message import MESSAGE_MAX
 
 __all__ = ["Closing"]
@@ -60,7 +61,7 @@ class Closing:
         self._shared = shared
         self._stop = stop
         self._deadline: Deadline | IDelayedCall | None = None
-        self._waiting: list[Deferred[Exception]] | None = None
+        self._waiting: Waiting[Exception] | None = None
         self._discarded = 0
         self._ended = False
 
@@ -72,9 +73,9 @@ class Closing:
         """
         if self._ended and self.reason is not None:
             return succeed(self.reason)
-        waiting: Deferred[Exception] = Deferred()
-        self._waiting = [*(self._waiting or ()), waiting]
-        return waiting
+        if self._waiting is None:
+            self._waiting = Waiting()
+        return self._waiting.wait()
 
     def setDeadline(
         self,
@@ -214,5 +215,6 @@ class Closing:
         # The function refers to the connection, which it would keep in memory.
         self._stop = lambda: None
         waiting, self._waiting = self._waiting, None
-        for each in waiting or ():
-            each.callback(self.reason)  # type: ignore[arg-type]
+        if waiting is not None:
+            assert self.reason is not None, "it is set when the transport is lost"
+            waiting.fire(self.reason)

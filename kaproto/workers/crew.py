@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from kaproto.admin.controltypes import CONTROL_PROGRAM, ControlProcedure, Draining
+from kaproto.waiting import Waiting
 from kaproto.wire.structs import pack
 from kaproto.workers.backoff import Backoff
 from kaproto.workers.figures import Totals
@@ -91,7 +92,7 @@ class Crew:
         self._returns: dict[int, IDelayedCall] = {}
         self._within = 0.0
         self._draining = self._stopping = self._replacing = False
-        self._whenEmpty: list[Deferred[None]] = []
+        self._whenEmpty: Waiting[None] = Waiting()
 
     def start(self) -> None:
         """
@@ -143,9 +144,7 @@ class Crew:
             delay = self._backoffs[worker.seat].ended(lasted)
             self._returns[worker.seat] = self._clock.callLater(delay, self._fillAgain, worker.seat)
         if not self._present and not self._returns:
-            waiting, self._whenEmpty = self._whenEmpty, []
-            for each in waiting:
-                each.callback(None)
+            self._whenEmpty.fire(None)
 
     def _drain(self, worker: CrewMember, within: float) -> None:
         draining = worker.call(CONTROL_PROGRAM, ControlProcedure.DRAIN, pack(Draining(within)))
@@ -193,9 +192,7 @@ class Crew:
         """
         if not self._present and not self._returns:
             return succeed(None)
-        empty: Deferred[None] = Deferred()
-        self._whenEmpty.append(empty)
-        return empty
+        return self._whenEmpty.wait()
 
     async def replace(self, within: float) -> int:
         """

@@ -1,0 +1,30 @@
+"""
+What a client's connection needs of its factory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from kaproto.keepalive.liveness import KeepAlive
+from kaproto.rpc.shared import SharedByConnections
+from kaproto.security.clientauth import Authentication
+
+__all__ = ["SharedByClient"]
+
+
+class SharedByClient(SharedByConnections, Protocol):
+    """
+    What a L{kaproto.client.connection.ClientConnection} needs of its factory, which is a
+    L{kaproto.client.protocol.KeepAliveClientFactory}.
+    """
+
+    name: str | None
+    flags: int
+    keepAlive: KeepAlive
+    authentication: Authentication
+    asksForKeepAlive: bool
+    registersCloseCallback: bool
+    startsOpen: bool
+    onOpen: Callable[[Any], Awaitable[object] | None] | None

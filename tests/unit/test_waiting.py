@@ -1,0 +1,46 @@
+"""
+Tests for L{kaproto.waiting}.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.defer import CancelledError
+from twisted.trial.unittest import SynchronousTestCase
+
+from kaproto.waiting import Waiting
+
+
+class WaitingTests(SynchronousTestCase):
+    """
+    Those who wait for one thing.
+    """
+
+    def test_all(self) -> None:
+        """
+        All who wait are told once, and those who begin then wait for the next time.
+        """
+        waiting: Waiting[int] = Waiting()
+        first, second = waiting.wait(), waiting.wait()
+        later = []
+        first.addCallback(lambda _result: later.append(waiting.wait()))
+        self.assertEqual(len(waiting), 2)
+        waiting.fire(5)
+        self.assertEqual(self.successResultOf(second), 5)
+        self.assertNoResult(later[0])
+        error = ValueError("never")
+        waiting.fail(error)
+        self.assertIs(self.failureResultOf(later[0]).value, error)
+        self.assertEqual(len(waiting), 0)
+
+    def test_cancelled(self) -> None:
+        """
+        Who cancels waits no longer, even if another does it for him while all are told.
+        """
+        waiting: Waiting[int] = Waiting()
+        first, second, third = (waiting.wait() for _ in range(3))
+        second.cancel()
+        self.failureResultOf(second, CancelledError)
+        self.assertEqual(len(waiting), 2)
+        first.addCallback(lambda _result: third.cancel())
+        waiting.fire(5)
+        self.failureResultOf(third, CancelledError)
