@@ -12,16 +12,19 @@ import gc
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress as ignoring
 from functools import partial
 from types import FrameType
-from typing import cast
+from typing import Any, cast
 
+from OpenSSL import SSL
 from twisted.internet.address import IPv4Address
-from twisted.internet.interfaces import IReactorFDSet
+from twisted.internet.interfaces import IProtocol, IReactorFDSet
 from twisted.internet.task import Clock
 from twisted.internet.tcp import Connection
 from twisted.internet.testing import MemoryReactor
 from twisted.logger import capturedLogs
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.trial.unittest import SynchronousTestCase
 
 from kaproto.client import KeepAliveClientFactory
@@ -30,13 +33,15 @@ from kaproto.keepalive.liveness import KeepAlive
 from kaproto.keepalive.pacemaker import TICK
 from kaproto.policies import Mandatory
 from kaproto.rpc.reading import Pause
+from kaproto.security.tls import CONFIRMATION
+from kaproto.security.tlslayer import TLSFactory
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
 from kaproto.testing import connectedPair
-from kaproto.transport import StreamTransport
 from kaproto.wire.message import PING, PONG, packMessage
 from kaproto.wire.programs import Feature, Procedure
 from tests.support import call, feature, opening
 from tests.support_relay import HOSTNAME, SocketRelayTestCase
+from tests.support_tls import TLSTestCase
 
 PONG_CALLS = 2
 """
@@ -55,7 +60,7 @@ Python functions that a ping runs through, from the wheel's slot to the socket a
 slot.
 """
 
-OPEN_CALLS = 240
+OPEN_CALLS = 228
 """
 Python functions that a client runs through from its connection until it is open.
 """
@@ -173,6 +178,22 @@ class Accepted(Connection):
         """
 
 
+def accepted(case: SynchronousTestCase, protocol: IProtocol) -> Any:
+    """
+    @param protocol: is for the connection.
+    @return: an L{Accepted} of a L{CountingSocket}, C{counts}, and an L{IdleReactor}; C{far} is the
+        client's socket.
+    """
+    near, far = socket.socketpair()
+    case.addCleanup(near.close)
+    case.addCleanup(far.close)
+    transport: Any = Accepted(near, protocol, cast(IReactorFDSet, IdleReactor()))
+    transport.socket = transport.counts = CountingSocket(near)
+    transport.far = far
+    transport.connected = True
+    return transport
+
+
 class OpenTests(SynchronousTestCase):
     """
     A client comes, asks for keepalive, and opens, with one call after the other.
@@ -182,22 +203,17 @@ class OpenTests(SynchronousTestCase):
         """
         Have a client that has connected, over a real socket.
         """
-        self.factory = KeepAliveServerFactory(Mandatory(KeepAlive(1, 3)), clock=Clock())
-        near, self.far = socket.socketpair()
-        self.addCleanup(near.close)
-        self.addCleanup(self.far.close)
-        self.socket = CountingSocket(near)
-        self.reactor = IdleReactor()
-        self.protocol = cast(KeepAliveServerProtocol, self.factory.buildProtocol(None))
-        self.transport = Accepted(near, self.protocol, cast(IReactorFDSet, self.reactor))
-        self.transport.socket = cast(socket.socket, self.socket)
-        self.transport.connected = True
+        factory = KeepAliveServerFactory(Mandatory(KeepAlive(1, 3)), clock=Clock())
+        self.protocol = cast(KeepAliveServerProtocol, factory.buildProtocol(None))
+        self.transport = accepted(self, self.protocol)
+        self.socket = self.transport.counts
+        self.reactor = self.transport.reactor
 
     def open(self) -> None:
         """
         Do it.
         """
-        self.protocol.makeConnection(cast(StreamTransport, self.transport))
+        self.protocol.makeConnection(self.transport)
         for message in CALLS:
             self.protocol.dataReceived(message)
 
@@ -229,6 +245,46 @@ class OpenTests(SynchronousTestCase):
         names = callsOf(self.open)
         self.assertTrue(self.protocol.peer.opened)
         self.assertLessEqual(len(names), OPEN_CALLS, names)
+
+
+class TLSOpenTests(TLSTestCase):
+    """
+    A client opens over TLS.
+    """
+
+    def test_systemCalls(self) -> None:
+        """
+        The server's part of the handshake is sent in two pieces, of which the last has the byte
+        that accepts the client, and each reply in one.  Nothing waits for a turn of the reactor.
+        """
+        clock = Clock()
+        factory = KeepAliveServerFactory(Mandatory(KeepAlive(1, 3)), clock=clock)
+        tls = TLSFactory(self.serverContext(), False, factory, clock=clock)
+        layer: Any = tls.buildProtocol(None)
+        transport = accepted(self, layer)
+        layer.makeConnection(transport)
+        context = self.clientContext(self.client)
+        client = context.clientConnectionForTLS(cast(TLSMemoryBIOProtocol, None))
+        client.set_connect_state()
+
+        def exchange() -> None:
+            transport.far.sendall(client.bio_read(65536))
+            transport.doRead()
+            client.bio_write(transport.far.recv(65536))
+
+        for _ in range(2):
+            with ignoring(SSL.WantReadError):
+                client.do_handshake()
+            exchange()
+        client.do_handshake()
+        self.assertEqual(client.recv(2), CONFIRMATION)
+        for message in CALLS:
+            client.send(message)
+            exchange()
+        self.assertTrue(layer.wrappedProtocol.peer.opened)
+        self.assertEqual(transport.counts.sends, 2 + len(CALLS))
+        self.assertEqual(transport.reactor.waits, 0)
+        self.assertEqual([each.getTime() for each in clock.getDelayedCalls()], [TICK])
 
 
 class RelayedTests(SocketRelayTestCase):

@@ -118,17 +118,20 @@ class Calls:
         limits = self._server.limits
         return len(self._waiting) >= limits.waitingCalls or self._bytes >= limits.waitingBytes
 
-    def received(self, message: Message) -> None:
+    def received(self, message: Message) -> bool:
         """
         A call arrived: start or queue it.
+
+        @return: whether the queue is L{full}.
         """
         if not self._waiting and self._mayStart():
             self._start(message)
-            return
+            return False
         if self._waiting is None:
             self._waiting = deque()
         self._waiting.append(message)
         self._bytes += len(message.payload)
+        return self.full
 
     def hold(self) -> None:
         """

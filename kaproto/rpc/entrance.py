@@ -115,7 +115,7 @@ class Entrance:
             self.authenticationFailed()
             client.closing.disconnect(AuthenticationFailed(problem))
             return
-        client.outgoing.write(CONFIRMATION)
+        client.outgoing.write(CONFIRMATION, atOnce=True)
         client.incoming.bypass = None
         self._accepted()
 

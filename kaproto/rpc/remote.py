@@ -6,7 +6,7 @@ other procedures by the backend.
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from kaproto.interfaces import IBackend, ISession
 from kaproto.program import Program, procedure
@@ -19,6 +19,11 @@ from kaproto.wire.programs import REMOTE_PROGRAM, AuthType, ErrorCode, Feature, 
 from kaproto.wire.xdr import Packer, Unpacker
 
 __all__ = ["RemoteProgram"]
+
+_NO_LOGIN: Final = Packer().uint32(1).int32(AuthType.NONE).packed()
+_SASL: Final = Packer().uint32(1).int32(AuthType.SASL).packed()
+_NO: Final = Packer().int32(False).packed()
+_YES: Final = Packer().int32(True).packed()
 
 
 class RemoteProgram(Program):
@@ -38,7 +43,7 @@ class RemoteProgram(Program):
         """
         @return: whether this program or its backend has the procedure.
         """
-        return super().knows(procedure) or self._backend.knows(procedure)
+        return procedure in self._procedures or self._backend.knows(procedure)
 
     def callReceived(
         self, connection: KeepAliveProtocol, procedure: int, payload: bytes
@@ -47,7 +52,7 @@ class RemoteProgram(Program):
         Answer a call here, or pass it to the session.
         """
         served = connectionOf(connection, ServerConnection)
-        if super().knows(procedure):
+        if procedure in self._procedures:
             return super().callReceived(served, procedure, payload)
         assert served.session is not None, "the negotiation allows no other call before open"
         return served.session.callReceived(procedure, payload)
@@ -58,8 +63,7 @@ class RemoteProgram(Program):
         List the authentication types: SASL while the client has to log in, otherwise none.
         """
         login = connection.negotiation.phase is Phase.AUTHENTICATING
-        kind = AuthType.SASL if login else AuthType.NONE
-        return Packer().uint32(1).int32(kind).packed()
+        return _SASL if login else _NO_LOGIN
 
     @procedure(Procedure.AUTH_SASL_INIT)
     def authSASLInit(self, connection: ServerConnection, payload: bytes) -> Awaitable[bytes]:
@@ -106,7 +110,7 @@ class RemoteProgram(Program):
             supported = supported or feature in self._backend.features
         elif supported:
             connection.keepAliveRequested()
-        return Packer().int32(supported).packed()
+        return _YES if supported else _NO
 
     @procedure(Procedure.CONNECT_OPEN)
     def open(self, connection: ServerConnection, payload: bytes) -> bytes | Awaitable[bytes]:

@@ -41,6 +41,8 @@ __all__ = ["ServerConnection"]
 
 _FAREWELL_SECONDS: Final = 0.1
 
+# A member of an enumeration takes longer to look up than a global name.
+_CALL: Final = MessageType.CALL
 _REPLY_MATTERS: Final = frozenset({Phase.OPENED, Phase.CLOSING, Phase.DRAINING, Phase.STOPPING})
 
 
@@ -164,12 +166,12 @@ class ServerConnection(Connection):
         """
         A call arrived.  Messages of other types are ignored, as libvirtd does.
         """
-        if message.type == MessageType.CALL_WITH_FDS:
+        if message.type != _CALL:
+            if message.type != MessageType.CALL_WITH_FDS:
+                return
             if Unpacker(message.payload).uint32():
                 raise RemoteProtocolError("a call that comes with file descriptors")
-            message = message._replace(type=MessageType.CALL, payload=message.payload[4:])
-        elif message.type != MessageType.CALL:
-            return
+            message = message._replace(type=_CALL, payload=message.payload[4:])
         try:
             self.negotiation.receive()
         except RemoteError as error:
@@ -177,8 +179,7 @@ class ServerConnection(Connection):
             if not self.outgoing.congested:
                 self._calls.fail(message, error)
             return
-        self._calls.received(message)
-        if self._calls.full:
+        if self._calls.received(message):
             self.backpressure.pause()
 
     def callAnswered(self) -> None:
