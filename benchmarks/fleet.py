@@ -284,8 +284,8 @@ def table(sizes: Sequence[tuple[int, int]], stay: float) -> Iterator[str]:
     """
     yield ".. list-table::\n   :header-rows: 1\n"
     yield "   * - nodes\n     - clients of each\n     - requests/s\n     - commands/s"
-    yield "     - KB/s\n     - our processor, of one core\n     - per client and second"
-    yield "     - all written anew"
+    yield "     - KB/s\n     - processor time, of one core\n     - per client and second"
+    yield "     - writing the whole list"
     for nodes, clients in sizes:
         first, total = Cost(), Counter[str]()
         for seed in range(nodes):

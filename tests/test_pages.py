@@ -453,7 +453,7 @@ class ReaderTests(SynchronousTestCase):
         for link in (
             "tutorial.rst",
             "tutorial.*",
-            "tutorial.rst#be-refused",
+            "tutorial.rst#refuse-a-client",
             "/tutorial.*",
             "#rules",
             "https://example.org/a#b",

@@ -70,7 +70,6 @@ COMMANDS: Final[Mapping[str, Mapping[str, str]]] = {
         "systemctl": _SYSTEM,
         "useradd": _SYSTEM,
         "usermod": _SYSTEM,
-        "journalctl": _SYSTEM,
         "python3 -m venv /opt/kaproto": _SYSTEM,
         "/opt/kaproto/bin/": _SYSTEM,
     },
