@@ -102,7 +102,9 @@ class Gateway:
         self._endpoint = endpoint
         self._keepAlive = keepAlive
         self._clock = monotonicClock(clock)
-        pacemaker = Monitor.of(clock).pacemaker
+        # The monitor lives as long as somebody refers to it, and the connections must get this one.
+        self._monitor = Monitor.of(clock)
+        pacemaker = self._monitor.pacemaker
         self._forwardIdentity = forwardIdentity
         self.upstream = Upstream(keepAlive, self._clock, lambda: pacemaker.now, self._probe)
         self.health = Health(self._clock, lambda: self._connectProbe(_PROMPTLY, saysGoodbye=True))

@@ -17,10 +17,12 @@ from twisted.internet.error import (
     DNSLookupError,
 )
 from twisted.internet.error import ConnectionRefusedError as Refused
+from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from kaproto.backends.gateway import Gateway
 from kaproto.backends.identity import packIdentity
 from kaproto.backends.relay import Relay
 from kaproto.errors import ConnectionClosed, RemoteError
@@ -28,12 +30,12 @@ from kaproto.interfaces import IKeepAlivePolicy
 from kaproto.keepalive.deadline import Deadline
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.policies import Mandatory, Optional
-from kaproto.server import KeepAliveServerProtocol
+from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
 from kaproto.wire.message import Message, MessageType, Status, packError, packMessage
 from kaproto.wire.programs import AuthType, Feature, Procedure
 from kaproto.wire.xdr import Packer
 from tests.support import ADDRESS, FEATURE_KEEPALIVE, Wire, call, errorOf, feature, opening
-from tests.support_gateway import DESCRIPTION, FarEnd, ThreeParties
+from tests.support_gateway import DESCRIPTION, FarEnd, ThreeParties, Upstream
 
 WHERE = f"libvirtd behind this gateway ({DESCRIPTION})"
 OPEN = opening("test:///default", 1, serial=8)
@@ -49,6 +51,18 @@ class GatewayTests(SynchronousTestCase):
         Log lines name it and its libvirtd.
         """
         self.assertEqual(str(ThreeParties().gateway), f"gateway to {DESCRIPTION}")
+
+    def test_time(self) -> None:
+        """
+        It has one time with its connections, although it is made before them.
+        """
+        clock = Clock()
+        gateway = Gateway(Upstream(Clock()), DESCRIPTION, KeepAlive(5, 5), clock)
+        factory = KeepAliveServerFactory(0, gateway, clock=clock)
+        protocol = factory.buildProtocol(ADDRESS)
+        assert isinstance(protocol, KeepAliveServerProtocol)
+        heartbeat = Wire(protocol).protocol._kaproto.heartbeat
+        self.assertIs(heartbeat.pacemaker, gateway._monitor.pacemaker)
 
     def test_knows(self) -> None:
         """
