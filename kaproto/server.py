@@ -193,9 +193,16 @@ class KeepAliveServerFactory(KeepAliveFactory):
         self.clients.endAll(ServerConnection.drain)
         return empty
 
+    def expel(self) -> None:
+        """
+        Answer the calls that have not finished with an error, and close every connection.
+        """
+        reason = ServerStopping()
+        self.clients.endAll(lambda connection: connection.expel(reason))
+
     def abort(self) -> None:
         """
-        Close every connection, whatever it has to finish.
+        Close every connection at once, whatever has not been sent.
         """
         reason = ServerStopping()
         self.clients.endAll(lambda connection: connection.abort(reason))

@@ -37,6 +37,12 @@ Seconds from the end of the grace until the process has ended.
 """
 
 
+_LAST_WORDS: Final = 0.5
+"""
+Seconds from the end of the grace until connections are aborted.
+"""
+
+
 class KaServer(Service):
     """
     Serves at some places.  To stop, it stops listening, lets calls finish, and closes.
@@ -243,11 +249,15 @@ class KaServer(Service):
         """
         Let calls finish, and close all connections.
 
-        @param grace: seconds that they have.
+        @param grace: seconds that they have.  After that, calls under way are answered with an
+            error, which clients have L{_LAST_WORDS} seconds to read.
         """
-        abort = self.factory.clock.callLater(grace, self.factory.abort)
-        await self.factory.drain()
-        if abort.active():
-            abort.cancel()
+        clock, factory = self.factory.clock, self.factory
+        expel = clock.callLater(grace, factory.expel)
+        abort = clock.callLater(grace + _LAST_WORDS, factory.abort)
+        await factory.drain()
+        for each in (expel, abort):
+            if each.active():
+                each.cancel()
         if self.gateway is not None:
             self.gateway.health.close()

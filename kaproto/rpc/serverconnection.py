@@ -301,10 +301,10 @@ class ServerConnection(Connection):
             ConnectionClosed("the client closed the connection", CloseReason.CLIENT)
         )
 
-    def expel(self, reason: Disconnected) -> None:
+    def expel(self, reason: Disconnected | ServerStopping) -> None:
         """
-        Disconnect the client because an administrator says so: answer its calls with the reason,
-        and close.
+        Disconnect the client although it may be in a call: answer its calls with the reason, and
+        close.
         """
         if self.closing.reason is not None:
             return
@@ -312,7 +312,8 @@ class ServerConnection(Connection):
         if IRelaySession.providedBy(self.session):
             self.session.failCalls(error)
         self._calls.failAll(error)
-        self.events.closing(CloseReason.EOF)
+        if not self.negotiation.isStopping:
+            self.events.closing(CloseReason.EOF)
         self.disconnect(reason)
 
     def drain(self) -> None:

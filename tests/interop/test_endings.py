@@ -98,12 +98,14 @@ class EndingsTests(GatewayTestCase):
 
     async def test_stopped(self) -> None:
         """
-        kaserver is stopped: who is in a call has --grace seconds to go on.
+        kaserver is stopped: who is in a call has --grace seconds to go on, and is then told why it
+        cannot.
         """
         _daemon, server, idle, calling = await self.both("--grace=1")
         server.program.signal(signal.SIGTERM)
         for virsh in (idle, calling):
             await self.assertSays(virsh, server, _EOF)
+        await calling.waitOutput("error: operation failed: the server is shutting down")
 
     async def test_killed(self) -> None:
         """

@@ -41,7 +41,7 @@ from kaproto.security.scramkeys import ScramKeys
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
 from kaproto.status.daemon import readiness
 from tests.pki import Authority, distinguished
-from tests.support import OPEN, ClockTestCase, Probe, Wire
+from tests.support import OPEN, ClockTestCase, Probe, Wire, errorOf
 from tests.unit.app.test_ports import FakeEndpoint, place
 from tests.unit.app.test_process import RecordingNotifier
 
@@ -283,14 +283,22 @@ class StopTests(ServiceTestCase):
 
     def test_grace(self) -> None:
         """
-        Connections that have not finished when the grace is over are aborted; there may be none.
+        Calls that have not finished when the grace is over, of which there may be none, are
+        answered with the reason; clients that do not read it are aborted.
         """
         for grace in (2.5, 0):
             service = self.start(grace=grace)
             wire = self.connectOpen()
             wire.feed(Probe.message(Probe.LATER))
             stopped = service.stopService()
+            self.assertFalse(wire.closing)
             self.clock.advance(grace)
+            self.assertEqual(
+                errorOf(wire.takeOne())[3], "operation failed: the server is shutting down"
+            )
+            self.assertTrue(wire.closing)
+            self.assertFalse(wire.aborted)
+            self.clock.advance(0.5)
             self.assertTrue(wire.aborted)
             self.assertNoResult(stopped)
             wire.lose()
