@@ -21,17 +21,21 @@ Nobody is turned away.  Nobody waits longer than 100 seconds, or one second as a
 logins wait than can pass in that time, the queue runs faster.  The number that can wait is bounded
 by the connections that have not logged in (L{kaproto.limits.Limits.maxAnonymousClients}).
 
+The processes of a server share their L{books<kaproto.security.loginbooks>}, so failures, turns and
+known pairs count for all of them together.  Each process queues its own clients.  Only within a
+process does a turn wait for the answer to the one before.
+
 This module has no I/O and no clock; L{kaproto.security.loginqueue} has both.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from heapq import heappop, heappush
 from itertools import count
 from typing import Final
 
-from kaproto.security.suspects import WINDOW, Attempt, Once, Suspect, Table
+from kaproto.security.loginbooks import WINDOW, Books, Table
+from kaproto.security.suspects import Attempt, Suspect
 
 __all__ = ["KNOWN_FOR", "PAIR_QUEUE", "GuessLimit"]
 
@@ -58,19 +62,21 @@ class GuessLimit:
     Decides when each login may be checked.  Times are monotonic seconds, passed in.
 
     Each login begins with L{enter}.  Once it is granted, at once or by L{turns}, L{answered}
-    follows when the server has replied, and L{succeeded}, L{failed} or L{forget} at the end.
+    follows when the server has replied, and L{succeeded}, L{failed} or L{forget} at the end.  The
+    caller has the lock of the books.
 
     @ivar guesses: failures within L{WINDOW} after which logins wait.
     @ivar delay: seconds between two turns of a queue.
     """
 
-    def __init__(self, guesses: int = 10, delay: float = 1.0) -> None:
+    def __init__(self, guesses: int = 10, delay: float = 1.0, books: Books | None = None) -> None:
+        """
+        @param books: what is remembered, possibly shared with other processes.
+        """
         self.guesses = guesses
         self.delay = delay
-        self._networks: Table[str] = Table()
-        self._names: Table[str] = Table()
-        self._pairs: Table[tuple[str, str]] = Table()
-        self._once = Once()
+        self._books = Books() if books is None else books
+        self._suspects: dict[bytes, Suspect] = {}
         self._dues: list[tuple[float, int, Suspect]] = []
         self._numbers = count()
 
@@ -80,11 +86,16 @@ class GuessLimit:
 
         @return: the login, which may be C{granted} already.
         """
-        where, name = self._network(network), self._names.get(user)
+        books = self._books
+        where = self._suspect(books.networks, books.key(network))
+        name = self._suspect(books.names, books.key("", user))
         pair = self._pair(network, user, now)
         attempt = Attempt(network, user, now, known=pair is not None)
-        attempt.counted = [each for each in (where, name, pair) if each is not None]
-        attempt.queues = attempt.counted[:2] if pair is None else [pair]
+        attempt.suspects = [where, name] if pair is None else [where, name, pair]
+        attempt.queues = [where, name] if pair is None else [pair]
+        for suspect in attempt.suspects:
+            self._suspects[suspect.key] = suspect
+            suspect.attempts += 1
         for suspect in attempt.queues:
             if suspect.waiting or not suspect.isFree(now, self.guesses):
                 self._hold(attempt, suspect, now)
@@ -108,12 +119,15 @@ class GuessLimit:
         granted = []
         while (due := self.nextTurn) is not None and due <= now:
             suspect = heappop(self._dues)[2]
-            attempt, _ = suspect.waiting.popitem(last=False)
-            attempt.waitsFor -= 1
-            if not attempt.waitsFor:
-                self._grant(attempt, now)
-                granted.append(attempt)
-            suspect.due, suspect.last = None, max(due, now - suspect.slack)
+            # Another process may have taken the turn.
+            if self._isDue(suspect, now):
+                attempt, _ = suspect.waiting.popitem(last=False)
+                attempt.waitsFor -= 1
+                if not attempt.waitsFor:
+                    self._grant(attempt, now)
+                    granted.append(attempt)
+                suspect.turnTaken(max(due, now - suspect.slack))
+            suspect.due = None
             self._schedule(suspect, now)
         return granted
 
@@ -132,10 +146,7 @@ class GuessLimit:
         The password was right: the pair is known from now on.
         """
         if not attempt.ended:
-            key = attempt.network, attempt.user
-            pair = self._pairs.setdefault(key, Suspect(1 / PAIR_QUEUE, PAIR_QUEUE, _SLACK))
-            pair.loggedIn = now
-            self._pairs.renew(key)
+            self._books.pairs.newest(self._books.key(attempt.network, attempt.user), now)
         self._end(attempt, now)
 
     def failed(self, attempt: Attempt, now: float) -> None:
@@ -153,54 +164,58 @@ class GuessLimit:
         """
         self._end(attempt, now)
 
-    def _network(self, network: str) -> Suspect:
-        where = self._networks.get(network)
-        if where is None:
-            where = Suspect()
-            self._networks.addFirst(network, where)
-        return where
+    def _suspect(self, table: Table, key: bytes) -> Suspect:
+        return self._suspects.get(key) or Suspect(table, key)
 
     def _pair(self, network: str, user: str, now: float) -> Suspect | None:
-        pair = self._pairs.get((network, user))
-        if pair is not None and now - pair.loggedIn > KNOWN_FOR:
-            del self._pairs[network, user]
+        pairs, key = self._books.pairs, self._books.key(network, user)
+        row = pairs.find(key)
+        if row is None or now - pairs.renewed[row] > KNOWN_FOR:
             return None
-        return pair
+        return self._suspects.get(key) or Suspect(pairs, key, 1 / PAIR_QUEUE, PAIR_QUEUE, _SLACK)
 
     def _hold(self, attempt: Attempt, suspect: Suspect, now: float) -> None:
-        if len(suspect.failures) >= self.guesses:
-            if now - suspect.heldAt >= WINDOW:
-                isName = suspect is self._names.get(attempt.user)
+        table, row = suspect.table, suspect.table.find(suspect.key)
+        if row is not None and table.failures(row, now) >= self.guesses:
+            if now - table.held[row] >= WINDOW:
+                isName = table is self._books.names
                 attempt.held.append(
                     f"user {attempt.user!r}" if isName else f"network {attempt.network}"
                 )
-            suspect.heldAt = now
+            table.held[row] = now
         suspect.waiting[attempt] = None
         attempt.waitsFor += 1
         self._schedule(suspect, now)
 
     def _grant(self, attempt: Attempt, now: float) -> None:
-        attempt.granted = True
-        for suspect in attempt.counted:
-            suspect.undecided += 1
+        attempt.grantedAt = now
+        self._books.networks.add(attempt.suspects[0].key, now - WINDOW)
+        for suspect in attempt.suspects:
+            row = suspect.table.find(suspect.key)
+            if row is not None:
+                suspect.table.letThrough(row, now)
+            # A name that has not failed is not suspected.
+            if row is not None or suspect.table is self._books.networks:
+                suspect.undecided += 1
+                attempt.counted.append(suspect)
         for suspect in attempt.queues:
             suspect.unanswered += 1
-            suspect.last = now
+            suspect.turnTaken(now)
 
     def _countFailure(self, attempt: Attempt, now: float) -> None:
-        where = self._networks.setdefault(attempt.network, attempt.counted[0])
-        self._networks.renew(attempt.network)
-        name = self._names.get(attempt.user)
-        before = self._once.failed(attempt.user, now)
-        if name is None and before is not None:
-            name = self._names[attempt.user] = Suspect(failures=deque([before]))
-        if name is not None:
-            self._names.renew(attempt.user)
-        for suspect in (where, name, self._pairs.get((attempt.network, attempt.user))):
-            if suspect is not None:
-                suspect.failures.append(now)
-                if len(suspect.failures) > self.guesses:
-                    suspect.failures.popleft()
+        books, (where, name, *_) = self._books, attempt.suspects
+        books.networks.fail(books.networks.newest(where.key, now), now)
+        before = books.failedBefore(name.key, now)
+        row = books.names.find(name.key)
+        if row is None and before is not None:
+            row = books.names.newest(name.key, now)
+            books.names.fail(row, before)
+        if row is not None:
+            books.names.fail(row, now)
+            books.names.renewed[row] = now
+        row = books.pairs.find(books.key(attempt.network, attempt.user))
+        if row is not None:
+            books.pairs.fail(row, now)
 
     def _end(self, attempt: Attempt, now: float) -> None:
         if attempt.ended:
@@ -208,25 +223,43 @@ class GuessLimit:
         self.answered(attempt, now)
         attempt.ended = True
         for suspect in attempt.counted:
-            if attempt.granted:
-                suspect.undecided -= 1
+            suspect.undecided -= 1
+            row = suspect.table.find(suspect.key)
+            if row is not None and attempt.grantedAt is not None:
+                suspect.table.decided(row, attempt.grantedAt, now)
+        for suspect in attempt.suspects:
             suspect.waiting.pop(attempt, None)
             self._schedule(suspect, now)
-        for table, key in ((self._networks, attempt.network), (self._names, attempt.user)):
-            rest = table.get(key)
-            if rest is not None and not (rest.undecided or rest.waiting or rest.recent(now)):
-                del table[key]
+            self._leave(suspect, now)
+
+    def _leave(self, suspect: Suspect, now: float) -> None:
+        suspect.attempts -= 1
+        if not suspect.attempts:
+            del self._suspects[suspect.key]
+        row = suspect.table.find(suspect.key)
+        if row is not None and suspect.table is not self._books.pairs and not suspect.waiting:
+            suspect.table.tidy(row, now)
+
+    def _isDue(self, suspect: Suspect, now: float) -> bool:
+        due = self._due(suspect, now)
+        return due is not None and due <= now
+
+    def _due(self, suspect: Suspect, now: float) -> float | None:
+        """
+        @return: when the queue of a suspect lets the next login through.
+        """
+        if suspect.waiting:
+            if suspect.isFree(now, self.guesses):
+                return now
+            if not suspect.unanswered:
+                return max(now - suspect.slack, suspect.nextTurn(now, self.delay))
+        return None
 
     def _schedule(self, suspect: Suspect, now: float) -> None:
         """
         Compute when the queue of a suspect lets the next login through.
         """
-        due = None
-        if suspect.waiting:
-            if suspect.isFree(now, self.guesses):
-                due = now
-            elif not suspect.unanswered:
-                due = max(now - suspect.slack, suspect.nextTurn(now, self.delay))
+        due = self._due(suspect, now)
         if due is not None and due != suspect.due:
             heappush(self._dues, (due, next(self._numbers), suspect))
         suspect.due = due

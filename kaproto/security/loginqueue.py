@@ -5,9 +5,11 @@ decides how long.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
+from typing import Final
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from zope.interface import Attribute, Interface, implementer
@@ -15,7 +17,8 @@ from zope.interface import Attribute, Interface, implementer
 from kaproto.limits import Limits
 from kaproto.logbounds import BOUNDS
 from kaproto.security.guessing import GuessLimit
-from kaproto.security.suspects import WINDOW, Attempt
+from kaproto.security.loginbooks import WINDOW, Books
+from kaproto.security.suspects import Attempt
 
 __all__ = ["ILoginQueue", "ITurn", "LoginQueue"]
 
@@ -65,33 +68,59 @@ class ILoginQueue(Interface):
         """
 
 
+_RETRY: Final = 0.02
+"""
+Seconds between two attempts to take the lock of the books, if another process was stopped while it
+held it.  Until that process continues or ends, all logins wait; nothing else does.
+"""
+
+
 @implementer(ILoginQueue)
 class LoginQueue:
     """
     A queue for the clients of one process.
+
+    @ivar limit: decides.
     """
 
     _log = Logger(observer=BOUNDS)
 
-    def __init__(self, clock: IReactorTime, limits: Callable[[], Limits]) -> None:
+    def __init__(
+        self, clock: IReactorTime, limits: Callable[[], Limits], books: Books | None = None
+    ) -> None:
         """
         @param clock: a monotonic clock.
         @param limits: returns the current limits of the server.
+        @param books: what is remembered, possibly shared with other processes.
         """
         self._clock = clock
         self._limits = limits
-        self._limit = GuessLimit()
-        self._waiting: dict[Attempt, tuple[Deferred[ITurn], _Turn]] = {}
+        self._books = Books() if books is None else books
+        self.limit = GuessLimit(books=self._books)
+        self._steps: deque[Callable[[float], object]] = deque()
+        self._waiting: dict[Attempt, _Turn] = {}
+        self._ready: list[_Turn] = []
         self._call: IDelayedCall | None = None
-        self._letting = False
+        self._isWorking = False
 
     def enter(self, network: str, user: str) -> Deferred[ITurn]:
         """
         Somebody wants to log in.
         """
+        turn = _Turn(self)
+        self.happens(lambda now: self._enter(turn, network, user, now))
+        return turn.granted
+
+    def _enter(self, turn: _Turn, network: str, user: str, now: float) -> None:
+        if turn.left:
+            return
         limits = self._limits()
-        self._limit.guesses, self._limit.delay = limits.loginGuesses, limits.failureDelay
-        attempt = self._limit.enter(network, user, self._clock.seconds())
+        self.limit.guesses, self.limit.delay = limits.loginGuesses, limits.failureDelay
+        turn.attempt = attempt = self.limit.enter(network, user, now)
+        if attempt.granted:
+            self._ready.append(turn)
+        else:
+            self._waiting[attempt] = turn
         for what in attempt.held:
             self._log.warn(
                 "{what}: {guesses} logins failed within {window:g} s (--auth-guesses); the next "
@@ -101,70 +130,116 @@ class LoginQueue:
                 window=WINDOW,
                 delay=limits.failureDelay,
             )
-        turn = _Turn(self, attempt)
-        if attempt.granted:
-            return succeed(turn)
-        waiting: Deferred[ITurn] = Deferred(lambda _: turn.failed())
-        self._waiting[attempt] = waiting, turn
-        self._next()
-        return waiting
 
-    def happened(self, what: Callable[[Attempt, float], None], attempt: Attempt) -> None:
+    def happens(self, step: Callable[[float], object]) -> None:
         """
-        Something happened to a login: see whose turn it is now.
-        """
-        what(attempt, self._clock.seconds())
-        if not attempt.granted:
-            del self._waiting[attempt]
-        self._next()
+        Take a step of a login, then let those through whose turn it is.
 
-    def _next(self) -> None:
+        @param step: called with the time, once this process holds the lock of the books.
+        """
+        self._steps.append(step)
+        self._work()
+
+    def ended(self, attempt: Attempt) -> None:
+        """
+        A login waits no longer.
+        """
+        self._waiting.pop(attempt, None)
+
+    def _work(self) -> None:
         # A callback of one login's turn may call this again.
-        if self._letting:
+        if self._isWorking:
             return
-        self._letting = True
-        while granted := self._limit.turns(now := self._clock.seconds()):
-            for attempt in granted:
-                waiting, turn = self._waiting.pop(attempt)
-                waiting.callback(turn)
-        self._letting = False
+        self._isWorking = True
+        while (self._steps or self._delay() == 0) and self._books.lock.acquire():
+            try:
+                self._step(self._clock.seconds())
+            finally:
+                self._books.lock.release()
+            ready, self._ready = self._ready, []
+            for each in ready:
+                each.fire()
+        self._isWorking = False
         if self._call is not None and self._call.active():
             self._call.cancel()
-        due = self._limit.nextTurn
-        self._call = None if due is None else self._clock.callLater(max(0, due - now), self._next)
+        delay = _RETRY if self._steps else self._delay()
+        self._call = None if delay is None else self._clock.callLater(delay or _RETRY, self._work)
+
+    def _step(self, now: float) -> None:
+        while self._steps:
+            self._steps.popleft()(now)
+        self._ready += [self._waiting.pop(each) for each in self.limit.turns(now)]
+
+    def _delay(self) -> float | None:
+        """
+        @return: seconds until the next turn; C{None} if nobody waits.
+        """
+        due = self.limit.nextTurn
+        return None if due is None else max(0, due - self._clock.seconds())
 
 
 @implementer(ITurn)
 class _Turn:
     """
     A login that has entered a L{LoginQueue}.
+
+    @ivar attempt: the login, once it has entered the queue.
+    @ivar granted: fires when the password may be checked.
+    @ivar left: whether the client left before that.
     """
 
-    def __init__(self, queue: LoginQueue, attempt: Attempt) -> None:
+    def __init__(self, queue: LoginQueue) -> None:
         self._queue = queue
-        self._attempt = attempt
-        self.known = attempt.known
+        self.attempt: Attempt | None = None
+        self.granted: Deferred[ITurn] = Deferred(self._leave)
+        self.left = False
+
+    @property
+    def known(self) -> bool:
+        """
+        Whether the user has logged in from the same network within a day.
+        """
+        return self.attempt is not None and self.attempt.known
+
+    def _leave(self, _granted: object) -> None:
+        self.left = True
+        self.failed()
+
+    def fire(self) -> None:
+        """
+        The password may be checked.
+        """
+        if not self.left:
+            self.granted.callback(self)
+
+    def _happens(self, what: Callable[[Attempt, float], None]) -> None:
+        def step(now: float) -> None:
+            if self.attempt is not None:
+                what(self.attempt, now)
+                self._queue.ended(self.attempt)
+
+        self._queue.happens(step)
 
     def answered(self) -> None:
         """
         Let the next login through, if it waits for this one.
         """
-        self._queue.happened(self._queue._limit.answered, self._attempt)
+        self._happens(self._queue.limit.answered)
 
     def succeeded(self) -> None:
         """
         Remember this user at this network.
         """
-        self._queue.happened(self._queue._limit.succeeded, self._attempt)
+        self._happens(self._queue.limit.succeeded)
 
     def failed(self) -> None:
         """
         Count the failure.
         """
-        self._queue.happened(self._queue._limit.failed, self._attempt)
+        self._happens(self._queue.limit.failed)
 
     def forget(self) -> None:
         """
         Count nothing.
         """
-        self._queue.happened(self._queue._limit.forget, self._attempt)
+        self._happens(self._queue.limit.forget)

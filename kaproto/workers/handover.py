@@ -26,6 +26,7 @@ class Handover:
     @ivar rows: the number of rows.
     @ivar room: the most clients that its open-file limit allows; 0 for any number.
     @ivar counts: the file of the shared counts.
+    @ivar books: the file that remembers failed logins.
     @ivar channel: its end of the connection to the parent.
     @ivar sockets: the sockets to accept on, by the name of their place.
     @ivar passed: how many sockets systemd has passed, beginning at file descriptor 3.
@@ -42,6 +43,7 @@ class Handover:
     rows: int
     room: int
     counts: int
+    books: int
     channel: int
     sockets: Mapping[str, Sequence[int]]
     passed: int

@@ -29,6 +29,7 @@ from kaproto.workers.crew import ROWS_EACH, Crew
 from kaproto.workers.figures import Totals
 from kaproto.workers.logs import LogTarget
 from kaproto.workers.places import SharedCounts
+from kaproto.workers.sharedbooks import createBooks
 from kaproto.workers.start import Starter
 from kaproto.workers.team import Team, TeamRegister
 
@@ -68,6 +69,7 @@ class Parent(KaServer):
             clock,
             options.binding,
             counts,
+            createBooks(),
             lambda: workerSettings(options.configuration(), factory),
             options.workers,
             clientsFor(1 if options.upstream is None else 2),

@@ -14,11 +14,7 @@ import os
 from collections.abc import Iterator
 from typing import Final
 
-import attrs
-
-from kaproto.limits import Limits
-
-__all__ = ["Elsewhere", "SharedCounts", "shareOfGuesses"]
+__all__ = ["Elsewhere", "SharedCounts"]
 
 _FIELDS: Final = 2
 _PLACES, _NUMBERED = range(_FIELDS)
@@ -102,21 +98,6 @@ class SharedCounts:
         @return: the row of its process.
         """
         return number % self.rows
-
-
-def shareOfGuesses(limits: Limits, processes: int) -> Limits:
-    """
-    Divide the limits on guessing passwords, since processes do not share failed logins.  With N
-    processes, each allows an Nth of the guesses and makes logins wait N times as long, so together
-    they allow no more than one process would.
-
-    @return: the limits of one process's login queue.
-    """
-    return attrs.evolve(
-        limits,
-        loginGuesses=max(1, limits.loginGuesses // processes),
-        failureDelay=limits.failureDelay * processes,
-    )
 
 
 class Elsewhere:

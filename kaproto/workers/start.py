@@ -55,6 +55,7 @@ class Starter:
     @ivar clock: a monotonic clock.
     @ivar binding: has bound the sockets.
     @ivar counts: the shared counts.
+    @ivar books: the file descriptor of the shared memory of failed logins.
     @ivar settings: returns the current settings, as a configuration file.
     @ivar workers: the number of workers.
     @ivar room: the most clients that a worker's open-file limit allows.
@@ -69,6 +70,7 @@ class Starter:
     clock: Any
     binding: BindingReactor
     counts: SharedCounts
+    books: int
     settings: Callable[[], str]
     workers: int
     room: int
@@ -101,6 +103,7 @@ class Starter:
                 rows=self.counts.rows,
                 room=self.room,
                 counts=files.add(self.counts.descriptor),
+                books=files.add(self.books),
                 channel=files.add(theirs.fileno()),
                 sockets=sockets,
                 passed=max(self.binding.passed, default=_FIRST - 1) + 1 - _FIRST,

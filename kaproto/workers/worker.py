@@ -26,7 +26,8 @@ from kaproto.workers.channel import WORKER_PROGRAM, WorkerProcedure, WorkerProgr
 from kaproto.workers.figures import Figures
 from kaproto.workers.handover import Handover
 from kaproto.workers.logs import LogTarget
-from kaproto.workers.places import Elsewhere, SharedCounts, shareOfGuesses
+from kaproto.workers.places import Elsewhere, SharedCounts
+from kaproto.workers.sharedbooks import sharedBooks
 from kaproto.workers.sockets import HandedReactor
 
 __all__ = ["Worker"]
@@ -93,7 +94,7 @@ class Worker:
         factory.journal.numbers = counts.numbers(handover.row)
         factory.clients.elsewhere = Elsewhere(counts, handover.row, handover.workers, handover.room)
         factory.loginQueue = LoginQueue(
-            factory.clock, lambda: shareOfGuesses(factory.limits, handover.workers)
+            factory.clock, lambda: factory.limits, sharedBooks(handover.books)
         )
         self._sampler = Sampler(self._server)
         self._channel = _ChannelFactory(self._server, self._sampler)

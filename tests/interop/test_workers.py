@@ -12,17 +12,22 @@ import signal
 import socket
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.error import ConnectError
+from twisted.internet.protocol import Factory
 from twisted.internet.threads import deferToThread
 
 from kaproto.admin.client import ControlClient
 from kaproto.errors import RemoteError
+from tests.harness.attacks.guessing import SASL_INIT, SASL_START
+from tests.harness.attacks.honest import characters
 from tests.interop import wire
 from tests.interop.programs import Program
 from tests.interop.rawclient import RawClient
+from tests.interop.secure import SecureServer
 from tests.interop.servers import KaServer, twistdCommand
 from tests.interop.support import (
     VIRT_ADMIN,
@@ -284,6 +289,87 @@ class OneServerTests(WorkersTestCase):
             "an answer for each",
             30,
         )
+
+
+class LocalClient(RawClient):
+    """
+    A client on a UNIX socket.
+    """
+
+    def connectionMade(self) -> None:
+        """
+        There is no port.
+        """
+
+    async def logIn(self, user: str, password: str) -> int:
+        """
+        Send a name and a password.
+
+        @return: the serial of the call.
+        """
+        await self.succeed(SASL_INIT)
+        secret = characters(f"\0{user}\0{password}".encode())
+        return self.sendCall(SASL_START, wire.string("PLAIN") + secret)
+
+
+class GuessingTests(WorkersTestCase):
+    """
+    Passwords are guessed at both workers.
+    """
+
+    tools = ()
+
+    async def clients(self, other: int) -> list[LocalClient]:
+        """
+        Connect to one worker, while the other is stopped.
+
+        @param other: the process of that.
+        """
+        os.kill(other, signal.SIGSTOP)
+        found = []
+        endpoint = UNIXClientEndpoint(reactor, self.path)
+        for _ in range(7):
+            client = cast(LocalClient, await endpoint.connect(Factory.forProtocol(LocalClient)))
+            self.addCleanup(client.disconnect)
+            await client.succeed(wire.AUTH_LIST)
+            found.append(client)
+        os.kill(other, signal.SIGCONT)
+        return found
+
+    async def test_together(self) -> None:
+        """
+        Five failures at each worker are ten: then a stranger waits at either, and a user who has
+        logged in at one waits at neither.
+        """
+        directory = Path(self.privateDirectory())
+        self.path, self.socket = str(directory / "clients"), str(directory / "admin")
+        users = directory / "users"
+        users.write_text("alice:secret\n")
+        users.chmod(0o600)
+        server = await SecureServer.start(
+            self,
+            "--workers=2",
+            f"--listen=unix:{self.path}",
+            f"--admin={self.socket}",
+            f"--auth=file:{users}",
+            "--auth-delay=60",
+        )
+        await server.program.waitOutput(r"worker \d \(pid \d+\) serves[^$]*\) serves", 20)
+        self.control = await ControlClient.connect(reactor, self.socket)
+        self.addCleanup(lambda: Deferred.fromCoroutine(self.control.close()))
+        first, second = [each["pid"] for each in await self.workers()]
+        one, two = await self.clients(second), await self.clients(first)
+        self.assertEqual([each["clients"] for each in await self.workers()], [7, 7])
+        known = one.pop()
+        self.assertEqual((await known.reply(await known.logIn("alice", "secret"))).status, 0)
+        for guesser in one[:5] + two[:5]:
+            await guesser.logIn("bob", "wrong")
+        await waitUntil(lambda: server.log.count("failed to log in as 'bob'") == 10, "ten failures")
+        waiting = [(each, await each.logIn("carol", "wrong")) for each in (one[5], two[5])]
+        known = two[6]
+        self.assertEqual((await known.reply(await known.logIn("alice", "secret"))).status, 0)
+        self.assertEqual([client.replyTo(call) for client, call in waiting], [None, None])
+        self.assertEqual(server.log.count(": 10 logins failed within 60 s"), 1)
 
 
 class OrderTests(WorkersTestCase):

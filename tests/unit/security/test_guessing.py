@@ -4,6 +4,8 @@ Tests for L{kaproto.security.guessing}.
 
 from __future__ import annotations
 
+from mmap import mmap
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -16,9 +18,10 @@ from hypothesis.stateful import (
 )
 from twisted.trial.unittest import SynchronousTestCase
 
-from kaproto.security import suspects
+from kaproto.security import loginbooks
 from kaproto.security.guessing import KNOWN_FOR, GuessLimit
-from kaproto.security.suspects import QUEUE, WINDOW, Attempt
+from kaproto.security.loginbooks import WINDOW, Books
+from kaproto.security.suspects import QUEUE, Attempt
 
 HERE = "192.0.2.1"
 THERE = "2001:db8::/64"
@@ -333,7 +336,9 @@ class GuessLimitTests(SynchronousTestCase):
         """
         The tables keep to their size; the network that failed longest ago is forgotten first.
         """
-        self.patch(suspects, "TABLE_MAX", 5)
+        self.patch(loginbooks, "TABLE_MAX", 5)
+        books = Books()
+        self.limit = GuessLimit(books=books)
         for number in range(6):
             self.attack(f"198.51.100.{number}")
             self.now += 1
@@ -343,20 +348,21 @@ class GuessLimitTests(SynchronousTestCase):
         for number in range(20):
             self.succeed(f"203.0.113.{number}")
             self.failAs(f"203.0.113.{number}", f"user {number}", times=2)
-        for table in (self.limit._networks, self.limit._names, self.limit._pairs):
+        for table in (books.networks, books.names, books.pairs):
             self.assertEqual(len(table), 5)
-        self.assertLessEqual(len(self.limit._once._failed), 5)
 
     def test_forgottenWhileWaiting(self) -> None:
         """
         Who waits in the queue of a network that is forgotten meanwhile gets its turn all the same.
         """
-        self.patch(suspects, "TABLE_MAX", 2)
+        self.patch(loginbooks, "TABLE_MAX", 2)
+        books = Books()
+        self.limit = GuessLimit(books=books)
         self.attack()
         crowd = [self.enter(user="a") for _ in range(3)]
         for number in range(3):
             self.failAs(f"198.51.100.{number}")
-        self.assertNotIn(HERE, self.limit._networks)
+        self.assertIsNone(books.networks.find(books.key(HERE)))
         self.assertEqual(self.later(3.01), crowd)
 
     def test_namesThatFailOnce(self) -> None:
@@ -364,29 +370,35 @@ class GuessLimitTests(SynchronousTestCase):
         Of names that fail once nothing is kept but a keyed hash, so made-up ones push no other out
         of the table.
         """
-        kept = []
+        keys = []
         for _time in range(2):
-            self.setUp()
+            memory = Books.prepare(mmap(-1, Books.size()))
+            books = Books(memory)
+            self.limit = GuessLimit(books=books)
             self.attack("198.51.100.1", 4)
-            self.assertEqual(len(self.limit._names), 0)
-            kept.append(repr(self.limit._once._failed))
-            self.assertNotIn("guess", kept[-1])
-        self.assertNotEqual(*kept)
+            self.assertEqual(len(books.names), 0)
+            self.assertEqual(memory.find(b"guess"), -1)
+            keys.append(books.key("", "guess 3"))
+            self.assertNotEqual(memory.find(keys[-1]), -1)
+        self.assertNotEqual(*keys)
         # One that failed earlier may have been overwritten, though rarely.
         self.failAs("198.51.100.2", "guess 3")
-        self.assertEqual(list(self.limit._names), ["guess 3"])
+        self.assertEqual(len(books.names), 1)
         self.later(WINDOW)
         self.failAs("198.51.100.2", "guess 2")
-        self.assertEqual(list(self.limit._names), ["guess 3"])
+        self.assertEqual(len(books.names), 1)
 
     def test_nothingIsKept(self) -> None:
         """
         Nothing is kept of those who log in at once but that they did.
         """
+        books = Books()
+        self.limit = GuessLimit(books=books)
         for number in range(100):
             self.succeed(f"198.51.100.{number}", f"user {number}")
-        self.assertEqual((len(self.limit._networks), len(self.limit._names)), (0, 0))
-        self.assertEqual(len(self.limit._pairs), 100)
+        self.assertEqual((len(books.networks), len(books.names)), (0, 0))
+        self.assertEqual(len(books.pairs), 100)
+        self.assertEqual(self.limit._suspects, {})
 
 
 NETWORKS = st.sampled_from(["a", "b", "c"])
@@ -406,7 +418,8 @@ class GuessMachine(RuleBasedStateMachine):
         """
         Nobody has come yet.
         """
-        self.limit = GuessLimit(GUESSES, 1.0)
+        self.books = Books()
+        self.limit = GuessLimit(GUESSES, 1.0, self.books)
         self.now = 0.0
         self.open: list[Attempt] = []
         self.failures: list[tuple[str, str, float]] = []
@@ -418,7 +431,7 @@ class GuessMachine(RuleBasedStateMachine):
         @return: how many logins from a network, as a user, have failed or may fail.
         """
         failed = sum(
-            where == network and user in (None, who) and self.now - at < WINDOW
+            where == network and user in (None, who) and int(self.now) - int(at) < WINDOW
             for where, who, at in self.failures
         )
         return failed + sum(
@@ -512,11 +525,16 @@ class GuessMachine(RuleBasedStateMachine):
         """
         What is kept of each network is what has happened there.
         """
-        for network, source in self.limit._networks.items():
+        for network in "abc":
             mine = [each for each in self.open if each.network == network]
-            assert source.undecided == sum(each.granted for each in mine)
-            assert 0 <= source.unanswered <= source.undecided
-            assert source.undecided or source.waiting or source.failures
+            failed = sum(where == network for where, _who, _at in self.failures)
+            source = self.limit._suspects.get(self.books.key(network))
+            assert (source is None) == (not mine)
+            if source is not None:
+                assert source.undecided == sum(each.granted for each in mine)
+                assert 0 <= source.unanswered <= source.undecided
+            row = self.books.networks.find(self.books.key(network))
+            assert row is None or mine or failed
         for _due, _number, source in self.limit._dues:
             assert source.due is None or source.waiting
 

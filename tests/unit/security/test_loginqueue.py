@@ -10,9 +10,29 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from kaproto.limits import Limits
+from kaproto.security.loginbooks import Books
 from kaproto.security.loginqueue import ITurn, LoginQueue
 
 HERE = "192.0.2.1"
+
+
+class StuckLock:
+    """
+    A lock that another process may have.
+    """
+
+    isFree = True
+
+    def acquire(self) -> bool:
+        """
+        @return: whether it does not.
+        """
+        return self.isFree
+
+    def release(self) -> None:
+        """
+        Let it have it.
+        """
 
 
 class LoginQueueTests(SynchronousTestCase):
@@ -47,6 +67,7 @@ class LoginQueueTests(SynchronousTestCase):
         """
         for outcome in ("succeeded", "forget", "failed", "failed"):
             turn = self.successResultOf(self.enter())
+            self.assertEqual(turn.known, outcome != "succeeded")
             turn.answered()
             getattr(turn, outcome)()
         self.assertEqual(self.clock.getDelayedCalls(), [])
@@ -105,6 +126,45 @@ class LoginQueueTests(SynchronousTestCase):
             self.enter(user).addCallback(fail, user)
         self.clock.pump([0] * 5)
         self.assertEqual(order, ["x", "y", "z"])
+
+    def test_busy(self) -> None:
+        """
+        While another process keeps the books to itself, logins wait, and what happens is noted;
+        who leaves meanwhile has not failed.
+        """
+        lock = StuckLock()
+        self.queue = LoginQueue(self.clock, lambda: self.limits, Books(lock=lock))
+        turn = self.successResultOf(self.enter("before"))
+        lock.isFree = False
+        waits, leaves = self.enter("x"), self.enter("y")
+        turn.failed()
+        leaves.cancel()
+        self.failureResultOf(leaves, CancelledError)
+        self.clock.pump([0.02] * 10)
+        self.assertNoResult(waits)
+        lock.isFree = True
+        self.clock.advance(0.02)
+        self.successResultOf(waits).failed()
+        self.assertNoResult(self.enter("z"))
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+
+    def test_leavesInTurn(self) -> None:
+        """
+        Who leaves because of what comes of another login, just when its own turn has come, has it
+        no more.
+        """
+        lock = StuckLock()
+        self.queue = LoginQueue(self.clock, lambda: self.limits, Books(lock=lock))
+        first = [self.successResultOf(self.enter(user)) for user in "ab"]
+        waiting = [self.enter(user) for user in "xy"]
+        waiting[0].addCallback(lambda _: waiting[1].cancel())
+        lock.isFree = False
+        for turn in first:
+            turn.succeeded()
+        lock.isFree = True
+        self.clock.advance(0.02)
+        self.failureResultOf(waiting[1], CancelledError)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_log(self) -> None:
         """

@@ -26,6 +26,7 @@ class HandoverTests(SynchronousTestCase):
             rows=4,
             room=100,
             counts=3,
+            books=7,
             channel=4,
             sockets={"tcp 1 ": [5, 6]},
             passed=0,

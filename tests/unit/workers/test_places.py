@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kaproto.limits import Limits
 from kaproto.rpc.clients import Clients
-from kaproto.workers.places import Elsewhere, SharedCounts, shareOfGuesses
+from kaproto.workers.places import Elsewhere, SharedCounts
 
 
 class SharedCountsTests(SynchronousTestCase):
@@ -50,21 +50,6 @@ class SharedCountsTests(SynchronousTestCase):
         self.assertEqual(first, [6, 10, 14])
         self.assertEqual(len({*first, *other, *again}), 9)
         self.assertEqual({self.counts.rowOf(each) for each in first + again}, {2})
-
-
-class GuessesTests(SynchronousTestCase):
-    """
-    Failed logins.
-    """
-
-    def test_share(self) -> None:
-        """
-        All processes together allow as many guesses as one, and let through as many in a second.
-        """
-        limits = Limits(loginGuesses=10, failureDelay=1.0)
-        for processes, guesses, delay in ((1, 10, 1.0), (4, 2, 4.0), (20, 1, 20.0)):
-            share = shareOfGuesses(limits, processes)
-            self.assertEqual((share.loginGuesses, share.failureDelay), (guesses, delay))
 
 
 class ElsewhereTests(SynchronousTestCase):

@@ -4,6 +4,7 @@ Tests for L{kaproto.workers.start}.
 
 from __future__ import annotations
 
+import os
 import socket
 
 from twisted.internet.error import ProcessDone
@@ -15,6 +16,7 @@ from kaproto.server import KeepAliveServerFactory
 from kaproto.workers.channel import WorkerProgram
 from kaproto.workers.places import SharedCounts
 from kaproto.workers.process import WorkerProcess
+from kaproto.workers.sharedbooks import createBooks
 from kaproto.workers.sockets import BindingReactor
 from kaproto.workers.start import Starter
 from tests.support_admin import AdminTestCase
@@ -35,12 +37,15 @@ class StarterTests(AdminTestCase):
         self.binding = BindingReactor(self.reactor, 2, {"LISTEN_FDNAMES": "a"})
         counts = SharedCounts.create(4)
         self.addCleanup(counts.close)
+        books = createBooks()
+        self.addCleanup(os.close, books)
         self.traced: list[bytes] = []
         self.starter = Starter(
             self.reactor,
             self.clock,
             self.binding,
             counts,
+            books,
             lambda: 'mode = "2"\n',
             workers=2,
             room=100,
