@@ -28,7 +28,7 @@ def promisesIn(text: str) -> Iterator[str]:
 
 def testsIn(text: str) -> list[str]:
     """
-    @return: the tests that are named, such as C{tests.unit.test_uri.NameTests.test_names}.
+    @return: the tests that are named, such as C{tests.unit.uri.test_parsing.NameTests.test_names}.
     """
     return re.findall(r"`(tests\.[\w.]+)`", text)
 

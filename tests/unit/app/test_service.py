@@ -4,28 +4,25 @@ Tests for L{kaproto.app.service}.
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
-from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any, cast
 
 from twisted.application.service import Application, MultiService
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IListeningPort, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.testing import MemoryReactorClock, StringTransport
-from twisted.logger import FileLogObserver, ILogObserver, LogLevel
+from twisted.logger import FileLogObserver, ILogObserver
 from twisted.python.failure import Failure
 
 from kaproto.app import process as processModule
 from kaproto.app import service as serviceModule
 from kaproto.app.options import Options
-from kaproto.app.ports import CannotListen, Ports
+from kaproto.app.ports import CannotListen
 from kaproto.app.process import OwnProcess
-from kaproto.app.reloading import Reloader
 from kaproto.app.service import KaServer, makeService
 from kaproto.backends.gateway import Gateway
 from kaproto.keepalive.kernelwatch import TCPKeepAlive
@@ -38,343 +35,11 @@ from kaproto.rpc.protocol import connectionOf
 from kaproto.rpc.serverconnection import ServerConnection
 from kaproto.security.scramfile import ScramFile
 from kaproto.security.scramkeys import ScramKeys
-from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
+from kaproto.server import KeepAliveServerProtocol
 from kaproto.status.daemon import readiness
 from tests.pki import Authority, distinguished
-from tests.support import OPEN, ClockTestCase, Probe, Wire, errorOf
-from tests.unit.app.test_ports import FakeEndpoint, place
+from tests.unit.app.test_kaserver import ServiceTestCase
 from tests.unit.app.test_process import RecordingNotifier
-
-
-class ServiceTestCase(ClockTestCase):
-    """
-    A test of the service, in which no process is changed.
-
-    @ivar stopped: how often the reactor was stopped.
-    """
-
-    stopped = 0
-
-    def setUp(self) -> None:
-        """
-        Keep the service off the process.
-        """
-        super().setUp()
-        self.clock: MemoryReactorClock = MemoryReactorClock()
-        self.patch(self.clock, "stop", self.stop)
-        self.probe = Probe()
-        self.serverFactory = KeepAliveServerFactory(programs=[self.probe], clock=self.clock)
-
-    def stop(self) -> None:
-        """
-        The reactor is stopped.
-        """
-        self.stopped += 1
-
-    def make(
-        self,
-        endpoints: Sequence[FakeEndpoint] = (),
-        *,
-        grace: float = 5,
-        process: OwnProcess | None = None,
-    ) -> KaServer:
-        """
-        Make a service.
-        """
-        return KaServer(
-            self.serverFactory,
-            Ports([place(each) for each in endpoints], self.stop),
-            Reloader([]),
-            cast(IReactorTime, self.clock),
-            grace=grace,
-            drainTimeout=300,
-            process=process,
-        )
-
-    def start(self, endpoints: Sequence[FakeEndpoint] = (), *, grace: float = 5) -> KaServer:
-        """
-        Make a service and start it, as C{twistd} does.
-        """
-        service = self.make(endpoints, grace=grace)
-        service.privilegedStartService()
-        service.startService()
-        return service
-
-    def connectOpen(self) -> Wire[KeepAliveServerProtocol]:
-        """
-        Have a client connect and open.
-        """
-        wire = self.accept(self.serverFactory)
-        wire.ask(OPEN)
-        return wire
-
-
-class StartTests(ServiceTestCase):
-    """
-    The server starts.
-    """
-
-    def test_twistd(self) -> None:
-        """
-        C{twistd} has it listen while it is root, and start afterwards; that listens once.
-        """
-        endpoint = FakeEndpoint()
-        service = self.make([endpoint])
-        service.privilegedStartService()
-        self.assertEqual(len(endpoint.factories), 1)
-        service.startService()
-        self.assertTrue(service.running)
-        self.assertEqual(len(endpoint.factories), 1)
-
-    def test_registry(self) -> None:
-        """
-        The registry is told of the server from its start until its clients have left.
-        """
-        service, told = self.make([FakeEndpoint()]), []
-        stopped = succeed("stop")
-        registry = LocalRegistry("host1")
-        self.patch(registry, "start", lambda node: told.append(node.numbers()))
-        self.patch(registry, "stop", lambda: stopped.addCallback(told.append))
-        service.registry = registry
-        service.startService()
-        self.assertEqual(told, [{}.keys()])
-        wire = self.connectOpen()
-        service.stopService()
-        self.assertEqual(len(told), 1)
-        wire.lose()
-        self.assertEqual(told[1:], ["stop"])
-
-    def test_twist(self) -> None:
-        """
-        C{twist} has it start only, and it listens too.
-        """
-        endpoint = FakeEndpoint()
-        self.make([endpoint]).startService()
-        self.assertEqual(len(endpoint.factories), 1)
-        self.assertEqual(len(self.logged()), 1)
-
-    def test_cannotListen(self) -> None:
-        """
-        Either ends with a message when it cannot listen.
-        """
-        for start in ("privilegedStartService", "startService"):
-            service = self.make([FakeEndpoint(error=OSError("no"))])
-            self.assertRaises(CannotListen, getattr(service, start))
-
-
-class OwnProcessTests(ServiceTestCase):
-    """
-    A service with a process to itself.
-    """
-
-    def setUp(self) -> None:
-        """
-        Have a process that is not changed.
-        """
-        super().setUp()
-        self.handlers: dict[int, Any] = {}
-        self.patch(signal, "signal", self.handlers.__setitem__)
-        # Whatever started the tests may ignore some, as nohup does SIGHUP.
-        self.patch(signal, "getsignal", lambda _number: signal.SIG_DFL)
-        self.patch(processModule, "_raiseFileLimit", lambda: None)
-        self.notifier = RecordingNotifier()
-        self.patch(processModule, "takeEnvironment", lambda *_what: self.notifier)
-        vars(self.clock)["callFromThread"] = lambda work: work()
-        self.addCleanup(gc.unfreeze)
-        self.process = OwnProcess(self.clock)
-
-    def test_lifetime(self) -> None:
-        """
-        systemd is told that the service is ready when all places listen and the reactor runs, how
-        many clients there are, and that it stops, with the time that takes.
-        """
-        slow: Deferred[IListeningPort] = Deferred()
-        endpoint = FakeEndpoint()
-        self.patch(endpoint, "listen", lambda _factory: slow)
-        service = self.make([endpoint, FakeEndpoint()], process=self.process)
-        service.privilegedStartService()
-        service.startService()
-        self.assertEqual(self.notifier.sent, ["STATUS=0 clients"])
-        slow.callback(IListeningPort(FakeEndpoint().port))
-        self.assertEqual(self.notifier.sent, ["STATUS=0 clients"])
-        self.clock.run()
-        self.assertEqual(self.notifier.sent[1:], ["READY=1"])
-        wire = self.connectOpen()
-        self.clock.advance(10)
-        self.assertEqual(self.notifier.sent[2:], ["STATUS=1 client"])
-        service.stopService()
-        self.assertEqual(self.notifier.sent[3:], ["STOPPING=1"])
-        wire.lose()
-        self.assertEqual(self.process._loops, [])
-
-    def test_hangUp(self) -> None:
-        """
-        SIGHUP reloads, before the server has stopped, while it does and afterwards.
-        """
-        service = self.make([FakeEndpoint()], process=self.process)
-        service.startService()
-        wire = self.connectOpen()
-        wire.feed(Probe.message(Probe.LATER))
-        self.handlers[signal.SIGHUP](signal.SIGHUP, None)
-        stopped = service.stopService()
-        self.handlers[signal.SIGHUP](signal.SIGHUP, None)
-        self.assertNoResult(stopped)
-        wire.lose()
-        self.handlers[signal.SIGHUP](signal.SIGHUP, None)
-        nothing = [each for each in self.logged() if each.startswith("nothing to reload")]
-        self.assertEqual(len(nothing), 3)
-
-
-class StopTests(ServiceTestCase):
-    """
-    The server stops cleanly, and in bounded time.
-    """
-
-    def test_idle(self) -> None:
-        """
-        Without connections it stops at once, without a word, and leaves no timer.
-        """
-        endpoints = [FakeEndpoint(), FakeEndpoint()]
-        service = self.start(endpoints)
-        logged = len(self.logged())
-        self.successResultOf(service.stopService())
-        self.assertFalse(service.running)
-        self.assertEqual([each.port.listening for each in endpoints], [False, False])
-        self.assertEqual(self.clock.getDelayedCalls(), [])
-        self.assertEqual(len(self.logged()), logged)
-
-    def test_order(self) -> None:
-        """
-        It has stopped listening before it turns to the connections.
-        """
-        endpoint = FakeEndpoint()
-        endpoint.port.stopped = Deferred()
-        service = self.start([endpoint])
-        wire = self.connectOpen()
-        stopped = service.stopService()
-        self.assertFalse(wire.closing)
-        endpoint.port.stopped.callback(None)
-        self.assertTrue(wire.closing)
-        self.assertNoResult(stopped)
-        wire.lose()
-        self.successResultOf(stopped)
-
-    def test_calls(self) -> None:
-        """
-        Calls that are being answered have the grace to finish, which is logged once.
-        """
-        service = self.start(grace=2.5)
-        wires = [self.connectOpen(), self.connectOpen()]
-        wires[0].feed(Probe.message(Probe.LATER))
-        stopped = service.stopService()
-        wires[1].lose()
-        self.clock.advance(2.4)
-        self.assertFalse(wires[0].closing)
-        self.probe.waiting[0].callback(b"")
-        self.assertTrue(wires[0].closing)
-        self.assertFalse(wires[0].aborted)
-        self.assertNoResult(stopped)
-        wires[0].lose()
-        self.successResultOf(stopped)
-        self.assertEqual(self.clock.getDelayedCalls(), [])
-        self.assertEqual(
-            self.logged(LogLevel.info), ["stopping: 2 connections have up to 2.5 s to finish"]
-        )
-
-    def test_grace(self) -> None:
-        """
-        Calls that have not finished when the grace is over, of which there may be none, are
-        answered with the reason; clients that do not read it are aborted.
-        """
-        for grace in (2.5, 0):
-            service = self.start(grace=grace)
-            wire = self.connectOpen()
-            wire.feed(Probe.message(Probe.LATER))
-            stopped = service.stopService()
-            self.assertFalse(wire.closing)
-            self.clock.advance(grace)
-            self.assertEqual(
-                errorOf(wire.takeOne())[3], "operation failed: the server is shutting down"
-            )
-            self.assertTrue(wire.closing)
-            self.assertFalse(wire.aborted)
-            self.clock.advance(0.5)
-            self.assertTrue(wire.aborted)
-            self.assertNoResult(stopped)
-            wire.lose()
-            self.successResultOf(stopped)
-
-
-class DrainTests(ServiceTestCase):
-    """
-    The server accepts no new clients, and stops when those that are there have left.
-    """
-
-    def test_left(self) -> None:
-        """
-        Clients go on as before; when the last has left, the process stops.
-        """
-        endpoint = FakeEndpoint()
-        service = self.start([endpoint])
-        wires = [self.connectOpen(), self.connectOpen()]
-        self.assertEqual(service.status(), "2 clients")
-        service.drain()
-        service.drain()
-        self.assertTrue(service.draining)
-        self.assertFalse(endpoint.port.listening)
-        self.assertEqual(
-            self.logged()[1:],
-            ["draining: no new clients; 2 connections have up to 300 s to leave"],
-        )
-        wires[0].lose()
-        self.assertEqual(service.status(), "draining, 1 client left")
-        self.assertFalse(wires[1].closing)
-        self.assertEqual(self.stopped, 0)
-        wires[1].lose()
-        self.assertEqual(self.stopped, 1)
-        self.successResultOf(service.stopService())
-        self.assertEqual(self.clock.getDelayedCalls(), [])
-
-    def test_bound(self) -> None:
-        """
-        When their time is over the process stops all the same.
-        """
-        service = self.start()
-        wire = self.connectOpen()
-        self.assertTrue(service.busy())
-        self.assertEqual(service.connections(), (1, 0))
-        service.drain(within=7)
-        self.clock.advance(6.9)
-        self.assertEqual(self.stopped, 0)
-        self.clock.advance(0.1)
-        self.assertEqual(self.stopped, 1)
-        stopped = service.stopService()
-        wire.lose()
-        self.successResultOf(stopped)
-        self.assertFalse(service.busy())
-        self.assertEqual(service.connections(), (0, 1))
-
-    def test_empty(self) -> None:
-        """
-        Without clients it stops at once.
-        """
-        service = self.start()
-        self.assertFalse(service.busy())
-        service.drain()
-        self.assertEqual(self.stopped, 1)
-        self.successResultOf(service.stopService())
-
-    def test_stoppedMeanwhile(self) -> None:
-        """
-        A server that is drained can be stopped, and then is not stopped again.
-        """
-        service = self.start()
-        wire = self.connectOpen()
-        service.drain()
-        stopped = service.stopService()
-        wire.lose()
-        self.successResultOf(stopped)
-        self.assertEqual(self.stopped, 0)
 
 
 class MakeServiceTests(ServiceTestCase):

@@ -1,5 +1,5 @@
 """
-Tests for L{kaproto.cli.certificates} and L{kaproto.cli.authority}.
+Tests for L{kaproto.cli.certificates}.
 """
 
 from __future__ import annotations
@@ -10,14 +10,11 @@ import ssl
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from twisted.internet.defer import Deferred
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
-from kaproto.cli.authority import issue, loadIdentity, newAuthority
 from kaproto.cli.certificates import Certificates, makeCertificates
 from kaproto.cli.command import CommandFailed
 from kaproto.client import endpointFor
@@ -193,28 +190,3 @@ class CertificatesTests(SynchronousTestCase):
         self.folder.parent.mkdir()
         self.folder.write_text("x")
         self.fails(str(self.folder))
-
-
-class AuthorityTests(SynchronousTestCase):
-    """
-    What it signs.
-    """
-
-    def test_purposes(self) -> None:
-        """
-        A server's certificate is for servers only, a client's for clients.
-        """
-        authority = newAuthority("CA")
-        for hosts, purpose in [(["a.example"], "serverAuth"), ([], "clientAuth")]:
-            certificate = issue(authority, "x", hosts).certificate
-            usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-            self.assertEqual([each._name for each in usage], [purpose])
-
-    def test_rsa(self) -> None:
-        """
-        An authority with an RSA key is not one of ours.
-        """
-        key = rsa.generate_private_key(65537, 1024)
-        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        authority = newAuthority("CA")
-        self.assertRaises(ValueError, loadIdentity, authority.certificatePEM, pem)

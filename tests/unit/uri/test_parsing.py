@@ -1,5 +1,5 @@
 """
-Tests for L{kaproto.uri}.
+Tests for L{kaproto.uri.parsing}.
 
 C{tests/interop/test_uris.py} holds what is expected here against libvirt's own client.
 """
@@ -13,55 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from kaproto.uri import ConnectionURI, isURI, parseURI
+from kaproto.uri import parseURI
 
 SYSTEM_SOCKET = "/run/libvirt/libvirt-sock"
-
-
-class IsURITests(SynchronousTestCase):
-    """
-    Telling URIs from endpoint strings.
-    """
-
-    def test_uris(self) -> None:
-        """
-        What libvirt's users write is a URI.
-        """
-        for text in (
-            "qemu:///system",
-            "qemu+tcp://host/system",
-            "test+unix:///default?socket=/run/x",
-            "remote+tls://host/",
-            "QEMU+TCP://host/system",
-            "qemu:/system",
-            "qemu+tcp:/system",
-            "other+tcp:/system",
-            "test+unix:/default",
-            "qemu+://host",
-            "q-x.1://host",
-        ):
-            self.assertTrue(isURI(text), text)
-
-    def test_endpoints(self) -> None:
-        """
-        Endpoint strings are not, nor are host names and paths.
-        """
-        for text in (
-            "tcp:host:16509",
-            "unix:/run/libvirt/libvirt-sock",
-            "tls:host:16514",
-            "host",
-            "host/system",
-            "host:16509",
-            "/run/libvirt/libvirt-sock",
-            "",
-            ":",
-            "://host",
-            "+tcp://host",
-            "1q://host",
-            " qemu:///system",
-        ):
-            self.assertFalse(isURI(text), text)
 
 
 class PlaceTests(SynchronousTestCase):
@@ -278,82 +232,6 @@ class NameTests(SynchronousTestCase):
             ("name=a&name=b", "b"),
         ]:
             self.assertEqual(parseURI(f"qemu+tcp://host/system?{query}").name, name, query)
-
-
-class ParameterTests(SynchronousTestCase):
-    """
-    The parameters that are for the client.
-    """
-
-    def parse(self, query: str) -> ConnectionURI:
-        """
-        @return: a URI with parameters, taken apart.
-        """
-        return parseURI(f"qemu+tls://host/system?{query}")
-
-    def test_defaults(self) -> None:
-        """
-        Without any, the server's certificate is checked, and nothing is asked for.
-        """
-        expected = ConnectionURI("tls", "host", 16514, "", "qemu:///system")
-        self.assertEqual(self.parse(""), expected)
-        self.assertTrue(expected.verify)
-
-    def test_verify(self) -> None:
-        """
-        Only a 1 switches the check of the server's certificate off, and what is neither 0 nor 1
-        is an error.
-        """
-        for value, verify in [("0", True), ("1", False), ("01", False), ("%201", False)]:
-            self.assertIs(self.parse(f"no_verify={value}").verify, verify, value)
-        self.assertFalse(self.parse("No_Verify=1").verify)
-        self.assertTrue(self.parse("no_verify=1&no_verify=0").verify)
-        for parameter in ("no_verify", "no_sanity", "No_TTY"):
-            for value in (
-                "2",
-                "-1",
-                "x",
-                "1x",
-                "1%20",
-                "",
-                "true",
-                "no",
-                "9" * 5000,
-                "0x1",
-                "%C2%B2",
-            ):
-                error = self.assertRaises(ValueError, self.parse, f"{parameter}={value}")
-                self.assertIn(f": {parameter}=", str(error))
-                self.assertIn("neither 0 nor 1", str(error))
-
-    def test_authentication(self) -> None:
-        """
-        C{auth} names a way to authenticate, and of SASL a mechanism.
-        """
-        for value, expected in [
-            ("sasl", ("sasl", None)),
-            ("SASL", ("sasl", None)),
-            ("sasl.plain", ("sasl", "PLAIN")),
-            ("sasl.SCRAM-SHA-256", ("sasl", "SCRAM-SHA-256")),
-            ("polkit", ("polkit", None)),
-        ]:
-            uri = self.parse(f"auth={value}")
-            self.assertEqual((uri.authentication, uri.mechanism), expected)
-
-    def test_paths(self) -> None:
-        """
-        Paths are taken as they are, decoded.
-        """
-        uri = self.parse("pkipath=%2Fetc%2Fpki&AuthFile=a%20b")
-        self.assertEqual((uri.pkipath, uri.authfile), ("/etc/pki", "a b"))
-        self.assertEqual(uri.name, "qemu:///system")
-
-    def test_user(self) -> None:
-        """
-        The user name before the host is kept.
-        """
-        for text, user in [("alice%40example.com", "alice@example.com"), ("", None)]:
-            self.assertEqual(parseURI(f"qemu+tls://{text}@h/system").user, user)
 
 
 class MistakesTests(SynchronousTestCase):

@@ -1,0 +1,87 @@
+"""
+Tests for L{kaproto.uri.parameters}.
+
+C{tests/interop/test_uris.py} holds what is expected here against libvirt's own client.
+"""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from kaproto.uri import ConnectionURI, parseURI
+
+
+class ParameterTests(SynchronousTestCase):
+    """
+    The parameters that are for the client.
+    """
+
+    def parse(self, query: str) -> ConnectionURI:
+        """
+        @return: a URI with parameters, taken apart.
+        """
+        return parseURI(f"qemu+tls://host/system?{query}")
+
+    def test_defaults(self) -> None:
+        """
+        Without any, the server's certificate is checked, and nothing is asked for.
+        """
+        expected = ConnectionURI("tls", "host", 16514, "", "qemu:///system")
+        self.assertEqual(self.parse(""), expected)
+        self.assertTrue(expected.verify)
+
+    def test_verify(self) -> None:
+        """
+        Only a 1 switches the check of the server's certificate off, and what is neither 0 nor 1
+        is an error.
+        """
+        for value, verify in [("0", True), ("1", False), ("01", False), ("%201", False)]:
+            self.assertIs(self.parse(f"no_verify={value}").verify, verify, value)
+        self.assertFalse(self.parse("No_Verify=1").verify)
+        self.assertTrue(self.parse("no_verify=1&no_verify=0").verify)
+        for parameter in ("no_verify", "no_sanity", "No_TTY"):
+            for value in (
+                "2",
+                "-1",
+                "x",
+                "1x",
+                "1%20",
+                "",
+                "true",
+                "no",
+                "9" * 5000,
+                "0x1",
+                "%C2%B2",
+            ):
+                error = self.assertRaises(ValueError, self.parse, f"{parameter}={value}")
+                self.assertIn(f": {parameter}=", str(error))
+                self.assertIn("neither 0 nor 1", str(error))
+
+    def test_authentication(self) -> None:
+        """
+        C{auth} names a way to authenticate, and of SASL a mechanism.
+        """
+        for value, expected in [
+            ("sasl", ("sasl", None)),
+            ("SASL", ("sasl", None)),
+            ("sasl.plain", ("sasl", "PLAIN")),
+            ("sasl.SCRAM-SHA-256", ("sasl", "SCRAM-SHA-256")),
+            ("polkit", ("polkit", None)),
+        ]:
+            uri = self.parse(f"auth={value}")
+            self.assertEqual((uri.authentication, uri.mechanism), expected)
+
+    def test_paths(self) -> None:
+        """
+        Paths are taken as they are, decoded.
+        """
+        uri = self.parse("pkipath=%2Fetc%2Fpki&AuthFile=a%20b")
+        self.assertEqual((uri.pkipath, uri.authfile), ("/etc/pki", "a b"))
+        self.assertEqual(uri.name, "qemu:///system")
+
+    def test_user(self) -> None:
+        """
+        The user name before the host is kept.
+        """
+        for text, user in [("alice%40example.com", "alice@example.com"), ("", None)]:
+            self.assertEqual(parseURI(f"qemu+tls://{text}@h/system").user, user)
