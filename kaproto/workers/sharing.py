@@ -32,7 +32,7 @@ def whyNotShared(
         return "workers cannot use --logger of twistd; leave it out, or use --logfile or --syslog"
     if registry is not None:
         return (
-            "workers cannot list their clients in a --registry yet; run several kaservers with a "
+            "workers cannot list their clients in a --registry; run several kaservers with a "
             "--node each, or leave one of the two out"
         )
     for each in listeners:

@@ -71,6 +71,13 @@ class UnitFileTests(InteropTestCase):
             verified = subprocess.run(command, capture_output=True, text=True, check=False)
             self.assertEqual((verified.returncode, verified.stderr), (0, ""))
 
+    def test_stopped(self) -> None:
+        """
+        Only the main process gets SIGTERM, which with C{--workers} is the parent.
+        """
+        for name in ("kaserver.service", "kaserver@.service"):
+            self.assertEqual(_unit(name)["Service"]["KillMode"], "mixed")
+
 
 def _unit(name: str) -> ConfigParser:
     """
