@@ -1,5 +1,5 @@
 """
-Checks of what an application passes to a constructor.
+Checks the types of arguments that an application passes to a constructor.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["checkInstance", "checkType"]
 def checkType(name: str, value: object, kind: type[Any]) -> None:
     """
     @param name: the argument's name.
-    @param kind: the class it has to be an instance of.
+    @param kind: the required class.
     @raise TypeError: when it is not; the message says what to write instead.
     """
     _checkNoClass(name, value)
@@ -27,7 +27,7 @@ def checkType(name: str, value: object, kind: type[Any]) -> None:
 def checkInstance(name: str, value: object, interface: type[Interface], hint: str = "") -> None:
     """
     @param name: the argument's name.
-    @param interface: the interface it has to provide.
+    @param interface: the required interface.
     @param hint: what to pass instead, for the message.
     @raise TypeError: when it does not provide it; the message says what to write instead.
     """

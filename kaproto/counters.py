@@ -1,5 +1,5 @@
 """
-Counts of a server's connections and of how they ended.
+Counts a server's connections, by how they ended.
 """
 
 from __future__ import annotations

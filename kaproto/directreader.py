@@ -1,6 +1,5 @@
 """
-Reads connections without going through the reactor, whose dispatch costs more than many a protocol
-takes for a few bytes.
+Reads connections without the reactor, whose dispatch costs more than handling a few bytes.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ _Reading = TypeVar("_Reading")
 @implementer(IReadDescriptor)
 class DirectReader(Generic[_Reading]):
     """
-    Waits for connections with an C{epoll} of its own, of which the reactor sees one file
-    descriptor.  Subclasses override L{doRead} and L{connectionLost}.
+    Waits for connections with an C{epoll} of its own.  The reactor sees only the one file
+    descriptor of that C{epoll}.  Subclasses override L{doRead} and L{connectionLost}.
 
-    This is for plain connections of Twisted's own, TCP or UNIX.  It uses their public methods only.
+    This is for Twisted's own plain connections, TCP or UNIX.  It uses only their public methods.
 
-    @cvar name: what log lines call it.
+    @cvar name: its name in log lines.
     """
 
     name: ClassVar[str]
@@ -57,11 +56,11 @@ class DirectReader(Generic[_Reading]):
 
     def _add(self, transport: object, reading: _Reading) -> int:
         """
-        Read a connection from now on, in place of the reactor.
+        Start reading a connection, in place of the reactor.
 
-        @param reading: what L{doRead} needs to know of it.
-        @return: its file descriptor; negative if it is not a plain connection of Twisted's, or the
-            system has no room for it.
+        @param reading: the data that L{doRead} needs for it.
+        @return: its file descriptor; negative if it is not one of Twisted's plain connections, or
+            C{epoll} has reached its limit.
         """
         if (
             not isinstance(transport, Connection)
@@ -86,7 +85,7 @@ class DirectReader(Generic[_Reading]):
 
     def _remove(self, descriptor: int) -> None:
         """
-        Stop reading a connection, if it is being read.  Then nobody reads it until
+        Stop reading a connection, if it is being read.  After that it is not read until
         C{resumeProducing} is called on its transport.
         """
         if self._reading.pop(descriptor, None) is None or self._poller is None:
@@ -122,6 +121,6 @@ class DirectReader(Generic[_Reading]):
 
     def connectionLost(self, reason: Failure) -> None:
         """
-        The reactor shuts down.  It does not know of the connections: tell them.
+        The reactor shuts down.  Notify the connections, of which it does not know.
         """
         raise NotImplementedError

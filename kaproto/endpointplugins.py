@@ -1,5 +1,5 @@
 """
-What Twisted needs to find kaproto's endpoint strings.
+Parsers by which Twisted finds kaproto's endpoint strings.
 
 Twisted imports this module in every program that parses an endpoint string, so an endpoint's own
 module is imported when its string is used.
@@ -26,10 +26,10 @@ __all__ = ["Parser", "ServerParser"]
 @attrs.frozen
 class ServerParser:
     """
-    Makes server endpoints of strings with a prefix.
+    Makes server endpoints from strings with a prefix.
 
-    @ivar prefix: what the strings begin with.
-    @ivar module: the module whose C{serverEndpoint} makes an endpoint of a reactor, positional
+    @ivar prefix: the prefix.
+    @ivar module: the module whose C{serverEndpoint} makes an endpoint from a reactor, positional
         arguments and keywords, or raises C{ValueError}.
     """
 
@@ -50,7 +50,7 @@ class ServerParser:
 @attrs.frozen
 class Parser(ServerParser):
     """
-    The same for clients too, by the module's C{clientEndpoint}.
+    Makes client endpoints too, by the module's C{clientEndpoint}.
     """
 
     def parseStreamClient(

@@ -1,9 +1,8 @@
 """
-Twisted's endpoint strings, for endpoints that stand in front of another one, as in
-C{proxy:tcp:16509:from=192.0.2.0/24}.
+Endpoint strings that wrap another endpoint string, as in C{proxy:tcp:16509:from=192.0.2.0/24}.
 
-Twisted splits the whole string into arguments before it looks for the endpoint.  So the outer
-endpoint takes its own keywords out, and puts the string of the inner one together again.
+Twisted splits the whole string into arguments before it looks up the endpoint.  So the outer
+endpoint removes its own keywords, and joins the rest to the string of the inner endpoint again.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ class LayeredEndpoint(Protocol):
         self, wrap: Callable[[IStreamServerEndpoint], IStreamServerEndpoint], /
     ) -> IStreamServerEndpoint:
         """
-        @param wrap: makes an endpoint of the other one, which sees each connection first.
-        @return: an equal endpoint on what C{wrap} makes.
+        @param wrap: wraps the other endpoint in one that handles each connection first.
+        @return: an equal endpoint, on top of the result of C{wrap}.
         """
 
 
@@ -41,10 +40,10 @@ def quoted(text: str) -> str:
 
 def unparsed(arguments: Iterable[str], keywords: Mapping[str, str]) -> str:
     """
-    Put an endpoint string together.
+    Compose an endpoint string.
 
-    Unlike Twisted's own function of this purpose it quotes C{=} too, without which a value such as
-    C{O=Red Hat} changes its meaning.
+    Unlike Twisted's own function for this it quotes C{=} too; otherwise a value such as C{O=Red
+    Hat} would change its meaning.
 
     @param arguments: the endpoint's name and its positional arguments.
     @param keywords: its keyword arguments.
@@ -56,10 +55,11 @@ def unparsed(arguments: Iterable[str], keywords: Mapping[str, str]) -> str:
 
 def takeKeywords(keywords: dict[str, str], names: Iterable[str]) -> dict[str, str]:
     """
-    Take an outer endpoint's own keywords out of those of the whole string.
+    Remove an outer endpoint's own keywords from those of the whole string.
 
-    @param keywords: what Twisted has found; those taken are removed from it.
-    @param names: the outer endpoint's.
+    @param keywords: all keywords of the string; the outer endpoint's are removed.
+    @param names: the names of the outer endpoint's keywords.
+    @return: the outer endpoint's keywords.
     """
     return {name: keywords.pop(name) for name in names if name in keywords}
 
@@ -82,9 +82,9 @@ def innerEndpoint(
     @param outer: the outer endpoint's name.
     @param own: the keywords of the outer endpoint.
     @param arguments: the inner endpoint's name and its positional arguments.
-    @param keywords: the inner endpoint's.
-    @raise ValueError: when there is none, it does not take these arguments, or a file that it names
-        cannot be read.
+    @param keywords: the inner endpoint's keywords.
+    @raise ValueError: when there is no such endpoint, it does not accept these arguments, or it
+        cannot read a file.
     """
     inner = unparsed(arguments, keywords)
     try:
@@ -102,7 +102,7 @@ def innerEndpoint(
 
 def _explained(error: Exception) -> str:
     """
-    @return: why Twisted does not make an endpoint, without the names of its functions.
+    @return: why Twisted cannot make an endpoint, without the names of its functions.
     """
     text = str(error)
     unexpected = re.search(r"unexpected keyword argument '(.*)'", text)

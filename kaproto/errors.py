@@ -1,8 +1,8 @@
 """
-Errors, by whose fault they are.
+The exceptions, with separate classes for errors of this side and of the peer.
 
-L{LocalProtocolError} is this side's mistake, L{RemoteProtocolError} the peer's.  L{RemoteError} is
-neither: the peer understood the call and answered that it failed.
+L{LocalProtocolError} is a mistake of this side, L{RemoteProtocolError} one of the peer.
+L{RemoteError} is neither: the peer understood the call and replied that it failed.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def _printable(text: str) -> str:
 
 class KaprotoError(Exception):
     """
-    The base class of kaproto's errors.  C{str} of one is safe to log and show, even where it quotes
-    the peer.
+    The base class of kaproto's errors.  The result of C{str} is safe to log and show, even if it
+    quotes the peer.
     """
 
     def __str__(self) -> str:
@@ -52,7 +52,7 @@ class KaprotoError(Exception):
 
 class ProtocolError(KaprotoError):
     """
-    The base class of the two protocol errors.  It is never raised itself.
+    The base class of the two protocol errors.  Only these are raised.
     """
 
     def __init__(self, message: str) -> None:
@@ -120,8 +120,8 @@ class KeepAliveTimeout(KaprotoError):
 
 class DeliveryTimeout(KeepAliveTimeout):
     """
-    The peer's host is gone: for C{interval * (count + 1)} seconds it acknowledged nothing of what
-    was on the way to it.
+    The peer's host is gone: for C{interval * (count + 1)} seconds it acknowledged none of the data
+    sent to it.
     """
 
     def __init__(self, interval: float, count: int, silence: float) -> None:
@@ -140,7 +140,7 @@ class KeepAliveUnsupported(KaprotoError):
 
 class ConnectionClosed(KaprotoError):
     """
-    The connection was closed in order, by C{close()} or by the peer.
+    The connection was closed cleanly, by C{close()} or by the peer.
 
     @ivar reason: the peer's reason (libvirt's C{virConnectCloseReason}), if it gave one: 0 error, 1
         end of file, 2 keepalive timeout, 3 closed by the client.
@@ -168,17 +168,17 @@ class ServerStopping(ConnectionClosed):
 
 class AuthenticationFailed(KaprotoError):
     """
-    The two ends have no way to authenticate in common, or the credentials were refused.
+    The two ends have no authentication method in common, or the credentials were refused.
     """
 
 
 class RemoteError(KaprotoError):
     """
-    An error that answers a call (libvirt's C{remote_error}).
+    An error in reply to a call (libvirt's C{remote_error}).
 
     Programs raise it to fail a call, with libvirt's codes or with a domain and codes of their own.
 
-    @ivar code: libvirt's are C{virErrorNumber}s, see L{kaproto.wire.programs.ErrorCode}.
+    @ivar code: libvirt's codes are C{virErrorNumber}s, see L{kaproto.wire.programs.ErrorCode}.
     @ivar domain: libvirt's are C{virErrorDomain}s, see L{kaproto.wire.programs.ErrorDomain}.
     @ivar level: 0 none, 1 warning, 2 error.
     @ivar message: the text for the user.
@@ -199,11 +199,11 @@ class RemoteError(KaprotoError):
 
 class TooManyClients(KaprotoError):
     """
-    The server had too many clients.  This one came last, or had not logged in or not opened yet.
+    The server had too many clients.  This one was the newest, or had not logged in or opened yet.
     """
 
 
 class UpstreamLost(KaprotoError):
     """
-    The connection to libvirtd is gone, and with it the client's.
+    The client's connection was closed because the one to libvirtd was lost.
     """

@@ -33,9 +33,9 @@ class Admission:
     """
     The peer may open.
 
-    @ivar warning: what to log and count about it, for example that a stricter policy would refuse
-        it.
-    @ivar rule: which of the policy's rules decided, for operators to read.
+    @ivar warning: a text to log and count, for example that a stricter policy would refuse the
+        peer; C{None} for none.
+    @ivar rule: the policy's rule that decided, for operators.
     @ivar readOnly: whether to open read-only, even if the peer does not ask for that.
     """
 
@@ -49,8 +49,8 @@ class Refused:
     """
     The peer may not open.
 
-    @ivar message: the error for the client: why, and what to do about it.
-    @ivar rule: which of the policy's rules decided, for operators to read.
+    @ivar message: the error for the client: the reason, and a remedy.
+    @ivar rule: the policy's rule that decided, for operators.
     """
 
     message: str
@@ -84,7 +84,7 @@ class IKeepAlivePolicy(Interface):
         """
         Configure the policy.
 
-        @param argument: what follows the name and a colon, C{None} without a colon.
+        @param argument: the text after the name and a colon; C{None} without a colon.
         @param keepAlive: the interval and count from the command line.
         @return: the configured policy, which may be the same object.
         @raise ValueError: when the argument cannot be used.  The user sees the message.
@@ -92,16 +92,16 @@ class IKeepAlivePolicy(Interface):
 
     def advertises(peer: Peer) -> bool:
         """
-        @return: whether to answer 1 to the peer's feature check for keepalive.  A peer that is
-            answered 0 is not pinged.
+        @return: whether to answer 1 to the peer's feature check for keepalive.  After the answer 0
+            the peer is not pinged.
         """
 
     def keepAlive(peer: Peer) -> KeepAlive | None:
         """
         Called after L{advertises} has returned C{True}, and for every peer when it is open.
 
-        @return: the interval and count to ping the peer with, C{None} to not ping it.  A peer that
-            did not ask for keepalive is never pinged; the kernel watches it, over TCP, with this
+        @return: the interval and count for pinging the peer; C{None} for no pings.  A peer that did
+            not ask for keepalive is never pinged; over TCP, the kernel watches it with this
             interval and count.
         """
 
@@ -118,9 +118,9 @@ class OpenRequest:
     """
     The arguments of C{CONNECT_OPEN}.
 
-    @ivar name: what to open, as a URI without transport and host; C{""} for the default; C{None} if
-        the client sent no name.
-    @ivar flags: bit 0 asks for a read-only connection.  Other bits mean nothing to a server.
+    @ivar name: the name to open, a URI without transport and host; C{""} for the default; C{None}
+        if the client sent no name.
+    @ivar flags: bit 0 asks for a read-only connection.  Servers ignore the other bits.
     """
 
     name: str | None
@@ -179,13 +179,13 @@ class ISession(Interface):
 
 class IRelaySession(ISession):
     """
-    A session whose calls are relayed, so that only it knows of them.
+    A session whose calls are relayed, so that only the session knows them.
     """
 
     callsUnderWay: int = Attribute("How many calls are not answered yet, as far as is known.")
 
     upstreamState: str = Attribute(
-        "How the server behind it deals with the client, for operators to read."
+        "The state of the client's connection to the server behind it, for operators."
     )
 
     def failCalls(error: RemoteError) -> None:
@@ -206,8 +206,8 @@ class IBackend(Interface):
 
     def knows(procedure: int) -> bool:
         """
-        @return: whether sessions answer this procedure of the remote program.  A client may call
-            it before it has opened, and gets another error then.
+        @return: whether sessions answer this procedure of the remote program.  A client that calls
+            it before it has opened gets another error than for an unknown procedure.
         """
 
     def open(peer: Peer, request: OpenRequest) -> ISession | Awaitable[ISession]:

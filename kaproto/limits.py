@@ -1,6 +1,6 @@
 """
-What one peer may cost, and how long it is waited for: every limit of a connection, with its
-default.
+All limits of a connection with their defaults: the resources that a peer may use, and the times
+that it has.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class Limits:
     """
     The limits of a server or a client.
 
-    A factory has one as C{limits}, and each limit is read there when it is needed.  So that a
-    server can be told others while it runs, replace the whole::
+    A factory has an instance as C{limits}, and reads each limit there when it is needed.  To change
+    limits while a server runs, replace the instance::
 
         factory.limits = attrs.evolve(factory.limits, maxClients=200)
 
@@ -33,29 +33,29 @@ class Limits:
     @ivar handshakeTimeout: the time a client has for the TLS handshake.
     @ivar loginTimeout: the time a client has to log in; somebody may be typing a password.
     @ivar loginTries: how often a connection may fail to log in.
-    @ivar loginGuesses: how many logins of one network, or by one user name, may fail within a
-        minute until the next ones are checked one after another, C{failureDelay} apart.  Whoever
-        has logged in from the same network within a day does not wait for others.
-    @ivar failureDelay: the time from a failed login to the answer.  It is the same for all
-        failures, so that it does not tell one from another.
+    @ivar loginGuesses: failed logins from one network, or by one user name, within a minute after
+        which further ones are checked one after another, C{failureDelay} apart.  Users who have
+        logged in from the same network within a day do not wait.
+    @ivar failureDelay: the time from a failed login to the reply.  It is the same for all failures,
+        so that it reveals nothing.
     @ivar openTimeout: the time from connecting, or from logging in, to open.
-    @ivar unreadTimeout: the time a client may go on calling without reading its replies.
-    @ivar stuckTimeout: the time both sides of a relay may leave unread what the other has sent.
-        Keepalive cannot detect that, because neither is read from.
-    @ivar closeTimeout: the time the peer has to read what was written, once this end closes.
+    @ivar unreadTimeout: the time for which a client may call without reading its replies.
+    @ivar stuckTimeout: the time after which a relay is closed if neither side reads.  Keepalive
+        cannot detect that, because reading from both is paused.
+    @ivar closeTimeout: the time the peer has to read the last messages, once this end closes.
     @ivar pingBudget: pings a peer may send in a second.  It can save up those of ten seconds.
     @ivar unreadPongs: pongs a peer may leave unread.
     @ivar runningCalls: calls of one connection that run at once.
-    @ivar waitingCalls: calls that may wait before the connection is not read any more.
+    @ivar waitingCalls: calls that may wait before the connection is no longer read.
     @ivar waitingBytes: the size of the calls that may wait.
-    @ivar relayedCalls: calls of a relayed connection that are remembered, to be answered with an
+    @ivar relayedCalls: calls of a relayed connection that are recorded, to be answered with an
         error if the server behind the relay is lost.
-    @ivar relayedStreams: open streams of a relayed connection that are told apart.  If there are
+    @ivar relayedStreams: open streams of a relayed connection that are distinguished.  If there are
         more, some count as open until the connection ends.
     @ivar waitingAnswers: answers of the relay's own that may wait for the end of a relayed message.
-    @ivar messageBeforeLogin: the size of a message before the client has logged in: what a SASL
-        exchange needs.
-    @ivar messageBeforeOpen: the size of a message before the client has opened: what a URI needs.
+    @ivar messageBeforeLogin: the size of a message before the client has logged in, enough for a
+        SASL exchange.
+    @ivar messageBeforeOpen: the size of a message before the client has opened, enough for a URI.
     """
 
     maxClients: int = 0
@@ -82,8 +82,8 @@ class Limits:
 
     def __attrs_post_init__(self) -> None:
         """
-        @raise TypeError: when a limit is not a number, or not a whole one where it has to be.
-        @raise ValueError: when one is negative, or 0 where that has no meaning, or not finite.
+        @raise TypeError: when a limit is not a number, or not a whole number if required.
+        @raise ValueError: when a limit is negative, not finite, or 0 without a meaning.
         """
         for field in attrs.fields(Limits):
             value = getattr(self, field.name)

@@ -25,9 +25,9 @@ class Sent:
     """
     Bytes that one end wrote.
 
-    @ivar at: when, by the clock.
+    @ivar at: the time, by the clock.
     @ivar by: C{"server"} or C{"client"}.
-    @ivar data: what.
+    @ivar data: the bytes.
     """
 
     at: float
@@ -37,11 +37,11 @@ class Sent:
 
 class MemoryTransport:
     """
-    One end's transport.  What is written moves when L{deliver} is called.
+    One end's transport.  Written bytes are delivered when L{deliver} is called.
 
     @ivar name: C{"server"} or C{"client"}.
-    @ivar reactor: the clock, where a L{kaproto.keepalive.Heartbeat} looks for one.
-    @ivar blackhole: whether what is written from now on is lost on the way.
+    @ivar reactor: the clock, in the attribute where L{kaproto.keepalive.Heartbeat} looks for it.
+    @ivar blackhole: whether written bytes are dropped.
     @ivar reading: whether the protocol wants to read.
     """
 
@@ -97,7 +97,7 @@ class MemoryTransport:
 
     def write(self, data: bytes, /) -> None:
         """
-        Send bytes.  A producer that is registered is paused while more than 64 KiB wait.
+        Send bytes.  A registered producer is paused while more than 64 KiB wait.
         """
         if self._lost or self._losing:
             return
@@ -118,7 +118,7 @@ class MemoryTransport:
 
     def abortConnection(self) -> None:
         """
-        Close at once; the other end is told unless the network is a black hole.
+        Close at once.  The other end learns of it, unless the network drops everything.
         """
         if not self._lost:
             self._losing = self._aborting = True
@@ -133,7 +133,7 @@ class MemoryTransport:
 
     def resumeProducing(self) -> None:
         """
-        Read on.
+        Start reading again.
         """
         self.reading = True
 
@@ -163,7 +163,7 @@ class MemoryTransport:
 
     def deliver(self) -> bool:
         """
-        Move what was written to the other end.
+        Deliver the written bytes to the other end.
 
         @return: whether anything happened.
         """

@@ -1,5 +1,5 @@
 """
-What is known of the other end of a connection, for policies, logs and limits.
+The identity of a connection's other end, for policies, logs and limits.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def parseNetwork(text: str) -> Network:
     """
     @param text: a network such as C{10.0.0.0/8}, or one address.
     @return: the network.  A network of IPv4 addresses in IPv6 form, C{::ffff:10.0.0.0/104}, is
-        the IPv4 network C{10.0.0.0/8}, as L{parseAddress} has its addresses.
-    @raise ValueError: when it is not a network; the message says what is wrong with it.
+        the IPv4 network C{10.0.0.0/8}, as in L{parseAddress}.
+    @raise ValueError: when it is not a network; the message says why.
     """
     base, slash, length = text.partition("/")
     if slash and not (length.isascii() and length.isdecimal()):
@@ -65,9 +65,9 @@ def _explain(text: str, error: ValueError) -> str:
 @attrs.frozen
 class UnixCredentials:
     """
-    Who connected to a UNIX socket, from the kernel (C{SO_PEERCRED}).
+    The process that connected to a UNIX socket, from the kernel (C{SO_PEERCRED}).
 
-    @ivar pid: the process that connected, which may have ended since.
+    @ivar pid: its process id.  The process may have ended since.
     @ivar uid: its user.
     @ivar gid: its group.
     """
@@ -84,23 +84,24 @@ class Peer:
 
     @ivar address: its address.
     @ivar transport: C{"tcp"}, C{"tls"} or C{"unix"}.
-    @ivar asked: whether it has asked for the keepalive feature, and so answers pings.
+    @ivar asked: whether it has asked for the keepalive feature, and so promised to answer pings.
     @ivar tlsDN: the distinguished name in its TLS certificate, in libvirt's form.
     @ivar tlsFingerprint: the SHA-256 of its TLS certificate, in hexadecimal.
-    @ivar commonName: the common name in the certificate that a load balancer has verified, if that
-        ends TLS.  It is not an identity: two authorities may give one to different people.
+    @ivar commonName: the common name in the certificate that a load balancer has verified, if it
+        terminates TLS.  It is not an identity: two authorities may issue the same one to different
+        people.
     @ivar user: the name it logged in with (SASL).
     @ivar unixCredentials: its process and user, on a UNIX socket.
     @ivar program: the name of its program, on a UNIX socket (the kernel's C{comm}, up to 15
         bytes); C{None} if it is not known.  A program can give itself any name.
     @ivar id: the number of its connection on this server, from 1, never used again; 0 for none.
     @ivar connectedAt: when it connected, in monotonic seconds.
-    @ivar requested: what it asked to open, as L{kaproto.interfaces.OpenRequest} names it; C{None}
-        until then.
+    @ivar requested: the name that it asked to open, as in L{kaproto.interfaces.OpenRequest};
+        C{None} before that.
     @ivar opened: whether it has opened.
-    @ivar readOnly: whether its connection is read-only: the peer asked for that, or its listener or
-        the policy demands it.
-    @ivar rule: which of the policy's rules admitted it, if the policy has rules.
+    @ivar readOnly: whether its connection is read-only, because the peer asked for that, or its
+        listener or the policy requires it.
+    @ivar rule: the policy's rule that admitted it, if the policy has rules.
     """
 
     address: IAddress | None = None
@@ -131,8 +132,8 @@ class Peer:
     @property
     def network(self) -> str:
         """
-        What limits are counted by: an IPv4 address, an IPv6 network of 64 bits, all of whose
-        addresses one host can use, or a user of this machine.
+        The unit for limits: an IPv4 address; an IPv6 network of 64 bits, since one host can use all
+        its addresses; or a user of this machine.
         """
         if isinstance(self.address, IPv4Address):
             return self.address.host
@@ -148,13 +149,13 @@ class Peer:
     @property
     def secure(self) -> bool:
         """
-        Whether nobody in between can read the connection.
+        Whether the connection is encrypted or local, so that nobody on the network can read it.
         """
         return self.transport in ("tls", "unix")
 
     def __str__(self) -> str:
         """
-        The peer as log lines name it.
+        The peer's name in log lines.
         """
         match self.address:
             case IPv4Address(host=host, port=port):

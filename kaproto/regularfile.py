@@ -14,16 +14,16 @@ __all__ = ["FILE_MAX", "readFile"]
 
 FILE_MAX: Final = 64 * 1024 * 1024
 """
-The largest file that is read.
+The largest file that is read, in bytes.
 """
 
 
 def readFile(path: Path) -> bytes:
     """
-    Read a file, whatever is there by now: nobody may ever write to a pipe, and a device has no end,
-    but a server that reads its files again must go on.
+    Read a regular file.  If the path has been replaced by a pipe, to which nobody may ever write,
+    or by a device, which has no end, a server that reloads its files must not block.
 
-    @raise OSError: if it cannot be read, is no regular file, or is larger than L{FILE_MAX}.
+    @raise OSError: if it cannot be read, is not a regular file, or is larger than L{FILE_MAX}.
     """
     with open(path, "rb", opener=_openAtOnce) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -36,6 +36,6 @@ def readFile(path: Path) -> bytes:
 
 def _openAtOnce(path: str, flags: int) -> int:
     """
-    Without C{O_NONBLOCK}, to open a pipe is to wait for somebody who writes to it.
+    Without C{O_NONBLOCK}, opening a pipe would wait for a writer.
     """
     return os.open(path, flags | os.O_NONBLOCK)

@@ -44,28 +44,28 @@ class KeepAliveServerProtocol(KeepAliveProtocol, isBase=True):
     @property
     def peer(self) -> Peer:
         """
-        What is known of the client.
+        The client's identity and state.
         """
         return self._kaproto.peer
 
     @property
     def session(self) -> ISession | None:
         """
-        What the backend opened for the client, while it is open.
+        The backend's session for the client, while it is open.
         """
         return self._kaproto.session
 
     @property
     def congested(self) -> bool:
         """
-        Whether the client is behind with reading, so that events pile up in memory.
+        Whether the client reads too slowly, so that events would pile up in memory.
         """
         return self._kaproto.outgoing.congested
 
     def startKeepAlive(self, keepAlive: KeepAlive) -> None:
         """
-        Ping the client from now on, in place of any earlier interval and count; a zero in either
-        stops it.  Only a client that has asked for keepalive answers pings.
+        Start pinging the client, or change interval and count; zero in either stops it.  Only a
+        client that has asked for keepalive answers pings.
         """
         self._kaproto.startKeepAlive(keepAlive)
 
@@ -73,11 +73,11 @@ class KeepAliveServerProtocol(KeepAliveProtocol, isBase=True):
         self, program: int, procedure: int, payload: bytes, version: int = PROGRAM_VERSION
     ) -> None:
         """
-        Send the client a message that answers no call.
+        Send the client an event: a message that is not a reply.
 
         @param program: the number of the program.
         @param procedure: the number of the procedure.
-        @param payload: what it carries, in XDR.
+        @param payload: the payload, in XDR.
         @param version: the version of the program.
         """
         self._kaproto.events.send(program, procedure, payload, version)
@@ -86,15 +86,15 @@ class KeepAliveServerProtocol(KeepAliveProtocol, isBase=True):
         """
         Close the connection once everything that was written has been sent.
 
-        @param reason: what C{connectionClosed} is called with.
+        @param reason: the reason for C{connectionClosed}.
         """
         self._kaproto.disconnect(reason)
 
     def abort(self, reason: Exception) -> None:
         """
-        Close the connection at once, whatever has not been sent.
+        Close the connection at once, without sending what is buffered.
 
-        @param reason: what C{connectionClosed} is called with.
+        @param reason: the reason for C{connectionClosed}.
         """
         self._kaproto.abort(reason)
 
@@ -109,14 +109,14 @@ class KeepAliveServerFactory(KeepAliveFactory):
     """
     Serves the remote program, with negotiated keepalive, and programs of an application's own.
 
-    @ivar policy: how far keepalive goes with each client.
-    @ivar programs: what can be called, by number.
+    @ivar policy: decides about keepalive for each client.
+    @ivar programs: the application's programs, by number.
     @ivar accessControl: who may connect.
-    @ivar loginQueue: decides when the password of a client may be checked; one for several
-        processes may take its place.
-    @ivar clients: who is connected.
-    @ivar journal: what has been seen.
-    @ivar counters: the same in numbers.
+    @ivar loginQueue: decides when the password of a client may be checked.  It can be replaced by
+        one that serves several processes.
+    @ivar clients: the connected clients.
+    @ivar journal: counts and logs what happens to clients.
+    @ivar counters: the journal's counters.
     @ivar startsOpen: whether connections are open as soon as the policy admits them, without
         C{CONNECT_OPEN}, and without the remote program that has it.
     """
@@ -138,18 +138,18 @@ class KeepAliveServerFactory(KeepAliveFactory):
         """
         @param policy: a policy, or the number of a mode: 0 never pings, 1 pings clients that
             asked for keepalive, 2 also refuses others.  By default 0.
-        @param backend: what there is to open, by default an L{ApplicationBackend}.
-        @param programs: the application's own.
+        @param backend: opens sessions; by default an L{ApplicationBackend}.
+        @param programs: the application's own programs.
         @param clock: see L{KeepAliveFactory}.
-        @param accessControl: by default everybody whom the transport accepts may connect.
+        @param accessControl: by default every client that the transport accepts may connect.
         @param limits: by default those of L{Limits}.
         @param mode: the number of a mode, in place of C{policy}.
-        @param startsOpen: serve only C{programs}, to connections that need not open.  Nobody is
-            pinged then, since nobody can ask for it.
-        @raise TypeError: when C{policy}, C{backend} or one of C{programs} is something else, such
-            as a class instead of an instance, or C{policy} and C{mode} are both given.
-        @raise ValueError: when there is no such mode, when two programs have one number, or when
-            clients that need not open would have to log in.
+        @param startsOpen: serve only C{programs}, to connections that need not open.  These clients
+            are not pinged, since they cannot ask for keepalive.
+        @raise TypeError: when C{policy}, C{backend} or one of C{programs} has a wrong type, such as
+            a class instead of an instance, or C{policy} and C{mode} are both given.
+        @raise ValueError: when there is no such mode, when two programs have the same number, or
+            when C{startsOpen} is combined with logins.
         """
         super().__init__(clock, limits)
         self.policy = _policyFor(policy, mode)
@@ -179,13 +179,13 @@ class KeepAliveServerFactory(KeepAliveFactory):
     @property
     def connections(self) -> list[KeepAliveServerProtocol]:
         """
-        The protocols of the clients that are connected.
+        The protocols of the connected clients.
         """
         return self.clients.protocols
 
     def drain(self) -> Deferred[None]:
         """
-        Let every connection finish the calls that were accepted, and close.
+        Let every connection finish its accepted calls, and close it.
 
         @return: fires when no connection is left.
         """
@@ -202,7 +202,7 @@ class KeepAliveServerFactory(KeepAliveFactory):
 
     def abort(self) -> None:
         """
-        Close every connection at once, whatever has not been sent.
+        Close every connection at once, without sending what is buffered.
         """
         reason = ServerStopping()
         self.clients.endAll(lambda connection: connection.abort(reason))

@@ -1,6 +1,6 @@
 """
-Test your own subclasses: two ends connected in memory, on a clock that you advance, with a switch
-that makes the network swallow everything.
+For tests of your own subclasses: connects two ends in memory, on a clock that you advance, with a
+network that can be made to drop everything.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ _Client = TypeVar("_Client")
 @attrs.define
 class ConnectedPair(Generic[_Server, _Client]):
     """
-    A server's and a client's end, connected.
+    A connected server and client.
 
-    @ivar clock: the time of both.
-    @ivar server: the server's end.
-    @ivar client: the client's end.
-    @ivar sent: all that either has written.
+    @ivar clock: the clock of both.
+    @ivar server: the server's protocol.
+    @ivar client: the client's protocol.
+    @ivar sent: all bytes that either end has written.
     """
 
     clock: Clock
@@ -53,7 +53,7 @@ class ConnectedPair(Generic[_Server, _Client]):
 
     def flush(self) -> None:
         """
-        Deliver everything that was written, and what is written in answer, until all is quiet.
+        Deliver everything that was written, and the answers to it, until nothing more is written.
         """
         moving = True
         while moving:
@@ -64,8 +64,8 @@ class ConnectedPair(Generic[_Server, _Client]):
 
     def advance(self, seconds: float) -> None:
         """
-        Let time pass, in steps of L{kaproto.keepalive.pacemaker.TICK}, and deliver what is written.
-        One large step of the clock would be a stall, during which no silence is counted.
+        Advance the clock in steps of L{kaproto.keepalive.pacemaker.TICK}, and deliver what is
+        written.  One large step would be a stall, during which silence does not count.
         """
         end = self.clock.seconds() + seconds
         while (left := end - self.clock.seconds()) > 0:
@@ -74,8 +74,8 @@ class ConnectedPair(Generic[_Server, _Client]):
 
     def blackhole(self, *, on: bool = True) -> None:
         """
-        Make the network swallow all that is written by either end from now on, as it does when a
-        cable is pulled: neither end is told.
+        Make the network drop everything that either end writes, as if a cable was pulled: neither
+        end is told.
         """
         self.serverTransport.blackhole = on
         self.clientTransport.blackhole = on
@@ -83,7 +83,7 @@ class ConnectedPair(Generic[_Server, _Client]):
     def writtenBy(self, name: str) -> list[tuple[float, bytes]]:
         """
         @param name: C{"server"} or C{"client"}.
-        @return: when that end wrote what.
+        @return: the bytes that this end wrote, with their times.
         """
         return [(each.at, each.data) for each in self.sent if each.by == name]
 
@@ -97,9 +97,9 @@ def connectedPair(
     """
     Connect two factories' protocols.
 
-    @param serverFactory: both must have been made with the same L{Clock}.
-    @param clientFactory: what opens.
-    @param flush: whether to let the two negotiate at once; otherwise nothing is delivered yet.
+    @param serverFactory: the server's factory.  Both must have been made with the same L{Clock}.
+    @param clientFactory: the client's factory.
+    @param flush: whether the two negotiate at once; otherwise nothing is delivered yet.
     @return: the pair.
     @raise TypeError: when the factories do not share a L{Clock}.
     """
@@ -118,12 +118,12 @@ def memoryPair(
     serverFactory: IProtocolFactory, clientFactory: IProtocolFactory, clock: Clock
 ) -> ConnectedPair[Any, Any]:
     """
-    Connect the protocols of any two factories, such as those that L{kaproto.watch.watched} and
-    L{kaproto.watch.watchedClient} make.
+    Connect the protocols of any two factories, such as those of L{kaproto.watch.watched} and
+    L{kaproto.watch.watchedClient}.
 
-    @param serverFactory: asked for one protocol.
-    @param clientFactory: asked for one too.
-    @param clock: the one with which both were made.
+    @param serverFactory: builds one protocol.
+    @param clientFactory: builds one protocol.
+    @param clock: the clock with which both were made.
     @return: the pair; nothing is delivered yet.
     """
     sent: list[Sent] = []
@@ -141,25 +141,25 @@ def memoryPair(
 @implementer(IStreamClientEndpoint)
 class MemoryEndpoint:
     """
-    Connects to a server's factory in memory, for what connects through endpoints: tunnels,
-    L{kaproto.watch.watchedEndpoint}, web sockets.
+    An endpoint that connects to a server's factory in memory, for clients that need an endpoint:
+    tunnels, L{kaproto.watch.watchedEndpoint}, web sockets.
 
-    @ivar pair: the latest connection; there is none before the first.
+    @ivar pair: the latest connection; unset before the first.
     """
 
     pair: ConnectedPair[Any, Any]
 
     def __init__(self, serverFactory: IProtocolFactory, clock: Clock) -> None:
         """
-        @param serverFactory: asked for one protocol for each connection.
-        @param clock: the one with which it was made.
+        @param serverFactory: builds one protocol for each connection.
+        @param clock: the clock with which it was made.
         """
         self._serverFactory = serverFactory
         self._clock = clock
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """
-        @return: has fired with the client's protocol; nothing is delivered before
+        @return: has fired already with the client's protocol; nothing is delivered before
             L{ConnectedPair.flush}.
         """
         self.pair = memoryPair(self._serverFactory, protocolFactory, self._clock)

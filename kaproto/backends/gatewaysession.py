@@ -36,13 +36,13 @@ libvirtd's default of C{max_client_requests}.
 @attrs.frozen
 class Libvirtd:
     """
-    What all sessions of a gateway know of their libvirtd.
+    The libvirtd behind a gateway, shared by all sessions.
 
     @ivar name: its name in messages to clients.
     @ivar asked: whether it is asked for keepalive.
-    @ivar upstream: whether it is alive.
-    @ivar health: whether new clients can be served.
-    @ivar reader: reads relayed messages without the reactor; C{None} where that cannot be done.
+    @ivar upstream: decides whether it is alive.
+    @ivar health: tracks whether new clients can be served.
+    @ivar reader: reads relayed messages without the reactor; C{None} if that is not possible.
     """
 
     name: str
@@ -66,7 +66,7 @@ class GatewaySession:
 
     def __init__(self, connection: UpstreamConnection, libvirtd: Libvirtd) -> None:
         """
-        @param connection: to libvirtd, and open.
+        @param connection: the open connection to libvirtd.
         """
         self._connection = connection
         self._libvirtd = libvirtd
@@ -84,7 +84,7 @@ class GatewaySession:
     @property
     def idle(self) -> bool:
         """
-        Whether libvirtd owes the client nothing.
+        Whether libvirtd has answered all calls and no stream is open.
         """
         return self._relay is None or self._relay.idle
 
@@ -113,7 +113,7 @@ class GatewaySession:
 
     def failCalls(self, error: RemoteError) -> None:
         """
-        Answer the calls that libvirtd has not answered.
+        Answer with an error the calls that libvirtd has not answered.
         """
         if self._relay is not None:
             self._relay.failOutstanding(error)

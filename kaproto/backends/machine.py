@@ -1,5 +1,5 @@
 """
-This machine, as the embedded host describes it: what the standard library knows, in libvirt's
+The embedded host's description of this machine, from Python's standard library, in libvirt's
 formats.
 """
 
@@ -26,8 +26,8 @@ def architecture() -> str:
 
 def nodeInfo() -> bytes:
     """
-    @return: the result of C{REMOTE_PROC_NODE_GET_INFO}.  libvirt lets a host that does not know its
-        topology call all CPUs cores of one socket, and its frequency 0.
+    @return: the result of C{REMOTE_PROC_NODE_GET_INFO}.  A host that does not know its topology may
+        report all CPUs as cores of one socket, and the frequency 0.
     """
     cpus = os.cpu_count() or 1
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 1024

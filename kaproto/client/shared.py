@@ -1,5 +1,5 @@
 """
-What a client's connection needs of its factory.
+The part of a client's factory that its connections use.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ __all__ = ["SharedByClient"]
 
 class SharedByClient(SharedByConnections, Protocol):
     """
-    What a L{kaproto.client.connection.ClientConnection} needs of its factory, which is a
-    L{kaproto.client.protocol.KeepAliveClientFactory}.
+    The part of a L{kaproto.client.protocol.KeepAliveClientFactory} that a
+    L{kaproto.client.connection.ClientConnection} uses.
     """
 
     name: str | None

@@ -1,5 +1,5 @@
 """
-RPC programs of an application's own, and the backend for a server that has nothing else to open.
+RPC programs of an application, and the backend for a server that serves nothing else.
 """
 
 from kaproto.program.backend import ApplicationBackend

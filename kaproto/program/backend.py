@@ -22,7 +22,7 @@ class _NoSession:
 
     def opened(self, connection: object) -> None:
         """
-        There is nothing to send.
+        Do nothing.
         """
 
     def callReceived(self, procedure: int, payload: bytes) -> bytes:
@@ -33,15 +33,15 @@ class _NoSession:
 
     def closed(self, reason: Exception) -> None:
         """
-        There is nothing to release.
+        Do nothing.
         """
 
 
 @implementer(IBackend)
 class ApplicationBackend:
     """
-    Opens whatever name a client asks for, and adds no procedures to the remote program: for a
-    server that serves only programs of its own.
+    Opens any name, and adds no procedures to the remote program: for a server that serves only
+    programs of its own.
     """
 
     features: frozenset[int] = frozenset()

@@ -1,5 +1,5 @@
 """
-The decorator that makes a method answer a procedure.
+The decorator for methods that answer a procedure.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ The attribute of a decorated method that has its L{Declaration}.
 
 RAW: Final = object()
 """
-Instead of a class: bytes, which the method packs or unpacks itself.
+Stands for bytes in place of a class: the method packs or unpacks them itself.
 """
 
 _Raw = TypeVar("_Raw", bound=Callable[..., bytes | Awaitable[bytes]])
@@ -35,7 +35,7 @@ _Result = TypeVar("_Result")
 @attrs.frozen
 class Declaration:
     """
-    What L{procedure} was told.
+    The arguments of L{procedure}.
 
     @ivar numbers: the procedure's numbers.
     @ivar arguments: the class of the arguments, C{None} for no arguments, L{RAW} for bytes.
@@ -101,8 +101,8 @@ def procedure(*numbers: int, arguments: Any = RAW, result: Any = RAW) -> Callabl
     @param arguments: a class that L{kaproto.wire.structs} knows, such as an attrs class, or
         C{None} for no arguments.
     @param result: the same for the result.
-    @raise TypeError: when a number or a class cannot be used, or the method does not take what it
-        would be called with.  The message names the method.
+    @raise TypeError: when a number or a class cannot be used, or the method has a wrong signature.
+        The message names the method.
     """
     if not numbers:
         raise TypeError("a procedure needs a number: write @procedure(1)")
@@ -132,7 +132,7 @@ def procedure(*numbers: int, arguments: Any = RAW, result: Any = RAW) -> Callabl
 
 def _check(method: Callable[..., object], declaration: Declaration) -> None:
     """
-    @raise TypeError: when the declaration does not make sense, or does not suit the method.
+    @raise TypeError: when the declaration is invalid, or does not match the method.
     """
     numbers: tuple[object, ...] = declaration.numbers
     for number in numbers:

@@ -28,7 +28,7 @@ class _Procedure:
     A procedure of a class of programs.
 
     @ivar name: the name of the method that answers it.
-    @ivar declaration: what the method takes and returns.
+    @ivar declaration: the types of its arguments and result.
     """
 
     name: str
@@ -38,7 +38,7 @@ class _Procedure:
 @implementer(IProgram)
 class Program:
     """
-    A program to subclass: set L{number}, and decorate methods with L{procedure}.
+    A base class for programs: set L{number}, and decorate methods with L{procedure}.
 
     @cvar number: the program's number, different from those of the server's other programs and of
         libvirt's.
@@ -90,11 +90,11 @@ class Program:
         Call the method that answers the procedure.
 
         @raise XDRError: when the arguments cannot be decoded.
-        @raise TypeError: when the method does not return what it should, now or later.  The
+        @raise TypeError: when the method returns a value of a wrong type, now or later.  The
             message names the method.
         """
         entry = self._procedures[procedure]
-        # Instances may have attributes of the method's name.
+        # Look up the class, since instances may have attributes with the method's name.
         method = getattr(type(self), entry.name)
         arguments = entry.declaration.arguments
         if arguments is RAW:

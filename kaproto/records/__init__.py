@@ -1,3 +1,3 @@
 """
-What a server has seen of its clients, kept for its operators.
+Records of a server's clients for operators: counters, log lines, the latest endings and refusals.
 """

@@ -1,10 +1,10 @@
 """
 The audit log: a line when a client opens, and a line when its connection ends.
 
-The lines are logged as C{kaproto.audit}.  As with every line about clients, L{BOUNDS} limits how
-many there are, and is asked before a line is put together.  Text and event are put together here,
-for which Twisted takes four times as long: a server whose clients all come back at once has
-thousands of them to write.
+The lines are logged as C{kaproto.audit}.  Like all lines about clients, L{BOUNDS} limits their
+number; the limit is checked before a line is composed.  Text and event are composed here, since
+Twisted would take four times as long: when all clients of a server reconnect at once, there are
+thousands of lines to write.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ __all__ = ["KEPT", "KINDS", "Ending", "Endings", "kindOf"]
 
 KEPT: Final = 1000
 """
-How many endings are kept.
+The number of endings kept.
 """
 
 KINDS: Final[Mapping[type[BaseException], str]] = MappingProxyType(
@@ -62,8 +62,8 @@ KINDS: Final[Mapping[type[BaseException], str]] = MappingProxyType(
     }
 )
 """
-The closed set of reasons for which connections end, by error.  An error that is not listed counts
-as its nearest base class that is.
+The reasons for which connections end, by error.  An error that is not listed counts as its nearest
+base class that is listed.
 """
 
 
@@ -82,9 +82,9 @@ class Ending:
     @ivar who: the client.
     @ivar kind: the reason, one of L{KINDS}.
     @ivar reason: the same in words.
-    @ivar name: what it asked to open; C{None} if it never did.
-    @ivar endedAt: when, in monotonic seconds.
-    @ivar duration: seconds from connecting until then.
+    @ivar name: the name that it asked to open; C{None} if it never did.
+    @ivar endedAt: the time of the end, in monotonic seconds.
+    @ivar duration: seconds from connecting to the end.
     """
 
     who: Who
@@ -99,7 +99,7 @@ class Endings:
     """
     The latest L{KEPT} endings.
 
-    @ivar counts: how many there were of each of L{KINDS} in all.
+    @ivar counts: the number of all endings, by L{KINDS}.
     """
 
     def __init__(self) -> None:
@@ -120,7 +120,7 @@ class Endings:
         A connection ended.
 
         @param now: in monotonic seconds.
-        @return: what is kept of it.
+        @return: the record of it.
         """
         kind = kindOf(reason)
         self.counts[kind] += 1

@@ -1,5 +1,5 @@
 """
-What a server has seen: counted, written to the log, and the latest of it kept for operators.
+Counts and logs what happens to a server's clients, and keeps the latest records for operators.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ __all__ = ["Journal"]
 
 class Journal:
     """
-    One server's journal.  The server says what happens to each client; here is the only place
-    that counts and logs it.
+    One server's journal.  The server calls it for each event of a client; only the journal counts
+    and logs them.
 
-    @ivar counters: how often each thing happened.
+    @ivar counters: the number of events of each kind.
     @ivar endings: the latest connections that ended.
-    @ivar refusals: who was refused, or would be.
-    @ivar numbers: the ids of connections to come.
+    @ivar refusals: clients that were refused, or would be in mode 2.
+    @ivar numbers: the ids of future connections.
     @ivar audits: whether to log a line for each client that opens, and one when it has ended.
-    @ivar startedAt: when the journal was begun, in monotonic seconds.
-    @ivar wallClock: gives the time of day of the moments that are kept.
+    @ivar startedAt: when the journal was made, in monotonic seconds.
+    @ivar wallClock: converts recorded times to the time of day.
     """
 
     _log: ClassVar[Logger] = Logger(observer=BOUNDS)
@@ -66,7 +66,7 @@ class Journal:
     @property
     def age(self) -> float:
         """
-        For how many seconds there has been a server.
+        Seconds since the server started.
         """
         return self._seconds() - self.startedAt
 
@@ -133,7 +133,7 @@ class Journal:
 
     def ended(self, peer: Peer, reason: Exception) -> None:
         """
-        A connection ended; say why, if that was not in order.
+        A connection ended; log the reason, unless it was closed cleanly.
         """
         ending = self.endings.ended(peer, reason, self._seconds())
         if self.audits and peer.opened:

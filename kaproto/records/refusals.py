@@ -1,5 +1,5 @@
 """
-Whom the policy refused, and whom mode 2 would refuse.
+The callers that the policy refused, or that mode 2 would refuse.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ __all__ = ["CALLERS_MAX", "Refusal", "Refusals"]
 
 CALLERS_MAX: Final = 1000
 """
-How many callers are kept in mind; those refused longest ago are forgotten first.
+The number of callers kept; those with the oldest refusals are forgotten first.
 """
 
 
 @attrs.define
 class Refusal:
     """
-    What one caller was told.
+    The refusals of one caller.
 
-    @ivar caller: who it is.
+    @ivar caller: the caller.
     @ivar refused: how often it was refused.
-    @ivar wouldRefuse: how often it was admitted where mode 2 would have refused it.
-    @ivar last: when it last happened, in monotonic seconds.
+    @ivar wouldRefuse: how often it was admitted although mode 2 would have refused it.
+    @ivar last: the time of the latest, in monotonic seconds.
     """
 
     caller: Caller
@@ -51,7 +51,7 @@ class Refusals:
 
     def __iter__(self) -> Iterator[Refusal]:
         """
-        @return: each caller that was refused or would be, the latest first.
+        @return: the refusals of each caller, the latest first.
         """
         return reversed(self._callers.values())
 

@@ -1,5 +1,5 @@
 """
-The time of day of moments that were noted on the monotonic clock.
+Converts monotonic times to the time of day.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ _STEP: Final = 0.5
 
 class WallClock:
     """
-    Moments are kept in monotonic seconds, which no administrator and no NTP server sets, and
-    become a time of day when somebody looks.
+    Times are recorded in monotonic seconds, which do not change when the wall clock is set, and
+    converted to a time of day when they are shown.
 
-    The same moment gives the same time of day again and again, to the last digit, until the wall
-    clock is set by more than half a second: then all moments move with it.
+    The same moment always gives the same time of day, to the last digit, until the wall clock is
+    set by more than half a second: then all moments move with it.
     """
 
     def __init__(self, seconds: Callable[[], float], wall: Callable[[], float] = time.time) -> None:

@@ -1,5 +1,5 @@
 """
-A client as operators see it: a copy of what is known of it, safe to keep, print and show.
+A client's identity for operators: a copy that is safe to keep, print and show.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ The most characters kept of a name that a client chooses.
 
 def clean(text: str) -> str:
     """
-    @return: the text on one line, at most L{TEXT_MAX} characters of it, with everything escaped
-        that no log and no terminal should be given: control characters, line ends, invisible
-        characters and bytes that are not UTF-8.
+    @return: the text on one line, cut to L{TEXT_MAX} characters, with everything escaped that is
+        unsafe for logs and terminals: control characters, line ends, invisible characters and bytes
+        that are not UTF-8.
     """
     if len(text) > TEXT_MAX:
         text = text[: TEXT_MAX - 1] + "…"
@@ -41,7 +41,7 @@ def _cleanOrNone(text: str | None) -> str | None:
 @attrs.frozen
 class Caller:
     """
-    Whoever makes connections, whatever port they come from: what refusals are summed by.
+    The identity of a client without its port, by which refusals are counted.
 
     @ivar user: the name it logged in with (SASL).
     @ivar dn: the name in its TLS certificate.
@@ -59,7 +59,7 @@ class Caller:
     @classmethod
     def of(cls, peer: Peer) -> Caller:
         """
-        @return: who a peer is.
+        @return: the identity of a peer.
         """
         credentials = peer.unixCredentials
         return cls(
@@ -78,8 +78,8 @@ class Who:
 
     @ivar id: the number of its connection, from 1, never used again.
     @ivar transport: C{"tcp"}, C{"tls"} or C{"unix"}.
-    @ivar address: where it connected from, such as C{192.0.2.1:5}; C{None} for a UNIX socket.
-    @ivar caller: who it is.
+    @ivar address: its address, such as C{192.0.2.1:5}; C{None} for a UNIX socket.
+    @ivar caller: its identity.
     @ivar pid: its process on this machine, for a UNIX socket.
     """
 

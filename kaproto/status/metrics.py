@@ -79,7 +79,7 @@ class Metrics:
         counters = factory.counters
         connections = GaugeMetricFamily(
             "kaproto_connections",
-            "Clients that are connected.",
+            "Connected clients.",
             labels=["listener", "state"],
         )
         for (listener, phase), number in sorted(self._daemon.register.phases().items()):
@@ -87,7 +87,7 @@ class Metrics:
         yield connections
         yield GaugeMetricFamily(
             "kaproto_connections_max",
-            "How many clients there may be; 0 for any number.",
+            "The limit of connected clients; 0 for none.",
             value=factory.limits.maxClients,
         )
         for name, text, number in (
@@ -120,7 +120,7 @@ class Metrics:
         )
         yield _histogram(
             "kaproto_keepalive_round_trip_seconds",
-            "How long clients took to answer pings.",
+            "Round-trip times of pings to clients.",
             trips,
         )
 
@@ -130,7 +130,7 @@ class Metrics:
             return
         yield GaugeMetricFamily(
             "kaproto_upstream_up",
-            "Whether libvirtd could be opened when that was last tried.",
+            "Whether the last attempt to open libvirtd succeeded.",
             value=upstream.problem is None,
         )
         yield GaugeMetricFamily(
@@ -148,7 +148,7 @@ class Metrics:
         status = self._daemon.registry.status()
         yield GaugeMetricFamily(
             "kaproto_registry_up",
-            "Whether the registry lists this node's clients as they are, and can give it orders.",
+            "Whether the registry has an up-to-date list of this node's clients, and reaches it.",
             value=status.problem is None,
         )
         yield GaugeMetricFamily(
@@ -161,7 +161,7 @@ class Metrics:
         daemon = self._daemon
         expiry = GaugeMetricFamily(
             "kaproto_tls_certificate_expiry_timestamp_seconds",
-            "When the certificate ends that clients are shown.",
+            "When the server's certificate expires.",
             labels=["listener"],
         )
         for listener, end in daemon.certificateExpiry().items():
@@ -174,17 +174,17 @@ class Metrics:
         )
         yield GaugeMetricFamily(
             "kaproto_uptime_seconds",
-            "For how long kaserver runs.",
+            "Time since kaserver started.",
             value=daemon.factory.journal.age,
         )
         yield _histogram(
             "kaproto_reactor_turn_seconds",
-            "How long a timer had to wait for the reactor, four times a second.",
+            "Delays of a timer by the reactor's turns, measured four times a second.",
             daemon.register.turns or self._sampler.turns,
         )
         yield InfoMetricFamily(
             "kaproto_build",
-            "What runs.",
+            "Versions of kaproto, Python and Twisted.",
             value={
                 "version": __version__,
                 "python": platform.python_version(),

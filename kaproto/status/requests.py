@@ -1,5 +1,5 @@
 """
-Requests to the status page's HTTP server: which it answers, and the headers of every answer.
+Requests to the status page's HTTP server: refuses some, and sets the headers of all answers.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _HOST: Final = re.compile(r"(\[[^\]]*\]|[^:]*)(?::\d+)?")
 
 def isLiteral(host: str) -> bool:
     """
-    Tell an address from a name.  A name's owner can make it resolve to our address and so have a
-    browser send requests here for a foreign page (DNS rebinding); the browser sends that name.
+    Distinguish an address from a name.  The owner of a name can make it resolve to our address, so
+    that a browser sends requests of a foreign page here (DNS rebinding), with that name.
 
     @param host: the value of a C{Host} header.
     @return: whether it is an IP address or C{localhost}, with or without a port.

@@ -1,5 +1,5 @@
 """
-What the status page's HTTP server has at its paths: answers, files and streams of events.
+The resources of the status page's HTTP server: answers, files and streams of events.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Answer(Resource):
 
     def render_GET(self, request: Request) -> int:
         """
-        Answer when the body has been made.
+        Answer once the body is ready.
         """
         Deferred.fromCoroutine(self._answer(request))
         return NOT_DONE_YET

@@ -1,8 +1,8 @@
 """
-libvirt's connection URIs: where to connect, and what to open there.
+Parses libvirt's connection URIs: the place to connect to, and the name to open there.
 
 The grammar is that of RFC 3986.  libvirt adds a transport after a plus sign in the scheme, a
-semicolon that separates parameters as an ampersand does, and parameters that are for the client and
+semicolon that separates parameters like an ampersand, and parameters for the client only, which are
 not sent to the server.
 """
 

@@ -1,5 +1,5 @@
 """
-libvirt's drivers and transports: which of them lead to a libvirtd.
+libvirt's drivers and transports, and which of them connect to a libvirtd.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ opens any file.
 
 _SLASH_DRIVERS: Final = frozenset({"qemu", "vbox", "vz"})
 """
-Drivers for which two slashes, as in C{qemu://system}, are taken for a slip of the pen.
+Drivers for which two slashes, as in C{qemu://system}, count as a typing error.
 """
 
 
 def isURI(text: str) -> bool:
     """
-    Tell a URI from a Twisted endpoint string.
+    Distinguish a URI from a Twisted endpoint string.
 
     C{qemu:/system} is a URI, because libvirt has a driver of that name; C{tcp:host:16509} is not.
     """
@@ -62,7 +62,7 @@ def isURI(text: str) -> bool:
 def checkDriver(scheme: str, host: str, path: str) -> None:
     """
     @param scheme: the whole scheme, with the transport.
-    @raise ValueError: when this URI does not lead to a libvirtd.
+    @raise ValueError: when this URI does not connect to a libvirtd.
     """
     if scheme in _CLIENT_DRIVERS or (scheme in _LOCAL_DRIVERS and not host):
         hint = "" if scheme in _CLIENT_DRIVERS else f"; {scheme}+unix:// connects to libvirtd"
@@ -77,8 +77,8 @@ def checkDriver(scheme: str, host: str, path: str) -> None:
 
 def checkName(driver: str, path: str) -> None:
     """
-    Check what a libvirtd is asked to open.  A driver that no libvirt has yet may come with the next
-    one, so only a misspelt one is refused; and a path may be missing.
+    Check the name that a libvirtd is asked to open.  The next version of libvirt may have new
+    drivers, so only misspelt ones are refused.  The path may be missing.
 
     @param driver: the scheme without the transport.
     @raise ValueError: when no libvirtd can open it.

@@ -1,5 +1,5 @@
 """
-The query of a libvirt URI: which parameters are for the client, and which for the server.
+The query of a libvirt URI: separates the client's parameters from those for the server.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def decoded(text: str) -> str:
 
 def parameters(query: str) -> tuple[Mapping[str, str], str]:
     """
-    @return: the client's own parameters, by their names in small letters, and the query for the
-        server: the others, if any.
+    @return: the client's own parameters, by their names in small letters; and the query for the
+        server, with all others.
     """
     own: dict[str, str] = {}
     others: list[str] = []
@@ -51,7 +51,7 @@ def parameters(query: str) -> tuple[Mapping[str, str], str]:
 
 def _sections(query: str) -> list[str]:
     """
-    Split at ampersands, and what follows the last of them at semicolons.
+    Split at ampersands, and the text after the last ampersand at semicolons.
 
     C{a=1;b=2&c=3;d=4} is C{a=1;b=2}, C{c=3}, C{d=4}.
     """
@@ -78,9 +78,9 @@ def _oneOf(words: tuple[str, ...], key: str, value: str) -> str:
 
 def _flag(key: str, value: str) -> str:
     """
-    Read 0 or 1, written as the C library's C{strtol} would read it.
+    Parse 0 or 1, in any form that C's C{strtol} accepts.
 
-    To libvirt's client every other number means 1, which is the insecure value of C{no_verify}.
+    libvirt's client treats every other number as 1, which is the insecure value of C{no_verify}.
     """
     match = re.fullmatch(r"[ \t-\r]*\+?0*([01])", value)
     if match is None:

@@ -1,5 +1,5 @@
 """
-libvirt URIs, taken apart as libvirt's own client does it.
+Parses libvirt URIs as libvirt's own client does.
 """
 
 from __future__ import annotations
@@ -51,15 +51,15 @@ _SAFE_IN_FRAGMENT: Final = _SAFE_IN_PATH + ":?[]"
 @attrs.frozen
 class ConnectionURI:
     """
-    A URI taken apart.
+    A parsed URI.
 
     @ivar transport: C{"tcp"}, C{"tls"} or C{"unix"}.
     @ivar host: the host to connect to, a name or an address without brackets; empty for a UNIX
         socket.
     @ivar port: the TCP port; 0 for a UNIX socket.
     @ivar socket: the path of the UNIX socket; empty for the others.
-    @ivar name: what to ask the server to open: the URI without transport, host and the client's
-        own parameters.
+    @ivar name: the name to open on the server: the URI without transport, host and the client's own
+        parameters.
     @ivar user: the user name before the host, if any.
     @ivar authentication: C{"sasl"} or C{"polkit"}, if the server must offer it (C{auth=}).
     @ivar mechanism: the SASL mechanism to use (C{auth=sasl.MECHANISM}), in capitals.
@@ -83,7 +83,7 @@ class ConnectionURI:
 
 def parseURI(text: str, *, readOnly: bool = False) -> ConnectionURI:
     """
-    Take a URI apart as libvirt's own client does.
+    Parse a URI as libvirt's own client does.
 
     @param readOnly: whether to choose libvirtd's read-only UNIX socket.
     @raise ValueError: when it cannot be used; the message quotes it and names the part at fault.
@@ -160,8 +160,8 @@ def _port(digits: str, transport: str) -> int:
 
 def _socket(own: Mapping[str, str], driver: str, path: str, plus: str, *, readOnly: bool) -> str:
     """
-    Find the socket.  When a user other than root opens C{/session} or libvirtd's test driver, that
-    is a libvirtd of the user's own.
+    Find the socket.  If a user other than root opens C{/session} or libvirtd's test driver, it is
+    that of the user's own libvirtd.
     """
     if "socket" in own:
         return own["socket"]

@@ -121,7 +121,7 @@ class Totals:
 
     def update(self, workers: Collection[Figures]) -> None:
         """
-        Compute the sums anew.
+        Compute the sums again.
 
         @param workers: the latest figures of the running workers.
         """
