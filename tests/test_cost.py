@@ -60,7 +60,7 @@ Python functions that a ping runs through, from the wheel's slot to the socket a
 slot.
 """
 
-OPEN_CALLS = 228
+OPEN_CALLS = 224
 """
 Python functions that a client runs through from its connection until it is open.
 """
