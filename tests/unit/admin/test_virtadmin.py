@@ -9,16 +9,15 @@ from __future__ import annotations
 from typing import Any
 
 from kaproto import __version__
-from kaproto.admin.disconnecting import disconnectClient
 from kaproto.backends.machine import versionNumber
-from kaproto.errors import ConnectionClosed, Disconnected, RemoteError
+from kaproto.errors import ConnectionClosed, Disconnected
 from kaproto.peer import Peer
 from kaproto.policies import Mandatory
 from kaproto.server import KeepAliveServerProtocol
 from kaproto.wire.message import Message, Status
 from kaproto.wire.programs import ADMIN_PROGRAM, PROGRAM_VERSION, AdminProcedure
 from kaproto.wire.xdr import ARRAY_MAX, Packer, ParameterType, TypedParameter, Unpacker
-from tests.support import KEEPALIVE, Probe, Wire, call, errorOf
+from tests.support import KEEPALIVE, Wire, call, errorOf
 from tests.support_admin import AdminTestCase
 
 SERVER = bytes.fromhex("00000008") + b"kaserver"
@@ -361,30 +360,6 @@ class ClientTests(VirtAdminTestCase):
         self.assertEqual((ending.who.id, ending.kind), (1, "disconnected"))
         reason = self.successResultOf(self._pairs[0].client.whenClosed())
         self.assertIn("end of file", str(reason))
-
-    def test_callsUnderWay(self) -> None:
-        """
-        A client whose calls are not answered yet is told why it is disconnected; a second time
-        changes nothing.
-        """
-        self.server.programs[Probe.number] = Probe()
-        client = self.openClient()
-        pair = self._pairs[0]
-        waiting = [pair.client.call(Probe.number, Probe.LATER) for _ in range(2)]
-        pair.flush()
-        disconnectClient(client, "main\ntenance")
-        disconnectClient(client, "again")
-        pair.flush()
-        for each in waiting:
-            error = self.failureResultOf(each, RemoteError).value
-            self.assertEqual(
-                (error.code, error.message),
-                (
-                    9,
-                    "operation failed: an administrator disconnected this client: main\\ntenance",
-                ),
-            )
-        self.assertIn("end of file", str(self.successResultOf(pair.client.whenClosed())))
 
     def test_disconnectOneself(self) -> None:
         """

@@ -1,6 +1,6 @@
 """
-Tests for L{kaproto.watch.stringcodecs}, L{kaproto.watch.ampcodec}, L{kaproto.watch.intervals} and
-L{kaproto.watch.controlfilter}.
+Tests for all codecs alike: L{kaproto.watch.stringcodecs}, L{kaproto.watch.ampcodec},
+L{kaproto.watch.intervals} and L{kaproto.watch.controlfilter}.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from typing import cast
 
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.testing import StringTransport
-from twisted.protocols.amp import AMP, Box
+from twisted.protocols.amp import Box
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
@@ -263,40 +262,3 @@ class CodecTests(SynchronousTestCase):
         )
         made: bytes = error.serialize()
         return made
-
-
-class PlainAMPTests(SynchronousTestCase):
-    """
-    A peer that speaks AMP and knows no keepalive: Twisted's own.
-    """
-
-    def answers(self, box: bytes) -> list[Control]:
-        """
-        What such a peer answers to a control message.
-        """
-        peer = AMP()
-        transport = StringTransport()
-        peer.makeConnection(transport)
-        peer.dataReceived(box)
-        self.assertFalse(transport.disconnecting)
-        rest, controls, _ = sift(AMPCodec(), [transport.value()])
-        self.assertEqual(rest, b"")
-        return controls
-
-    def test_ask(self) -> None:
-        """
-        It declines, and stays connected.
-        """
-        self.assertEqual(self.answers(AMPCodec().ask(5)), [Control(Kind.DECLINE)])
-
-    def test_ping(self) -> None:
-        """
-        It answers all the same.
-        """
-        self.assertEqual(self.answers(AMPCodec().ping), [Control(Kind.PONG)])
-
-    def test_decline(self) -> None:
-        """
-        A server that does not offer keepalive says the same.
-        """
-        self.assertEqual(sift(AMPCodec(), [AMPCodec().decline()])[1], [Control(Kind.DECLINE)])

@@ -1,0 +1,40 @@
+"""
+Tests for L{kaproto.admin.disconnecting}.
+"""
+
+from __future__ import annotations
+
+from kaproto.admin.disconnecting import disconnectClient
+from kaproto.errors import RemoteError
+from tests.support import Probe
+from tests.support_admin import AdminTestCase
+
+
+class DisconnectTests(AdminTestCase):
+    """
+    An administrator disconnects a client.
+    """
+
+    def test_callsUnderWay(self) -> None:
+        """
+        A client whose calls are not answered yet is told why it is disconnected; a second time
+        changes nothing.
+        """
+        self.server.programs[Probe.number] = Probe()
+        client = self.openClient()
+        pair = self._pairs[0]
+        waiting = [pair.client.call(Probe.number, Probe.LATER) for _ in range(2)]
+        pair.flush()
+        disconnectClient(client, "main\ntenance")
+        disconnectClient(client, "again")
+        pair.flush()
+        for each in waiting:
+            error = self.failureResultOf(each, RemoteError).value
+            self.assertEqual(
+                (error.code, error.message),
+                (
+                    9,
+                    "operation failed: an administrator disconnected this client: main\\ntenance",
+                ),
+            )
+        self.assertIn("end of file", str(self.successResultOf(pair.client.whenClosed())))
