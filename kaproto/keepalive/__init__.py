@@ -1,8 +1,8 @@
 """
-Keepalive: who is alive, and when to ask.
+Keepalive: decides when to ping a peer, and when it is dead.
 
-L{Heartbeat} is for the protocols of any application.  It is told how to send a ping and that
-something was heard::
+L{Heartbeat} is for the protocols of any application.  The protocol tells it how to send a ping, and
+when bytes have arrived::
 
     class Chat(LineReceiver):
         def connectionMade(self):

@@ -1,3 +1,3 @@
 """
-A conversation in libvirt's RPC, from the first byte to the last.
+One connection in libvirt's RPC, from its first byte to its last.
 """

@@ -193,7 +193,7 @@ class Connection:
 
     def pauseReading(self, reason: int) -> None:
         """
-        Read nothing from the peer until L{resumeReading}.
+        Read nothing from the peer until C{reading.resume} is called with the same reason.
 
         @param reason: one bit of L{Pause}.
         """
