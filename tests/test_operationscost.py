@@ -47,6 +47,12 @@ LONGEST = 0.020
 Seconds of processor time that a turn may take.
 """
 
+TRIES = 3
+"""
+How often each is measured.  The best counts, since processor time too grows with what others do to
+the processor's caches.
+"""
+
 
 class ManyClientsTests(SynchronousTestCase):
     """
@@ -157,7 +163,9 @@ class ManyClientsTests(SynchronousTestCase):
             "events": partial(run, page.sections, View()),
             "metrics": partial(metrics.render, ""),
         }
-        found = {name: self.longest(each) for name, each in work.items()}
+        found = {
+            name: min(self.longest(each) for _try in range(TRIES)) for name, each in work.items()
+        }
         self.assertEqual({name: each for name, each in found.items() if each > LONGEST}, {})
         listed = cast(StringTransport, administrator.transport).value()
         self.assertEqual(listed[28:32], CLIENTS.to_bytes(4, "big"))
