@@ -288,11 +288,11 @@ class KeyMaterialTests(SynchronousTestCase):
         """
         A certificate that is one by its form, and cannot be parsed when it is used, is refused.
         """
-        for path, spoiled in ((self.ca, b"CA"), (self.certificate, b"server")):
+        for path, name in ((self.ca, b"\x0c\x07Test CA"), (self.certificate, b"\x0c\x06server")):
             whole = path.read_bytes()
             der = x509.load_pem_x509_certificate(whole).public_bytes(serialization.Encoding.DER)
             # A string type that there is not.
-            tag = der.rindex(b"\x0c", 0, der.rindex(spoiled))
+            tag = der.rindex(name)
             broken = der[:tag] + b"\x0a" + der[tag + 1 :]
             path.write_bytes(ssl.DER_cert_to_PEM_cert(broken).encode())
             self.assertRefused(path, "the certificate cannot be used: ")
