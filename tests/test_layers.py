@@ -249,7 +249,7 @@ def loadedBy(modules: Iterable[str], then: str = "None") -> tuple[set[str], floa
     Import modules in a fresh interpreter.
 
     @param then: an expression to evaluate afterwards.
-    @return: the modules that were not loaded before, and the seconds of processor time that it took.
+    @return: the modules that were not loaded before, and the processor time in seconds.
     """
     script = (
         "import sys, time\n"

@@ -71,11 +71,11 @@ class ControlClient:
         await self._connection.close()
 
     async def _call(
-        self, procedure: ControlProcedure, arguments: object = None, within: float = _TIMEOUT
+        self, procedure: ControlProcedure, arguments: object = None, within: float | None = None
     ) -> bytes:
         payload = b"" if arguments is None else pack(arguments)
         call = self._connection.call(CONTROL_PROGRAM, procedure, payload)
-        return await call.addTimeout(within, self._reactor)
+        return await call.addTimeout(_TIMEOUT if within is None else within, self._reactor)
 
     async def _ask(self, procedure: ControlProcedure, arguments: object = None) -> _Objects:
         found: _Objects = json.loads(unpack(Document, await self._call(procedure, arguments)).json)

@@ -4,7 +4,6 @@ Tests for L{kaproto.app.kaserver}.
 
 from __future__ import annotations
 
-import gc
 import signal
 from collections.abc import Sequence
 from typing import Any, cast
@@ -19,6 +18,7 @@ from kaproto.app.ports import CannotListen, Ports
 from kaproto.app.process import OwnProcess
 from kaproto.app.reloading import Reloader
 from kaproto.app.service import KaServer
+from kaproto.app.tuning import GCTuning
 from kaproto.registry.local import LocalRegistry
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
 from tests.support import OPEN, ClockTestCase, Probe, Wire, errorOf
@@ -160,7 +160,7 @@ class OwnProcessTests(ServiceTestCase):
         self.notifier = RecordingNotifier()
         self.patch(processModule, "takeEnvironment", lambda *_what: self.notifier)
         vars(self.clock)["callFromThread"] = lambda work: work()
-        self.addCleanup(gc.unfreeze)
+        self.patch(GCTuning, "_sweep", lambda _tuning: None)
         self.process = OwnProcess(self.clock)
 
     def test_lifetime(self) -> None:

@@ -18,7 +18,7 @@ from kaproto.app import process as processModule
 from kaproto.app.memory import WORTHWHILE, MemoryTrimmer
 from kaproto.app.notify import Notifier
 from kaproto.app.process import OwnProcess, clientsFor
-from kaproto.app.tuning import THRESHOLDS
+from kaproto.app.tuning import THRESHOLDS, GCTuning
 from tests.support import ClockTestCase
 
 
@@ -104,7 +104,7 @@ class ProcessTestCase(ClockTestCase):
         self.patch(resource, "setrlimit", lambda *what: self.limits.append(what))
         self.notifier = RecordingNotifier()
         self.patch(processModule, "takeEnvironment", lambda *_what: self.notifier)
-        self.addCleanup(gc.unfreeze)
+        self.patch(GCTuning, "_sweep", lambda _tuning: None)
 
     def send(self, number: int) -> None:
         """

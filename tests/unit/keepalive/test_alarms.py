@@ -357,9 +357,9 @@ class AlarmThreadTests(SynchronousTestCase):
         """
         An alarm that was stopped does not ring.
         """
-        self.alarm.set(0.1)
+        self.alarm.set(0.02)
         self.alarm.stop()
-        self.assertRaises(Empty, self.reactor.queue.get, timeout=0.15)
+        self.assertRaises(Empty, self.reactor.queue.get, timeout=0.05)
         self.alarm.set(0)
         self.reactor.queue.get(timeout=PATIENCE)
 
