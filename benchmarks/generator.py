@@ -33,6 +33,7 @@ class Load:
     @ivar deadline: seconds that all may take.
     @ivar tls: whether to speak TLS.
     @ivar credentials: the client's certificate and key, as files.
+    @ivar source: which loopback address to connect from, 0 for 127.0.0.1, 1 for the next one.
     @ivar spread: whether every client has an interval of its own, as the plugin
         C{benchmark-spread} gives them.
     """
@@ -49,6 +50,7 @@ class Load:
     tls: bool = False
     credentials: tuple[str, str] | None = None
     spread: bool = False
+    source: int = 0
 
     def command(self) -> list[str]:
         """
@@ -70,6 +72,8 @@ class Load:
             options.append("--tls")
         if self.credentials is not None:
             options += [f"--certificate={self.credentials[0]}", f"--key={self.credentials[1]}"]
+        if self.source:
+            options.append(f"--source={self.source}")
         if self.spread:
             options.append("--spread")
         return options

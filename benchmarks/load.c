@@ -54,9 +54,9 @@ struct samples {
 
 static struct {
     const char *host, *certificate, *key;
-    int port, clients, inflight, count, websocket, lines, tunnel, tls, spread;
+    int port, clients, inflight, count, websocket, lines, tunnel, tls, spread, source;
     double rate, interval, timeout, deadline;
-} option = {"127.0.0.1", NULL, NULL, 0, 1, 256, 5, 0, 0, 0, 0, 0, 0, 2, 30, 120};
+} option = {"127.0.0.1", NULL, NULL, 0, 1, 256, 5, 0, 0, 0, 0, 0, 0, 0, 2, 30, 120};
 
 static struct client *clients;
 static struct sockaddr_in server;
@@ -492,7 +492,7 @@ launch(int index, double time)
 {
     struct linger reset = {1, 0};
     struct client *c = clients + index;
-    int one = 1;
+    int one = 1, address = option.source + index / CLIENTS_PER_ADDRESS;
 
     c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (c->fd < 0)
@@ -500,10 +500,10 @@ launch(int index, double time)
     /* Closing by reset leaves no TIME_WAIT behind, which would run out of local ports. */
     setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
     setNoDelay(c->fd);
-    if (index >= CLIENTS_PER_ADDRESS) {
+    if (address) {
         struct sockaddr_in local = {.sin_family = AF_INET};
 
-        local.sin_addr.s_addr = htonl(INADDR_LOOPBACK + (uint32_t)(index / CLIENTS_PER_ADDRESS));
+        local.sin_addr.s_addr = htonl(INADDR_LOOPBACK + (uint32_t)address);
         setsockopt(c->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one);
         if (bind(c->fd, (struct sockaddr *)&local, sizeof local) < 0)
             fail("bind");
@@ -645,7 +645,8 @@ parse(int argc, char **argv)
         {"count", 1, 0, 'c'},     {"timeout", 1, 0, 't'},  {"deadline", 1, 0, 'd'},
         {"websocket", 0, 0, 'w'}, {"lines", 0, 0, 'l'},
         {"tunnel", 0, 0, 'u'},    {"tls", 0, 0, 's'},      {"spread", 0, 0, 'v'},
-        {"key", 1, 0, 'k'},       {"certificate", 1, 0, 'e'}, {0, 0, 0, 0},
+        {"key", 1, 0, 'k'},       {"certificate", 1, 0, 'e'},
+        {"source", 1, 0, 'o'},    {0, 0, 0, 0},
     };
     int letter;
 
@@ -667,6 +668,7 @@ parse(int argc, char **argv)
         case 'v': option.spread = 1; break;
         case 'k': option.key = optarg; break;
         case 'e': option.certificate = optarg; break;
+        case 'o': option.source = atoi(optarg); break;
         default: exit(2);
         }
     }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import ipaddress
 import json
 import os
 import select
@@ -23,6 +24,7 @@ REMOTE, KEEPALIVE = 0x20008086, 0x6B656570
 PONG = HEADER.pack(28, KEEPALIVE, 1, 2, 2, 0, 0)
 PING_START = struct.pack(">IIIi", 28, KEEPALIVE, 1, 1)
 LAUNCH = 32
+IP_BIND_ADDRESS_NO_PORT = 24
 ERROR_TEXT = slice(16, 116)
 
 
@@ -271,6 +273,10 @@ class Load:
         client = self.clients[connection.fileno()] = kind(connection, self, now)
         self.launched += 1
         self.opening += 1
+        if self.options.source:
+            address = self.options.source + int(ipaddress.IPv4Address("127.0.0.1"))
+            connection.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+            connection.bind((str(ipaddress.IPv4Address(address)), 0))
         code = connection.connect_ex((self.options.host, self.options.port))
         if code not in (0, errno.EINPROGRESS):
             self.refused += 1
@@ -432,7 +438,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.load", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
-    for name, whole in (("clients", 1), ("inflight", 256), ("count", 5)):
+    for name, whole in (("clients", 1), ("inflight", 256), ("count", 5), ("source", 0)):
         parser.add_argument(f"--{name}", type=int, default=whole)
     for name, number in (("rate", 0.0), ("interval", 2.0), ("timeout", 30.0), ("deadline", 120.0)):
         parser.add_argument(f"--{name}", type=float, default=number)
