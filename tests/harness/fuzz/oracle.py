@@ -358,7 +358,7 @@ class ServerJudge(Judge):
     def _mayWait(self, call: Wire) -> bool:
         """
         Whether a call need not be answered at once: one that takes its time, or that waits for
-        others of that kind.
+        others of that kind.  Before the login every call waits for the one in front of it.
         """
         slow = {
             (REMOTE, 67): self._login,
@@ -368,7 +368,8 @@ class ServerJudge(Judge):
             LATER: True,
         }
         waiting = sum(number for key, number in self._owed.items() if slow.get((key[0], key[2])))
-        return slow.get((call.program, call.procedure), False) or waiting >= RUNNING_MAX
+        most = 1 if self._login and not self._in else RUNNING_MAX
+        return slow.get((call.program, call.procedure), False) or waiting >= most
 
     def _reply(self, reply: Wire, call: Wire) -> None:
         require(reply.kind == REPLY, f"{reply} answers no call")
