@@ -48,7 +48,11 @@ Bytes that the attacker sends, seconds that pass, the attacker stops reading or 
 or bytes in hexadecimal that the other side of a gateway sends.
 """
 
-_SETTLE: Final = (0.03125, 1.0, *(0.125,) * 9)
+_SETTLE: Final = (0.03125, 1.0, 1.0, 1.0, *(0.125,) * 9)
+"""
+Seconds in which what takes time is done: three logins that fail, one after another.
+"""
+
 _CENSUS_SLACK: Final = 400
 
 
