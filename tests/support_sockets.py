@@ -1,5 +1,5 @@
 """
-Real sockets without a reactor, and waiting for the kernel.
+Real sockets without a reactor, waiting for the kernel, and short paths.
 """
 
 from __future__ import annotations
@@ -7,11 +7,18 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable
+from tempfile import TemporaryDirectory
 from typing import Final
 
 from twisted.trial.unittest import SynchronousTestCase
 
-__all__ = ["tcpPair", "until"]
+__all__ = ["SHORT", "shortFolder", "tcpPair", "until"]
+
+SHORT: Final = "/tmp"
+"""
+Where folders for UNIX sockets are made.  Their paths may have 107 bytes; trial's folder and TMPDIR
+can be longer than that.
+"""
 
 _PATIENCE: Final = 10.0
 
@@ -28,6 +35,13 @@ def tcpPair(test: SynchronousTestCase) -> tuple[socket.socket, socket.socket]:
         far, _address = listener.accept()
     test.addCleanup(far.close)
     return near, far
+
+
+def shortFolder(test: SynchronousTestCase) -> str:
+    """
+    @return: the absolute path of a new folder, which is removed when the test is over.
+    """
+    return test.enterContext(TemporaryDirectory(prefix="kaproto-", dir=SHORT))
 
 
 def until(condition: Callable[[], object]) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 import kaproto
+from tests.support_sockets import shortFolder
 
 _FORGET = """
 import os, select, socket, sys
@@ -79,14 +80,14 @@ async def main():
     process = OwnProcess(reactor)
     process.prepare()
     assert clientsFor(1) == 0
-    factory = KeepAliveServerFactory(Mandatory(KeepAlive(0.2, 1)), EmbeddedHost())
+    factory = KeepAliveServerFactory(Mandatory(KeepAlive(0.2, 4)), EmbeddedHost())
     tcp = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(factory)
     unix = await UNIXServerEndpoint(reactor, "s").listen(factory)
     uris = [
         f"test+tcp://127.0.0.1:{tcp.getHost().port}/default",
         "test+unix:///default?socket=" + os.path.abspath("s"),
     ]
-    connections = [await connect(reactor, uri, keepAlive=KeepAlive(0.2, 1)) for uri in uris]
+    connections = [await connect(reactor, uri, keepAlive=KeepAlive(0.2, 4)) for uri in uris]
     before = set(factory.connections)
     await deferLater(reactor, 1)
     # They answered each other's pings meanwhile.
@@ -143,15 +144,13 @@ class PortabilityTests(SynchronousTestCase):
 
         @return: what it prints.
         """
-        directory = self.mktemp()
-        os.makedirs(directory)
         process = subprocess.run(
             [sys.executable, "-c", _FORGET + script],
             capture_output=True,
             check=False,
             timeout=60,
             text=True,
-            cwd=os.path.relpath(directory),
+            cwd=shortFolder(self),
             env={**os.environ, "PYTHONPATH": str(Path(kaproto.__file__).parent.parent)},
         )
         self.assertEqual((process.returncode, process.stderr), (0, ""))

@@ -26,6 +26,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import SkipTest, TestCase
 
 from tests.machine import useMachine
+from tests.support_sockets import SHORT
 
 __all__ = [
     "CHROMIUM",
@@ -229,6 +230,6 @@ class InteropTestCase(TestCase):
         @return: a new folder which goes away with the test.  Its path is short enough for the
             names of UNIX sockets.
         """
-        directory = tempfile.mkdtemp(prefix="kaproto-")
+        directory = tempfile.mkdtemp(prefix="kaproto-", dir=SHORT)
         self.addCleanup(shutil.rmtree, directory, ignore_errors=True)
         return directory
