@@ -14,13 +14,12 @@ clean up.
 Hold L{Books.lock} to read or write.  A process that is killed in the middle leaves at worst one row
 that nobody finds, because one write adds a row to the index or removes it.  That row is used again
 when it is the oldest.
-
-This module has no I/O and no clock.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 from hashlib import blake2b
 from math import inf
 from mmap import mmap
@@ -238,14 +237,6 @@ class Lock(Protocol):
         """
 
 
-class _NoLock:
-    def acquire(self) -> bool:
-        return True
-
-    def release(self) -> None:
-        pass
-
-
 class Books:
     """
     All that is remembered.
@@ -263,7 +254,7 @@ class Books:
         """
         if memory is None:
             memory = self.prepare(mmap(-1, self.size()))
-        self.lock = _NoLock() if lock is None else lock
+        self.lock: Lock = threading.Lock() if lock is None else lock
         self._secret = memory[:_KEY]
         tables = range(_KEY, self.size(), _NUMBER + TABLE_MAX * _ROW)
         self.networks, self.names, self.pairs = (Table(memory, at) for at in tables[:3])
