@@ -1,5 +1,5 @@
 """
-kaproto's own administration program, the client's side.
+The client of kaproto's own administration program.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _TIMEOUT: Final = 10.0
 
 _REPLACE_TIMEOUT: Final = 600.0
 """
-Seconds for all workers to be replaced: each has to start.
+The timeout for replacing all workers, in seconds: each has to start.
 """
 
 _Objects = list[dict[str, Any]]
@@ -41,14 +41,14 @@ class ControlClient:
     """
     Administers a running C{kaserver}.
 
-    Each call fails with L{kaproto.errors.RemoteError} when the server refuses it, with
-    L{twisted.internet.defer.TimeoutError} when it does not answer in ten seconds, and with the
-    reason when the connection closes first.
+    Each call fails with L{kaproto.errors.RemoteError} if the server answers with an error, with
+    L{twisted.internet.defer.TimeoutError} if it does not answer within ten seconds, and with the
+    reason if the connection closes first.
     """
 
     def __init__(self, connection: KeepAliveClientProtocol, reactor: IReactorTime) -> None:
         """
-        @param connection: one that was open from the start.
+        @param connection: a connection that is open without C{CONNECT_OPEN}.
         """
         self._connection = connection
         self._reactor = reactor
@@ -56,7 +56,9 @@ class ControlClient:
     @classmethod
     async def connect(cls, reactor: IReactorTime, path: str) -> ControlClient:
         """
-        @param path: the path of the socket of C{--admin}.
+        Connect to a server.
+
+        @param path: the path of the C{--admin} socket.
         """
         factory = KeepAliveClientFactory(clock=reactor)
         factory.startsOpen = True
@@ -102,7 +104,7 @@ class ControlClient:
         Disconnect a client.
 
         @param number: its id.
-        @param reason: why, for the log and the list of endings.
+        @param reason: the reason, for the log and the list of endings.
         """
         await self._call(ControlProcedure.DISCONNECT, Disconnecting(number, reason))
 
@@ -114,29 +116,29 @@ class ControlClient:
 
     async def refused(self) -> _Objects:
         """
-        @return: who was refused, or would be in mode 2, the latest first.
+        @return: clients that were refused, or would be in mode 2, the latest first.
         """
         return await self._ask(ControlProcedure.REFUSED)
 
     async def status(self) -> _Objects:
         """
-        @return: the daemon, in an array.
+        @return: the state of the daemon, in an array.
         """
         return await self._ask(ControlProcedure.STATUS)
 
     async def reload(self) -> list[str]:
         """
-        Read files again.
+        Reload files.
 
-        @return: the problems.
+        @return: an error message for each file that could not be read.
         """
         return [str(each) for each in await self._ask(ControlProcedure.RELOAD)]
 
     async def replace(self) -> int:
         """
-        Have the workers replaced one after another.
+        Replace the workers one after another.
 
-        @return: how many there are.
+        @return: the number of workers.
         """
         answer = await self._call(ControlProcedure.REPLACE, within=_REPLACE_TIMEOUT)
         (number,) = json.loads(unpack(Document, answer).json)
@@ -146,12 +148,12 @@ class ControlClient:
         self, number: int, seconds: int, traced: Callable[[dict[str, Any]], object]
     ) -> str:
         """
-        Watch the messages of a client.
+        Trace the messages of a client.
 
         @param number: its id.
-        @param seconds: for how long.
-        @param traced: called with what is known of each message.
-        @return: why it ended.
+        @param seconds: the duration of the trace.
+        @param traced: called with the description of each message.
+        @return: why the trace ended.
         """
         ended: Deferred[str] = Deferred()
 
@@ -176,8 +178,8 @@ class ControlClient:
 
     async def drain(self, within: float | None = None) -> None:
         """
-        Have the server accept no new clients, and stop when those that are there have left.
+        Drain the server: it accepts no new clients, and stops when the present ones have left.
 
-        @param within: seconds that they have.
+        @param within: seconds that they have to leave; by default the server's configured time.
         """
         await self._call(ControlProcedure.DRAIN, Draining(within))

@@ -1,8 +1,8 @@
 """
-The list of a server's clients, as C{virt-admin} reads it: an array of their names, then its length.
+The list of a server's clients in C{virt-admin}'s format: an array of their names, then its length.
 
-There may be thousands, so a list is packed in several turns of the reactor, and lists of several
-processes are joined without decoding them.
+With thousands of clients, a list is packed in several turns of the reactor, and the lists of
+several processes are joined without decoding them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["joinCounts", "joinLists", "packCount", "packList"]
 
 _WORD: Final = 4
 """
-The bytes of a length.
+The size of a length, in bytes.
 """
 
 
@@ -36,8 +36,8 @@ def packList(
 ) -> Deferred[bytes]:
     """
     @param clients: at most L{ARRAY_MAX} clients of this server.
-    @param cooperator: divides the work into turns.
-    @return: the list.
+    @param cooperator: splits the work over turns of the reactor.
+    @return: the packed list.
     """
     names: list[bytes] = []
 
@@ -51,21 +51,21 @@ def packList(
 
 def packCount(count: int) -> bytes:
     """
-    @return: the list for an administrator who asks only how many clients there are.
+    @return: the packed list for an administrator who asks only for the number of clients.
     """
     return Packer().uint32(0).uint32(count).packed()
 
 
 def joinLists(lists: Iterable[bytes]) -> bytes:
     """
-    @param lists: lists of one server, from several processes.
-    @return: one list of them all, of L{ARRAY_MAX} clients at most.
+    @param lists: packed lists of one server, from several processes.
+    @return: one list of at most L{ARRAY_MAX} clients from all of them.
     """
     total, parts = 0, []
     for each in lists:
         names, count = each[_WORD:-_WORD], _countOf(each)
         if count:
-            # The names of one server's clients have the same size.
+            # All names of one server's clients have the same size.
             fit = min(count, ARRAY_MAX - total)
             parts.append(names[: len(names) // count * fit])
             total += fit
@@ -74,8 +74,8 @@ def joinLists(lists: Iterable[bytes]) -> bytes:
 
 def joinCounts(lists: Iterable[bytes]) -> bytes:
     """
-    @param lists: from L{packCount}.
-    @return: the sum of them.
+    @param lists: results of L{packCount}.
+    @return: the packed list with the sum of their counts.
     """
     return packCount(sum(map(_countOf, lists)))
 

@@ -1,5 +1,5 @@
 """
-kaproto's own administration program, the server's side.
+The server of kaproto's own administration program.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class ControlProgram(Program):
 
     def __init__(self, daemon: Daemon) -> None:
         """
-        @param daemon: what is administered.
+        @param daemon: the daemon to administer.
         """
         self._daemon = daemon
         self._traces = Traces(daemon.factory.clock)
@@ -61,7 +61,7 @@ class ControlProgram(Program):
     @procedure(ControlProcedure.LIST, arguments=Page, result=Document)
     def listClients(self, connection: KeepAliveServerProtocol, arguments: Page) -> Document:
         """
-        @return: an array of the next L{PAGE_MAX} clients, empty after the last.
+        @return: an array of the next L{PAGE_MAX} clients; empty after the last one.
         """
         after, factory = arguments.after, self._daemon.factory
         rest = (each for each in factory.clients if each.peer.id > after)
@@ -71,7 +71,7 @@ class ControlProgram(Program):
     @procedure(ControlProcedure.SHOW, arguments=Which, result=Document)
     def showClient(self, connection: KeepAliveServerProtocol, arguments: Which) -> Document:
         """
-        @return: an array of the client.
+        @return: the client, in an array.
         """
         client = self._client(arguments.id)
         return document([clientObject(clientStatus(self._daemon.factory, client))])
@@ -97,7 +97,7 @@ class ControlProgram(Program):
     @procedure(ControlProcedure.REFUSED, arguments=None, result=Document)
     async def refused(self, connection: KeepAliveServerProtocol) -> Document:
         """
-        @return: an array of those who were refused, or would be in mode 2, the latest first.
+        @return: an array of clients that were refused, or would be in mode 2, the latest first.
         """
         wallClock = self._daemon.factory.journal.wallClock
         refusals = await self._daemon.register.refusals(CALLERS_MAX)
@@ -106,7 +106,7 @@ class ControlProgram(Program):
     @procedure(ControlProcedure.STATUS, arguments=None, result=Document)
     async def status(self, connection: KeepAliveServerProtocol) -> Document:
         """
-        @return: an array of the daemon.
+        @return: the state of the daemon, in an array.
         """
         await self._daemon.register.refresh()
         return document([statusObject(self._daemon)])
@@ -114,9 +114,9 @@ class ControlProgram(Program):
     @procedure(ControlProcedure.RELOAD, arguments=None, result=Document)
     async def reload(self, connection: KeepAliveServerProtocol) -> Document:
         """
-        Read files again.
+        Reload files.
 
-        @return: an array of the problems.
+        @return: an array of error messages, one for each file that could not be read.
         """
         return document(await self._daemon.reload())
 
@@ -130,20 +130,20 @@ class ControlProgram(Program):
     @procedure(ControlProcedure.TRACE, arguments=Tracing)
     def trace(self, connection: KeepAliveServerProtocol, arguments: Tracing) -> None:
         """
-        Send the headers of a client's messages, as events, for some time.
+        Send the headers of a client's messages as events, for a limited time.
         """
         self._traces.start(connection, self._client(arguments.id), arguments.seconds)
 
     @procedure(ControlProcedure.DRAIN, arguments=Draining)
     def drain(self, connection: KeepAliveServerProtocol, arguments: Draining) -> None:
         """
-        Accept no new clients, and stop when those that are there have left.
+        Accept no new clients, and stop when the present ones have left.
         """
         connection.factory.clock.callLater(0, self._daemon.drain, arguments.within)
 
 
 def document(objects: Iterable[object]) -> Document:
     """
-    @return: an array of objects.
+    @return: a JSON array of objects.
     """
     return Document(json.dumps(list(objects)))

@@ -1,7 +1,7 @@
 """
-kaproto's own administration program: what C{virt-admin} has no words for.
+kaproto's own administration program, for everything that C{virt-admin} does not support.
 
-Results are JSON, so that C{kaproto --json} prints what a newer or older server says as it is.
+Results are JSON, so that C{kaproto --json} prints the answers of newer and older servers unchanged.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Which:
 @attrs.frozen
 class Disconnecting:
     """
-    Whom to disconnect, and why.
+    The client to disconnect, and the reason.
     """
 
     id: UHyper
@@ -102,7 +102,7 @@ class Disconnecting:
 @attrs.frozen
 class Draining:
     """
-    How many seconds clients have to leave; by default what the configuration says.
+    Seconds that clients have to leave; by default the configured time.
     """
 
     within: float | None
@@ -111,7 +111,7 @@ class Draining:
 @attrs.frozen
 class Tracing:
     """
-    Whose messages to show, and for how many seconds.
+    The client to trace, and the duration in seconds.
     """
 
     id: UHyper

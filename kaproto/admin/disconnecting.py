@@ -1,5 +1,5 @@
 """
-Disconnecting a client because an administrator says so.
+Disconnects a client for an administrator.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ __all__ = ["disconnectClient"]
 
 def disconnectClient(client: ServerConnection, reason: str | None = None) -> None:
     """
-    Disconnect a client.  Calls that it waits for fail, with a message that says who disconnected
-    it and why; if it waits for none, C{virsh} prints that it was disconnected.
+    Disconnect a client.  Its outstanding calls fail, with a message that says that an administrator
+    disconnected it, and why.  If it has none, C{virsh} prints that it was disconnected.
 
-    @param reason: why, also for the log and the list of endings.
+    @param reason: the reason, which also goes to the log and the list of endings.
     """
     words = "an administrator disconnected this client"
     if reason:

@@ -1,6 +1,5 @@
 """
-What callers of the ADMIN program are told when something cannot be done: libvirtd's codes and
-words, where it has them.
+The errors of the ADMIN program, with libvirtd's codes and messages where libvirtd has them.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ __all__ = ["checkFlags", "invalid", "noClient", "noServer", "unsupported", "unsu
 
 def checkFlags(flags: int, function: str) -> None:
     """
-    @param function: what was called.
-    @raise RemoteError: when there are any flags, since there are none to give.
+    @param function: the name of the called function.
+    @raise RemoteError: when any flag is set, since none is supported.
     """
     if flags:
         raise RemoteError(
@@ -27,28 +26,28 @@ def checkFlags(flags: int, function: str) -> None:
 
 def noServer(name: str) -> RemoteError:
     """
-    There is no such server.
+    @return: the error for a server that does not exist.
     """
     return rpcError(f"Server not found: No server named '{name}'", ErrorCode.NO_SERVER)
 
 
 def noClient(number: int) -> RemoteError:
     """
-    There is no such client, or there was.
+    @return: the error for a client that is not connected.
     """
     return rpcError(f"Client not found: No client with matching ID '{number}'", ErrorCode.NO_CLIENT)
 
 
 def invalid(problem: str) -> RemoteError:
     """
-    An argument makes no sense.
+    @return: the error for an invalid argument.
     """
     return RemoteError(ErrorCode.INVALID_ARG, ErrorDomain.NONE, f"invalid argument: {problem}")
 
 
 def unsupportedParameter(name: str) -> RemoteError:
     """
-    A parameter does not exist, or cannot be set.
+    @return: the error for a parameter that does not exist or cannot be set.
     """
     return RemoteError(
         ErrorCode.ARGUMENT_UNSUPPORTED,
@@ -59,7 +58,7 @@ def unsupportedParameter(name: str) -> RemoteError:
 
 def unsupported(reason: str) -> RemoteError:
     """
-    libvirtd can do this, and kaserver has no use for it.
+    @return: the error for an operation that libvirtd supports and kaserver does not.
     """
     return RemoteError(
         ErrorCode.OPERATION_UNSUPPORTED, ErrorDomain.ADMIN, f"Operation not supported: {reason}"

@@ -1,5 +1,5 @@
 """
-The server for administrators.
+The server factory for administrators.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ def adminFactory(
     """
     Make the factory that serves C{virt-admin} and C{kaproto}, on a UNIX socket.
 
-    Its connections are open from the start, since neither client knows C{CONNECT_OPEN} there, and
-    are never pinged, since neither can ask for that.
+    Its connections are open from the start, since neither client sends the remote program's
+    C{CONNECT_OPEN}, and are never pinged, since neither can ask for keepalive.
 
-    @param daemon: what is administered.
-    @param programs: what administrators may call, by default both programs of this process.
+    @param daemon: the daemon to administer.
+    @param programs: the RPC programs for administrators, by default both programs of this process.
     """
     return KeepAliveServerFactory(
         Operators(),

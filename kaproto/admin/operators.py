@@ -1,5 +1,5 @@
 """
-Who may administer: root, and the user that the server runs as.
+Admission of administrators: root, and the user that the server runs as.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["Operators"]
 
 class Operators(Policy):
     """
-    Admits who the kernel says is root, or the user of this process.
+    Admits root and the user of this process, identified by the kernel.
     """
 
     name = "operators"
@@ -24,7 +24,7 @@ class Operators(Policy):
 
     def admit(self, peer: Peer) -> Admission | Refused:
         """
-        @return: a refusal that tells a stranger whom to ask.
+        @return: the admission, or a refusal that names the users who may administer.
         """
         credentials = peer.unixCredentials
         if credentials is None:

@@ -1,5 +1,5 @@
 """
-What C{virt-admin} is told of servers and clients, with libvirt's names and types.
+The parameters of servers and clients for C{virt-admin}, with libvirt's names and types.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _TRANSPORTS: Final = {"unix": 0, "tcp": _TCP, "tls": 2}
 
 _ANY: Final = 2**32 - 1
 """
-How libvirt's clients are told that there is no limit.
+libvirt's value for no limit.
 """
 
 _LIMITS: Final = {"nclients_max": "maxClients", "nclients_unauth_max": "maxAnonymousClients"}
@@ -51,7 +51,7 @@ WORKERS: Final = {
     "jobQueueDepth": 0,
 }
 """
-kaserver does everything in one thread, which is answering just now.
+The thread pool of kaserver: one thread, which is busy with this answer.
 """
 
 
@@ -63,14 +63,14 @@ def _unsigned(values: Mapping[str, int]) -> Parameters:
 
 def workerParameters() -> Parameters:
     """
-    @return: what C{virt-admin server-threadpool-info} prints.
+    @return: the parameters for C{virt-admin server-threadpool-info}.
     """
     return _unsigned(WORKERS)
 
 
 def limitParameters(limits: Limits, clients: int, anonymous: int) -> Parameters:
     """
-    @return: what C{virt-admin server-clients-info} prints.
+    @return: the parameters for C{virt-admin server-clients-info}.
     """
     most = limits.maxClients or _ANY
     return _unsigned(
@@ -85,11 +85,10 @@ def limitParameters(limits: Limits, clients: int, anonymous: int) -> Parameters:
 
 def changedLimits(limits: Limits, parameters: list[TypedParameter]) -> Limits:
     """
-    @param limits: those in use.
-    @param parameters: what C{virt-admin server-clients-set} sends.
-    @return: the new ones.
-    @raise kaproto.errors.RemoteError: when they make no sense; the code and the words are
-        libvirtd's.
+    @param limits: the current limits.
+    @param parameters: the parameters sent by C{virt-admin server-clients-set}.
+    @return: the new limits.
+    @raise kaproto.errors.RemoteError: when they are invalid, with libvirtd's code and message.
     """
     given: dict[str, int] = {}
     for each in parameters:
@@ -121,7 +120,7 @@ def changedLimits(limits: Limits, parameters: list[TypedParameter]) -> Limits:
 
 def clientParameters(factory: KeepAliveServerFactory, connection: ServerConnection) -> Parameters:
     """
-    @return: what C{virt-admin client-info} prints: libvirt's parameters first, then ours.
+    @return: the parameters for C{virt-admin client-info}: libvirt's first, then kaproto's.
     """
     status = clientStatus(factory, connection)
     peer = connection.peer
@@ -137,7 +136,7 @@ def clientParameters(factory: KeepAliveServerFactory, connection: ServerConnecti
 
 def _identity(peer: Peer, who: Who) -> Iterator[TypedParameter]:
     """
-    @return: who it is, in the order and with the types of libvirtd's answer.
+    @return: the client's identity, in the order and with the types of libvirtd's answer.
     """
     caller = who.caller
     if caller.user is not None:
@@ -159,7 +158,7 @@ def _identity(peer: Peer, who: Who) -> Iterator[TypedParameter]:
 
 def clientName(server: ServerName, client: ServerConnection, wallClock: WallClock) -> ClientName:
     """
-    @return: what C{virt-admin client-list} prints of a client.
+    @return: the entry of a client for C{virt-admin client-list}.
     """
     peer = client.peer
     since = wallClock.timeOfDay(peer.connectedAt)

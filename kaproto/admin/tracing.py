@@ -1,5 +1,5 @@
 """
-Shows administrators the messages of a client, for a time.
+Traces the messages of a client for administrators.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _NAMES: Final = {REMOTE_PROGRAM: Procedure, KEEPALIVE_PROGRAM: KeepAliveProcedur
 
 class Traces:
     """
-    The clients that are being watched, by any number of administrators each.
+    The traced clients, each with any number of administrators.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
@@ -49,8 +49,9 @@ class Traces:
         self, administrator: KeepAliveServerProtocol, client: ServerConnection, seconds: float
     ) -> None:
         """
-        Show a client's messages to an administrator, and at the end why it ends.  It takes the
-        place of an earlier trace of that client by that administrator.
+        Send a client's message headers to an administrator for a limited time, and then the reason
+        why the trace ended.  This replaces an earlier trace of the same client by the same
+        administrator.
         """
         audience = self._audiences.get(client)
         if audience is None:
@@ -74,9 +75,10 @@ class Traces:
 
 class _Audience:
     """
-    Those who watch one client.  Headers have no secrets in them, and messages are not kept.
+    The administrators who trace one client.  Only headers are shown, which contain no secrets, and
+    nothing is stored.
 
-    @ivar traces: where messages are shown.
+    @ivar traces: one trace for each administrator.
     """
 
     def __init__(self, client: ServerConnection) -> None:
@@ -87,7 +89,7 @@ class _Audience:
 
     def add(self, trace: _Trace) -> None:
         """
-        One more watches.
+        Add a trace, and end an earlier one of the same administrator.
         """
         for each in list(self.traces):
             if each.administrator is trace.administrator:
@@ -97,7 +99,7 @@ class _Audience:
 
     def leave(self) -> None:
         """
-        Nobody watches any more: the client costs what it did before.
+        Stop tracing the client, which then has no overhead any more.
         """
         self._client.incoming.trace = self._client.outgoing.trace = None
         self._client.heartbeat.onAnswer = None
@@ -109,7 +111,7 @@ class _Audience:
     def _record(self, direction: str, header: Header) -> None:
         length, program, _version, procedure, kind, serial, status = header
         if (direction, program, procedure) == _PONG:
-            # Most pongs do not come by here; see L{_answered}.
+            # Most pongs bypass this method, so L{_answered} reports all of them.
             return
         names = _NAMES.get(program)
         known = names is not None and procedure in list(names)
@@ -141,11 +143,11 @@ class _Audience:
 
 class _Trace:
     """
-    What one administrator sees.  While that one does not read as fast as the client calls, messages
-    are left out, and counted.
+    One administrator's trace.  While the administrator reads too slowly, messages are dropped and
+    counted.
 
-    @ivar administrator: who it is.
-    @ivar timer: ends it.
+    @ivar administrator: the administrator's connection.
+    @ivar timer: the timer that ends the trace.
     """
 
     timer: IDelayedCall
@@ -161,7 +163,7 @@ class _Trace:
 
     def send(self, what: dict[str, object]) -> None:
         """
-        Show something.
+        Send an event, unless the administrator reads too slowly.
         """
         if self.administrator.congested:
             self._missed += 1
@@ -172,7 +174,10 @@ class _Trace:
 
     def end(self, reason: str | None) -> None:
         """
-        @param reason: what to say; C{None} when the administrator is gone.
+        End the trace.
+
+        @param reason: the reason to send; C{None} to send none, since the administrator has left or
+            has started a new trace.
         """
         if self.timer.active():
             self.timer.cancel()

@@ -1,5 +1,5 @@
 """
-The arguments and results of libvirt's ADMIN program, as C{admin_protocol.x} has them.
+The arguments and results of libvirt's ADMIN program, from C{admin_protocol.x}.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ class ServerName:
 @attrs.frozen
 class ClientName:
     """
-    A client of a server.  A client passes back what it got; only the server's name and the id
-    count then.
+    A client of a server.  C{virt-admin} passes this structure back in later calls, in which only
+    the server's name and the id matter.
 
     @ivar timestamp: when it connected, in seconds since 1970.
     @ivar transport: 0 for UNIX, 1 for TCP, 2 for TLS.
@@ -78,9 +78,9 @@ class ClientName:
 @attrs.frozen
 class ListOptions:
     """
-    How to list.
+    Options of a list.
 
-    @ivar need: 0 to be told only how many there are.
+    @ivar need: 0 to ask only for the number of entries.
     """
 
     need: UInt
@@ -92,7 +92,8 @@ class ServerList:
     """
     The servers of the daemon.
 
-    @ivar total: must be the length of C{servers} unless that is empty: C{virt-admin} believes it.
+    @ivar total: the number of servers.  Unless C{servers} is empty, it must be the length of
+        C{servers}: C{virt-admin} does not check it.
     """
 
     servers: list[ServerName]
@@ -165,7 +166,7 @@ class ClientCall:
 @attrs.frozen
 class Parameters:
     """
-    What there is to know of a server or a client.
+    The parameters of a server or a client.
     """
 
     parameters: Annotated[list[TypedParameter], Limit(32)]
@@ -174,9 +175,9 @@ class Parameters:
 @attrs.frozen
 class LogOutputs:
     """
-    Where the log goes.
+    The outputs of the log.
 
-    @ivar count: how many outputs there are.
+    @ivar count: the number of outputs.
     """
 
     outputs: str
@@ -186,9 +187,9 @@ class LogOutputs:
 @attrs.frozen
 class LogFilters:
     """
-    What goes to the log.
+    The filters of the log.
 
-    @ivar count: how many filters there are.
+    @ivar count: the number of filters.
     """
 
     filters: str | None
@@ -198,7 +199,7 @@ class LogFilters:
 @attrs.frozen
 class SetLog:
     """
-    Set where the log goes, or what goes to it.
+    Set the outputs or the filters of the log.
     """
 
     text: str | None
@@ -208,7 +209,7 @@ class SetLog:
 @attrs.frozen
 class SetTimeout:
     """
-    Set after how many seconds without clients the daemon stops.
+    Set the seconds without clients after which the daemon stops.
     """
 
     seconds: UInt

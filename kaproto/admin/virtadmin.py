@@ -1,5 +1,5 @@
 """
-libvirt's ADMIN program, by which an unmodified C{virt-admin} administers kaserver.
+libvirt's ADMIN program, with which an unmodified C{virt-admin} administers kaserver.
 
 C{virt-admin} waits for a reply without a timeout, so every call is answered.  A keepalive ping
 would crash it, so its connection is never pinged.
@@ -74,7 +74,7 @@ class AdminProgram(Program):
 
     def __init__(self, daemon: Daemon) -> None:
         """
-        @param daemon: what is administered.
+        @param daemon: the daemon to administer.
         """
         self._daemon = daemon
         clock = daemon.factory.clock
@@ -106,7 +106,7 @@ class AdminProgram(Program):
     @procedure(AdminProcedure.CONNECT_OPEN, arguments=Flags)
     def open(self, connection: KeepAliveServerProtocol, arguments: Flags) -> None:
         """
-        There is nothing to open.
+        Answer the call: there is nothing to open.
         """
         checkFlags(arguments.flags, "open")
 
@@ -129,7 +129,7 @@ class AdminProgram(Program):
         self, connection: KeepAliveServerProtocol, arguments: ListOptions
     ) -> ServerList:
         """
-        @return: the server, and the one for administrators.
+        @return: the two servers: for clients and for administrators.
         """
         checkFlags(arguments.flags, "listServers")
         servers = [ServerName(SERVER_NAME), ServerName(ADMIN_SERVER)]
@@ -140,7 +140,10 @@ class AdminProgram(Program):
         self, connection: KeepAliveServerProtocol, arguments: ServerLookup
     ) -> ServerName:
         """
-        @return: the server, if there is one of this name.
+        Find a server by name.
+
+        @return: the server.
+        @raise kaproto.errors.RemoteError: when there is no such server.
         """
         server = ServerName(arguments.name)
         self._server(connection, server)
@@ -151,7 +154,7 @@ class AdminProgram(Program):
     )
     def workers(self, connection: KeepAliveServerProtocol, arguments: ServerCall) -> Parameters:
         """
-        @return: how many threads there are.
+        @return: the parameters of the thread pool.
         """
         checkFlags(arguments.flags, "workers")
         self._server(connection, arguments.server)
@@ -169,7 +172,7 @@ class AdminProgram(Program):
         self, connection: KeepAliveServerProtocol, payload: bytes
     ) -> bytes | Deferred[bytes]:
         """
-        List the clients, or say how many there are.
+        List the clients, or only their number.
         """
         arguments = unpack(ServerListOptions, payload)
         checkFlags(arguments.flags, "listClients")
@@ -185,7 +188,10 @@ class AdminProgram(Program):
         self, connection: KeepAliveServerProtocol, arguments: ClientLookup
     ) -> ClientName:
         """
-        @return: the client, if it is connected.
+        Find a client by id.
+
+        @return: the client.
+        @raise kaproto.errors.RemoteError: when it is not connected.
         """
         checkFlags(arguments.flags, "lookupClient")
         client = self._client(connection, arguments.server, arguments.id)
@@ -195,7 +201,7 @@ class AdminProgram(Program):
     @procedure(AdminProcedure.CLIENT_GET_INFO, arguments=ClientCall, result=Parameters)
     def clientInfo(self, connection: KeepAliveServerProtocol, arguments: ClientCall) -> Parameters:
         """
-        @return: all that is known of a client.
+        @return: all parameters of a client.
         """
         checkFlags(arguments.flags, "clientInfo")
         which = arguments.client
@@ -216,7 +222,7 @@ class AdminProgram(Program):
         self, connection: KeepAliveServerProtocol, arguments: ServerCall
     ) -> Parameters:
         """
-        @return: how many clients there are, and may be.
+        @return: the numbers of clients, and their limits.
         """
         checkFlags(arguments.flags, "clientLimits")
         factory = self._server(connection, arguments.server)
@@ -231,7 +237,7 @@ class AdminProgram(Program):
         self, connection: KeepAliveServerProtocol, arguments: ServerParameters
     ) -> None:
         """
-        Set how many clients there may be.  Connected clients stay.
+        Set the limits on clients.  Connected clients are not disconnected.
         """
         checkFlags(arguments.flags, "setClientLimits")
         factory = self._server(connection, arguments.server)
@@ -240,7 +246,7 @@ class AdminProgram(Program):
     @procedure(AdminProcedure.CONNECT_GET_LOGGING_OUTPUTS, arguments=Flags, result=LogOutputs)
     def logOutputs(self, connection: KeepAliveServerProtocol, arguments: Flags) -> LogOutputs:
         """
-        @return: where the log goes, in libvirt's notation: priority 2 (info), to twistd.
+        @return: the output of the log in libvirt's notation: priority 2 (info), to twistd.
         """
         checkFlags(arguments.flags, "logOutputs")
         return LogOutputs("2:twistd", 1)
@@ -248,7 +254,7 @@ class AdminProgram(Program):
     @procedure(AdminProcedure.CONNECT_GET_LOGGING_FILTERS, arguments=Flags, result=LogFilters)
     def logFilters(self, connection: KeepAliveServerProtocol, arguments: Flags) -> LogFilters:
         """
-        @return: none.
+        @return: no filters.
         """
         checkFlags(arguments.flags, "logFilters")
         return LogFilters(None, 0)
@@ -269,9 +275,10 @@ class AdminProgram(Program):
         self, connection: KeepAliveServerProtocol, arguments: ServerCall
     ) -> None:
         """
-        Reload certificates, rules and the lists of users.
+        Reload certificates, rules and users.
 
-        @raise kaproto.errors.RemoteError: when a file cannot be read; the last version stays.
+        @raise kaproto.errors.RemoteError: when a file cannot be read, whose previous contents stay
+            in use.
         """
         checkFlags(arguments.flags, "updateTLSFiles")
         self._server(connection, arguments.server)
@@ -289,7 +296,7 @@ class AdminProgram(Program):
     @procedure(AdminProcedure.CONNECT_DAEMON_SHUTDOWN, arguments=Flags)
     def shutdown(self, connection: KeepAliveServerProtocol, arguments: Flags) -> None:
         """
-        Stop cleanly, after the reply.
+        Stop the daemon gracefully, after the reply.
         """
         checkFlags(arguments.flags, "shutdown")
         connection.factory.clock.callLater(0, self._daemon.stop)

@@ -1,3 +1,3 @@
 """
-C{twistd kaserver}: from the command line to a running service.
+The C{twistd kaserver} plugin: its command line, its settings and its service.
 """

@@ -35,20 +35,20 @@ __all__ = ["Config", "ConfigError", "ListenSettings", "readConfig", "writeConfig
 
 class ConfigError(ValueError):
     """
-    A configuration file cannot be used; the message names the file, the key and what is allowed.
+    The configuration file is invalid; the message names the file, the key and the valid values.
     """
 
 
 @attrs.frozen
 class ListenSettings:
     """
-    One place to listen at.
+    The settings of one listener.
 
     @ivar endpoint: a server endpoint string.
-    @ivar auth: how its clients log in, as C{--auth} describes it; C{None} for as all others do, an
-        empty list for not at all.
-    @ivar tlsAllowedDNs: which names its clients' certificates may have; C{None} for as at all
-        others, an empty list for any.
+    @ivar auth: the values of C{--auth} for its clients; C{None} for the common setting, an empty
+        list for no authentication.
+    @ivar tlsAllowedDNs: the distinguished names allowed in client certificates; C{None} for the
+        common setting, an empty list for any name.
     """
 
     endpoint: str
@@ -59,10 +59,10 @@ class ListenSettings:
 @attrs.frozen
 class Config:
     """
-    What a file says.
+    The contents of a configuration file.
 
     @ivar values: the settings, by name.
-    @ivar listen: the places to listen at.
+    @ivar listen: the listeners.
     """
 
     values: Mapping[str, object] = attrs.Factory(dict)
@@ -74,7 +74,7 @@ _LISTEN_KEYS: Final = ("endpoint", "auth", "tls-allowed-dn")
 
 def readConfig(path: Path) -> Config:
     """
-    @raise ConfigError: when the file cannot be used.
+    @raise ConfigError: when the file cannot be read or is invalid.
     """
     try:
         document = tomllib.loads(readFile(path).decode("utf-8"))
@@ -136,8 +136,8 @@ def _listenSettings(table: Mapping[str, object]) -> ListenSettings:
 
 def writeConfig(config: Config, origins: Mapping[str, str]) -> str:
     """
-    @param origins: where each setting comes from, by name.
-    @return: a file that says the same, with that in comments.
+    @param origins: the source of each setting, by name.
+    @return: the text of an equivalent configuration file, with the sources in comments.
     """
     lines = [
         f"{name} = {_toml(value)}".ljust(40) + f"  # {origins[name]}"
@@ -153,5 +153,5 @@ def writeConfig(config: Config, origins: Mapping[str, str]) -> str:
 
 
 def _toml(value: object) -> str:
-    # Strings, numbers, lists of strings, true and false look in TOML as they do in JSON.
+    # TOML and JSON share the syntax of strings, numbers, lists of strings, true and false.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,5 +1,5 @@
 """
-What C{twistd kaserver --help} prints: the settings in groups.
+The text of C{twistd kaserver --help}: the settings in groups.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _HELP: Final = {
 
 def describe(introduction: str, width: int) -> str:
     """
-    @param introduction: what is said before the settings.
-    @param width: how many characters a line has.
+    @param introduction: the text before the settings.
+    @param width: the number of characters in a line.
     """
     lines = ["", *textwrap.wrap(introduction, width)]
     for heading, settings in GROUPS.items():

@@ -33,28 +33,28 @@ __all__ = ["MARGIN", "KaServer"]
 
 MARGIN: Final = 10.0
 """
-Seconds from the end of the grace until the process has ended.
+Seconds that the process may take to exit after the grace period.
 """
 
 
 _LAST_WORDS: Final = 0.5
 """
-Seconds from the end of the grace until connections are aborted.
+Seconds from the end of the grace period until connections are aborted.
 """
 
 
 class KaServer(Service):
     """
-    Serves at some places.  To stop, it stops listening, lets calls finish, and closes.
+    The server.  To stop, it stops listening, lets calls finish, and closes all connections.
 
     @ivar factory: the factory of its connections.
-    @ivar ports: where it listens for clients.
-    @ivar operations: where it is administered and watched, until its clients have left.
-    @ivar gateway: what answers its clients, if that is a gateway.
-    @ivar register: its clients, for those who watch and steer it.
-    @ivar registry: where its clients are listed beside those of other servers.
-    @ivar draining: whether it accepts no new clients, and stops when those that are there have
-        left.
+    @ivar ports: its listeners for clients.
+    @ivar operations: its listeners for administration and monitoring, which stay open until all
+        clients have left.
+    @ivar gateway: its backend, if that is a gateway.
+    @ivar register: its clients, for monitoring and administration.
+    @ivar registry: lists its clients together with those of other servers.
+    @ivar draining: whether it accepts no new clients, and stops when the present ones have left.
     """
 
     _log = Logger()
@@ -75,13 +75,13 @@ class KaServer(Service):
         logObserver: FileLogObserver | None = None,
     ) -> None:
         """
-        @param reloader: reads files again.
+        @param reloader: reloads files.
         @param grace: seconds that calls have to finish when the service stops.
         @param drainTimeout: seconds that clients have to leave when the service is drained.
         @param contexts: the TLS certificates, by listener.
-        @param registry: where to list the clients, by default nowhere else.
-        @param process: the process, if this service has it to itself.
-        @param logObserver: what C{twistd} is to write the log with.
+        @param registry: lists the clients; by default only within this process.
+        @param process: the process, if it runs nothing but this service.
+        @param logObserver: the log observer for C{twistd}.
         """
         self.factory = factory
         self.ports = ports
@@ -103,7 +103,7 @@ class KaServer(Service):
 
     def setServiceParent(self, parent: Any) -> None:  # noqa: ANN401 - an application or a service
         """
-        Become a part of an application.
+        Attach the service to an application, and give the application the log observer.
         """
         if self._logObserver is not None and isinstance(parent, Componentized):
             parent.setComponent(ILogObserver, self._logObserver)
@@ -111,9 +111,9 @@ class KaServer(Service):
 
     def privilegedStartService(self) -> None:
         """
-        Listen.  C{twistd} calls this before it gives up root's rights.
+        Listen.  C{twistd} calls this before it drops root privileges.
 
-        @raise CannotListen: when that is not possible; the message names the flag.
+        @raise CannotListen: when a listener cannot start; the message names the flag.
         """
         super().privilegedStartService()  # type: ignore[no-untyped-call]
         if self._process is not None:
@@ -122,7 +122,8 @@ class KaServer(Service):
 
     def startService(self) -> None:
         """
-        Listen, if that has not been done: C{twist} has no rights to give up.
+        Start the service.  Listen now if L{privilegedStartService} was not called: C{twist}, which
+        drops no privileges, does not call it.
         """
         if self._listening is None:
             self.privilegedStartService()
@@ -137,28 +138,29 @@ class KaServer(Service):
 
     async def reload(self) -> Sequence[str]:
         """
-        Read again what comes from files: certificates, rules, the list of those who may log in.
+        Reload files: certificates, rules, users.
 
-        @return: what could not be read, and is in use as it was before.
+        @return: an error message for each file that could not be read, whose previous contents
+            stay in use.
         """
         return self._reloader.reload()
 
     @property
     def listeners(self) -> Sequence[str]:
         """
-        Where clients connect.
+        The endpoint strings on which it listens.
         """
         return [each.flag.partition("=")[2] for each in self.ports.places]
 
     def certificateExpiry(self) -> Mapping[str, float]:
         """
-        @return: when the certificates end, in seconds since 1970, by listener.
+        @return: when the certificates expire, in seconds since 1970, by listener.
         """
         return {listener: each.expiry for listener, each in self._contexts.items()}
 
     def adminPrograms(self) -> Sequence[Program]:
         """
-        @return: what administrators may call.
+        @return: the RPC programs for administrators.
         """
         return [AdminProgram(self), ControlProgram(self)]
 
@@ -170,14 +172,14 @@ class KaServer(Service):
 
     def connections(self) -> tuple[int, int]:
         """
-        @return: how many connections there are, and how many have ended since the start.
+        @return: the numbers of open connections, and of connections that ended since the start.
         """
         present = len(self.register)
         return present, self.factory.journal.counters.accepted - present
 
     def status(self) -> str:
         """
-        @return: how the server is, in a line.
+        @return: the state of the server, in one line.
         """
         count = len(self.register)
         clients = "1 client" if count == 1 else f"{count:,} clients"
@@ -185,10 +187,10 @@ class KaServer(Service):
 
     def drain(self, within: float | None = None) -> None:
         """
-        Stop softly: stop listening, and stop the process when the clients that are there have
-        left, or have had their time.
+        Stop listening, and stop the process when the present clients have left or the time is
+        over.
 
-        @param within: seconds that they have, by default what the command line says.
+        @param within: seconds that they have to leave; by default the configured time.
         """
         if self.draining:
             return
@@ -204,24 +206,24 @@ class KaServer(Service):
 
     async def _leave(self, seconds: float) -> None:
         """
-        Accept no new clients, and wait until those that are there have left.
+        Accept no new clients, and wait until the present ones have left.
         """
         await self.ports.stop()
         await self.factory.clients.whenEmpty()
 
     def stop(self) -> None:
         """
-        Stop the process in order, as on SIGTERM.
+        Stop the process gracefully, as on SIGTERM.
         """
         if self.running:
             IReactorCore(self._reactor).stop()
 
     def stopService(self) -> Deferred[None]:
         """
-        Stop listening, tell the clients, let their calls finish for as long as the grace lasts,
-        close.
+        Stop listening, notify the clients, let their calls finish within the grace period, and
+        close all connections.
 
-        @return: fires when no connection is left.
+        @return: fires when all connections are closed.
         """
         super().stopService()  # type: ignore[no-untyped-call]
         self._stopping = True
@@ -249,7 +251,7 @@ class KaServer(Service):
         """
         Let calls finish, and close all connections.
 
-        @param grace: seconds that they have.  After that, calls under way are answered with an
+        @param grace: seconds that calls have.  After that, outstanding calls are answered with an
             error, which clients have L{_LAST_WORDS} seconds to read.
         """
         clock, factory = self.factory.clock, self.factory

@@ -1,5 +1,5 @@
 """
-What the settings of kaserver take: numbers, texts, choices and flags.
+The types of kaserver's settings: numbers, texts, choices and flags.
 """
 
 from __future__ import annotations
@@ -28,39 +28,42 @@ __all__ = [
 
 class BadSetting(ValueError):
     """
-    A setting does not take a value; the message begins with what it takes.
+    A value is invalid for a setting; the message begins with the valid values.
     """
 
 
 class Kind(Protocol):
     """
-    What a setting takes.
+    The type of a setting.
     """
 
     def fromText(self, text: str, /) -> object:
         """
-        @param text: what the command line says.
+        @param text: the argument on the command line.
         @return: the value.
-        @raise BadSetting: when the setting does not take it.
+        @raise BadSetting: when it is invalid.
         """
 
     def fromValue(self, value: object, /) -> object:
         """
-        The same for a value from the configuration file.
+        Convert a value from the configuration file.
+
+        @return: the value.
+        @raise BadSetting: when it is invalid.
         """
 
 
 @attrs.frozen
 class Seconds:
     """
-    A number of seconds, with or without decimals.
+    A number of seconds, which may have decimals.
     """
 
     least: float = 0.0
 
     def fromText(self, text: str) -> float:
         """
-        @raise BadSetting: when it is not such a number.
+        @raise BadSetting: when it is not a valid number.
         """
         try:
             return self.fromValue(float(text))
@@ -69,7 +72,7 @@ class Seconds:
 
     def fromValue(self, value: object) -> float:
         """
-        @raise BadSetting: when it is not such a number.
+        @raise BadSetting: when it is not a valid number.
         """
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self._refuse(value)
@@ -93,7 +96,7 @@ class Whole:
 
     def fromText(self, text: str) -> int:
         """
-        @raise BadSetting: when it is not such a number.
+        @raise BadSetting: when it is not a valid number.
         """
         if not (text.isascii() and text.isdecimal() and int(text) >= self.least):
             raise self._refuse(text)
@@ -101,7 +104,7 @@ class Whole:
 
     def fromValue(self, value: object) -> int:
         """
-        @raise BadSetting: when it is not such a number.
+        @raise BadSetting: when it is not a valid number.
         """
         if isinstance(value, bool) or not isinstance(value, int) or value < self.least:
             raise self._refuse(value)
@@ -147,7 +150,7 @@ class Text:
 
     def fromText(self, text: str) -> str:
         """
-        @return: it.
+        @return: the text, unchanged.
         """
         return text
 
@@ -178,7 +181,7 @@ class Mode(Text):
 @attrs.frozen
 class Choice:
     """
-    One of some words.
+    One of several words.
     """
 
     words: Sequence[str]
@@ -206,13 +209,13 @@ class Texts:
 
     def fromText(self, text: str) -> list[str]:
         """
-        @return: a list of it alone.
+        @return: a list of only this text.
         """
         return [text]
 
     def fromValue(self, value: object) -> list[str]:
         """
-        @raise BadSetting: when it is neither a text nor a list of them.
+        @raise BadSetting: when it is neither a text nor a list of texts.
         """
         texts: Sequence[object] = value if isinstance(value, list) else [value]
         if not all(isinstance(each, str) for each in texts):
@@ -228,13 +231,13 @@ class Flag:
 
     def fromText(self, text: str) -> bool:
         """
-        @return: that it is on.
+        @return: C{True}.
         """
         return True
 
     def fromValue(self, value: object) -> bool:
         """
-        @raise BadSetting: when it is neither.
+        @raise BadSetting: when it is not a boolean.
         """
         if not isinstance(value, bool):
             raise BadSetting(f"is true or false, not {value!r}")

@@ -1,6 +1,6 @@
 """
-From the description of a place to listen at to an endpoint: defaults, and what was meant by
-descriptions that mean nothing.
+Makes server endpoints from endpoint strings: adds defaults, and suggests corrections of invalid
+strings.
 """
 
 from __future__ import annotations
@@ -44,8 +44,7 @@ _BACKLOG: Final = 1024
 
 DEFAULT_LISTEN: Final = f"tcp:{TCP_PORT}:interface=127.0.0.1"
 """
-Where the embedded host is served unless told otherwise: at libvirt's TCP port, on this machine
-only.
+The default listener of the embedded host: libvirt's TCP port, on the loopback interface.
 """
 
 _OWN: Final = {"keepalive", "libvirttls", "proxy", "tcpkeepalive"}
@@ -56,12 +55,12 @@ _READ_ONLY: Final = re.compile(r"(?<!\\):readonly=((?:\\.|[^:\\])*)")
 @attrs.frozen
 class Listener:
     """
-    A place to listen at.
+    A listener for clients.
 
-    @ivar description: the endpoint as the administrator wrote it.
+    @ivar description: the endpoint string that the administrator wrote.
     @ivar endpoint: the endpoint.
-    @ivar accessControl: who may connect there.
-    @ivar folder: the socket's, if it is to be made.
+    @ivar accessControl: decides which clients may connect.
+    @ivar folder: the folder to create for the socket; C{None} to create none.
     """
 
     description: str
@@ -72,7 +71,7 @@ class Listener:
     @property
     def wantsCertificates(self) -> bool:
         """
-        Whether clients need a certificate there.
+        Whether clients need a certificate.
         """
         endpoint = self.endpoint
         if isinstance(endpoint, ProxyEndpoint) and endpoint.terminated is not None:
@@ -82,7 +81,8 @@ class Listener:
     @property
     def believesEverybodyHere(self) -> bool:
         """
-        Whether any program on this machine could write a PROXY header, and so be anybody.
+        Whether PROXY headers are accepted from any program on this machine, which could thus
+        impersonate any client.
         """
         proxy = self.endpoint
         if isinstance(proxy, TLSServerEndpoint):
@@ -92,7 +92,7 @@ class Listener:
     @property
     def authenticates(self) -> bool:
         """
-        Whether clients are asked who they are.
+        Whether clients must authenticate, by a login or a certificate.
         """
         return self.accessControl.portal is not None or self.wantsCertificates
 
@@ -100,7 +100,7 @@ class Listener:
 def innermost(description: str) -> str:
     """
     @param description: a server endpoint string.
-    @return: the same without those that go before another one, such as C{proxy:}.
+    @return: the string without prefixes of wrapping endpoints, such as C{proxy:}.
     """
     kind, colon, rest = description.partition(":")
     return innermost(rest) if colon and kind in LAYERS else description
@@ -110,12 +110,12 @@ def serverEndpoint(reactor: object, description: str) -> IStreamServerEndpoint:
     """
     Make the endpoint that a string describes.
 
-    Beside what Twisted says of such strings, TCP and UNIX sockets have a backlog of 1024, since
-    clients come back all at once after a restart; a UNIX socket has the mode 660, and can have
-    C{group=}; it has no lock beside it, see L{kaproto.app.unixsockets}.
+    The strings are Twisted's, with other defaults.  TCP and UNIX sockets have a backlog of 1024,
+    since all clients reconnect at once after a restart.  UNIX sockets have the mode 660, take the
+    argument C{group=}, and have no lock file; see L{kaproto.app.unixsockets}.
 
-    @raise ValueError: when there is no such endpoint; the message says what was meant, if that can
-        be guessed.
+    @raise ValueError: when the string is invalid; the message suggests a correction, if there is
+        one.
     """
     _check(description)
     kind, colon, rest = innermost(description).partition(":")
@@ -142,8 +142,8 @@ def takeReadOnly(description: str) -> tuple[str, bool]:
     """
     @param description: a server endpoint string, with or without C{readonly=yes} or
         C{readonly=no}.
-    @return: the string without that, and whether all connections there are read-only.
-    @raise ValueError: when it is neither yes nor no.
+    @return: the string without that argument, and whether all connections are read-only.
+    @raise ValueError: when the argument is neither yes nor no.
     """
     match = _READ_ONLY.search(description)
     if match is None:
@@ -155,7 +155,7 @@ def takeReadOnly(description: str) -> tuple[str, bool]:
 
 def _check(description: str) -> None:
     """
-    @raise ValueError: when it is an endpoint, but not one to serve libvirt's clients at.
+    @raise ValueError: when it is an endpoint that cannot serve libvirt's clients.
     """
     problem = whyNotServed(description)
     if problem is not None:
@@ -171,7 +171,7 @@ def _check(description: str) -> None:
             "leave lockfile= out: whether a socket was left by a server that was killed is found "
             "out without one"
         )
-    # Twisted would take a mode of -1, and let everybody in.
+    # Twisted would accept a mode of -1, and let every user connect.
     for name, (pattern, expected) in _NUMBERS.items():
         for value in re.findall(rf"(?<!\\):{name}=([^:]*)", rest):
             if not re.fullmatch(pattern, value):
@@ -180,7 +180,7 @@ def _check(description: str) -> None:
 
 _NO_GROUP: Final = 2**32 - 1
 """
-The first number that no group can have: to C{chown} it means not to change the group.
+The first invalid group id: C{chown} takes it as -1, and leaves the group unchanged.
 """
 
 _NUMBERS: Final = {
@@ -232,7 +232,7 @@ def _flag(description: str) -> str:
 
 def _checkDomain(endpoint: AdoptedStreamServerEndpoint) -> None:
     """
-    @raise ValueError: when the socket that systemd has passed is of another family.
+    @raise ValueError: when the socket passed by systemd is of another address family.
     """
     with socket.socket(fileno=os.dup(endpoint.fileno)) as passed:
         family = passed.family
@@ -245,9 +245,10 @@ def _checkDomain(endpoint: AdoptedStreamServerEndpoint) -> None:
 
 def defaultSocket(environment: Mapping[str, str], *, root: bool) -> Path | None:
     """
-    @param environment: has C{RUNTIME_DIRECTORY}, of systemd, or C{XDG_RUNTIME_DIR}.
-    @param root: whether this process is root's.
-    @return: where a gateway listens unless told otherwise; C{None} where there is no such place.
+    @param environment: the environment, with systemd's C{RUNTIME_DIRECTORY} or with
+        C{XDG_RUNTIME_DIR}.
+    @param root: whether this process runs as root.
+    @return: the default path of a gateway's socket; C{None} if there is no folder for it.
     """
     given = environment.get("RUNTIME_DIRECTORY", "").partition(":")[0]
     own = environment.get("XDG_RUNTIME_DIR", "")
@@ -264,16 +265,16 @@ def defaultSocket(environment: Mapping[str, str], *, root: bool) -> Path | None:
 
 def unixListener(path: Path) -> str:
     """
-    @return: the endpoint string of a UNIX socket for its owner and its group.
+    @return: the endpoint string of a UNIX socket that only its owner and its group can connect to.
     """
     return f"unix:{quoted(str(path))}:mode={MODE:o}"
 
 
 def virshCommand(path: str, upstream: str | None) -> str:
     """
-    @param path: of the UNIX socket that kaserver listens on.
-    @param upstream: what it is a gateway to, if it is one.
-    @return: how to connect to it with virsh.
+    @param path: the path of the UNIX socket that kaserver listens on.
+    @param upstream: the value of C{--upstream}, if kaserver is a gateway.
+    @return: the virsh command that connects to it.
     """
     if upstream is None:
         driver, name = "test", "/default"

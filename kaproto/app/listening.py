@@ -1,6 +1,6 @@
 """
-What the log and error messages say of an address to listen at: its name, who can reach it, and
-what to do when it cannot be used.
+Describes listening addresses for the log and error messages: their names, who can reach them, and
+remedies when listening fails.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ _CURES: Final = {
 
 def explain(problem: BaseException | None) -> str:
     """
-    @param problem: why it is not possible to listen.
-    @return: the reason in words, and what to do about it if that is known.
+    @param problem: the error raised when listening failed.
+    @return: the reason, and a remedy if one is known.
     """
     cause = problem.socketError if isinstance(problem, CannotListenError) else problem
     reason = str(getattr(cause, "strerror", None) or cause)
@@ -61,7 +61,7 @@ def explain(problem: BaseException | None) -> str:
 
 def isExposed(address: IAddress) -> bool:
     """
-    @return: whether other machines may be able to reach it.
+    @return: whether other machines may be able to connect.
     """
     return (
         isinstance(address, IPv4Address | IPv6Address) and not ip_address(address.host).is_loopback
@@ -75,13 +75,13 @@ def isOpenToAll(address: UNIXAddress) -> bool:
     try:
         return bool(Path(show(address).removeprefix("unix ")).stat().st_mode & stat.S_IWOTH)
     except (OSError, ValueError):
-        # It has no file, so it has no mode either.
+        # A socket without a file has no mode.
         return True
 
 
 def show(address: IAddress) -> str:
     """
-    @return: what the log calls it.
+    @return: the name of the address in the log.
     """
     match address:
         case IPv4Address(host=host, port=port):

@@ -1,5 +1,5 @@
 """
-The ways to log in that C{--auth} names.
+Makes portals from the credentials checkers that C{--auth} names.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Logins:
 
     def __init__(self, supported: Sequence[type[Interface]]) -> None:
         """
-        @param supported: the kinds of credentials that clients give.
+        @param supported: the kinds of credentials that clients can send.
         """
         self._supported = frozenset(supported)
         self._checkers: dict[str, ICredentialsChecker] = {}
@@ -38,9 +38,9 @@ class Logins:
 
     def portal(self, descriptions: Sequence[str]) -> Portal:
         """
-        @param descriptions: what C{--auth} says, such as C{file:/etc/kaserver/passwords}.
-        @raise ValueError: naming the flag, when one of them is no checker of passwords, or two do
-            the same.
+        @param descriptions: the values of C{--auth}, such as C{file:/etc/kaserver/passwords}.
+        @raise ValueError: naming the flag, when one of them does not name a checker of passwords,
+            or two of them check the same kind of credentials.
         """
         checkers = [self._checker(each) for each in descriptions]
         try:

@@ -1,5 +1,5 @@
 """
-How log lines look: as text or as JSON, and with priorities where systemd's journal reads them.
+Formats log lines: as text or as JSON, and with priorities for systemd's journal.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = [
 
 FORMATS: Final = ("text", "json")
 """
-The forms of lines, as C{--log-format} names them.
+The formats that C{--log-format} names.
 """
 
 _PRIORITIES: Final[Mapping[LogLevel, int]] = {
@@ -40,20 +40,21 @@ _PRIORITIES: Final[Mapping[LogLevel, int]] = {
     LogLevel.critical: 2,
 }
 """
-Those of syslog(3), by level.
+The priorities of syslog(3), by level.
 """
 
 
 def makeObserver(form: str, out: IO[Any], environment: Mapping[str, str]) -> FileLogObserver:
     """
     @param form: one of L{FORMATS}.
-    @param out: where lines are written.
-    @param environment: this process's, which says whether systemd's journal reads them.
-    @return: writes them.
+    @param out: the file that lines are written to.
+    @param environment: this process's environment, which tells whether systemd's journal reads
+        C{out}.
+    @return: the observer that writes the lines.
     """
     lines = {"json": eventAsJSON, "text": eventAsLine}
     if isJournal(out, environment):
-        # The journal has the time and the priority of each line.
+        # The journal records the time and the priority of each line itself.
         lines["text"] = _message
         return FileLogObserver(out, _prioritized(lines[form]))
     return FileLogObserver(out, lines[form])
@@ -63,13 +64,13 @@ def installLog(
     program: BaseOptions | None, form: str | None, handle: Callable[[str, Callable[[], None]], None]
 ) -> FileLogObserver | None:
     """
-    Have the program that runs the service write its log with L{makeObserver}.
+    Make the program that runs the service write its log with L{makeObserver}.
 
     @param program: the options of C{twistd} or C{twist}.
-    @param form: one of L{FORMATS}; C{None} for what C{twist} would write, or text.
-    @param handle: has a signal, by name, call something.
+    @param form: one of L{FORMATS}; C{None} for the format that C{twist} has chosen, or text.
+    @param handle: installs a handler of a signal, by name.
     @return: the observer, for the application to provide; C{None} if the program has it already,
-        or writes to syslog or wherever its own C{--logger} says.
+        or logs to syslog or with its own C{--logger}.
     """
     if program is None or program.get("logger") or program.get("syslog"):
         return None
@@ -89,7 +90,7 @@ def installLog(
 
 def isJournal(out: IO[Any], environment: Mapping[str, str]) -> bool:
     """
-    @return: whether systemd's journal reads what is written there, by C{JOURNAL_STREAM}.
+    @return: whether systemd's journal reads this file, according to C{JOURNAL_STREAM}.
     """
     try:
         status = os.fstat(out.fileno())
@@ -102,14 +103,14 @@ def _message(event: LogEvent) -> str:
     if "log_failure" in event:
         return eventAsText(event, includeTimestamp=False, includeSystem=False)
     if event.get("log_format") == "{text}" and "text" in event:
-        # As in the audit log: without the formatter, in a third of the time.
+        # Skip the formatter for the audit log's events: it takes three times as long.
         return str(event["text"])
     return formatEvent(event)
 
 
 def eventAsLine(event: LogEvent) -> str:
     """
-    @return: a line as Twisted writes it, in half the time.
+    @return: a line in Twisted's format, made in half of Twisted's time.
     """
     text = _message(event)
     if not text:
@@ -131,8 +132,8 @@ def _level(event: LogEvent) -> str:
 
 def eventAsJSON(event: LogEvent) -> str:
     """
-    @return: a JSON object in one line: C{time} (RFC 3339), C{level}, C{logger}, C{message}, what
-        else the event has, and C{traceback} if it is about an exception.
+    @return: a JSON object in one line: C{time} (RFC 3339), C{level}, C{logger}, C{message}, the
+        event's own fields, and C{traceback} if it has a failure.
     """
     message = formatEvent(event)
     traceback = eventAsText(event)[len(message) :] if "log_failure" in event else None
@@ -155,7 +156,7 @@ def eventAsJSON(event: LogEvent) -> str:
 
 _LEGACY: Final = frozenset({"message", "time", "system", "isError", "format", "failure"})
 """
-What Twisted adds for observers of its old kind.
+The keys that Twisted adds for legacy log observers.
 """
 
 
@@ -166,7 +167,7 @@ def _utc(seconds: int) -> str:
 
 def _plain(value: object) -> object:
     """
-    @return: what JSON can say of a value.
+    @return: the value, in a type that JSON supports.
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value

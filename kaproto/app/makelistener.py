@@ -1,6 +1,6 @@
 """
-Makes listeners from their settings, and refuses those that would give strangers rights they must
-not have.
+Makes listeners from their settings, and refuses settings that would give strangers a gateway's
+rights or let them impersonate clients.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ def defaultPlace(
     environment: Mapping[str, str], *, root: bool, isGateway: bool
 ) -> tuple[ListenSettings, Path | None]:
     """
-    @param environment: names the folder for sockets.
-    @param root: whether this process is root's.
-    @return: where to listen unless told otherwise, and the socket's folder, which has to be made.
+    @param environment: the environment, which names the folder for sockets.
+    @param root: whether this process runs as root.
+    @return: the default listener, and the folder to create for its socket, if it has one.
     @raise ValueError: when a gateway has no folder for its socket.
     """
     if not isGateway:
@@ -59,13 +59,13 @@ def makeListeners(
     insecure: bool,
 ) -> Sequence[Listener]:
     """
-    @param reactor: where to listen.
-    @param common: what places have that do not say otherwise.
+    @param reactor: the reactor that listens.
+    @param common: the settings of listeners that do not have their own.
     @param logins: makes the portals.
-    @param folder: the sockets', if it is to be made.
-    @param isGateway: whether clients have this process's rights at libvirtd.
-    @param insecure: whether strangers may have them.
-    @raise ValueError: naming the flag, and what to do.
+    @param folder: the folder to create for sockets; C{None} to create none.
+    @param isGateway: whether clients get this process's rights at libvirtd.
+    @param insecure: whether unauthenticated clients may get them, too.
+    @raise ValueError: naming the flag, and a remedy.
     """
     listeners = [
         _listener(reactor, _completed(each, common), logins, folder, isGateway, insecure)

@@ -1,10 +1,9 @@
 """
 Returns freed memory to the system.
 
-The C library keeps freed memory for itself, except at the end of the heap, where something usually
-is still in use.  OpenSSL allocates there: 3,000 TLS clients took 93 MiB, and all of it stayed with
-the process after they had left.  glibc can be told to return the free pages, which took 7 ms then
-and left 12 MiB.
+The C library returns memory only from the end of its heap, which is usually still in use.
+OpenSSL allocates from this heap: 3,000 TLS clients took 93 MiB, and the process kept all of it
+after they had left.  C{malloc_trim} of glibc returned the free pages in 7 ms, and left 12 MiB.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ __all__ = ["WORTHWHILE", "MemoryTrimmer", "trimMemory"]
 
 WORTHWHILE: Final = 100
 """
-How many connections must have ended for their memory to be worth the time.
+Memory is returned only after at least this many connections have ended.
 """
 
 
@@ -32,8 +31,8 @@ def trimMemory() -> None:
 
 class MemoryTrimmer:
     """
-    Returns memory after a crowd has left: when as many connections have ended since the last time
-    as there are now.
+    Returns memory after many clients have left: when at least L{WORTHWHILE} connections, and at
+    least as many as are open now, have ended since the last time.
     """
 
     def __init__(self, trim: Callable[[], None] = trimMemory) -> None:
@@ -42,8 +41,10 @@ class MemoryTrimmer:
 
     def look(self, present: int, ended: int) -> None:
         """
-        @param present: how many connections there are.
-        @param ended: how many have ended since the process was started.
+        Return memory if enough connections have ended.
+
+        @param present: the number of open connections.
+        @param ended: the number of connections that ended since the process was started.
         """
         if ended - self._ended >= max(WORTHWHILE, present):
             self._ended = ended

@@ -1,5 +1,5 @@
 """
-Tells systemd how the service is: sd_notify(3) without libsystemd.
+Reports the service's state to systemd: sd_notify(3) without libsystemd.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _VARIABLES: Final = (
     "LISTEN_PIDFDID",
 )
 """
-What systemd tells this process only.
+The environment variables that systemd sets for this process only.
 """
 
 _MICROSECONDS: Final = 1_000_000
@@ -30,10 +30,10 @@ _MICROSECONDS: Final = 1_000_000
 
 class Notifier:
     """
-    Sends messages to the manager that started this process; without one, to nobody.
+    Sends messages to the service manager that started this process; without one, does nothing.
 
-    @ivar watchdog: seconds after which the manager restarts a process that it has not heard from;
-        0 for never.
+    @ivar watchdog: the watchdog timeout in seconds, after which the manager restarts a silent
+        process; 0 for none.
     """
 
     def __init__(
@@ -43,8 +43,8 @@ class Notifier:
         seconds: Callable[[], float] = time.monotonic,
     ) -> None:
         """
-        @param address: the path of the manager's socket, or C{@} and its name.
-        @param seconds: the monotonic clock, which systemd compares times by.
+        @param address: the path of the manager's socket, or C{@} and its abstract name.
+        @param seconds: the monotonic clock, which is systemd's, too.
         """
         self.watchdog = watchdog
         self._address = address
@@ -54,7 +54,7 @@ class Notifier:
     def _send(self, *assignments: str) -> None:
         if self._address is None:
             return
-        # A manager that does not read must not hold up the service.
+        # Do not block if the manager does not read.
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
             sender.setblocking(False)
             sender.connect(
@@ -64,27 +64,27 @@ class Notifier:
 
     def ready(self) -> None:
         """
-        The service has started, or has reloaded.
+        Report that the service has started, or has reloaded.
         """
         self._send("READY=1")
 
     def reloading(self) -> None:
         """
-        The service has begun to reload; L{ready} ends that.
+        Report that the service has begun to reload; L{ready} reports the end.
         """
         self._send("RELOADING=1", f"MONOTONIC_USEC={int(self._seconds() * _MICROSECONDS)}")
 
     def stopping(self, within: float) -> None:
         """
-        The service has begun to stop.
+        Report that the service has begun to stop.
 
-        @param within: seconds in which it will have stopped, for which the manager waits.
+        @param within: seconds that it may take to stop, for which the manager waits.
         """
         self._send("STOPPING=1", f"EXTEND_TIMEOUT_USEC={int(within * _MICROSECONDS)}")
 
     def status(self, text: str) -> None:
         """
-        Say in a line how the service is, if that has changed.
+        Report the service's state in one line, if it has changed.
         """
         if text != self._status:
             self._status = text
@@ -92,17 +92,17 @@ class Notifier:
 
     def alive(self) -> None:
         """
-        The service works.  To be called twice within L{watchdog} seconds.
+        Reset the watchdog.  To be called twice within L{watchdog} seconds.
         """
         self._send("WATCHDOG=1")
 
 
 def takeEnvironment(environment: MutableMapping[str, str], pid: int) -> Notifier:
     """
-    Take from the environment what systemd has put there, so that no child of this process takes it
-    for its own.
+    Remove systemd's variables from the environment, so that child processes do not use them.
 
-    @param pid: this process.
+    @param pid: the id of this process.
+    @return: the notifier for systemd.
     """
     given = {name: environment.pop(name) for name in _VARIABLES if name in environment}
     watchdog = 0.0

@@ -1,5 +1,5 @@
 """
-Where a server is watched and administered.
+The listeners for administration and monitoring.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ __all__ = ["adminEndpoint", "adminPlace", "agentPlace", "statusPlace"]
 def adminEndpoint(reactor: object, description: str) -> IStreamServerEndpoint:
     """
     @param description: the path of a UNIX socket, which only its owner and root can connect to, or
-        the endpoint string of one.  A relative path begins at the folder that kaserver is started
-        in.
-    @raise ValueError: when it is something else; the message says what it may be.
+        the endpoint string of one.  A relative path is resolved against the folder in which
+        kaserver is started.
+    @return: the endpoint.
+    @raise ValueError: when it is neither; the message says what is valid.
     """
     named = ":" not in description and description and not description.isdecimal()
     if named or description.startswith(("/", "./", "../")):
-        # twistd may change the folder before it listens.
+        # twistd may change its working directory before it listens.
         description = f"unix:{quoted(str(Path(description).absolute()))}"
     if transportOf(description) != "unix":
         raise ValueError(
@@ -46,7 +47,7 @@ def statusPlace(
     """
     @param description: the setting's value.
     @param factory: serves the status page.
-    @param insecure: whether other machines may see it.
+    @param insecure: whether other machines may connect.
     """
     return Place(
         f"--status={description}",
@@ -61,7 +62,7 @@ def statusPlace(
 def agentPlace(description: str, endpoint: IStreamServerEndpoint, factory: AgentFactory) -> Place:
     """
     @param description: the setting's value.
-    @param factory: answers haproxy, which may be on another machine: there is nothing to protect.
+    @param factory: answers haproxy, which may be on another machine, as the answer is not secret.
     """
     flag = f"--agent={description}"
     return Place(flag, endpoint, factory, "haproxy's agent-check", exposable=True)

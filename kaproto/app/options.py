@@ -47,7 +47,7 @@ _VALUES: Final = [each for each in SETTINGS.values() if each not in (*_FLAGS, *_
 
 def _repeatable(name: str) -> Callable[[Options, str], None]:
     """
-    @return: the handler of a flag that may be given several times.
+    @return: the handler of a repeatable flag.
     """
 
     def append(self: Options, text: str) -> None:
@@ -59,22 +59,22 @@ def _repeatable(name: str) -> Callable[[Options, str], None]:
 
 class Options(BaseOptions, AuthOptionMixin):
     """
-    The settings in force: those of the command line, else of the configuration file, else the
-    defaults.
+    The effective settings.  The command line has precedence over the configuration file, and the
+    file over the defaults.
 
-    @ivar policy: how far keepalive goes with each client.
-    @ivar basePolicy: the same without exceptions.
+    @ivar policy: the keepalive policy, with its exceptions.
+    @ivar basePolicy: the keepalive policy without its exceptions.
     @ivar keepAlive: the interval and count for clients.
-    @ivar listeners: where to listen.
-    @ivar limits: how many clients, and for how long.
-    @ivar upstream: the libvirtd to be a gateway to.
+    @ivar listeners: the listeners for clients.
+    @ivar limits: the limits on clients, in number and time.
+    @ivar upstream: the gateway's libvirtd; C{None} for the embedded host.
     @ivar checkers: the credentials checkers of all listeners.
-    @ivar workers: how many processes serve; 0 for this one.
-    @ivar binding: what their listeners have bound.
-    @ivar admin: where administrators connect.
-    @ivar statusPage: where the status is served.
-    @ivar agent: where haproxy asks.
-    @ivar redis: the registry of all nodes, its password, and what connects to it.
+    @ivar workers: the number of worker processes; 0 to serve in this process.
+    @ivar binding: the sockets bound for the workers' listeners.
+    @ivar admin: the endpoint for administrators.
+    @ivar statusPage: the endpoint of the status page.
+    @ivar agent: the endpoint for haproxy's agent-check.
+    @ivar redis: the registry of all nodes, its password, and its endpoint.
     """
 
     supportedInterfaces = (IUsernamePassword, IUsernameHashedPassword)
@@ -84,7 +84,7 @@ class Options(BaseOptions, AuthOptionMixin):
         "for keepalive is refused when it opens. Try it: virsh -c "
         "test+tcp://127.0.0.1/default hostname"
     )
-    # Defaults are filled in later: only what is given on the command line wins over the file.
+    # The defaults are filled in later, so that they do not override the configuration file.
     optParameters: ClassVar = [[each.name, each.short, None, each.help] for each in _VALUES]
     optFlags: ClassVar = [[each.name, each.short, each.help] for each in _FLAGS]
 
@@ -109,7 +109,7 @@ class Options(BaseOptions, AuthOptionMixin):
 
     def __init__(self, reactor: object | None = None) -> None:
         """
-        @param reactor: where the endpoints will listen, by default the reactor.
+        @param reactor: the reactor on which the endpoints listen; by default the global one.
         """
         super().__init__()  # type: ignore[no-untyped-call]
         self._reactor = reactor
@@ -132,7 +132,7 @@ class Options(BaseOptions, AuthOptionMixin):
 
     def getUsage(self, width: int | None = None) -> str:
         """
-        @return: what C{--help} prints: the settings in groups.
+        @return: the text of C{--help}: the settings in groups.
         """
         return describe(self.longdesc, width or 80)
 
@@ -140,9 +140,9 @@ class Options(BaseOptions, AuthOptionMixin):
         """
         Parse the command line.
 
-        @raise UsageError: naming the flag, and what it takes.
-        @raise SystemExit: instead, with the same message, where a program such as C{twistd} parses
-            it, which would print all its own options before the message.
+        @raise UsageError: naming the flag, and its valid values.
+        @raise SystemExit: with the same message, instead of L{UsageError}, when a program such as
+            C{twistd} runs this, because it would print all its own options before the message.
         """
         try:
             super().parseOptions(options)  # type: ignore[no-untyped-call]
@@ -154,16 +154,16 @@ class Options(BaseOptions, AuthOptionMixin):
 
     def parseArgs(self, *words: str) -> None:
         """
-        @raise UsageError: when there are words that belong to no option.
+        @raise UsageError: when there are positional arguments.
         """
         if words:
             raise UsageError(f"{words[0]!r} belongs to no option: write --OPTION=VALUE")
 
     def postOptions(self) -> None:
         """
-        Check what the settings mean together.
+        Check the combination of all settings.
 
-        @raise UsageError: naming the flag, or the file and the key, and what is allowed.
+        @raise UsageError: naming the flag, or the file and the key, and the valid values.
         """
         try:
             self._interpret()
@@ -250,7 +250,7 @@ class Options(BaseOptions, AuthOptionMixin):
 
     def configuration(self) -> Config:
         """
-        @return: the settings in force, as a configuration file has them.
+        @return: the effective settings, in the form of a configuration file.
         """
         values = {
             name: self[name]

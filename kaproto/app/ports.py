@@ -1,5 +1,5 @@
 """
-The places that a server listens at.
+Starts and stops a server's listeners.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["CannotListen", "Exposed", "Place", "Ports"]
 
 class Exposed(Exception):
     """
-    Other machines could connect without authentication.
+    Other machines could connect to a listener without authentication.
     """
 
 
@@ -35,26 +35,27 @@ class CannotListen(SystemExit, Exception):
     """
     The server cannot start; the message names the flag.
 
-    As a L{SystemExit} it ends C{twistd -n} with its message and no traceback; as an L{Exception}
-    it is what a C{twistd} that becomes a daemon tells the process that waits for it.
+    As a L{SystemExit} it ends C{twistd -n} with its message and without a traceback.  As an
+    L{Exception} it is caught by a C{twistd} that daemonizes, which reports it to the waiting
+    parent process.
     """
 
 
 @attrs.frozen
 class Place:
     """
-    Somewhere to listen.
+    A listener to start.
 
-    @ivar flag: the setting that names it, as messages do: C{"--listen=tcp:16509"}.
-    @ivar endpoint: listens.
-    @ivar factory: serves.
-    @ivar purpose: what the log says of it.
-    @ivar exposable: whether other machines may reach it: clients are authenticated, or the
-        administrator said so.
-    @ivar remedy: what else the administrator can do about a place that other machines could reach.
-    @ivar folder: is made before, if need be.
-    @ivar connect: gives the command that connects to a UNIX socket, by path; C{None} if there is
-        none to log.
+    @ivar flag: its setting, for error messages, such as C{"--listen=tcp:16509"}.
+    @ivar endpoint: the endpoint that listens.
+    @ivar factory: the factory of its connections.
+    @ivar purpose: its purpose, for the log.
+    @ivar exposable: whether other machines may connect, because clients are authenticated or the
+        administrator allows it.
+    @ivar remedy: the advice to the administrator when other machines could connect but must not.
+    @ivar folder: the folder to create before listening, if it does not exist.
+    @ivar connect: returns the command that connects to a UNIX socket, by path; C{None} to log no
+        command.
     """
 
     flag: str
@@ -69,19 +70,19 @@ class Place:
 
 class Ports:
     """
-    Listens at all places, or at none.
+    Starts all listeners, or none.
 
-    @ivar places: where to listen.
-    @ivar listening: what listens.
-    @ivar announces: whether the log says where.
+    @ivar places: the listeners to start.
+    @ivar listening: the open ports.
+    @ivar announces: whether to log the addresses.
     """
 
     _log = Logger()
 
     def __init__(self, places: Sequence[Place], failed: Callable[[], object]) -> None:
         """
-        @param failed: is called when a place takes its time and then cannot listen, after that was
-            logged.
+        @param failed: called when a listener fails after L{start} has returned; the error has been
+            logged by then.
         """
         self.listening: list[IListeningPort] = []
         self.places = places
@@ -94,8 +95,8 @@ class Ports:
         """
         Listen.
 
-        @return: fires when all places listen.
-        @raise CannotListen: when one cannot.
+        @return: fires when all listeners have started.
+        @raise CannotListen: when one cannot start.
         """
         starting = [self._listen(each) for each in self.places]
         if self._problem is not None:
@@ -107,7 +108,7 @@ class Ports:
         listening = maybeDeferred(self._begin, place)
         listening.addCallback(self._listens, place)
         done: Deferred[None] = Deferred()
-        # After a failure there is nothing to wait for any more.
+        # After a failure this Deferred never fires: the server stops.
         listening.addCallbacks(done.callback, self._cannotListen, errbackArgs=(place,))
         return done
 

@@ -1,6 +1,6 @@
 """
-The process that kaserver has to itself: its limits, its signals, its garbage collector, and what
-systemd is told of it.
+The process that runs only kaserver: file limits, signals, garbage collection, and notifications to
+systemd.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["Controlled", "OwnProcess", "clientsFor"]
 
 _OTHER_FILES: Final = 64
 """
-Open files that are not clients', generously counted.
+A generous estimate of the open files that do not belong to clients.
 """
 
 _STATUS_EVERY: Final = 10.0
@@ -39,22 +39,22 @@ _TRIM_EVERY: Final = 30.0
 
 class Controlled(Protocol):
     """
-    What signals control.
+    A server under the control of signals.
     """
 
     async def reload(self) -> object:
         """
-        Read files again.
+        Reload files.
         """
 
     def drain(self) -> None:
         """
-        Accept no new clients, and stop when those that are there have left.
+        Accept no new clients, and stop when the present ones have left.
         """
 
     def status(self) -> str:
         """
-        @return: how the server is, in a line.
+        @return: the state of the server, in one line.
         """
 
     def busy(self) -> bool:
@@ -64,20 +64,20 @@ class Controlled(Protocol):
 
     def connections(self) -> tuple[int, int]:
         """
-        @return: how many connections there are, and how many have ended since the start.
+        @return: the numbers of open connections, and of connections that ended since the start.
         """
 
 
 class OwnProcess:
     """
-    A process that is one server.
+    A process that runs one server and nothing else.
     """
 
     _log = Logger()
 
     def __init__(self, reactor: Any) -> None:  # noqa: ANN401 - the reactor, of several interfaces
         """
-        From now on SIGHUP does not end the process, which it does by default.
+        Handle SIGHUP from now on, which by default would end the process.
         """
         self._reactor = reactor
         self.notifier = takeEnvironment(os.environ, os.getpid())
@@ -88,10 +88,11 @@ class OwnProcess:
 
     def handle(self, name: str, work: Callable[[], None]) -> None:
         """
-        Have a signal do some work, in a turn of the reactor of its own.
+        Install a handler of a signal.
 
-        @param name: the signal's name.  Nothing happens if there is no such signal here, or
-            somebody has a use for it already, as C{twistd --debug} for SIGUSR2.
+        @param name: the signal's name.  Nothing is installed if this platform lacks the signal, or
+            if it has a handler already, such as that of C{twistd --debug} for SIGUSR2.
+        @param work: called in the reactor's thread, in its next turn.
         """
         number = getattr(signal, name, None)
         if number is None or signal.getsignal(number) != signal.SIG_DFL:
@@ -104,17 +105,17 @@ class OwnProcess:
 
     def prepare(self) -> None:
         """
-        Make room for many clients.
+        Raise the file limit, and limit the events in one turn of the reactor.
         """
         limitEventsPerTurn(self._reactor)
         _raiseFileLimit()
 
     def start(self, controlled: Controlled, clock: IReactorTime) -> None:
         """
-        Have signals control the server: SIGHUP reloads, SIGUSR2 drains it, and the one after that
-        which stops it ends the process at once.
+        Let signals control the server, and start the periodic work.  SIGHUP reloads the server,
+        SIGUSR2 drains it, and during the shutdown SIGTERM or SIGINT ends the process at once.
 
-        @param clock: where to schedule.
+        @param clock: schedules the periodic work.
         """
         self._controlled = controlled
         self.handle("SIGUSR2", controlled.drain)
@@ -140,7 +141,7 @@ class OwnProcess:
 
     def stop(self) -> None:
         """
-        The server has stopped.
+        Stop the periodic work: the server has stopped.
         """
         for each in self._loops:
             each.stop()
@@ -160,8 +161,8 @@ class OwnProcess:
 
 def clientsFor(files: int) -> int:
     """
-    @param files: how many open files a client needs.
-    @return: how many clients there can be; 0 for any number.
+    @param files: the number of open files that a client needs.
+    @return: the number of clients that the file limit allows; 0 for no limit.
     """
     if resource is None:
         return 0

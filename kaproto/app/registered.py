@@ -1,5 +1,5 @@
 """
-A running server, as its registry sees it.
+The interface of a running server for its registry.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["RegisteredNode", "defaultNode"]
 
 def defaultNode() -> str:
     """
-    @return: the host's name, made fit for a node's.
+    @return: the host's name, made valid as a node's name.
     """
     return re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:64].lstrip(".-") or "localhost"
 
@@ -34,7 +34,7 @@ class RegisteredNode:
 
     def follow(self, changed: Callable[[int], object]) -> None:
         """
-        Call C{changed} with the number of each client that has changed.
+        Call C{changed} with the number of each client that connects, changes or leaves.
         """
         clients = self._daemon.factory.clients
         self._clients = {each.peer.id: each for each in clients}
@@ -57,7 +57,7 @@ class RegisteredNode:
 
     def client(self, number: int) -> Mapping[str, object] | None:
         """
-        @return: what is shown of a client, if it is connected.
+        @return: the description of a client, if it is connected.
         """
         client = self._clients.get(number)
         if client is None:
@@ -66,13 +66,13 @@ class RegisteredNode:
 
     def about(self) -> Mapping[str, object]:
         """
-        @return: what is shown of the server.
+        @return: the description of the server.
         """
         return nodeObject(self._daemon)
 
     def refused(self) -> Sequence[Mapping[str, object]]:
         """
-        @return: who was refused, or would be, the latest first.
+        @return: clients that were refused, or would be in mode 2, the latest first.
         """
         journal = self._daemon.factory.journal
         return [refusalObject(each, journal.wallClock) for each in journal.refusals]
@@ -91,6 +91,6 @@ class RegisteredNode:
 
     def drain(self) -> None:
         """
-        Drain the server, within the time that its own configuration says.
+        Drain the server, within its configured time.
         """
         self._daemon.drain()

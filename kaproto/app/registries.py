@@ -21,8 +21,8 @@ def redisAt(
     """
     @param url: the value of C{--registry}.
     @param passwordFile: the value of C{--registry-password-file}.
-    @return: Redis, its password, and what connects to it; C{None} without a registry.
-    @raise ValueError: naming the flag, when Redis could not be used.
+    @return: the location of Redis, its password, and its endpoint; C{None} without a registry.
+    @raise ValueError: naming the flag, when one of the values is invalid.
     """
     if url is None:
         if passwordFile is not None:
@@ -40,7 +40,7 @@ def redisAt(
 def checkNode(node: str | None) -> None:
     """
     @param node: the value of C{--node}, if it is set.
-    @raise ValueError: naming the flag, when no node can have this name.
+    @raise ValueError: naming the flag, when it is not a valid name of a node.
     """
     if node is not None and not NODE_NAME.fullmatch(node):
         raise ValueError(

@@ -1,5 +1,5 @@
 """
-Reads files again while the server runs: certificates, rules, the list of those who may log in.
+Reloads files while the server runs: certificates, rules, users.
 """
 
 from __future__ import annotations
@@ -15,34 +15,34 @@ __all__ = ["Reloadable", "Reloader"]
 @runtime_checkable
 class Reloadable(Protocol):
     """
-    Something that was read from a file.  The log calls it by its C{str}, if its class has one.
+    An object that was read from a file.  Its C{str} names it in the log, if its class defines one.
     """
 
     def reload(self) -> None:
         """
-        Read it again, or raise an exception and leave what was read before in use.
+        Read the file again, or raise an exception and keep the previous contents.
         """
 
 
 class Reloader:
     """
-    What can be read again.
+    Reloads all objects that were read from files.
     """
 
     _log = Logger()
 
     def __init__(self, candidates: Iterable[object]) -> None:
         """
-        @param candidates: those of them that are L{Reloadable} are read again.
+        @param candidates: any objects, of which the L{Reloadable} ones are reloaded.
         """
         self._items = [each for each in candidates if isinstance(each, Reloadable)]
 
     def reload(self) -> list[str]:
         """
-        Read everything again.  What cannot be read stays in use as it was, and keeps nothing else
-        from being read.
+        Reload everything.  If one object cannot be reloaded, it keeps its previous contents, and
+        the others are reloaded.
 
-        @return: what is wrong with what could not be read.
+        @return: an error message for each object that could not be reloaded.
         """
         problems: list[str] = []
         if not self._items:
@@ -51,7 +51,7 @@ class Reloader:
             what = _nameOf(each)
             try:
                 each.reload()
-            except Exception as error:  # noqa: BLE001 - whatever it is, the others are read
+            except Exception as error:  # noqa: BLE001 - reload the others after any error
                 problem = str(error) or type(error).__name__
                 self._log.error(
                     "could not reload {what}, keeping the previous version: {error}",

@@ -40,7 +40,7 @@ __all__ = ["CannotListen", "KaServer", "Options", "makeService"]
 
 class _ListenerFactory(Factory):
     """
-    One listener's way to the server's factory: the connections have its access control.
+    Builds one listener's connections with the server's factory and the listener's access control.
     """
 
     noisy = False
@@ -71,7 +71,8 @@ class _ListenerFactory(Factory):
 def makeService(options: Options, reactor: IReactorTime | None = None) -> KaServer:
     """
     @param options: the settings.
-    @param reactor: what to run on, by default the reactor, in a process that does nothing else.
+    @param reactor: the reactor to run on; by default the global one, in a process that runs
+        nothing else.
     @return: the service.
     """
     process, observer = None, None

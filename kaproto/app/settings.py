@@ -1,7 +1,7 @@
 """
-The settings of kaserver.  Each is a flag of the command line and a key of the configuration file.
+The settings of kaserver.  Each is a command-line flag and a key of the configuration file.
 
-To add one, add it to L{GROUPS}: C{--help}, C{--check} and the configuration file then have it too.
+To add a setting, add it to L{GROUPS}: C{--help}, C{--check} and the configuration file use that.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ class Setting:
     """
     One setting.
 
-    @ivar name: the flag's name without dashes before it; also the key.
-    @ivar kind: the values it takes.
+    @ivar name: the flag's name without leading dashes, which is also the key.
+    @ivar kind: its type.
     @ivar help: its text in C{--help}.
-    @ivar default: its value unless it is set; C{None} if that depends.
+    @ivar default: its default; C{None} if it has none, or one that is determined later.
     @ivar short: a one-letter flag.
     @ivar inFile: whether the configuration file may set it.
-    @ivar limit: the field of L{Limits} that it sets.
+    @ivar limit: the field of L{Limits} that it sets, if any.
     """
 
     name: str
@@ -289,7 +289,7 @@ GROUPS: Final[Mapping[str, Sequence[Setting]]] = {
     ),
 }
 """
-The settings under their headings in C{--help}.
+The settings, by their headings in C{--help}.
 """
 
 SETTINGS: Final[Mapping[str, Setting]] = {

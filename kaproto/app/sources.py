@@ -1,6 +1,6 @@
 """
-Where each setting in force comes from: the command line, else the configuration file, else its
-default.
+Merges the settings of the command line, the configuration file and the defaults, and records the
+source of each.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ __all__ = ["Sources"]
 
 class Sources:
     """
-    Merges the settings, and remembers the source of each.
+    The effective settings and their sources.
 
-    @ivar listen: the places to listen at; empty if neither the command line nor the file has any.
+    @ivar listen: the listeners; empty if neither the command line nor the file has any.
     """
 
     def __init__(self) -> None:
@@ -31,8 +31,8 @@ class Sources:
 
     def merge(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """
-        @param given: the command line's settings by name; C{None} or 0 for those it leaves out.
-        @return: the settings in force.
+        @param given: the command line's settings, by name; C{None} or 0 for those not given.
+        @return: the effective settings.
         @raise ValueError: naming the flag, or the file and the key.
         """
         self._file = given["config"]
@@ -63,7 +63,8 @@ class Sources:
     def locate(self, problem: str) -> str:
         """
         @param problem: a message that begins with a flag.
-        @return: the same, beginning with the file and the key if the setting comes from there.
+        @return: the message, beginning with the file and the key if the setting comes from the
+            file.
         """
         name = re.match("--([a-z-]+)", problem)
         if self._file is None or name is None or self._sources.get(name[1]) != self._file:
@@ -72,15 +73,16 @@ class Sources:
 
     def written(self, config: Config) -> str:
         """
-        @param config: the settings in force.
-        @return: a configuration file that says the same, with the sources in comments.
+        @param config: the effective settings.
+        @return: the text of an equivalent configuration file, with the sources in comments.
         """
         return writeConfig(config, self._sources)
 
 
 def _value(name: str, given: object) -> object:
     """
-    @param given: text, a list of texts, or 1 for a flag.
+    @param given: a text, a list of texts, or 1 for a flag.
+    @return: the setting's value.
     """
     kind = SETTINGS[name].kind
     if isinstance(kind, Flag):

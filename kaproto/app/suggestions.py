@@ -1,5 +1,5 @@
 """
-What was meant by text that is no endpoint.
+Suggests corrections of invalid endpoint strings.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["LAYERS", "quoteAddress", "suggestServer", "suggestUpstream"]
 
 LAYERS: Final = ("haproxy", "keepalive", "proxy", "tcpkeepalive")
 """
-What goes before another endpoint.
+The prefixes of endpoints that wrap another one.
 """
 
 _KINDS: Final = (*LAYERS, "libvirttls", "stdio", "systemd", "tcp", "tcp6", "unix")
@@ -25,7 +25,7 @@ _KINDS: Final = (*LAYERS, "libvirttls", "stdio", "systemd", "tcp", "tcp6", "unix
 def suggestServer(description: str) -> str | None:
     """
     @param description: text that is not a server endpoint.
-    @return: the one that was probably meant.
+    @return: the endpoint string that was probably meant; C{None} if there is no guess.
     """
     description = _withoutScheme(description)
     kind, colon, rest = description.partition(":")
@@ -46,7 +46,7 @@ def suggestServer(description: str) -> str | None:
 
 def _withoutScheme(text: str) -> str:
     """
-    @return: what is behind C{tcp://} or C{unix://}, if it is written like that.
+    @return: the text without C{tcp://} or C{unix://}.
     """
     match = re.fullmatch("(?:tcp|unix)://(.*?)/?", text)
     return text if match is None else match[1]
@@ -78,8 +78,8 @@ def quoteAddress(description: str) -> str:
 
 def suggestUpstream(description: str) -> str | None:
     """
-    @param description: what is neither a client endpoint nor a URI.
-    @return: what was probably meant.
+    @param description: text that is neither a client endpoint nor a URI.
+    @return: the endpoint string that was probably meant; C{None} if there is no guess.
     """
     description = _withoutScheme(description)
     if description.startswith("/"):

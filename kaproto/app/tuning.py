@@ -1,12 +1,12 @@
 """
-Short turns of the reactor with many clients: adjustments to Python and to Twisted for a process
-that is one server.
+Keeps turns of the reactor short with many clients: adjusts Python and Twisted for a process that
+runs one server.
 
-Two things make a turn long with ten thousand clients.  Twisted's epoll reactor serves all that are
-ready in one turn: when all of them call, or leave, at the same moment, that takes a second, and
-meanwhile no ping is sent and no timer fires.  And a full garbage collection looks at every object:
-that takes a tenth of a second and more, and finds next to nothing, because Python frees a
-connection that has ended at once, without the collector.
+Two things make a turn long with ten thousand clients.  First, Twisted's epoll reactor serves all
+ready connections in one turn.  If all clients call, or leave, at the same moment, that takes a
+second, in which no ping is sent and no timer fires.  Second, a full garbage collection traverses
+every object.  That takes a tenth of a second or more, and frees almost nothing, because reference
+counting frees a closed connection at once.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["MAX_EVENTS", "THRESHOLDS", "GCTuning", "limitEventsPerTurn"]
 
 MAX_EVENTS: Final = 32
 """
-How many file descriptors are served in a turn.  The others come first in the next.
+The most file descriptors served in one turn.  The others are served first in the next turn.
 """
 
 
@@ -36,7 +36,7 @@ _FOR_EVER: Final = -1
 
 class _Poller(Protocol):
     """
-    The slice of C{select.epoll} that the reactor uses.
+    The methods of C{select.epoll} that the reactor uses.
     """
 
     def poll(self, timeout: float, most: int, /) -> list[tuple[int, int]]:
@@ -46,23 +46,23 @@ class _Poller(Protocol):
 
     def register(self, descriptor: int, events: int, /) -> None:
         """
-        Wait for a descriptor, too.
+        Add a descriptor.
         """
 
     def modify(self, descriptor: int, events: int, /) -> None:
         """
-        Wait for other events of a descriptor.
+        Change the events of a descriptor.
         """
 
     def unregister(self, descriptor: int, /) -> None:
         """
-        Stop waiting for a descriptor.
+        Remove a descriptor.
         """
 
 
 class _EPollReactor(Protocol):
     """
-    The slice of Twisted's epoll reactor that L{_FewAtATime} uses.
+    The members of Twisted's epoll reactor that L{_FewAtATime} uses.
     """
 
     _selectables: Mapping[int, object]
@@ -76,12 +76,11 @@ class _EPollReactor(Protocol):
 
 class _FewAtATime:
     """
-    An C{epoll} that reports at most L{MAX_EVENTS} descriptors at a time.  The kernel begins the
-    next time with those that it did not report, so everybody gets a turn.
+    An C{epoll} that reports at most L{MAX_EVENTS} descriptors at a time.  The kernel reports the
+    remaining ones first the next time, so no descriptor starves.
 
-    When all there is to read is L{DirectReader}'s, the reactor does not need a turn: that would
-    look for calls to make, of which there are none, and log contexts to enter, of which there is
-    none.
+    If only a L{DirectReader} is readable, it is read here, without a turn of the reactor, which
+    would look for timed calls and log contexts in vain.
     """
 
     def __init__(self, poller: _Poller, reactor: _EPollReactor) -> None:
@@ -113,11 +112,11 @@ class _FewAtATime:
 
 def limitEventsPerTurn(reactor: object) -> None:
     """
-    Have a reactor serve at most L{MAX_EVENTS} file descriptors in one turn.
+    Make a reactor serve at most L{MAX_EVENTS} file descriptors in one turn.
 
-    @param reactor: is left alone unless it is Twisted's epoll reactor.
+    @param reactor: a reactor, which is changed only if it is Twisted's epoll reactor.
     """
-    # Where there is no epoll, the module cannot be imported.
+    # Do not import the module: it cannot be imported on platforms without epoll.
     module: Any = sys.modules.get("twisted.internet.epollreactor")
     if module is not None and isinstance(reactor, module.EPollReactor):
         poller = getattr(reactor, "_poller", None)
@@ -127,7 +126,7 @@ def limitEventsPerTurn(reactor: object) -> None:
 
 THRESHOLDS: Final = (700, 5, 1)
 """
-What C{gc.set_threshold} gets.  Full collections come often, so each has little to look at.
+The arguments of C{gc.set_threshold}.  Full collections are frequent, so each traverses few objects.
 """
 
 _LOOK_EVERY: Final = 60.0
@@ -136,7 +135,7 @@ _FULL: Final = 2
 
 class GCTuning:
     """
-    Has each object looked at by one full collection only: what survives it is frozen
+    Lets each object be traversed by only one full collection, and freezes the survivors
     (C{gc.freeze}).
 
     Frozen objects are collected when there are no clients, or when their number has doubled, so
@@ -158,13 +157,13 @@ class GCTuning:
     @property
     def running(self) -> bool:
         """
-        Whether it has been started, and not stopped since.
+        Whether it is in effect.
         """
         return self._loop.running
 
     def start(self) -> None:
         """
-        Freeze all objects, and from now on those that survive a full collection.
+        Freeze all objects, and from now on the survivors of each full collection.
         """
         gc.set_threshold(*THRESHOLDS)
         gc.callbacks.append(self._collected)
@@ -173,7 +172,7 @@ class GCTuning:
 
     def stop(self) -> None:
         """
-        Have the collector work as it did before.
+        Restore the collector's settings.
         """
         self._loop.stop()
         gc.callbacks.remove(self._collected)

@@ -1,10 +1,9 @@
 """
-UNIX sockets that only those can use whom their mode lets.
+UNIX sockets whose mode restricts who can connect.
 
-Twisted's own reactor makes a UNIX socket writable by everybody, as it does one that systemd hands
-over, whatever its unit says; when it stops, it shuts down and removes the latter too, which systemd
-goes on listening on.  Endpoints that are given a L{UNIXSocketReactor} listen as they always do,
-and none of that happens.
+Twisted's reactor makes every UNIX socket writable by all users, even a socket that systemd passes,
+regardless of its unit.  When Twisted stops listening, it also shuts down and removes the socket of
+systemd, which still listens on it.  Endpoints made with a L{UNIXSocketReactor} avoid all of this.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ __all__ = [
 
 MODE: Final = 0o660
 """
-The mode of a socket unless told otherwise: for its owner and its group.
+The default mode of a socket: its owner and its group can connect.
 """
 
 _log = Logger()
@@ -50,7 +49,7 @@ _log = Logger()
 
 class IUNIXSockets(Interface):
     """
-    A reactor with its own way to listen on UNIX sockets, and on those that systemd passes.
+    A reactor with its own way to listen on UNIX sockets, new ones and those passed by systemd.
     """
 
     def listenUNIXSocket(
@@ -64,19 +63,19 @@ class IUNIXSockets(Interface):
         fileDescriptor: int, addressFamily: int, factory: IProtocolFactory
     ) -> IListeningPort:
         """
-        Listen on a socket that listens already.
+        Listen on a socket that is listening already.
         """
 
 
 class UNIXSocketReactor:
     """
-    A reactor, except that it listens on UNIX sockets as described above.
+    Wraps a reactor, and listens on UNIX sockets without the problems described above.
     """
 
     def __init__(self, reactor: Any, group: int | None = None) -> None:  # noqa: ANN401
         """
-        @param reactor: does everything else.
-        @param group: the id of the group that new sockets belong to, by default this process's.
+        @param reactor: the reactor, which does everything else.
+        @param group: the id of the group of new sockets, by default this process's.
         """
         self._reactor = reactor
         self._group = group
@@ -84,7 +83,7 @@ class UNIXSocketReactor:
 
     def __getattr__(self, name: str) -> object:
         """
-        @return: the reactor's own.
+        @return: the attribute of the wrapped reactor.
         """
         return getattr(self._reactor, name)
 
@@ -97,12 +96,12 @@ class UNIXSocketReactor:
         wantPID: bool = False,  # noqa: FBT002 - the reactor's signature
     ) -> object:
         """
-        Listen on a new socket, and first remove one in its place that nobody listens on.
+        Listen on a new socket.  First remove a stale socket of the same path.
 
-        @param wantPID: is ignored.  Twisted's lock beside the socket has the number of a process
-            in it, which after a kill may be another's, in a container even the new server's own;
-            then the lock is never released.  Whether somebody listens is asked of the socket.
-        @raise CannotListenError: when that is not possible.
+        @param wantPID: ignored.  Twisted's lock file contains a process id.  After a kill, another
+            process may have that id, in a container even the new server itself, and the lock is
+            never released.  Instead, a connection attempt shows whether a socket is stale.
+        @raise CannotListenError: when listening fails.
         """
         if IUNIXSockets.providedBy(self._reactor):
             return self._reactor.listenUNIXSocket(address, factory, backlog, mode, self._group)
@@ -116,7 +115,7 @@ class UNIXSocketReactor:
         self, fileDescriptor: int, addressFamily: int, factory: IProtocolFactory
     ) -> object:
         """
-        Listen on a socket that listens already, and leave it as it is.
+        Listen on a socket that is listening already, and leave its mode and its file unchanged.
         """
         if addressFamily != socket.AF_UNIX or IUNIXSockets.providedBy(self._reactor):
             return self._reactor.adoptStreamPort(fileDescriptor, addressFamily, factory)
@@ -130,8 +129,8 @@ class UNIXSocketReactor:
 
 class _Connection(Server):
     """
-    A connection whose protocol need not know of file descriptors.  Twisted closes those that
-    nobody takes too, but writes a line into the log for each.
+    A connection that closes the file descriptors that a client passes, unless its protocol accepts
+    them.  Twisted closes them, too, but logs each.
     """
 
     def __init__(self, skt: socket.socket, protocol: IProtocol, *others: object) -> None:
@@ -143,7 +142,7 @@ class _Connection(Server):
 
 class UNIXPort(Port):
     """
-    Accepts connections on a UNIX socket that listens already.
+    Accepts connections on a UNIX socket that is listening already.
     """
 
     transport = _Connection
@@ -152,22 +151,22 @@ class UNIXPort(Port):
         self, listening: socket.socket, factory: IProtocolFactory, reactor: object, *, removes: bool
     ) -> None:
         """
-        @param removes: whether the socket is this process's own, to be shut down and removed when
-            it stops listening.
+        @param removes: whether this process owns the socket, and shuts it down and removes it
+            when it stops listening.
         """
         name = listening.getsockname()
         super().__init__(name, factory, reactor=reactor)
         self._listening = listening
         self._path = Path(os.fsdecode(name))
         self._identity = fileIdentity(self._path) if removes else None
-        # Shutting it down would do so for all who have the socket.
+        # A shutdown affects all processes that share the socket.
         self._shouldShutdown = removes
 
     def startListening(self) -> None:
         """
         Accept connections from now on.
         """
-        # So that a client can be turned away when this process has no files left.
+        # The reserved file lets us accept and close a connection when no file descriptors are left.
         tcp._reservedFD.reserve()
         self.factory.doStart()  # type: ignore[union-attr]
         self.connected = True
@@ -178,7 +177,7 @@ class UNIXPort(Port):
 
     def connectionLost(self, reason: Failure) -> None:
         """
-        Close the socket, and remove its file if it is this process's own.
+        Close the socket, and remove its file if this process owns it.
         """
         removeSocket(self._path, self._identity)
         tcp.Port.connectionLost(self, reason)
@@ -186,11 +185,11 @@ class UNIXPort(Port):
 
 def listeningSocket(path: Path, backlog: int, mode: int, group: int | None = None) -> socket.socket:
     """
-    Make a UNIX socket.  Nobody can connect before it has its mode and group, because it listens
-    only then.
+    Make a listening UNIX socket.  It has its mode and group before it listens, so they apply to
+    every connection.
 
-    @param group: the id of the group it belongs to, by default this process's.
-    @raise OSError: when that is not possible.
+    @param group: the id of its group, by default this process's.
+    @raise OSError: when it cannot be made.
     """
     if "\0" in str(path):
         raise OSError(
@@ -206,7 +205,7 @@ def listeningSocket(path: Path, backlog: int, mode: int, group: int | None = Non
         path.chmod(mode)
         listening.setblocking(False)
         listening.listen(backlog)
-        # Another server may have found it abandoned just before it listened.
+        # Another server may have replaced the socket as stale just before it listened.
         if fileIdentity(path) == identity:
             return listening
     except BaseException:
@@ -230,7 +229,7 @@ def _bind(skt: socket.socket, path: Path) -> None:
 
 def _isAbandoned(path: Path) -> bool:
     """
-    @return: whether there is a socket that nobody listens on.
+    @return: whether the socket is stale: no process listens on it.
     """
     try:
         if not stat.S_ISSOCK(path.lstat().st_mode):
@@ -238,14 +237,14 @@ def _isAbandoned(path: Path) -> bool:
     except FileNotFoundError:
         return True
     with socket.socket(socket.AF_UNIX) as probe:
-        # One with no room for another connection at present does not refuse it.
+        # A socket whose backlog is full does not refuse a connection.
         probe.setblocking(False)
         return probe.connect_ex(str(path)) == errno.ECONNREFUSED
 
 
 def fileIdentity(path: Path) -> tuple[int, int] | None:
     """
-    @return: what tells a file from another that takes its place.
+    @return: the device and inode of a file, which differ from those of a later file at its path.
     """
     try:
         status = path.lstat()
@@ -256,11 +255,11 @@ def fileIdentity(path: Path) -> tuple[int, int] | None:
 
 def removeSocket(path: Path, identity: tuple[int, int] | None) -> None:
     """
-    Remove a socket's file, unless another has taken its place.
+    Remove a socket's file, unless another file has replaced it.
 
-    @param identity: what L{fileIdentity} said of it.
+    @param identity: the socket's L{fileIdentity}.
     """
-    # Whoever has given up root's rights since may not remove it; the next start does.
+    # A process that has dropped root privileges may not remove the file; the next start removes it.
     with suppress(OSError):
         if identity is not None and fileIdentity(path) == identity:
             path.unlink()

@@ -25,10 +25,10 @@ __all__ = ["UpstreamServer", "upstreamServer"]
 @attrs.frozen
 class UpstreamServer:
     """
-    A libvirtd to be a gateway to.
+    The libvirtd behind a gateway.
 
-    @ivar endpoint: connects to it.
-    @ivar authentication: how the gateway itself authenticates there.
+    @ivar endpoint: the endpoint that connects to it.
+    @ivar authentication: the gateway's own authentication to it.
     @ivar asked: whether the gateway asks it for keepalive.
     """
 
@@ -42,13 +42,13 @@ def upstreamServer(reactor: object, description: str, ask: str) -> UpstreamServe
     @param description: a client endpoint string or a libvirt URI, which may name a file with the
         gateway's password.
     @param ask: the value of C{--upstream-ask}; C{"auto"} does not ask on a UNIX socket.
-    @raise ValueError: naming the flag, and what was meant if that can be guessed.
+    @raise ValueError: naming the flag, with a suggested correction if there is one.
     """
     try:
         endpoint = _endpoint(reactor, description)
         authentication = authenticationFor(description)
         if callable(authentication.login):
-            # A file that cannot be used is known at the start.
+            # Report an invalid file at the start, not when the first client opens.
             authentication.login()
     except ValueError as error:
         raise ValueError(f"--upstream={description}: {error}") from error
@@ -58,7 +58,7 @@ def upstreamServer(reactor: object, description: str, ask: str) -> UpstreamServe
 
 def _endpoint(reactor: object, description: str) -> IStreamClientEndpoint:
     if re.match("(tcp|unix|https?)://", description):
-        # To libvirt's clients these are drivers, at a server that they would reach by TLS.
+        # In a libvirt URI these would be drivers, on a server reached by TLS.
         wanted = suggestUpstream(description) or "qemu+tls://HOST/system"
         raise ValueError(f"is {shlex.quote(f'--upstream={wanted}')} meant?")
     try:

@@ -1,9 +1,8 @@
 """
-A gateway to a real libvirtd: each client's messages are relayed unchanged, over a connection of its
-own.
+A gateway to a real libvirtd: relays each client's messages unchanged, over a separate connection.
 
-Authentication, the question for keepalive, pings, and the end of a connection belong to each hop.
-Everything else is relayed, also streams and programs that kaproto does not know.
+Each hop has its own authentication, keepalive negotiation, pings, and closing.  Everything else is
+relayed, including streams and unknown programs.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ __all__ = ["Gateway"]
 
 _PROMPTLY: Final = KeepAlive(1, 5)
 """
-How often to ask an unreachable libvirtd whether it is back.
+The interval and count for probing an unreachable libvirtd.
 """
 
 _OUT_OF_FILES: Final = (errno.EMFILE, errno.ENFILE)
@@ -62,13 +61,13 @@ _NO_FILES_LEFT: Final = (
 @implementer(IBackend)
 class Gateway:
     """
-    Opens by connecting to libvirtd.
+    A backend that opens each client's session by connecting to libvirtd.
 
-    @ivar limits: those of the connections to libvirtd; C{openTimeout} includes connecting.
+    @ivar limits: the limits of the connections to libvirtd; C{openTimeout} includes connecting.
     @ivar description: libvirtd's endpoint, for log lines.
-    @ivar upstream: whether libvirtd is alive.
-    @ivar health: whether new clients can be served.
-    @ivar tcpKeepAlive: whether the kernel watches libvirtd.
+    @ivar upstream: decides whether libvirtd is alive.
+    @ivar health: tracks whether new clients can be served.
+    @ivar tcpKeepAlive: the TCP keepalive of the connections to libvirtd.
     """
 
     _log = Logger(observer=BOUNDS)
@@ -88,13 +87,13 @@ class Gateway:
         authentication: Authentication | None = None,
     ) -> None:
         """
-        @param endpoint: where libvirtd listens.
-        @param description: what to call it in messages and log lines.
+        @param endpoint: the endpoint that connects to libvirtd.
+        @param description: its name in messages and log lines.
         @param keepAlive: the interval and count for pinging libvirtd.
-        @param ask: whether to ask libvirtd for keepalive.  It then pings this gateway, notices a
-            dead host, and drops connections with C{max_client_requests} calls under way.  A
-            kaserver in mode 2 has to be asked.
-        @param forwardIdentity: whether to tell libvirtd who each authenticated client is.
+        @param ask: whether to ask libvirtd for keepalive.  If asked, it pings this gateway and
+            notices a dead host, but also drops connections with C{max_client_requests} outstanding
+            calls.  A kaserver in mode 2 has to be asked.
+        @param forwardIdentity: whether to send each authenticated client's identity to libvirtd.
         @param authentication: how this process authenticates to libvirtd.
         """
         self._authentication = authentication or Authentication()
@@ -102,7 +101,7 @@ class Gateway:
         self._endpoint = endpoint
         self._keepAlive = keepAlive
         self._clock = monotonicClock(clock)
-        # The monitor lives as long as somebody refers to it, and the connections must get this one.
+        # Monitors are only weakly referenced: keep this one alive, for all connections to share.
         self._monitor = Monitor.of(clock)
         pacemaker = self._monitor.pacemaker
         self._forwardIdentity = forwardIdentity
@@ -149,7 +148,7 @@ class Gateway:
         """
         Connect to libvirtd and open there.
 
-        @raise RemoteError: libvirtd's own, or one that says what is wrong with libvirtd.
+        @raise RemoteError: libvirtd's own error, or one that describes the problem of libvirtd.
         """
         return Deferred.fromCoroutine(self._open(peer, request))
 

@@ -1,5 +1,5 @@
 """
-A client's session at a gateway: it is relayed over its own connection to libvirtd.
+A client's session at a gateway, which is relayed over its own connection to libvirtd.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class GatewaySession:
     @property
     def callsUnderWay(self) -> int:
         """
-        How many calls of the client's libvirtd has not answered, up to C{limits.relayedCalls}.
+        The number of the client's outstanding calls, up to C{limits.relayedCalls}.
         """
         return 0 if self._relay is None else self._relay.callsUnderWay
 
@@ -113,15 +113,15 @@ class GatewaySession:
 
     def failCalls(self, error: RemoteError) -> None:
         """
-        Answer with an error the calls that libvirtd has not answered.
+        Answer all outstanding calls with an error.
         """
         if self._relay is not None:
             self._relay.failOutstanding(error)
 
     def closed(self, reason: Exception) -> None:
         """
-        The client is gone.  Close its connection to libvirtd; if the client closed cleanly, send
-        its last messages first.
+        The client has disconnected.  Close its connection to libvirtd; if the client closed
+        cleanly, send its last messages first.
         """
         self._client = None
         self._connection.session = None

@@ -1,5 +1,5 @@
 """
-The embedded host: answers with one domain, so that clients can be tried without libvirtd.
+The embedded host: serves one domain, for testing clients without libvirtd.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ __all__ = ["HOST_NAME", "EmbeddedHost"]
 
 HOST_NAME: Final = "test:///default"
 """
-The name that clients open: that of libvirt's test driver, which every libvirt client knows.
+The name that clients open: the URI of libvirt's test driver, which every libvirt client supports.
 """
 
 
@@ -65,7 +65,7 @@ class EmbeddedHost:
 
     def __str__(self) -> str:
         """
-        The backend as log lines name it.
+        @return: this backend's name in log lines.
         """
         return "embedded host"
 
@@ -130,7 +130,7 @@ class _HostSession:
 
 def _mayWrite(session: _HostSession, function: str) -> None:
     """
-    @param function: libvirt's name for what the client calls.
+    @param function: libvirt's name of the called function.
     @raise RemoteError: when the connection is read-only.
     """
     if session.readOnly:

@@ -26,8 +26,8 @@ def architecture() -> str:
 
 def nodeInfo() -> bytes:
     """
-    @return: the result of C{REMOTE_PROC_NODE_GET_INFO}.  A host that does not know its topology may
-        report all CPUs as cores of one socket, and the frequency 0.
+    @return: the packed result of C{REMOTE_PROC_NODE_GET_INFO}.  It reports all CPUs as cores of
+        one socket, and the frequency 0, as libvirt allows for a host with an unknown topology.
     """
     cpus = os.cpu_count() or 1
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 1024
@@ -56,7 +56,7 @@ def capabilities() -> str:
 
 def versionNumber(version: str) -> int:
     """
-    @param version: such as C{"1.2.3"} or C{"1.2.3rc1"}.
+    @param version: a version, such as C{"1.2.3"} or C{"1.2.3rc1"}.
     @return: libvirt's number for it: major * 1,000,000 + minor * 1,000 + release.
     """
     major, minor, release = (int(part) for part in re.findall(r"\d+", version)[:3])

@@ -30,16 +30,16 @@ class ClientStatus:
     @ivar readOnly: whether its connection is read-only.
     @ivar keepAliveAsked: whether it asked for keepalive.
     @ivar policy: the policy that decides about it.
-    @ivar rule: the policy's rule that fits it.
+    @ivar rule: the policy's rule that matched it.
     @ivar interval: seconds of silence before it is pinged; 0 for never.
     @ivar count: unanswered pings after which it is dead.
-    @ivar silence: seconds since it was last heard; C{None} if unknown.
+    @ivar silence: seconds since anything last arrived from it; C{None} if unknown.
     @ivar latency: the round-trip time of its latest ping, in seconds.
-    @ivar calls: the number of its calls that are not answered yet.
+    @ivar calls: the number of its outstanding calls.
     @ivar upstream: the state of its connection to the server behind a gateway, in a word or two.
-    @ivar received: bytes received from it: over TCP all that the kernel has counted, over UNIX
-        sockets those of messages.
-    @ivar sent: bytes sent to it, counted likewise.
+    @ivar received: bytes received from it: over TCP the kernel's count, over UNIX sockets the size
+        of all messages.
+    @ivar sent: bytes sent to it, counted in the same way.
     """
 
     who: Who

@@ -26,7 +26,7 @@ class Daemon(Protocol):
     @ivar factory: the factory of its connections.
     @ivar draining: whether it accepts no new clients.
     @ivar register: its clients.
-    @ivar registry: lists its clients beside those of other servers.
+    @ivar registry: lists its clients together with those of other servers.
     """
 
     factory: KeepAliveServerFactory
@@ -47,7 +47,7 @@ class Daemon(Protocol):
 
     async def reload(self) -> Sequence[str]:
         """
-        Read files again: certificates, rules, users.
+        Reload files: certificates, rules, users.
 
         @return: an error message for each file that could not be read, whose previous contents
             stay in use.

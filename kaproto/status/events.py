@@ -1,5 +1,5 @@
 """
-Keeps open pages up to date, by server-sent events.
+Updates open status pages by server-sent events.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Seconds between two updates.
 
 VIEWERS_MAX: Final = 20
 """
-The most pages that are kept up to date.
+The maximum number of pages that are updated.
 """
 
 
@@ -91,7 +91,7 @@ class Broadcaster:
 
     def add(self, request: Request, view: View) -> None:
         """
-        Keep a page up to date until it is closed.
+        Update a page until it is closed.
         """
         viewer = _Viewer(request, view)
         self._viewers.add(viewer)

@@ -1,5 +1,5 @@
 """
-Metrics for Prometheus, collected from plain integers when they are requested.
+Metrics for Prometheus, collected from integer counters on request.
 
 This needs C{prometheus-client}, the extra C{metrics}.
 """

@@ -30,9 +30,9 @@ class Upstream:
     """
     The state of the server behind a gateway.
 
-    @ivar problem: the problem when it was last opened; C{None} if there was none.
-    @ivar calls: the number of clients' calls that it has not answered.
-    @ivar busy: the number of clients' connections that it does not read, though it is alive.
+    @ivar problem: the error when it was last opened; C{None} if there was none.
+    @ivar calls: the number of clients' outstanding calls.
+    @ivar busy: the number of clients' connections that it does not read although it is alive.
     """
 
     problem: str | None
@@ -42,8 +42,8 @@ class Upstream:
 
 class Register(Protocol):
     """
-    The clients of a server, in one process or in several.  Numbers are available at once, as of
-    the latest L{refresh}; clients and records are fetched.
+    The clients of a server, in one process or in several.  Numbers are those of the latest
+    L{refresh}, and are available at once.  Clients and records are fetched.
     """
 
     def __len__(self) -> int:
@@ -54,7 +54,7 @@ class Register(Protocol):
     @property
     def anonymous(self) -> int:
         """
-        How many of them have not finished the TLS handshake or have not logged in.
+        The number of clients that have not finished the TLS handshake or have not logged in.
         """
 
     @property
@@ -66,7 +66,7 @@ class Register(Protocol):
 
     def phases(self) -> Counter[tuple[str, str]]:
         """
-        @return: how many there are, by listener and L{kaproto.rpc.negotiation.Phase}.
+        @return: the numbers of clients, by listener and L{kaproto.rpc.negotiation.Phase}.
         """
 
     def upstream(self) -> Upstream | None:
@@ -105,8 +105,8 @@ class Register(Protocol):
 
 _LISTENER_AND_PHASE: Final = attrgetter("listener", "negotiation.phase._value_")
 """
-Reads listener and phase of a client.  Counting 10,000 clients by it takes 2 ms; a generator that
-reads C{.value} takes three times as long.
+Returns the listener and the phase of a client.  Counting 10,000 clients with it takes 2 ms; with a
+generator that reads C{.value} it takes three times as long.
 """
 
 
@@ -132,19 +132,19 @@ class LocalRegister:
     @property
     def anonymous(self) -> int:
         """
-        How many have not finished the TLS handshake or have not logged in.
+        The number of clients that have not finished the TLS handshake or have not logged in.
         """
         return self._factory.clients.anonymous
 
     def phases(self) -> Counter[tuple[str, str]]:
         """
-        @return: how many there are, by listener and L{kaproto.rpc.negotiation.Phase}.
+        @return: the numbers of clients, by listener and L{kaproto.rpc.negotiation.Phase}.
         """
         return Counter(map(_LISTENER_AND_PHASE, self._factory.clients))
 
     def problem(self) -> str | None:
         """
-        @return: the problem of libvirtd, as far as it is known now.
+        @return: the known problem of libvirtd, if there is one.
         """
         return None if self._gateway is None else self._gateway.health.look()
 

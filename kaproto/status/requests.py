@@ -1,5 +1,5 @@
 """
-Requests to the status page's HTTP server: refuses some, and sets the headers of all answers.
+Requests to the status page's HTTP server: checks method and host, and sets response headers.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _HOST: Final = re.compile(r"(\[[^\]]*\]|[^:]*)(?::\d+)?")
 
 def isLiteral(host: str) -> bool:
     """
-    Distinguish an address from a name.  The owner of a name can make it resolve to our address, so
-    that a browser sends requests of a foreign page here (DNS rebinding), with that name.
+    Distinguish an address from a name.  The owner of a name can make it resolve to our address.  A
+    browser then sends requests of a foreign page to us, with that name (DNS rebinding).
 
     @param host: the value of a C{Host} header.
     @return: whether it is an IP address or C{localhost}, with or without a port.

@@ -1,5 +1,5 @@
 """
-The resources of the status page's HTTP server: answers, files and streams of events.
+The resources of the status page's HTTP server: responses, files and event streams.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _STATIC: Final = Path(__file__).with_name("static")
 
 class Answer(Resource):
     """
-    An answer made for each request, which may take several turns of the reactor.
+    A response that is made for each request, and may take several turns of the reactor.
     """
 
     isLeaf = True
@@ -48,10 +48,10 @@ class Answer(Resource):
     async def _answer(self, request: Request) -> None:
         try:
             body = await self._make(request)
-        except Exception:  # noqa: BLE001 - the client must not be left waiting
+        except Exception:  # noqa: BLE001 - always answer the client
             self._log.failure("could not answer {path}", path=request.path)
             body = plainText(request, INTERNAL_SERVER_ERROR, "The log says why it failed.")
-        # A client that did not wait leaves a request without a channel.
+        # The request has no channel if the client has disconnected.
         if request.channel is not None:
             request.write(body)
             request.finish()
@@ -79,7 +79,7 @@ class File(Resource):
 
 class Events(Resource):
     """
-    Keeps an open page up to date.
+    The event stream that updates an open page.
     """
 
     isLeaf = True

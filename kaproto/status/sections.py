@@ -26,7 +26,7 @@ _HEIGHT: Final = 60.0
 
 _LONG: Final = frozenset({"Who", "Opened", "Message"})
 """
-Columns whose text may be broken into lines.
+Columns whose text may wrap.
 """
 
 _NOTHING: Final = frozenset({"-", "0", "no"})

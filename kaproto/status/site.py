@@ -1,5 +1,5 @@
 """
-The status page's HTTP server.  It can be read, and changes nothing.
+The status page's HTTP server.  It is read-only.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["CONNECTIONS_MAX", "StatusFactory"]
 
 CONNECTIONS_MAX: Final = 100
 """
-How many connections there may be; more are closed at once.
+The most connections; more are closed at once.
 """
 
 _NO_METRICS: Final = (
@@ -35,7 +35,7 @@ _NO_METRICS: Final = (
 
 class _Site(Site):
     """
-    Logs no requests.
+    A site that logs no requests.
     """
 
     displayTracebacks = False
@@ -49,7 +49,7 @@ class _Site(Site):
 
 class StatusFactory(WrappingFactory):
     """
-    Serves the status of a daemon, while it listens.
+    Serves the status of a daemon, and samples it while listening.
     """
 
     noisy = False
@@ -78,7 +78,7 @@ class StatusFactory(WrappingFactory):
 
     def startFactory(self) -> None:
         """
-        Begin to take samples.
+        Start sampling.
         """
         self._sampler.start()
         super().startFactory()
