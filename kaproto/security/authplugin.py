@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from twisted.cred import strcred
-from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.checkers import (
+    ICredentialsChecker,
+    InMemoryUsernamePasswordDatabaseDontUse,
+)
 from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.strcred import ICheckerFactory
 from twisted.plugin import IPlugin
@@ -26,15 +29,23 @@ __all__ = ["ScramFileFactory", "makeChecker"]
 def makeChecker(description: str) -> ICredentialsChecker:
     """
     Make a checker as L{twisted.cred.strcred.makeChecker} does, except for C{file:PATH}: Twisted's
-    own cuts a password at a colon, and reads comments and password hashes as users.
+    own cuts a password at a colon, and reads comments and password hashes as users.  Nobody could
+    log in by Twisted's C{memory:}, which compares text with the bytes that clients send.
 
     @raise twisted.cred.strcred.InvalidAuthType: if there is no such kind of checker.
     @raise ValueError: if the file cannot be used.
     """
     kind, _colon, path = description.partition(":")
-    if kind != "file":
-        return ICredentialsChecker(strcred.makeChecker(description))
-    return PasswordFile(_path("file", path))
+    if kind == "file":
+        return PasswordFile(_path("file", path))
+    checker = ICredentialsChecker(strcred.makeChecker(description))
+    if isinstance(checker, InMemoryUsernamePasswordDatabaseDontUse):
+        checker.users = {_encoded(name): _encoded(word) for name, word in checker.users.items()}
+    return checker
+
+
+def _encoded(text: str | bytes) -> bytes:
+    return text.encode() if isinstance(text, str) else text
 
 
 def _path(kind: str, path: str) -> Path:

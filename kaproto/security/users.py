@@ -39,15 +39,18 @@ class Realm:
     """
 
     def requestAvatar(
-        self, avatarId: bytes | tuple[()], mind: object, *interfaces: type[Interface]
+        self, avatarId: bytes | str | tuple[()], mind: object, *interfaces: type[Interface]
     ) -> tuple[type[Interface], User, Callable[[], None]]:
         """
+        @param avatarId: the user's name, in most of Twisted's checkers as bytes.
         @return: a L{User}.
         @raise NotImplementedError: for anonymous clients, and for interfaces other than L{IUser}.
         """
-        if IUser not in interfaces or not isinstance(avatarId, bytes):
+        if IUser not in interfaces or not isinstance(avatarId, bytes | str):
             raise NotImplementedError("kaproto's realm has no anonymous users")
-        return IUser, User(avatarId.decode("utf-8", "surrogateescape")), _logout
+        if isinstance(avatarId, bytes):
+            avatarId = avatarId.decode("utf-8", "surrogateescape")
+        return IUser, User(avatarId), _logout
 
 
 def _logout() -> None:

@@ -10,8 +10,11 @@ from unittest import mock
 
 from twisted.cred import strcred
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
+from twisted.cred.credentials import UsernamePassword
+from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.strcred import ICheckerFactory, InvalidAuthType
 from twisted.plugin import getPlugins
+from twisted.plugins.cred_unix import UNIXChecker
 from twisted.trial.unittest import SynchronousTestCase
 
 from kaproto.security.authplugin import ScramFileFactory, makeChecker
@@ -37,9 +40,29 @@ class MakeCheckerTests(SynchronousTestCase):
         """
         All others are Twisted's, or plugins.
         """
-        checker = makeChecker("memory:alice:sesame")
-        self.assertIsInstance(checker, InMemoryUsernamePasswordDatabaseDontUse)
+        self.assertIsInstance(makeChecker("unix"), UNIXChecker)
         self.assertRaises(InvalidAuthType, makeChecker, "nosuch:x")
+
+    def test_memory(self) -> None:
+        """
+        The users of C{memory:} log in with the bytes that clients send.
+        """
+        checker = makeChecker("memory:al\u00efce:s\u00e9same:bob:hunter2")
+        for name, password in (("al\u00efce", "s\u00e9same"), ("bob", "hunter2")):
+            right = UsernamePassword(name.encode(), password.encode())
+            found = self.successResultOf(checker.requestAvatarId(right))
+            self.assertEqual(found, name.encode())
+            wrong = UsernamePassword(name.encode(), b"wrong")
+            self.failureResultOf(checker.requestAvatarId(wrong), UnauthorizedLogin)
+
+    def test_memoryOfBytes(self) -> None:
+        """
+        A Twisted whose C{memory:} has bytes needs no help.
+        """
+        users = InMemoryUsernamePasswordDatabaseDontUse(alice=b"sesame")
+        self.patch(strcred, "makeChecker", lambda _description: users)
+        self.assertIs(makeChecker("memory:alice:sesame"), users)
+        self.assertEqual(users.users, {b"alice": b"sesame"})
 
     def test_noFile(self) -> None:
         """

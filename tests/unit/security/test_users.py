@@ -31,12 +31,13 @@ class PortalTests(SynchronousTestCase):
 
     def test_known(self) -> None:
         """
-        Whom the checkers know is a user.
+        Whom the checkers know is a user.  Twisted's C{unix:} names users as text, others as bytes.
         """
-        avatarId: Any = b"al\xc3\xafce"
-        interface, user, logout = Realm().requestAvatar(avatarId, None, IUser)
-        self.assertEqual((interface, user), (IUser, User("al\u00efce")))
-        logout()
+        names: list[Any] = [b"al\xc3\xafce", "al\u00efce"]
+        for avatarId in names:
+            interface, user, logout = Realm().requestAvatar(avatarId, None, IUser)
+            self.assertEqual((interface, user), (IUser, User("al\u00efce")))
+            logout()
 
     def test_nothingElse(self) -> None:
         """
