@@ -1,3 +1,3 @@
 """
-Keepalive servers side by side: what a ping and its pong cost each, from one run.
+Compares keepalive servers: the cost of a ping and its pong for each, measured in one run.
 """

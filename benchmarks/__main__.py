@@ -1,5 +1,5 @@
 """
-C{python -m benchmarks}: measure every server and write what was found.
+C{python -m benchmarks}: measure every server, and write the results.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     Run the benchmark.
 
-    @param arguments: the command line, if not this process's.
+    @param arguments: the command line; by default this process's.
     @return: the exit status, 1 if nothing could be measured.
     """
     options = _parse(arguments)
@@ -113,7 +113,7 @@ def _chosen(names: list[str], run: Run) -> list[Server]:
 
 def _holdAll(servers: list[Server], clients: int, options: argparse.Namespace, run: Run) -> None:
     """
-    Measure all servers with the same number of clients, close together in time, since the speed
+    Measure all servers with the same number of clients, close together in time, because the speed
     of a machine drifts.
     """
     rounds: dict[str, list[Held]] = {}
@@ -123,7 +123,8 @@ def _holdAll(servers: list[Server], clients: int, options: argparse.Namespace, r
             if server.name in run.skipped:
                 continue
             if found and (found[-1].problem or not server.pings):
-                # It takes long, or there is nothing to be compared.
+                # Do not repeat a measurement that had a problem, which takes long, or one without
+                # pings, which has no cost to compare.
                 continue
             _say(f"{server.name}: holding {clients:,} clients for {options.seconds:g} s")
             try:

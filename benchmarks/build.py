@@ -1,5 +1,5 @@
 """
-The C programs, compiled when they are first needed and kept in a cache folder.
+Compiles the C programs on first use, and keeps them in a cache folder.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class BuildError(Exception):
 
 def missingCompiler() -> str | None:
     """
-    Why nothing can be compiled here.
+    Check for a compiler.
 
-    @return: the reason, or L{None} if there is a compiler.
+    @return: the reason why nothing can be compiled; L{None} if there is a compiler.
     """
     if _compiler() is None:
         return "needs a C compiler: install gcc or clang, or name one in CC"
@@ -36,10 +36,10 @@ def missingCompiler() -> str | None:
 
 def build(name: str, *, tls: bool = False) -> Path:
     """
-    Compile a program, unless this very source was compiled before.
+    Compile a program, unless the same source was compiled before.
 
     @param name: the source file's name without C{.c}.
-    @param tls: whether to build in TLS, which takes the headers of OpenSSL.
+    @param tls: whether to build with TLS, which requires the headers of OpenSSL.
     @return: the program.
     @raise BuildError: if there is no compiler, or it fails.
     """

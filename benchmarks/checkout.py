@@ -1,5 +1,5 @@
 """
-The project as it is when a run begins: a copy, so that editing it meanwhile changes no figure.
+Copies the project at the beginning of a run, so that edits during the run change no figure.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 COPIED = ("kaproto", "twisted")
 BEFORE = os.environ.get("KAPROTO_BEFORE")
 """
-Another checkout of the project to compare with, for example one of an earlier commit.
+Another checkout of the project for comparison, for example of an earlier commit.
 """
 
 
@@ -29,9 +29,9 @@ def _folder() -> TemporaryDirectory[str]:
 @cache
 def snapshot() -> Path:
     """
-    The copy, made when it is first asked for and deleted when this process ends.
+    Copy the project on the first call; the copy is deleted when this process ends.
 
-    @return: the folder that has the packages in it.
+    @return: the folder that contains the packages.
     """
     folder = Path(_folder().name)
     ignore = shutil.ignore_patterns("__pycache__", "dropin.cache")
@@ -44,7 +44,7 @@ def snapshot() -> Path:
 @cache
 def fingerprint() -> str:
     """
-    Tells whether two runs were of the same source.
+    Identify the source, to tell whether two runs measured the same one.
 
     @return: the start of a digest of the copy.
     """

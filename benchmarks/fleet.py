@@ -1,11 +1,10 @@
 """
-What a fleet costs its registry: nodes whose clients come and go, in front of a model of Redis that
-counts.
+Measures the cost of a fleet's registry: nodes whose clients come and go, and a model of Redis that
+counts commands.
 
-C{python -m benchmarks.fleet} prints the table of C{docs/howto/fleet.rst}.  All but Redis, the
-network and the time is real: each node runs L{RedisRegistry} and txredisapi on a clock of its own,
-and describes connections of a real server.  Nodes have nothing to do with one another, so they run
-one after the other.
+C{python -m benchmarks.fleet} prints the table of C{docs/howto/fleet.rst}.  Only Redis, the network
+and the time are simulated: each node runs L{RedisRegistry} and txredisapi on its own clock, and
+describes connections of a real server.  Nodes are independent, so they run one after another.
 """
 
 from __future__ import annotations
@@ -39,29 +38,29 @@ __all__ = ["Cost", "main", "measure"]
 
 WARM: Final = 20.0
 """
-Seconds until all clients are listed, which are counted apart.
+Seconds until all clients are listed; they are counted separately.
 """
 
 SECONDS: Final = 120.0
 """
-Seconds that are counted.
+Seconds of the measurement.
 """
 
 _FIXED: Final = 9
 """
-The commands of Redis's own that the script runs whatever there is to write.
+The number of Redis commands that the script runs in any case, even with nothing to write.
 """
 
 
 @attrs.define
 class Cost:
     """
-    What one node costs.
+    The cost of one node.
 
     @ivar scripts: scripts that Redis ran.
-    @ivar pings: pings that it answered.
-    @ivar commands: commands of Redis, those in scripts included.
-    @ivar sent: bytes that it was sent.
+    @ivar pings: pings that Redis answered.
+    @ivar commands: commands that Redis ran, including those in scripts.
+    @ivar sent: bytes sent to Redis.
     @ivar seconds: processor time of the node.
     """
 
@@ -84,7 +83,7 @@ class Cost:
 @implementer(IStreamClientEndpoint)
 class _CountingRedis:
     """
-    Answers as Redis does, keeps no values, and counts.
+    Answers like Redis, stores no values, and counts commands.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -148,7 +147,7 @@ class _Transport:
 
     def pauseProducing(self) -> None:
         """
-        txredisapi does so for a moment.
+        Do nothing: txredisapi pauses only for a moment.
         """
 
     resumeProducing = pauseProducing
@@ -175,7 +174,7 @@ class _Node:
 
     def follow(self, changed: Callable[[int], object]) -> None:
         """
-        Remember whom to tell.
+        Set the function to call when a client changes.
         """
         self._changed = changed
 
@@ -201,7 +200,7 @@ class _Node:
 
     def client(self, number: int) -> Mapping[str, object] | None:
         """
-        @return: what is shown of a client.
+        @return: the listed data of a client.
         """
         if number not in self.present:
             return None
@@ -211,25 +210,25 @@ class _Node:
 
     def about(self) -> Mapping[str, object]:
         """
-        @return: what is shown of the server.
+        @return: the listed data of the server.
         """
         return {"state": "serving", "clients": len(self.present), "policy": "optional"}
 
     def refused(self) -> Sequence[Mapping[str, object]]:
         """
-        @return: nobody.
+        @return: an empty list.
         """
         return []
 
     def disconnect(self, number: int, reason: str | None) -> bool:
         """
-        Nobody says so.
+        Not called in this benchmark.
         """
         return False
 
     def drain(self) -> None:
         """
-        Nobody says so.
+        Not called in this benchmark.
         """
 
 
@@ -246,9 +245,9 @@ def measure(clients: int, seed: int, stay: float) -> tuple[Cost, Cost]:
     """
     Run one node.
 
-    @param clients: how many it has.
-    @param stay: seconds that each stays on average.
-    @return: what it costs to list all of them, and what L{SECONDS} cost after that.
+    @param clients: the node's number of clients.
+    @param stay: seconds that each client stays, on average.
+    @return: the cost of listing all clients, and the cost of the L{SECONDS} after that.
     """
     clock, random = Clock(), Random(seed)
     redis = _CountingRedis(clock)
@@ -278,8 +277,8 @@ def measure(clients: int, seed: int, stay: float) -> tuple[Cost, Cost]:
 
 def table(sizes: Sequence[tuple[int, int]], stay: float) -> Iterator[str]:
     """
-    @param sizes: how many nodes, and how many clients each has.
-    @param stay: seconds that a client stays on average.
+    @param sizes: pairs of a number of nodes and the number of clients of each.
+    @param stay: seconds that each client stays, on average.
     @return: the lines of a table in reStructuredText.
     """
     yield ".. list-table::\n   :header-rows: 1\n"

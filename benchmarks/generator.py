@@ -1,5 +1,5 @@
 """
-The load generator's process, and what it reports.
+The load generator's process, and its reports.
 """
 
 from __future__ import annotations
@@ -20,22 +20,23 @@ __all__ = ["Calls", "Generator", "Load"]
 @dataclass(frozen=True)
 class Load:
     """
-    What to put on a server.
+    The load on a server.
 
-    @ivar port: where the server listens, on the loopback address.
-    @ivar clients: how many connections.
+    @ivar port: the server's port, on the loopback address.
+    @ivar clients: the number of connections.
     @ivar interval: seconds after which the server pings a silent client.
-    @ivar count: pings unanswered after which the server gives a client up.
+    @ivar count: unanswered pings after which a client is dead.
     @ivar protocol: C{libvirt}, C{websocket}, C{lines} or C{tunnel}.
-    @ivar rate: connections to begin per second, or 0 for as fast as the server opens them.
-    @ivar inflight: connections that may be under way at once.
+    @ivar rate: connections to start per second; 0 for as fast as the server opens them.
+    @ivar inflight: connections that may be opening at once.
     @ivar timeout: seconds that one connection may take to open.
     @ivar deadline: seconds that all may take.
     @ivar tls: whether to speak TLS.
     @ivar credentials: the client's certificate and key, as files.
-    @ivar source: which loopback address to connect from, 0 for 127.0.0.1, 1 for the next one.
-    @ivar spread: whether every client has an interval of its own, as the plugin
-        C{benchmark-spread} gives them.
+    @ivar source: the number of the loopback address to connect from: 0 for 127.0.0.1, 1 for the
+        next one.
+    @ivar spread: whether each client has its own interval, as the plugin C{benchmark-spread}
+        assigns them.
     """
 
     port: int
@@ -54,7 +55,7 @@ class Load:
 
     def command(self) -> list[str]:
         """
-        The load generator, in Python where nothing can be compiled.
+        The command for the load generator: the one in Python where nothing can be compiled.
 
         @return: the program and its arguments.
         @raise BuildError: if it cannot be compiled.
@@ -82,13 +83,13 @@ class Load:
 @dataclass(frozen=True)
 class Calls:
     """
-    What to put on a relay.
+    The load on a relay.
 
-    @ivar port: where it listens, on the loopback address.
+    @ivar port: the relay's port, on the loopback address.
     @ivar work: C{calls}, C{download} or C{upload}.
-    @ivar connections: how many connections work at once.
-    @ivar depth: how many calls each has under way.
-    @ivar credentials: the certificate and the key of a client, as files, to speak TLS.
+    @ivar connections: the number of connections that work at once.
+    @ivar depth: the number of calls that each has under way.
+    @ivar credentials: a client's certificate and key, as files, for TLS.
     @ivar confirmed: whether the relay sends the byte with which libvirt accepts a client over TLS.
     """
 
@@ -101,7 +102,7 @@ class Calls:
 
     def command(self) -> list[str]:
         """
-        The generator of calls.
+        The command for the generator of calls.
 
         @return: the program and its arguments.
         @raise BuildError: if it cannot be compiled.
@@ -122,9 +123,9 @@ class Generator:
 
     def __init__(self, load: Load | Calls) -> None:
         """
-        Start it, and with it the opening of connections.
+        Start the generator, which begins to open connections.
 
-        @param load: what it is to do.
+        @param load: the load to generate.
         @raise BuildError: if it cannot be compiled.
         """
         self._process = subprocess.Popen(
@@ -180,7 +181,7 @@ class Generator:
 
     def cpu(self) -> float:
         """
-        Processor time it used so far.
+        The processor time used so far.
 
         @return: seconds.
         """
@@ -188,7 +189,7 @@ class Generator:
 
     def opened(self) -> dict[str, Any]:
         """
-        Wait until the fate of every connection is known.
+        Wait until every connection has opened or failed.
 
         @return: C{opened}, and for a L{Load} C{refused}, C{timedOut}, C{notTried}, C{seconds},
             C{opensPerSecond} and C{firstError}.
@@ -203,9 +204,9 @@ class Generator:
 
     def report(self) -> dict[str, Any]:
         """
-        What happened since the last mark.
+        Get the figures since the last mark.
 
-        @return: C{seconds}, C{generatorCpu} (the part of one processor it used) and, for a
+        @return: C{seconds}, C{generatorCpu} (the share of one processor that it used) and, for a
             L{Load}, C{roundTrips}, C{held}, C{lost} and, if there were any, C{ping}, C{pong} and
             C{death}: how late they were, in seconds; for L{Calls}, C{calls}, C{bytes} and the
             latencies C{p50} and C{p99} in seconds.
@@ -214,6 +215,6 @@ class Generator:
 
     def mute(self) -> None:
         """
-        Let a L{Load} answer no more pings, and begin a window.
+        Stop answering pings, for a L{Load}, and begin a window.
         """
         self._tell("mute")

@@ -30,9 +30,9 @@ ERROR_TEXT = slice(16, 116)
 
 def call(procedure: int, serial: int, arguments: bytes = b"") -> bytes:
     """
-    A call to libvirt's remote program.
+    Compose a call to libvirt's remote program.
 
-    @param procedure: its number.
+    @param procedure: the procedure's number.
     @param serial: the call's.
     @param arguments: in XDR.
     @return: the message.
@@ -46,13 +46,13 @@ HANDSHAKE = {
     60: call(1, 2, struct.pack(">II16sI", 1, 15, b"test:///default", 0)),
 }
 """
-What to send when a procedure was answered, C{None} being the connection itself.
+The next message after the reply to each procedure; C{None} stands for the new connection.
 """
 
 
 class ClientError(Exception):
     """
-    A client cannot go on; the text says why.
+    A client cannot continue; the text says why.
     """
 
 
@@ -60,15 +60,15 @@ class Client:
     """
     One connection.
 
-    @ivar sent: when its last byte was sent.
+    @ivar sent: the time when its last byte was sent.
     @ivar opened: whether it has opened.
     """
 
     def __init__(self, connection: socket.socket, load: Load, started: float) -> None:
         """
-        @param connection: the socket, on its way.
-        @param load: whose client this is.
-        @param started: when it was begun.
+        @param connection: the socket, which is connecting.
+        @param load: the load that the client belongs to.
+        @param started: the time when it began to connect.
         """
         self.connection = connection
         self.load = load
@@ -79,9 +79,9 @@ class Client:
 
     def send(self, data: bytes) -> None:
         """
-        Send all, which always fits an idle connection's buffer.
+        Send all bytes, which always fit an idle connection's buffer.
 
-        @param data: what.
+        @param data: the bytes.
         """
         if self.connection.send(data) != len(data):
             raise ClientError("a message could not be sent at once")
@@ -89,7 +89,7 @@ class Client:
 
     def writable(self) -> None:
         """
-        The connection is made: begin the handshake.
+        The socket is connected: begin the handshake.
         """
         error = self.connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error:
@@ -103,7 +103,7 @@ class Client:
 
     def readable(self) -> None:
         """
-        Take what came.
+        Read the bytes that arrived.
         """
         data = self.connection.recv(65536)
         if not data:
@@ -112,7 +112,7 @@ class Client:
 
     def answer(self, data: bytes) -> None:
         """
-        Answer a ping, and take down how late both are.
+        Answer a ping, and record how late ping and pong are.
 
         @param data: the pong.
         """
@@ -132,9 +132,9 @@ class Client:
 
     def received(self, data: bytes) -> None:
         """
-        Take libvirt's messages.
+        Handle libvirt's messages.
 
-        @param data: all that came and was not yet looked at.
+        @param data: all received bytes that have not been handled yet.
         """
         while len(data) >= HEADER.size:
             length, program, _, procedure, kind, _, status = HEADER.unpack_from(data)
@@ -152,9 +152,9 @@ class Client:
 
     def replied(self, procedure: int, status: int, payload: bytes) -> None:
         """
-        Go on with the handshake.
+        Continue the handshake.
 
-        @param procedure: what was answered.
+        @param procedure: the procedure that was answered.
         @param status: 0 for success.
         @param payload: the answer.
         """
@@ -176,7 +176,7 @@ class WebSocketClient(Client):
 
     def start(self) -> None:
         """
-        Ask for the upgrade.
+        Request the upgrade.
         """
         self.send(
             b"GET / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\n"
@@ -186,9 +186,9 @@ class WebSocketClient(Client):
 
     def received(self, data: bytes) -> None:
         """
-        Take the answer to the upgrade, then pings.
+        Handle the reply to the upgrade, then pings.
 
-        @param data: all that came and was not yet looked at.
+        @param data: all received bytes that have not been handled yet.
         """
         if not self.opened and b"\r\n\r\n" in data:
             if data[9:12] != b"101":
@@ -201,7 +201,7 @@ class WebSocketClient(Client):
                 raise ClientError(f"a frame with opcode {data[0] & 0x0F} came, which is no ping")
             if len(data) < 2 + length:
                 break
-            # The mask is four zeros, which leave the payload as it is.
+            # The mask is four zeros, which do not change the payload.
             self.answer(bytes((0x8A, 0x80 | length, 0, 0, 0, 0)) + data[2 : 2 + length])
             data = data[2 + length :]
         self.pending = data
@@ -233,7 +233,7 @@ class Load:
         """
         A client has opened.
 
-        @param client: it.
+        @param client: the client.
         """
         client.opened = True
         self.opening -= 1
@@ -244,8 +244,8 @@ class Load:
         """
         Close a client's connection.
 
-        @param client: it.
-        @param why: the reason, of which the first is reported.
+        @param client: the client.
+        @param why: the reason; the first one is reported.
         """
         self.firstError = self.firstError or why
         del self.clients[client.connection.fileno()]
@@ -260,14 +260,14 @@ class Load:
 
     def launch(self, now: float) -> None:
         """
-        Begin a connection.
+        Start a connection.
 
         @param now: the time.
         """
         connection = socket.socket()
         connection.setblocking(False)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # Closing by reset leaves no TIME_WAIT behind, which would run out of local ports.
+        # Close with a reset, because sockets in TIME_WAIT would use up the local ports.
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         kind = WebSocketClient if self.options.websocket else Client
         client = self.clients[connection.fileno()] = kind(connection, self, now)
@@ -286,7 +286,7 @@ class Load:
 
     def launchMore(self, now: float) -> None:
         """
-        Begin as many connections as may begin now.
+        Start as many connections as the limits allow now.
 
         @param now: the time.
         """
@@ -300,7 +300,7 @@ class Load:
 
     def expire(self, now: float) -> None:
         """
-        Give up connections that take too long.
+        Close connections that take too long to open.
 
         @param now: the time.
         """
@@ -313,7 +313,7 @@ class Load:
 
     def serve(self, descriptor: int) -> None:
         """
-        Something happened to a connection.
+        Handle an event of a connection.
 
         @param descriptor: its file descriptor.
         """
@@ -331,7 +331,7 @@ class Load:
 
     def run(self) -> None:
         """
-        Work until told to quit.
+        Run until the command C{quit}.
         """
         self.poller.register(sys.stdin, select.EPOLLIN)
         told, checked = False, self.begun
@@ -360,7 +360,7 @@ class Load:
 
     def tellOpened(self) -> None:
         """
-        Report the fate of all connections.
+        Report how many connections opened and failed.
         """
         seconds = self.lastOpened - self.begun
         _tell(
@@ -378,10 +378,10 @@ class Load:
 
     def obey(self, command: str) -> bool:
         """
-        Follow a command.
+        Execute a command.
 
         @param command: C{mark}, C{mute}, C{report} or C{quit}.
-        @return: whether to go on.
+        @return: whether to continue.
         """
         match command:
             case "mark" | "mute" as what:

@@ -109,7 +109,7 @@ def observe(server: Server, clients: int, options: argparse.Namespace) -> list[s
 
 def _milliseconds(reports: list[dict[str, Any]], what: str, *names: str) -> list[str]:
     """
-    @return: of all generators the median of medians, and otherwise the worst.
+    @return: the median of all generators' medians; of other figures the worst.
     """
     cells = []
     for name in names:
@@ -123,7 +123,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     Run the benchmark.
 
-    @param arguments: the command line, if not this process's.
+    @param arguments: the command line; by default this process's.
     @return: the exit status.
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks.many", description=__doc__)

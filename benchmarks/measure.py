@@ -1,5 +1,5 @@
 """
-What one server costs with one number of clients, and how fast it opens them.
+Measures the cost of a server with a number of clients, and how fast it opens them.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ __all__ = ["Held", "Opened", "hold", "loadOf", "middle", "openMany", "warmUp"]
 
 WARM_UP = 20
 """
-Connections opened and dropped before anything is measured, so that what a server loads or
-allocates once is not charged to its clients.
+Connections opened and closed before the measurement, so that one-time loading and allocation in the
+server is not charged to its clients.
 """
 
 
 DISTURBED = 0.1
 """
-The part of one processor that others may use before figures count as disturbed.
+The share of one processor that other processes may use before figures count as disturbed.
 """
 
 OPENINGS = 3
 """
-How often the opening of clients is measured, the median counting, unless it takes long.
+The number of times that the opening of clients is measured, for the median; fewer if it takes long.
 """
 
 LONG_OPENING = 10.0
 """
-Seconds from which on it is not repeated.
+A measurement that takes this many seconds is not repeated.
 """
 
 
@@ -45,21 +45,21 @@ class Held:
     A server in steady state.
 
     @ivar server: its name.
-    @ivar clients: how many clients it was to hold.
-    @ivar held: how many it held at the end.
-    @ivar lost: how many it dropped after they had opened.
-    @ivar problem: why there are no figures, or they are not of this many clients.
-    @ivar microseconds: of its processor time per round trip, the median of the windows.
-    @ivar windows: the same of each window.
-    @ivar rounds: the same of each time that it was measured, of which this is the middle one.
-    @ivar bytesPerClient: resident memory it gained, per client.
-    @ivar files: how many open files each of its processes has, the first one's first.
-    @ivar processor: the part of one processor it used.
-    @ivar generatorProcessor: the part of one processor the generator used.
-    @ivar others: the part of one processor that was used by what has no part in this.
-    @ivar pingLate: seconds by which pings came late: C{p50} and C{p99}, the medians of those of
-        the windows, and C{min} and C{max} of all.
-    @ivar pongLate: seconds from when a ping was due until its pong was sent.
+    @ivar clients: the number of clients that it had to hold.
+    @ivar held: the number that it held at the end.
+    @ivar lost: the number that it dropped after they had opened.
+    @ivar problem: why there are no figures, or why they are for another number of clients.
+    @ivar microseconds: processor time per round trip, in microseconds; the median of the windows.
+    @ivar windows: the same for each window.
+    @ivar rounds: the same for each repetition of the measurement; this one is the median.
+    @ivar bytesPerClient: growth of the resident memory, per client.
+    @ivar files: the number of open files of each of its processes, starting with the first process.
+    @ivar processor: the share of one processor that it used.
+    @ivar generatorProcessor: the share of one processor that the generator used.
+    @ivar others: the share of one processor used outside the measurement.
+    @ivar pingLate: how late pings were, in seconds: C{p50} and C{p99}, the medians of the windows'
+        values, and C{min} and C{max} of all.
+    @ivar pongLate: seconds from the time a ping was due to the time its pong was sent.
     """
 
     server: str
@@ -81,13 +81,13 @@ class Held:
     @property
     def disturbed(self) -> bool:
         """
-        Whether so much else went on that the figures cannot be trusted.
+        Whether other processes used so much that the figures cannot be trusted.
         """
         return self.others is not None and self.others > DISTURBED
 
     def asJson(self) -> dict[str, Any]:
         """
-        @return: the same for C{json.dumps}.
+        @return: the figures, for C{json.dumps}.
         """
         return {**asdict(self), "disturbed": self.disturbed}
 
@@ -95,14 +95,14 @@ class Held:
 @dataclass
 class Opened:
     """
-    A server as its clients arrive.
+    The figures of a server while its clients connect.
 
     @ivar server: its name.
-    @ivar perSecond: connections opened per second with a bounded number under way.
-    @ivar microseconds: of its processor time for each of these.
-    @ivar storm: what became of clients that all came at once: C{clients}, C{opened}, C{refused},
-        C{timedOut}, C{seconds}, C{firstError}.
-    @ivar others: the part of one processor that was used by what has no part in this.
+    @ivar perSecond: connections opened per second, with a limited number opening at once.
+    @ivar microseconds: processor time for each of these, in microseconds.
+    @ivar storm: the results for clients that all connect at once: C{clients}, C{opened},
+        C{refused}, C{timedOut}, C{seconds}, C{firstError}.
+    @ivar others: the share of one processor used outside the measurement.
     @ivar problem: why there are no figures.
     """
 
@@ -116,13 +116,13 @@ class Opened:
     @property
     def disturbed(self) -> bool:
         """
-        Whether so much else went on that the figures cannot be trusted.
+        Whether other processes used so much that the figures cannot be trusted.
         """
         return self.others is not None and self.others > DISTURBED
 
     def asJson(self) -> dict[str, Any]:
         """
-        @return: the same for C{json.dumps}.
+        @return: the figures, for C{json.dumps}.
         """
         return {**asdict(self), "disturbed": self.disturbed}
 
@@ -142,12 +142,12 @@ def hold(
     They are opened at a rate that spreads their pings evenly over the interval.
 
     @param server: the server.
-    @param clients: how many clients.
+    @param clients: the number of clients.
     @param interval: seconds between pings.
-    @param count: pings unanswered before a client is dead.
+    @param count: unanswered pings after which a client is dead.
     @param seconds: how long to measure.
-    @param logs: where to keep what the server prints.
-    @param windows: how many parts to measure in.
+    @param logs: the folder for the server's output.
+    @param windows: the number of parts in which to measure.
     @return: the figures.
     """
     held = Held(server.name, clients)
@@ -181,10 +181,10 @@ def hold(
 
 def middle(rounds: list[Held]) -> Held:
     """
-    Choose among the times that a server was measured with the same number of clients.
+    Choose one of several measurements of a server with the same number of clients.
 
-    @param rounds: what was found, at least once.
-    @return: that with the median of the costs; the last one where that is not of all clients.
+    @param rounds: the measurements, at least one.
+    @return: the one with the median cost; the last one if it has a problem.
     """
     if rounds[-1].problem:
         return rounds[-1]
@@ -198,14 +198,14 @@ def openMany(
     server: Server, clients: int, storm: int, interval: float, count: int, logs: Path
 ) -> Opened:
     """
-    Open clients as fast as a server can, first with 256 under way, then all at once.
+    Open clients as fast as a server can, first with 256 opening at once, then all at once.
 
     @param server: the server.
-    @param clients: how many for the first measurement.
-    @param storm: how many come at once.
+    @param clients: the number of clients of the first measurement.
+    @param storm: the number of clients that connect at once.
     @param interval: seconds between pings.
-    @param count: pings unanswered before a client is dead.
-    @param logs: where to keep what the server prints.
+    @param count: unanswered pings after which a client is dead.
+    @param logs: the folder for the server's output.
     @return: the figures.
     """
     result = Opened(server.name)
@@ -249,9 +249,9 @@ def loadOf(
     inflight: int = 256,
 ) -> Load:
     """
-    What to put on a running server.
+    Describe the load on a running server.
 
-    @return: it, for L{Generator}.
+    @return: the load, for L{Generator}.
     """
     return Load(
         running.port,
@@ -269,7 +269,7 @@ def loadOf(
 
 def warmUp(server: Server, running: Running, interval: float) -> None:
     """
-    Let some clients come and go, see L{WARM_UP}.
+    Open and close some clients, see L{WARM_UP}.
 
     @raise RuntimeError: if the server opens none.
     """

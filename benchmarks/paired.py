@@ -35,7 +35,7 @@ class Holding:
     """
     A server that holds clients.
 
-    @ivar bytesPerClient: resident memory it gained, per client.
+    @ivar bytesPerClient: growth of the resident memory, per client.
     """
 
     def __init__(self, process: Measured, generator: Generator, bytesPerClient: float) -> None:
@@ -68,7 +68,7 @@ class Holding:
 @contextmanager
 def holding(server: Server, options: argparse.Namespace) -> Iterator[Holding]:
     """
-    Start a server, and hold clients.
+    Start a server, and hold its clients.
     """
     interval, count, clients = options.interval, options.count, options.clients
     with server.running(interval, count, options.out) as running:

@@ -1,5 +1,5 @@
 """
-Cost against number of clients, as SVG.
+Plots cost against number of clients, as SVG.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def plot(title: str, vertical: str, lines: dict[str, list[tuple[int, float]]]) -
     """
     Draw lines on logarithmic axes, each named at its right end.
 
-    @param title: what is shown.
+    @param title: the title of the plot.
     @param vertical: the name of the vertical axis.
     @param lines: (number of clients, figure) for each server.
     @return: the SVG document.

@@ -32,17 +32,17 @@ USUAL = ["floor", "kaserver", "kaserver-intervals", "libvirtd"]
 @dataclass
 class Punctuality:
     """
-    What was found of one server.
+    The results of one server.
 
     @ivar server: its name.
     @ivar ping: how late pings were, in seconds: C{p50}, C{p99}, C{max}.
-    @ivar died: how many of the silent clients it closed.
+    @ivar died: the number of silent clients that it closed.
     @ivar death: how late it closed them, in seconds.
-    @ivar reopened: how many of the clients that came at once opened, the first and the second
-        time.
-    @ivar others: the part of one processor that was used by what has no part in this.
+    @ivar reopened: the numbers of clients that opened when all connected at once, the first and the
+        second time.
+    @ivar others: the share of one processor used outside the measurement.
     @ivar stalls: how long the probe waited in each phase, in seconds: C{p50}, C{p99}, C{max}.
-    @ivar turns: the longest turn of the reactor in each phase, in seconds, where that is known.
+    @ivar turns: the longest turn of the reactor in each phase, in seconds, if it is known.
     """
 
     server: str
@@ -59,9 +59,9 @@ def observe(server: Server, options: argparse.Namespace) -> Punctuality:
     """
     Take one server through all phases.
 
-    @param server: it.
+    @param server: the server.
     @param options: the command line.
-    @return: what was found.
+    @return: its results.
     """
     found = Punctuality(server.name)
     clients, interval, count = options.clients, options.interval, options.count
@@ -123,7 +123,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     Run the benchmark.
 
-    @param arguments: the command line, if not this process's.
+    @param arguments: the command line; by default this process's.
     @return: the exit status, 1 if nothing could be measured.
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks.precision", description=__doc__)

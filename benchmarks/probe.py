@@ -1,6 +1,6 @@
 """
-One more client, which calls all the time: how long the server leaves it waiting tells how long its
-loop was busy with something else.
+An extra client that calls all the time: the delay of each reply shows how long the server's loop
+was busy with other work.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Probe:
 
     def __init__(self, port: int) -> None:
         """
-        Open it.
+        Open the connection.
 
-        @param port: where the server listens, on the loopback address.
+        @param port: the server's port, on the loopback address.
         """
         self._connection = socket.create_connection(("127.0.0.1", port), PATIENCE)
         self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -43,7 +43,7 @@ class Probe:
 
     def __enter__(self) -> Self:
         """
-        Start to call.
+        Start calling.
 
         @return: this object.
         """
@@ -57,7 +57,7 @@ class Probe:
         where: TracebackType | None,
     ) -> None:
         """
-        End it.
+        Stop calling, and close the connection.
 
         @param kind: not used.
         @param error: not used.
@@ -69,7 +69,7 @@ class Probe:
 
     def take(self) -> list[float]:
         """
-        The delays since the last time.
+        Take the delays measured since the previous call of this method.
 
         @return: seconds, in ascending order.
         @raise RuntimeError: if the connection was lost.

@@ -1,5 +1,5 @@
 """
-A process under measurement: start it, wait until it listens, read what it costs, stop it.
+A process under measurement: starts it, waits until it listens, reads its cost, stops it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ STOP_DEADLINE = 5.0
 
 class Measured:
     """
-    A server's process, all its threads and children included.
+    A server's process, including all its threads and children.
 
     @ivar pid: its process id.
     """
@@ -35,12 +35,12 @@ class Measured:
         folder: Path | None = None,
     ) -> None:
         """
-        Start it.
+        Start the process.
 
         @param command: the program and its arguments.
         @param log: the file that gets its output.
         @param environment: variables to set, besides those of this process.
-        @param user: whom to run as, if not as this process.
+        @param user: the user to run as; by default this process's.
         @param folder: the directory to run in.
         """
         self.log = log
@@ -80,9 +80,9 @@ class Measured:
 
     def waitListening(self, port: int) -> None:
         """
-        Return when it accepts connections.
+        Wait until it accepts connections.
 
-        @param port: the port it is to listen on, on the loopback address.
+        @param port: its port, on the loopback address.
         @raise RuntimeError: if it ends, or does not listen within L{START_DEADLINE} seconds.
         """
         deadline = time.monotonic() + START_DEADLINE
@@ -102,7 +102,7 @@ class Measured:
 
     def tail(self) -> str:
         """
-        The end of its output, to be added to an error.
+        Get the end of its output, for an error message.
 
         @return: a few lines, or nothing.
         """
@@ -111,7 +111,7 @@ class Measured:
 
     def alive(self) -> bool:
         """
-        Whether it still runs.
+        Check whether it still runs.
 
         @return: L{True} if so.
         """
@@ -119,7 +119,7 @@ class Measured:
 
     def all(self) -> list[int]:
         """
-        Find the processes that it has started, and those that they have.
+        Find its child processes, and theirs in turn.
 
         @return: their process ids, its own first.
         """
@@ -131,7 +131,7 @@ class Measured:
 
     def cpu(self) -> float:
         """
-        Processor time that it and its children used so far.
+        Get the processor time that it and its children have used so far.
 
         @return: seconds, see L{processorTime}.
         """
@@ -139,7 +139,7 @@ class Measured:
 
     def memory(self) -> int:
         """
-        Resident memory, its children's included.
+        Get the resident memory, including its children's.
 
         @return: bytes.
         """
@@ -148,15 +148,15 @@ class Measured:
 
     def files(self) -> list[int]:
         """
-        Count open files, which tells how clients are spread.
+        Count open files, which shows how clients are distributed.
 
-        @return: how many it has, and each of its children.
+        @return: the number for this process, then for each of its children.
         """
         return [len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in self.all()]
 
     def stop(self) -> None:
         """
-        End it, with force if it takes more than L{STOP_DEADLINE} seconds.
+        Stop it; kill it if it takes more than L{STOP_DEADLINE} seconds.
         """
         self._process.terminate()
         try:
@@ -168,10 +168,11 @@ class Measured:
 
 def processorTime(pid: int) -> float:
     """
-    Processor time of a process, in user and in system mode, of all threads it has or had.
+    Get the processor time of a process, in user and in system mode, for all threads that it has or
+    had.
 
-    The process's CPU clock has nanoseconds; C{/proc/PID/stat}, the fallback, has hundredths of a
-    second of the same account.
+    The process's CPU clock counts nanoseconds; C{/proc/PID/stat}, the fallback, counts the same
+    time in hundredths of a second.
 
     @param pid: the process.
     @return: seconds.
@@ -185,22 +186,22 @@ def processorTime(pid: int) -> float:
 
 class Others:
     """
-    What the machine does besides the measurement, from when this is made.
+    The processor time used outside the measurement, since this object was created.
     """
 
     def __init__(self) -> None:
         """
-        Begin.
+        Start counting.
         """
         self._busy, self._begun = self._now(), time.monotonic()
 
     def processor(self, accounted: float) -> float:
         """
-        The processor time that others used, or that the hypervisor took.
+        Get the processor time that other processes used, or that the hypervisor took.
 
-        @param accounted: seconds that the processes of the measurement used meanwhile.
-        @return: the part of one processor.  C{/proc/stat} has hundredths of a second, and the
-            network's own work may be in it, so a few hundredths are nobody's.
+        @param accounted: seconds that the processes of the measurement used in the same time.
+        @return: the share of one processor.  C{/proc/stat} counts hundredths of a second and may
+            include the kernel's network processing, so a few hundredths mean nothing.
         """
         elapsed = time.monotonic() - self._begun
         return max(0.0, self._now() - self._busy - accounted) / elapsed
@@ -215,9 +216,9 @@ class Others:
 
 def freePort() -> int:
     """
-    A port of the loopback address that nobody listens on.
+    Find a free port of the loopback address.
 
-    @return: its number.
+    @return: the port's number.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -227,10 +228,10 @@ def freePort() -> int:
 
 def raiseFileLimit(wanted: int) -> int:
     """
-    Allow this process, and those it starts, more open files.
+    Raise the limit on open files for this process and its children.
 
-    @param wanted: how many are needed.
-    @return: how many are allowed now.
+    @param wanted: the number needed.
+    @return: the number allowed now.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < wanted:

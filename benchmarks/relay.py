@@ -47,8 +47,8 @@ TARGETS = [
     *(("kaserver-tls", "haproxy-tls", load, "cost", 1.3) for load in ("download", "upload")),
 ]
 """
-What this project asks of itself: which figure of a relay, over that of another, is at most so much;
-a rate at least.
+The project's targets: two relays, a load, a figure, and the limit for the first relay's figure
+divided by the second's.  The limit is a maximum; for a rate, a minimum.
 """
 
 FIGURES = {"cost": "processor time", "p50": "median latency", "rate": "rate"}
@@ -57,16 +57,16 @@ FIGURES = {"cost": "processor time", "p50": "median latency", "rate": "rate"}
 @dataclass
 class Found:
     """
-    One relay under one load.
+    The figures of one relay under one load.
 
     @ivar relay: its name.
     @ivar load: the load's name.
     @ivar rate: calls, or MB, per second.
-    @ivar cost: microseconds of the relay's processor time per call, or per MB.
-    @ivar p50: seconds from a call to its reply, of the median.
-    @ivar p99: the same of the hundredth slowest.
-    @ivar generatorProcessor: the part of one processor the generator used.
-    @ivar others: the part of one processor that was used by what has no part in this.
+    @ivar cost: the relay's processor time per call, or per MB, in microseconds.
+    @ivar p50: seconds from a call to its reply: the median.
+    @ivar p99: the same: the 99th percentile.
+    @ivar generatorProcessor: the share of one processor that the generator used.
+    @ivar others: the share of one processor used outside the measurement.
     """
 
     relay: str
@@ -81,12 +81,12 @@ class Found:
 
 def measure(relay: Relay, load: str, seconds: float, logs: Path) -> Found:
     """
-    Put one load on one relay.
+    Measure one relay under one load.
 
     @param relay: the relay.
     @param load: a name from L{LOADS}.
-    @param seconds: for how long.
-    @param logs: where to keep what the processes print.
+    @param seconds: the duration.
+    @param logs: the folder for the processes' output.
     @return: the figures.
     """
     work, connections, depth = LOADS[load]
@@ -124,7 +124,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     Run the benchmark.
 
-    @param arguments: the command line, if not this process's.
+    @param arguments: the command line; by default this process's.
     @return: the exit status, 1 if a target was missed.
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks.relay", description=__doc__)
@@ -182,7 +182,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _measureAll(options: argparse.Namespace) -> tuple[list[Found], dict[str, str]]:
     """
-    Measure round by round, so that what disturbs the machine disturbs all relays alike.
+    Measure all relays in each round, so that other activity on the machine affects all of them
+    alike.
     """
     skipped: dict[str, str] = {}
     rounds: dict[tuple[str, str], list[Found]] = {}

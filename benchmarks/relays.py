@@ -1,5 +1,5 @@
 """
-The ways to an upstream: processes one behind the other.
+The relays: chains of processes in front of an upstream.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ __all__ = ["COMPARED", "RELAYS", "TLS_RELAYS", "Relay"]
 @dataclass(frozen=True)
 class Relay:
     """
-    A way to the upstream.
+    A chain of processes in front of an upstream.
 
-    @ivar name: what the table calls it.
-    @ivar hops: the processes one behind the other, the clients' first.  Each is made from its own
-        port, the next one's and a folder.
-    @ivar missing: why it cannot run here, or L{None}.
+    @ivar name: its name in the table.
+    @ivar hops: the processes in the chain, starting with the one that clients connect to.  Each is
+        a function of its own port, the next process's port and a folder.
+    @ivar missing: why it cannot run here; L{None} if it can.
     @ivar tls: whether clients speak TLS.
-    @ivar confirms: whether it sends the byte with which libvirt accepts a client over TLS.
+    @ivar confirms: whether it sends the byte by which libvirt accepts a client over TLS.
     """
 
     name: str
@@ -45,10 +45,10 @@ class Relay:
     @contextmanager
     def running(self, logs: Path) -> Iterator[tuple[list[Measured], Calls]]:
         """
-        An upstream, and this relay before it.
+        Start an upstream, and this relay in front of it.
 
-        @param logs: where to keep what they print.
-        @return: the processes, the upstream's first, and a load to put on them.
+        @param logs: the folder for their output.
+        @return: the processes, starting with the upstream's, and a load for them.
         """
         with ExitStack() as stack:
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="kaproto-benchmark-")))
@@ -100,7 +100,7 @@ def _gateway(
 def _portforward(listen: str, connect: str) -> Callable[[int, int, Path], Recipe]:
     """
     @param listen: an endpoint string up to the port.
-    @param connect: the same for the next hop.
+    @param connect: an endpoint string for the next hop, up to the port.
     """
 
     def recipe(port: int, upstream: int, _folder: Path) -> Recipe:
@@ -124,7 +124,7 @@ def _haproxyMissing() -> str | None:
 
 def _haproxy(bind: str = "") -> Callable[[int, int, Path], Recipe]:
     """
-    @param bind: more for the C{bind} line.
+    @param bind: more options for the C{bind} line.
     """
 
     def recipe(port: int, upstream: int, folder: Path) -> Recipe:
@@ -196,7 +196,7 @@ RELAYS = {
     )
 }
 """
-By their names.
+All relays, by name.
 """
 
 TLS_RELAYS = {
@@ -235,7 +235,7 @@ TLS_RELAYS = {
     )
 }
 """
-Those whose clients speak TLS, in front of an upstream that does not.
+The relays whose clients speak TLS, in front of an upstream without TLS.
 """
 
 COMPARED = {
@@ -246,5 +246,5 @@ COMPARED = {
     "stunnel": "haproxy-tls",
 }
 """
-Which relay is measured against which.
+The relay that each relay is compared with.
 """

@@ -1,5 +1,5 @@
 """
-One run's figures as tables and as JSON.
+Formats one run's figures as tables and as JSON.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from benchmarks.measure import DISTURBED, Held, Opened
 __all__ = ["VERDICTS", "Run", "machine", "table"]
 
 PEERS_TO_BEAT = (
-    # name, times its cost that is allowed, at how many clients
+    # name, allowed multiple of its cost, numbers of clients
     ("floor", 2.5, (2000, 10000)),
     ("autobahn", 1 / 2, (2000, 10000)),
     ("libvirtd", 1 / 15, (2000,)),
@@ -30,20 +30,20 @@ GROWTH = 1.15
 
 VERDICTS = {True: "met", False: "MISSED", None: "undecided, disturbed"}
 """
-What the reports say of a target.
+The texts for a target's result.
 """
 
 
 @dataclass
 class Run:
     """
-    Everything that one run found.
+    All results of one run.
 
-    @ivar options: what was asked for.
-    @ivar machine: where it ran.
-    @ivar skipped: why a server was left out, by its name.
-    @ivar held: each server with each number of clients.
-    @ivar opened: each server as its clients arrive.
+    @ivar options: the options of the run.
+    @ivar machine: the machine that it ran on.
+    @ivar skipped: the reasons why servers were left out, by name.
+    @ivar held: the figures of each server with each number of clients.
+    @ivar opened: the figures of each server while its clients connect.
     """
 
     options: dict[str, Any]
@@ -54,7 +54,7 @@ class Run:
 
     def asJson(self) -> dict[str, Any]:
         """
-        @return: the same for C{json.dumps}.
+        @return: the results, for C{json.dumps}.
         """
         return {
             "options": self.options,
@@ -104,11 +104,11 @@ class Run:
 
     def find(self, server: str, clients: int) -> Held | None:
         """
-        The figures of a server.
+        Find the figures of a server.
 
         @param server: its name.
-        @param clients: how many clients.
-        @return: them, or L{None} if they were not measured with all of these clients.
+        @param clients: the number of clients.
+        @return: the figures; L{None} if they were not measured with all of these clients.
         """
         for held in self.held:
             if (held.server, held.clients, held.problem) == (server, clients, ""):
@@ -203,10 +203,10 @@ class Run:
 
     def targets(self) -> list[tuple[str, bool | None]]:
         """
-        The project's own targets, as far as this run can tell.
+        Check the project's own targets, as far as this run measured them.
 
-        @return: what was asked and found, and whether it was met, or L{None} where a measurement
-            was disturbed.
+        @return: for each target a text with the target and the result, and whether it was met;
+            L{None} if a measurement was disturbed.
         """
         found: list[tuple[str, bool | None]] = []
         for peer, limit, counts in PEERS_TO_BEAT:
@@ -255,9 +255,9 @@ def _remarks(figures: Held | Opened, more: str = "") -> list[str]:
 
 def machine() -> dict[str, Any]:
     """
-    Where this runs.
+    Describe the machine.
 
-    @return: kernel, processor, and versions of what is compared.
+    @return: kernel, processor, and versions of the compared programs.
     """
     found: dict[str, Any] = {
         "kaproto": f"source {fingerprint()}",
@@ -286,7 +286,7 @@ def _model() -> str:
 
 def table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """
-    A table that reads well as text and as Markdown.
+    Format a table that is readable as text and as Markdown.
 
     @param heading: the names of the columns.
     @param rows: the cells; the first column is aligned to the left, the others to the right.

@@ -1,5 +1,5 @@
 """
-The servers that are compared: how each is started, and why it may be missing.
+The compared servers: how to start each, and why it may be missing.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ _TLS_LISTEN = TLS_ENDPOINT + ":{port}:interface=127.0.0.1:backlog={backlog}:pki=
 @dataclass(frozen=True)
 class Setting:
     """
-    What a server is started with.
+    The parameters for starting a server.
 
-    @ivar port: where to listen, on the loopback address.
+    @ivar port: the port to listen on, on the loopback address.
     @ivar interval: seconds of silence before a ping.
-    @ivar count: pings unanswered before a peer is dead.
-    @ivar folder: a directory of its own.
-    @ivar turns: the file in which to write down the reactor's long turns, if it is to.
+    @ivar count: unanswered pings after which a peer is dead.
+    @ivar folder: the server's own directory.
+    @ivar turns: the file in which to record the reactor's long turns, if they are recorded.
     """
 
     port: int
@@ -62,12 +62,12 @@ class Setting:
 @dataclass(frozen=True)
 class Recipe:
     """
-    How to start a process.
+    The command and environment for starting a process.
 
     @ivar command: the program and its arguments.
     @ivar environment: variables to add.
-    @ivar user: whom to run as, if not as we are.
-    @ivar folder: the directory to run in, if not ours.
+    @ivar user: the user to run as; by default this process's.
+    @ivar folder: the directory to run in; by default this process's.
     """
 
     command: list[str]
@@ -79,8 +79,8 @@ class Recipe:
         """
         Start the process.
 
-        @param log: the file that gets what it prints.
-        @return: it.
+        @param log: the file that gets its output.
+        @return: the process.
         """
         return Measured(self.command, log, self.environment, self.user, self.folder)
 
@@ -109,16 +109,16 @@ class Server:
     """
     One of the servers.
 
-    @ivar name: what the table calls it.
-    @ivar about: the same in a sentence.
+    @ivar name: its name in the table.
+    @ivar about: its description in a sentence.
     @ivar recipe: makes the command for a setting.
-    @ivar missing: tells why it cannot run here, or L{None}.
-    @ivar protocol: what its clients speak, C{libvirt}, C{websocket}, C{lines} or C{tunnel}.
+    @ivar missing: returns why it cannot run here; L{None} if it can.
+    @ivar protocol: its clients' protocol, C{libvirt}, C{websocket}, C{lines} or C{tunnel}.
     @ivar tls: whether they speak it over TLS.
     @ivar spread: whether each client has its own interval.
     @ivar pings: whether it pings at all.
     @ivar usual: whether it runs unless servers are chosen by name.
-    @ivar watcher: what runs beside it, once it listens.
+    @ivar watcher: a process that runs beside it, once it listens.
     """
 
     name: str
@@ -137,13 +137,13 @@ class Server:
         self, interval: float, count: int, logs: Path, turns: Path | None = None
     ) -> Iterator[Running]:
         """
-        A process of this server, which listens.
+        Start a process of this server, and wait until it listens.
 
         @param interval: seconds of silence before a ping.
-        @param count: pings unanswered before a peer is dead.
-        @param logs: where to keep what it prints.
+        @param count: unanswered pings after which a peer is dead.
+        @param logs: the folder for its output.
         @param turns: see L{Setting}.
-        @return: it.
+        @return: the running server.
         """
         with TemporaryDirectory(prefix="kaproto-benchmark-") as folder:
             setting = Setting(freePort(), interval, count, Path(folder), turns)
@@ -174,15 +174,15 @@ def twistd(
     checkout: Path | None = None,
 ) -> Recipe:
     """
-    A plugin of the checkout, as it was when the run began, in the foreground.
+    Run a plugin in the foreground, from the copy of the project made at the beginning of the run.
 
     @param arguments: the plugin's name and its options.
-    @param reactor: the reactor's short name, if not Twisted's choice.
+    @param reactor: the reactor's short name; by default Twisted chooses.
     @param plugins: whether to add the plugins of the benchmark.
     @param silent: whether to write no log.
     @param turns: see L{Setting}.
-    @param checkout: the folder with the packages in it, if not a copy of this one.
-    @return: how to start it.
+    @param checkout: the folder that contains the packages; by default the copy of this project.
+    @return: the recipe for starting it.
     """
     checkout = checkout or snapshot()
     paths = [
@@ -192,7 +192,7 @@ def twistd(
     ]
     start = ["-c", "from twisted.scripts.twistd import run; run()"]
     if turns is not None:
-        # -P, or the modules of the benchmarks would be found before all others.
+        # Without -P, Python would find the modules of the benchmarks before all others.
         start = ["-P", str(ROOT / "benchmarks" / "turns.py"), str(turns.absolute())]
     command = [sys.executable, *start, "--nodaemon", "--pidfile="]
     if reactor is not None:
@@ -200,7 +200,7 @@ def twistd(
     if silent:
         command.append("--logger=silence.observer")
     environment = {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    # The directory a program runs in goes before PYTHONPATH with -c.
+    # With -c, the working directory comes before PYTHONPATH.
     return Recipe([*command, *arguments], environment, folder=checkout)
 
 
@@ -276,9 +276,9 @@ def _tlsMissing() -> str | None:
 
 def noneBefore() -> str | None:
     """
-    Why there is no server to compare this one with.
+    Check for an earlier version to compare with.
 
-    @return: the reason, or L{None} if there is a checkout of the code before.
+    @return: the reason why there is none; L{None} if there is a checkout of the earlier code.
     """
     return None if BEFORE else "KAPROTO_BEFORE names no other checkout"
 
@@ -330,9 +330,9 @@ key_file = "{own}/private/serverkey.pem"
 
 def _libvirtdListening(setting: Setting, listen: str) -> Recipe:
     """
-    libvirtd in session mode, so that all it owns is under one folder, and never as root.
+    Run libvirtd in session mode, so that all its files are in one folder, and never as root.
 
-    Its keepalive interval is in whole seconds.
+    Its keepalive interval is a whole number of seconds.
     """
     folder = setting.folder
     run = folder / "run"
@@ -511,5 +511,5 @@ _ALL = [
 
 SERVERS = {server.name: server for server in _ALL}
 """
-Every server by its name, in the table's order.
+All servers by name, in the table's order.
 """

@@ -1,10 +1,10 @@
 """
-twistd, with each turn of the reactor that takes long written down.
+Runs twistd, and records each long turn of the reactor.
 
     python -P benchmarks/turns.py FILE [twistd's arguments]
 
-A turn is what the reactor does between two looks at its file descriptors: timers, then reads and
-writes.  As long as it lasts nobody else is served.
+A turn is the reactor's work between two polls of its file descriptors: timers, then reads and
+writes.  No other client is served during a turn.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ __all__ = ["WORTH_WRITING", "longestTurn"]
 
 WORTH_WRITING: Final = 0.002
 """
-Seconds that a turn takes to be written down.
+The shortest turn that is recorded, in seconds.
 """
 
 
 class TimedPoller:
     """
-    An C{epoll} that tells how long it was not asked.
+    An C{epoll} that measures the time between two polls.
     """
 
     def __init__(self, size: int, file: Path) -> None:
         """
         @param size: as for C{epoll}.
-        @param file: where to write.
+        @param file: the file for the record.
         """
         self._poller = select.epoll(size)
         self.register, self.unregister = self._poller.register, self._poller.unregister
@@ -47,7 +47,7 @@ class TimedPoller:
 
     def poll(self, timeout: float, most: int) -> Sequence[tuple[int, int]]:
         """
-        A turn has ended, and another begins with what this returns.
+        Poll: this ends one turn, and the next begins when it returns.
 
         @param timeout: as for C{epoll.poll}.
         @param most: the same.
@@ -63,13 +63,13 @@ class TimedPoller:
 
 def longestTurn(file: Path, since: float, until: float) -> float | None:
     """
-    The longest of those that were written down.
+    Find the longest recorded turn.
 
-    @param file: where.
-    @param since: not those that began before, on the scale of C{time.monotonic}.
-    @param until: nor those that began after.
-    @return: seconds, at most L{WORTH_WRITING} if there was none, or L{None} for a server whose
-        turns are not written down.
+    @param file: the file with the record.
+    @param since: ignore turns that began before this time, by C{time.monotonic}.
+    @param until: ignore turns that began after this time.
+    @return: its seconds; at most L{WORTH_WRITING} if there was none; L{None} for a server whose
+        turns are not recorded.
     """
     if not file.exists():
         return None

@@ -121,6 +121,6 @@ class DirectReader(Generic[_Reading]):
 
     def connectionLost(self, reason: Failure) -> None:
         """
-        The reactor shuts down.  Notify the connections, of which it does not know.
+        The reactor shuts down.  Notify the connections, which it does not know.
         """
         raise NotImplementedError

@@ -52,7 +52,7 @@ class KaprotoError(Exception):
 
 class ProtocolError(KaprotoError):
     """
-    The base class of the two protocol errors.  Only these are raised.
+    The base class of the two protocol errors; only the subclasses are raised.
     """
 
     def __init__(self, message: str) -> None:

@@ -20,8 +20,8 @@ The largest file that is read, in bytes.
 
 def readFile(path: Path) -> bytes:
     """
-    Read a regular file.  If the path has been replaced by a pipe, to which nobody may ever write,
-    or by a device, which has no end, a server that reloads its files must not block.
+    Read a regular file.  Refuse anything else: a pipe without a writer, or an endless device, would
+    block a server that reloads its files.
 
     @raise OSError: if it cannot be read, is not a regular file, or is larger than L{FILE_MAX}.
     """

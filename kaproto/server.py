@@ -118,7 +118,7 @@ class KeepAliveServerFactory(KeepAliveFactory):
     @ivar journal: counts and logs what happens to clients.
     @ivar counters: the journal's counters.
     @ivar startsOpen: whether connections are open as soon as the policy admits them, without
-        C{CONNECT_OPEN}, and without the remote program that has it.
+        C{CONNECT_OPEN}, and without the remote program that defines it.
     """
 
     protocol = KeepAliveServerProtocol

@@ -219,7 +219,7 @@ def endWriting(transport: StreamTransport) -> None:
     C{SIGPIPE} before it has read our last message.
 
     With TLS, C{loseConnection} does this: it sends a close_notify and waits for the peer's.
-    Transports other than Twisted's may be unable to close one direction; then both are closed.
+    Transports other than Twisted's may be unable to close one direction, so both are closed.
     """
     transport.resumeProducing()
     if isinstance(transport, Connection) and not transport.TLS and transport.connected:
@@ -230,8 +230,8 @@ def endWriting(transport: StreamTransport) -> None:
 
 def closeIfSent(transport: StreamTransport) -> bool:
     """
-    Close both directions if the kernel has taken everything that was written, which the peer can
-    still read.
+    Close both directions if the kernel has taken everything that was written; the peer can still
+    read it.
 
     @return: whether it has; C{False} for transports other than Twisted's own.
     """

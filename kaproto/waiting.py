@@ -1,5 +1,5 @@
 """
-Those who wait for one thing, each with a Deferred of its own.
+Several callers that wait for the same result, each with its own Deferred.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _T = TypeVar("_T")
 
 class Waiting(Generic[_T]):
     """
-    Hands out Deferreds, and fires them all.  Who cancels one waits no longer.
+    Hands out Deferreds, and fires all that were not cancelled.
     """
 
     __slots__ = ("_waiting",)
@@ -41,19 +41,19 @@ class Waiting(Generic[_T]):
 
     def fire(self, result: _T) -> None:
         """
-        It has happened.
+        Fire all Deferreds with this result.
         """
         for each in self._take():
             each.callback(result)
 
     def fail(self, reason: Exception) -> None:
         """
-        It will not happen.
+        Fail all Deferreds with this reason.
         """
         for each in self._take():
             each.errback(reason)
 
     def _take(self) -> Iterator[Deferred[_T]]:
         waiting, self._waiting = self._waiting, []
-        # One that is told may cancel another.
+        # A callback may cancel another Deferred.
         return (each for each in waiting if not each.called)

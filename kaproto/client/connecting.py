@@ -121,7 +121,7 @@ async def _connect(
     except Exception as error:
         if deadline.active():
             raise
-        # CancelledError: it was connected, and waited to be open.
+        # CancelledError: the transport was connected, and the connection was not open yet.
         connected = isinstance(error, CancelledError)
         what = f"{uri} did not let this client open" if connected else f"no connection to {uri}"
         raise DeadlineMissed(what, seconds) from error

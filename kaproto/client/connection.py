@@ -94,7 +94,7 @@ class ClientConnection(Connection):
 
     def handshakeCompleted(self) -> None:
         """
-        The TLS handshake is done.  The server has yet to say whether it accepts this client.
+        The TLS handshake is done.  The server has not confirmed yet that it accepts this client.
         """
         self._handshakeDone = True
 
@@ -195,7 +195,7 @@ class ClientConnection(Connection):
 
     def setKeepAlive(self, interval: float, count: int) -> None:
         """
-        Ping the server from now on, in place of any earlier interval and count.
+        Start pinging the server, or change interval and count.
         """
         keepAlive = KeepAlive(interval, count)
         keepAlive.checkForNetwork()
@@ -228,7 +228,7 @@ class ClientConnection(Connection):
 
     def listen(self, program: int, listener: Callable[[int, bytes], None]) -> None:
         """
-        Bring a program's events to a function, in place of any earlier one.
+        Call a function with each event of a program; this replaces any earlier function.
         """
         self._listeners[program] = listener
 
@@ -244,7 +244,7 @@ class ClientConnection(Connection):
 
     def close(self) -> Deferred[Exception]:
         """
-        Say goodbye and close.
+        Send C{CONNECT_CLOSE} if the connection is open, and close.
         """
         if self.closing.reason is None and self._goodbye is None:
             reason = ConnectionClosed("this client closed the connection", CloseReason.CLIENT)
@@ -286,13 +286,13 @@ class ClientConnection(Connection):
 
     def explained(self, reason: Exception) -> Exception:
         """
-        @return: the reason that the server gave, or what the end of the connection means.
+        @return: the reason that the server gave, or an explanation of the transport's reason.
         """
         return explained(reason, self._announced, handshakeDone=self._handshakeDone)
 
     def ended(self, reason: Exception) -> None:
         """
-        Fail everything that waits.
+        Fail every pending Deferred.
         """
         self._replies.fail(reason)
         self._opening.fail(reason)

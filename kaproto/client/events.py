@@ -25,7 +25,7 @@ _T = TypeVar("_T")
 
 class EventStream(Generic[_T]):
     """
-    Events in order, since the stream was made.
+    The events since the stream was created, in order.
 
     C{async for event in stream} ends when this client stops the stream or closes the connection.
     It raises the reason when the connection ends in any other way.

@@ -28,7 +28,7 @@ async def negotiate(
     """
     Open a connection, as the client: authenticate, ask for keepalive, open.
 
-    With old servers, which do not know the first two, these steps are skipped.
+    The first two steps are skipped with old servers, which do not know them.
 
     @param call: calls a procedure of the remote program.
     @param name: the name to open, as in L{OpenRequest<kaproto.interfaces.OpenRequest>}; C{None}

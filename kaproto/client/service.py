@@ -140,8 +140,7 @@ class KeepAliveClientService(Service):
 
     async def lifecycleEvents(self) -> AsyncIterator[DomainEvent | Snapshot]:
         """
-        The events of this connection and of those that follow it.  They end when the service is
-        stopped.
+        The events of this connection and of all later ones.  They end when the service is stopped.
 
         @return: for each connection a L{Snapshot}, and then its events.
         @raise RemoteError: when the server has no such events.

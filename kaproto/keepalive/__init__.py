@@ -1,8 +1,8 @@
 """
 Keepalive: decides when to ping a peer, and when it is dead.
 
-L{Heartbeat} is for the protocols of any application.  The protocol tells it how to send a ping, and
-when bytes have arrived::
+L{Heartbeat} works with any protocol.  The protocol passes it a function that sends a ping, and
+reports received bytes::
 
     class Chat(LineReceiver):
         def connectionMade(self):

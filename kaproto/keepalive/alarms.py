@@ -1,16 +1,17 @@
 """
-Alarms: ways to wake a reactor at a time that does not depend on the wall clock.
+Alarms: timers that wake a reactor independently of the wall clock.
 
-L{GuardedAlarm} uses the reactor's own timer, which is cheap, and notices when it is wrong.  For
-example, with a call due in 5 seconds, when the wall clock is set back by an hour after 2:
+L{GuardedAlarm} uses the reactor's own timer, which is cheap, and a timerfd to detect that this
+timer is late.  For example, a call is due in 5 seconds, and the wall clock is set back by an hour
+after 2:
 
  - 0 s: the reactor's timer is set to 5 s.
  - 2 s: the wall clock is set back.  The reactor would now wait for an hour and 3 seconds.
- - 5.3 s: a timerfd, which is readable every half second by the monotonic clock, wakes the reactor.
-   The call is overdue: the reactor's timer is set anew, to at once.
+ - 5.3 s: the timerfd, which becomes readable every half second of the monotonic clock, wakes the
+   reactor.  The call is overdue, so the reactor's timer is set to fire at once.
 
-When the wall clock is set forward the reactor's timer fires early.  Nothing is due then, and it is
-set again.
+When the wall clock is set forward, the reactor's timer fires early.  No call is due then, so the
+timer is set again.
 """
 
 from __future__ import annotations
@@ -63,12 +64,12 @@ class Alarm(Protocol):
 
     def set(self, delay: float) -> None:
         """
-        Ring in C{delay} seconds, in place of any time set before.
+        Ring in C{delay} seconds; this replaces any earlier time.
         """
 
     def stop(self) -> None:
         """
-        Do not ring, and leave nothing in the reactor.
+        Cancel the alarm, and leave nothing registered in the reactor.
         """
 
 
@@ -77,8 +78,8 @@ class TimerFunctions:
     """
     Linux's timerfd.
 
-    @ivar create: makes a file descriptor; raises L{OSError}.
-    @ivar repeat: makes it readable every so many seconds.
+    @ivar create: creates a file descriptor; raises L{OSError}.
+    @ivar repeat: makes it readable periodically; takes the period in seconds.
     """
 
     create: Callable[[], int]
@@ -103,7 +104,7 @@ class _TimerSpec(ctypes.Structure):
 
 def timerFunctions() -> TimerFunctions | None:
     """
-    @return: what Python has from 3.13 on, else the C library's own functions, else C{None}.
+    @return: Python's functions from 3.13 on, else those of the C library, else C{None}.
     """
     flags = os.O_NONBLOCK | os.O_CLOEXEC
     create = getattr(os, "timerfd_create", None)
@@ -135,8 +136,8 @@ def timerFunctions() -> TimerFunctions | None:
 
 def makeAlarm(reactor: IReactorTime, ring: Callable[[], object]) -> Alarm:
     """
-    @param ring: what to call.
-    @return: a L{GuardedAlarm} where the system and the reactor have what it takes, else an
+    @param ring: the function to call.
+    @return: a L{GuardedAlarm} if the system has timerfd and the reactor can wait for it, else an
         L{AlarmThread}.
     """
     functions = timerFunctions()
@@ -156,7 +157,7 @@ class GuardedAlarm:
         self, reactor: IReactorTime, ring: Callable[[], object], functions: TimerFunctions
     ) -> None:
         """
-        @raise OSError: when there is no file descriptor left.
+        @raise OSError: when no file descriptor is left.
         """
         self._reactor = reactor
         self._ring = ring
@@ -207,7 +208,7 @@ class GuardedAlarm:
 
     def doRead(self) -> None:
         """
-        Look whether the reactor's timer is late.
+        Check whether the reactor's timer is late.
         """
         with suppress(BlockingIOError):
             os.read(self._descriptor, 8)
@@ -225,7 +226,7 @@ class GuardedAlarm:
 
 class AlarmThread:
     """
-    A thread that sleeps until it is time, for systems and reactors without timerfd.
+    A thread that sleeps until the alarm is due, for systems and reactors without timerfd.
     """
 
     def __init__(self, reactor: IReactorFromThreads, ring: Callable[[], object]) -> None:

@@ -1,10 +1,10 @@
 """
 Timers that do not depend on the wall clock.
 
-Twisted's reactors schedule by the wall clock.  When somebody sets that back by an hour, every timer
+Twisted's reactors schedule by the wall clock.  When that clock is set back by an hour, every timer
 is an hour late; when it is set forward, every timer due within the hour fires at once.
-L{MonotonicClock} schedules by the monotonic clock, in the same reactor, which an alarm wakes: see
-L{kaproto.keepalive.alarms}.
+L{MonotonicClock} schedules by the monotonic clock, in the same reactor, and wakes the reactor by an
+alarm: see L{kaproto.keepalive.alarms}.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _logsFailures: Final = Logger().failureHandler("a scheduled call failed")
 def monotonicClock(reactor: IReactorTime) -> IReactorTime:
     """
     @param reactor: a reactor, or a stand-in for one such as L{twisted.internet.task.Clock}.
-    @return: where to schedule calls: for a reactor always the same L{MonotonicClock}; a stand-in
-        itself, since its time belongs to the test.
+    @return: the clock for scheduling calls: for a reactor, always the same L{MonotonicClock}; for a
+        stand-in, the stand-in itself, because the test controls its time.
     """
     if isinstance(reactor, Clock) or not IReactorFromThreads.providedBy(reactor):
         return reactor
@@ -43,7 +43,7 @@ def monotonicClock(reactor: IReactorTime) -> IReactorTime:
 
 @cache
 def _clockOf(reactor: IReactorTime) -> IReactorTime:
-    # A process has one reactor, so that the cache never holds more than one clock.
+    # A process has one reactor, so the cache never holds more than one clock.
     return MonotonicClock(reactor)
 
 
@@ -52,7 +52,7 @@ class MonotonicClock:
     """
     Schedules calls by C{time.monotonic}.
 
-    @ivar reactor: what makes the calls.
+    @ivar reactor: the reactor that makes the calls.
     """
 
     # Called for every ping and pong.
@@ -77,8 +77,8 @@ class MonotonicClock:
         self, delay: float, callable: Callable[..., object], *args: object, **kw: object
     ) -> IDelayedCall:
         """
-        Schedule a call.  With no delay it is made in the reactor's next turn, after everything that
-        the sockets have for that turn has been read.
+        Schedule a call.  With no delay, it is made in the reactor's next turn, after all reads of
+        that turn.
         """
         now = self.seconds()
         call = DelayedCall(now + delay, callable, args, kw, self._forget, self._moved, self.seconds)
@@ -99,14 +99,15 @@ class MonotonicClock:
 
     def _moved(self, call: DelayedCall) -> None:
         """
-        A call is due earlier than before.
+        A call was moved to an earlier time.
         """
         heapify(self._calls)
         self._arm(call.time, self.seconds())
 
     def _forget(self, cancelled: DelayedCall) -> None:
         """
-        A call is being cancelled.  It stays in the heap until these are more than half.
+        A call is being cancelled.  Cancelled calls stay in the heap until they are more than half
+        of it.
         """
         self._cancelled += 1
         if self._cancelled * 2 > len(self._calls) + len(self._new):
@@ -125,8 +126,8 @@ class MonotonicClock:
 
     def _run(self) -> None:
         """
-        The alarm rings: make the calls that are due.  What these schedule waits for the next ring,
-        so that calls without a delay cannot keep the reactor from reading.
+        The alarm rings: make the calls that are due.  Calls that these schedule wait for the next
+        ring, so that calls without a delay cannot keep the reactor from reading.
         """
         now = self.seconds()
         self._armedFor = -inf

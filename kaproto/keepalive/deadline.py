@@ -15,21 +15,21 @@ __all__ = ["PARTS", "Deadline"]
 
 PARTS: Final = 8
 """
-How many parts a deadline is counted in.
+The number of parts into which a deadline is divided.
 """
 
 
 class Deadline:
     """
-    Calls a function once, after some seconds in which this process could see what the peer did.
+    Calls a function once, after some seconds in which this process was able to read from the peer.
 
-    The time is counted in L{PARTS}, each with a timer of its own.  A part that is over late counts
-    as itself and L{STALL}, however late it is.  For example, a deadline of 8 s has parts of 1 s;
+    The time is divided into L{PARTS} parts, each with its own timer.  A part whose timer fires late
+    counts at most its own length plus L{STALL}.  For example, a deadline of 8 s has parts of 1 s;
     when the process is suspended for an hour after 3.5 s, the fourth part counts 1.25 s, and the
-    deadline is over 3.75 s after the process goes on.
+    deadline expires 3.75 s after the process resumes.
 
-    Then whatever waits in the socket is read before the function is called.  If that is too much
-    for one turn of the reactor, the peer gets one more part.
+    After the last part, the bytes that wait in the socket are read before the function is called.
+    If they are too many for one turn of the reactor, the peer gets one more part.
     """
 
     __slots__ = ("_call", "_clock", "_function", "_isUnread", "_left", "_part", "_since")
@@ -42,11 +42,10 @@ class Deadline:
         isUnread: Callable[[], bool | None] = lambda: None,
     ) -> None:
         """
-        @param clock: where calls are scheduled, by the monotonic clock.
-        @param seconds: the time from now on.
-        @param function: what to call.
-        @param isUnread: whether something from the peer waits to be read, C{None} if that cannot
-            be told.
+        @param clock: schedules calls, by the monotonic clock.
+        @param seconds: the time until the deadline.
+        @param function: the function to call.
+        @param isUnread: whether bytes from the peer wait to be read; C{None} if it is not known.
         """
         self._clock = clock
         self._left = seconds
@@ -80,7 +79,7 @@ class Deadline:
 
     def _expired(self) -> None:
         if self._isUnread is not None and self._isUnread():
-            # Only once, or a peer that sends without end would never be late.
+            # Only once, or a peer that never stops sending would never miss its deadline.
             self._isUnread = None
             self._left = self._part
             self._wait()
@@ -90,13 +89,13 @@ class Deadline:
 
     def active(self) -> bool:
         """
-        @return: whether the function has yet to be called.
+        @return: whether the deadline is pending: neither expired nor cancelled.
         """
         return self._call is not None
 
     def cancel(self) -> None:
         """
-        Do not call the function, if it has not been called yet.
+        Cancel the deadline, if the function has not been called yet.
         """
         if self._call is not None:
             self._call.cancel()

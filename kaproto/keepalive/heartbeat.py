@@ -1,7 +1,8 @@
 """
-The watch on one peer: when to ping it, whether it is alive, how fast it answers.
+The heartbeat of one connection: when to ping the peer, whether it is alive, how fast it answers.
 
-A L{Heartbeat} knows no protocol: it is told how to send a ping and that something was heard.
+A L{Heartbeat} does not depend on the protocol, which passes it a function that sends a ping, and
+reports received bytes.
 """
 
 from __future__ import annotations
@@ -37,24 +38,25 @@ class Heartbeat:
     Watches the peer at the other end of a transport.
 
     The peer is pinged after C{interval} seconds of silence, and is dead C{interval * (count + 1)}
-    seconds after it was last heard.  Before it is given up, whatever it sent that has not been
-    read yet is read.  Time during which this process was stalled or suspended does not count.
+    seconds after it was last heard.  Before it is declared dead, its bytes that wait in the socket
+    are read.  Time during which this process was stalled or suspended does not count.
 
     @ivar transport: the connection to the peer.
-    @ivar liveness: when it was last heard.  L{heard} sets it; a receive path that cannot afford
-        a call does so itself.
-    @ivar pacemaker: calls this when it is due, and has the time on the scale of C{liveness}.
-    @ivar pong: the bytes that answer a ping, when there is just one way to write them.
-    @ivar latency: seconds between the latest ping that was answered and the answer; C{None} until
-        there is one.
-    @ivar roundTrips: where to count each L{latency}, if anywhere.
-    @ivar onAnswer: called with each L{latency}, unless it is C{None}.  While it is there, the
-        connection is not read by the L{IdleReader}.
-    @ivar slot: where on the wheel this is.  It belongs to the L{Pacemaker}.
-    @ivar exact: whether the next time is to be kept exactly.  It belongs to the L{Pacemaker}.
+    @ivar liveness: the time when the peer was last heard.  L{heard} sets it; a receive path that
+        cannot afford the call sets it directly.
+    @ivar pacemaker: calls this heartbeat when it is due; its C{now} is the time scale of
+        C{liveness}.
+    @ivar pong: the bytes of a pong, if all pongs have the same bytes.
+    @ivar latency: the round trip of the latest answered ping, in seconds; C{None} before the first
+        answer.
+    @ivar roundTrips: the histogram that counts each L{latency}, if there is one.
+    @ivar onAnswer: called with each L{latency}, unless it is C{None}.  While it is set, the
+        L{IdleReader} does not read the connection.
+    @ivar slot: the slot on the timer wheel.  Only the L{Pacemaker} changes it.
+    @ivar exact: whether the next call must be exactly on time.  The L{Pacemaker} reads it.
     @ivar idle: the file descriptor while the L{IdleReader} reads it, else negative.
-    @ivar judge: asked before the peer is given up, if there is one.
-    @ivar pingedAt: when the ping was sent that has not been answered, for L{latency}.
+    @ivar judge: asked before the peer is declared dead, if there is one.
+    @ivar pingedAt: the time when the unanswered ping was sent, for L{latency}.
     """
 
     __slots__ = (
@@ -88,15 +90,14 @@ class Heartbeat:
         clock: IReactorTime | None = None,
     ) -> None:
         """
-        @param transport: the connection to the peer, which has to be there.
+        @param transport: the connected transport.
         @param ping: the bytes of a ping, or a function that sends one.
-        @param died: called once when the peer is dead, never after the transport has ended; by
+        @param died: called once when the peer is dead, never after the transport is lost; by
             default the transport is aborted.
-        @param pong: the bytes that always and only answer a ping.  With them, connections on
-            which nothing else happens cost less; see L{IdleReader}.
-        @param isBetween: whether nothing is left of what was received but a whole number of
-            messages, so that C{pong} can be told from the middle of another message.  Needed
-            with C{pong}.
+        @param pong: the bytes of every pong, and of no other message.  With them, idle connections
+            cost less; see L{IdleReader}.
+        @param isBetween: whether all bytes received so far are complete messages, so that C{pong}
+            cannot be the middle of another message.  Required with C{pong}.
         @param clock: a reactor or a L{twisted.internet.task.Clock}; by default the transport's
             reactor, if it has one, else the installed one.
         """
@@ -132,14 +133,13 @@ class Heartbeat:
     def silence(self) -> float:
         """
         Seconds since the peer was last heard, to the precision of
-        L{kaproto.keepalive.pacemaker.TICK}, and only while anybody is watched.
+        L{kaproto.keepalive.pacemaker.TICK}; measured only while at least one peer is watched.
         """
         return self.pacemaker.now - self.liveness.heard
 
     def start(self, keepAlive: KeepAlive) -> None:
         """
-        Ping the peer from now on, in place of any earlier interval and count.  A zero in either
-        stops it.
+        Start pinging the peer, or change interval and count.  A zero in either stops the pings.
         """
         if keepAlive.enabled:
             self.liveness.start(keepAlive)
@@ -149,7 +149,7 @@ class Heartbeat:
 
     def stop(self) -> None:
         """
-        Do not ping the peer any more.
+        Stop pinging the peer.
         """
         self.liveness.stop()
         self.pacemaker.forget(self)
@@ -158,9 +158,9 @@ class Heartbeat:
 
     def end(self) -> None:
         """
-        Stop for good, and let go of the protocol.
+        Stop for good, and drop the references to the protocol.
         """
-        # Without the cycle of references it takes no garbage collector to free a connection.
+        # Break the cycle of references, to free the connection without the garbage collector.
         self.liveness.stop()
         self.pacemaker.forget(self)
         self._stopIdling()
@@ -171,14 +171,14 @@ class Heartbeat:
 
     def heard(self) -> None:
         """
-        Something came from the peer: any bytes, a message in part included.
+        Bytes arrived from the peer, even if only a part of a message.
         """
         self.liveness.hear(self.pacemaker.now)
         self.answered()
 
     def answered(self) -> None:
         """
-        A pong came: measure L{latency}.
+        A pong arrived: measure L{latency}.
         """
         if self.pingedAt is not None:
             self.latency = latency = self.pacemaker.seconds() - self.pingedAt
@@ -190,18 +190,18 @@ class Heartbeat:
 
     def ask(self, onAnswer: Callable[[float], object]) -> None:
         """
-        Ping the peer now, whether it is watched or not.
+        Ping the peer now, even if it is not watched.
 
-        @param onAnswer: called with the seconds that this answer took, and each one after it.
+        @param onAnswer: called with the round trip in seconds, for this ping and each later one.
         """
         self.watchAnswers(onAnswer)
         self.sendPing()
 
     def watchAnswers(self, onAnswer: Callable[[float], object]) -> None:
         """
-        Have somebody told of each answer to a ping.
+        Report each answer to a ping.
 
-        @param onAnswer: called with the seconds that the answer took.
+        @param onAnswer: called with the round trip in seconds.
         """
         self._readAsUsual()
         self.onAnswer = onAnswer
@@ -211,10 +211,10 @@ class Heartbeat:
         The transport is about to be paused.  The peer cannot be heard until L{resume}, so its
         silence does not count.
 
-        @param pingOn: ping it all the same, where the kernel says whether it lives, see
-            L{kaproto.keepalive.unreadpeer}.
-        @param readsOn: whether the peer reads on if it lives, though it is not read, as libvirt's
-            clients do.  Then this is done on UNIX sockets too.
+        @param pingOn: whether to keep pinging the peer if the kernel can tell whether it is alive,
+            see L{kaproto.keepalive.unreadpeer}.
+        @param readsOn: whether a live peer keeps reading while this side does not read from it, as
+            libvirt's clients do.  Then the peer is pinged on UNIX sockets too.
         """
         now, liveness = self.pacemaker.now, self.liveness
         unread = None
@@ -236,8 +236,8 @@ class Heartbeat:
 
     def hasToRead(self) -> bool:
         """
-        @return: whether the peer is not read, and is known not to have read everything itself, so
-            that another pong is of no use.
+        @return: whether this side does not read from the peer, and the peer is known to have unread
+            bytes, so that another pong would be useless.
         """
         unread = None if self._suspicion is None else self._suspicion.unread
         return unread is not None and unread.look(self.pacemaker.now)
@@ -261,8 +261,8 @@ class Heartbeat:
         isHeldBack: Callable[[], bool],
     ) -> None:
         """
-        Others write to the transport from now on, whole messages or parts of them, and a ping has
-        to fit in between.
+        A relay writes to the transport from now on, messages or parts of messages, and pings must
+        be sent between messages.
 
         @param ping: sends a ping.
         @param isBusy: as L{Suspicion.isBusy}.
@@ -274,17 +274,17 @@ class Heartbeat:
 
     def readElsewhere(self) -> None:
         """
-        Something else than the transport reads the connection from now on, and the L{IdleReader}
-        does not.
+        Another reader replaces the transport from now on, so the L{IdleReader} must not read the
+        connection.
         """
         self._readAsUsual()
         self._isBetween = None
 
     def due(self, now: float, /) -> float | None:
         """
-        The pacemaker calls at the time it was asked to.
+        Called by the pacemaker at the requested time.
 
-        @return: when to be called next; C{None} for never.
+        @return: the time of the next call; C{None} for never.
         """
         liveness, suspicion = self.liveness, self._suspicion
         verdict = liveness.check(now)
@@ -307,10 +307,12 @@ class Heartbeat:
             self.pacemaker.pingLater(self)
             if self.idle < 0 and self._monitor.idleReader is not None:
                 self._startIdling(self._monitor.idleReader)
-        # A ping may be a little late; after the last one it is death that is due.
+        # A ping may be a little late.  After the last ping, the peer's death is due, and must be
+        # exact.
         self.exact = liveness.unanswered >= liveness.count
         due = liveness.due()
-        # An interval that is too short to be told from none must not mean once more in this turn.
+        # Adding a tiny interval may not change the float; the next call must still be in a later
+        # turn.
         return due if due > now else nextafter(now, inf)
 
     def _suspect(self) -> Suspicion:
@@ -324,10 +326,10 @@ class Heartbeat:
 
     def _settle(self, fate: float | KeepAliveTimeout) -> float | None:
         """
-        @param fate: when to look at the peer again, or why it is dead.
+        @param fate: the time of the next check, or the reason why the peer is dead.
         """
         if not isinstance(fate, KeepAliveTimeout):
-            # It is death that is due, unless the peer was heard.
+            # The peer's death is due next, unless the peer was heard.
             self.exact = self.liveness.unanswered > 0
             return fate
         if self._died is None:
@@ -342,7 +344,7 @@ class Heartbeat:
 
     def sendPing(self) -> None:
         """
-        The pacemaker calls when all who were due have been checked.
+        Called by the pacemaker after all due peers have been checked.
         """
         if not self.liveness.interval and self.onAnswer is None:
             return

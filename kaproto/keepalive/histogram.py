@@ -1,5 +1,5 @@
 """
-How long answers to pings took, as counts that cost next to nothing to keep.
+A histogram of the round trips of pings, which costs next to nothing to keep.
 """
 
 from __future__ import annotations
@@ -11,23 +11,23 @@ __all__ = ["SENT", "SUM", "Histogram"]
 
 SUM: Final = 64
 """
-Where in a L{Histogram} the sum is.
+The index of the sum in a L{Histogram}.
 """
 
 SENT: Final = 65
 """
-Where it has the number of pings sent.
+The index of the number of pings sent.
 """
 
 
 class Histogram(list[int]):
     """
-    Round trips, counted by the bits in their microseconds.
+    Counts round trips by the number of bits in their microseconds.
 
-    C{histogram[n]} counts those of less than C{2**n} and at least C{2**(n-1)} microseconds, so
-    that 250 us are counted by C{histogram[8]}; C{histogram[SUM]} is the sum of all, in
-    microseconds, and C{histogram[SENT]} the number of pings, answered or not.  It is a list, so
-    that L{kaproto.keepalive.idlereader.IdleReader} can count without the cost of a call.
+    C{histogram[n]} counts round trips of at least C{2**(n-1)} and less than C{2**n} microseconds,
+    so C{histogram[8]} counts those of 250 us; C{histogram[SUM]} is the sum of all, in microseconds,
+    and C{histogram[SENT]} the number of pings, answered or not.  It is a list, so that
+    L{kaproto.keepalive.idlereader.IdleReader} can count without a method call.
     """
 
     def __init__(self) -> None:
@@ -44,30 +44,30 @@ class Histogram(list[int]):
     @property
     def total(self) -> int:
         """
-        How many round trips there were.
+        The number of round trips.
         """
         return sum(self[:SUM])
 
     @property
     def sent(self) -> int:
         """
-        How many pings were sent.
+        The number of pings sent.
         """
         return self[SENT]
 
     @property
     def sum(self) -> float:
         """
-        How long all of them took, in seconds.
+        The sum of all round trips, in seconds.
         """
         return self[SUM] / 1e6
 
     def cumulative(self, first: int, last: int) -> Iterator[tuple[float, int]]:
         """
-        Read the counts as Prometheus wants them.
+        Convert the counts to the cumulative buckets of Prometheus.
 
-        @param first: the bits of the smallest bound.
-        @param last: the bits of the largest.
+        @param first: the number of bits of the smallest bound.
+        @param last: the number of bits of the largest bound.
         @return: bounds in seconds, each with the number of round trips that took less.
         """
         below = sum(self[:first])

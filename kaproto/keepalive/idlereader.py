@@ -22,12 +22,12 @@ __all__ = ["BATCH", "WAKES", "IdleReader", "Idler"]
 
 BATCH: Final = 256
 """
-The most connections to look at before the reactor gets its turn.
+The most connections to read before the reactor runs again.
 """
 
 WAKES: Final = 64
 """
-At most this many of them are given back to the reactor in one turn: a message, or the end of a
+At most this many connections are returned to the reactor in one turn: a message, or the end of a
 connection, costs it many times more than a pong.
 """
 
@@ -42,7 +42,7 @@ class Idler(Protocol):
         L{IdleReader} changes it.
     @ivar transport: the connection's transport.
     @ivar pong: the only bytes that an idle peer sends.
-    @ivar liveness: notes when the peer was heard.
+    @ivar liveness: records when the peer was heard.
     @ivar pingedAt: when the unanswered ping was sent.
     @ivar latency: the round trip of the latest ping, in seconds.
     @ivar roundTrips: a histogram of latencies, if there is one.
@@ -59,16 +59,16 @@ class Idler(Protocol):
 
 class IdleReader(DirectReader[tuple[Callable[[int], bytes], bytes, Idler]]):
     """
-    Reads idle connections.  For a pong it only notes the time.  If anything else arrives, the
-    connection is not idle any more: its protocol gets the bytes, and the reactor reads it again.
+    Reads idle connections.  For a pong it only records the time.  If anything else arrives, the
+    connection is no longer idle: its protocol gets the bytes, and the reactor reads it again.
     """
 
     name = "idle connections"
 
     def __init__(self, reactor: IReactorFDSet, pacemaker: Pacemaker) -> None:
         """
-        @param reactor: the reactor that waits for the idle connections, as for one.
-        @param pacemaker: has the times for liveness and latency.
+        @param reactor: the reactor, which waits for all idle connections by one file descriptor.
+        @param pacemaker: the clock for liveness and latency.
         """
         super().__init__(reactor)
         self._pacemaker = pacemaker
@@ -77,14 +77,15 @@ class IdleReader(DirectReader[tuple[Callable[[int], bytes], bytes, Idler]]):
     def orNone(cls, clock: object, pacemaker: Pacemaker) -> IdleReader | None:
         """
         @param clock: a reactor or a L{twisted.internet.task.Clock}.
-        @param pacemaker: that of the same clock.
-        @return: a reader, or C{None} where there is no C{epoll} or no reactor to wait in.
+        @param pacemaker: the pacemaker of the same clock.
+        @return: a reader; C{None} if the system has no C{epoll}, or C{clock} is not a reactor.
         """
         return cls(cast(IReactorFDSet, clock), pacemaker) if cls.worksWith(clock) else None
 
     def take(self, idler: Idler) -> None:
         """
-        Read an idle connection, if its transport is a plain TCP connection of Twisted's.
+        Start reading an idle connection, if its transport is one of Twisted's plain TCP
+        connections.
 
         @param idler: the connection, between two messages.
         """
@@ -96,15 +97,15 @@ class IdleReader(DirectReader[tuple[Callable[[int], bytes], bytes, Idler]]):
 
     def release(self, idler: Idler) -> None:
         """
-        Stop reading a connection, if it is idle.  Then nobody reads it until C{resumeProducing} is
-        called on its transport.
+        Stop reading a connection, if it is idle.  After that it is not read until
+        C{resumeProducing} is called on its transport.
         """
         descriptor, idler.idle = idler.idle, _NONE
         self._remove(descriptor)
 
     def doRead(self) -> None:
         """
-        Read from the idle connections that can be read.
+        Read from the idle connections that are readable.
         """
         if self._poller is None:
             return
@@ -146,11 +147,11 @@ class IdleReader(DirectReader[tuple[Callable[[int], bytes], bytes, Idler]]):
         self.release(idler)
         transport = idler.transport
         transport.resumeProducing()
-        # Without data it is the end or an error, which the transport will find by itself.
+        # No data means an end of file or an error, which the transport will detect itself.
         if not data or transport.disconnecting:  # type: ignore[attr-defined]
             return
         try:
-            # If TLS was started meanwhile, this is its layer, and not the connection's protocol.
+            # If TLS was started meanwhile, this is the TLS layer, not the connection's protocol.
             transport.protocol.dataReceived(data)  # type: ignore[attr-defined]
         except Exception:  # noqa: BLE001
             self._log.failure("{idler!r} failed to take in what it received", idler=idler)
@@ -158,7 +159,7 @@ class IdleReader(DirectReader[tuple[Callable[[int], bytes], bytes, Idler]]):
 
     def connectionLost(self, reason: Failure) -> None:
         """
-        The reactor shuts down.  It does not know of the idle connections: tell them.
+        The reactor shuts down.  Notify the idle connections, which it does not know.
         """
         for _, _, idler in list(self._reading.values()):
             self.release(idler)

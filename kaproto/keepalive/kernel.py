@@ -1,9 +1,9 @@
 """
-What the kernel knows of a connection: how far its bytes have got, and its own keepalive.
+The kernel's view of a connection: its delivery counters, and the kernel's own keepalive.
 
-A peer that reads slowly answers a ping only after everything that we wrote in front of it.  The
-kernel's counters tell such a peer from a dead one.  They are read from Twisted's TCP and UNIX
-transports, through TLS and any other wrapper, on Linux.
+A peer that reads slowly answers a ping only after it has read everything that we wrote before the
+ping.  The kernel's counters distinguish such a peer from a dead one.  This module reads them, on
+Linux, for Twisted's TCP and UNIX transports, through TLS and any other wrapper.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ only ever adds fields at the end.
 
 _SO_MEMINFO: Final = 55
 """
-C{SO_MEMINFO} of C{asm-generic/socket.h}: the memory that what was received takes
-(C{SK_MEMINFO_RMEM_ALLOC}) and its limit (C{SK_MEMINFO_RCVBUF}).  Linux has it since 4.11.
+C{SO_MEMINFO} of C{asm-generic/socket.h}: the memory that received data occupies
+(C{SK_MEMINFO_RMEM_ALLOC}) and its limit (C{SK_MEMINFO_RCVBUF}).  Linux has had it since 4.11.
 """
 
 _MEMORY: Final = struct.Struct("II")
@@ -68,27 +68,27 @@ _INT_MAX: Final = 2**31 - 1
 @attrs.frozen
 class Delivery:
     """
-    How far the bytes of a connection have got.  A counter that the kernel does not keep is
-    C{None}; the others are of the connection's whole life and only grow.
+    The delivery counters of a connection.  A counter that the kernel does not keep is C{None};
+    C{acknowledged} and C{received} cover the connection's whole life and only grow.
 
-    @ivar queued: bytes that we have written and the peer's side has not taken: those in the
+    @ivar queued: bytes that we have written and the peer's side has not taken yet: those in the
         transport's buffer and in the kernel's send queue.  On a UNIX socket the kernel counts the
         memory that it has allocated, which is more than the bytes, and releases it only when the
         peer's program has read a whole buffer (an skb, up to 32 KiB and its overhead).
-    @ivar local: whether it is a UNIX socket, where what is taken has been read by the peer's
-        program.
-    @ivar unread: bytes of the peer's that this process has not read yet.  UNIX sockets only.
-    @ivar unsent: those of them that are still in the transport's buffer.
-    @ivar acknowledged: bytes that the peer's kernel has acknowledged (C{tcpi_bytes_acked}); they
-        may not have been read by its program.  TCP only.
+    @ivar local: whether this is a UNIX socket, where the peer's program has read all bytes that
+        were taken.
+    @ivar unread: bytes from the peer that this process has not read yet.  UNIX sockets only.
+    @ivar unsent: the part of C{queued} that is still in the transport's buffer.
+    @ivar acknowledged: bytes that the peer's kernel has acknowledged (C{tcpi_bytes_acked}); its
+        program may not have read them yet.  TCP only.
     @ivar inFlight: segments sent and not acknowledged (C{tcpi_unacked}).  It is 0 while the peer's
         receive window is full: such a peer is slow, and its host is alive.  TCP only.
-    @ivar received: bytes that our kernel has received (C{tcpi_bytes_received}), read or not, half
-        a TLS record included.  TCP only.
-    @ivar silence: seconds since it received the latest of them.  TCP only.
-    @ivar sinceSent: seconds since it sent data.  TCP only.
-    @ivar sinceAcknowledged: seconds since it received an acknowledgement, be it of a probe of a
-        full window.  TCP only.
+    @ivar received: bytes that our kernel has received (C{tcpi_bytes_received}), read or unread,
+        including parts of TLS records.  TCP only.
+    @ivar silence: seconds since our kernel received the latest bytes.  TCP only.
+    @ivar sinceSent: seconds since our kernel sent data.  TCP only.
+    @ivar sinceAcknowledged: seconds since our kernel received an acknowledgement, including those
+        of window probes.  TCP only.
     """
 
     queued: int
@@ -112,10 +112,10 @@ class Delivery:
 
 def delivery(transport: StreamTransport) -> Delivery | None:
     """
-    Look at a connection's counters.  It takes one or two system calls, about a microsecond each.
+    Read a connection's counters, with one or two system calls of about a microsecond each.
 
-    @return: C{None} where there are none: not on Linux, not Twisted's own transport underneath, or
-        the socket is closed.
+    @return: the counters; C{None} on other systems than Linux, for transports other than Twisted's
+        own, and if the socket is closed.
     """
     connection = connectionOf(transport)
     if connection is None or not connection.connected or sys.platform != "linux":
@@ -153,9 +153,9 @@ def _count(handle: socket.socket, which: int) -> int:
 
 def isReceiveBufferFull(transport: StreamTransport) -> bool:
     """
-    @return: whether the peer may be unable to send, since this process does not read what it has
-        sent.  The window closes with half the buffer's memory in use at the earliest; a quarter is
-        taken for full.  C{True} where that is not known.
+    @return: whether the peer may be unable to send because our receive buffer is full.  The window
+        does not close before half the buffer's memory is in use; a quarter counts as full here.
+        C{True} if the memory is not known.
     """
     connection = connectionOf(transport)
     if connection is None or not connection.connected:
@@ -170,10 +170,10 @@ def isReceiveBufferFull(transport: StreamTransport) -> bool:
 
 class SentCounter:
     """
-    Counts the bytes that a transport hands to the kernel from now on.  For UNIX sockets the kernel
-    keeps no such count.
+    Counts the bytes that a transport passes to the kernel from now on.  The kernel keeps no such
+    count for UNIX sockets.
 
-    @ivar total: how many there are.
+    @ivar total: the number of bytes.
     """
 
     def __init__(self, transport: StreamTransport) -> None:
@@ -184,12 +184,12 @@ class SentCounter:
             connection.socket = cast(socket.socket, self)
 
     def __getattr__(self, name: str) -> object:
-        # In all other respects this is the connection's socket.
+        # Everything else is delegated to the connection's socket.
         return getattr(self._socket, name)
 
     def send(self, data: bytes) -> int:
         """
-        Send, and count what the kernel takes.
+        Send, and count the bytes that the kernel accepts.
 
         @raise OSError: as the socket does.
         """
@@ -199,7 +199,7 @@ class SentCounter:
 
     def stop(self) -> None:
         """
-        Count no more.
+        Stop counting.
         """
         connection, self._connection = self._connection, None
         # A connection that has ended has no socket.
@@ -211,15 +211,15 @@ def setKernelKeepAlive(
     transport: StreamTransport, keepAlive: KeepAlive, userTimeout: float | None = None
 ) -> bool:
     """
-    Have the kernel probe a TCP peer, or stop it.  Its probes find a dead host or a cut link
-    C{interval * (count + 1)} seconds after the last segment, and never a stopped program.  Linux
-    sends none while bytes of ours are unacknowledged.
+    Turn the kernel's probes of a TCP peer on or off.  They detect a dead host or a cut link
+    C{interval * (count + 1)} seconds after the last segment, but never a stopped program.  Linux
+    sends no probes while our bytes are unacknowledged.
 
     @param keepAlive: C{TCP_KEEPIDLE} and C{TCP_KEEPINTVL} are the interval, rounded up to whole
         seconds from 1 to L{INTERVAL_MAX}; C{TCP_KEEPCNT} is the count, up to L{COUNT_MAX}.  A zero
         in either switches the kernel's keepalive off.
-    @param userTimeout: seconds for C{TCP_USER_TIMEOUT}.  Linux then ends a live peer that reads
-        nothing for so long, and ignores the count, so by default it is left alone.
+    @param userTimeout: seconds for C{TCP_USER_TIMEOUT}.  Linux then drops even a live peer that
+        reads nothing for this long, and ignores the count, so by default the option is not set.
     @return: whether the connection is TCP and the kernel took all options.
     """
     connection = connectionOf(transport)
@@ -232,7 +232,8 @@ def setSocketKeepAlive(
     handle: socket.socket, keepAlive: KeepAlive, userTimeout: float | None = None
 ) -> bool:
     """
-    The same for a socket.  The connections that a listening socket accepts inherit its options.
+    Like L{setKernelKeepAlive}, for a socket.  The connections that a listening socket accepts
+    inherit its options.
 
     @return: whether the socket is TCP and the kernel took all options.
     """

@@ -1,10 +1,10 @@
 """
-The watch on peers that cannot be pinged, through the kernel.
+Watches peers that cannot be pinged, through the kernel.
 
-The kernel's own keepalive finds a host that is gone while nothing is on the way to it.  While
-something is, Linux sends no probes; instead its counters are looked at once an interval.  When
-segments are in flight at every look and none is acknowledged, the host is gone.  For example, at
-interval 2 and count 2, with the link cut in the middle of a download:
+The kernel's own keepalive detects a dead host while no segments are in flight.  While segments are
+in flight, Linux sends no probes, so its counters are read once an interval.  If segments are in
+flight at every check and none is acknowledged, the host is gone.  For example, at interval 2 and
+count 2, with the link cut in the middle of a download:
 
  - 0 s: 10 segments in flight, 5,000 bytes acknowledged; one second later the link is cut.
  - 2, 4, 6 s: 12 in flight, 6,000 acknowledged.
@@ -30,7 +30,7 @@ __all__ = ["CHOICES", "KernelWatch", "TCPKeepAlive", "Unacknowledged"]
 
 CHOICES: Final = ("auto", "on", "off")
 """
-What L{TCPKeepAlive.which} can be.
+The values of L{TCPKeepAlive.which}.
 """
 
 
@@ -39,9 +39,9 @@ class TCPKeepAlive:
     """
     Which peers the kernel watches, over TCP and TLS.
 
-    @ivar which: C{"auto"} for peers that would be pinged, but cannot be, since they did not ask
-        for keepalive or do not have it; C{"on"} for all; C{"off"} for none.
-    @ivar terms: the interval and count for peers that have none of their own.
+    @ivar which: C{"auto"} for peers that should be pinged but cannot be, because they did not ask
+        for keepalive or do not support it; C{"on"} for all; C{"off"} for none.
+    @ivar terms: the interval and count for peers without their own.
     @raise ValueError: when C{which} is something else.
     """
 
@@ -50,9 +50,9 @@ class TCPKeepAlive:
 
     def termsFor(self, own: KeepAlive | None, *, pinged: bool) -> KeepAlive | None:
         """
-        @param own: at which interval and count the peer would be pinged, C{None} if it would not.
+        @param own: the interval and count for pinging the peer; C{None} for no pings.
         @param pinged: whether it is pinged.
-        @return: at which interval and count the kernel is to watch it, C{None} if it is not.
+        @return: the interval and count for the kernel's keepalive; C{None} for none.
         """
         if own is not None and not own.enabled:
             own = None
@@ -65,9 +65,9 @@ class TCPKeepAlive:
 
 class Unacknowledged:
     """
-    For how long a peer's host has acknowledged nothing of what is on the way to it.
+    Measures for how long a peer's host has acknowledged none of the segments in flight.
 
-    No clock is read and no socket looked at here.
+    This class reads no clock and no socket.
     """
 
     __slots__ = ("_acknowledged", "_since")
@@ -78,11 +78,11 @@ class Unacknowledged:
 
     def looked(self, now: float, found: Delivery | None) -> float:
         """
-        Take another look.
+        Record another check.
 
         @param found: the kernel's counters, C{None} if there are none.
-        @return: seconds since the first look that found segments in flight and the same number of
-            bytes acknowledged as all looks after it.
+        @return: seconds since the first check of the current run: checks that all found segments in
+            flight and the same number of acknowledged bytes.
         """
         if found is None or not found.inFlight:
             self._acknowledged = None
@@ -95,10 +95,10 @@ class Unacknowledged:
 
 class KernelWatch:
     """
-    Has the kernel watch one peer, and looks at its counters once an interval.
+    Turns on the kernel's keepalive for one peer, and reads its counters once an interval.
 
-    @ivar slot: belongs to the L{Pacemaker}.
-    @ivar exact: belongs to the L{Pacemaker}.
+    @ivar slot: see L{kaproto.keepalive.pacemaker.Watched}.
+    @ivar exact: see L{kaproto.keepalive.pacemaker.Watched}.
     """
 
     __slots__ = (
@@ -119,8 +119,8 @@ class KernelWatch:
         died: Callable[[DeliveryTimeout], object],
     ) -> None:
         """
-        @param died: called once when the peer's host is gone with bytes on the way to it.  When it
-            is gone with none on the way, the transport is lost.
+        @param died: called once when the peer's host is gone while segments are in flight.  While
+            none are, the kernel ends the connection itself, and the transport is lost.
         """
         self.slot = -1
         self.exact = False
@@ -132,7 +132,7 @@ class KernelWatch:
 
     def start(self) -> bool:
         """
-        @return: whether the peer can be watched: over TCP, where the kernel has keepalive.
+        @return: whether the peer is watched: the connection is TCP and the kernel took all options.
         """
         if not setKernelKeepAlive(self._transport, self._keepAlive):
             return False
@@ -141,16 +141,16 @@ class KernelWatch:
 
     def stop(self) -> None:
         """
-        Look no more, and let go of the protocol.
+        Stop watching, and drop the reference to the protocol.
         """
         self._pacemaker.forget(self)
         self._died = None
 
     def due(self, now: float, /) -> float | None:
         """
-        The pacemaker calls after each interval.
+        Called by the pacemaker after each interval.
 
-        @return: when to be called next; C{None} for never.
+        @return: the time of the next call; C{None} for never.
         """
         interval, count = self._keepAlive.interval, self._keepAlive.count
         waited = self._unacknowledged.looked(now, delivery(self._transport))
@@ -162,5 +162,5 @@ class KernelWatch:
 
     def sendPing(self) -> None:
         """
-        Nothing is sent to such a peer.
+        Do nothing: such a peer cannot be pinged.
         """

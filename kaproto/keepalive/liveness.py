@@ -1,8 +1,8 @@
 """
-Who is alive: the arithmetic of pings and silence for one peer.
+Liveness: the arithmetic of pings and silence for one peer.
 
-No clock is read here and nothing is sent.  The caller says what time it is, on any monotonic
-scale in seconds, and does what it is told.
+This module reads no clock and sends nothing.  The caller passes the time, in seconds on any
+monotonic scale, and acts on the verdict.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ network all pings arrive at once.
 
 class Verdict(Enum):
     """
-    What L{Liveness.check} found.
+    The result of L{Liveness.check}.
     """
 
     WAIT = "nothing is due yet"
@@ -56,7 +56,7 @@ def _checkCount(_instance: object, _attribute: object, value: int) -> None:
 @attrs.frozen
 class KeepAlive:
     """
-    How closely to watch a peer: the two arguments of C{virConnectSetKeepAlive}.
+    The interval and count of keepalive: the two arguments of C{virConnectSetKeepAlive}.
 
     @ivar interval: seconds of silence before a ping.
     @ivar count: unanswered pings in a row after which the peer is dead, C{interval * (count + 1)}
@@ -96,8 +96,8 @@ class Liveness:
     """
     Whether one peer is alive.
 
-    Any byte heard is a sign of life and acknowledges every ping sent before it.  What this side
-    sends never counts.
+    Any byte heard is a sign of life and acknowledges every ping sent before it.  Bytes that this
+    side sends never count.
 
     @ivar interval: seconds of silence before a ping; 0 while the peer is not watched.
     @ivar count: the most pings that may be unanswered.
@@ -122,8 +122,8 @@ class Liveness:
 
     def start(self, keepAlive: KeepAlive) -> None:
         """
-        Watch the peer from now on, in place of any earlier interval and count.  Silence so far
-        counts towards the first ping.
+        Start watching the peer, or change interval and count.  Silence so far counts towards the
+        first ping.
 
         @raise ValueError: when C{keepAlive} has a zero and so is not enabled.
         """
@@ -140,17 +140,17 @@ class Liveness:
 
     def hear(self, now: float) -> None:
         """
-        Bytes arrived from the peer, whatever they are.
+        Bytes of any kind arrived from the peer.
         """
         self.heard = now
         self.unanswered = 0
 
     def takes(self, now: float, takenAt: float) -> Verdict:
         """
-        The peer has yet to take bytes in front of the oldest unanswered ping, so it has not been
-        asked, and no further ping is sent.
+        The peer has not taken all bytes written before the oldest unanswered ping, so that ping has
+        not reached it, and no further ping is sent.
 
-        @param takenAt: when it last took some of them, which is a sign of life.
+        @param takenAt: the time when it last took some of these bytes, which is a sign of life.
         @return: L{Verdict.DEAD} if that was too long ago, else L{Verdict.WAIT}.
         """
         self.heard = max(self.heard, takenAt)
@@ -161,8 +161,8 @@ class Liveness:
 
     def tookAll(self, takenAt: float) -> None:
         """
-        The peer has taken everything in front of the oldest unanswered ping, and the ping.  Its
-        silence counts from then on.
+        The peer has taken the oldest unanswered ping and everything written before it.  Its silence
+        counts from then on.
         """
         self.heard = max(self.heard, takenAt)
         self.unanswered = 1
@@ -178,12 +178,12 @@ class Liveness:
         """
         Decide what to do about the peer.
 
-        After a late ping, the next one or death is still at least half an interval away, so that a
-        late check never counts two intervals at once.
+        After a late ping, the next ping, or the peer's death, is at least half an interval away, so
+        a late check never counts two intervals at once.
 
-        @param now: the time.  If the caller has taken time back, and it is earlier than C{heard},
+        @param now: the time.  If it is earlier than C{heard}, because the caller's time went back,
             the peer counts as heard just now.
-        @return: L{Verdict.PING} counts as a ping sent.
+        @return: the verdict; L{Verdict.PING} counts as a ping sent.
         """
         self.heard = min(self.heard, now)
         due = self._due if self.unanswered else self.heard + self.interval

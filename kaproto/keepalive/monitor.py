@@ -1,5 +1,5 @@
 """
-What all heartbeats of one reactor share.
+The state shared by all heartbeats of one reactor.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["Monitor"]
 
 class Monitor:
     """
-    The wheel of a reactor, and the reader of its idle connections.
+    The timer wheel of a reactor, and the reader of its idle connections.
 
     @ivar pacemaker: calls each heartbeat when it is due.
     @ivar idleReader: reads the pongs of idle connections; C{None} where there is no C{epoll}.
@@ -36,7 +36,7 @@ class Monitor:
         """
         @param clock: a reactor, its L{monotonicClock} or a L{twisted.internet.task.Clock}; C{None}
             for the installed reactor.
-        @return: the monitor of this reactor, which lives as long as anybody refers to it.
+        @return: the monitor of this reactor, which is kept only while something refers to it.
         """
         if clock is None:
             from twisted.internet import reactor

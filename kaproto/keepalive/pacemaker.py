@@ -1,8 +1,7 @@
 """
-One timer for many peers: a wheel of slots that a L{LoopingCall} turns.
+One timer for many peers: a timer wheel that a L{LoopingCall} turns.
 
-A peer costs nothing until its slot comes round, however many peers there are and however many
-different intervals they have.
+A peer costs nothing until its slot is due, for any number of peers and of different intervals.
 """
 
 from __future__ import annotations
@@ -25,16 +24,15 @@ __all__ = [
 
 TICK: Final = 1 / 32
 """
-Seconds between two turns of the wheel, and so the most by which a ping can be late.  On a quiet
-server, waking the process for a turn costs more than the pings that are sent in it.
+Seconds between two turns of the wheel, and therefore the most by which a ping can be late.  On a
+quiet server, waking the process for a turn costs more than the pings that are sent in it.
 """
 
 _STEPS: Final = 8
 
 STEP: Final = TICK / _STEPS
 """
-The most seconds by which a death is found late: the time of peers with L{Watched.exact} is kept to
-this.
+The most seconds by which a death is detected late: the precision for peers with L{Watched.exact}.
 """
 
 STALL: Final = 8 * TICK
@@ -45,7 +43,7 @@ this process.
 
 BUDGET: Final = 0.005
 """
-Seconds after which a long turn lets the reactor read and write before it goes on.
+Seconds after which a long turn lets the reactor read and write before it continues.
 """
 
 MAX_CLOSES_PER_TURN: Final = 32
@@ -62,11 +60,11 @@ _ROUNDING: Final = 1e-6
 
 class Watched(Protocol):
     """
-    What a L{Pacemaker} calls: a L{kaproto.keepalive.heartbeat.Heartbeat}.
+    The peer that a L{Pacemaker} calls, such as a L{kaproto.keepalive.heartbeat.Heartbeat}.
 
-    @ivar slot: the slot on the wheel; negative if it is on none.  Only the pacemaker changes it.
+    @ivar slot: the slot on the wheel; negative for none.  Only the pacemaker changes it.
     @ivar exact: whether the next call must be on time to L{STEP} instead of L{TICK}, which may
-        take a wake-up of its own.
+        require a separate wake-up.
     """
 
     slot: int
@@ -74,10 +72,10 @@ class Watched(Protocol):
 
     def due(self, now: float, /) -> float | None:
         """
-        Called at the time that was asked for.
+        Called at the requested time.
 
-        @return: the time of the next call; C{None} for never.  A time in the past means: as soon
-            as everything that waits in the sockets has been read.
+        @return: the time of the next call; C{None} for never.  A time in the past means: as soon as
+            all bytes that wait in the sockets have been read.
         """
 
     def sendPing(self) -> None:
@@ -93,8 +91,8 @@ class Pacemaker:
     Example: with a L{TICK} of 1/32 s, a peer due at 5.01 s goes into the slot that the turn at
     5.03125 s empties, with all others that are due between 5 s and 5.03125 s.
 
-    Its time stands still while this process is suspended or stalled in somebody's code, so that no
-    silence is counted then.  The loop runs only while a peer is watched.
+    Its time stands still while this process is suspended, or stalled in application code, so that
+    no silence is counted then.  The loop runs only while a peer is watched.
 
     @ivar seconds: reads the monotonic clock.
     """
@@ -124,8 +122,8 @@ class Pacemaker:
     @property
     def now(self) -> float:
         """
-        The time at which signs of life are noted.  It stands still once a turn is L{STALL} seconds
-        late, and while no peer is watched.
+        The time for recording signs of life.  It stands still once a turn is L{STALL} seconds late,
+        and while no peer is watched.
         """
         seconds = self.seconds()
         limit = self._turned + STALL
@@ -133,7 +131,7 @@ class Pacemaker:
 
     def watch(self, peer: Watched, due: float) -> None:
         """
-        Call a peer at a time on the scale of L{now}, instead of any earlier time.
+        Schedule a peer's next call, on the scale of L{now}; this replaces any earlier schedule.
         """
         self.forget(peer)
         if not self._loop.running:
@@ -174,11 +172,12 @@ class Pacemaker:
         # which is step 1282.56, must not be called before slot 1283.
         number = max(int(due / STEP - _ROUNDING), self._hand) + 1
         if not peer.exact:
-            # On to the next turn: 1288, at 5.03125 s.
+            # Round up to the next turn: 1288, at 5.03125 s.
             number += -number % _STEPS
         elif number > self._hand - self._hand % _STEPS + _STEPS:
-            # Exact, and more than a turn away: back to the turn before, 1280.  Most peers will
-            # have been heard by then.  The others are placed again, with a wake-up of their own.
+            # Exact, and more than a turn away: round down to the turn before, 1280.  Most peers
+            # will have been heard by then.  The others are placed again, each with a separate
+            # wake-up.
             number -= number % _STEPS
         elif number % _STEPS and number not in self._between:
             self._between[number] = self._clock.callLater(
@@ -236,7 +235,7 @@ class Pacemaker:
 
     def _callUpon(self) -> None:
         """
-        Empty the slots whose time has come, until the budget is used up.
+        Empty the due slots, until the budget is used up.
         """
         for peer in self._slots.pop(_SOON, ()):
             self._put(peer, self._hand)

@@ -1,5 +1,5 @@
 """
-How many pings a peer may send.
+Limits the pings that a peer may send.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ __all__ = ["PingBudget"]
 
 _SAVED_MAX: Final = 10
 """
-The most seconds that are saved up.
+The most seconds for which a peer can save up pings.
 """
 
 
@@ -18,9 +18,9 @@ class PingBudget:
     """
     Counts one peer's pings.
 
-    Pings sent while this side did not read, because it was stalled or its buffers were full,
-    arrive all at once.  So what a peer does not send in some seconds it may send later: with 100
-    pings a second, a peer that was not read for 5 s may send 500 at once.
+    Pings sent while this side did not read, because it was stalled or its buffers were full, arrive
+    all at once.  So a peer can save up pings: with 100 pings a second, a peer that was not read for
+    5 s may send 500 at once.
     """
 
     __slots__ = ("_count", "_since")
@@ -36,8 +36,8 @@ class PingBudget:
         """
         The peer sent a ping.
 
-        @param rate: how many it may send in a second.
-        @return: whether it may.
+        @param rate: pings that it may send in a second.
+        @return: whether the ping is within the budget.
         """
         elapsed = now - self._since
         if elapsed >= 1:

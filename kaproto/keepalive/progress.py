@@ -1,24 +1,25 @@
 """
-Signs of life that a peer's messages do not show, found in the counters of the layers beneath.
+Signs of life below the messages: the counters of the TLS layer and the kernel.
 
-A peer on a slow line can take longer over one TLS record than a dead one is given.  Its bytes have
-arrived, and no protocol can be told of them before the record is complete.
+On a slow line, one TLS record can take longer to arrive than the keepalive timeout.  Its bytes
+arrive, but the protocol gets none of them before the record is complete.
 
-A peer that reads slowly gets a ping only after everything that was written in front of it.  It has
-not been asked before.  For example, at interval 1 and count 2, with a reply of 3 MB that the peer
+A peer that reads slowly receives a ping only after everything written before it.  Its silence until
+then proves nothing.  For example, at interval 1 and count 2, with a reply of 3 MB that the peer
 reads at 1 MB a second:
 
  - 0 s: the reply is written, 1 s: a ping.
- - 2 s: a second ping would be due.  2,000,000 bytes are acknowledged and 1,000,028 queued, so all
-   that was written ends at 3,000,028.  The peer lives, and has not been asked.
- - 3 s: all are acknowledged.  From now on the peer's silence is judged as ever: a second ping goes
-   out at 5 s, and at 6 s the peer is dead.
+ - 2 s: a second ping would be due.  2,000,000 bytes are acknowledged and 1,000,028 queued, so
+   everything written ends at byte 3,000,028.  The peer is alive, and the first ping has not reached
+   it.
+ - 3 s: all bytes are acknowledged.  From now on the peer's silence counts as usual: a second ping
+   is sent at 5 s, and at 6 s the peer is dead.
 
-Had it stopped reading at 1.5 s, nothing would have been acknowledged since, and it would be dead at
-4.5 s.  That the pings themselves are taken means nothing, since the kernel takes them for a program
-that is stopped.
+If it stopped reading at 1.5 s, nothing would be acknowledged after that, and it would be dead at
+4.5 s.  Acknowledged pings prove nothing, because the kernel accepts them even for a stopped
+program.
 
-No clock is read here and nothing is looked at.  The caller says what time it is and what it found.
+This module reads no clock and no socket.  The caller passes the time and the counters.
 """
 
 from __future__ import annotations
@@ -32,26 +33,26 @@ __all__ = ["PINGS", "PINGS_MEMORY", "ROUNDING", "Progress"]
 
 PINGS: Final = 256
 """
-So few bytes in the queue are no more than pings, be it over TLS.
+At most this many queued bytes are only pings, even over TLS.
 """
 
 PINGS_MEMORY: Final = 4096
 """
-The memory that Linux takes for so many bytes on a UNIX socket: some 800 for each ping.
+The memory that Linux uses for that many bytes on a UNIX socket: about 800 bytes for each ping.
 """
 
 ROUNDING: Final = 0.05
 """
-Seconds by which the kernel's times may be off: it counts in ticks, of 0.01 s at most.
+The error of the kernel's times, in seconds: it counts in ticks of at most 0.01 s.
 """
 
 
 class Progress:
     """
-    What was found at one peer since it left a ping unanswered.
+    The progress of one peer since it left a ping unanswered.
 
-    @ivar takenAt: when the peer last took bytes that were written in front of the ping; C{-inf} if
-        it did not as far as is known.
+    @ivar takenAt: the time when the peer last took bytes written before the ping; C{-inf} if it is
+        not known to have taken any.
     """
 
     __slots__ = ("_end", "_isAsked", "_lookedAt", "_received", "_taken", "takenAt")
@@ -66,12 +67,14 @@ class Progress:
 
     def heardAt(self, now: float, found: Delivery | None, received: int | None) -> float:
         """
-        Find out when the peer's latest bytes came, read or not, half a TLS record included.
+        Find the time when the peer's latest bytes arrived, read or unread, including parts of TLS
+        records.
 
         @param found: the kernel's counters, C{None} if there are none.
-        @param received: how many bytes the TLS layer has received, C{None} if there is no such
-            layer or it does not count.
-        @return: the time, or as late as it may have been; C{-inf} if none came as far as is known.
+        @param received: the number of bytes that the TLS layer has received; C{None} without a TLS
+            layer, or if it does not count them.
+        @return: the time, or the latest possible time; C{-inf} if no bytes are known to have
+            arrived.
         """
         if found is not None and found.silence is not None:
             return now - found.silence
@@ -80,12 +83,12 @@ class Progress:
 
     def isAsked(self, now: float, found: Delivery, sent: int, *, isHeldBack: bool) -> bool:
         """
-        Find out whether the peer's side has taken all that was written in front of the ping, and
-        set L{takenAt}.
+        Check whether the peer's side has taken everything written before the ping, and set
+        L{takenAt}.
 
         @param found: the kernel's counters.
-        @param sent: how many bytes the kernel was given, where it does not count those that are
-            acknowledged; from any point on.
+        @param sent: the number of bytes passed to the kernel since any fixed time, if the kernel
+            does not count acknowledged bytes.
         @param isHeldBack: whether the ping has not been written yet.
         """
         if self._isAsked:
@@ -112,7 +115,8 @@ class Progress:
 
 def _sinceTaken(found: Delivery) -> float:
     """
-    @return: seconds since the peer took bytes, at the least.  With a full window nothing is in
-        flight, and what is acknowledged are probes; bytes were taken when some were last sent.
+    @return: the minimum number of seconds since the peer took bytes.  While the window is full
+        nothing is in flight, and acknowledgements answer window probes; the peer last took bytes
+        when some were last sent.
     """
     return found.sinceAcknowledged if found.inFlight else found.sinceSent

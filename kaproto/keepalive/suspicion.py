@@ -1,12 +1,12 @@
 """
-The look at a silent peer before it is pinged again or given up.
+Checks a silent peer before it is pinged again or declared dead.
 
 A peer that has left a ping unanswered for an interval is not dead if
 
- - bytes of it wait in the socket, or half a TLS record has come;
- - it reads slowly, and has not yet taken what was written in front of the ping;
+ - its bytes wait in the socket, or a part of a TLS record has arrived;
+ - it reads slowly, and has not yet taken everything written before the ping;
  - the ping has to wait for the end of a message that is being relayed to it;
- - a L{Judge} knows better.
+ - a L{Judge} excuses it.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ __all__ = ["Judge", "Suspicion"]
 
 class Judge(Protocol):
     """
-    Knows more of a peer than its own silence, and has the last word on it.
+    Has evidence about a peer besides its silence, and decides last.
     """
 
     def suspected(self) -> None:
         """
-        The peer has left a ping unanswered for an interval, or has yet to take what was written in
-        front of it and took nothing for an interval.  This may be said several times.
+        The peer has left a ping unanswered for an interval, or took nothing for an interval while
+        bytes written before the ping wait.  This may be called several times.
         """
 
     def excuses(self) -> bool:
         """
         The peer has left all pings unanswered.
 
-        @return: whether it lives all the same.  If so, this is asked again after each interval
+        @return: whether it is alive nevertheless.  If so, this is called again after each interval
             until the peer is heard.
         """
 
@@ -51,11 +51,11 @@ def _never() -> bool:
 
 class Suspicion:
     """
-    What is known of one peer apart from what it says.
+    The evidence about one peer besides its messages.
 
-    @ivar unread: looks at the peer while it is pinged although it is not read.
-    @ivar isBusy: whether a ping would now have to wait for the end of a message whose rest has not
-        come from its sender.  The peer cannot answer then, so its silence proves nothing.
+    @ivar unread: checks the peer while it is pinged but not read.
+    @ivar isBusy: whether a ping would have to wait for the end of a message whose sender has not
+        sent the rest yet.  The peer cannot answer then, so its silence proves nothing.
     @ivar isHeldBack: whether a ping was sent and still waits for the end of a message.
     """
 
@@ -84,7 +84,7 @@ class Suspicion:
 
     def clear(self) -> None:
         """
-        The peer has answered, or is not watched any longer.
+        The peer has answered, or is no longer watched.
         """
         self._condemned = False
         self._progress = None
@@ -94,11 +94,12 @@ class Suspicion:
 
     def examine(self, now: float, verdict: Verdict, judge: Judge | None) -> Verdict:
         """
-        A ping has been left unanswered for an interval.  Ask the layers beneath about the peer.
+        A ping has been unanswered for an interval.  Check the TLS layer and the kernel for signs of
+        life.
 
-        @param verdict: what its silence alone says: ping it again, or give it up.
-        @param judge: told if the peer is silent.
-        @return: what to do.
+        @param verdict: the verdict by its silence alone: ping it again, or declare it dead.
+        @param judge: notified if the peer is silent.
+        @return: the verdict.
         """
         liveness = self._liveness
         if self.unread is not None:
@@ -129,8 +130,8 @@ class Suspicion:
         self, now: float, verdict: Verdict, found: Delivery, progress: Progress
     ) -> Verdict:
         """
-        A peer that reads slowly has not been asked before it has taken what was written in front
-        of the ping.
+        A ping reaches a peer that reads slowly only after the peer has taken everything written
+        before it.
         """
         isHeldBack = self.isHeldBack()
         if isHeldBack and self.isBusy():
@@ -148,17 +149,17 @@ class Suspicion:
 
     def conclude(self, now: float, judge: Judge | None) -> float | KeepAliveTimeout:
         """
-        The peer has left all pings unanswered.  It is alive if what it sent waits to be read.
+        The peer has left all pings unanswered.  It is alive if its bytes wait to be read.
 
-        @param judge: asked at last.
-        @return: when to look again, or why it is dead.
+        @param judge: asked last.
+        @return: the time of the next check, or the reason why the peer is dead.
         """
         liveness = self._liveness
         found = None if self.unread is None else delivery(self._transport)
         if self.unread is None:
             unread = hasUnread(self._transport)
         elif found is not None and found.local:
-            # It could read our pings, whether or not it could answer them.
+            # A live peer would have read our pings here, even if it could not answer them.
             unread = False
         else:
             unread = isReceiveBufferFull(self._transport)
@@ -166,7 +167,7 @@ class Suspicion:
             if gone is not None:
                 return gone
         if unread is None and not self._condemned:
-            # Of this transport that cannot be told before the reactor has had its turn.
+            # This transport's socket is not known: let the reactor read from it first.
             self._condemned = True
             return now
         if unread:
@@ -180,9 +181,9 @@ class Suspicion:
 
     def wait(self, now: float) -> float | KeepAliveTimeout:
         """
-        The peer can be pinged after the end of a message only, see L{isBusy}.
+        A ping has to wait for the end of a message, see L{isBusy}.
 
-        @return: when to look again, or why it is dead.
+        @return: the time of the next check, or the reason why the peer is dead.
         """
         gone = self._hostGone(now)
         if gone is not None:
@@ -192,10 +193,10 @@ class Suspicion:
 
     def _hostGone(self, now: float) -> DeliveryTimeout | None:
         """
-        A peer that cannot be pinged in the middle of a message is watched by the kernel, which
-        finds that its host is gone, but not that its program is stopped.
+        Check the kernel's counters for a peer whose silence proves nothing.  They show that its
+        host is gone, but not that its program is stopped.
 
-        @return: why it is dead, if it is.
+        @return: the reason why the peer is dead; C{None} if it is not known to be.
         """
         if self._unacknowledged is None:
             self._unacknowledged = Unacknowledged()

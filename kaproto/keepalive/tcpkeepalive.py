@@ -1,9 +1,9 @@
 """
-The endpoint string C{tcpkeepalive:}, which turns on the kernel's own keepalive.  No program sees a
-byte of it.
+The endpoint string C{tcpkeepalive:}, which turns on the kernel's own keepalive.  Programs do not
+see its probes.
 
-It finds a dead host and a cut link.  It does not find a stopped program, for which its kernel goes
-on answering.
+It detects a dead host and a cut link, but not a stopped program, because the program's kernel keeps
+answering.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ __all__ = [
 class _Options:
     """
     @ivar keepAlive: the interval, in whole seconds, and the count.
-    @ivar userTimeout: seconds for C{TCP_USER_TIMEOUT}, C{None} to leave it alone.
+    @ivar userTimeout: seconds for C{TCP_USER_TIMEOUT}, C{None} not to set it.
     """
 
     keepAlive: KeepAlive
@@ -76,7 +76,7 @@ class TCPKeepAliveServerEndpoint:
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
         """
-        @return: fails with L{NotTCP} where the options cannot be set.
+        @return: fails with L{NotTCP} if the options cannot be set.
         """
         return self._wrapped.listen(factory).addCallback(self._listening)
 
@@ -104,7 +104,7 @@ class TCPKeepAliveClientEndpoint:
 
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """
-        @return: fails with L{NotTCP} where the options cannot be set.
+        @return: fails with L{NotTCP} if the options cannot be set.
         """
         return self._wrapped.connect(factory).addCallback(self._connected)
 
@@ -138,7 +138,7 @@ def clientEndpoint(
     reactor: object, arguments: Sequence[str], keywords: dict[str, str]
 ) -> TCPKeepAliveClientEndpoint:
     """
-    The same for a client.
+    Like L{serverEndpoint}, for a client.
     """
     return TCPKeepAliveClientEndpoint(*_parse(reactor, arguments, keywords, clientFromString))
 

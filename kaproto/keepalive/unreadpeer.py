@@ -1,10 +1,10 @@
 """
-A peer that is pinged although it is not read, because the kernel says whether it lives.
+Watches a peer that is pinged but not read, because the kernel can tell whether it is alive.
 
-Over TCP the kernel says when the latest bytes of the peer came, read or not.  Once our receive
-buffer is full none can come, and only a host that is gone is found, by the pings that it does not
-acknowledge.  On a UNIX socket the kernel says whether the peer has read everything, and whether it
-has written.
+Over TCP the kernel reports when the peer's latest bytes arrived, read or unread.  Once our receive
+buffer is full, no more bytes can arrive, and only a dead host is detected, because it does not
+acknowledge our pings.  On a UNIX socket the kernel reports whether the peer has read everything,
+and whether it has written.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["UnreadPeer"]
 
 class UnreadPeer:
     """
-    The look at one such peer.
+    Checks one such peer.
     """
 
     __slots__ = ("_liveness", "_transport", "_unread")
@@ -33,8 +33,8 @@ class UnreadPeer:
         cls, transport: StreamTransport, liveness: Liveness, *, readsOn: bool
     ) -> UnreadPeer | None:
         """
-        @param readsOn: whether the peer reads on if it lives, though it is not read.
-        @return: C{None} of a peer of which the kernel does not say whether it lives.
+        @param readsOn: whether a live peer keeps reading while this side does not read from it.
+        @return: C{None} if the kernel cannot tell whether the peer is alive.
         """
         found = delivery(transport)
         if found is None or not (readsOn if found.local else found.silence is not None):
@@ -43,9 +43,9 @@ class UnreadPeer:
 
     def look(self, now: float) -> bool:
         """
-        On a UNIX socket it is a sign of life that the peer has read everything, or has written.
+        Look for signs of life on a UNIX socket: the peer has read everything, or has written.
 
-        @return: whether it is known not to have read everything.
+        @return: whether the peer is known to have unread bytes.
         """
         found = delivery(self._transport)
         if found is None or not found.local:

@@ -1,5 +1,5 @@
 """
-Backpressure on a client that calls faster than its calls are answered, or than it reads replies.
+Backpressure on a client that calls faster than calls are answered, or than it reads the replies.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ class Backpressure:
     """
     Holds back one client's calls.
 
-    The replies that a client does not read pile up, so its calls wait until it has caught up.  When
-    too many wait, nothing more is read from it.  Then it cannot be found dead by its silence, so
-    it has a deadline to read on.
+    Unread replies pile up in memory, so the client's calls wait until it has caught up.  When too
+    many calls wait, nothing more is read from the client.  Then its silence proves nothing, so it
+    gets a deadline for reading its replies.
     """
 
     __slots__ = ("_calls", "_limits", "_outgoing", "_peer", "_reading")
@@ -35,7 +35,7 @@ class Backpressure:
 
     def pause(self) -> None:
         """
-        Too much waits: read no more calls.
+        The queue of calls is full: read no more calls.
         """
         if not self._reading.pauses & Pause.CALLS:
             self._reading.pause(Pause.CALLS, asked=self._peer.asked)
@@ -44,14 +44,14 @@ class Backpressure:
 
     def resume(self) -> None:
         """
-        A call was answered: read on if there is room for more.
+        A call was answered: resume reading if the queue has room.
         """
         if not self._calls.full:
             self._reading.resume(Pause.CALLS)
 
     def answeredElsewhere(self) -> None:
         """
-        A relay has answered a call itself.
+        A relay has answered a call.
         """
         if self._outgoing.congested:
             self.pause()

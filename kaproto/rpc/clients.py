@@ -19,7 +19,7 @@ __all__ = ["Clients", "Elsewhere"]
 
 _TURNED_AWAY: Final = 16
 """
-How many clients beyond the limit may wait to be told that the server is full.
+The most clients beyond the limit that may wait for the error that the server is full.
 """
 
 _C = TypeVar("_C")
@@ -30,16 +30,16 @@ class Elsewhere(Protocol):
     """
     The clients of other processes that count towards the same limits.
 
-    @ivar processes: how many processes there are, this one included.
+    @ivar processes: the number of processes, including this one.
     """
 
     processes: int
 
     def others(self, here: int, most: int, /) -> int:
         """
-        @param here: how many clients this process has.
-        @param most: how many there may be in all; 0 for any number.
-        @return: how many the other processes have.
+        @param here: the number of clients of this process.
+        @param most: the most clients of all processes; 0 for any number.
+        @return: the number of clients of the other processes.
         """
 
 
@@ -47,26 +47,26 @@ class Clients(Generic[_C, _P]):
     """
     The connections of one server, each with its protocol.
 
-    A new client beyond a limit takes the place of the oldest one that is anonymous or not open yet;
-    if it waited, so would everybody behind it.  When all others are open, it has no place: it stays
-    until it has been told that the server is full, and does not count.
+    A new client beyond a limit displaces the oldest client that is anonymous or not open yet; if
+    the new one had to wait, all clients after it would wait too.  When all other clients are open,
+    the new one has no place: it stays connected until it has been told that the server is full, and
+    does not count.
 
-    @ivar onChange: called with each client that has connected, has come further or has ended, if it
-        is set.
-    @ivar elsewhere: the clients of other processes.  They count towards C{maxClients}; of
-        C{maxAnonymousClients} each process has its part.
+    @ivar onChange: called with each client that connects, changes its state or ends, if it is set.
+    @ivar elsewhere: the clients of other processes.  They count towards C{maxClients}; each process
+        has a share of C{maxAnonymousClients}.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
         """
-        @param clock: schedules work that is too long for one turn of the reactor.
+        @param clock: schedules work that takes more than one turn of the reactor.
         """
         self.onChange: Callable[[_C], object] | None = None
         self.elsewhere: Elsewhere | None = None
         self._clock = clock
         self._protocols: dict[_C, _P] = {}
-        # Oldest first.  A plain dict finds its first key by skipping all that were removed before
-        # it, which takes long when thousands were.
+        # Oldest first.  A plain dict finds its first key by skipping all keys removed before it,
+        # which is slow after thousands of removals.
         self._anonymous: OrderedDict[_C, None] = OrderedDict()
         self._unopened: OrderedDict[_C, None] = OrderedDict()
         self._turnedAway: OrderedDict[_C, None] = OrderedDict()
@@ -94,7 +94,7 @@ class Clients(Generic[_C, _P]):
     @property
     def anonymous(self) -> int:
         """
-        How many clients have not finished the TLS handshake or not logged in.
+        The number of clients that have not finished the TLS handshake or not logged in.
         """
         return len(self._anonymous)
 
@@ -112,7 +112,7 @@ class Clients(Generic[_C, _P]):
         A client has connected.
 
         @param anonymous: whether it has to complete a TLS handshake or to log in.
-        @return: the connection to close in its favour, if there are too many now.
+        @return: the connection that the new client displaces, to be closed; C{None} for none.
         """
         self._protocols[connection] = protocol
         self.changed(connection)
@@ -139,9 +139,9 @@ class Clients(Generic[_C, _P]):
 
     def _share(self, most: int = 0) -> int:
         """
-        Tell other processes how many clients are here.
+        Tell other processes the number of clients of this one.
 
-        @return: how many they have.
+        @return: the number of clients of the other processes.
         """
         return 0 if self.elsewhere is None else self.elsewhere.others(self._places, most)
 
@@ -192,7 +192,7 @@ class Clients(Generic[_C, _P]):
 
     def changed(self, connection: _C) -> None:
         """
-        What operators are shown of a client has changed.
+        The data that operators see about a client have changed.
         """
         if self.onChange is not None:
             self.onChange(connection)
@@ -207,9 +207,10 @@ class Clients(Generic[_C, _P]):
 
     def endAll(self, how: Callable[[_C], object]) -> None:
         """
-        End all connections, a few in each turn of the reactor, so that others are served.
+        End all connections, a few in each turn of the reactor, so that the reactor can do other
+        work in between.
 
-        @param how: ends one.
+        @param how: ends one connection.
         """
         self._end(list(self._protocols), how)
 

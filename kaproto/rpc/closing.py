@@ -1,5 +1,6 @@
 """
-Closing a connection: the ways to close, the reason, the deadline, and those who wait for the end.
+Closing a connection: cleanly, at once, or on a missed deadline.  The first reason wins, and no
+timer is left.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ __all__ = ["Closing"]
 
 _LINGER: Final = 1.0
 """
-Seconds that a peer has to close its end, once it has been sent everything.
+Seconds that a peer has to close its end, after everything has been sent to it.
 """
 
 
@@ -89,9 +90,9 @@ class Closing:
         There is one deadline at a time.  It does not run while this process is stalled, see
         L{Deadline}.
 
-        @param expected: what the peer failed to do, such as C{"it did not log in"}.
-        @param allowed: the seconds that the error names, if the peer has used up some already.
-        @param setting: the setting of kaserver that the error names.
+        @param expected: the step that the peer failed to take, such as C{"it did not log in"}.
+        @param allowed: the seconds for the error message, if the peer has used up some already.
+        @param setting: the setting of kaserver for the error message.
         """
         self.clearDeadline()
         self._deadline = Deadline(
@@ -122,9 +123,9 @@ class Closing:
 
     def disconnect(self, reason: Exception) -> None:
         """
-        Send what was written and the end of it, and wait for the peer to close its end too, so that
-        it can finish what it is writing and read why.  After C{limits.closeTimeout} seconds the
-        connection is closed all the same.
+        Send the buffered bytes, close the sending direction, and wait for the peer to close its
+        end, so that it can finish writing and read the reason.  After C{limits.closeTimeout}
+        seconds the connection is closed in any case.
         """
         if self._begin(reason):
             endWriting(self._transport)
@@ -134,9 +135,9 @@ class Closing:
 
     def leave(self, reason: Exception, seconds: float) -> None:
         """
-        Send what was written and close, without waiting for a dead peer.
+        Send the buffered bytes and close, without waiting for the peer, which is dead.
 
-        @param seconds: after which to abort the connection if not everything was sent.
+        @param seconds: the time after which the connection is aborted if not everything was sent.
         """
         if self._begin(reason):
             self._transport.loseConnection()
@@ -144,7 +145,7 @@ class Closing:
 
     def abort(self, reason: Exception) -> None:
         """
-        Close the connection at once, and drop what has not been sent.
+        Close the connection at once, without sending what is buffered.
         """
         if self._begin(reason):
             self._transport.abortConnection()
@@ -178,8 +179,8 @@ class Closing:
 
     def discard(self, size: int) -> None:
         """
-        Bytes came from the peer while the connection closes.  It may finish the message that it is
-        writing, whatever its size, but is not waited for if it sends more.
+        Bytes arrived from the peer while the connection closes.  The peer may finish the message
+        that it is writing, of any size; if it sends more, the connection is closed.
         """
         self._discarded += size
         if self._discarded > MESSAGE_MAX:
@@ -187,7 +188,7 @@ class Closing:
 
     def closeNow(self) -> None:
         """
-        Wait for the peer no longer.
+        Close without waiting for the peer any longer.
         """
         self.clearDeadline()
         self._lingered(0)

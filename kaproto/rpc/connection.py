@@ -1,5 +1,5 @@
 """
-One end of a connection: what it is made of, and how it begins and ends.
+One end of a connection: its parts, its beginning and its end.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ __all__ = ["Connection"]
 class Connection:
     """
     One end of a connection.  L{kaproto.rpc.serverconnection.ServerConnection} and
-    L{kaproto.client.connection.ClientConnection} give the messages their meaning: they override
-    L{start}, L{messageReceived}, and those of the empty methods that they need.
+    L{kaproto.client.connection.ClientConnection} handle the messages: they override L{start},
+    L{messageReceived} and, as needed, the empty methods.
 
     @ivar transport: the connection to the peer.
     @ivar hooks: the protocol; C{None} after the end.
-    @ivar heartbeat: the watch on the peer.
-    @ivar closing: the reason to close, and the deadline.
-    @ivar incoming: the peer's bytes, parsed.
-    @ivar outgoing: what is written to the peer.
-    @ivar reading: whether the peer is read from.
+    @ivar heartbeat: pings the peer, and detects its death.
+    @ivar closing: closes the connection; has the reason and the deadline.
+    @ivar incoming: parses the peer's bytes.
+    @ivar outgoing: writes to the peer.
+    @ivar reading: pauses and resumes reading from the peer.
     """
 
     __slots__ = (
@@ -142,7 +142,7 @@ class Connection:
 
     def received(self, message: Message) -> None:
         """
-        A message arrived: answer a ping, note a pong, pass on the rest.
+        A message arrived: answer a ping, record a pong, pass on any other message.
 
         @raise PeerFlooded: when the peer sends too many pings.
         """
@@ -160,7 +160,7 @@ class Connection:
 
     def startKeepAlive(self, keepAlive: KeepAlive) -> None:
         """
-        Ping the peer at this interval and count from now on.  A zero in either stops pinging.
+        Start pinging the peer at this interval and count.  A zero in either stops pinging.
         """
         if self.closing.reason is None:
             self.heartbeat.start(keepAlive)
@@ -186,8 +186,9 @@ class Connection:
 
     def sendNow(self, data: bytes) -> None:
         """
-        Write a packed message, unless this end is closing.  It is sent at once, unless others wait
-        to be sent or answered: replies to messages that arrived together leave together.
+        Write a packed message, unless this end is closing.  It is sent at once, unless other
+        messages wait to be sent or answered: replies to messages that arrived together are sent
+        together.
         """
         self.outgoing.write(data, atOnce=self.incoming.reader.partial is None)
 
@@ -227,7 +228,7 @@ class Connection:
 
     def stopProducing(self) -> None:
         """
-        The transport takes no more.
+        The transport accepts no more bytes.
         """
 
     def startRelay(
@@ -239,7 +240,7 @@ class Connection:
         @param incoming: takes the peer's bytes; it passes intercepted keepalive messages to
             L{received}.
         @param outgoing: writes relayed messages to the peer.
-        @param source: where these come from.  It is not read while the peer is behind with reading.
+        @param source: the other half, which is not read while the peer is behind with reading.
         """
         own = self.outgoing
         self.incoming.bypass = incoming
@@ -260,7 +261,7 @@ class Connection:
 
     def abort(self, reason: Exception) -> None:
         """
-        Close the connection at once, whatever has not been sent.
+        Close the connection at once, without sending what is buffered.
         """
         self.closing.abort(reason)
 

@@ -29,7 +29,7 @@ _OK: Final = Status.OK
 
 class Caller(Protocol):
     """
-    What L{Calls} needs of the connection.
+    The part of the connection that L{Calls} uses.
 
     @ivar negotiation: decides which procedures may be called now.
     @ivar hooks: the protocol, which is passed to programs.
@@ -56,10 +56,10 @@ class Caller(Protocol):
 
 class Server(Protocol):
     """
-    What L{Calls} needs of the factory.
+    The part of the factory that L{Calls} uses.
 
     @ivar programs: the programs that can be called, by number.
-    @ivar limits: how many calls may run and wait.
+    @ivar limits: the limits on running and waiting calls.
     """
 
     programs: dict[int, IProgram]
@@ -69,11 +69,11 @@ class Server(Protocol):
 class Calls:
     """
     Starts calls in order of arrival, up to C{limits.runningCalls} at once, and replies to each when
-    it finishes.  Before the client has logged in, each waits for the one before: a login is a
-    dialogue.
+    it finishes.  Before the client has logged in, each call waits for the previous one, because a
+    login is a dialogue.
 
-    The connection goes on reading while calls wait, so that pings are answered ahead of them.  It
-    stops when the queue is L{full}.
+    The connection keeps reading while calls wait, so that pings are answered ahead of them.
+    Reading stops when the queue is L{full}.
     """
 
     __slots__ = (
@@ -104,7 +104,7 @@ class Calls:
     @property
     def underWay(self) -> int:
         """
-        How many calls are running or waiting.
+        The number of running and waiting calls.
         """
         return len(self._running or ()) + len(self._waiting or ())
 
@@ -193,8 +193,8 @@ class Calls:
     def _mayStart(self) -> bool:
         if self._held or not self._running or self._connection is None:
             return not self._held
-        # A client that guesses passwords without waiting for the answers has one guess under way.
-        # The others cost next to nothing here, and nothing at all when the client leaves.
+        # If a client sends many passwords without waiting for the answers, one is being checked.
+        # The others cost next to nothing while they wait here, and nothing once the client leaves.
         if self._connection.negotiation.phase is Phase.AUTHENTICATING:
             return False
         return len(self._running) < self._server.limits.runningCalls
@@ -251,7 +251,7 @@ class Calls:
         if self._connection is not None:
             self._answerFailed(failure, message)
         # When a coroutine has awaited a Deferred that failed, the failure and the frames of its
-        # traceback refer to each other and to the connection.  Break that cycle, too.
+        # traceback refer to each other and to the connection.  Break that cycle too.
         failure.tb = None
         assert failure.value is not None
         failure.value.with_traceback(None)

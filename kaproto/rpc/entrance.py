@@ -1,5 +1,5 @@
 """
-How a client is let in: TLS, its certificate, its login.
+Authenticates a client: the TLS handshake, its certificate, its login.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ __all__ = ["Entering", "Entrance"]
 
 class Entering(Protocol):
     """
-    What an L{Entrance} needs of the client's connection, a
-    L{kaproto.rpc.serverconnection.ServerConnection}.
+    The part of the client's connection, a L{kaproto.rpc.serverconnection.ServerConnection}, that an
+    L{Entrance} uses.
     """
 
     transport: StreamTransport
@@ -47,7 +47,7 @@ class Entering(Protocol):
 
 class Entrance:
     """
-    Keeps one client from everything else until it is let in.
+    Authenticates one client, which can do nothing else before that.
 
     @ivar peer: the client.
     @ivar limits: the limits of its phase.
@@ -121,7 +121,7 @@ class Entrance:
 
     def _accepted(self) -> None:
         """
-        The client is accepted by its transport.
+        The client's certificate is accepted, or it needs none.
         """
         client = self._client
         client.negotiation.accepted(client.server.limits, login=self.authentication is not None)

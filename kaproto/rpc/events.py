@@ -1,5 +1,5 @@
 """
-What a server tells a client of its own accord.
+A server's messages to a client that answer no call.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class Events:
     """
     Sends one client messages that answer no call.
 
-    @ivar closeCallbackRegistered: whether the client wants to be told the reason when this end
-        closes.
+    @ivar closeCallbackRegistered: whether the client asked for a message with the reason when this
+        end closes.
     """
 
     __slots__ = ("_outgoing", "closeCallbackRegistered")

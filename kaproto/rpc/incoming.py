@@ -1,5 +1,5 @@
 """
-From a peer's bytes to its messages, a turn of the reactor at a time.
+Parses messages from a peer's bytes, a limited number in each turn of the reactor.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ class Gate:
 
 class Incoming:
     """
-    Parses what one peer sends, and hands over each message.
+    Parses the bytes of one peer, and passes on each message.
 
-    Of thousands of messages that come at once, L{TURN_MAX} are handed over.  Then other peers have
-    their turn, and this one is not read until the reactor comes back to it.
+    When thousands of messages arrive at once, L{TURN_MAX} are passed on per turn of the reactor, so
+    that other peers are served in between.  The peer is not read until all have been passed on.
 
     @ivar reader: parses messages.
     @ivar bypass: takes the bytes in place of C{reader}, unless it is C{None}.
-    @ivar bytesReceived: bytes from the peer, without the pongs of idle connections.
+    @ivar bytesReceived: bytes from the peer, not counting the pongs of idle connections.
     @ivar relayed: called after bytes were relayed, unless it is C{None}.
     @ivar trace: called with C{"in"} and the header of each message, unless it is C{None}.
     """
@@ -85,13 +85,13 @@ class Incoming:
 
     def isBetweenMessages(self) -> bool:
         """
-        @return: whether nothing is left of what came but whole messages.
+        @return: whether all bytes received so far are complete messages.
         """
         return self.reader.partial is None if self.bypass is None else self.bypass.between
 
     def feed(self, data: bytes) -> None:
         """
-        Bytes came from the peer.
+        Bytes arrived from the peer.
         """
         self.bytesReceived += len(data)
         if self._closing.reason is not None:
@@ -103,9 +103,9 @@ class Incoming:
 
     def fed(self, *, more: bool) -> None:
         """
-        Bytes of the peer's have been parsed or relayed.
+        Bytes from the peer have been parsed or relayed.
 
-        @param more: whether there are more than one turn allows.
+        @param more: whether messages are left for the next turn.
         """
         if self.relayed is not None:
             self.relayed()
@@ -115,7 +115,7 @@ class Incoming:
 
     def fail(self, error: Exception) -> None:
         """
-        Abort the connection because of what the peer sent.
+        Abort the connection because of an error in the peer's bytes.
 
         @param error: the L{XDRError} or L{ProtocolError}.
         """
@@ -125,8 +125,8 @@ class Incoming:
 
     def finish(self) -> None:
         """
-        The peer has closed: hand over what is left.  With TLS, one read can bring the last messages
-        and the end of the connection.
+        The peer has closed: pass on the remaining messages.  With TLS, one read can return the last
+        messages and the end of the connection.
         """
         if self._nextTurn is not None:
             self._cancelTurn()
@@ -135,7 +135,7 @@ class Incoming:
 
     def stop(self) -> None:
         """
-        The connection closes: hand over nothing more.
+        The connection closes: pass on nothing more.
         """
         self._cancelTurn()
         if self.bypass is not None:
@@ -145,8 +145,7 @@ class Incoming:
         """
         The connection has ended.
         """
-        # These refer to the connection.  Without the cycle of references it takes no garbage
-        # collector to free it.
+        # These refer to the connection.  Break the cycle, to free it without the garbage collector.
         self.bypass = self.relayed = None
         self._received = lambda _message: None
 

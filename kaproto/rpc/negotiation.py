@@ -1,10 +1,10 @@
 """
-How a client comes to be open, as the server sees it, without I/O.
+The negotiation with a client, on the server's side, without I/O.
 
-Everything that decides what a client may do next stands in this file: a table, L{TRANSITIONS}, and
-the questions to the policy.  The client authenticates first, then asks for keepalive, by which it
-says that it answers pings, then sends C{CONNECT_OPEN}.  Because it asks before it opens, keepalive
-can be mandatory.  The client's own side is L{kaproto.client.negotiation}.
+This file makes all decisions about the client's next step: by a table, L{TRANSITIONS}, and by the
+policy.  The client authenticates first, then asks for keepalive, which promises that it answers
+pings, then sends C{CONNECT_OPEN}.  Because it asks before it opens, keepalive can be mandatory.
+The client's side is L{kaproto.client.negotiation}.
 """
 
 from __future__ import annotations
@@ -47,20 +47,20 @@ class Phase(Enum):
     """
     A connection's phase, as the server sees it.
 
-    @cvar CONNECTED: the client's certificate has not been checked.  No message is looked at.
+    @cvar CONNECTED: the client's certificate has not been checked.  No message is processed.
     @cvar AUTHENTICATING: the client has to log in.
     @cvar READY: the client may open.
     @cvar REJECTING: the client's calls are answered with an error.  When the server is full, the
         connection is closed after the first.
     @cvar OPENING: the policy has admitted the client, and the backend is opening.
-    @cvar OPENED: the backend has opened, and the client has not been told.
-    @cvar OPEN: the client may call everything.
+    @cvar OPENED: the backend has opened, and the reply has not been sent to the client.
+    @cvar OPEN: the client may call every procedure.
     @cvar DRAINING: the server is stopping, and finishes the calls that it accepted before.
     @cvar STOPPING: the same for a client that is not open.
     @cvar CLOSING: the connection closes after the reply to the current call.
     """
 
-    # By default the hash is that of the name, which each look-up would compute in Python.
+    # The default hash is computed from the name, in Python, at each look-up.
     __hash__ = object.__hash__
 
     CONNECTED = "connected"
@@ -77,7 +77,7 @@ class Phase(Enum):
 
 class Event(Enum):
     """
-    What takes a connection from one L{Phase} to another.
+    The events that change a connection's L{Phase}.
     """
 
     __hash__ = object.__hash__
@@ -193,7 +193,8 @@ _DEADLINES: Final[Mapping[Phase, tuple[str, str, str]]] = {
     Phase.REJECTING: _TO_OPEN,
 }
 """
-The limit of each phase that has one, kaserver's setting for it, and what the peer did not do.
+For each phase with a deadline: the limit, kaserver's setting for it, and the step that the peer
+missed, for the error.
 """
 
 
@@ -263,14 +264,14 @@ class ServerNegotiation:
     @property
     def isOpen(self) -> bool:
         """
-        Whether the peer may call everything.
+        Whether the peer may call every procedure.
         """
         return self.phase in _IS_OPEN
 
     @property
     def isStopping(self) -> bool:
         """
-        Whether the connection closes as soon as nothing is under way.
+        Whether the connection closes as soon as no call is under way.
         """
         return self.phase in _IS_STOPPING
 
@@ -333,8 +334,8 @@ class ServerNegotiation:
             return None
         limit, setting, expected = terms
         timeout: float = getattr(limits, limit)
-        # All tries to open share this time.  It stops while the backend opens, and goes on if that
-        # fails.
+        # All attempts to open share this time.  It stops while the backend opens, and continues if
+        # that fails.
         left = self._openTimeLeft
         return timeout if left is None else left, expected, timeout, setting
 
@@ -352,8 +353,8 @@ class ServerNegotiation:
         if self.phase is Phase.REJECTING and self._rejection is not None:
             if self.full:
                 self.advance(Event.REFUSED)
-            # Otherwise stay: a client may be writing its next call.  SIGPIPE ends C{virt-admin}
-            # before it prints the error if the connection is closed by then.
+            # Otherwise stay connected: a client may be writing its next call.  If the connection
+            # were closed by then, SIGPIPE would kill C{virt-admin} before it prints the error.
             raise self._rejection
         if self.isStopping:
             raise rpcError("internal error: the server is shutting down", ErrorCode.INTERNAL_ERROR)
@@ -372,8 +373,8 @@ class ServerNegotiation:
 
     def supportsFeature(self, feature: int) -> bool:
         """
-        The peer asks for a feature.  A peer that asks for keepalive and is answered 1 is recorded
-        as one that answers pings.  If the policy fails, it is not.
+        The peer asks for a feature.  A peer that asks for keepalive and gets the answer 1 is
+        recorded as answering pings.  If the policy fails, the answer is 0.
 
         @return: whether this end has the feature.
         @raise RemoteError: for other features before the connection is open.

@@ -1,5 +1,5 @@
 """
-What is written to a peer: this end's own messages, and those that a relay passes on.
+Writes to a peer: this end's own messages, and relayed ones.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ class Outgoing:
     """
     Writes to one peer.
 
-    @ivar bytesSent: bytes written, without pings.
-    @ivar congested: whether the peer is behind with reading what was written.
+    @ivar bytesSent: bytes written, not counting pings.
+    @ivar congested: whether the peer is behind with reading.
     @ivar filter: the relay's messages to the peer, if it is one half of a relay.  This end's own
         messages go between them.
     @ivar trace: called with C{"out"} and the header of each of this end's own messages, unless it
@@ -37,7 +37,7 @@ class Outgoing:
 
     def write(self, data: bytes, *, atOnce: bool = False) -> None:
         """
-        Write a packed message of this end's own, unless this end is closing.
+        Write one of this end's own packed messages, unless this end is closing.
 
         @param atOnce: whether to send it at once if nothing else waits to be sent.
         """
@@ -78,20 +78,20 @@ class Outgoing:
 
     def isPingWaiting(self) -> bool:
         """
-        @return: whether messages of this end's own wait for the end of the one being relayed.
+        @return: whether this end's own messages wait for the end of the one being relayed.
         """
         return self.filter is not None and self.filter.waiting > 0
 
     def isWaitingForRest(self) -> bool:
         """
         @return: whether the peer has read the first part of a message, and the other side of the
-            relay has yet to send the rest.
+            relay has not sent the rest.
         """
         return self.isMidMessage and not self.congested
 
     def stop(self) -> None:
         """
-        This end is closing: write nothing more, not even what is relayed.
+        This end is closing: write nothing more, neither own nor relayed messages.
         """
         self._stopped = True
         if self.filter is not None:

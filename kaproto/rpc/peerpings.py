@@ -1,5 +1,5 @@
 """
-The pings that a peer sends: how many it may send, and what keeps it content while none are read.
+A peer's pings: the limit on them, and unsolicited pongs while the peer is not read.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["PeerPings"]
 
 _TOGETHER: Final = 0.05
 """
-Pings that are fewer seconds apart have waited for each other.
+Pings less than this many seconds apart were delayed, and say nothing about the peer's interval.
 """
 
 
@@ -25,9 +25,9 @@ class PeerPings:
     """
     One peer's pings.
 
-    While nothing is read from a peer, its pings wait behind its other messages, and it would find
-    this end dead.  L{startReassuring} sends it pongs that it has not asked for, which libvirt takes
-    for a sign of life.  A peer that pings every 4 s gets one every 2 s.
+    While nothing is read from a peer, its pings wait behind its other messages, and it would
+    declare this end dead.  L{startReassuring} sends it unsolicited pongs, which libvirt accepts as
+    a sign of life.  A peer that pings every 4 s gets one every 2 s.
     """
 
     __slots__ = ("_budget", "_interval", "_last", "_sendPong", "_shared", "_timer", "_unreadPongs")
@@ -46,7 +46,7 @@ class PeerPings:
 
     def received(self, *, congested: bool) -> None:
         """
-        A ping came, and will be answered.
+        A ping arrived, and will be answered.
 
         @param congested: whether the peer is behind with reading.
         @raise PeerFlooded: when it pings more often than C{limits.pingBudget} allows, or leaves
@@ -73,9 +73,9 @@ class PeerPings:
 
     def startReassuring(self, sendPong: Callable[[], None], *, asked: bool) -> None:
         """
-        The peer is not read from now on: send it pongs, twice in each of its intervals, or each
+        The peer is not read from now on: send it pongs, two in each of its intervals, or one each
         second if it has not pinged twice.  A peer that neither asked for keepalive nor pinged gets
-        none: a client without an event loop would die of them.
+        none, because they would break a client without an event loop.
 
         @param asked: whether it asked for keepalive.
         """

@@ -1,5 +1,5 @@
 """
-Holds a client to the limits of its phase.
+Enforces the limits of a client's phase.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class PhaseLimits:
 
     def advance(self, event: Event) -> None:
         """
-        Something happened that changes the phase.
+        Change the phase, and apply the limits of the new one.
         """
         self._negotiation.advance(event)
         self.entered()
@@ -69,7 +69,7 @@ class PhaseLimits:
 
     def hasRead(self) -> None:
         """
-        The client has read them.
+        The client has read the replies.
         """
         if not self._hasDeadline:
             self._closing.clearDeadline()

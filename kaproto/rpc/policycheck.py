@@ -1,5 +1,5 @@
 """
-Asks a policy, and catches what it does wrong.
+Calls a policy, and catches its errors.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ A function called with the policy's name, the name of its method, the peer and t
 
 class PolicyFailed(Exception):
     """
-    The policy raised an error or returned nonsense.
+    The policy raised an error, or returned a value of a wrong type.
     """
 
 
 class PolicyCheck:
     """
-    Puts questions to a policy that an application may have written.
+    Calls the methods of a policy, which an application may have written.
     """
 
     __slots__ = ("_policy", "_tell")

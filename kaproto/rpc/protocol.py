@@ -1,5 +1,5 @@
 """
-The protocol that applications subclass, on either end: hooks, and few other names.
+The base class of both ends' protocols, with hooks for applications and few other names.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class KeepAliveFactory(Factory):
 
     @ivar clock: schedules timeouts by the monotonic clock.
     @ivar seconds: reads the monotonic clock.
-    @ivar limits: what each peer may cost, and the timeouts.  Replace the whole to change one.
+    @ivar limits: the resource limits for each peer, and the timeouts.  To change one, replace the
+        whole object.
     @ivar roundTrips: a histogram of the latencies.
     @ivar tcpKeepAlive: which peers the kernel watches.
     """
@@ -78,7 +79,8 @@ _HOOKS: Final = {
     "fileDescriptorReceived": "procedures of a Program: no file descriptors are received here",
 }
 """
-The methods that the transport calls and no application may define, and what to use instead.
+The methods that the transport calls, which applications must not define, each with the hook to
+define instead.
 """
 
 
@@ -89,7 +91,7 @@ class KeepAliveProtocol(Protocol):
     L{kaproto.client.KeepAliveClientProtocol}.
 
     A subclass may use any other names, and never has to call C{super()}: the state and methods of
-    the connection are on an object that this protocol has.
+    the connection are on a separate object.
 
     @ivar factory: the L{KeepAliveFactory} that built it.
     """
@@ -147,7 +149,8 @@ class KeepAliveProtocol(Protocol):
     def silence(self) -> float:
         """
         Seconds since the peer was last heard, to the precision of
-        L{kaproto.keepalive.pacemaker.TICK}, and only while this process watches anybody.
+        L{kaproto.keepalive.pacemaker.TICK}; measured only while this process watches at least one
+        peer.
         """
         return self._kaproto.heartbeat.silence
 

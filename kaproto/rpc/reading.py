@@ -1,5 +1,5 @@
 """
-Whether a peer is read from, and how it is watched while it is not.
+Pauses and resumes reading from a peer, which is watched in the meantime too.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ __all__ = ["Pause", "Reading"]
 
 class Pause:
     """
-    Why a peer is not read from.  The reasons are bits, and plain numbers: a bulk transfer adds and
-    removes one with each buffer that is full, for which an enumeration takes microseconds.
+    Why a peer is not read from.  The reasons are bits in plain numbers: a bulk transfer adds and
+    removes one for each full buffer, which would take microseconds with an enumeration.
 
     @cvar CALLS: too many of its calls wait.
-    @cvar CONGESTION: the other side of a relay does not read what this peer sends.
-    @cvar TURN: more than L{kaproto.wire.message.TURN_MAX} of its messages came at once, and it is
-        the turn of others.
+    @cvar CONGESTION: the other side of a relay does not read this peer's bytes.
+    @cvar TURN: more than L{kaproto.wire.message.TURN_MAX} of its messages arrived at once, and
+        other peers are served first.
     """
 
     CALLS: Final = 1
@@ -37,11 +37,11 @@ class Reading:
     """
     Pauses and resumes reading from one peer.
 
-    While a peer is not read, its silence does not count.  One that asked for keepalive is still
-    pinged, since the kernel tells whether its answers arrive, and gets pongs, since its own pings
-    are not read.
+    While a peer is not read, its silence does not count.  A peer that asked for keepalive is still
+    pinged, because the kernel reports whether its answers arrive, and gets pongs, because its own
+    pings are not read.
 
-    @ivar pauses: why the peer is not read from at present: bits of L{Pause}.
+    @ivar pauses: the current reasons for not reading: bits of L{Pause}.
     """
 
     __slots__ = (
@@ -87,7 +87,7 @@ class Reading:
 
     def resume(self, reason: int) -> None:
         """
-        Remove a reason for not reading; read on if it was the last.
+        Remove a reason for not reading; resume reading if it was the last.
         """
         if self.pauses & reason:
             self.pauses &= ~reason
@@ -99,9 +99,9 @@ class Reading:
 
     def readBy(self, direct: IPushProducer) -> None:
         """
-        Have something else than the transport read from the peer, unless this end is closing.
+        Let another reader replace the transport, unless this end is closing.
 
-        @param direct: what reads; it is told to begin by C{resumeProducing}.
+        @param direct: the reader; C{resumeProducing} starts it.
         """
         if self._stopped:
             return
@@ -121,6 +121,6 @@ class Reading:
             direct.stopProducing()
 
     def _reassure(self) -> None:
-        # A peer that is behind with reading needs no more to read.
+        # Send nothing more to a peer that is behind with reading.
         if not self._heartbeat.hasToRead() and not self._outgoing.congested:
             self._outgoing.write(PONG)

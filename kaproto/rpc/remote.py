@@ -1,6 +1,6 @@
 """
-libvirt's remote program: authentication, the feature check, open and close are answered here, all
-other procedures by the backend.
+libvirt's remote program: answers authentication, the feature check, open and close, and passes all
+other procedures to the backend.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class RemoteProgram(Program):
     @procedure(Procedure.AUTH_POLKIT)
     def authPolkit(self, connection: ServerConnection, payload: bytes) -> bytes:
         """
-        Refuse polkit, which is never offered.
+        Refuse polkit, which the server never offers.
         """
         raise rpcError(REFUSED, ErrorCode.AUTH_FAILED)
 

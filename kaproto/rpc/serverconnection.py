@@ -50,8 +50,8 @@ class ServerConnection(Connection):
     """
     A connection from a client.
 
-    @ivar peer: what is known of the client.
-    @ivar negotiation: the client's phase, and what it may do next.
+    @ivar peer: the client's identity and state.
+    @ivar negotiation: the client's phase, and the rules for its next step.
     @ivar server: the factory.
     @ivar session: the backend's session, once the connection is open.
     @ivar limits: the limits of its phase.
@@ -175,7 +175,7 @@ class ServerConnection(Connection):
         try:
             self.negotiation.receive()
         except RemoteError as error:
-            # A client that does not read gets no more answers to read.
+            # Do not answer a client that does not read.
             if not self.outgoing.congested:
                 self._calls.fail(message, error)
             return
@@ -328,7 +328,7 @@ class ServerConnection(Connection):
     @property
     def callsUnderWay(self) -> int:
         """
-        How many of the client's calls are unanswered, as far as is known.
+        The known number of the client's unanswered calls.
         """
         relayed = 0
         if IRelaySession.providedBy(self.session):

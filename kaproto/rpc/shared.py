@@ -1,5 +1,5 @@
 """
-What a connection needs of its factory and of its protocol.
+The parts of a factory and of a protocol that a connection uses.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["Hooks", "Shared", "SharedByConnections", "SharedByServer"]
 
 class Shared(Protocol):
     """
-    What the parts of a connection need of its factory.
+    The part of the factory that the objects of a connection use.
 
     @ivar clock: schedules timeouts.
     @ivar limits: the timeouts, among others.
@@ -34,9 +34,9 @@ class Shared(Protocol):
 
 class SharedByConnections(Shared, Protocol):
     """
-    What a L{kaproto.rpc.connection.Connection} needs of its factory.
+    The part of the factory that a L{kaproto.rpc.connection.Connection} uses.
 
-    @ivar roundTrips: where latencies are counted.
+    @ivar roundTrips: the histogram of latencies.
     @ivar tcpKeepAlive: which peers the kernel watches.
     """
 
@@ -46,7 +46,7 @@ class SharedByConnections(Shared, Protocol):
 
 class SharedByServer(SharedByConnections, Protocol):
     """
-    What a L{kaproto.rpc.serverconnection.ServerConnection} needs of its factory.
+    The part of the factory that a L{kaproto.rpc.serverconnection.ServerConnection} uses.
 
     @ivar policy: decides whether a client may open, and how it is pinged.
     @ivar programs: the programs that can be called, by number.
@@ -68,7 +68,7 @@ class SharedByServer(SharedByConnections, Protocol):
 
 class Hooks(Protocol):
     """
-    What a L{kaproto.rpc.connection.Connection} calls on its protocol.
+    The methods of the protocol that a L{kaproto.rpc.connection.Connection} calls.
     """
 
     def connectionOpened(self) -> None:
