@@ -137,8 +137,8 @@ class Table:
         if self._used[0] < len(self.renewed):
             self._used[0] += 1
             return self._used[0] - 1
-        # Sorting takes long, so the order is kept and read from its old end.  Rows that are newer
-        # now than they were then are skipped.
+        # Sorting takes long, so the order is kept and read from its old end, where L{tidy} adds the
+        # rows that it frees.  Rows that are newer now than they were then are skipped.
         while not self._byAge or self.renewed[self._byAge[-1][1]] != self._byAge[-1][0]:
             if self._byAge:
                 self._byAge.pop()
@@ -218,6 +218,8 @@ class Table:
         if not self.failures(row, now) and not self.undecided(row, now):
             self._unlink(row)
             self.renewed[row] = _UNUSED
+            if self._byAge:
+                self._byAge.append((_UNUSED, row))
 
 
 class Lock(Protocol):

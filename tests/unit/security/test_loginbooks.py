@@ -5,6 +5,7 @@ Tests for L{kaproto.security.loginbooks}.
 from __future__ import annotations
 
 import sys
+from mmap import mmap
 from types import FrameType
 from typing import Any
 
@@ -21,11 +22,12 @@ NAMES = "abcdefg"
 
 def small() -> Books:
     """
-    @return: books with few rows, so that keys share chains, and push each other out.
+    @return: books with few rows, so that keys share chains, and push each other out.  Their secret
+        is zero, so that the same keys always share the same chains.
     """
     usual, loginbooks.TABLE_MAX = loginbooks.TABLE_MAX, ROWS  # type: ignore[misc]
     try:
-        return Books()
+        return Books(mmap(-1, Books.size()))
     finally:
         loginbooks.TABLE_MAX = usual  # type: ignore[misc]
 
@@ -85,6 +87,24 @@ class TableTests(SynchronousTestCase):
             for each in letThrough.keys() - failed.keys():
                 del letThrough[each]
             self.assertEqual(len(table), len(failed))
+
+    def test_freed(self) -> None:
+        """
+        A full table uses a row that counts nothing any more before it drops one that failed.
+        """
+        books = small()
+        table, keys = books.networks, {name: books.key(name) for name in NAMES}
+        for time, name in enumerate("abcde"):
+            table.newest(keys[name], 1000 + time)
+        for name in "ed":
+            row = table.find(keys[name])
+            assert row is not None
+            table.tidy(row, 1100)
+        for time, name in enumerate("fga"):
+            table.newest(keys[name], 1101 + time)
+        self.assertEqual(
+            [name for name in NAMES if table.find(keys[name]) is None], ["b", "d", "e"]
+        )
 
     def test_unfailed(self) -> None:
         """
