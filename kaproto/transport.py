@@ -254,7 +254,7 @@ class DirectWriter:
         raise NotImplementedError
 
 
-def writeNow(transport: StreamTransport, data: bytes | memoryview) -> None:
+def writeNow(transport: StreamTransport, data: bytes | memoryview, header: bytes = b"") -> None:
     """
     Write bytes, without waiting for the reactor if that is safe.  Bytes that cannot be sent at once
     are copied.
@@ -263,6 +263,8 @@ def writeNow(transport: StreamTransport, data: bytes | memoryview) -> None:
     which costs three system calls more than the C{send} itself.  On Twisted's plain transports, if
     the buffer is empty, this sends the bytes at once.  A L{DirectWriter}, such as kaproto's TLS
     layer, encrypts them first.  On all other transports this calls C{transport.write}.
+
+    @param header: is sent before them, in the same system call, without copying both together.
     """
     sent = 0
     if isinstance(transport, Connection):
@@ -274,11 +276,16 @@ def writeNow(transport: StreamTransport, data: bytes | memoryview) -> None:
                 or transport.TLS
                 or not transport.connected
             ):
-                sent = transport.socket.send(data)
+                socket = transport.socket
+                sent = socket.sendmsg((header, data)) if header else socket.send(data)
         except (AttributeError, OSError):
             pass
     elif isinstance(transport, DirectWriter):
-        transport.writeNow(data)
+        transport.writeNow(header + data if header else data)
         return
-    if sent < len(data):
+    sent -= len(header)
+    # A part of the header, if that is negative, or of the data may be left.
+    if sent < 0:
+        transport.write(header[sent:] + data)
+    elif sent < len(data):
         transport.write(bytes(data[sent:]))

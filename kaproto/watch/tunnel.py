@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IHalfCloseableProtocol, ITransport
 from kaproto.transport import connectionOf, writeNow
 from kaproto.watch.interfaces import Control, Kind
 from kaproto.watch.protocol import WatchedProtocol
-from kaproto.watch.tunnelwire import TunnelWire
+from kaproto.watch.tunnelwire import DATA_MAX, TunnelWire
 from kaproto.wire.message import HEADER_SIZE
 
 __all__ = ["TunnelProtocol"]
@@ -24,12 +24,13 @@ __all__ = ["TunnelProtocol"]
 _USUAL: Final = 65536 + HEADER_SIZE
 _BULK: Final = 4 * 65536
 """
-Bytes to read in one turn of the reactor: Twisted's own number and a header, or during a transfer.
+How many bytes to read in one turn of the reactor: usually Twisted's own number and a header, more
+during a transfer.
 """
 
 _LARGE: Final = 16384
 """
-Bytes from which on a piece is worth a system call of its own.
+The size, in bytes, from which a piece is worth a system call of its own.
 """
 
 
@@ -57,9 +58,9 @@ class TunnelProtocol(WatchedProtocol):
         """
         Pass on the application's bytes.
 
-        While more comes than Twisted reads in one turn, four times as much is read at once, which
-        halves what each byte costs.  Always reading that much would make small messages dearer:
-        memory for a whole buffer is taken for each.
+        While more comes than Twisted reads in one turn, read four times as much at once, which
+        costs less for each byte.  Always reading that much would cost more for small messages: each
+        read allocates the whole buffer.
         """
         if self._connection is not None:
             self._connection.bufferSize = _USUAL if len(data) < _USUAL else _BULK
@@ -73,11 +74,11 @@ class TunnelProtocol(WatchedProtocol):
         to the reactor, which sends all of a turn together: the second of two small sends would wait
         for the peer to acknowledge the first (Nagle's algorithm).
         """
-        message = self._wire.wrap(data)
-        if len(message) < _LARGE:
-            self.transport.write(message)
+        wire = self._wire
+        if len(data) < _LARGE or len(data) > DATA_MAX or wire.plain or wire.wroteEnd:
+            self.transport.write(wire.wrap(data))
         else:
-            writeNow(self.transport, message)
+            writeNow(self.transport, data, wire.header(data))
 
     def loseWriteConnection(self) -> None:
         """

@@ -19,9 +19,12 @@ from kaproto.watch.tunnelmessages import (
 )
 from kaproto.wire.message import HEADER, HEADER_SIZE, MESSAGE_MAX
 
-__all__ = ["TunnelWire"]
+__all__ = ["DATA_MAX", "TunnelWire"]
 
-_PIECE: Final = MESSAGE_MAX - HEADER_SIZE
+DATA_MAX: Final = MESSAGE_MAX - HEADER_SIZE
+"""
+How many of the application's bytes a message can carry.
+"""
 
 
 class TunnelWire:
@@ -83,11 +86,17 @@ class TunnelWire:
             return data
         if not data or self.wroteEnd:
             return b""
-        if len(data) > _PIECE:
-            pieces = range(0, len(data), _PIECE)
-            return b"".join(self.wrap(data[start : start + _PIECE]) for start in pieces)
-        length = HEADER_SIZE + len(data)
-        return b"%b%b%b" % (length.to_bytes(4), DATA_FOLLOWS, data)
+        if len(data) > DATA_MAX:
+            pieces = range(0, len(data), DATA_MAX)
+            return b"".join(self.wrap(data[start : start + DATA_MAX]) for start in pieces)
+        return self.header(data) + data
+
+    def header(self, data: bytes) -> bytes:
+        """
+        @param data: what a single message carries.
+        @return: what precedes it.
+        """
+        return (HEADER_SIZE + len(data)).to_bytes(4) + DATA_FOLLOWS
 
     def end(self) -> bytes:
         """

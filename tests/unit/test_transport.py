@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -28,6 +29,7 @@ from kaproto.peer import Peer, UnixCredentials
 from kaproto.testing import MemoryTransport
 from kaproto.transport import (
     ACCEPTS,
+    DirectWriter,
     StreamTransport,
     hasUnread,
     identify,
@@ -405,6 +407,36 @@ class WithoutPrivateBuffer(tcp.Connection):
         self.written.append(data)
 
 
+class Taking:
+    """
+    A socket that takes so many bytes at once and no more.
+    """
+
+    def __init__(self, socket: socket.socket, most: int) -> None:
+        self.socket = socket
+        self.most = most
+
+    def sendmsg(self, pieces: Iterable[bytes]) -> int:
+        """
+        Send the beginning.
+        """
+        if not self.most:
+            raise BlockingIOError
+        return self.socket.send(b"".join(pieces)[: self.most])
+
+
+class Direct(DirectWriter, StringTransport):
+    """
+    A transport with a way of its own.
+    """
+
+    def writeNow(self, data: bytes | memoryview, /) -> None:
+        """
+        Keep what is written.
+        """
+        self.write(bytes(data))
+
+
 class WriteSoonTests(SynchronousTestCase):
     """
     A few bytes on their way past the reactor.
@@ -492,6 +524,24 @@ class WriteSoonTests(SynchronousTestCase):
         data = self.received()
         self.assertTrue(0 < len(data) < len(large), len(data))
         self.assertEqual(data + self.writeOut(), large)
+
+    def test_header(self) -> None:
+        """
+        A header precedes the bytes, whatever the socket takes: both, nothing, or a part of either.
+        """
+        header, data = b"header", bytes(range(256))
+        for took in (len(header + data), 0, 2, len(header), len(header) + 3):
+            whole = self.transport.socket
+            self.patch(self.transport, "socket", Taking(whole, took))
+            writeNow(self.transport, data, header)
+            self.patch(self.transport, "socket", whole)
+            self.assertEqual(self.received() + self.writeOut(), header + data)
+        self.transport.write(b"before ")
+        writeNow(self.transport, data, header)
+        self.assertEqual(self.writeOut(), b"before " + header + data)
+        direct = Direct()
+        writeNow(direct, data, header)
+        self.assertEqual(direct.value(), header + data)
 
     def test_fullSocket(self) -> None:
         """

@@ -27,7 +27,7 @@ from kaproto.testing import memoryPair
 from kaproto.watch.tunnelclient import tunnelClient
 from kaproto.watch.tunnelmessages import TunnelMessages
 from kaproto.watch.tunnelserver import tunnelServer
-from kaproto.watch.tunnelwire import _PIECE, TunnelWire
+from kaproto.watch.tunnelwire import DATA_MAX, TunnelWire
 from kaproto.wire.message import PING
 
 TERMS = KeepAlive(1, 2)
@@ -251,8 +251,8 @@ class TunnelTests(TunnelTestCase):
         More than one message can hold is cut into several.
         """
         wire = TunnelWire(server=True)
-        data = wire.wrap(bytes(_PIECE + 5))
-        self.assertEqual(len(data), _PIECE + 5 + 2 * 28)
+        data = wire.wrap(bytes(DATA_MAX + 5))
+        self.assertEqual(len(data), DATA_MAX + 5 + 2 * 28)
 
     def connectSocket(self) -> tuple[Any, Any, socket.socket]:
         """
