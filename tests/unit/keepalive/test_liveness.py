@@ -506,7 +506,7 @@ class ModelTests(SynchronousTestCase):
         before an interval of silence, never more than C{count} unanswered, death no sooner than
         C{interval * (count + 1)} after the last byte.
         """
-        run_state_machine_as_test(Model, settings=settings(max_examples=60, stateful_step_count=40))
+        run_state_machine_as_test(Model, settings=settings(max_examples=80, stateful_step_count=40))
 
 
 class TimeTakenBackTests(SynchronousTestCase):
