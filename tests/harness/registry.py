@@ -8,14 +8,11 @@ C{docs/howto/fleet.rst}.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
+
+from tests.harness.atlength import runAtLength
 
 __all__ = ["main", "rows"]
 
@@ -49,22 +46,18 @@ def main() -> int:
     parser.add_argument("--stall", type=float, default=20, help="seconds that Redis hangs")
     parser.add_argument("--minutes", type=float, default=0, help="to repeat all faults for")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder, "report")
-        environment = {
-            **os.environ,
-            "KAPROTO_FLEET_CLIENTS": str(options.clients),
-            "KAPROTO_FLEET_STALL": str(options.stall),
-            "KAPROTO_FLEET_SECONDS": str(options.minutes * 60),
-            "KAPROTO_FLEET_REPORT": str(report),
-        }
-        command = [sys.executable, "-m", "twisted.trial", f"--temp-directory={folder}/trial"]
-        command.append("tests.interop.test_registry.RegistryTests")
-        code = subprocess.run(command, env=environment, check=False).returncode
-        if report.exists():
-            outcomes = [json.loads(line) for line in report.read_text("utf-8").splitlines()]
-            print(f"{len(outcomes)} faults, {3 * options.clients} clients")
-            print("\n".join(rows(outcomes)))
+    code, outcomes = runAtLength(
+        "tests.interop.test_registry.RegistryTests",
+        "KAPROTO_FLEET",
+        {
+            "CLIENTS": options.clients,
+            "STALL": options.stall,
+            "SECONDS": options.minutes * 60,
+        },
+    )
+    if outcomes:
+        print(f"{len(outcomes)} faults, {3 * options.clients} clients")
+        print("\n".join(rows(outcomes)))
     return code
 
 

@@ -7,12 +7,9 @@ C{python -m tests.harness.workers --clients=1000 --every=6 --minutes=10} prints 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
 import sys
-import tempfile
-from pathlib import Path
+
+from tests.harness.atlength import runAtLength
 
 __all__ = ["main"]
 
@@ -28,21 +25,15 @@ def main() -> int:
     parser.add_argument("--every", type=float, default=6, help="seconds between two kills")
     parser.add_argument("--minutes", type=float, default=10, help="for how long")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder, "report")
-        environment = {
-            **os.environ,
-            "KAPROTO_KILLS_CLIENTS": str(options.clients),
-            "KAPROTO_KILLS_EVERY": str(options.every),
-            "KAPROTO_KILLS_SECONDS": str(options.minutes * 60),
-            "KAPROTO_KILLS_REPORT": str(report),
-        }
-        command = [sys.executable, "-m", "twisted.trial", f"--temp-directory={folder}/trial"]
-        command.append("tests.interop.test_workerkills")
-        code = subprocess.run(command, env=environment, check=False).returncode
-        kills = []
-        if report.exists():
-            kills = [json.loads(line) for line in report.read_text("utf-8").splitlines()]
+    code, kills = runAtLength(
+        "tests.interop.test_workerkills",
+        "KAPROTO_KILLS",
+        {
+            "CLIENTS": options.clients,
+            "EVERY": options.every,
+            "SECONDS": options.minutes * 60,
+        },
+    )
     if kills:
         first, last = kills[0], kills[-1]
         print(f"{len(kills)} workers killed; {sum(each['lost'] for each in kills)} clients lost")

@@ -1,0 +1,38 @@
+"""
+Runs a test of C{tests.interop} at length, in a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+__all__ = ["runAtLength"]
+
+
+def runAtLength(
+    test: str, prefix: str, settings: Mapping[str, object]
+) -> tuple[int, list[dict[str, Any]]]:
+    """
+    Run a test that takes its settings from the environment and writes a line of JSON for each thing
+    that happened.
+
+    @param test: the name of a module or class of tests.
+    @param prefix: what the names of its environment variables begin with.
+    @param settings: the rest of each name, and the value.  C{REPORT} is added: the file to write.
+    @return: the exit code, and what happened.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder, "report")
+        given = {**settings, "REPORT": report}
+        environment = os.environ | {f"{prefix}_{name}": str(value) for name, value in given.items()}
+        command = [sys.executable, "-m", "twisted.trial", f"--temp-directory={folder}/trial", test]
+        code = subprocess.run(command, env=environment, check=False).returncode
+        lines = report.read_text("utf-8").splitlines() if report.exists() else []
+        return code, [json.loads(line) for line in lines]
