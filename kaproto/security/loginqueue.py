@@ -151,15 +151,17 @@ class LoginQueue:
         if self._isWorking:
             return
         self._isWorking = True
-        while (self._steps or self._delay() == 0) and self._books.lock.acquire():
-            try:
-                self._step(self._clock.seconds())
-            finally:
-                self._books.lock.release()
-            ready, self._ready = self._ready, []
-            for each in ready:
-                each.fire()
-        self._isWorking = False
+        try:
+            while (self._steps or self._delay() == 0) and self._books.lock.acquire():
+                try:
+                    self._step(self._clock.seconds())
+                finally:
+                    self._books.lock.release()
+                ready, self._ready = self._ready, []
+                for each in ready:
+                    each.fire()
+        finally:
+            self._isWorking = False
         if self._call is not None and self._call.active():
             self._call.cancel()
         delay = _RETRY if self._steps else self._delay()

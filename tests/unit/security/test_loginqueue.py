@@ -148,6 +148,17 @@ class LoginQueueTests(SynchronousTestCase):
         self.assertNoResult(self.enter("z"))
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
 
+    def test_fault(self) -> None:
+        """
+        A step that raises an error leaves the queue to the logins after it.
+        """
+
+        def step(now: float) -> None:
+            raise ZeroDivisionError
+
+        self.assertRaises(ZeroDivisionError, self.queue.happens, step)
+        self.successResultOf(self.enter())
+
     def test_leavesInTurn(self) -> None:
         """
         Who leaves because of what comes of another login, just when its own turn has come, has it
