@@ -186,7 +186,7 @@ class Relay(Administrator):
         """
         Bring it to the parent.
         """
-        self._case.control_.traced(payload)
+        self._case.control_.traces.received(payload)
 
 
 class TeamTestCase(AdminTestCase):

@@ -144,7 +144,7 @@ class _Audience:
 class _Trace:
     """
     One administrator's trace.  While the administrator reads too slowly, messages are dropped and
-    counted.
+    counted; the end is always sent.
 
     @ivar administrator: the administrator's connection.
     @ivar timer: the timer that ends the trace.
@@ -167,7 +167,10 @@ class _Trace:
         """
         if self.administrator.congested:
             self._missed += 1
-            return
+        else:
+            self._send(what)
+
+    def _send(self, what: dict[str, object]) -> None:
         at = round((self._clock.seconds() - self._began) * 1000, 3)
         payload = pack(Document(json.dumps({"id": self._client.peer.id, "at_ms": at, **what})))
         self.administrator.sendEvent(CONTROL_PROGRAM, ControlProcedure.TRACED, payload)
@@ -182,7 +185,7 @@ class _Trace:
         if self.timer.active():
             self.timer.cancel()
         if reason is not None:
-            self.send({"end": reason, "missed": self._missed})
+            self._send({"end": reason, "missed": self._missed})
 
 
 def _name(kind: type[MessageType | Status], number: int) -> str:

@@ -12,7 +12,6 @@ from itertools import islice
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
 
 from kaproto.admin.clientlist import joinCounts, joinLists
 from kaproto.admin.control import ControlProgram, document
@@ -33,11 +32,11 @@ from kaproto.program import procedure
 from kaproto.server import KeepAliveServerProtocol
 from kaproto.status.daemon import SERVER_NAME, Daemon
 from kaproto.status.objects import statusObject
-from kaproto.wire.message import rpcError
-from kaproto.wire.programs import AdminProcedure, ErrorCode
+from kaproto.wire.programs import AdminProcedure
 from kaproto.wire.structs import pack, unpack
 from kaproto.workers.crew import NotReplaced
 from kaproto.workers.team import Member, Team
+from kaproto.workers.traces import TeamTraces
 
 __all__ = ["TeamAdmin", "TeamControl"]
 
@@ -82,6 +81,8 @@ def _memberOf(team: Team, number: int) -> Member:
 class TeamControl(ControlProgram):
     """
     Administration by C{kaproto}.
+
+    @ivar traces: the traces under way.
     """
 
     def __init__(self, daemon: Daemon, team: Team, replace: Callable[[], Awaitable[int]]) -> None:
@@ -93,7 +94,7 @@ class TeamControl(ControlProgram):
         super().__init__(daemon)
         self._team = team
         self._replace = replace
-        self._tracing: dict[int, KeepAliveServerProtocol] = {}
+        self.traces = TeamTraces(team)
 
     def callReceived(
         self, connection: KeepAliveServerProtocol, procedure: int, payload: bytes
@@ -106,11 +107,8 @@ class TeamControl(ControlProgram):
         number = _CONTROL[procedure](payload)
         member = _memberOf(self._team, number)
         if procedure == ControlProcedure.TRACE:
-            self._startTrace(number, connection)
-        answer = member.call(self.number, procedure, payload)
-        if procedure == ControlProcedure.TRACE:
-            answer.addErrback(self._notTraced, number)
-        return answer
+            return self.traces.start(number, member, connection, payload)
+        return member.call(self.number, procedure, payload)
 
     @procedure(ControlProcedure.LIST, arguments=Page, result=Document)
     async def listClients(self, connection: KeepAliveServerProtocol, arguments: Page) -> Document:
@@ -148,49 +146,6 @@ class TeamControl(ControlProgram):
             return document([await self._replace()])
         except NotReplaced as error:
             raise unsupported(str(error)) from error
-
-    def _startTrace(self, number: int, administrator: KeepAliveServerProtocol) -> None:
-        """
-        @raise kaproto.errors.RemoteError: when another administrator watches this client.
-        """
-        if self._tracing.setdefault(number, administrator) is not administrator:
-            raise rpcError(
-                f"operation failed: client {number} is being traced by another administrator; with "
-                "--workers only one can watch a client at a time",
-                ErrorCode.OPERATION_FAILED,
-            )
-        administrator.whenClosed().addCallback(lambda _: self._stopTrace(number, administrator))
-
-    def _notTraced(self, failure: Failure, number: int) -> Failure:
-        self._tracing.pop(number, None)
-        return failure
-
-    def _stopTrace(self, number: int, administrator: KeepAliveServerProtocol) -> None:
-        member = self._team.memberOf(number)
-        if self._tracing.get(number) is administrator:
-            del self._tracing[number]
-            if member is not None:
-                # A new trace replaces the old one, and one of 0 seconds ends at once.
-                nothing = pack(Tracing(number, 0))
-                member.call(self.number, ControlProcedure.TRACE, nothing).addErrback(_ignore)
-
-    def traced(self, payload: bytes) -> None:
-        """
-        A worker has sent events of a traced client.
-        """
-        event = json.loads(unpack(Document, payload).json)
-        administrator = self._tracing.get(event["id"])
-        if administrator is None:
-            return
-        if "end" in event:
-            del self._tracing[event["id"]]
-        administrator.sendEvent(self.number, ControlProcedure.TRACED, payload)
-
-
-def _ignore(failure: Failure) -> None:
-    """
-    Ignore that the client or its worker is gone.
-    """
 
 
 class TeamAdmin(AdminProgram):

@@ -127,8 +127,7 @@ class Crew:
 
     def _ended(self, how: str, worker: CrewMember) -> None:
         self._present.remove(worker)
-        if worker in self._team.members:
-            self._team.members.remove(worker)
+        self._team.ended(worker, how)
         if worker.figures is not None:
             self._totals.ended(worker.figures)
         clients = self._team.counts.clear(worker.row)

@@ -79,7 +79,7 @@ class Parent(KaServer):
             ),
             LogTarget.output(options.parent),
             patience(options.keepAlive),
-            self._control.traced,
+            self._control.traces.received,
         )
         self.crew = Crew(options.workers, starter.start, self._team, self._totals, register, clock)
 

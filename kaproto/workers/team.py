@@ -76,12 +76,25 @@ class Team:
 
     @ivar members: the workers.
     @ivar counts: the number of clients of each.
+    @ivar onEnd: called with each worker that has ended, and how it ended, if it is set.
     """
 
     def __init__(self, counts: SharedCounts, clock: IReactorTime) -> None:
         self.members: list[Member] = []
         self.counts = counts
+        self.onEnd: Callable[[Member, str], object] | None = None
         self._clock = clock
+
+    def ended(self, member: Member, how: str) -> None:
+        """
+        A worker has ended.
+
+        @param how: the way it ended, for people to read.
+        """
+        if member in self.members:
+            self.members.remove(member)
+        if self.onEnd is not None:
+            self.onEnd(member, how)
 
     def memberOf(self, number: int) -> Member | None:
         """

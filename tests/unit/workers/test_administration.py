@@ -14,7 +14,6 @@ from kaproto.admin.controltypes import (
     ControlProcedure,
     Disconnecting,
     Page,
-    Tracing,
     Which,
 )
 from kaproto.admin.factory import adminFactory
@@ -29,13 +28,13 @@ from kaproto.admin.types import (
     ServerParameters,
 )
 from kaproto.client import KeepAliveClientFactory
-from kaproto.errors import ConnectionClosed, RemoteError
+from kaproto.errors import RemoteError
 from kaproto.policies import Disable
 from kaproto.server import KeepAliveServerProtocol
-from kaproto.wire.programs import REMOTE_PROGRAM, AdminProcedure, Procedure
+from kaproto.wire.programs import AdminProcedure
 from kaproto.wire.structs import pack, unpack
 from kaproto.wire.xdr import ParameterType, TypedParameter, Unpacker
-from tests.support_workers import SERVER, Administrator, TeamTestCase
+from tests.support_workers import SERVER, TeamTestCase
 
 
 class ControlTests(TeamTestCase):
@@ -99,60 +98,6 @@ class ControlTests(TeamTestCase):
         self.controlled = self.pair(factory, client)
         control = ControlClient(self.controlled.client, self.clock)
         self.assertEqual(self.finish(control.replace()), 2)
-
-    def test_trace(self) -> None:
-        """
-        Who traces a client gets what its worker has seen, to the end of the trace.
-        """
-        events = self.caller.events
-        self.call(self.control_, ControlProcedure.TRACE, Tracing(5, 3))
-        self._pairs[1].client.call(REMOTE_PROGRAM, Procedure.CONNECT_GET_TYPE).addErrback(str)
-        self._pairs[1].flush()
-        seen = [(each["id"], each["direction"], each["name"]) for each in events]
-        self.assertEqual(seen, [(5, way, "CONNECT_GET_TYPE") for way in ("in", "out")])
-        self.clock.advance(3)
-        self.assertEqual(events[-1]["end"], "the time is over")
-        self.caller.closed.callback(ConnectionClosed("left"))
-        self.assertIsNone(self.clients[1].incoming.trace)
-
-    def test_traceLeft(self) -> None:
-        """
-        When who traces has left, so ends the trace, and when the worker has ended, that is no
-        matter.
-        """
-        self.call(self.control_, ControlProcedure.TRACE, Tracing(4, 60))
-        self.call(self.control_, ControlProcedure.TRACE, Tracing(5, 60))
-        self.members[0].answers = False
-        self.caller.closed.callback(ConnectionClosed("left"))
-        self.clock.advance(0)
-        self.assertIsNone(self.clients[1].incoming.trace)
-        self.assertEqual(self.caller.events, [])
-        self.clock.advance(60)
-
-    def test_traceEnds(self) -> None:
-        """
-        A worker that has ended need not be told that nobody traces its client any more.
-        """
-        self.call(self.control_, ControlProcedure.TRACE, Tracing(5, 60))
-        self.team.members.clear()
-        self.caller.closed.callback(ConnectionClosed("left"))
-        self.clock.advance(60)
-        self.assertEqual(self.caller.events, [])
-
-    def test_traceTaken(self) -> None:
-        """
-        One administrator at a time traces a client; a trace that could not start is none.
-        """
-        other = cast(KeepAliveServerProtocol, Administrator(self.server))
-        trace = ControlProcedure.TRACE
-        self.call(self.control_, trace, Tracing(5, 60))
-        with self.assertRaisesRegex(RemoteError, "client 5 is being traced by another"):
-            self.control_.callReceived(other, trace, pack(Tracing(5, 60)))
-        connection = cast(KeepAliveServerProtocol, self.caller)
-        for each in (connection, other):
-            answer = self.control_.callReceived(each, trace, pack(Tracing(9, 60)))
-            failure = self.failureResultOf(cast(Deferred[bytes], answer), RemoteError)
-            self.assertIn("No client with matching ID '9'", str(failure.value))
 
 
 class AdminTests(TeamTestCase):
