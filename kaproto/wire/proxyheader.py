@@ -185,11 +185,18 @@ def _parseLine(line: bytes) -> ProxyHeader:
         raise RemoteProtocolError(f"a PROXY header that is malformed: {line!r}")
     kind = _KINDS[words[1]]
     try:
-        source = _address(kind(words[2].decode("ascii")), _port(words[4]))
-        destination = _address(kind(words[3].decode("ascii")), _port(words[5]))
+        source = _address(_parseHost(kind, words[2]), _port(words[4]))
+        destination = _address(_parseHost(kind, words[3]), _port(words[5]))
     except ValueError as error:
         raise RemoteProtocolError(f"a PROXY header with a bad address: {line!r}") from error
     return ProxyHeader(source, destination)
+
+
+def _parseHost(kind: type[IPv4 | IPv6], word: bytes) -> IPv4 | IPv6:
+    if b"%" in word:
+        # Python accepts a zone, of any characters, after an IPv6 address.  A balancer sends none.
+        raise ValueError(word)
+    return kind(word.decode("ascii"))
 
 
 def _port(word: bytes) -> int:

@@ -105,6 +105,8 @@ class HeaderTests(SynchronousTestCase):
             b"PROXY TCP4 1.2.3.04 1.2.3.4 1 2\r\n": "bad address",
             b"PROXY TCP4 2001:db8::1 1.2.3.4 1 2\r\n": "bad address",
             b"PROXY TCP6 1.2.3.4 1.2.3.4 1 2\r\n": "bad address",
+            b"PROXY TCP6 fe80::1%eth0 ::1 1 2\r\n": "bad address",
+            b"PROXY TCP6 ::1 fe80::1%\n 1 2\r\n": "bad address",
             b"PROXY TCP4 1.2.3.4 1.2.3.4 65536 2\r\n": "bad address",
             b"PROXY TCP4 1.2.3.4 1.2.3.4 01 2\r\n": "bad address",
             b"PROXY TCP4 1.2.3.4 1.2.3.4 -1 2\r\n": "bad address",
