@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Final, Protocol, TypeVar, runtime_checkable
 
 from twisted.internet.interfaces import IStreamServerEndpoint
 
-__all__ = ["LayeredEndpoint", "innerEndpoint", "quoted", "takeKeywords", "unparsed"]
+__all__ = ["LayeredEndpoint", "innerEndpoint", "quoted", "takeKeywords", "unparsed", "whyNotMade"]
 
 
 @runtime_checkable
@@ -96,21 +96,33 @@ def innerEndpoint(
             hint = f"; in an IPv6 address write \\: for each colon, as in {name}=\\:\\:1"
         raise ValueError(
             f"{outer}: takes {', '.join(f'{name}=' for name in own)}, and the rest, {inner!r}, is "
-            f"not an endpoint: {_explained(error)}{hint}"
+            f"not an endpoint: {whyNotMade(error)}{hint}"
         ) from error
 
 
-def _explained(error: Exception) -> str:
+def whyNotMade(error: Exception) -> str:
     """
-    @return: why Twisted cannot make an endpoint, without the names of its functions.
+    @param error: what C{serverFromString} or C{clientFromString} raised.
+    @return: why Twisted cannot make the endpoint, without the names of its functions.
     """
     text = str(error)
-    unexpected = re.search(r"unexpected keyword argument '(.*)'", text)
-    if unexpected is not None:
-        return f"it takes no {unexpected[1]}="
-    missing = re.search(r"missing .* arguments?: (.*)", text)
-    if missing is not None:
-        return f"it needs {missing[1]}"
+    for pattern, reason in _REASONS.items():
+        found = re.search(pattern, text)
+        if found is not None:
+            return found.expand(reason)
     if isinstance(error, KeyError):
         return f"systemd has passed no socket named {text}"
+    if isinstance(error, IndexError):
+        return "systemd has passed no socket with this index"
     return text or repr(error)
+
+
+_REASONS: Final = {
+    "unexpected keyword argument '(.*)'": r"it takes no \1=",
+    "missing .* arguments?: (.*)": r"it needs \1",
+    "Unknown endpoint type: (.*)": r"there is no endpoint \1",
+    "invalid literal for int": "ports, backlogs and indexes are numbers",
+}
+"""
+Patterns of messages in Python's and Twisted's errors, with what to say in their place.
+"""

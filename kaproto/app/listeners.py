@@ -22,7 +22,7 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 
 from kaproto.app.suggestions import LAYERS, quoteAddress, suggestServer
 from kaproto.app.unixsockets import MODE, UNIXSocketReactor
-from kaproto.endpointstring import quoted
+from kaproto.endpointstring import quoted, whyNotMade
 from kaproto.security.admission import AccessControl
 from kaproto.security.certificates import PKIError
 from kaproto.security.endpoints import TLSServerEndpoint, whyNotServed
@@ -217,11 +217,8 @@ def _explain(kind: str, description: str, error: Exception) -> str:
         return f"is {_flag(meant)} meant?"
     if isinstance(error, ValueError) and {kind, description.partition(":")[0]} & _OWN:
         return str(error)
-    reason = f"{type(error).__name__}: {error}"
-    if "invalid literal for int" in reason:
-        reason = "ports and backlogs are numbers"
     return (
-        f"{reason}; it takes a Twisted server endpoint, such as "
+        f"{whyNotMade(error)}; it takes a Twisted server endpoint, such as "
         f"{DEFAULT_LISTEN} or unix:/run/kaserver/libvirt-sock"
     )
 

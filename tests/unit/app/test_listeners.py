@@ -169,10 +169,17 @@ class ServerEndpointTests(EndpointTestCase):
             self.refused("tcp6:1:interface=::1"),
             "colons in an address are quoted: '--listen=tcp6:1:interface=\\:\\:1'",
         )
-        for description in ("nonsense", "tcp", "tcp:port", "tcp:0:nosuch=1", "unix", ""):
-            self.assertIn(
-                "; it takes a Twisted server endpoint, such as tcp:16509", self.refused(description)
-            )
+        for description, reason in {
+            "nonsense": "there is no endpoint 'nonsense'",
+            "": "there is no endpoint ''",
+            "tcp": "it needs 'port'",
+            "tcp:port": "ports, backlogs and indexes are numbers",
+            "tcp:0:nosuch=1": "it takes no nosuch=",
+            "unix": "it needs 'address'",
+            "systemd:domain=INET:index=7": "systemd has passed no socket with this index",
+        }.items():
+            expected = f"{reason}; it takes a Twisted server endpoint, such as tcp:16509"
+            self.assertTrue(self.refused(description).startswith(expected), description)
         self.assertIn("proxy: needs from=NETWORK", self.refused("proxy:tcp:1"))
         self.assertIn("use libvirttls:PORT", self.refused("ssl:443:privateKey=/x"))
 

@@ -52,7 +52,10 @@ class SourcesTests(OptionsTestCase):
                 '[[listen]]\nendpint = "tcp:0"',
                 "[[listen]] has no key 'endpint'; is endpoint meant?",
             ),
-            ('[[listen]]\nendpoint = "tcp:x"', "listen=tcp:x: ports and backlogs are numbers"),
+            (
+                '[[listen]]\nendpoint = "tcp:x"',
+                "listen=tcp:x: ports, backlogs and indexes are numbers",
+            ),
         ):
             config = self.config(text)
             self.assertTrue(self.refuse(config).startswith(f"{config}: {words}"), text)

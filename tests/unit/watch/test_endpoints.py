@@ -157,7 +157,7 @@ class EndpointTests(TunnelTestCase):
             ":tcp:1:count=1.5": "count= is a whole number of pings, not '1.5'",
             ":tcp:1:intervall=5": "takes policy=, interval=, count=, wait=, and the rest",
             ":tcp:1:interface=::1": "interface=\\:\\:1",
-            ":nothing:1": "Unknown endpoint type",
+            ":nothing:1": "there is no endpoint 'nothing'",
             ":tcp:1:interval=1e99": "not '1e99'",
             ":tcp:1:interval=1_0": "not '1_0'",
             ":tcp": "'tcp', is not an endpoint: it needs 'port'",
