@@ -78,7 +78,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         help=f"which servers, of: {', '.join(SERVERS)}",
     )
     parser.add_argument(
-        "--storm", type=int, default=5000, help="clients that come at once (default 5000)"
+        "--storm", type=int, default=5000, help="clients that connect at once (default 5000)"
     )
     parser.add_argument("--no-opening", action="store_true", help="only measure steady state")
     parser.add_argument(

@@ -1,10 +1,10 @@
 """
-C{python -m benchmarks.many}: more clients than one process may have open files for.
+C{python -m benchmarks.many}: measures a server with workers, and more clients than one process may
+have open files.
 
-The workers of one server hold them, and as many generators as that takes open them, each from a
-loopback address of its own, so that there are local ports for all.  For each number of clients it
-tells what the server costs in steady state, how late its pings are, and how late it closes the
-clients when all of them fall silent at once.
+Several generators open the clients, each from its own loopback address, because one address has
+too few local ports.  For each number of clients it measures the processor time in steady state, how
+late pings are, and how late clients are closed when all of them fall silent at once.
 """
 
 from __future__ import annotations

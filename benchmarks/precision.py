@@ -1,10 +1,11 @@
 """
-C{python -m benchmarks.precision}: how punctual servers are, and how long their loops stall.
+C{python -m benchmarks.precision}: measures how punctual servers are, and for how long their loops
+stall.
 
-With many clients in steady state, when all of them fall silent at once and die, when as many
-connect at once, when all of these go and as many come at the same moment, and when the server is
-stopped.  A probe's call that waits tells of a loop that was busy, and Twisted's reactor of how long
-its turns take.
+There are five phases: many clients in steady state; all of them fall silent at once, and die; as
+many connect at once; all of these leave while as many others connect; the server is stopped.  A
+probe calls all the time, and waits while the loop is busy.  For servers in Twisted, the reactor's
+turns are measured too.
 """
 
 from __future__ import annotations

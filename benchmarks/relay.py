@@ -1,11 +1,10 @@
 """
-C{python -m benchmarks.relay}: what the gateway and the tunnel cost, beside relays that look at
-nothing.
+C{python -m benchmarks.relay}: compares the gateway and the tunnel with relays that parse nothing.
 
-The same calls and streams go straight to an upstream in C, through C{kaserver --upstream}, through
-C{twisted.protocols.portforward}, through haproxy in TCP mode, and through two port forwarders with
-and without a tunnel between them; with C{--tls} over TLS through C{kaserver --upstream}, haproxy
-and stunnel to the same upstream.
+The same calls and streams go to an upstream in C: directly, through C{kaserver --upstream}, through
+C{twisted.protocols.portforward}, through haproxy in TCP mode, and through two port forwarders, with
+and without a tunnel between them.  With C{--tls} they go over TLS, through C{kaserver --upstream},
+haproxy and stunnel.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """
-How Sphinx builds the documentation: the pages here, and with pydoctor those of the API.
+The configuration of Sphinx: it builds the pages here, and with pydoctor those of the API.
 
-Nothing is fetched from the network: the targets of links to other projects are looked up in what
-is installed.
+Nothing is fetched from the network.  The targets of links to other projects are looked up in the
+installed packages.
 """
 
 import posixpath
@@ -62,8 +62,8 @@ pydoctor_args = [
 
 def resolveDoor(app: Any, environment: Any, node: Any, content: Any) -> Any:
     """
-    Resolve a name that one of kaproto's doors exports, such as C{kaproto.watch.LineCodec}, to where
-    the API pages have it: the module, and for a method the class, that defines it.
+    Resolve a name that one of kaproto's doors exports, such as C{kaproto.watch.LineCodec}, to its
+    place in the API pages: the module, and for a method the class, that defines it.
     """
     target = node["reftarget"]
     for door in sorted(floors.DOORS, key=len, reverse=True):
@@ -83,7 +83,7 @@ def resolveDoor(app: Any, environment: Any, node: Any, content: Any) -> Any:
 
 def resolveFile(app: Any, doctree: Any, name: str) -> None:
     """
-    Have links to other pages' sources, which are for readers of the repository, lead to the pages.
+    Make links to the sources of other pages, which work in the repository, lead to the built pages.
     """
     for node in doctree.findall(nodes.reference):
         path, mark, anchor = node.get("refuri", "").partition("#")

@@ -14,10 +14,10 @@ _GAP: Final = 4
 
 def draw(table: Mapping[str, Mapping[str, str]]) -> str:
     """
-    Draw the states one below the other.  Transitions from one to the next go straight down; all
-    others leave to the right, where there is one lane for each target.
+    Draw the states one below the other.  Transitions from one to the next go straight down.  All
+    others leave to the right, where each target has a lane.
 
-    @param table: for each state, what comes after each event.
+    @param table: for each state, the next state after each event.
     @return: the lines.
     """
     states = list(table)
@@ -64,7 +64,7 @@ class _Canvas:
 
     def write(self, row: int, column: int, text: str) -> None:
         """
-        Write over whatever is there.
+        Write text, replacing what was there.
         """
         for offset, character in enumerate(text):
             self._cells[row, column + offset] = character

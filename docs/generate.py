@@ -1,6 +1,6 @@
 """
-The parts of the documentation that are made from the code.  Run this file to write them into the
-pages again; a test says when that is needed.
+Generates parts of the documentation from the code.  Run this file to write them into the pages
+again; a test fails when that is needed.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ _MENTION: Final = re.compile(r"[{`<](twisted\.[\w.]+)[}`>]")
 
 def writeInventories(folder: Path) -> None:
     """
-    Write the lists of link targets in the documentation of others.
+    Write the lists of link targets in the documentation of Python and Twisted.
 
-    @param folder: where to; it is made if need be.
+    @param folder: the folder for the lists, which is created if it does not exist.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "python.inv").write_bytes(_inventory("python", _builtins()))
@@ -90,7 +90,7 @@ _BLOCK: Final = re.compile(
 def written(page: str) -> str:
     """
     @param page: a page's text.
-    @return: the same with its blocks as they have to be.
+    @return: the text with its generated blocks up to date.
     """
 
     def block(match: re.Match[str]) -> str:
@@ -108,8 +108,8 @@ def _builtins() -> Iterator[tuple[str, str, str]]:
 
 def _twisted() -> Iterator[tuple[str, str, str]]:
     """
-    Find out what Twisted's documentation has.  A name that is not there is left out, so that the
-    link to it is reported as broken.
+    List the link targets in Twisted's documentation.  A name that it does not have is left out, so
+    that Sphinx reports the link as broken.
     """
     for name in sorted(_mentioned()):
         try:

@@ -1,6 +1,6 @@
 """
-Write the manual pages, from what C{--help} prints.  Run this file to write them again; a test says
-when that is needed.
+Write the manual pages from the output of C{--help}.  Run this file to write them again; a test
+fails when that is needed.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def _page(
 
 def _escape(text: str) -> str:
     """
-    @return: the text as roff: backslashes and hyphens as they are, no line a request.
+    @return: the text as roff, with backslashes and hyphens escaped, and no line that is a request.
     """
     lines = text.replace("\\", "\\e").replace("-", "\\-").splitlines()
     return "\n".join(f"\\&{line}" if line.startswith((".", "'")) else line for line in lines)

@@ -1,6 +1,6 @@
 """
-Draw the pictures of the README, as SVGs: a client that is pinged and dropped, and one that is
-refused.  They stand side by side, or one below the other where there is no room.
+Draw the README's pictures as SVGs: a client that is pinged and dropped, and one that is refused.
+They stand side by side, or one below the other on a narrow page.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ _GREY: Final = "#5c6370"
 @attrs.frozen
 class Picture:
     """
-    What a picture shows.
+    The contents of a picture.
 
-    @ivar title: what is written over it.
+    @ivar title: its title.
     @ivar client: the name of the client.
     @ivar steps: what happens, one below the other.
     """

@@ -52,7 +52,8 @@ class Limits:
         error if the server behind the relay is lost.
     @ivar relayedStreams: open streams of a relayed connection that are distinguished.  If there are
         more, some count as open until the connection ends.
-    @ivar waitingAnswers: answers of the relay's own that may wait for the end of a relayed message.
+    @ivar waitingAnswers: calls that the relay answers itself, whose replies wait until a relayed
+        message has been sent in full.
     @ivar messageBeforeLogin: the size of a message before the client has logged in, enough for a
         SASL exchange.
     @ivar messageBeforeOpen: the size of a message before the client has opened, enough for a URI.

@@ -1,7 +1,7 @@
 """
 A sensor feed: an RPC program of its own number, and a server for it.
 
-A client may ask for the latest reading of a sensor, and subscribe to every new one.
+A client can get the latest reading of a sensor, and subscribe to new readings.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ READING: Final = 3
 @attrs.frozen
 class Reading:
     """
-    What a sensor measured: a struct in XDR.
+    A reading of a sensor, as a struct in XDR.
     """
 
     sensor: str
@@ -34,7 +34,7 @@ class Reading:
 
 class FeedError(IntEnum):
     """
-    The feed's own error codes, in an error domain of its own.
+    The feed's error codes, in its own error domain.
     """
 
     NO_SENSOR = 1
@@ -42,7 +42,7 @@ class FeedError(IntEnum):
 
 class FeedConnection(KeepAliveServerProtocol):
     """
-    A client, and whether it has subscribed.
+    A connection from a client that may have subscribed.
     """
 
     subscribed = False
@@ -50,7 +50,7 @@ class FeedConnection(KeepAliveServerProtocol):
 
 class FeedProgram(Program):
     """
-    What clients can call.
+    The procedures that clients can call.
     """
 
     number = FEED
@@ -70,7 +70,7 @@ class FeedProgram(Program):
     @procedure(SUBSCRIBE, arguments=None)
     def subscribe(self, connection: FeedConnection) -> None:
         """
-        Send this client every reading from now on.
+        Send this client every new reading.
         """
         connection.subscribed = True
 

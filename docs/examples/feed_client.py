@@ -1,5 +1,5 @@
 """
-Run with C{python feed_client.py [ENDPOINT]}: print what the feed sends until it ends.
+Run with C{python feed_client.py [ENDPOINT]}: print what a feed sends.
 """
 
 from __future__ import annotations

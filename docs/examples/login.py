@@ -1,5 +1,5 @@
 """
-Log in to a server that wants a password.
+Log in to a server that requires a password.
 
 Usage: login.py qemu+tls://host.example.org/system alice, with the password on standard input
 """

@@ -29,7 +29,7 @@ GET_AUTOSTART = Call(15, nothingElse, bool)
 
 async def main(reactor: IReactorTime, uri: str) -> None:
     """
-    Call them.
+    Make some calls.
     """
     connection = await connect(reactor, uri)
     secure = await connection.perform(IS_SECURE)

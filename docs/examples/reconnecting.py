@@ -1,5 +1,5 @@
 """
-Run with C{python reconnecting.py URI}: stay connected to a server, whatever happens to it.
+Run with C{python reconnecting.py URI}: connect to a server again whenever the connection ends.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from kaproto.client import Connection, KeepAliveClientService
 
 async def greet(connection: Connection) -> None:
     """
-    Do what has to be done on every new connection.
+    Use each new connection.
     """
     print(f"connected to {await connection.hostname()}", flush=True)
     connection.whenClosed().addCallback(lambda reason: print(f"lost it: {reason}", flush=True))

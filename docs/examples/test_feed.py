@@ -1,5 +1,5 @@
 """
-Tests for the feed, without a socket and without waiting.
+Tests for the feed, without sockets and without waiting.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from kaproto.testing import connectedPair
 
 class FeedTests(SynchronousTestCase):
     """
-    A server and a client of the feed.
+    Tests for a server and a client of the feed.
     """
 
     def setUp(self) -> None:
@@ -30,7 +30,7 @@ class FeedTests(SynchronousTestCase):
 
     def test_latest(self) -> None:
         """
-        The latest reading of a sensor can be asked for.
+        A client can get the latest reading of a sensor.
         """
         self.factory.publish(Reading("door", 1))
         answer = self.client.call(FEED, LATEST, pack("door"))
@@ -39,7 +39,7 @@ class FeedTests(SynchronousTestCase):
 
     def test_unknownSensor(self) -> None:
         """
-        Asking for an unknown sensor is an error of the feed's own, which the connection survives.
+        The answer for an unknown sensor is the feed's own error, and the connection stays open.
         """
         answer = self.client.call(FEED, LATEST, pack("window"))
         self.pair.flush()
@@ -50,7 +50,7 @@ class FeedTests(SynchronousTestCase):
 
     def test_subscribe(self) -> None:
         """
-        Readings come to a client once it has subscribed.
+        A client gets readings once it has subscribed.
         """
         heard = []
         self.client.listen(FEED, lambda _, payload: heard.append(unpack(Reading, payload)))
@@ -63,7 +63,7 @@ class FeedTests(SynchronousTestCase):
 
     def test_death(self) -> None:
         """
-        Of a client whose cable is pulled nothing is left after interval * (count + 1) seconds.
+        After interval * (count + 1) seconds, nothing is left of a client whose cable was pulled.
         """
         self.client.call(FEED, SUBSCRIBE)
         self.pair.flush()

@@ -1,6 +1,6 @@
 """
-Run with C{python threads_client.py URI}: use kaproto where nothing waits for Deferreds, such as in
-a program with threads.
+Run with C{python threads_client.py URI}: use kaproto in a program with threads,
+which does not wait for Deferreds.
 """
 
 from __future__ import annotations

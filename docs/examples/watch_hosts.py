@@ -1,6 +1,6 @@
 """
-Run with C{python watch_hosts.py URI...}: print which hosts are up, how fast they answer, and what
-happens to their domains.
+Run with C{python watch_hosts.py URI...}: print which hosts are up, how fast they answer, and the
+events of their domains.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def say(*words: object) -> None:
 
 def opened(uri: str, connection: Connection) -> None:
     """
-    Say that a host is up, and later that it is down.
+    Print that a host is up, and later that it is down.
     """
     say(uri, "up")
     connection.whenClosed().addCallback(lambda reason: say(uri, "down:", reason))
@@ -33,7 +33,7 @@ def opened(uri: str, connection: Connection) -> None:
 
 async def watch(service: KeepAliveClientService) -> None:
     """
-    Say what happens to a host's domains.
+    Print the events of a host's domains.
     """
     async for each in service.lifecycleEvents():
         if isinstance(each, Snapshot):
@@ -47,7 +47,7 @@ async def watch(service: KeepAliveClientService) -> None:
 
 def report(services: list[KeepAliveClientService]) -> None:
     """
-    Say which hosts are up, and how many milliseconds the latest ping took.
+    Print which hosts are up, and how many milliseconds the latest ping took.
     """
     for service in services:
         connection = service.connection

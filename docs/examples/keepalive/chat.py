@@ -1,5 +1,5 @@
 """
-A chat of lines, as it was before keepalive: whatever somebody says, everybody hears.
+A chat without keepalive: each line is sent to all participants.
 
 Usage: chat.py serve tcp:4040 | chat.py join tcp:127.0.0.1:4040
 """
@@ -19,21 +19,21 @@ from twisted.python.failure import Failure
 
 class Chat(LineReceiver):
     """
-    One participant.
+    A participant.
     """
 
     factory: ChatFactory
 
     def connectionMade(self) -> None:
         """
-        Join.
+        Add this participant.
         """
         self.factory.participants.append(self)
         print("connected", flush=True)
 
     def lineReceived(self, line: bytes) -> None:
         """
-        Pass on what was said.
+        Send a line to all participants.
         """
         print("heard", line.decode(), flush=True)
         for each in self.factory.participants:
@@ -42,7 +42,7 @@ class Chat(LineReceiver):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
-        Leave.
+        Remove this participant.
         """
         self.factory.participants.remove(self)
         print("lost:", reason.getErrorMessage(), flush=True)
@@ -50,7 +50,7 @@ class Chat(LineReceiver):
 
 class ChatFactory(Factory):
     """
-    Everybody.
+    All participants.
     """
 
     protocol = Chat  # type: ignore[assignment]

@@ -1,5 +1,5 @@
 """
-A chat that parses for itself, with a heartbeat of its own in about ten lines.
+A chat that parses pings itself and has its own heartbeat, which takes about ten lines.
 
 Usage: chat_heartbeat.py serve tcp:4040 | chat_heartbeat.py join tcp:127.0.0.1:4040
 """
@@ -22,12 +22,12 @@ from kaproto.keepalive import Heartbeat
 
 class Chat(LineReceiver):
     """
-    One participant.
+    A participant.
     """
 
     def connectionMade(self) -> None:
         """
-        Watch the peer once it has said that it answers pings, and say so for this end.
+        Tell the peer that this end answers pings.
         """
         self.heartbeat = Heartbeat(self.transport, ping=lambda: self.sendLine(b"PING"))
         self.sendLine(b"KEEPALIVE")
@@ -35,14 +35,14 @@ class Chat(LineReceiver):
 
     def dataReceived(self, data: bytes) -> None:
         """
-        Any bytes are a sign of life.
+        Any bytes prove that the peer is alive.
         """
         self.heartbeat.heard()
         super().dataReceived(data)
 
     def lineReceived(self, line: bytes) -> None:
         """
-        Answer pings.
+        Answer a ping, record a pong, print any other line.
         """
         if line == b"PING":
             self.sendLine(b"PONG")
@@ -53,7 +53,7 @@ class Chat(LineReceiver):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
-        Stop.
+        Stop the heartbeat.
         """
         self.heartbeat.stop()
         print("lost:", reason.getErrorMessage(), flush=True)

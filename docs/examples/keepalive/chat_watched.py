@@ -1,5 +1,5 @@
 """
-The chat of chat.py, with keepalive: a line on each end.
+The chat of chat.py with keepalive, which takes one line at each end.
 
 Usage: chat_watched.py serve tcp:4040 [MODE] | chat_watched.py join tcp:127.0.0.1:4040
 """

@@ -1,6 +1,6 @@
 """
-A master with workers over Perspective Broker, of which not a line changes for keepalive: both
-strings get C{keepalive:} in front.
+A master and workers over Perspective Broker.  The program does not change for keepalive: put
+C{keepalive:} in front of both endpoint strings.
 
 Usage: jobs.py master tcp:4040 | jobs.py worker tcp:127.0.0.1:4040
 """
@@ -18,12 +18,12 @@ from twisted.spread import pb
 
 class Master(pb.Root):
     """
-    Knows its workers.
+    The object that workers attach to.
     """
 
     def remote_attach(self, worker: Any) -> str:
         """
-        A worker is there.
+        A worker has connected.
         """
         print("connected", flush=True)
         worker.notifyOnDisconnect(lambda _: print("lost: a worker", flush=True))
@@ -32,13 +32,13 @@ class Master(pb.Root):
 
 class Worker(pb.Referenceable):
     """
-    Works.
+    A worker, as the master sees it.
     """
 
 
 async def main(reactor: Any, role: str, endpoint: str) -> None:
     """
-    Be the master, or a worker.
+    Run the master, or a worker.
     """
     if role == "master":
         port = await serverFromString(reactor, endpoint).listen(pb.PBServerFactory(Master()))

@@ -1,5 +1,5 @@
 """
-Records as netstrings, as they were before keepalive.
+Records as netstrings, without keepalive.
 
 Usage: records.py serve tcp:4040 | records.py send tcp:127.0.0.1:4040
 """
@@ -24,20 +24,20 @@ class Records(NetstringReceiver):
 
     def connectionMade(self) -> None:
         """
-        Send one.
+        Send a record to the peer.
         """
         print("connected", flush=True)
         self.sendString(b"a record")
 
     def stringReceived(self, string: bytes) -> None:
         """
-        Print it.
+        Print a record.
         """
         print("heard", string.decode(), flush=True)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
-        Say so.
+        The connection has ended: print why.
         """
         print("lost:", reason.getErrorMessage(), flush=True)
 

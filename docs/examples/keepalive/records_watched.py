@@ -1,5 +1,5 @@
 """
-The records of records.py, with keepalive: a line on each end.
+The records of records.py with keepalive, which takes one line at each end.
 
 Usage: records_watched.py serve tcp:4040 [MODE] | records_watched.py send tcp:127.0.0.1:4040
 """

@@ -1,5 +1,5 @@
 """
-Sums over AMP, as they were before keepalive.
+Sums over AMP, without keepalive.
 
 Usage: sums.py serve tcp:4040 | sums.py ask tcp:127.0.0.1:4040
 """
@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 
 class Sum(Command):
     """
-    Adds two numbers.
+    Asks for the sum of two numbers.
     """
 
     arguments = [(b"a", Integer()), (b"b", Integer())]  # noqa: RUF012
@@ -28,12 +28,12 @@ class Sum(Command):
 
 class Calculator(AMP):
     """
-    Adds.
+    Answers with the sum, and prints when it is connected and when not.
     """
 
     def connectionMade(self) -> None:
         """
-        Say so.
+        The connection is open.
         """
         super().connectionMade()
         print("connected", flush=True)
@@ -41,13 +41,13 @@ class Calculator(AMP):
     @Sum.responder
     def sum(self, a: int, b: int) -> dict[str, int]:
         """
-        Add.
+        Add two numbers.
         """
         return {"total": a + b}
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
-        Say so.
+        The connection has ended: print why.
         """
         super().connectionLost(reason)
         print("lost:", reason.getErrorMessage(), flush=True)

@@ -1,5 +1,5 @@
 """
-The sums of sums.py, with keepalive: a line on each end.
+The sums of sums.py with keepalive, which takes one line at each end.
 
 Usage: sums_watched.py serve tcp:4040 [MODE] | sums_watched.py ask tcp:127.0.0.1:4040
 """

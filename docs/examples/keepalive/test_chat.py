@@ -1,5 +1,5 @@
 """
-How to test an application with keepalive: two ends in memory, on a clock.
+Tests of an application with keepalive: both ends in memory, on a simulated clock.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class ChatTests(SynchronousTestCase):
 
     def test_dead(self) -> None:
         """
-        When the network swallows everything, both ends find out after three seconds.
+        When the network loses everything, both ends detect it after three seconds.
         """
         clock = Clock()
         server = watched(ChatFactory(), Mandatory(KeepAlive(1, 2)), "lines", clock=clock)

@@ -1,5 +1,5 @@
 """
-A web socket, as it was before keepalive.
+A web socket without keepalive.
 
 Usage: ticker.py serve tcp:8080 | ticker.py read ws://127.0.0.1:8080/ticker
 """
@@ -25,53 +25,53 @@ from twisted.web.websocket import (
 
 class Ticker:
     """
-    One end.
+    A protocol for web sockets that sends and prints messages.
     """
 
     def negotiationStarted(self, transport: WebSocketTransport) -> None:
         """
-        Keep the transport.
+        The handshake begins.
         """
         self.transport = transport
 
     def negotiationFinished(self) -> None:
         """
-        Say something.
+        The web socket is open: send a message.
         """
         print("connected", flush=True)
         self.transport.sendTextMessage("tick")
 
     def textMessageReceived(self, message: str) -> None:
         """
-        Print it.
+        Print a message.
         """
         print("heard", message, flush=True)
 
     def bytesMessageReceived(self, data: bytes | bytearray) -> None:
         """
-        Nobody sends any.
+        Ignore a binary message.
         """
 
     def pongReceived(self, payload: bytes) -> None:
         """
-        Nobody pings.
+        Ignore a pong.
         """
 
     def connectionLost(self, reason: Failure) -> None:
         """
-        Say so.
+        The connection has ended: print why.
         """
         print("lost:", reason.getErrorMessage(), flush=True)
 
 
 class Tickers:
     """
-    Builds them, for servers and clients.
+    Builds L{Ticker}s, for servers and clients.
     """
 
     def buildProtocol(self, _: object) -> Ticker:
         """
-        Build one.
+        Build a protocol.
         """
         return Ticker()
 

@@ -1,5 +1,5 @@
 """
-The web socket of ticker.py, with keepalive: a line on each end.
+The web socket of ticker.py with keepalive, which takes one line at each end.
 
 Usage: ticker_watched.py serve tcp:8080 | ticker_watched.py read ws://127.0.0.1:8080/ticker
 """

@@ -1,5 +1,5 @@
 """
-A policy of one's own: keepalive becomes mandatory on a date.
+A custom policy: keepalive becomes mandatory on a date.
 """
 
 from __future__ import annotations
