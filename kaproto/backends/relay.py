@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from kaproto.backends.relayedstreams import RelayedStreams
 from kaproto.backends.relayreader import RelayReader
 from kaproto.client.connection import ClientConnection
 from kaproto.errors import PeerFlooded, RemoteError, RemoteProtocolError
@@ -64,8 +65,6 @@ class Relay:
     __slots__ = (
         "_calls",
         "_client",
-        "_failedStreams",
-        "_moreStreams",
         "_outstanding",
         "_server",
         "_streams",
@@ -86,9 +85,7 @@ class Relay:
         self._upstream = upstream
         self._calls = 0
         self._outstanding: dict[int, Header] = {}
-        self._streams: set[int] = set()
-        self._moreStreams = False
-        self._failedStreams: set[int] = set()
+        self._streams = RelayedStreams(client.server)
         self._toServer = MessageFilter(
             self._interceptsCall, self._callIntercepted, upstream.outgoing.forward, WHOLE_MAX
         )
@@ -123,14 +120,14 @@ class Relay:
         """
         Whether every call has been answered to the last byte, and no stream is open.
         """
-        return not (self._calls or self._streams or self._moreStreams or self._toClient.midMessage)
+        return not (self._calls or self._streams.areOpen or self._toClient.midMessage)
 
     @property
     def underWay(self) -> int:
         """
         How many calls and streams the server has not finished.
         """
-        return self._calls + len(self._streams)
+        return self._calls + self._streams.known
 
     @property
     def callsUnderWay(self) -> int:
@@ -163,29 +160,13 @@ class Relay:
                 return True
             self._callRelayed(serial, header)
         elif kind == _STREAM:
-            self._streamUsed(serial)
+            self._streams.used(serial)
         return kind == _CALL_WITH_FDS
 
     def _callRelayed(self, serial: int, header: Header) -> None:
         self._calls += 1
         if len(self._outstanding) < self._server.limits.relayedCalls:
             self._outstanding[serial] = header
-
-    def _streamUsed(self, serial: int) -> None:
-        if serial in self._failedStreams:
-            # The client has not read yet that the stream failed; the server sends nothing more.
-            return
-        if len(self._streams) < self._server.limits.relayedStreams:
-            self._streams.add(serial)
-        elif serial not in self._streams:
-            self._moreStreams = True
-
-    def _streamEnded(self, serial: int, *, failed: bool) -> None:
-        self._streams.discard(serial)
-        if failed:
-            if len(self._failedStreams) >= self._server.limits.relayedStreams:
-                self._failedStreams.clear()
-            self._failedStreams.add(serial)
 
     def _callIntercepted(self, message: Message, raw: bytes) -> None:
         if message.program == KEEPALIVE_PROGRAM:
@@ -285,9 +266,9 @@ class Relay:
             trace("out", header)
         if kind == _STREAM:
             if status == _CONTINUE:
-                self._streamUsed(serial)
+                self._streams.used(serial)
             else:
-                self._streamEnded(serial, failed=status == _ERROR)
+                self._streams.ended(serial, failed=status == _ERROR)
         elif kind in _REPLIES:
             if self._calls:
                 self._calls -= 1
