@@ -1,3 +1,3 @@
 """
-Tests of L{kaproto.app}, a module for each of its modules.
+Tests for L{kaproto.app}, one test module for each of its modules.
 """

@@ -29,18 +29,18 @@ auth = []
 
 class ConfigTestCase(SynchronousTestCase):
     """
-    A test with a file.
+    A test case that reads a configuration file.
     """
 
     def setUp(self) -> None:
         """
-        Say where it is.
+        Choose the file's path.
         """
         self.path = Path(self.mktemp())
 
     def read(self, text: str) -> Config:
         """
-        Read it.
+        Write C{text} to the file and read it.
         """
         self.path.write_text(text)
         return readConfig(self.path)
@@ -48,12 +48,12 @@ class ConfigTestCase(SynchronousTestCase):
 
 class GoodTests(ConfigTestCase):
     """
-    Files that can be used.
+    Valid files.
     """
 
     def test_example(self) -> None:
         """
-        Keys are named as flags are, and each listener can have its own way to log in.
+        Keys have the names of the flags, and each listener can have its own authentication.
         """
         self.assertEqual(
             self.read(EXAMPLE),
@@ -79,21 +79,21 @@ class GoodTests(ConfigTestCase):
 
     def test_documented(self) -> None:
         """
-        The file that the documentation shows can be used.
+        The example file of the documentation is valid.
         """
         config = readConfig(Path(__file__).parents[3] / "docs" / "systemd" / "kaserver.toml")
         self.assertEqual([each.auth for each in config.listen], [["scram:/etc/kaproto/users"], []])
 
     def test_oneTable(self) -> None:
         """
-        A single place can be a plain table.
+        A single listener can be a plain table.
         """
         config = self.read('[listen]\nendpoint = "unix:/x"')
         self.assertEqual(config.listen, [ListenSettings("unix:/x")])
 
     def test_written(self) -> None:
         """
-        What is written says the same when it is read, whatever characters are in it.
+        A configuration that is written and read again is unchanged, whatever characters it has.
         """
         values = {
             "mode": 'rules:a"\\\n\x01\x7f\U0001f600',
@@ -112,12 +112,12 @@ class GoodTests(ConfigTestCase):
 
 class BadTests(ConfigTestCase):
     """
-    Mistakes: the message names the file and the key, and says what is allowed.
+    Mistakes are reported with the file, the key, and what is allowed.
     """
 
     def test_values(self) -> None:
         """
-        Values that cannot be used.
+        Invalid values and unknown keys.
         """
         listen = '[[listen]]\nendpoint = "unix:/x"\n'
         for text, message in (
@@ -146,7 +146,7 @@ class BadTests(ConfigTestCase):
 
     def test_unreadable(self) -> None:
         """
-        Files that cannot be read.
+        A file that cannot be opened, decoded or parsed is reported with the reason.
         """
         error = self.assertRaises(ConfigError, readConfig, self.path)
         self.assertEqual(str(error), f"{self.path}: cannot be read: No such file or directory")

@@ -14,12 +14,12 @@ from kaproto.app.settings import GROUPS
 
 class DescribeTests(SynchronousTestCase):
     """
-    The text of C{--help}.
+    Tests for the text of C{--help}.
     """
 
     def test_groups(self) -> None:
         """
-        Every setting stands once, in its group, with its letter and its default.
+        Every setting is listed once, in its group, with its short flag and its default.
         """
         text = describe("What it does.", 79)
         headings = re.findall(r"(?m)^(\S.*):$", text)
@@ -37,7 +37,7 @@ class DescribeTests(SynchronousTestCase):
 
     def test_width(self) -> None:
         """
-        No line is longer than the terminal is wide.
+        No line is wider than the terminal.
         """
         for width in (79, 120):
             self.assertLessEqual(max(map(len, describe("word " * 50, width).splitlines())), width)

@@ -28,7 +28,7 @@ from tests.unit.app.test_process import RecordingNotifier
 
 class ServiceTestCase(ClockTestCase):
     """
-    A test of the service, in which no process is changed.
+    A test case with a service that does not change the process.
 
     @ivar stopped: how often the reactor was stopped.
     """
@@ -37,7 +37,7 @@ class ServiceTestCase(ClockTestCase):
 
     def setUp(self) -> None:
         """
-        Keep the service off the process.
+        Create a server on a reactor in memory, and count how often it is stopped.
         """
         super().setUp()
         self.clock: MemoryReactorClock = MemoryReactorClock()
@@ -47,7 +47,7 @@ class ServiceTestCase(ClockTestCase):
 
     def stop(self) -> None:
         """
-        The reactor is stopped.
+        Count, instead of stopping a reactor.
         """
         self.stopped += 1
 
@@ -59,7 +59,7 @@ class ServiceTestCase(ClockTestCase):
         process: OwnProcess | None = None,
     ) -> KaServer:
         """
-        Make a service.
+        Create a service that listens on fake endpoints.
         """
         return KaServer(
             self.serverFactory,
@@ -73,7 +73,7 @@ class ServiceTestCase(ClockTestCase):
 
     def start(self, endpoints: Sequence[FakeEndpoint] = (), *, grace: float = 5) -> KaServer:
         """
-        Make a service and start it, as C{twistd} does.
+        Create a service and start it, as C{twistd} does.
         """
         service = self.make(endpoints, grace=grace)
         service.privilegedStartService()
@@ -82,7 +82,7 @@ class ServiceTestCase(ClockTestCase):
 
     def connectOpen(self) -> Wire[KeepAliveServerProtocol]:
         """
-        Have a client connect and open.
+        Connect a client and open its connection.
         """
         wire = self.accept(self.serverFactory)
         wire.ask(OPEN)
@@ -91,12 +91,13 @@ class ServiceTestCase(ClockTestCase):
 
 class StartTests(ServiceTestCase):
     """
-    The server starts.
+    Tests for starting the service.
     """
 
     def test_twistd(self) -> None:
         """
-        C{twistd} has it listen while it is root, and start afterwards; that listens once.
+        Under C{twistd} the service listens once, in C{privilegedStartService}, while it is still
+        root.
         """
         endpoint = FakeEndpoint()
         service = self.make([endpoint])
@@ -108,7 +109,7 @@ class StartTests(ServiceTestCase):
 
     def test_registry(self) -> None:
         """
-        The registry is told of the server from its start until its clients have left.
+        The service registers itself when it starts, and leaves the registry after its last client.
         """
         service, told = self.make([FakeEndpoint()]), []
         stopped = succeed("stop")
@@ -126,7 +127,7 @@ class StartTests(ServiceTestCase):
 
     def test_twist(self) -> None:
         """
-        C{twist} has it start only, and it listens too.
+        Under C{twist}, which calls only C{startService}, the service listens too.
         """
         endpoint = FakeEndpoint()
         self.make([endpoint]).startService()
@@ -135,7 +136,7 @@ class StartTests(ServiceTestCase):
 
     def test_cannotListen(self) -> None:
         """
-        Either ends with a message when it cannot listen.
+        Both methods end the process with a message when an endpoint cannot listen.
         """
         for start in ("privilegedStartService", "startService"):
             service = self.make([FakeEndpoint(error=OSError("no"))])
@@ -144,17 +145,17 @@ class StartTests(ServiceTestCase):
 
 class OwnProcessTests(ServiceTestCase):
     """
-    A service with a process to itself.
+    Tests for a service with its own process.
     """
 
     def setUp(self) -> None:
         """
-        Have a process that is not changed.
+        Replace everything that would change the process.
         """
         super().setUp()
         self.handlers: dict[int, Any] = {}
         self.patch(signal, "signal", self.handlers.__setitem__)
-        # Whatever started the tests may ignore some, as nohup does SIGHUP.
+        # The parent process may ignore some signals, as nohup does SIGHUP.
         self.patch(signal, "getsignal", lambda _number: signal.SIG_DFL)
         self.patch(processModule, "_raiseFileLimit", lambda: None)
         self.notifier = RecordingNotifier()
@@ -165,8 +166,8 @@ class OwnProcessTests(ServiceTestCase):
 
     def test_lifetime(self) -> None:
         """
-        systemd is told that the service is ready when all places listen and the reactor runs, how
-        many clients there are, and that it stops, with the time that takes.
+        systemd is told that the service is ready, once all endpoints listen and the reactor runs;
+        then the number of clients; and that it is stopping.
         """
         slow: Deferred[IListeningPort] = Deferred()
         endpoint = FakeEndpoint()
@@ -189,7 +190,7 @@ class OwnProcessTests(ServiceTestCase):
 
     def test_hangUp(self) -> None:
         """
-        SIGHUP reloads, before the server has stopped, while it does and afterwards.
+        SIGHUP reloads, even while the service stops and after it has stopped.
         """
         service = self.make([FakeEndpoint()], process=self.process)
         service.startService()
@@ -207,12 +208,12 @@ class OwnProcessTests(ServiceTestCase):
 
 class StopTests(ServiceTestCase):
     """
-    The server stops cleanly, and in bounded time.
+    Tests for stopping: cleanly, and in bounded time.
     """
 
     def test_idle(self) -> None:
         """
-        Without connections it stops at once, without a word, and leaves no timer.
+        Without connections the service stops at once, logs nothing, and leaves no timer.
         """
         endpoints = [FakeEndpoint(), FakeEndpoint()]
         service = self.start(endpoints)
@@ -225,7 +226,7 @@ class StopTests(ServiceTestCase):
 
     def test_order(self) -> None:
         """
-        It has stopped listening before it turns to the connections.
+        The service stops listening before it closes connections.
         """
         endpoint = FakeEndpoint()
         endpoint.port.stopped = Deferred()
@@ -241,7 +242,7 @@ class StopTests(ServiceTestCase):
 
     def test_calls(self) -> None:
         """
-        Calls that are being answered have the grace to finish, which is logged once.
+        Pending calls may finish within the grace period, which is logged once.
         """
         service = self.start(grace=2.5)
         wires = [self.connectOpen(), self.connectOpen()]
@@ -263,8 +264,8 @@ class StopTests(ServiceTestCase):
 
     def test_grace(self) -> None:
         """
-        Calls that have not finished when the grace is over, of which there may be none, are
-        answered with the reason; clients that do not read it are aborted.
+        When the grace period ends, or if it is 0, pending calls are answered with an error that has
+        the reason.  A client that does not read the answer is aborted.
         """
         for grace in (2.5, 0):
             service = self.start(grace=grace)
@@ -287,12 +288,12 @@ class StopTests(ServiceTestCase):
 
 class DrainTests(ServiceTestCase):
     """
-    The server accepts no new clients, and stops when those that are there have left.
+    Tests for draining: the server accepts no new clients, and stops when the last one leaves.
     """
 
     def test_left(self) -> None:
         """
-        Clients go on as before; when the last has left, the process stops.
+        Existing clients are served as before; when the last one leaves, the process stops.
         """
         endpoint = FakeEndpoint()
         service = self.start([endpoint])
@@ -317,7 +318,7 @@ class DrainTests(ServiceTestCase):
 
     def test_bound(self) -> None:
         """
-        When their time is over the process stops all the same.
+        The process stops after C{within} seconds, even if clients are left.
         """
         service = self.start()
         wire = self.connectOpen()
@@ -336,7 +337,7 @@ class DrainTests(ServiceTestCase):
 
     def test_empty(self) -> None:
         """
-        Without clients it stops at once.
+        A server without clients stops at once.
         """
         service = self.start()
         self.assertFalse(service.busy())
@@ -346,7 +347,7 @@ class DrainTests(ServiceTestCase):
 
     def test_stoppedMeanwhile(self) -> None:
         """
-        A server that is drained can be stopped, and then is not stopped again.
+        The reactor is not stopped a second time when a draining service is stopped.
         """
         service = self.start()
         wire = self.connectOpen()

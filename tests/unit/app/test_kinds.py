@@ -21,18 +21,18 @@ from kaproto.app.kinds import (
 
 NO_NUMBERS = ("-1", "nan", "inf", "-inf", "1e400", "five", "", "1,5", "0x10")
 """
-What is no number of seconds anywhere.
+Values that no setting accepts as a number of seconds.
 """
 
 
 class KindTests(SynchronousTestCase):
     """
-    What settings take, as text from the command line and as values from a file.
+    Tests for the values of settings: text from the command line, and typed values from a file.
     """
 
     def test_good(self) -> None:
         """
-        Values that are taken.
+        Each kind accepts its valid values.
         """
         for kind, text, values, result in (
             (Seconds(0.1), "0.1", (0.1,), 0.1),
@@ -57,7 +57,7 @@ class KindTests(SynchronousTestCase):
 
     def test_bad(self) -> None:
         """
-        Values that are not taken, and what is said of them.
+        Invalid values are refused with a message that says what is allowed.
         """
         seconds, whole = (
             "takes a number of seconds from 0.1 to 2147483",
@@ -80,7 +80,7 @@ class KindTests(SynchronousTestCase):
         self, kind: Kind, words: str, texts: tuple[str, ...], values: tuple[object, ...]
     ) -> None:
         """
-        Check that values are not taken.
+        Check that each value is refused, with a message that starts with C{words}.
         """
         for take, bad in ((kind.fromText, texts), (kind.fromValue, values)):
             for each in bad:

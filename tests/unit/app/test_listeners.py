@@ -30,9 +30,9 @@ from kaproto.app.listeners import (
 
 class RecordingReactor(MemoryReactorClock):
     """
-    Listens nowhere.
+    A reactor that records UNIX sockets instead of listening on them.
 
-    @ivar listened: what it was asked for, with the group for UNIX sockets.
+    @ivar listened: address, backlog, mode and group of each socket.
     """
 
     def __init__(self, reactor: object, group: int | None = None) -> None:
@@ -49,19 +49,19 @@ class RecordingReactor(MemoryReactorClock):
         wantPID: Any = 0,
     ) -> None:
         """
-        Remember what was asked for.
+        Record the socket.
         """
         self.listened.append((address, backlog, mode, self.group))
 
 
 class EndpointTestCase(SynchronousTestCase):
     """
-    A test that listens nowhere.
+    A test case that creates endpoints on a reactor in memory.
     """
 
     def setUp(self) -> None:
         """
-        Record what would be listened on.
+        Replace L{UNIXSocketReactor} by the recording reactor.
         """
         self.reactor = MemoryReactorClock()
         self.made: list[RecordingReactor] = []
@@ -74,32 +74,32 @@ class EndpointTestCase(SynchronousTestCase):
 
     def make(self, description: str) -> IStreamServerEndpoint:
         """
-        Make an endpoint.
+        Create an endpoint from its description.
         """
         return serverEndpoint(self.reactor, description)
 
     def listen(self, *descriptions: str) -> None:
         """
-        Listen on some.
+        Listen on each endpoint.
         """
         for each in descriptions:
             self.make(each).listen(Factory())
 
     def refused(self, description: str) -> str:
         """
-        @return: what is said of an endpoint that there is not.
+        @return: the error message for an invalid description.
         """
         return str(self.assertRaises(ValueError, self.make, description))
 
 
 class ServerEndpointTests(EndpointTestCase):
     """
-    Endpoints from strings.
+    Tests for server endpoints from strings.
     """
 
     def test_backlog(self) -> None:
         """
-        TCP has a long backlog unless it says so.
+        TCP listeners have a backlog of 1024 by default.
         """
         self.listen(
             "tcp:0:interface=127.0.0.1",
@@ -114,7 +114,7 @@ class ServerEndpointTests(EndpointTestCase):
 
     def test_unix(self) -> None:
         """
-        A UNIX socket is for its owner and its group unless it says so, and can belong to a group.
+        A UNIX socket has mode 660 by default, and C{group=} sets its group.
         """
         group = grp.getgrgid(0)
         for description, expected in (
@@ -131,7 +131,7 @@ class ServerEndpointTests(EndpointTestCase):
 
     def test_badUNIX(self) -> None:
         """
-        A UNIX socket has a path, a group that exists, and no lock.
+        A UNIX socket needs a path and an existing group, and cannot have a lock file.
         """
         for description in ("unix:", "unix::mode=600", "proxy:unix:"):
             self.assertIn("it takes a path, such as unix:/run/kaserver/", self.refused(description))
@@ -143,7 +143,7 @@ class ServerEndpointTests(EndpointTestCase):
 
     def test_badNumbers(self) -> None:
         """
-        A mode is one that says who may connect, and not all bits of -1; a backlog is a number.
+        A mode is three octal digits and a backlog a positive whole number, each within its bounds.
         """
         for value in ("-1", "7777", "abc", "", "8", "66", "0o660", " 660", "+660"):
             self.assertEqual(
@@ -155,14 +155,14 @@ class ServerEndpointTests(EndpointTestCase):
 
     def test_others(self) -> None:
         """
-        Endpoints that have no backlog are left as they are.
+        Endpoints without a backlog are returned unchanged.
         """
         self.assertIsInstance(self.make("stdio:"), StandardIOEndpoint)
 
     def test_mistakes(self) -> None:
         """
-        A description that means nothing is answered with what was meant, if that can be guessed,
-        and with an example otherwise.
+        An invalid description is refused with a suggestion if there is an obvious one, and with an
+        example otherwise.
         """
         self.assertEqual(self.refused("16509"), "is --listen=tcp:16509:interface=127.0.0.1 meant?")
         self.assertEqual(
@@ -185,7 +185,7 @@ class ServerEndpointTests(EndpointTestCase):
 
     def test_noSuchSocket(self) -> None:
         """
-        A socket that systemd has not passed is named, where Twisted itself only raises a
+        The error for a socket that systemd has not passed has its name; Twisted would raise a bare
         C{KeyError}.
         """
         for prefix, suffix in (("", ""), ("proxy:", ":from=192.0.2.1")):
@@ -194,7 +194,7 @@ class ServerEndpointTests(EndpointTestCase):
 
     def test_otherFamily(self) -> None:
         """
-        A socket of another kind than the description says is refused.
+        A socket whose address family is not the one in the description is refused.
         """
         passed = socket.socket(socket.AF_UNIX)
         self.addCleanup(passed.close)
@@ -209,7 +209,7 @@ class ServerEndpointTests(EndpointTestCase):
 
     def test_readOnly(self) -> None:
         """
-        C{readonly=} is taken out of the description, wherever it stands; it is yes or no.
+        C{readonly=} is yes or no, and is removed from the description, wherever it stands.
         """
         for description, expected in (
             ("tcp:1", ("tcp:1", False)),
@@ -224,7 +224,7 @@ class ServerEndpointTests(EndpointTestCase):
 
     def test_innermost(self) -> None:
         """
-        Endpoints that go before another one are seen through.
+        L{innermost} strips the endpoints that wrap another one.
         """
         for description, inner in (
             ("tcp:1", "tcp:1"),
@@ -238,19 +238,19 @@ class ServerEndpointTests(EndpointTestCase):
 
 class DefaultTests(SynchronousTestCase):
     """
-    Where to listen unless told otherwise.
+    Tests for the default listeners.
     """
 
     def test_embedded(self) -> None:
         """
-        The embedded host is served on this machine, at libvirt's port.
+        The embedded host listens on the loopback address, at libvirt's port.
         """
         self.assertEqual(DEFAULT_LISTEN, "tcp:16509:interface=127.0.0.1")
 
     def test_gateway(self) -> None:
         """
-        A gateway's socket is in the folder that systemd made for it, or in /run for root, or in the
-        user's own.
+        A gateway's socket is in systemd's C{RUNTIME_DIRECTORY}, in /run/kaserver for root, or in
+        the user's C{XDG_RUNTIME_DIR}.
         """
         systemd = {"RUNTIME_DIRECTORY": "/run/a:/run/b", "XDG_RUNTIME_DIR": "/run/user/7"}
         user = {"XDG_RUNTIME_DIR": "/run/user/7"}
@@ -267,13 +267,13 @@ class DefaultTests(SynchronousTestCase):
 
     def test_listener(self) -> None:
         """
-        It is for its owner and its group.
+        The default socket has mode 660, and colons in its path are escaped.
         """
         self.assertEqual(unixListener(Path("/run/a:b")), "unix:/run/a\\:b:mode=660")
 
     def test_command(self) -> None:
         """
-        The command to connect names what the upstream has.
+        The command to connect has the driver and the path of the upstream's URI.
         """
         for path, upstream, uri in (
             ("/x/y", "unix:/run/libvirt/libvirt-sock", "qemu+unix:///system?socket=/x/y"),

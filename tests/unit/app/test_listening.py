@@ -24,31 +24,31 @@ from kaproto.app.listening import explain, isExposed, show
 @implementer(IAddress)
 class Pigeon:
     """
-    An address of another kind.
+    An address of an unknown kind.
     """
 
     def __str__(self) -> str:
         """
-        @return: its ring.
+        @return: the address as text.
         """
         return "pigeon 7"
 
 
 class ExplainTests(SynchronousTestCase):
     """
-    Why it is not possible to listen, and what to do.
+    Tests for explaining why an endpoint cannot listen, and what to do.
     """
 
     def refused(self, description: str) -> str:
         """
-        @return: what is said of an endpoint at which it is not possible to listen.
+        @return: the explanation for an endpoint that cannot listen.
         """
         listening = serverFromString(reactor, description).listen(Factory())
         return explain(self.failureResultOf(listening).value)
 
     def test_inUse(self) -> None:
         """
-        A port or a path that somebody has is named as that.
+        For an address in use, the explanation suggests another port or path.
         """
         taken = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(taken.close)
@@ -63,7 +63,7 @@ class ExplainTests(SynchronousTestCase):
 
     def test_locked(self) -> None:
         """
-        So is one that Twisted's lock says is taken.
+        A path that is locked, according to Twisted, is explained as an address in use.
         """
         locked = CannotListenError(None, "/x/y", "Cannot acquire lock")
         self.assertEqual(
@@ -73,7 +73,7 @@ class ExplainTests(SynchronousTestCase):
 
     def test_folder(self) -> None:
         """
-        A UNIX socket is in a folder.
+        A UNIX socket's folder must exist.
         """
         file = Path(self.mktemp())
         file.write_text("")
@@ -88,14 +88,14 @@ class ExplainTests(SynchronousTestCase):
 
     def test_long(self) -> None:
         """
-        The path of a UNIX socket has a longest.
+        A UNIX socket's path has a maximal length.
         """
         said = self.refused(f"unix:/tmp/{'x' * 200}:lockfile=0")
         self.assertEqual(said, "AF_UNIX path too long; choose one of at most 107 bytes")
 
     def test_address(self) -> None:
         """
-        An interface is an address of this machine.
+        C{interface=} must be an address of this machine.
         """
         for address in ("192.0.2.1", "no.such.host.invalid"):
             self.assertRegex(
@@ -105,13 +105,13 @@ class ExplainTests(SynchronousTestCase):
 
     def test_port(self) -> None:
         """
-        There are so many ports.
+        A port is at most 65535.
         """
         self.assertRegex(self.refused("tcp:65536"), "; ports are from 0 to 65535$")
 
     def test_permission(self) -> None:
         """
-        Not everybody may listen everywhere.
+        A missing permission is explained, with ways around it.
         """
         problem = OSError(errno.EACCES, os.strerror(errno.EACCES))
         said = explain(CannotListenError("127.0.0.1", 509, problem))
@@ -119,7 +119,7 @@ class ExplainTests(SynchronousTestCase):
 
     def test_other(self) -> None:
         """
-        Other problems are told as they are.
+        Other problems are reported with their own text.
         """
         for problem in (OSError("a bad day"), ValueError("a bad day"), OSError(5, "a bad day")):
             self.assertEqual(explain(problem), "a bad day")
@@ -128,12 +128,12 @@ class ExplainTests(SynchronousTestCase):
 
 class AddressTests(SynchronousTestCase):
     """
-    What a place is called, and who can reach it.
+    Tests for the names of addresses, and whether other machines can reach them.
     """
 
     def test_all(self) -> None:
         """
-        Only an internet address that is not loopback can be reached by other machines.
+        Only an IP address that is not loopback can be reached by other machines.
         """
         for address, name, exposed in (
             (IPv4Address("TCP", "127.0.0.1", 1), "tcp 127.0.0.1:1", False),

@@ -9,13 +9,13 @@ from tests.support_options import AccessTestCase
 
 class LoginsTests(AccessTestCase):
     """
-    The ways to log in.
+    Tests for the credentials checkers of C{--auth}.
     """
 
     def test_authUnusable(self) -> None:
         """
-        A checker that there is not, or that cannot be used, is refused, without its argument,
-        which may be a secret.
+        An unknown or unusable checker is refused with a message that leaves out its argument, which
+        may be a secret.
         """
         bad = self.folder / "bad"
         bad.write_text("alice:sesame:\n")
@@ -35,7 +35,7 @@ class LoginsTests(AccessTestCase):
 
     def test_authTwice(self) -> None:
         """
-        Two checkers for the same are refused.
+        Two checkers for the same credentials are refused.
         """
         other = "--auth=memory:alice:sesame"
         self.assertIn("--auth: two checkers", self.refuse(self.auth, other, self.tls))

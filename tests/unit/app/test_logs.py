@@ -32,7 +32,7 @@ Event = dict[str, Any]
 
 def events() -> list[Event]:
     """
-    @return: one event of each kind.
+    @return: events of several kinds, one each.
     """
     caught: list[Event] = []
     journal = Logger("some.where", observer=caught.append)  # type: ignore[arg-type]
@@ -46,38 +46,38 @@ def events() -> list[Event]:
 
 class LineTests(SynchronousTestCase):
     """
-    Lines of text.
+    Tests for log lines in text.
     """
 
     def test_sameAsTwisted(self) -> None:
         """
-        They are those that Twisted writes.
+        Lines are the same as Twisted's.
         """
         for event in events():
             self.assertEqual(eventAsLine(event), formatEventAsClassicLogText(event) or "")
 
     def test_audit(self) -> None:
         """
-        A line that is text already, as those of the audit log, is not formatted again.
+        Text that is already formatted, as in the audit log, is not formatted again.
         """
         event = {"log_format": "{text}", "text": "{it} came", "log_time": 0}
         self.assertTrue(eventAsLine(event).endswith(" [-#info] {it} came\n"))
 
     def test_bare(self) -> None:
         """
-        An event with nothing but a text has the time of now.
+        An event without a time gets the current one.
         """
         self.assertRegex(eventAsLine({"log_format": "x"}), r"^20\d\d-\S+ \[-#info\] x\n$")
 
 
 class JSONTests(SynchronousTestCase):
     """
-    Lines of JSON.
+    Tests for log lines in JSON.
     """
 
     def parsed(self, event: Event) -> Event:
         """
-        @return: the one object in the line.
+        @return: the JSON object of the event's line.
         """
         text = eventAsJSON(event)
         self.assertEqual(text.count("\n"), 1)
@@ -87,7 +87,8 @@ class JSONTests(SynchronousTestCase):
 
     def test_fields(self) -> None:
         """
-        Each is one object in one line: time, level, logger, message and what else the event has.
+        An event is one object on one line, with time, level, logger, message and the event's
+        fields.
         """
         plain, lines, failed, empty, legacy = events()
         plain["log_time"] = 1_000_000_000.25
@@ -112,7 +113,8 @@ class JSONTests(SynchronousTestCase):
 
     def test_peer(self) -> None:
         """
-        A client is an object with what is known of it; what JSON cannot say is text.
+        A client becomes an object with what is known of it; values that JSON does not have become
+        text.
         """
         tcp = Peer(IPv4Address("TCP", "192.0.2.1", 5), "tls", tlsDN="CN=a", user="alice")
         local = Peer(
@@ -132,7 +134,7 @@ class JSONTests(SynchronousTestCase):
 
     def test_hostile(self) -> None:
         """
-        No text ends the line, or the object, before its time, or hides what the event has.
+        Hostile text can neither end the line or the object early, nor replace the event's fields.
         """
         text = '"}\n{"level": "x\u2028\x1b[31m\ud800'
         parsed = self.parsed({"log_format": "{text}", "text": text, "level": "forged"})
@@ -142,19 +144,19 @@ class JSONTests(SynchronousTestCase):
 
 class JournalTests(SynchronousTestCase):
     """
-    What systemd's journal reads.
+    Tests for logs that systemd's journal reads.
     """
 
     def environment(self, out: IO[Any]) -> dict[str, str]:
         """
-        @return: one in which the journal reads from a file.
+        @return: an environment that names C{out} as the journal's stream.
         """
         status = os.fstat(out.fileno())
         return {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
 
     def test_isJournal(self) -> None:
         """
-        The journal reads what it says it reads, and nothing else.
+        Only the stream that C{JOURNAL_STREAM} names is taken for the journal's.
         """
         path = Path(self.mktemp())
         with path.open("w") as out, Path(os.devnull).open("w") as other:
@@ -167,7 +169,7 @@ class JournalTests(SynchronousTestCase):
 
     def test_priorities(self) -> None:
         """
-        Each line has its priority before it; the text has no time, which the journal has itself.
+        Each line begins with its priority.  Text lines have no time, since the journal adds it.
         """
         for form in ("text", "json"):
             path = Path(self.mktemp())
@@ -185,7 +187,7 @@ class JournalTests(SynchronousTestCase):
 
     def test_levels(self) -> None:
         """
-        Every level has a priority.
+        Every log level has a priority.
         """
         with Path(self.mktemp()).open("w+") as out:
             observer = makeObserver("text", out, self.environment(out))
@@ -197,12 +199,12 @@ class JournalTests(SynchronousTestCase):
 
 class InstallTests(SynchronousTestCase):
     """
-    How the program that runs the service comes to write the log.
+    Tests for installing the log observer in C{twistd} and C{twist}.
     """
 
     def setUp(self) -> None:
         """
-        Have a standard output.
+        Replace the standard output.
         """
         self.out = TextIOWrapper(BytesIO())
         self.patch(sys, "stdout", self.out)
@@ -210,7 +212,7 @@ class InstallTests(SynchronousTestCase):
 
     def install(self, form: str | None, **options: object) -> FileLogObserver | None:
         """
-        Install it into a program with these options.
+        Install the log in a program with these options.
         """
         program = BaseOptions()
         program.update(options)
@@ -228,14 +230,14 @@ class InstallTests(SynchronousTestCase):
 
     def test_twistd(self) -> None:
         """
-        In the foreground C{twistd} writes to standard output, unless it has a file to write to.
+        In the foreground, C{twistd} logs to standard output, unless it has a log file.
         """
         self.assertIn("[-#info] x\n", self.written(self.install(None, nodaemon=True)))
         self.assertIn('{"time": ', self.written(self.install("json", nodaemon=True, logfile="-")))
 
     def test_file(self) -> None:
         """
-        Otherwise it writes to a file, which is rotated on SIGUSR1.
+        Otherwise it logs to a file, which is rotated on SIGUSR1.
         """
         path = Path(self.mktemp())
         for options, name in (({"logfile": str(path)}, path), ({}, Path("twistd.log"))):
@@ -248,7 +250,7 @@ class InstallTests(SynchronousTestCase):
 
     def test_twist(self) -> None:
         """
-        C{twist} has its own choice of form, which is kept unless told otherwise, and its own file.
+        C{twist} keeps its own log format, unless another one is given, and its own log file.
         """
         for form, own, begin in (
             (None, "json", "{"),
@@ -263,7 +265,7 @@ class InstallTests(SynchronousTestCase):
 
     def test_others(self) -> None:
         """
-        Whoever has chosen another log has it.
+        A logger that the user has chosen, or syslog, is not replaced.
         """
         self.assertIsNone(self.install("json", logger=eventAsText))
         self.assertIsNone(self.install("json", syslog=True))

@@ -13,13 +13,12 @@ from tests.support_options import TCP, UNIX, AccessTestCase, OptionsTestCase
 
 class DefaultPlaceTests(OptionsTestCase):
     """
-    Where a gateway listens unless told otherwise.
+    Tests for a gateway's default listener.
     """
 
     def test_gatewayListens(self) -> None:
         """
-        Unless told otherwise a gateway listens on a UNIX socket for its owner and its group, whose
-        folder is made.
+        By default a gateway listens on a UNIX socket with mode 660, and its folder is created.
         """
         options = self.parse("--upstream=qemu:///system")
         (listener,) = options.listeners
@@ -28,7 +27,7 @@ class DefaultPlaceTests(OptionsTestCase):
 
     def test_noFolder(self) -> None:
         """
-        Where a gateway has no folder for its socket, it asks for one.
+        A gateway without a folder for its socket is refused, and the error suggests C{--listen}.
         """
         self.patch(os, "environ", {})
         self.patch(os, "geteuid", lambda: 7)
@@ -38,12 +37,12 @@ class DefaultPlaceTests(OptionsTestCase):
 
 class AccessTests(AccessTestCase):
     """
-    Who may connect.
+    Tests for access control of listeners.
     """
 
     def test_auth(self) -> None:
         """
-        Over TLS and UNIX sockets clients can be made to log in.
+        Clients can be authenticated over TLS and UNIX sockets.
         """
         for listen in (self.tls, UNIX):
             options = self.parse(self.auth, listen)
@@ -54,7 +53,7 @@ class AccessTests(AccessTestCase):
 
     def test_authOverTCP(self) -> None:
         """
-        Over plain TCP they cannot, and what to do instead is said.
+        Authentication over plain TCP is refused, and the error suggests TLS.
         """
         for arguments in ((TCP,), (self.tls, TCP), ()):
             message = self.refuse(self.auth, *arguments)
@@ -63,7 +62,8 @@ class AccessTests(AccessTestCase):
 
     def test_authOfOne(self) -> None:
         """
-        In a file each place may have its own way to log in, or none; a checker is made once.
+        In a file each listener can have its own checkers, or none; listeners share a checker with
+        the same argument.
         """
         file = f"file:{self.users}"
         options = self.parse(
@@ -83,7 +83,7 @@ class AccessTests(AccessTestCase):
 
     def test_headersFromHere(self) -> None:
         """
-        Where any program of this machine could write a PROXY header, that has to be wanted.
+        Trusting PROXY headers from any program on this machine needs C{--insecure}.
         """
         for listen in (
             "--listen=proxy:tcp:1:from=127.0.0.1",
@@ -94,7 +94,8 @@ class AccessTests(AccessTestCase):
 
     def test_terminated(self) -> None:
         """
-        Where a balancer ends TLS, clients are known by their certificates, and can give passwords.
+        With TLS terminated by a balancer, clients are authenticated by their certificates or by
+        password.
         """
         listen = "--listen=proxy:tcp:1:from=192.0.2.1:tls=terminated"
         (listener,) = self.parse(listen, "--tls-allowed-dn=CN=a", "--auth=memory:a:b").listeners
@@ -105,8 +106,8 @@ class AccessTests(AccessTestCase):
 
     def test_unauthenticatedGateway(self) -> None:
         """
-        In front of an upstream, nobody may connect over TCP without authentication, and the error
-        has both ways out; over a UNIX socket, with a certificate or a password they may.
+        A gateway refuses TCP listeners without authentication, and the error has both remedies.
+        UNIX sockets, certificates and passwords are accepted.
         """
         upstream = "--upstream=unix:/x"
         for listen in (
@@ -124,7 +125,7 @@ class AccessTests(AccessTestCase):
 
     def test_allowedDNs(self) -> None:
         """
-        Patterns for names in certificates are collected.
+        C{--tls-allowed-dn} can be repeated.
         """
         options = self.parse("--tls-allowed-dn=CN=a", "--tls-allowed-dn=*,CN=b", self.tls)
         (listener,) = options.listeners
@@ -133,7 +134,7 @@ class AccessTests(AccessTestCase):
 
     def test_allowedDNsWithoutCertificates(self) -> None:
         """
-        Where no certificates are wanted they would have no effect, and are refused.
+        C{--tls-allowed-dn} is refused if no listener asks for certificates.
         """
         for listen in (TCP, f"{self.tls}:verify=no"):
             message = self.refuse("--tls-allowed-dn=CN=a", listen)
@@ -141,7 +142,7 @@ class AccessTests(AccessTestCase):
 
     def test_badFiles(self) -> None:
         """
-        What is wrong with a certificate is said in one plain sentence.
+        Problems with certificate files are reported in one sentence, without the exception's name.
         """
         (self.folder / "CA/cacert.pem").unlink()
         for flag in (self.tls, "--upstream=test+tls://h/default?pkipath=/nothere"):

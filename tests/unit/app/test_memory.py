@@ -19,7 +19,7 @@ class MemoryTests(SynchronousTestCase):
 
     def test_when(self) -> None:
         """
-        Memory is returned when a crowd has left, however many came meanwhile.
+        Memory is returned once at least as many connections have ended as are still open.
         """
         done: list[int] = []
         trimmer = MemoryTrimmer(lambda: done.append(1))
@@ -38,7 +38,7 @@ class MemoryTests(SynchronousTestCase):
 
     def test_trim(self) -> None:
         """
-        The C library is asked for it, if it can be.
+        L{trimMemory} calls the C library's C{malloc_trim}, if it has one.
         """
         asked: list[int] = []
         self.patch(ctypes, "CDLL", lambda _name: SimpleNamespace(malloc_trim=asked.append))
@@ -50,6 +50,6 @@ class MemoryTests(SynchronousTestCase):
 
     def test_real(self) -> None:
         """
-        Whatever the C library is, this does no harm.
+        L{trimMemory} raises nothing with the C library of this machine.
         """
         trimMemory()

@@ -16,12 +16,12 @@ from kaproto.app.notify import Notifier, takeEnvironment
 
 class NotifierTests(SynchronousTestCase):
     """
-    What is sent to the manager.
+    Tests for the messages to systemd.
     """
 
     def manager(self, address: str) -> socket.socket:
         """
-        @return: the manager's socket.
+        @return: the socket on which systemd would receive.
         """
         receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.addCleanup(receiver.close)
@@ -31,7 +31,8 @@ class NotifierTests(SynchronousTestCase):
 
     def test_messages(self) -> None:
         """
-        Each message is one datagram in systemd's words, to a socket with or without a file.
+        Each message is one datagram in systemd's format, to a socket in the file system or an
+        abstract one.
         """
         folder = Path(os.path.relpath(self.mktemp()))
         folder.mkdir(parents=True)
@@ -50,7 +51,7 @@ class NotifierTests(SynchronousTestCase):
 
     def test_statusOnce(self) -> None:
         """
-        A status is sent when it has changed.
+        A status is sent only when it has changed.
         """
         address = f"@kaproto-notify-{os.getpid()}"
         manager = self.manager(address)
@@ -62,7 +63,7 @@ class NotifierTests(SynchronousTestCase):
 
     def test_nobody(self) -> None:
         """
-        Without a manager, with one that is gone, or that does not read, nothing happens.
+        Without a manager, or with one that has gone away or does not read, nothing is raised.
         """
         Notifier().ready()
         Notifier("/nothere").ready()
@@ -75,12 +76,12 @@ class NotifierTests(SynchronousTestCase):
 
 class EnvironmentTests(SynchronousTestCase):
     """
-    What systemd puts into the environment.
+    Tests for systemd's environment variables.
     """
 
     def test_taken(self) -> None:
         """
-        All that is for this process is taken out; the rest stays.
+        Variables for this process are removed, and others are kept.
         """
         address = f"@kaproto-notify-{os.getpid()}"
         environment = {
@@ -99,7 +100,7 @@ class EnvironmentTests(SynchronousTestCase):
 
     def test_watchdog(self) -> None:
         """
-        A watchdog over another process, a malformed one or none is none.
+        A watchdog that is malformed or for another process is ignored.
         """
         for environment, watchdog in (
             ({"WATCHDOG_USEC": "500000"}, 0.5),

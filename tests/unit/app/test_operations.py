@@ -21,13 +21,13 @@ from tests.support_daemon import FakeDaemon
 
 class AdminTests(SynchronousTestCase):
     """
-    Where administrators connect.
+    Tests for C{--admin}.
     """
 
     def test_path(self) -> None:
         """
-        A path, relative to the current folder or not, is that of a socket for its owner and root;
-        an endpoint says more, or the mode.
+        A path, absolute or relative, becomes a UNIX socket with mode 600; an endpoint string can
+        set another mode.
         """
         for description, path, mode in [
             ("/x/y", "/x/y", 0o600),
@@ -43,7 +43,7 @@ class AdminTests(SynchronousTestCase):
 
     def test_others(self) -> None:
         """
-        Nobody administers over TCP.
+        Endpoints other than UNIX sockets are refused.
         """
         for description in ("tcp:1", "libvirttls:1", "nonsense:", "16509", ""):
             with self.assertRaisesRegex(ValueError, "UNIX socket only"):
@@ -51,7 +51,7 @@ class AdminTests(SynchronousTestCase):
 
     def test_place(self) -> None:
         """
-        The place is named as on the command line.
+        The place has the name of its flag, and must not be exposed.
         """
         clock = MemoryReactorClock()
         factory = adminFactory(FakeDaemon(KeepAliveServerFactory(clock=clock)))
@@ -62,12 +62,12 @@ class AdminTests(SynchronousTestCase):
 
 class AgentTests(SynchronousTestCase):
     """
-    Where haproxy asks.
+    Tests for C{--agent}.
     """
 
     def test_place(self) -> None:
         """
-        It may be another machine.
+        Other machines may connect to the agent.
         """
         clock = MemoryReactorClock()
         factory = AgentFactory(FakeDaemon(KeepAliveServerFactory(clock=clock)))
@@ -77,12 +77,12 @@ class AgentTests(SynchronousTestCase):
 
 class StatusTests(SynchronousTestCase):
     """
-    Where the status is served.
+    Tests for C{--status}.
     """
 
     def test_place(self) -> None:
         """
-        Other machines may see it only if the administrator says so.
+        Other machines may connect to the status page only with C{--insecure}.
         """
         clock = MemoryReactorClock()
         factory = StatusFactory(FakeDaemon(KeepAliveServerFactory(clock=clock)))

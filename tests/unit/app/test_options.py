@@ -21,13 +21,13 @@ from tests.support_options import TCP, UNIX, OptionsTestCase
 
 class GoodTests(OptionsTestCase):
     """
-    Command lines that can be used.
+    Valid command lines.
     """
 
     def test_defaults(self) -> None:
         """
-        Unless told otherwise it is mode 0 on libvirt's port, on this machine only, and nobody has
-        to log in.
+        By default the server is in mode 0, listens on libvirt's port on the loopback address, and
+        does not authenticate clients.
         """
         options = self.parse()
         self.assertEqual(options.policy, Disable(KeepAlive(5, 5)))
@@ -45,7 +45,7 @@ class GoodTests(OptionsTestCase):
 
     def test_reactor(self) -> None:
         """
-        By default the endpoints are the reactor's.
+        Endpoints use the global reactor by default.
         """
         options = Options()
         options.parseOptions(["--upstream=unix:/x/y"])
@@ -54,7 +54,7 @@ class GoodTests(OptionsTestCase):
 
     def test_mode(self) -> None:
         """
-        The mode is a number or a name.
+        A mode is given by number or name.
         """
         for mode, policy in (("1", Optional()), ("mandatory", Mandatory()), ("0", Disable())):
             self.assertEqual(self.parse(f"--mode={mode}").policy, policy)
@@ -62,8 +62,7 @@ class GoodTests(OptionsTestCase):
 
     def test_numbers(self) -> None:
         """
-        The interval may have decimals, the count not, and the policy gets both; the limits get the
-        others.
+        Numeric flags set the policy's interval and count, and the limits.
         """
         options = self.parse(
             "--mode=2",
@@ -100,7 +99,7 @@ class GoodTests(OptionsTestCase):
 
     def test_listen(self) -> None:
         """
-        There may be several places, instead of the default one.
+        C{--listen} can be repeated, and replaces the default.
         """
         options = self.parse(TCP, "-l", "tcp:1:backlog=7", UNIX)
         self.assertEqual(
@@ -110,7 +109,7 @@ class GoodTests(OptionsTestCase):
 
     def test_readOnly(self) -> None:
         """
-        All connections to a listener may be read-only.
+        A listener can be read-only.
         """
         listen = [f"--listen=unix:/x/{name}" for name in ("y:readonly=yes", "z:readonly=no", "w")]
         options = self.parse(*listen)
@@ -119,7 +118,7 @@ class GoodTests(OptionsTestCase):
 
     def test_except(self) -> None:
         """
-        There may be exceptions from keepalive, from the command line or the file.
+        Clients can be exempted from keepalive, on the command line or in the file.
         """
         exempt, others = Peer(program="virt-install"), Peer(program="virt-clone")
         for arguments in (
@@ -133,7 +132,7 @@ class GoodTests(OptionsTestCase):
 
     def test_insecure(self) -> None:
         """
-        Who wants to can be insecure.
+        C{--insecure} allows a gateway on plain TCP.
         """
         self.assertTrue(self.parse("--insecure")["insecure"])
         self.parse("--upstream=qemu:///system", TCP, "--insecure")
@@ -141,12 +140,12 @@ class GoodTests(OptionsTestCase):
 
 class BadTests(OptionsTestCase):
     """
-    Bad values are refused with an error that names the flag, the value and what is allowed.
+    Invalid values are refused with an error that has the flag, the value and what is allowed.
     """
 
     def assertRefused(self, flag: str, values: tuple[str, ...], *parts: str) -> None:
         """
-        Check that values are refused.
+        Check that each value is refused, and that the error has all C{parts}.
         """
         for value in values:
             error = self.refuse(f"--{flag}={value}")
@@ -155,7 +154,7 @@ class BadTests(OptionsTestCase):
 
     def test_mode(self) -> None:
         """
-        A mode is one of three, or a policy that is installed.
+        Unknown modes are refused, and so is an argument for a mode that takes none.
         """
         bad = ("3", "-1", "1.5", "nonsense", "")
         self.assertRefused("mode", bad, "0, 1, 2, disable, mandatory")
@@ -163,7 +162,7 @@ class BadTests(OptionsTestCase):
 
     def test_numbers(self) -> None:
         """
-        Numbers have bounds.
+        Numbers outside their bounds are refused.
         """
         for flag, bad, allowed in (
             (
@@ -182,7 +181,7 @@ class BadTests(OptionsTestCase):
 
     def test_listen(self) -> None:
         """
-        A place that is none is refused with what was meant, or an example.
+        An invalid endpoint is refused with a suggestion or an example.
         """
         self.assertIn("--listen=16509: is --listen=tcp:16509:", self.refuse("--listen=16509"))
         bad = ("nonsense", "tcp:port", "")
@@ -190,7 +189,7 @@ class BadTests(OptionsTestCase):
 
     def test_except(self) -> None:
         """
-        An exception that cannot be used is named.
+        The error for an invalid exception has its text and the reason.
         """
         for text, message in (
             ("alice", "--except=alice: a condition has a name and a value, such as program="),
@@ -200,7 +199,7 @@ class BadTests(OptionsTestCase):
 
     def test_forwardIdentity(self) -> None:
         """
-        An identity can be forwarded only to an upstream.
+        C{--forward-identity} needs C{--upstream}.
         """
         error = self.refuse("--forward-identity")
         self.assertIn("--forward-identity needs --upstream", error)
@@ -210,14 +209,14 @@ class BadTests(OptionsTestCase):
 
     def test_unknown(self) -> None:
         """
-        Flags that do not exist and words that are no flags are refused.
+        Unknown flags and stray arguments are refused.
         """
         self.assertIn("nosuch", self.refuse("--nosuch"))
         self.assertIn("'mandatory' belongs to no option", self.refuse("mandatory"))
 
     def test_underTwistd(self) -> None:
         """
-        Within C{twistd} a mistake ends it with the message alone.
+        Under C{twistd} a mistake ends the process with just the message.
         """
         options = Options(self.reactor)
         options.parent = BaseOptions()
@@ -230,12 +229,12 @@ class BadTests(OptionsTestCase):
 
 class OperationsTests(OptionsTestCase):
     """
-    Where the server is watched and administered.
+    Tests for the endpoints of monitoring and administration.
     """
 
     def test_none(self) -> None:
         """
-        Nowhere, unless told.
+        There are none by default.
         """
         options = self.parse()
         self.assertIsNone(options.admin)
@@ -243,7 +242,7 @@ class OperationsTests(OptionsTestCase):
 
     def test_endpoints(self) -> None:
         """
-        Both are endpoints.
+        C{--admin} and C{--status} take endpoints.
         """
         options = self.parse("--admin=/x/admin", "--status=tcp:9164:interface=127.0.0.1")
         self.assertIsNotNone(options.admin)
@@ -251,7 +250,7 @@ class OperationsTests(OptionsTestCase):
 
     def test_mistakes(self) -> None:
         """
-        A mistake is named with its flag.
+        The error for an invalid endpoint has its flag.
         """
         self.assertIn("--admin=tcp:1: administration is over", self.refuse("--admin=tcp:1"))
         self.assertEqual(
@@ -262,24 +261,24 @@ class OperationsTests(OptionsTestCase):
 
 class ConfigTests(OptionsTestCase):
     """
-    C{--config}.
+    Tests for C{--config}.
     """
 
     def test_checkMistakes(self) -> None:
         """
-        C{--check} finds mistakes as a start does.
+        C{--check} reports the same mistakes as a start.
         """
         self.assertIn("--interval", self.refuse("--check", "--interval=x"))
 
 
 class HelpTests(OptionsTestCase):
     """
-    What can be asked of the command line.
+    Tests for C{--help}, C{--version} and C{--help-policies}.
     """
 
     def test_help(self) -> None:
         """
-        The help names every flag.
+        The help lists every flag.
         """
         text = self.printed("--help")
         for flag in (*SETTINGS, "help-policies", "help-auth", "version"):
@@ -288,13 +287,13 @@ class HelpTests(OptionsTestCase):
 
     def test_version(self) -> None:
         """
-        The version is this package's and not Twisted's.
+        The version is kaproto's, not Twisted's.
         """
         self.assertEqual(self.printed("--version"), f"kaserver (kaproto) {__version__}\n")
 
     def test_policies(self) -> None:
         """
-        The policies are described.
+        C{--help-policies} describes each policy.
         """
         text = self.printed("--help-policies")
         for name in ("disable", "optional", "mandatory"):

@@ -32,10 +32,10 @@ LOOPBACK = IPv4Address("TCP", "127.0.0.1", 16509)
 @implementer(IListeningPort)
 class FakePort:
     """
-    A port that remembers whether it listens.
+    A port that does not listen, but records whether it should.
 
-    @ivar listening: whether it does.
-    @ivar stopped: what its C{stopListening} gives.
+    @ivar listening: whether it was not stopped.
+    @ivar stopped: the result of C{stopListening}.
     """
 
     def __init__(self, address: IAddress) -> None:
@@ -45,19 +45,19 @@ class FakePort:
 
     def startListening(self) -> None:
         """
-        It does so from the beginning.
+        Do nothing: the port listens from the beginning.
         """
 
     def stopListening(self) -> Deferred[None] | None:
         """
-        Listen no more.
+        Stop listening.
         """
         self.listening = False
         return self.stopped
 
     def getHost(self) -> IAddress:
         """
-        @return: where it listens.
+        @return: the address that the port was made with.
         """
         return self._address
 
@@ -65,9 +65,9 @@ class FakePort:
 @implementer(IStreamServerEndpoint)
 class FakeEndpoint:
     """
-    An endpoint that listens at once or fails at once.
+    An endpoint that listens or fails at once.
 
-    @ivar factories: what it listens for.
+    @ivar factories: the factories it was given.
     """
 
     def __init__(self, address: IAddress = LOOPBACK, error: Exception | None = None) -> None:
@@ -77,7 +77,7 @@ class FakeEndpoint:
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
         """
-        Listen.
+        Record the factory.
         """
         self.factories.append(protocolFactory)
         if self._error is not None:
@@ -87,35 +87,35 @@ class FakeEndpoint:
 
 def place(endpoint: FakeEndpoint, number: int = 0, **more: Any) -> Place:
     """
-    @return: somewhere to listen.
+    @return: a place whose flag has C{number}.
     """
     return Place(f"--listen=fake:{number}", endpoint, Factory(), "mode 2", **more)
 
 
 class PortsTestCase(ClockTestCase):
     """
-    A test of ports.
+    A test case for L{Ports}.
 
-    @ivar failures: how often it was told that one cannot listen later.
+    @ivar failures: how many endpoints failed after the start.
     """
 
     failures = 0
 
     def fail1(self) -> None:
         """
-        One cannot listen.
+        Count a failure.
         """
         self.failures += 1
 
     def ports(self, places: Sequence[Place]) -> Ports:
         """
-        Make some.
+        Create the ports.
         """
         return Ports(places, self.fail1)
 
     def start(self, *endpoints: FakeEndpoint, **more: Any) -> Ports:
         """
-        Listen.
+        Create ports for the endpoints, and start them.
         """
         ports = self.ports([place(each, number, **more) for number, each in enumerate(endpoints)])
         self.successResultOf(ports.start())
@@ -123,7 +123,7 @@ class PortsTestCase(ClockTestCase):
 
     def refused(self, *endpoints: FakeEndpoint, **more: Any) -> str:
         """
-        @return: what the process ends with.
+        @return: the message that the process ends with.
         """
         ended = self.assertRaises(CannotListen, self.start, *endpoints, **more)
         self.assertIsInstance(ended, SystemExit)
@@ -132,12 +132,12 @@ class PortsTestCase(ClockTestCase):
 
 class StartTests(PortsTestCase):
     """
-    All places listen.
+    Tests for starting to listen.
     """
 
     def test_listens(self) -> None:
         """
-        Each place serves its factory, and one line is logged for it.
+        Each place listens with its own factory, and one line is logged for it.
         """
         endpoints = [FakeEndpoint(), FakeEndpoint(IPv6Address("TCP", "::1", 16509))]
         places = [place(each) for each in endpoints]
@@ -157,7 +157,7 @@ class StartTests(PortsTestCase):
 
     def test_silent(self) -> None:
         """
-        A worker's places are logged by its parent alone.
+        Ports with C{announces} unset, as a worker's are, log nothing.
         """
         ports = self.ports([place(FakeEndpoint())])
         ports.announces = False
@@ -166,7 +166,7 @@ class StartTests(PortsTestCase):
 
     def test_names(self) -> None:
         """
-        A UNIX socket is named by its path, anything else as it names itself.
+        In the log a UNIX socket is named by its path, and an unknown address by its own text.
         """
 
         @implementer(IAddress)
@@ -185,8 +185,8 @@ class StartTests(PortsTestCase):
 
     def test_busy(self) -> None:
         """
-        When a place is in use the process ends with a message that says which and why, and what to
-        do.
+        When an address is in use, the process ends with a message that has the flag, the reason and
+        what to do.
         """
         problem = OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
         busy = FakeEndpoint(error=CannotListenError("127.0.0.1", 16509, problem))
@@ -198,15 +198,15 @@ class StartTests(PortsTestCase):
 
     def test_firstProblem(self) -> None:
         """
-        When several cannot listen, the first is told of.
+        When several endpoints fail, the first failure is reported.
         """
         bad = [FakeEndpoint(error=OSError(each)) for each in ("first", "second")]
         self.assertEqual(self.refused(*bad), "kaserver: --listen=fake:0: first")
 
     def test_later(self) -> None:
         """
-        A place that takes its time holds up the others' readiness; if it then cannot listen, that
-        is logged and told.
+        The ports are ready when the slowest endpoint listens; if it fails later, that is logged and
+        counted.
         """
         for listening in (Deferred[IListeningPort](), Deferred[IListeningPort]()):
             endpoint = FakeEndpoint()
@@ -225,7 +225,7 @@ class StartTests(PortsTestCase):
 
     def test_folder(self) -> None:
         """
-        A folder is made if need be.
+        A missing folder is created, but not its parents.
         """
         folder = Path(self.mktemp())
         for _ in range(2):
@@ -238,7 +238,7 @@ class StartTests(PortsTestCase):
 
     def test_stop(self) -> None:
         """
-        They stop one after the other, and once.
+        Ports stop listening one after the other, and only once.
         """
         endpoints = [FakeEndpoint(), FakeEndpoint()]
         endpoints[0].port.stopped = waiting = Deferred[None]()
@@ -253,12 +253,12 @@ class StartTests(PortsTestCase):
 
 class ExposedTests(PortsTestCase):
     """
-    Who can connect.
+    Tests for addresses that other machines can reach.
     """
 
     def test_refused(self) -> None:
         """
-        An address that other machines can reach is refused, with what to do about it.
+        An address that other machines can reach is refused, and the message suggests what to do.
         """
         for address, shown in (
             (IPv4Address("TCP", "0.0.0.0", 16509), "tcp 0.0.0.0:16509"),
@@ -274,21 +274,22 @@ class ExposedTests(PortsTestCase):
 
     def test_exposable(self) -> None:
         """
-        Where clients are authenticated, or the administrator says so, others may connect.
+        A place that may be exposed, since it authenticates clients or the administrator allows it,
+        is accepted.
         """
         self.start(FakeEndpoint(IPv4Address("TCP", "0.0.0.0", 16509)), exposable=True)
         self.assertEqual(self.logged(), ["listening on tcp 0.0.0.0:16509 (mode 2)"])
 
     def test_loopback(self) -> None:
         """
-        All of the loopback network is this machine.
+        The whole loopback network counts as this machine.
         """
         self.start(FakeEndpoint(IPv4Address("TCP", "127.1.2.3", 1)))
         self.assertEqual(len(self.logged()), 1)
 
     def test_unix(self) -> None:
         """
-        The command to connect to a UNIX socket is logged, and a warning if every user may.
+        The command to connect to a UNIX socket is logged, with a warning if every user may connect.
         """
         path = Path(self.mktemp())
         path.touch()

@@ -24,7 +24,7 @@ from tests.support import ClockTestCase
 
 class RecordingNotifier(Notifier):
     """
-    Remembers what it is to send.
+    A notifier that records messages instead of sending them.
 
     @ivar sent: the messages.
     """
@@ -39,9 +39,9 @@ class RecordingNotifier(Notifier):
 
 class Controlled:
     """
-    What signals control.
+    A fake service that records what signals make it do.
 
-    @ivar done: what was done.
+    @ivar done: the actions.
     """
 
     def __init__(self, notifier: RecordingNotifier) -> None:
@@ -51,46 +51,46 @@ class Controlled:
 
     async def reload(self) -> None:
         """
-        Remember it.
+        Record that it reloads, and what systemd was told before.
         """
         self.done.append(f"reload after {self._notifier.sent[-1]}")
 
     def drain(self) -> None:
         """
-        Remember it.
+        Record that it drains.
         """
         self.done.append("drain")
 
     def status(self) -> str:
         """
-        @return: the number of clients.
+        @return: the number of clients, as text.
         """
         return f"{self.clients} clients"
 
     def busy(self) -> bool:
         """
-        @return: whether there are some.
+        @return: whether there are clients.
         """
         return self.clients > 0
 
     def connections(self) -> tuple[int, int]:
         """
-        @return: how many there are, and how many have been.
+        @return: how many clients are connected, and how many have left.
         """
         return self.clients, self.ended
 
 
 class ProcessTestCase(ClockTestCase):
     """
-    A test in which no process is changed.
+    A test case that does not change the process.
 
-    @ivar handlers: what handles the signals.
-    @ivar limits: what the limit of open files was set to.
+    @ivar handlers: the signal handlers by signal number.
+    @ivar limits: the calls of C{setrlimit}.
     """
 
     def setUp(self) -> None:
         """
-        Keep off the process.
+        Replace everything that would change the process.
         """
         super().setUp()
         self.reactor = MemoryReactorClock()
@@ -108,13 +108,13 @@ class ProcessTestCase(ClockTestCase):
 
     def send(self, number: int) -> None:
         """
-        Have the process get a signal.
+        Call the handler of a signal.
         """
         self.handlers[number](number, None)
 
     def started(self) -> tuple[OwnProcess, Controlled]:
         """
-        @return: a process that has started, and the server that it is.
+        @return: a started process and its fake service.
         """
         process, controlled = OwnProcess(self.reactor), Controlled(self.notifier)
         process.start(controlled, cast(IReactorTime, self.reactor))
@@ -123,7 +123,7 @@ class ProcessTestCase(ClockTestCase):
 
     def stop(self, process: OwnProcess) -> None:
         """
-        Stop it, if the test has not done that.
+        Stop the process, unless the test has.
         """
         if process._loops:
             process.stop()
@@ -131,12 +131,12 @@ class ProcessTestCase(ClockTestCase):
 
 class SignalTests(ProcessTestCase):
     """
-    What signals do.
+    Tests for signals.
     """
 
     def test_hangUp(self) -> None:
         """
-        SIGHUP has the server reload, and systemd is told when it begins and when it has ended.
+        SIGHUP reloads, and systemd is told when the reload begins and ends.
         """
         _process, controlled = self.started()
         self.notifier.sent.clear()
@@ -146,7 +146,7 @@ class SignalTests(ProcessTestCase):
 
     def test_hangUpEarly(self) -> None:
         """
-        Before the server has started, SIGHUP does not end the process.
+        SIGHUP does not end a process whose service has not started yet.
         """
         OwnProcess(self.reactor)
         self.send(signal.SIGHUP)
@@ -156,7 +156,7 @@ class SignalTests(ProcessTestCase):
 
     def test_hangUpLate(self) -> None:
         """
-        Nor does it when the server has stopped.
+        SIGHUP does not end a process whose service has stopped.
         """
         process, controlled = self.started()
         process.stop()
@@ -165,7 +165,7 @@ class SignalTests(ProcessTestCase):
 
     def test_inTheReactorsTime(self) -> None:
         """
-        What a signal has done is done in a turn of the reactor, not between two instructions.
+        A signal's work is done in a turn of the reactor, not in the signal handler.
         """
         calls: list[Any] = []
         vars(self.reactor)["callFromThread"] = calls.append
@@ -177,7 +177,7 @@ class SignalTests(ProcessTestCase):
 
     def test_drain(self) -> None:
         """
-        SIGUSR2 has the server drained, unless somebody else has a use for it.
+        SIGUSR2 drains the server, but a handler that somebody else has installed is kept.
         """
         _process, controlled = self.started()
         self.send(signal.SIGUSR2)
@@ -188,7 +188,7 @@ class SignalTests(ProcessTestCase):
 
     def test_secondSignal(self) -> None:
         """
-        When the process begins to shut down, and not before, the next signal ends it at once.
+        Once the shutdown has begun, and not before, a second signal ends the process at once.
         """
         self.started()
         self.assertNotIn(signal.SIGTERM, self.handlers)
@@ -199,7 +199,7 @@ class SignalTests(ProcessTestCase):
 
     def test_noSuchSignal(self) -> None:
         """
-        Where there is no such signal, there is nothing to handle.
+        On a platform without SIGHUP no handler is installed.
         """
         with patch.object(signal, "SIGHUP", create=True):
             del signal.SIGHUP
@@ -209,12 +209,12 @@ class SignalTests(ProcessTestCase):
 
 class ManagerTests(ProcessTestCase):
     """
-    What systemd is told.
+    Tests for messages to systemd.
     """
 
     def test_watchdog(self) -> None:
         """
-        The watchdog is fed twice in its time, by the reactor, until the server has stopped.
+        The watchdog is notified twice per period, until the service stops.
         """
         self.notifier = RecordingNotifier(watchdog=60)
         process, _controlled = self.started()
@@ -231,7 +231,7 @@ class ManagerTests(ProcessTestCase):
 
     def test_noWatchdog(self) -> None:
         """
-        Without one, nothing is fed.
+        Without a watchdog nothing is sent to it.
         """
         self.started()
         self.clock.advance(300)
@@ -239,7 +239,7 @@ class ManagerTests(ProcessTestCase):
 
     def test_status(self) -> None:
         """
-        The status is sent when it has changed, within ten seconds.
+        A changed status is sent within ten seconds.
         """
         _process, controlled = self.started()
         self.clock.advance(60)
@@ -249,7 +249,7 @@ class ManagerTests(ProcessTestCase):
 
     def test_environment(self) -> None:
         """
-        What systemd has put into the environment is taken out of it.
+        The notifier is made from the environment and the id of this process.
         """
         self.patch(processModule, "takeEnvironment", lambda *what: what)
         process = OwnProcess(self.reactor)
@@ -258,12 +258,13 @@ class ManagerTests(ProcessTestCase):
 
 class ResourceTests(ProcessTestCase):
     """
-    What the process may use.
+    Tests for resource limits.
     """
 
     def test_files(self) -> None:
         """
-        As many files may be open as the system allows, and turns of the reactor are short.
+        The limit of open files is raised to the hard limit, and the events per turn of the reactor
+        are limited.
         """
         limited: list[object] = []
         self.patch(processModule, "limitEventsPerTurn", limited.append)
@@ -273,7 +274,7 @@ class ResourceTests(ProcessTestCase):
 
     def test_collector(self) -> None:
         """
-        The garbage collector is tuned while the server runs.
+        The garbage collector is tuned while the service runs.
         """
         before = gc.get_threshold()
         process, _controlled = self.started()
@@ -283,7 +284,7 @@ class ResourceTests(ProcessTestCase):
 
     def test_memory(self) -> None:
         """
-        Memory is returned to the system within half a minute after a crowd has left.
+        Memory is returned to the system within 30 seconds after many clients have left.
         """
         done: list[int] = []
         self.patch(processModule, "MemoryTrimmer", lambda: MemoryTrimmer(lambda: done.append(1)))
@@ -297,7 +298,8 @@ class ResourceTests(ProcessTestCase):
 
     def test_clientsFor(self) -> None:
         """
-        There can be as many clients as there may be open files, less some for the server itself.
+        The maximal number of clients follows from the limit of open files, less a reserve for the
+        server itself.
         """
         for limit, each, clients in ((4096, 1, 4032), (4096, 2, 2016), (10, 1, 1), (-1, 2, 0)):
             self.patch(resource, "getrlimit", lambda _which, limit=limit: (1024, limit))
@@ -305,7 +307,7 @@ class ResourceTests(ProcessTestCase):
 
     def test_noResource(self) -> None:
         """
-        Where the system has no such limits, nothing is raised and nobody is limited.
+        On a platform without such limits nothing is raised, and clients are not limited.
         """
         self.patch(processModule, "resource", None)
         OwnProcess(self.reactor).prepare()

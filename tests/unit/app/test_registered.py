@@ -14,12 +14,12 @@ from tests.support_admin import AdminTestCase
 
 class DefaultNodeTests(AdminTestCase):
     """
-    The name of a node.
+    Tests for the default name of a node.
     """
 
     def test_names(self) -> None:
         """
-        It is the host's, whatever that is.
+        The name is made from the host's name, whatever characters that has.
         """
         for host, node in (
             ("host1.example", "host1.example"),
@@ -35,12 +35,12 @@ class DefaultNodeTests(AdminTestCase):
 
 class RegisteredNodeTests(AdminTestCase):
     """
-    A server, as its registry sees it.
+    Tests for the server's data in the registry.
     """
 
     def setUp(self) -> None:
         """
-        Have a server with one client, that is followed from now on.
+        Create a server with one client, and record its changes.
         """
         super().setUp()
         self.first = self.client()
@@ -50,7 +50,8 @@ class RegisteredNodeTests(AdminTestCase):
 
     def test_changes(self) -> None:
         """
-        It tells of clients that connect, ask for keepalive, open and end, and not of pings.
+        A change is reported when a client connects, asks for keepalive, opens or ends, but not for
+        pings.
         """
         self.assertEqual(list(self.node.numbers()), [1])
         second = self.client()
@@ -70,8 +71,7 @@ class RegisteredNodeTests(AdminTestCase):
 
     def test_client(self) -> None:
         """
-        What is shown of a client is what operators see of it, as far as it does not change all the
-        time.
+        A client's entry has what operators see of it, without the values that change all the time.
         """
         client = self.node.client(1)
         assert client is not None
@@ -82,7 +82,7 @@ class RegisteredNodeTests(AdminTestCase):
 
     def test_server(self) -> None:
         """
-        The server is shown, and whom it refused.
+        The entries of the server and of refused clients can be encoded.
         """
         self.first.feed(OPEN)
         encode(self.node.about())
@@ -91,7 +91,7 @@ class RegisteredNodeTests(AdminTestCase):
 
     def test_orders(self) -> None:
         """
-        A client is disconnected, and the server drained.
+        Orders disconnect a client and drain the server.
         """
         self.assertFalse(self.node.disconnect(2, None))
         self.assertTrue(self.node.disconnect(1, "updates"))

@@ -12,12 +12,12 @@ from tests.support_options import OptionsTestCase
 
 class RegistryTests(OptionsTestCase):
     """
-    Where the clients of all nodes are listed.
+    Tests for C{--registry}.
     """
 
     def test_none(self) -> None:
         """
-        By default there is none, and txredisapi is not needed.
+        By default there is no registry, and txredisapi is not needed.
         """
         with patch.dict(sys.modules, {"txredisapi": None}):
             self.assertIsNone(self.parse("--node=host1").redis)
@@ -25,7 +25,7 @@ class RegistryTests(OptionsTestCase):
 
     def test_redis(self) -> None:
         """
-        There is a URL, and a password's file.
+        A registry has a URL and a file with its password, which the URL can name too.
         """
         path = self.folder / "redis"
         path.write_text("secret\n", "utf-8")
@@ -39,7 +39,7 @@ class RegistryTests(OptionsTestCase):
 
     def test_mistakes(self) -> None:
         """
-        Mistakes name the flag.
+        The error for a mistake has its flag.
         """
         for arguments, words in (
             (["--node=a/b"], "--node=a/b: a node's name has letters"),

@@ -18,7 +18,7 @@ class File:
     """
     Something that was read from a file.
 
-    @ivar read: how often it was read again.
+    @ivar read: how often it was reloaded.
     """
 
     def __init__(self, error: BaseException | None = None) -> None:
@@ -27,7 +27,7 @@ class File:
 
     def reload(self) -> None:
         """
-        Read it again.
+        Count, and fail if there is an error.
         """
         self.read += 1
         if self._error is not None:
@@ -36,13 +36,13 @@ class File:
 
 class ReloaderTests(ClockTestCase):
     """
-    Files that are read again.
+    Tests for reloading files.
     """
 
     def test_each(self) -> None:
         """
-        What can be read again is; whatever keeps one from that, the others are read, and it is
-        logged.
+        Everything that can be reloaded is.  An error is logged and does not keep the others from
+        being reloaded.
         """
         good = File()
         errors = [
@@ -72,7 +72,7 @@ class ReloaderTests(ClockTestCase):
 
     def test_names(self) -> None:
         """
-        The log says in an administrator's words what was read.
+        The log names what was reloaded in an administrator's words.
         """
         path = Path(self.mktemp())
         path.write_text("alice:sesame\n")
@@ -84,7 +84,7 @@ class ReloaderTests(ClockTestCase):
 
     def test_nothing(self) -> None:
         """
-        When there is nothing, that is logged.
+        A reload without anything to read is logged.
         """
         Reloader([object()]).reload()
         self.assertEqual(

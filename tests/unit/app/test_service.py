@@ -44,12 +44,12 @@ from tests.unit.app.test_process import RecordingNotifier
 
 class MakeServiceTests(ServiceTestCase):
     """
-    From the command line to the service.
+    Tests for L{makeService}.
     """
 
     def setUp(self) -> None:
         """
-        Make files.
+        Create a folder with certificates.
         """
         super().setUp()
         self.folder = Path(self.mktemp()).absolute()
@@ -59,7 +59,7 @@ class MakeServiceTests(ServiceTestCase):
 
     def makeFrom(self, *arguments: str) -> KaServer:
         """
-        Make a service from a command line.
+        Create a service from a command line.
         """
         options = Options(self.clock)
         options.parseOptions(list(arguments))
@@ -69,14 +69,15 @@ class MakeServiceTests(ServiceTestCase):
         """
         Start a service.
 
-        @return: what it logs last.
+        @return: its last log line.
         """
         self.makeFrom(*arguments).privilegedStartService()
         return self.logged()[-1]
 
     def test_embeddedHost(self) -> None:
         """
-        By default the service has an embedded host, and its log line says everything.
+        By default the backend is the embedded host.  The flags set the factory, and the log line
+        has the settings.
         """
         service = self.makeFrom(
             "--mode=2",
@@ -97,8 +98,8 @@ class MakeServiceTests(ServiceTestCase):
 
     def test_registry(self) -> None:
         """
-        By default clients are listed nowhere else; otherwise in Redis, whose password is read again
-        with all other files.
+        By default clients are registered only locally; with C{--registry} in Redis, whose password
+        is reloaded with all other files.
         """
         self.assertIsInstance(self.makeFrom("--node=host7").registry, LocalRegistry)
         path = self.folder / "redis"
@@ -114,8 +115,8 @@ class MakeServiceTests(ServiceTestCase):
 
     def test_connections(self) -> None:
         """
-        A connection is the server's, with the access control and the name of the listener that it
-        came by.
+        A connection uses the service's factory, with the access control and the name of its
+        listener.
         """
         service = self.makeFrom("--auth=memory:alice:sesame", "--listen=unix:/x", self.tls)
         for each, description in zip(service.ports.places, ("unix:/x", self.tls[9:]), strict=True):
@@ -136,8 +137,8 @@ class MakeServiceTests(ServiceTestCase):
 
     def test_daemon(self) -> None:
         """
-        The service tells those who watch and administer it where it listens and until when its
-        certificates are good; its server is never away if it is no gateway.
+        The service reports its listeners and when certificates expire.  Without a gateway it is
+        always ready.
         """
         service = self.makeFrom("--listen=unix:/x", self.tls)
         self.assertEqual(list(service.listeners), ["unix:/x", self.tls[9:]])
@@ -149,7 +150,7 @@ class MakeServiceTests(ServiceTestCase):
 
     def test_admin(self) -> None:
         """
-        Administrators have a socket of their own, which is there until the clients have left.
+        C{--admin} adds an endpoint with libvirt's administration program and kaproto's own.
         """
         service = self.makeFrom("--admin=/x/admin")
         (place,) = service.operations.places
@@ -159,7 +160,7 @@ class MakeServiceTests(ServiceTestCase):
 
     def test_status(self) -> None:
         """
-        The status page is on this machine only, unless the administrator says so.
+        The status page can be exposed only with C{--insecure}.
         """
         agent = self.makeFrom("--agent=tcp:9165", "--listen=unix:/x")
         self.assertEqual([each.flag for each in agent.operations.places], ["--agent=tcp:9165"])
@@ -173,7 +174,7 @@ class MakeServiceTests(ServiceTestCase):
 
     def test_problem(self) -> None:
         """
-        A gateway's service knows when its server is away, and asks it until it stops.
+        A gateway's service is not ready while its upstream is down, and checks it until it stops.
         """
         service = self.makeFrom("--upstream=tcp:127.0.0.1:1", "--listen=unix:/x")
         assert service.gateway is not None
@@ -184,8 +185,8 @@ class MakeServiceTests(ServiceTestCase):
 
     def test_maxClients(self) -> None:
         """
-        Unless told otherwise there may be as many clients as there may be open files, of which
-        those of a gateway need two each.
+        By default the number of clients is limited by the open files: a gateway needs two per
+        client.
         """
         self.patch(serviceModule, "clientsFor", lambda files: 100 // files)
         self.assertEqual(self.makeFrom().factory.limits.maxClients, 100)
@@ -195,7 +196,8 @@ class MakeServiceTests(ServiceTestCase):
 
     def test_exposed(self) -> None:
         """
-        With certificates, with passwords over TLS, or with C{--insecure}, other machines may come.
+        Other machines may connect with certificates, with passwords over TLS, or with
+        C{--insecure}.
         """
         auth = "--auth=memory:alice:sesame"
         self.assertIn("listening on tls (up to 1.2) 0.0.0.0:16514", self.listening(self.tls))
@@ -207,7 +209,7 @@ class MakeServiceTests(ServiceTestCase):
 
     def test_gateway(self) -> None:
         """
-        With an upstream the service is a gateway, and says to what, and how to connect.
+        With C{--upstream} the service is a gateway, and logs its upstream and how to connect.
         """
         made: list[Gateway] = []
 
@@ -242,7 +244,7 @@ class MakeServiceTests(ServiceTestCase):
 
     def test_reload(self) -> None:
         """
-        All that comes from files is read again: the policy, certificates, who may log in.
+        A reload reads all files again: the rules, the certificates and the users.
         """
         rules = self.folder / "rules.toml"
         rules.write_text("[default]\nmode = 1")
@@ -266,7 +268,7 @@ class MakeServiceTests(ServiceTestCase):
 
     def test_reactor(self) -> None:
         """
-        By default it runs on the reactor, in a process of its own.
+        By default the service uses the global reactor, and has its own process.
         """
         from twisted.internet import reactor
 
@@ -288,7 +290,7 @@ class MakeServiceTests(ServiceTestCase):
 
     def test_log(self) -> None:
         """
-        C{twistd} gets what writes the log from the application, before it starts to log.
+        The service gives its log observer to C{twistd}'s application, before logging starts.
         """
         service = self.make()
         service._logObserver = observer = FileLogObserver(StringIO(), lambda _event: "")

@@ -11,7 +11,7 @@ from kaproto.app.settings import GROUPS, SETTINGS
 
 class SettingsTests(SynchronousTestCase):
     """
-    The settings.
+    Tests for the table of settings.
     """
 
     def test_groups(self) -> None:
@@ -29,8 +29,7 @@ class SettingsTests(SynchronousTestCase):
 
     def test_defaults(self) -> None:
         """
-        Every default is a value that the setting takes, and not set where that means something
-        else.
+        Every default is a valid value, or C{None} if an unset setting has its own meaning.
         """
         for each in SETTINGS.values():
             if each.default is not None:
@@ -38,7 +37,7 @@ class SettingsTests(SynchronousTestCase):
 
     def test_shorts(self) -> None:
         """
-        No letter stands for two settings.
+        No two settings have the same short flag.
         """
         shorts = [each.short for each in SETTINGS.values() if each.short]
         self.assertEqual(len(shorts), len(set(shorts)))

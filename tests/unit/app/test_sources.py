@@ -13,13 +13,13 @@ from tests.support_options import OptionsTestCase
 
 class SourcesTests(OptionsTestCase):
     """
-    The command line, C{--config} and the defaults.
+    Tests for the precedence of command line, C{--config} and defaults.
     """
 
     def test_flagsWin(self) -> None:
         """
-        What the command line says wins over the file, and the file over the defaults; places to
-        listen at replace all of the file's.
+        The command line overrides the file, and the file the defaults.  C{--listen} replaces all
+        listeners of the file.
         """
         config = self.config(
             'mode = 2\ninterval = 7\ninsecure = true\n[[listen]]\nendpoint = "unix:/a"\n'
@@ -35,7 +35,7 @@ class SourcesTests(OptionsTestCase):
 
     def test_mistakes(self) -> None:
         """
-        Mistakes name the file and the key.
+        Errors have the file and the key.
         """
         for text, words in (
             ("count = 0", "count takes a whole number from 1 up, not 0"),
@@ -60,13 +60,14 @@ class SourcesTests(OptionsTestCase):
             config = self.config(text)
             self.assertTrue(self.refuse(config).startswith(f"{config}: {words}"), text)
         self.assertIn("--config=/nothere: ", self.refuse("--config=/nothere"))
-        # What the command line says is not the file's mistake.
+        # A mistake on the command line is not reported as the file's.
         config = self.config("mode = 1")
         self.assertTrue(self.refuse(config, "--mode=3").startswith("--mode=3: "))
 
     def test_check(self) -> None:
         """
-        C{--check} prints what is in force and where it comes from, as a file that says the same.
+        C{--check} prints the effective settings with their sources, as a file that gives the same
+        settings when read.
         """
         config = self.config('mode = "mandatory"\nupstream = "qemu:///system"')
         text = self.printed(config, "--count=3", "--check")

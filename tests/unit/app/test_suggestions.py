@@ -14,12 +14,12 @@ from kaproto.app.suggestions import suggestServer, suggestUpstream
 
 class SuggestTests(SynchronousTestCase):
     """
-    What was probably meant.
+    Tests for suggestions after a mistake.
     """
 
     def test_server(self) -> None:
         """
-        Suggestions for C{--listen}, every one of which Twisted can parse.
+        Each suggestion for C{--listen} is a string that Twisted can parse.
         """
         for description, meant in (
             ("16509", "tcp:16509:interface=127.0.0.1"),
@@ -43,14 +43,14 @@ class SuggestTests(SynchronousTestCase):
 
     def test_noServer(self) -> None:
         """
-        Nothing is suggested for what may mean anything.
+        There is no suggestion for an ambiguous description.
         """
         for description in ("", "nonsense", "1.2.3", "[::1", "tcp:x", "unix:", "x:1", "http://x"):
             self.assertIsNone(suggestServer(description), description)
 
     def test_upstream(self) -> None:
         """
-        Suggestions for C{--upstream}.
+        Each suggestion for C{--upstream} is an endpoint string.
         """
         for description, meant in (
             ("/run/libvirt/libvirt-sock", "unix:/run/libvirt/libvirt-sock"),

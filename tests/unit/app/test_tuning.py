@@ -31,12 +31,12 @@ MINUTE = 60.0
 
 class GCTuningTests(SynchronousTestCase):
     """
-    A garbage collector that does not look at everything again and again.
+    Tests for a collector that examines old objects only once.
     """
 
     def setUp(self) -> None:
         """
-        Tune the collector, in a server with one client.
+        Tune the collector of a server with one client.
         """
         self.clock = Clock()
         self.busy = True
@@ -48,14 +48,14 @@ class GCTuningTests(SynchronousTestCase):
 
     def tearDown(self) -> None:
         """
-        Stop it, whatever the test did.
+        Stop the tuning, unless the test has.
         """
         if self.collector.running:
             self.collector.stop()
 
     def agedCycle(self) -> weakref.ref[Cycle]:
         """
-        @return: an object that has survived a full collection, and that nothing refers to now.
+        @return: a reference to unreachable garbage that has survived a full collection.
         """
         cycle = Cycle()
         gc.collect()
@@ -63,7 +63,7 @@ class GCTuningTests(SynchronousTestCase):
 
     def test_setAside(self) -> None:
         """
-        Objects from before the start are not looked at again.
+        Objects from before the start are frozen.
         """
         frozen = gc.get_freeze_count()
         self.assertGreater(frozen, 1000)
@@ -72,8 +72,7 @@ class GCTuningTests(SynchronousTestCase):
 
     def test_oneLook(self) -> None:
         """
-        A full collection frees young objects, and does not look at those that survived an
-        earlier one.
+        A full collection frees young objects, but not those that survived an earlier one.
         """
         aged = self.agedCycle()
         young = weakref.ref(Cycle())
@@ -83,7 +82,7 @@ class GCTuningTests(SynchronousTestCase):
 
     def test_onlyFullCollections(self) -> None:
         """
-        Objects that survived only smaller collections are looked at again.
+        Objects that survived only smaller collections are examined again.
         """
         cycle = Cycle()
         gc.collect(0)
@@ -95,7 +94,7 @@ class GCTuningTests(SynchronousTestCase):
 
     def test_sweptWhenIdle(self) -> None:
         """
-        Once there are no clients, everything is looked at again.
+        Once there are no clients, all objects are examined again.
         """
         aged = self.agedCycle()
         self.clock.advance(MINUTE)
@@ -117,7 +116,8 @@ class GCTuningTests(SynchronousTestCase):
 
     def test_sweptWhenDoubled(self) -> None:
         """
-        In a server that is never idle, everything is looked at again when it has doubled.
+        In a server that is never idle, all objects are examined again when their number has
+        doubled.
         """
         aged = self.agedCycle()
         more = [[each] for each in range(gc.get_freeze_count() - 100)]
@@ -131,14 +131,14 @@ class GCTuningTests(SynchronousTestCase):
 
     def test_stop(self) -> None:
         """
-        Afterwards the collector works as before.
+        After C{stop} the collector works as before.
         """
         aged = self.agedCycle()
         self.collector.stop()
         self.assertEqual(gc.get_threshold(), self.thresholds)
         gc.collect()
         self.assertIsNone(aged())
-        # Python 3.12 sets aside a few hundred that are there for ever.
+        # Python 3.12 always keeps a few hundred objects frozen.
         self.assertLess(gc.get_freeze_count(), 1000)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
@@ -146,9 +146,9 @@ class GCTuningTests(SynchronousTestCase):
 @implementer(IReadDescriptor)
 class Talker:
     """
-    A descriptor that always has something to be read.
+    A descriptor that is always readable.
 
-    @ivar turns: how often it was served.
+    @ivar turns: how often it was read.
     """
 
     def __init__(self) -> None:
@@ -158,7 +158,7 @@ class Talker:
 
     def fileno(self) -> int:
         """
-        @return: of the socket that is read.
+        @return: the file descriptor of the socket.
         """
         return self._near.fileno()
 
@@ -170,24 +170,24 @@ class Talker:
 
     def hush(self) -> None:
         """
-        Have nothing to be read.
+        Read the byte, so that the descriptor is no longer readable.
         """
         self._near.recv(1)
 
     def connectionLost(self, reason: Failure) -> None:
         """
-        It never is.
+        Do nothing: the connection is never lost.
         """
 
     def logPrefix(self) -> str:
         """
-        @return: what a log would call it.
+        @return: the prefix for log lines.
         """
         return "talker"
 
     def close(self) -> None:
         """
-        Close it.
+        Close both sockets.
         """
         self._near.close()
         self._far.close()
@@ -196,12 +196,12 @@ class Talker:
 @skipUnless(hasattr(select, "epoll"), "there is no epoll here")
 class LimitEventsTests(SynchronousTestCase):
     """
-    Turns of a real reactor that does not run, but is given its turns by the test.
+    Tests with a real reactor, whose turns the test runs one by one.
     """
 
     def setUp(self) -> None:
         """
-        Make a reactor, and a crowd.
+        Create a reactor and more descriptors than it serves in a turn.
         """
         self.reactor = EPollReactor()
         self.addCleanup(self.reactor._poller.close)
@@ -210,7 +210,7 @@ class LimitEventsTests(SynchronousTestCase):
 
     def talker(self) -> Talker:
         """
-        One more of the crowd.
+        Add a descriptor to the reactor.
         """
         talker = Talker()
         self.addCleanup(talker.close)
@@ -219,7 +219,7 @@ class LimitEventsTests(SynchronousTestCase):
 
     def served(self) -> int:
         """
-        @return: how many are served in one turn.
+        @return: how many descriptors are served in one turn.
         """
         before = sum(each.turns for each in self.talkers)
         self.reactor.doIteration(0)
@@ -227,14 +227,14 @@ class LimitEventsTests(SynchronousTestCase):
 
     def test_all(self) -> None:
         """
-        By itself the reactor serves everybody in one turn.
+        Without a limit the reactor serves all descriptors in one turn.
         """
         self.assertEqual(self.served(), 3 * MAX_EVENTS)
 
     def test_few(self) -> None:
         """
-        When its turns are bounded it serves a few, and then the next few, until all have had
-        their turn, and the first again.
+        With a limit, descriptors are served in rotation: none is served a second time before all
+        have been served once.
         """
         limitEventsPerTurn(self.reactor)
         for turn in (1, 2, 3):
@@ -245,7 +245,7 @@ class LimitEventsTests(SynchronousTestCase):
 
     def test_stillWorks(self) -> None:
         """
-        Descriptors come, change and go as ever.
+        Descriptors can still be added, changed and removed.
         """
         limitEventsPerTurn(self.reactor)
         late = self.talker()
@@ -259,7 +259,7 @@ class LimitEventsTests(SynchronousTestCase):
 
     def test_twice(self) -> None:
         """
-        Asking twice is asking once.
+        Setting the limit twice has no further effect.
         """
         limitEventsPerTurn(self.reactor)
         poller = self.reactor._poller
@@ -268,7 +268,7 @@ class LimitEventsTests(SynchronousTestCase):
 
     def test_anotherTwisted(self) -> None:
         """
-        A reactor that has come to be built otherwise is left alone.
+        A reactor without a poller, as another version of Twisted may have, is left unchanged.
         """
         poller, self.reactor._poller = self.reactor._poller, None
         limitEventsPerTurn(self.reactor)
@@ -278,13 +278,12 @@ class LimitEventsTests(SynchronousTestCase):
 
 class OtherReactorTests(SynchronousTestCase):
     """
-    What is not Twisted's epoll reactor.
+    Tests for objects other than Twisted's epoll reactor.
     """
 
     def test_leftAlone(self) -> None:
         """
-        Other reactors, and what is none at all, are left as they are, also where there is no
-        epoll.
+        Other reactors, and objects that are not reactors, are left unchanged, even without epoll.
         """
         reactor = PollReactor()
         self.addCleanup(reactor.waker.connectionLost, None)
@@ -298,9 +297,9 @@ class OtherReactorTests(SynchronousTestCase):
 
 class Direct(DirectReader[None]):
     """
-    Reads the other end of nothing.
+    A reader that bypasses the reactor.
 
-    @ivar then: what comes of reading.
+    @ivar then: called after each read.
     """
 
     name = "test"
@@ -314,13 +313,13 @@ class Direct(DirectReader[None]):
 
     def fileno(self) -> int:
         """
-        @return: of the socket that is read.
+        @return: the file descriptor of the socket.
         """
         return self._near.fileno()
 
     def doRead(self) -> None:
         """
-        Read a byte.
+        Read one byte.
         """
         self._near.recv(1)
         self.reads += 1
@@ -328,7 +327,7 @@ class Direct(DirectReader[None]):
 
     def close(self) -> None:
         """
-        Close the sockets.
+        Close both sockets.
         """
         self._near.close()
         self._far.close()
@@ -337,12 +336,12 @@ class Direct(DirectReader[None]):
 @skipUnless(hasattr(select, "epoll"), "there is no epoll here")
 class InPlaceTests(SynchronousTestCase):
     """
-    What is read past the reactor takes none of its turns.
+    Tests for reading without a turn of the reactor.
     """
 
     def setUp(self) -> None:
         """
-        Have a reactor with three bytes to be read past it.
+        Create a reactor and a direct reader with three bytes to read.
         """
         self.reactor = EPollReactor()
         self.addCleanup(self.reactor._poller.close)
@@ -354,15 +353,14 @@ class InPlaceTests(SynchronousTestCase):
 
     def test_allAtOnce(self) -> None:
         """
-        They are all read in one turn, if nothing else is to be done, until the time is over that
-        the reactor would have waited.
+        All bytes are read in one turn, if the reactor would have waited and nothing else happens.
         """
         self.reactor.doIteration(0.01)
         self.assertEqual(self.direct.reads, 3)
 
     def test_time(self) -> None:
         """
-        A reactor that does not want to wait gets its turn after each.
+        A reactor that does not wait runs a turn after each read.
         """
         for reads in (1, 2, 3):
             self.reactor.doIteration(0)
@@ -370,7 +368,7 @@ class InPlaceTests(SynchronousTestCase):
 
     def test_otherDescriptors(self) -> None:
         """
-        As soon as there is anything else to read the reactor has its turn.
+        As soon as another descriptor is readable, the reactor runs its turn.
         """
         talker = Talker()
         self.addCleanup(talker.close)
@@ -380,8 +378,8 @@ class InPlaceTests(SynchronousTestCase):
 
     def test_calls(self) -> None:
         """
-        Reading can schedule calls, which are made in time, however long the reactor would have
-        waited.
+        Calls scheduled while reading are made on time, even if the reactor would have waited
+        longer.
         """
         for reads, delay in ((1, 0), (3, 0.01)):
             made: list[bool] = []
@@ -394,7 +392,7 @@ class InPlaceTests(SynchronousTestCase):
 
     def test_stop(self) -> None:
         """
-        A reactor that is stopped by what was read has its turn.
+        A reactor that is stopped while reading runs its turn.
         """
         self.reactor._stopped = False
         self.direct.then = self.reactor.stop

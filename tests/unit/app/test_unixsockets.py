@@ -36,13 +36,13 @@ from kaproto.app.unixsockets import MODE, UNIXSocketReactor, listeningSocket
 
 class Silent(Protocol):
     """
-    Says nothing.
+    A protocol that sends nothing.
     """
 
 
 class Ignorant(Protocol):
     """
-    Knows nothing of file descriptors.
+    A protocol that cannot receive file descriptors.
 
     @ivar received: fires with the first bytes.
     """
@@ -52,7 +52,7 @@ class Ignorant(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """
-        Take the bytes, and close.
+        Report the bytes, and close.
         """
         self.received.callback(data)
         assert self.transport is not None
@@ -61,12 +61,12 @@ class Ignorant(Protocol):
 
 class UNIXSocketTestCase(TestCase):
     """
-    A test with a place for a socket.
+    A test case with a folder for a socket.
     """
 
     def setUp(self) -> None:
         """
-        Make the place.
+        Create the folder, and a factory to listen with.
         """
         self.folder = Path(self.mktemp())
         self.folder.mkdir()
@@ -76,13 +76,13 @@ class UNIXSocketTestCase(TestCase):
 
     def mode(self) -> int:
         """
-        @return: who may do what with the socket.
+        @return: the permissions of the socket.
         """
         return stat.S_IMODE(self.path.stat().st_mode)
 
     async def listen(self, **keywords: int) -> IListeningPort:
         """
-        Listen until the test is over.
+        Listen until the test ends.
         """
         endpoint = UNIXServerEndpoint(self.reactor, str(self.path), **keywords)
         port: IListeningPort = await endpoint.listen(self.factory)
@@ -91,7 +91,7 @@ class UNIXSocketTestCase(TestCase):
 
     async def refused(self) -> CannotListenError:
         """
-        @return: why one cannot listen.
+        @return: the error from listening.
         """
         try:
             await self.listen()
@@ -101,7 +101,7 @@ class UNIXSocketTestCase(TestCase):
 
     def listener(self, backlog: int = 1) -> socket.socket:
         """
-        @return: a UNIX socket that somebody else listens on.
+        @return: a UNIX socket on which another server listens.
         """
         other = socket.socket(socket.AF_UNIX)
         self.addCleanup(other.close)
@@ -111,7 +111,7 @@ class UNIXSocketTestCase(TestCase):
 
     def accepts(self) -> bool:
         """
-        @return: whether connections are accepted.
+        @return: whether a connection is accepted.
         """
         with socket.socket(socket.AF_UNIX) as probe:
             return probe.connect_ex(str(self.path)) == 0
@@ -119,13 +119,12 @@ class UNIXSocketTestCase(TestCase):
 
 class OwnSocketTests(UNIXSocketTestCase):
     """
-    A socket that the process makes.
+    Tests for a socket that this process creates.
     """
 
     async def test_mode(self) -> None:
         """
-        It has the mode that was asked for, by default that of owner and group, and is gone when
-        nobody listens any more.
+        The socket has the given mode, by default 660, and is removed when the port stops listening.
         """
         for keywords, mode in (({"mode": 0o600}, 0o600), ({"mode": MODE}, 0o660)):
             port = await self.listen(**keywords)
@@ -136,7 +135,7 @@ class OwnSocketTests(UNIXSocketTestCase):
 
     def test_group(self) -> None:
         """
-        It belongs to the group that was asked for before anybody can connect.
+        The socket's group is set before it listens, so before anyone can connect.
         """
         done: list[object] = []
 
@@ -153,7 +152,7 @@ class OwnSocketTests(UNIXSocketTestCase):
 
     async def test_groupFails(self) -> None:
         """
-        When it cannot belong to that group, it is removed again.
+        If the group cannot be set, the socket is removed again.
         """
 
         def fail(*what: object) -> None:
@@ -167,7 +166,7 @@ class OwnSocketTests(UNIXSocketTestCase):
 
     async def test_replaced(self) -> None:
         """
-        A socket that another server has put in its place is left there when it stops.
+        A socket that another server has put at the same path is not removed.
         """
         port = await self.listen()
         self.path.unlink()
@@ -178,7 +177,7 @@ class OwnSocketTests(UNIXSocketTestCase):
 
     async def test_removed(self) -> None:
         """
-        A socket that somebody has removed is not missed.
+        A socket that has been removed already is no error.
         """
         port = await self.listen()
         self.path.unlink()
@@ -187,7 +186,7 @@ class OwnSocketTests(UNIXSocketTestCase):
 
     async def test_notAllowed(self) -> None:
         """
-        A process that may not remove it any more stops all the same.
+        A process that may no longer remove the socket still stops cleanly.
         """
         port = await self.listen()
 
@@ -199,15 +198,15 @@ class OwnSocketTests(UNIXSocketTestCase):
 
     def test_noPath(self) -> None:
         """
-        There is no socket without a file.
+        An abstract socket is refused.
         """
         error = self.assertRaises(OSError, listeningSocket, Path("\0kaproto"), 1, MODE)
         self.assertEqual(error.errno, errno.EINVAL)
 
     async def test_descriptors(self) -> None:
         """
-        A protocol that knows nothing of file descriptors gets the bytes that came with some; they
-        are closed, without a line in the log for each.
+        A protocol that cannot receive file descriptors gets the bytes sent with them.  The
+        descriptors are closed, and nothing is logged.
         """
         ignorant = Ignorant()
         self.factory = Factory.forProtocol(lambda: ignorant)  # type: ignore[arg-type,return-value]
@@ -224,7 +223,7 @@ class OwnSocketTests(UNIXSocketTestCase):
 
     async def test_receiver(self) -> None:
         """
-        A protocol that knows of file descriptors gets them.
+        A protocol that provides L{IFileDescriptorReceiver} gets file descriptors.
         """
         received: Deferred[int] = Deferred()
 
@@ -245,12 +244,12 @@ class OwnSocketTests(UNIXSocketTestCase):
 
 class AbandonedTests(UNIXSocketTestCase):
     """
-    A socket where somebody else has listened.
+    Tests for a path at which another server has listened.
     """
 
     async def test_abandoned(self) -> None:
         """
-        The socket of a server that was killed makes room, and the log says so.
+        The socket of a killed server is replaced, and the log says so.
         """
         self.listener().close()
         self.assertFalse(self.accepts())
@@ -262,7 +261,7 @@ class AbandonedTests(UNIXSocketTestCase):
 
     async def test_locked(self) -> None:
         """
-        Anybody who can read its folder can lock it, which keeps nobody from listening.
+        A lock on the folder, which every user who can read it may take, does not prevent listening.
         """
         self.listener().close()
         handle = os.open(self.folder, os.O_RDONLY)
@@ -273,7 +272,7 @@ class AbandonedTests(UNIXSocketTestCase):
 
     async def test_inUse(self) -> None:
         """
-        Somebody who listens goes on listening.
+        A socket on which another server listens is not replaced.
         """
         self.listener(10)
         problem = await self.refused()
@@ -282,7 +281,7 @@ class AbandonedTests(UNIXSocketTestCase):
 
     async def test_busy(self) -> None:
         """
-        So does somebody who has no room for another connection at present.
+        Neither is one whose backlog is full.
         """
         self.listener(0)
         waiting = []
@@ -299,7 +298,7 @@ class AbandonedTests(UNIXSocketTestCase):
 
     async def test_noSocket(self) -> None:
         """
-        A file that is no socket stays what it is, and so does a link to a socket.
+        Files that are not sockets, and symbolic links, are not replaced.
         """
         self.path.write_text("precious")
         await self.refused()
@@ -311,14 +310,14 @@ class AbandonedTests(UNIXSocketTestCase):
 
     async def test_otherProblems(self) -> None:
         """
-        Nothing is removed when the problem is another one.
+        After any other error nothing is removed.
         """
         self.path = self.path / "nothing" / "like" / "this"
         self.assertEqual((await self.refused()).socketError.errno, errno.ENOENT)
 
     def test_vanished(self) -> None:
         """
-        A socket that goes away just then was abandoned.
+        A socket that disappears during the check counts as abandoned.
         """
         abandoned = self.listener()
         abandoned.close()
@@ -335,7 +334,7 @@ class AbandonedTests(UNIXSocketTestCase):
 
     def test_takenForAbandoned(self) -> None:
         """
-        A server whose socket another one has replaced, before it listened, says so.
+        A server whose socket is replaced before it listens reports that the address is in use.
         """
 
         class Late(socket.socket):
@@ -352,12 +351,12 @@ class AbandonedTests(UNIXSocketTestCase):
 
 class AdoptedTests(UNIXSocketTestCase):
     """
-    A socket that somebody else has made, as systemd does.
+    Tests for a socket that another process has created, as systemd does.
     """
 
     async def adopt(self, listening: socket.socket) -> IListeningPort:
         """
-        Listen on it.
+        Listen on a duplicate of the socket.
         """
         number = os.dup(listening.fileno())
         endpoint = AdoptedStreamServerEndpoint(self.reactor, number, listening.family)
@@ -367,7 +366,7 @@ class AdoptedTests(UNIXSocketTestCase):
 
     async def test_leftAlone(self) -> None:
         """
-        Its mode and its owner stay; when this process stops listening, the other one still does.
+        The socket's mode and owner are not changed, and it still listens when this process stops.
         """
         listening = self.listener(10)
         self.path.chmod(0o640)
@@ -386,7 +385,7 @@ class AdoptedTests(UNIXSocketTestCase):
 
     async def test_abstract(self) -> None:
         """
-        A socket without a file can be adopted too.
+        An abstract socket can be adopted.
         """
         listening = socket.socket(socket.AF_UNIX)
         self.addCleanup(listening.close)
@@ -397,7 +396,7 @@ class AdoptedTests(UNIXSocketTestCase):
 
     async def test_tcp(self) -> None:
         """
-        TCP sockets are adopted as by any reactor.
+        TCP sockets are adopted as by other reactors.
         """
         listening = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(listening.close)
@@ -407,12 +406,12 @@ class AdoptedTests(UNIXSocketTestCase):
 
 class ReactorTests(TestCase):
     """
-    Everything else is done by the reactor.
+    Tests for everything but UNIX sockets.
     """
 
     def test_delegates(self) -> None:
         """
-        It provides what the reactor provides, and does it by the reactor.
+        The wrapper provides the reactor's interfaces and delegates to it.
         """
         memory = MemoryReactor()
         wrapped = UNIXSocketReactor(memory)

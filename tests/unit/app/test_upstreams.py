@@ -17,24 +17,24 @@ from kaproto.wire.programs import AuthType
 
 class UpstreamTests(SynchronousTestCase):
     """
-    The libvirtd that C{--upstream} names.
+    Tests for the libvirtd that C{--upstream} names.
     """
 
     def make(self, description: str, ask: str = "auto") -> UpstreamServer:
         """
-        @return: the libvirtd.
+        @return: the upstream server of a description.
         """
         return upstreamServer(MemoryReactorClock(), description, ask)
 
     def refuse(self, description: str) -> str:
         """
-        @return: how a bad description is refused.
+        @return: the error message for a bad description.
         """
         return str(self.assertRaises(ValueError, self.make, description))
 
     def test_descriptions(self) -> None:
         """
-        It takes an endpoint string or a libvirt URI.
+        C{--upstream} takes an endpoint string or a libvirt URI.
         """
         for description, address in (
             ("unix:/run/libvirt/libvirt-sock", "_path"),
@@ -49,8 +49,7 @@ class UpstreamTests(SynchronousTestCase):
 
     def test_ask(self) -> None:
         """
-        Unless told otherwise, libvirtd is asked for keepalive wherever it is not reached on a UNIX
-        socket.
+        By default libvirtd is asked for keepalive, except over a UNIX socket.
         """
         local, remote = "unix:/x/y", "qemu+tcp://192.0.2.1/system"
         for description, ask, asked in (
@@ -63,7 +62,7 @@ class UpstreamTests(SynchronousTestCase):
 
     def test_mistakes(self) -> None:
         """
-        A description that is none is refused with what was meant, or examples.
+        An invalid description is refused with a suggestion or with examples.
         """
         for description, meant in (
             ("tcp://host:1", "tcp:host:1"),
@@ -94,7 +93,7 @@ class UpstreamTests(SynchronousTestCase):
 
     def test_login(self) -> None:
         """
-        The gateway's own name and password come from a file that the URI names.
+        The gateway's login for libvirtd is read from the C{authfile} of the URI.
         """
         file = Path(self.mktemp()).absolute()
         uri = f"test+unix:///default?socket=/x/y&authfile={file}"
