@@ -1,8 +1,8 @@
 """
 Tests for kaproto.
 
-Hypothesis runs the same examples every time, so that what is red is red for everybody, however fast
-the machine is.
+Hypothesis runs the same examples every time, so a failure can be reproduced on any machine, however
+fast.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """
-Just enough DER to make certificates that no library would make.
+A minimal DER encoder, for certificates that no library would make.
 """
 
 from __future__ import annotations
@@ -66,13 +66,13 @@ def name(*relative: Sequence[Attribute]) -> bytes:
 def certificateFor(subject: bytes) -> bytes:
     """
     @param subject: a L{name}.
-    @return: a certificate with nothing right about it but its form.
+    @return: a certificate that is well-formed, but whose signature is invalid.
     """
     algorithm = element(0x30, objectIdentifier("1.2.840.10045.4.3.2"))
     dates = element(0x30, element(0x17, b"260101000000Z") + element(0x17, b"270101000000Z"))
     issuer = name([("2.5.4.3", 0x0C, b"issuer")])
     kind = objectIdentifier("1.2.840.10045.2.1") + objectIdentifier("1.2.840.10045.3.1.7")
-    # The generator of the curve is a public key as good as any.
+    # Any point of the curve is a valid public key: this is the generator.
     point = bytes.fromhex(
         "046b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296"
         "4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5"

@@ -1,6 +1,6 @@
 """
-One machine for tests that run side by side, as with C{trial -j 2}, and for those that have to be
-alone because they measure times.
+A lock that lets tests run in parallel, as with C{trial -j 2}, and those that measure times run
+alone.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _FOLDER = Path(tempfile.gettempdir())
 
 def useMachine(test: SynchronousTestCase, *, alone: bool = False) -> None:
     """
-    Wait until the machine is free, and use it until the end of the test.
+    Wait until the machine is free, and hold it until the end of the test.
 
-    Tests hold a lock on a file, shared or alone.  Whoever wants it alone also holds a second one
-    while it waits, so that no others begin and it is not overtaken for ever.
+    Tests hold a lock on a file, shared or exclusive.  A test that waits for the exclusive one also
+    holds a second lock, so that no others can start meanwhile.
 
-    @param alone: whether no other test may use it meanwhile.
+    @param alone: whether no other test may run at the same time.
     """
     name = f"kaproto-tests-{os.getuid()}"
     gate = _opened(test, f"{name}-gate.lock")

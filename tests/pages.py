@@ -1,5 +1,5 @@
 """
-Reads the pages: their blocks of code, and the commands that they tell people to type.
+Reads the documentation's pages: their blocks of code, and the commands to type.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Block(NamedTuple):
     """
     A block of code in a page.
 
-    @ivar language: empty if the page names none.
+    @ivar language: empty if the page does not give it.
     """
 
     page: Path
@@ -39,7 +39,7 @@ class Block(NamedTuple):
 
 class Typed(NamedTuple):
     """
-    A command in a console block, and the output that the page shows below it.
+    A command in a console block, and the output shown below it.
     """
 
     command: str
@@ -48,8 +48,7 @@ class Typed(NamedTuple):
 
 def pages() -> list[Path]:
     """
-    @return: everything there is to read: the files in the project's folder, of C{docs} and of
-        C{benchmarks}.
+    @return: all pages: the files in the project's folder, in C{docs} and in C{benchmarks}.
     """
     found = [*PROJECT.glob("*.md"), *(PROJECT / "benchmarks").glob("*.md")]
     found += [*DOCS.rglob("*.rst"), *DOCS.rglob("*.md")]
@@ -62,7 +61,7 @@ def blocksIn(page: Path, text: str) -> Iterator[Block]:
     """
     if page.suffix == ".md":
         for language, block in _MARKDOWN.findall(text):
-            if not language.startswith("{"):  # a directive of Sphinx's
+            if not language.startswith("{"):  # a Sphinx directive
                 yield Block(page, language, block.strip("\n"))
     else:
         for _indentation, language, block in _RST.findall(text):
@@ -71,14 +70,14 @@ def blocksIn(page: Path, text: str) -> Iterator[Block]:
 
 def blocks() -> list[Block]:
     """
-    @return: those of all pages.
+    @return: the blocks of code in all pages.
     """
     return [each for page in pages() for each in blocksIn(page, page.read_text("utf-8"))]
 
 
 def typed(block: Block) -> Iterator[Typed]:
     """
-    @return: the commands in a block that a person types, in order.
+    @return: the commands in a block, in order.
     """
     if block.language == "sh":
         for line in block.text.replace("\\\n", " ").splitlines():
@@ -91,8 +90,8 @@ def typed(block: Block) -> Iterator[Typed]:
 
 def sameShape(shown: str, real: str) -> bool:
     """
-    @return: whether an output is as shown: numbers and white space may differ, and three dots stand
-        for anything.
+    @return: whether a real output matches the one shown, where numbers and white space may differ,
+        and three dots stand for any text.
     """
     pattern = ".*".join(map(re.escape, _shape(shown).split("...")))
     return re.fullmatch(pattern, _shape(real), re.DOTALL) is not None

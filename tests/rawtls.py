@@ -1,5 +1,5 @@
 """
-TLS records made by hand, to send what OpenSSL would not.
+Encrypts TLS records by hand, to send what OpenSSL does not send.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["CIPHER", "RawTLS12", "RawTLS13"]
 
 CIPHER: Final = b"ECDHE-ECDSA-AES128-GCM-SHA256"
 """
-The cipher suite that a client must insist on for TLS 1.2.
+The cipher suite that the client must offer for L{RawTLS12}.
 """
 
 _HANDSHAKE: Final = 22
@@ -31,7 +31,7 @@ _SUITE: Final = 0xC02B
 
 def _expandLabel(secret: bytes, label: bytes, length: int) -> bytes:
     """
-    @return: HKDF-Expand-Label of RFC 8446, of no more bytes than one hash has.
+    @return: HKDF-Expand-Label of RFC 8446, up to the length of one hash.
     """
     full = b"tls13 " + label
     info = struct.pack(">HB", length, len(full)) + full + b"\0\1"
@@ -40,7 +40,7 @@ def _expandLabel(secret: bytes, label: bytes, length: int) -> bytes:
 
 def _prf(secret: bytes, label: bytes, seed: bytes, length: int) -> bytes:
     """
-    @return: the pseudorandom function of RFC 5246.
+    @return: C{length} bytes of the pseudorandom function of RFC 5246.
     """
     seed = label + seed
     block, data = seed, b""
@@ -52,12 +52,12 @@ def _prf(secret: bytes, label: bytes, seed: bytes, length: int) -> bytes:
 
 class RawTLS12:
     """
-    A client's side of a TLS 1.2 connection with L{CIPHER}, after its handshake.
+    The client's side of a TLS 1.2 connection with L{CIPHER}, after the handshake.
     """
 
     def __init__(self, connection: SSL.Connection) -> None:
         """
-        @param connection: has completed the handshake and sent nothing since.
+        @param connection: has completed the handshake, and sent nothing since then.
         """
         master, ours = connection.master_key(), connection.client_random()
         theirs = connection.server_random()
@@ -96,20 +96,20 @@ class RawTLS12:
 
     def application(self, data: bytes) -> bytes:
         """
-        @return: a record with bytes of the application.
+        @return: a record with application data.
         """
         return self.record(_APPLICATION, data)
 
 
 class RawTLS13:
     """
-    A client's side of a TLS 1.3 connection with C{TLS_AES_256_GCM_SHA384}, which is OpenSSL's first
-    choice, after its handshake.
+    The client's side of a TLS 1.3 connection with C{TLS_AES_256_GCM_SHA384}, OpenSSL's first
+    choice, after the handshake.
     """
 
     def __init__(self, context: SSL.Context) -> None:
         """
-        @param context: the client's, of which the next connection will be this one.
+        @param context: the client's.  Its next connection is the one whose keys are used.
         """
         context.set_keylog_callback(self._keyLogged)
 
@@ -132,7 +132,7 @@ class RawTLS13:
 
     def keyUpdate(self) -> bytes:
         """
-        @return: a change of this side's key, with the demand that the other side changes its own.
+        @return: a KeyUpdate for this side, which requests one from the other side.
         """
         record = self._record(_HANDSHAKE, bytes([_KEY_UPDATE, 0, 0, 1, 1]))
         self._use(_expandLabel(self._secret, b"traffic upd", 48))
@@ -140,6 +140,6 @@ class RawTLS13:
 
     def application(self, data: bytes) -> bytes:
         """
-        @return: a record with bytes of the application.
+        @return: a record with application data.
         """
         return self._record(_APPLICATION, data)

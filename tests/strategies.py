@@ -1,5 +1,5 @@
 """
-What the tests draw: numbers, strings, messages, streams of bytes, whole and in pieces.
+Hypothesis strategies for numbers, strings, messages and streams of bytes.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _decoded(data: bytes) -> str:
 
 def texts() -> st.SearchStrategy[str]:
     """
-    Strings as peers send them: UTF-8, and bytes that are not.
+    Strings from peers: UTF-8, or bytes that are not valid UTF-8.
     """
     return st.text(max_size=40) | st.binary(max_size=40).map(_decoded)
 
@@ -65,21 +65,22 @@ def parameters() -> st.SearchStrategy[TypedParameter]:
 
 def messages() -> st.SearchStrategy[Message]:
     """
-    Messages with any numbers in their headers.
+    Messages with arbitrary numbers in their headers.
     """
     return st.builds(Message, UINT32, UINT32, INT32, UINT32, UINT32, INT32, st.binary(max_size=60))
 
 
 def errors() -> st.SearchStrategy[RemoteError]:
     """
-    Errors with any numbers and any text but the empty one, which is no text at all.
+    Errors with arbitrary numbers, and any text but the empty one, which is decoded as "Unknown
+    error".
     """
     return st.builds(RemoteError, INT32, INT32, texts().filter(bool), INT32)
 
 
 def keepAlives() -> st.SearchStrategy[KeepAlive]:
     """
-    All intervals and counts that there may be, zeros included.
+    All valid intervals and counts, zeros included.
     """
     interval = st.integers(0, INTERVAL_MAX) | st.floats(0, INTERVAL_MAX)
     return st.builds(KeepAlive, interval, st.integers(0, 1000))
@@ -91,7 +92,7 @@ def _framed(data: bytes) -> bytes:
 
 def garbage() -> st.SearchStrategy[bytes]:
     """
-    Streams of bytes that may be messages, nearly are, or are not at all.
+    Streams of valid, nearly valid and invalid messages.
     """
     frame = st.binary(max_size=2 * HEADER_SIZE).map(_framed)
     return st.lists(frame | st.binary(max_size=2 * HEADER_SIZE), max_size=6).map(b"".join)
@@ -100,7 +101,7 @@ def garbage() -> st.SearchStrategy[bytes]:
 @st.composite
 def pieces(draw: st.DrawFn, data: bytes) -> Sequence[bytes]:
     """
-    The same bytes, cut anywhere; some of the pieces may be empty.
+    The same bytes, split at arbitrary places; some pieces may be empty.
     """
     cuts = draw(st.lists(st.integers(0, len(data)), max_size=12))
     return [data[start:end] for start, end in pairwise([0, *sorted(cuts), len(data)])]

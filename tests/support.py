@@ -1,6 +1,5 @@
 """
-What the unit tests stand on: time that only a test advances, ends of connections without a
-network, the log.
+Fakes and helpers for unit tests: a clock, connections without a network, the log.
 """
 
 from __future__ import annotations
@@ -62,12 +61,12 @@ __all__ = [
 
 ADDRESS: Final = IPv4Address("TCP", "192.0.2.1", 54321)
 """
-Where the other end of every L{Wire} is.
+The address of every L{Wire}'s peer.
 """
 
 KEEPALIVE: Final = KeepAlive(1, 2)
 """
-What the tests ping at: the peer is dead 3 seconds after it was last heard.
+The tests' default: a peer is dead 3 seconds after it was last heard.
 """
 
 _P = TypeVar("_P", bound=KeepAliveProtocol)
@@ -84,7 +83,7 @@ def call(
     status: int = Status.OK,
 ) -> Message:
     """
-    @return: a call of the remote program's, or whatever the other arguments make of it.
+    @return: a call, by default of the remote program.
     """
     return Message(program, version, procedure, kind, serial, status, payload)
 
@@ -99,14 +98,14 @@ def opening(name: str | None = "", flags: int = 0, serial: int = 0) -> Message:
 
 def feature(number: int, serial: int = 0) -> Message:
     """
-    @return: the call that asks for a feature.
+    @return: the call that queries a feature.
     """
     return call(Procedure.CONNECT_SUPPORTS_FEATURE, Packer().int32(number).packed(), serial)
 
 
 def errorOf(reply: Message) -> tuple[int, int, int, str]:
     """
-    @return: the code, domain, level and message of the error that a reply carries.
+    @return: the code, domain, level and message of the error in a reply.
     """
     assert (reply.type, reply.status) == (MessageType.REPLY, Status.ERROR), reply
     error = unpackError(reply.payload)
@@ -119,10 +118,10 @@ FEATURE_KEEPALIVE: Final = feature(Feature.PROGRAM_KEEPALIVE)
 
 class Probe(Program):
     """
-    An application's program, with a procedure for each way to answer.
+    An application's program, with a procedure for each kind of reply.
 
-    @ivar waiting: the calls of L{LATER} that have not been answered, oldest first.
-    @ivar calls: the procedures that have been called, in order.
+    @ivar waiting: the unanswered calls of L{LATER}, oldest first.
+    @ivar calls: the procedures called, in order.
     """
 
     number: ClassVar[int] = 0x2F000001
@@ -139,7 +138,7 @@ class Probe(Program):
     @procedure(ECHO)
     def echo(self, connection: object, payload: bytes) -> bytes:
         """
-        Answer with what came.
+        Reply with the payload.
         """
         self.calls.append(self.ECHO)
         return payload
@@ -147,7 +146,7 @@ class Probe(Program):
     @procedure(LATER)
     def later(self, connection: object, payload: bytes) -> Deferred[bytes]:
         """
-        Answer when the test says so.
+        Reply when the test fires the Deferred.
         """
         self.calls.append(self.LATER)
         self.waiting.append(Deferred())
@@ -156,7 +155,7 @@ class Probe(Program):
     @procedure(FAIL)
     def fail(self, connection: object, payload: bytes) -> bytes:
         """
-        Answer with an error.
+        Reply with an error.
         """
         self.calls.append(self.FAIL)
         raise RemoteError(88, 55, "no entry", 1)
@@ -164,7 +163,7 @@ class Probe(Program):
     @procedure(BREAK)
     async def breakDown(self, connection: object, payload: bytes) -> bytes:
         """
-        Fail as programs do that have a bug.
+        Raise an exception that is no L{RemoteError}, as a bug would.
         """
         self.calls.append(self.BREAK)
         raise ZeroDivisionError("a bug")
@@ -172,7 +171,7 @@ class Probe(Program):
     @procedure(DECODE)
     def decode(self, connection: object, payload: bytes) -> bytes:
         """
-        Answer with the string that came.
+        Decode a string, and reply with it.
         """
         self.calls.append(self.DECODE)
         return Packer().string(Unpacker(payload).string()).packed()
@@ -180,7 +179,7 @@ class Probe(Program):
     @classmethod
     def message(cls, procedure: int, payload: bytes = b"", serial: int = 0) -> Message:
         """
-        @return: a call of this program.
+        @return: a call to this program.
         """
         return call(procedure, payload, serial, program=cls.number)
 
@@ -188,11 +187,11 @@ class Probe(Program):
 @implementer(ISession)
 class FakeSession:
     """
-    What a L{FakeBackend} opens.  It answers each call with what came.
+    The session of a L{FakeBackend}.  It replies to each call with the payload.
 
     @ivar idle: see L{ISession}.
-    @ivar connections: whom it was told to be open for.
-    @ivar reasons: why it was closed.
+    @ivar connections: the arguments of L{opened}.
+    @ivar reasons: the arguments of L{closed}.
     """
 
     idle = True
@@ -203,19 +202,19 @@ class FakeSession:
 
     def opened(self, connection: object) -> None:
         """
-        Remember the connection.
+        Record the connection.
         """
         self.connections.append(connection)
 
     def callReceived(self, procedure: int, payload: bytes) -> bytes:
         """
-        Answer with what came.
+        Reply with the payload.
         """
         return payload
 
     def closed(self, reason: Exception) -> None:
         """
-        Remember the reason.
+        Record the reason.
         """
         self.reasons.append(reason)
 
@@ -223,12 +222,12 @@ class FakeSession:
 @implementer(IBackend)
 class FakeBackend:
     """
-    A backend that opens as the test says.
+    A backend whose result the test chooses.
 
-    @ivar session: what it opens, at once unless L{later} is set.
-    @ivar later: what to give instead, if anything.
-    @ivar error: what to raise instead, if anything.
-    @ivar requests: what it was asked to open.
+    @ivar session: the session that it opens, at once unless C{later} is set.
+    @ivar later: returned instead of the session, unless C{None}.
+    @ivar error: raised instead of opening, unless C{None}.
+    @ivar requests: the requests to open.
     """
 
     PROCEDURE: ClassVar[int] = 300
@@ -242,13 +241,13 @@ class FakeBackend:
 
     def knows(self, procedure: int) -> bool:
         """
-        There is one procedure.
+        @return: whether this is C{PROCEDURE}, the only one.
         """
         return procedure == self.PROCEDURE
 
     def open(self, peer: Peer, request: OpenRequest) -> ISession | Deferred[ISession]:
         """
-        Open.
+        Record the request, and open, fail or wait.
         """
         self.requests.append(request)
         if self.error is not None:
@@ -258,7 +257,7 @@ class FakeBackend:
 
 class Cycle:
     """
-    An object that only a collector can free.
+    An object that only the garbage collector can free.
     """
 
     def __init__(self) -> None:
@@ -267,8 +266,9 @@ class Cycle:
 
 def freezeOlder(test: SynchronousTestCase) -> None:
     """
-    Have the garbage collector look only at what the test makes, so that full collections are cheap.
-    Collections of fewer generations would miss what an automatic one has found in use before.
+    Restrict the garbage collector to objects that the test creates, so that full collections are
+    cheap. Collections of fewer generations would miss objects that an automatic one has already
+    promoted.
     """
     gc.freeze()
     test.addCleanup(gc.unfreeze)
@@ -276,11 +276,11 @@ def freezeOlder(test: SynchronousTestCase) -> None:
 
 class Wire(Generic[_P]):
     """
-    One end of a connection, with the test in the place of the network.
+    One end of a connection; the test takes the place of the peer.
 
-    @ivar protocol: the end.
-    @ivar transport: what it writes to.
-    @ivar lost: whether it has been told that the connection is gone.
+    @ivar protocol: the protocol under test.
+    @ivar transport: the protocol's transport.
+    @ivar lost: whether C{connectionLost} was called.
     """
 
     def __init__(self, protocol: _P, address: IAddress = ADDRESS) -> None:
@@ -292,7 +292,7 @@ class Wire(Generic[_P]):
 
     def feed(self, *parts: bytes | Message) -> None:
         """
-        Have bytes arrive, all in one read.
+        Deliver bytes and messages to the protocol, all in one read.
         """
         self.protocol.dataReceived(
             b"".join(packMessage(part) if isinstance(part, Message) else part for part in parts)
@@ -300,7 +300,7 @@ class Wire(Generic[_P]):
 
     def taken(self) -> bytes:
         """
-        @return: the bytes that were written since the last time.
+        @return: the bytes written since the last call.
         """
         data: bytes = self.transport.value()
         self.transport.clear()
@@ -308,21 +308,21 @@ class Wire(Generic[_P]):
 
     def take(self) -> list[Message]:
         """
-        @return: the messages that were written since the last time.
+        @return: the messages written since the last call.
         """
         self._reader.feed(self.taken())
         return list(iter(self._reader.next, None))
 
     def takeOne(self) -> Message:
         """
-        @return: the one message that was written since the last time.
+        @return: the only message written since the last call.
         """
         (message,) = self.take()
         return message
 
     def ask(self, *parts: bytes | Message) -> Message:
         """
-        Have bytes arrive that are answered with one message.
+        Deliver bytes and messages, and return the only message written in response.
         """
         self.feed(*parts)
         return self.takeOne()
@@ -330,27 +330,27 @@ class Wire(Generic[_P]):
     @property
     def reading(self) -> bool:
         """
-        Whether the end wants to read.
+        Whether the protocol has not paused its transport.
         """
         return self.transport.producerState == "producing"
 
     @property
     def closing(self) -> bool:
         """
-        Whether the end has begun to close, in whatever way.
+        Whether the protocol has begun to close the connection, in whatever way.
         """
         return self.transport.disconnecting
 
     @property
     def aborted(self) -> bool:
         """
-        Whether the end wants to close without sending what it wrote.
+        Whether the protocol has aborted the connection, which discards unsent bytes.
         """
         return self.transport.disconnected
 
     def lose(self, reason: BaseException | None = None) -> None:
         """
-        End the connection, if it has not ended yet.
+        Call C{connectionLost}, unless that is done.
         """
         if not self.lost:
             self.lost = True
@@ -360,14 +360,15 @@ class Wire(Generic[_P]):
 
 class ClockTestCase(SynchronousTestCase):
     """
-    A test of connections.  When it is over, all of them are gone, and so must be every timer.
+    Base class for tests of connections.  At the end, all connections are lost, and no timer may be
+    left.
 
-    @ivar clock: the time of everything in the test.
+    @ivar clock: the clock of all connections.
     """
 
     def setUp(self) -> None:
         """
-        Stop the time and keep the log.
+        Create a clock, and capture the log.
         """
         self.clock = Clock()
         self._wires: list[Wire[KeepAliveProtocol]] = []
@@ -387,19 +388,20 @@ class ClockTestCase(SynchronousTestCase):
 
     def advance(self, seconds: float) -> None:
         """
-        Let time pass in steps as small as those of a reactor that has nothing else to do.
+        Advance the clock in steps of L{TICK}, as an idle reactor would.
         """
         self.clock.pump([TICK] * round(seconds / TICK))
 
     def turns(self, count: int = 8) -> None:
         """
-        Let those who have sent much at once have their turns, while no time passes.
+        Run some turns of the reactor without advancing the clock, so that peers who have sent much
+        at once get their turns.
         """
         self.clock.pump([0] * count)
 
     def wire(self, protocol: _P, address: IAddress = ADDRESS) -> Wire[_P]:
         """
-        Connect an end to the test.
+        Connect a protocol to a L{Wire}.
         """
         wire = Wire(protocol, address)
         self._wires.append(wire)  # type: ignore[arg-type]
@@ -412,7 +414,7 @@ class ClockTestCase(SynchronousTestCase):
         programs: Iterable[IProgram] = (),
     ) -> Wire[KeepAliveServerProtocol]:
         """
-        Make a server to which one client, the test, has connected.
+        Create a server, and connect a client, which the test plays.
         """
         return self.accept(
             KeepAliveServerFactory(policy, backend, programs, IReactorTime(self.clock))
@@ -422,7 +424,7 @@ class ClockTestCase(SynchronousTestCase):
         self, factory: KeepAliveServerFactory, address: IAddress = ADDRESS
     ) -> Wire[KeepAliveServerProtocol]:
         """
-        Connect to a server.
+        Connect a client, which the test plays, to a server.
         """
         protocol = factory.buildProtocol(address)
         assert isinstance(protocol, KeepAliveServerProtocol)
@@ -448,7 +450,7 @@ class ClockTestCase(SynchronousTestCase):
 
     def logged(self, level: LogLevel | None = None) -> list[str]:
         """
-        @return: the lines that kaproto has logged so far, all or those of one level.
+        @return: the lines that kaproto has logged, all or those of one level.
         """
         return [
             formatEvent(event)

@@ -1,5 +1,5 @@
 """
-What the tests of administration stand on: a server with clients, and an administrator.
+Helpers for tests of administration: a server with clients, and an administrator.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _T = TypeVar("_T")
 
 class AdminTestCase(ClockTestCase):
     """
-    A test of an administrator's connection.
+    Base class for tests of an administrator's connection.
 
-    @ivar daemon: what is administered.
-    @ivar server: the factory of its clients.
-    @ivar administrators: the factory of administrators who may do everything.
+    @ivar daemon: the daemon that is administered.
+    @ivar server: the factory for the daemon's clients.
+    @ivar administrators: the factory for administrators with all rights.
     """
 
     def setUp(self) -> None:
         """
-        Have a server.
+        Create a daemon.
         """
         super().setUp()
         self.daemon = self.makeDaemon(Optional(KEEPALIVE))
@@ -52,7 +52,7 @@ class AdminTestCase(ClockTestCase):
 
     def setTimeOfDay(self, seconds: float) -> None:
         """
-        Have the test begin at this time, in seconds since 1970.
+        Set the time of day at the beginning of the test, in seconds since 1970.
         """
         wallClock = self.server.journal.wallClock
         wallClock._wall = lambda: seconds + self.clock.seconds()
@@ -60,19 +60,19 @@ class AdminTestCase(ClockTestCase):
 
     def client(self) -> Wire[KeepAliveServerProtocol]:
         """
-        Connect a client to the server.
+        Connect a client, which the test plays.
         """
         return self.accept(self.server)
 
     def connectionOf(self, wire: Wire[KeepAliveServerProtocol]) -> ServerConnection:
         """
-        @return: the connection of L{client}.
+        @return: the server's end of a client from L{client}.
         """
         return connectionOf(wire.protocol, ServerConnection)
 
     def openClient(self) -> ServerConnection:
         """
-        Connect a client of ours that opens.
+        Connect one of kaproto's clients, and open.
 
         @return: the server's end.
         """
@@ -80,7 +80,7 @@ class AdminTestCase(ClockTestCase):
 
     def administrator(self, policy: Policy | None = None) -> Wire[KeepAliveServerProtocol]:
         """
-        Connect an administrator, who may do what the policy says, by default everything.
+        Connect an administrator, by default with all rights.
         """
         factory = adminFactory(self.daemon)
         factory.policy = Disable() if policy is None else policy
@@ -88,7 +88,7 @@ class AdminTestCase(ClockTestCase):
 
     def control(self) -> ControlClient:
         """
-        Connect C{kaproto}.
+        Connect the client of the C{kaproto} command.
         """
         client = KeepAliveClientFactory(clock=self.clock)
         client.startsOpen = True
@@ -97,7 +97,7 @@ class AdminTestCase(ClockTestCase):
 
     def finish(self, running: Coroutine[Deferred[Any], Any, _T]) -> _T:
         """
-        Let a coroutine of L{control}'s run to its end.
+        Run a coroutine of the L{ControlClient} until it ends.
         """
         result = Deferred.fromCoroutine(running)
         for _ in range(50):

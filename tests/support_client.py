@@ -1,5 +1,5 @@
 """
-A client whose server is the test, for tests of clients.
+Helpers for tests of clients; the test plays the server.
 """
 
 from __future__ import annotations
@@ -66,28 +66,28 @@ def answer(message: Message, what: Answer = b"") -> bytes:
 
 def event(procedure: int, payload: bytes = b"", program: int = REMOTE_PROGRAM) -> Message:
     """
-    @return: a message that answers no call.
+    @return: a message that is no reply to a call.
     """
     return call(procedure, payload, 1, program=program, kind=MessageType.MESSAGE)
 
 
 def closing(reason: int) -> Message:
     """
-    @return: the event by which a server says why it closes.
+    @return: the event with a server's reason to close.
     """
     return event(Procedure.CONNECT_EVENT_CONNECTION_CLOSED, Packer().int32(reason).packed())
 
 
 class ClientTestCase(ClockTestCase):
     """
-    A test of a client, whose server is the test.
+    Base class for tests of a client; the test plays the server.
     """
 
     def connect(
         self, factory: KeepAliveClientFactory | None = None
     ) -> Wire[KeepAliveClientProtocol]:
         """
-        Have a client connect.
+        Connect a client.
         """
         if factory is None:
             factory = KeepAliveClientFactory(clock=self.clock)
@@ -99,10 +99,10 @@ class ClientTestCase(ClockTestCase):
         self, wire: Wire[KeepAliveClientProtocol], answers: dict[Message, Answer] | None = None
     ) -> list[Message]:
         """
-        Answer what the client calls, until it calls no more.
+        Reply to the client's calls until it makes no more.
 
-        @param answers: what to answer to which calls, serial 0, in place of what a libvirtd with
-            keepalive would.
+        @param answers: replies by call, with serial 0, where they differ from those of a libvirtd
+            with keepalive.
         @return: the calls.
         """
         default: dict[Message, Answer] = {
@@ -124,7 +124,7 @@ class ClientTestCase(ClockTestCase):
         answers: dict[Message, Answer] | None = None,
     ) -> Wire[KeepAliveClientProtocol]:
         """
-        Have a client connect and open.
+        Connect a client that opens.
         """
         wire = self.connect(factory)
         self.answerAll(wire, answers)
@@ -133,7 +133,7 @@ class ClientTestCase(ClockTestCase):
 
     def factory(self, onOpen: Connected | None = None) -> KeepAliveClientFactory:
         """
-        @return: a factory with a hook.
+        @return: a factory with an C{onOpen} hook.
         """
         return KeepAliveClientFactory(onOpen=onOpen, clock=self.clock)
 
@@ -141,7 +141,8 @@ class ClientTestCase(ClockTestCase):
         self, wire: Wire[KeepAliveClientProtocol], *parts: str
     ) -> RemoteProtocolError:
         """
-        Check that the client has closed at once for what the server sent, which the reason names.
+        Check that the client has aborted the connection with a L{RemoteProtocolError}, whose text
+        has these parts.
         """
         self.assertTrue(wire.aborted)
         self.assertFalse(wire.protocol.isAlive())
@@ -156,9 +157,9 @@ class ClientTestCase(ClockTestCase):
         self, answers: dict[Message, Answer], factory: KeepAliveClientFactory | None = None
     ) -> Exception:
         """
-        Have a client connect that cannot open, and that closes for it.
+        Connect a client that cannot open, and so closes its connection.
 
-        @return: what C{whenOpen} fails with.
+        @return: the failure of C{whenOpen}.
         """
         wire = self.connect(factory)
         opened = wire.protocol.whenOpen()

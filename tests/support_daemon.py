@@ -1,5 +1,5 @@
 """
-A daemon for the tests of those who watch and steer one.
+Fake daemons for tests of monitoring and administration.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ __all__ = ["FakeDaemon", "FakeGateway", "SickRegistry"]
 
 class FakeGateway:
     """
-    In the place of a gateway, of which only its health is looked at.
+    Stands in for a gateway, of which only the health is used.
 
-    @ivar busy: clients that wait for the server.
+    @ivar busy: clients waiting for the server.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
@@ -34,7 +34,7 @@ class FakeGateway:
 
 class Answering:
     """
-    A connection whose server answers.
+    A probe's connection to a server that answers.
     """
 
     lastHeard = 1.0
@@ -42,31 +42,31 @@ class Answering:
 
     def close(self) -> None:
         """
-        It is no longer needed.
+        Do nothing.
         """
 
 
 class SickRegistry(LocalRegistry):
     """
-    A registry that is not well.
+    A registry whose connection is broken.
     """
 
     def status(self) -> RegistryStatus:
         """
-        @return: for how long.
+        @return: a problem, and its duration in seconds.
         """
         return RegistryStatus("redis://x", "it hangs", 75.0)
 
 
 class FakeDaemon:
     """
-    Has a factory, and remembers what it was told.
+    A daemon that has a factory and records commands.
 
-    @ivar calls: what it was told to do.
-    @ivar problems: what L{reload} returns.
+    @ivar calls: the commands, in order.
+    @ivar problems: the result of L{reload}.
     @ivar register: its clients.
-    @ivar expiry: what L{certificateExpiry} returns.
-    @ivar registry: where its clients are listed.
+    @ivar expiry: the result of L{certificateExpiry}.
+    @ivar registry: the registry that lists its clients.
     """
 
     def __init__(self, factory: KeepAliveServerFactory) -> None:
@@ -81,7 +81,7 @@ class FakeDaemon:
 
     def becomeGateway(self) -> FakeGateway:
         """
-        Have something behind it.
+        Make the daemon a gateway.
         """
         gateway = FakeGateway(self.factory.clock)
         self.register = LocalRegister(self.factory, cast(Gateway, gateway))
@@ -89,12 +89,14 @@ class FakeDaemon:
 
     def certificateExpiry(self) -> Mapping[str, float]:
         """
-        @return: what the test says.
+        @return: C{expiry}.
         """
         return self.expiry
 
     async def reload(self) -> Sequence[str]:
         """
+        Record the command.
+
         @return: what the test says.
         """
         self.calls.append(("reload",))
@@ -102,13 +104,13 @@ class FakeDaemon:
 
     def drain(self, within: float | None = None) -> None:
         """
-        Remember it.
+        Record the command.
         """
         self.calls.append(("drain", within))
         self.draining = True
 
     def stop(self) -> None:
         """
-        Remember it.
+        Record the command.
         """
         self.calls.append(("stop",))

@@ -1,5 +1,5 @@
 """
-A client, the gateway and a libvirtd, three parties connected in memory.
+Connects a client, a gateway and a libvirtd in memory.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ __all__ = [
 
 DESCRIPTION = "unix:/run/libvirt/libvirt-sock"
 """
-What the gateway calls its libvirtd.
+The name of the libvirtd in the gateway's messages.
 """
 
 Pair = ConnectedPair[KeepAliveServerProtocol, KeepAliveClientProtocol]
@@ -66,34 +66,34 @@ def call(
     kind: int = MessageType.CALL,
 ) -> Message:
     """
-    A call as a client makes it.
+    A client's call.
     """
     return Message(program, 1, procedure, kind, serial, Status.OK, payload)
 
 
 def feature(number: int, serial: int = 77) -> Message:
     """
-    The question whether the server has a feature.
+    A call that queries a feature of the server.
     """
     return call(Procedure.CONNECT_SUPPORTS_FEATURE, Packer().int32(number).packed(), serial)
 
 
 def stream(serial: int, status: int = Status.CONTINUE, payload: bytes = b"") -> Message:
     """
-    A piece of a stream, or its end.
+    A message of a stream: data, or its end.
     """
     return Message(REMOTE_PROGRAM, 1, 208, MessageType.STREAM, serial, status, payload)
 
 
 class Party:
     """
-    One of the outer two of the three: it notes whatever comes once the connection is open.
+    One of the two outer parties: it records what arrives once the connection is open.
 
-    @ivar messages: what came after open but keepalive.
-    @ivar pings: how many pings came.
-    @ivar pongs: how many answers to pings came.
-    @ivar answering: whether pings are answered.
-    @ivar closedBecause: why the connection was closed, C{None} while it is not.
+    @ivar messages: the messages received after opening, without keepalive.
+    @ivar pings: the number of pings received.
+    @ivar pongs: the number of pongs received.
+    @ivar answering: whether to answer pings.
+    @ivar closedBecause: the reason why the connection was closed, C{None} while it is open.
     """
 
     transport: Any
@@ -107,16 +107,16 @@ class Party:
 
     def write(self, *data: Message | bytes) -> None:
         """
-        Write messages, or bytes that need not be any.
+        Write messages, or arbitrary bytes.
         """
         for each in data:
             self.transport.write(packMessage(each) if isinstance(each, Message) else each)
 
     def notes(self, message: Message) -> bool:
         """
-        Note keepalive.
+        Record a keepalive message.
 
-        @return: whether it is to be handled as usual.
+        @return: whether to handle the message as usual.
         """
         if message.program != KEEPALIVE_PROGRAM:
             return True
@@ -128,12 +128,12 @@ class Party:
 
 class NearConnection(ClientConnection):
     """
-    Opens as any client's does, and gives what comes after that to the test.
+    Opens like every client, and records messages after that.
     """
 
     def messageReceived(self, message: Message) -> None:
         """
-        Note what came, but for the answers to the calls by which it opens.
+        Record a message, unless it is a reply to a call of the client's own, such as open.
         """
         if message.type == MessageType.REPLY and message.serial in self._replies:
             super().messageReceived(message)
@@ -142,7 +142,7 @@ class NearConnection(ClientConnection):
 
     def received(self, message: Message) -> None:
         """
-        Note it, and answer as usual unless told not to.
+        Record keepalive, and handle the message as usual, unless the test forbids it.
         """
         if cast(Party, self.hooks).notes(message):
             super().received(message)
@@ -150,33 +150,33 @@ class NearConnection(ClientConnection):
 
 class NearEnd(Party, KeepAliveClientProtocol, isBase=True):
     """
-    The client, which opens as any client does and then lets the test make its calls.
+    The client.  It opens like every client; after that the test makes its calls.
     """
 
     _kaprotoConnection = NearConnection
 
     def dataReceived(self, data: bytes) -> None:
         """
-        Parse it in two pieces, since a pong that arrives alone is not parsed at all.
+        Parse in two pieces, since a pong that arrives alone is recognized without parsing.
         """
         super().dataReceived(data[:1])
         super().dataReceived(data[1:])
 
     def connectionClosed(self, reason: Exception) -> None:
         """
-        Note why.
+        Record the reason.
         """
         self.closedBecause = reason
 
 
 class FarConnection(ServerConnection):
     """
-    Serves until it is open, and gives what comes after that to the test.
+    Serves calls until the connection is open, and records them after that.
     """
 
     def messageReceived(self, message: Message) -> None:
         """
-        Note what came, and let the server do what brings the connection to be open.
+        Record a message, and serve it while the connection is not open.
         """
         end = cast(FarEnd, self.hooks)
         if end.scripted:
@@ -188,7 +188,7 @@ class FarConnection(ServerConnection):
 
     def received(self, message: Message) -> None:
         """
-        Note it, and answer as usual unless told not to.
+        Record keepalive, and handle the message as usual, unless the test forbids it.
         """
         if cast(Party, self.hooks).notes(message):
             super().received(message)
@@ -196,11 +196,11 @@ class FarConnection(ServerConnection):
 
 class FarEnd(Party, KeepAliveServerProtocol, isBase=True):
     """
-    libvirtd's end: it lets itself be opened, and then does nothing but what the test says.
+    libvirtd's end: it serves calls until it is open; after that the test writes its replies.
 
-    @ivar scripted: whether that time has come.
-    @ivar before: what came until then.
-    @ivar raw: every byte that came after that.
+    @ivar scripted: whether the test has taken over.
+    @ivar before: the messages before that.
+    @ivar raw: all bytes received after that.
     """
 
     _kaprotoConnection = FarConnection
@@ -213,7 +213,7 @@ class FarEnd(Party, KeepAliveServerProtocol, isBase=True):
 
     def dataReceived(self, data: bytes) -> None:
         """
-        Note what came, byte for byte; in two pieces as at the other end.
+        Record the bytes, and parse them in two pieces, as L{NearEnd} does.
         """
         if self.scripted:
             self.raw += data
@@ -222,15 +222,15 @@ class FarEnd(Party, KeepAliveServerProtocol, isBase=True):
 
     def answers(self, message: Message) -> bool:
         """
-        Answer a call, if this is not to be as usual.  Override it.
+        Override it to answer a call in another way than usual.
 
-        @return: whether it was answered.
+        @return: whether the call was answered.
         """
         return False
 
     def connectionClosed(self, reason: Exception) -> None:
         """
-        Note why.
+        Record the reason.
         """
         self.closedBecause = reason
 
@@ -238,15 +238,15 @@ class FarEnd(Party, KeepAliveServerProtocol, isBase=True):
 @implementer(IStreamClientEndpoint)
 class Upstream:
     """
-    Where libvirtd listens.
+    The endpoint of libvirtd.
 
-    @ivar factory: what answers there; put in a policy or a backend of the test's own.
-    @ivar error: what connecting fails with.
-    @ivar deaf: whether connecting takes for ever.
-    @ivar mute: whether it is connected, and then nothing that is written arrives: this is how a
-        libvirtd that hangs, or accepts nobody, looks.
+    @ivar factory: libvirtd's factory; a test may set its policy or backend.
+    @ivar error: the error that connecting fails with.
+    @ivar deaf: whether connecting never completes.
+    @ivar mute: whether connecting completes but nothing is read, as with a libvirtd that hangs or
+        does not accept.
     @ivar pairs: the connections made so far.
-    @ivar cancelled: how many times connecting was given up.
+    @ivar cancelled: how many times connecting was cancelled.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -260,7 +260,7 @@ class Upstream:
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """
-        See L{IStreamClientEndpoint.connect}.
+        Connect in memory, fail or wait, as the attributes say.
         """
         if self.error is not None:
             return fail(self.error)
@@ -282,8 +282,8 @@ class ThreeParties:
     """
     A gateway, its libvirtd, and clients.
 
-    @ivar clock: the time of all three.
-    @ivar upstream: where the gateway connects to.
+    @ivar clock: the clock of all three.
+    @ivar upstream: the endpoint that the gateway connects to.
     @ivar gateway: the backend.
     @ivar factory: the gateway's server.
     """
@@ -297,8 +297,8 @@ class ThreeParties:
     ) -> None:
         """
         @param policy: the gateway's, by default mode 0.
-        @param upstreamKeepAlive: how closely the gateway watches libvirtd.
-        @param ask: whether it asks libvirtd for keepalive.
+        @param upstreamKeepAlive: the gateway's keepalive towards libvirtd.
+        @param ask: whether the gateway asks libvirtd for keepalive.
         """
         self.clock = Clock()
         self.upstream = Upstream(self.clock)
@@ -310,9 +310,9 @@ class ThreeParties:
         self, *, farewell: bool = False, name: str = "test:///default", flags: int = 0
     ) -> NearEnd:
         """
-        Connect another client, and let everything happen that happens at once.
+        Connect another client, and run all that happens without advancing the clock.
 
-        @param farewell: whether it asks to be told why, when it is disconnected.
+        @param farewell: whether the client registers a close callback.
         """
         clientFactory = KeepAliveClientFactory(name, flags, clock=self.clock)
         clientFactory.protocol = NearEnd
@@ -325,7 +325,7 @@ class ThreeParties:
 
     def opened(self, *, farewell: bool = False) -> tuple[NearEnd, FarEnd]:
         """
-        Connect a client, which opens.
+        Connect a client that opens.
 
         @return: the client's end, and libvirtd's.
         """
@@ -346,7 +346,7 @@ class ThreeParties:
     @property
     def toUpstream(self) -> Pair:
         """
-        The newest connection between the gateway and libvirtd that is made for a client.
+        The gateway's newest connection to libvirtd on behalf of a client.
         """
         return [pair for pair in self.upstream.pairs if isinstance(pair.client, UpstreamProtocol)][
             -1
@@ -355,7 +355,7 @@ class ThreeParties:
     @property
     def probes(self) -> list[Pair]:
         """
-        The connections made to ask whether libvirtd is alive.
+        The gateway's connections that probe whether libvirtd is alive.
         """
         return [
             pair for pair in self.upstream.pairs if not isinstance(pair.client, UpstreamProtocol)
@@ -370,14 +370,14 @@ class ThreeParties:
 
     def forget(self) -> None:
         """
-        Keep no reference to the connections made so far.
+        Drop all references to the connections.
         """
         self._pairs.clear()
         self.upstream.pairs.clear()
 
     def flush(self) -> None:
         """
-        Deliver everything that was written, and what is written in answer, until all is quiet.
+        Deliver all written bytes, and those written in response, until none are left.
         """
         moving = True
         while moving:
@@ -389,9 +389,9 @@ class ThreeParties:
 
     def advance(self, seconds: float, each: Callable[[], object] = lambda: None) -> None:
         """
-        Let time pass in small steps.
+        Advance the clock in small steps.
 
-        @param each: what to do in every step.
+        @param each: called in every step.
         """
         end = self.clock.seconds() + seconds
         while (left := end - self.clock.seconds()) > 0:
@@ -405,28 +405,29 @@ WATCHED = KeepAlive(2, 2)
 
 def answer(asked: Message) -> Message:
     """
-    The answer to a call.
+    The reply to a call.
     """
     return asked._replace(type=MessageType.REPLY, status=Status.OK, payload=b"")
 
 
 class WatchTestCase(SynchronousTestCase):
     """
-    Three parties, of which libvirtd does not read every connection.
+    Base class for tests of a libvirtd that stops reading some of its connections.
     """
 
     ask = False
 
     def setUp(self) -> None:
         """
-        Start the gateway.
+        Create a client, a gateway and a libvirtd.
         """
         self.log = cast(list[LogEvent], self.enterContext(capturedLogs()))
         self.parties = ThreeParties(upstreamKeepAlive=WATCHED, ask=self.ask)
 
     def calling(self, number: int = 5) -> tuple[NearEnd, FarEnd]:
         """
-        Connect a client that makes calls which block, and after five libvirtd does not read.
+        Connect a client and make calls that libvirtd does not answer.  From five calls on, libvirtd
+        does not read from the connection any more.
         """
         near, far = self.parties.opened()
         self.parties.advance(0.5)
@@ -438,7 +439,7 @@ class WatchTestCase(SynchronousTestCase):
 
     def unblock(self, far: FarEnd) -> None:
         """
-        Answer all calls, and read on.
+        Answer all calls, and resume reading.
         """
         far.transport.resumeProducing()
         self.parties.flush()
@@ -447,13 +448,13 @@ class WatchTestCase(SynchronousTestCase):
 
     def assertGone(self) -> None:
         """
-        Nothing of the probes is left.
+        Check that all probes are closed.
         """
         for pair in self.parties.probes:
             self.assertTrue(pair.clientTransport.disconnected)
 
     def logged(self, text: str) -> int:
         """
-        @return: how many lines have this in them.
+        @return: the number of log lines that contain this text.
         """
         return sum(text in (formatEvent(event) or "") for event in self.log)

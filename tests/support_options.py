@@ -1,5 +1,5 @@
 """
-Command lines of C{twistd kaserver}, for tests of what they mean.
+Helpers for tests of the command line of C{twistd kaserver}.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ UNIX = "--listen=unix:/x/y"
 
 class OptionsTestCase(SynchronousTestCase):
     """
-    A test of command lines.
+    Base class for tests of command lines.
 
-    @ivar folder: has the files that they name.
+    @ivar folder: a folder for files named in command lines.
     """
 
     def setUp(self) -> None:
         """
-        Have a reactor that listens nowhere, and no folder of systemd's.
+        Create a reactor in memory and a folder, and set C{RUNTIME_DIRECTORY}.
         """
         self.reactor = MemoryReactorClock()
         self.folder = Path(self.mktemp()).absolute()
@@ -50,13 +50,13 @@ class OptionsTestCase(SynchronousTestCase):
 
     def refuse(self, *arguments: str) -> str:
         """
-        @return: how a bad command line is refused.
+        @return: the error message for an invalid command line.
         """
         return str(self.assertRaises(UsageError, self.parse, *arguments))
 
     def printed(self, *arguments: str) -> str:
         """
-        @return: what a command line prints that does nothing else.
+        @return: the output of a command line that prints something and exits.
         """
         output = StringIO()
         self.patch(sys, "stdout", output)
@@ -66,7 +66,7 @@ class OptionsTestCase(SynchronousTestCase):
 
     def config(self, text: str) -> str:
         """
-        @return: the flag that names a file with this text.
+        @return: the flag that names a configuration file with this text.
         """
         path = self.folder / "kaserver.toml"
         path.write_text(text)
@@ -74,22 +74,22 @@ class OptionsTestCase(SynchronousTestCase):
 
     def descriptions(self, options: Options) -> Sequence[str]:
         """
-        @return: where to listen.
+        @return: the endpoint descriptions of the listeners.
         """
         return [each.description for each in options.listeners]
 
 
 class AccessTestCase(OptionsTestCase):
     """
-    A test of who may connect.
+    Base class for tests of access control.
 
-    @ivar tls: listens with TLS.
-    @ivar auth: has clients log in.
+    @ivar tls: the flag for a TLS listener.
+    @ivar auth: the flag that requires a login.
     """
 
     def setUp(self) -> None:
         """
-        Make certificates and a file of passwords.
+        Create certificates and a password file.
         """
         super().setUp()
         self.authority = Authority()

@@ -1,5 +1,5 @@
 """
-One end of a connection that takes part in nothing, for tests of what both ends share.
+A protocol without a role, for tests of what servers and clients share.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ __all__ = ["HELLO", "Plain", "ProtocolTestCase", "keepsKeepAlive"]
 
 HELLO = call(1, b"hello")
 """
-A message.
+Any message.
 """
 
 
 class PlainConnection(Connection):
     """
-    A connection that gives its protocol every message.
+    A connection that passes every message to its protocol.
 
-    @ivar server: its factory.
+    @ivar server: the factory's shared state.
     """
 
     def __init__(
@@ -43,19 +43,19 @@ class PlainConnection(Connection):
 
     def start(self) -> None:
         """
-        Wait for what comes.
+        Wait for messages.
         """
 
     def messageReceived(self, message: Message) -> None:
         """
-        Remember a message.
+        Pass a message on.
         """
         cast(Plain, self.hooks).messageReceived(message)
 
 
 class Plain(KeepAliveProtocol, isBase=True):
     """
-    An end that remembers what happens to it.
+    A protocol that records messages and reasons.
     """
 
     _kaprotoConnection = PlainConnection
@@ -66,25 +66,25 @@ class Plain(KeepAliveProtocol, isBase=True):
 
     def messageReceived(self, message: Message) -> None:
         """
-        Remember a message.
+        Record a message.
         """
         self.messages.append(message)
 
     def connectionClosed(self, reason: Exception) -> None:
         """
-        Remember the reason.
+        Record the reason.
         """
         self.reasons.append(reason)
 
 
 class ProtocolTestCase(ClockTestCase):
     """
-    A test of one end.
+    Base class for tests of one end of a connection.
     """
 
     def plain(self, protocol: type[KeepAliveProtocol] = Plain) -> Wire[Plain]:
         """
-        Connect an end to the test.
+        Connect a L{Plain} protocol; the test plays its peer.
         """
         factory = KeepAliveFactory(cast(IReactorTime, self.clock))
         factory.protocol = protocol
@@ -92,7 +92,7 @@ class ProtocolTestCase(ClockTestCase):
 
     def untilPinged(self, wire: Wire[Plain]) -> None:
         """
-        Let time pass until the next ping, and no longer.
+        Advance the clock just until the next ping.
         """
         for _tick in range(200):
             self.clock.advance(1 / 64)
@@ -102,9 +102,9 @@ class ProtocolTestCase(ClockTestCase):
 
     def reasonOf(self, wire: Wire[Plain]) -> Exception:
         """
-        Have an end that is closing be closed.
+        Lose the connection of a protocol that is closing.
 
-        @return: the one reason it was told.
+        @return: the only reason that it got.
         """
         self.assertTrue(wire.closing)
         wire.lose()
@@ -114,6 +114,6 @@ class ProtocolTestCase(ClockTestCase):
 
 def keepsKeepAlive(header: Header) -> bool:
     """
-    @return: whether a message is for the end itself and not to be relayed.
+    @return: whether a message is keepalive, which is intercepted and not forwarded.
     """
     return header[1] == KEEPALIVE_PROGRAM

@@ -1,5 +1,5 @@
 """
-A model of Redis in memory, as far as kaproto uses it, and connections to it that need no network.
+An in-memory model of those parts of Redis that kaproto uses, and connections to it.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _ADDRESS: Final = IPv4Address("TCP", "192.0.2.9", 6379)
 @implementer(IStreamClientEndpoint)
 class ModelRedis:
     """
-    Redis: keys with their values, channels, and what can be wrong with it.
+    A Redis with keys, channels and faults.
 
-    @ivar refuses: whether nobody can connect.
-    @ivar hangs: whether it answers nobody.
-    @ivar error: what it answers to each script instead of running it.
-    @ivar password: what everybody has to log in with.
-    @ivar commands: the commands that it was given.
-    @ivar received: the bytes that it was given.
+    @ivar refuses: whether to refuse connections.
+    @ivar hangs: whether to answer nothing.
+    @ivar error: the reply to each script, instead of running it.
+    @ivar password: the password that clients must log in with.
+    @ivar commands: the commands received.
+    @ivar received: the number of bytes received.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
@@ -65,7 +65,7 @@ class ModelRedis:
 
     def flush(self) -> None:
         """
-        FLUSHALL.
+        Delete all keys, as FLUSHALL does.
         """
         self.hashes.clear()
         self.leases.clear()
@@ -73,14 +73,14 @@ class ModelRedis:
 
     def drop(self) -> None:
         """
-        End all connections.
+        Close all connections.
         """
         for each in list(self.transports):
             each.lose()
 
     def publish(self, channel: str, message: str) -> int:
         """
-        @return: how many got it.
+        @return: the number of subscribers.
         """
         heard = [each for each in self.transports if channel in each.channels]
         for each in heard:
@@ -89,7 +89,7 @@ class ModelRedis:
 
     def clients(self, node: str) -> dict[str, str]:
         """
-        @return: what is stored of a node's clients.
+        @return: the stored clients of a node.
         """
         return self.hashes.get(f"kaproto:clients:{node}", {})
 
@@ -178,7 +178,7 @@ class ModelTransport:
     """
     The client's end of a connection to a L{ModelRedis}.
 
-    @ivar channels: what it is subscribed to.
+    @ivar channels: the channels that the client subscribes to.
     @ivar isKnown: whether it has logged in.
     """
 
@@ -194,7 +194,7 @@ class ModelTransport:
 
     def getPeer(self) -> IPv4Address:
         """
-        @return: some address.
+        @return: a fixed address.
         """
         return _ADDRESS
 
@@ -202,7 +202,7 @@ class ModelTransport:
 
     def write(self, data: bytes) -> None:
         """
-        Give commands to Redis, which answers a turn later.
+        Pass commands to Redis, whose replies arrive a turn later.
         """
         self._redis.received += len(data)
         self._buffer += data
@@ -212,13 +212,13 @@ class ModelTransport:
 
     def writeSequence(self, pieces: list[bytes]) -> None:
         """
-        The same, in pieces.
+        Write pieces at once.
         """
         self.write(b"".join(pieces))
 
     def _next(self) -> list[str] | None:
         """
-        @return: the next command, once it is whole.
+        @return: the next command, C{None} while it is incomplete.
         """
         rest, found = self._buffer, []
         line, end, rest = rest.partition(b"\r\n")
@@ -234,7 +234,7 @@ class ModelTransport:
 
     def send(self, reply: object) -> None:
         """
-        Send something to the client.
+        Send a reply or a published message to the client.
         """
         self._later(self._protocol.dataReceived, _packed(reply))
 
@@ -249,14 +249,14 @@ class ModelTransport:
 
     def pauseProducing(self) -> None:
         """
-        txredisapi does so for a moment.
+        Do nothing.  txredisapi pauses only for a moment.
         """
 
     resumeProducing = pauseProducing
 
     def abortConnection(self) -> None:
         """
-        End the connection.
+        Close the connection, a turn later.
         """
         self._redis.clock.callLater(0, self.lose)
 
@@ -264,7 +264,7 @@ class ModelTransport:
 
     def lose(self) -> None:
         """
-        The connection ends.
+        Close the connection.
         """
         if not self.disconnected:
             self.disconnected = True

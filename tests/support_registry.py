@@ -1,5 +1,5 @@
 """
-What the tests of the registry stand on: a node whose clients the test says.
+Helpers for tests of the registry: a node with fake clients.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _T = TypeVar("_T")
 
 class FakeNode:
     """
-    A L{kaproto.registry.interfaces.Node} that remembers what it was told.
+    A L{kaproto.registry.interfaces.Node} that records commands.
 
-    @ivar clients: what is shown of its clients, by number.
-    @ivar refusals: who was refused.
-    @ivar told: what it was told to do.
+    @ivar clients: the descriptions of its clients, by number.
+    @ivar refusals: the descriptions of refused clients.
+    @ivar told: the commands, in order.
     """
 
     def __init__(self) -> None:
@@ -39,13 +39,13 @@ class FakeNode:
 
     def follow(self, changed: Callable[[int], object]) -> None:
         """
-        Remember whom to tell.
+        Record the callback.
         """
         self.changed = changed
 
     def set(self, number: int, **fields: object) -> None:
         """
-        A client has connected, or has changed.
+        Add or change a client, and call the callback.
         """
         self.clients[number] = {"id": number, **fields}
         self.changed(number)
@@ -64,33 +64,33 @@ class FakeNode:
 
     def about(self) -> Mapping[str, object]:
         """
-        @return: something.
+        @return: a description of the node.
         """
         return {"state": "serving", "clients": len(self.clients)}
 
     def refused(self) -> Sequence[Mapping[str, object]]:
         """
-        @return: what the test says.
+        @return: C{refusals}.
         """
         return self.refusals
 
     def disconnect(self, number: int, reason: str | None) -> bool:
         """
-        Remember it.
+        Record the command.
         """
         self.told.append(("disconnect", number, reason))
         return self.clients.pop(number, None) is not None
 
     def drain(self) -> None:
         """
-        Remember it.
+        Record the command.
         """
         self.told.append(("drain",))
 
 
 class RegistryTestCase(ClockTestCase):
     """
-    A test of nodes and a model of Redis.
+    Base class for tests of nodes and a model of Redis.
 
     @ivar redis: the model.
     """
@@ -99,7 +99,7 @@ class RegistryTestCase(ClockTestCase):
 
     def setUp(self) -> None:
         """
-        Have a Redis.
+        Create a model of Redis.
         """
         super().setUp()
         self.redis = ModelRedis(IReactorTime(self.clock))
@@ -110,10 +110,10 @@ class RegistryTestCase(ClockTestCase):
         self, node: FakeNode, name: str = "host1", started: float = 1000, orders: str = "all"
     ) -> RedisRegistry:
         """
-        List a node from now on.
+        Create and start a registry that lists a node.
 
-        @param started: the time of day when it was started.
-        @param orders: which orders it obeys.
+        @param started: the time of day when the node was started.
+        @param orders: which orders the node obeys.
         """
         registry = RedisRegistry(
             name,
@@ -131,7 +131,7 @@ class RegistryTestCase(ClockTestCase):
 
     def stop(self, registry: RedisRegistry) -> None:
         """
-        Stop listing a node.
+        Stop a registry.
         """
         stopped: list[object] = []
         registry.stop().addBoth(stopped.append)
@@ -142,7 +142,7 @@ class RegistryTestCase(ClockTestCase):
 
     def wait(self, seconds: float) -> None:
         """
-        Let time pass, in steps of a quarter of a second.
+        Advance the clock in steps of a quarter of a second.
         """
         for _step in range(round(seconds * 4)):
             self.clock.pump([0, 0, 0.25])
@@ -150,7 +150,7 @@ class RegistryTestCase(ClockTestCase):
 
     def result(self, coroutine: Coroutine[Deferred[Any], Any, _T], seconds: float = 0) -> _T:
         """
-        @return: what a coroutine returns within some time, or raises.
+        @return: the result of a coroutine that ends within this time.
         """
         results: list[_T | Failure] = []
         Deferred.fromCoroutine(coroutine).addBoth(results.append)

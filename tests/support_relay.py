@@ -1,5 +1,5 @@
 """
-A relay between real sockets, read past a reactor that does not run.
+A relay between real sockets, read by a L{RelayReader} without a running reactor.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ A call without arguments, as short as a ping.
 
 class Transport(tcp.Connection):
     """
-    Twisted's, over a socket that stands in for one of TCP.
+    Twisted's transport, over a UNIX socket that stands in for a TCP socket.
     """
 
     logstr = "end"
 
     def getPeer(self) -> IPv4Address:
         """
-        Where the end is.
+        @return: a fixed address.
         """
         return IPv4Address("TCP", "192.0.2.1", 5)
 
     def setTcpNoDelay(self, enabled: bool) -> None:
         """
-        The socket has no such option.
+        Do nothing, since a UNIX socket has no such option.
         """
 
 
@@ -54,7 +54,7 @@ class End(Plain, isBase=True):
     """
     One end of a relay.
 
-    @ivar far: the socket at the other end of its connection.
+    @ivar far: the peer's socket.
     """
 
     far: socket.socket
@@ -62,7 +62,7 @@ class End(Plain, isBase=True):
 
     def read(self) -> bytes:
         """
-        What has come to the other end.
+        @return: the bytes that arrived at the peer.
         """
         data = b""
         try:
@@ -75,14 +75,14 @@ class End(Plain, isBase=True):
 
 class SocketRelayTestCase(SynchronousTestCase):
     """
-    A relay between real sockets, read past a reactor that does not run.
+    Base class for tests of a relay between real sockets, without a running reactor.
 
-    @ivar ways: from which end messages come, and to which they go.
+    @ivar ways: both directions, each as the sending and the receiving end.
     """
 
     def setUp(self) -> None:
         """
-        Relay between two ends.
+        Connect two ends and start the relay.
         """
         if not hasattr(select, "epoll"):
             raise SkipTest("this system has no epoll")
@@ -115,16 +115,16 @@ class SocketRelayTestCase(SynchronousTestCase):
 
     def send(self, end: End, data: bytes) -> None:
         """
-        Have bytes come from an end, and the reader look.
+        Send bytes from an end's peer, and have the reader read them.
         """
         end.far.sendall(data)
         self.reader.doRead()
 
     def writeOut(self, end: End) -> bytes:
         """
-        Do what the reactor does, until nothing is left to write to an end.
+        Do what the reactor does, until everything is written to an end.
 
-        @return: what has come there.
+        @return: the bytes that arrived at the end's peer.
         """
         data = end.read()
         while end.transport in self.reactor.getWriters():

@@ -1,5 +1,5 @@
 """
-A server whose client is the test, for tests of servers.
+Helpers for tests of servers; the test plays the client.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ LIMITS = Limits()
 
 def rpc(message: str) -> tuple[int, int, int, str]:
     """
-    @return: the error libvirtd has for calls that it does not let through.
+    @return: libvirtd's error for calls that it does not dispatch.
     """
     return 39, 7, 2, message
 
 
 def farewell(reason: CloseReason) -> Message:
     """
-    @return: the event that tells a client why the server closes.
+    @return: the event with the server's reason to close.
     """
     payload = Packer().int32(reason).packed()
     return call(Procedure.CONNECT_EVENT_CONNECTION_CLOSED, payload, 1, kind=MessageType.MESSAGE)
@@ -66,12 +66,12 @@ def farewell(reason: CloseReason) -> Message:
 
 class ServerTestCase(ClockTestCase):
     """
-    A test of a server, whose client is the test.
+    Base class for tests of a server; the test plays the client.
     """
 
     def setUp(self) -> None:
         """
-        Have something to serve.
+        Create a backend and a program.
         """
         super().setUp()
         self.backend = FakeBackend()
@@ -87,9 +87,9 @@ class ServerTestCase(ClockTestCase):
         self, policy: Policy | None = None, *before: Message
     ) -> Wire[KeepAliveServerProtocol]:
         """
-        Connect a client and open.
+        Connect a client that opens.
 
-        @param before: what the client calls first.
+        @param before: calls to make before that.
         """
         wire = self.connect(policy)
         wire.feed(*before, OPEN)
@@ -98,14 +98,14 @@ class ServerTestCase(ClockTestCase):
 
     def callLater(self, wire: Wire[KeepAliveServerProtocol], count: int) -> None:
         """
-        Have calls arrive that are answered when the test says so.
+        Make calls that L{answerAll} will answer.
         """
         wire.feed(*(Probe.message(Probe.LATER, serial=serial) for serial in range(count)))
         self.turns()
 
     def answerAll(self) -> None:
         """
-        Answer the calls that are running.
+        Answer all running calls.
         """
         waiting, self.probe.waiting = self.probe.waiting, []
         for each in waiting:
@@ -113,13 +113,13 @@ class ServerTestCase(ClockTestCase):
 
     def assertUsable(self, wire: Wire[KeepAliveServerProtocol], about: object = None) -> None:
         """
-        Check that the server answers further calls.
+        Check that the server still answers calls.
         """
         self.assertFalse(wire.closing, about)
         self.assertEqual(wire.ask(AUTH_LIST).status, Status.OK, about)
 
     def counted(self, wire: Wire[KeepAliveServerProtocol], **expected: int) -> None:
         """
-        Check all counters: those that are not given are zero, but for the connection itself.
+        Check all counters: those not given must be zero, except C{accepted}.
         """
         self.assertEqual(wire.protocol.factory.counters, Counters(accepted=1, **expected))

@@ -1,5 +1,5 @@
 """
-Real sockets without a reactor, waiting for the kernel, and short paths.
+Helpers for tests with real sockets: pairs, short paths, and a way to wait for the kernel.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ __all__ = ["SHORT", "shortFolder", "tcpPair", "until"]
 
 SHORT: Final = "/tmp"
 """
-Where folders for UNIX sockets are made.  Their paths may have 107 bytes; trial's folder and TMPDIR
-can be longer than that.
+The parent of folders for UNIX sockets, whose paths are limited to 107 bytes.  Trial's folder and
+TMPDIR can be longer than that.
 """
 
 _PATIENCE: Final = 10.0
@@ -25,9 +25,9 @@ _PATIENCE: Final = 10.0
 
 def tcpPair(test: SynchronousTestCase) -> tuple[socket.socket, socket.socket]:
     """
-    Connect over the loopback interface, until the test is over.
+    Connect two sockets over the loopback interface, and close them at the end of the test.
 
-    @return: the end that connected, and the end that was accepted.
+    @return: the connecting end and the accepted end.
     """
     with socket.create_server(("127.0.0.1", 0)) as listener:
         near = socket.create_connection(listener.getsockname())
@@ -39,15 +39,15 @@ def tcpPair(test: SynchronousTestCase) -> tuple[socket.socket, socket.socket]:
 
 def shortFolder(test: SynchronousTestCase) -> str:
     """
-    @return: the absolute path of a new folder, which is removed when the test is over.
+    @return: the absolute path of a new folder, which is removed at the end of the test.
     """
     return test.enterContext(TemporaryDirectory(prefix="kaproto-", dir=SHORT))
 
 
 def until(condition: Callable[[], object]) -> None:
     """
-    Wait for the kernel.  A busy one delivers a segment, its acknowledgement or a reset after the
-    call that sent it has returned, even on the loopback interface.
+    Wait for the kernel.  Even on the loopback interface, a busy kernel delivers segments,
+    acknowledgements and resets after the system call has returned.
 
     @param condition: called until its result is true.
     @raise AssertionError: when that takes 10 seconds.

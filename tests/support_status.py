@@ -1,5 +1,5 @@
 """
-Requests to a status page's HTTP server, for tests of what it answers.
+Helpers for tests of the status page: requests to its HTTP server.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SERVER = IPv4Address("TCP", "127.0.0.1", 9164)
 
 class Response:
     """
-    What a server answered.
+    An HTTP response.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -52,12 +52,12 @@ def dechunked(data: bytes) -> bytes:
 
 class SiteTestCase(AdminTestCase):
     """
-    A test of requests.
+    Base class for tests of HTTP requests.
     """
 
     def setUp(self) -> None:
         """
-        Serve.
+        Create a daemon with a status page.
         """
         super().setUp()
         self.status = StatusFactory(self.daemon)
@@ -77,7 +77,7 @@ class SiteTestCase(AdminTestCase):
 
     def lose(self, protocol: Protocol) -> None:
         """
-        End a connection, if it has not ended yet.
+        Lose a connection, unless that is done.
         """
         if protocol in self.status.protocols:
             protocol.connectionLost(connectionDone)
@@ -93,7 +93,7 @@ class SiteTestCase(AdminTestCase):
         body: bytes = b"",
     ) -> Response:
         """
-        Send a request, and let the server answer it.
+        Send a request.
         """
         protocol, transport = self.connect(address)
         lines = [f"{method} {path} HTTP/{version}", *headers]

@@ -1,5 +1,5 @@
 """
-Both ends of TLS connections in memory.
+Helpers for tests of TLS: both ends of a connection in memory.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["Checking", "Remembering", "TLSTestCase", "inPieces"]
 
 class Remembering(Protocol):
     """
-    One end of a connection, which remembers what happens to it.
+    A protocol that records what it receives.
     """
 
     transport: Any
@@ -40,13 +40,13 @@ class Remembering(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """
-        Remember.
+        Record the bytes.
         """
         self.received += data
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
-        Remember why.
+        Record the reason.
         """
         assert isinstance(reason.value, Exception)
         self.lost = reason.value
@@ -55,21 +55,21 @@ class Remembering(Protocol):
 @implementer(IHandshakeListener, ICertificateChecker)
 class Checking(Remembering):
     """
-    One that looks at the certificate itself.
+    A protocol that checks the peer's certificate itself, after the handshake.
     """
 
     done = False
 
     def handshakeCompleted(self) -> None:
         """
-        Remember.
+        Record the end of the handshake.
         """
         self.done = True
 
 
 def inPieces(receive: Callable[[bytes], None], size: int, data: bytes) -> None:
     """
-    Have bytes arrive in pieces.
+    Deliver bytes in pieces of this size.
     """
     for start in range(0, len(data), size):
         receive(data[start : start + size])
@@ -77,12 +77,12 @@ def inPieces(receive: Callable[[bytes], None], size: int, data: bytes) -> None:
 
 class TLSTestCase(SynchronousTestCase):
     """
-    Has an authority, and a server that it has given a certificate to.
+    Base class for tests of TLS, with an authority and certificates.
     """
 
     def setUp(self) -> None:
         """
-        Make them.
+        Create an authority, and certificates for a server and a client.
         """
         self.authority = Authority()
         self.server = self.authority.issue(distinguished("server"), hosts=["host.test", "10.0.0.1"])
@@ -92,7 +92,7 @@ class TLSTestCase(SynchronousTestCase):
 
     def serverContext(self, *, verify: bool = True) -> ServerContextFactory:
         """
-        Make the server's side.
+        @return: the server's side.
         """
         return ServerContextFactory(partial(serverFiles, self.directory), verify=verify)
 
@@ -100,7 +100,7 @@ class TLSTestCase(SynchronousTestCase):
         self, identity: Identity | None, authority: Authority | None = None
     ) -> CertificateFiles:
         """
-        Write a client's files.
+        Write a client's certificate files.
         """
         flat = Path(self.mktemp())
         (authority or self.authority).writeFlat(str(flat), identity)
@@ -110,7 +110,7 @@ class TLSTestCase(SynchronousTestCase):
         self, identity: Identity | None, host: str = "host.test", *, verify: bool = True
     ) -> ClientContextFactory:
         """
-        Make the client's side.
+        @return: the client's side.
         """
         return ClientContextFactory(self.clientFiles(identity), host, verify=verify)
 
@@ -118,7 +118,7 @@ class TLSTestCase(SynchronousTestCase):
         self, identity: Identity, others: Sequence[Identity] = ()
     ) -> ClientContextFactory:
         """
-        Make the client's side with a certificate that no honest client would try to use.
+        @return: the client's side with any certificate, even one that no honest client would use.
         """
         context = SSL.Context(SSL.TLS_CLIENT_METHOD)
         context.use_certificate(identity.certificate)
@@ -138,10 +138,10 @@ class TLSTestCase(SynchronousTestCase):
         pieces: int = 65536,
     ) -> tuple[Any, Any]:
         """
-        Connect them, and let them do all that they have to do.
+        Connect both sides in memory, do the handshake, and write something from the server.
 
-        @param pieces: in how large pieces the bytes arrive.
-        @return: the server's end and the client's.
+        @param pieces: the size of the pieces in which bytes arrive.
+        @return: the server's protocol and the client's.
         """
         clock = Clock()
 
@@ -171,9 +171,9 @@ class TLSTestCase(SynchronousTestCase):
         self, client: ClientContextFactory, server: ServerContextFactory | None = None
     ) -> str | None:
         """
-        Connect.
+        Connect a client.
 
-        @return: what the server has against the client's certificate.
+        @return: why the server rejects the client's certificate, if it does.
         """
         end, _client = self.connect(server or self.serverContext(), client)
         self.assertTrue(end.done)

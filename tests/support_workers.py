@@ -1,5 +1,5 @@
 """
-What the tests of a parent and its workers stand on: workers without processes.
+Helpers for tests of a parent and its workers, without processes.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ SERVER = ServerName("kaserver")
 
 class LocalMember:
     """
-    A worker that is in the test's own process.
+    A worker in the test's own process.
 
-    @ivar answers: whether it answers at all.
+    @ivar answers: whether it answers calls.
     """
 
     pid: int | None = 1
@@ -60,7 +60,7 @@ class LocalMember:
         self, row: int, daemon: Daemon, connection: KeepAliveServerProtocol | None = None
     ) -> None:
         """
-        @param connection: the connection of its parent, if that matters.
+        @param connection: its parent's connection, for tests that need it.
         """
         self.row = row
         self.figures: Figures | None = None
@@ -93,11 +93,11 @@ def _fired(call, connection, procedure, payload):  # type: ignore[no-untyped-def
 
 class SpawningReactor(MemoryReactorClock):
     """
-    A reactor that starts no processes.
+    A reactor that records processes instead of starting them.
 
-    @ivar started: what it was to start: the worker, its arguments, and what it is told.
-    @ivar files: the files of the last, by their number there.
-    @ivar connected: the factories of the connections to workers.
+    @ivar started: for each process the worker, its arguments, and its L{Handover}.
+    @ivar files: the last process's files, by their number there.
+    @ivar connected: the factories for the connections to workers.
     """
 
     def __init__(self) -> None:
@@ -116,7 +116,7 @@ class SpawningReactor(MemoryReactorClock):
         childFDs: dict[int, int],
     ) -> None:
         """
-        Remember a process.
+        Record a process.
         """
         handover = Handover.read(os.dup(childFDs[int(arguments[-1])]))
         sockets = [number for some in handover.sockets.values() for number in some]
@@ -130,27 +130,27 @@ class SpawningReactor(MemoryReactorClock):
 
     def signalProcess(self, number: int) -> None:
         """
-        Forget a signal.
+        Do nothing.
         """
 
     def adoptStreamConnection(self, descriptor: int, family: int, factory: Any) -> None:
         """
-        Remember a connection.
+        Record a connection.
         """
         self.connected.append(factory)
 
     def stop(self) -> None:
         """
-        Be stopped.
+        Count the call.
         """
         self.stops += 1
 
 
 class Administrator:
     """
-    Who administers the parent.
+    An administrator of the parent.
 
-    @ivar events: what it was sent.
+    @ivar events: the events sent to it.
     """
 
     congested = False
@@ -162,20 +162,20 @@ class Administrator:
 
     def sendEvent(self, program: int, procedure: int, payload: bytes) -> None:
         """
-        Remember an event.
+        Record an event.
         """
         self.events.append(json.loads(unpack(Document, payload).json))
 
     def whenClosed(self) -> Deferred[Exception]:
         """
-        @return: fires when it has left.
+        @return: fires when the administrator has disconnected.
         """
         return self.closed
 
 
 class Relay(Administrator):
     """
-    The parent, as its workers send it events.
+    The workers' connection to their parent, which events are sent to.
     """
 
     def __init__(self, case: TeamTestCase) -> None:
@@ -184,19 +184,19 @@ class Relay(Administrator):
 
     def sendEvent(self, program: int, procedure: int, payload: bytes) -> None:
         """
-        Bring it to the parent.
+        Pass an event to the parent.
         """
         self._case.control_.traces.received(payload)
 
 
 class TeamTestCase(AdminTestCase):
     """
-    A parent with two workers, each with a client.
+    Base class for tests of a parent with two workers, each with a client.
     """
 
     def setUp(self) -> None:
         """
-        Have workers.
+        Create a parent and its workers.
         """
         super().setUp()
         self.counts = SharedCounts.create(4)
@@ -226,7 +226,7 @@ class TeamTestCase(AdminTestCase):
 
     async def replace(self) -> int:
         """
-        Replace no worker.
+        Pretend to replace the workers.
 
         @raise NotReplaced: the second time.
         """
@@ -237,7 +237,7 @@ class TeamTestCase(AdminTestCase):
 
     def wait(self, running: Coroutine[Deferred[Any], Any, _T]) -> _T:
         """
-        @return: what a coroutine returns that has nothing to wait for.
+        @return: the result of a coroutine that needs no time to pass.
         """
         waiting = Deferred.fromCoroutine(running)
         self.clock.pump([0] * 9)
@@ -247,7 +247,7 @@ class TeamTestCase(AdminTestCase):
         self, program: TeamControl | TeamAdmin, number: int, arguments: object = None
     ) -> bytes:
         """
-        Have the administrator call a procedure of the parent's.
+        Call one of the parent's procedures as the administrator.
         """
         payload = b"" if arguments is None else pack(arguments)
         connection = cast(KeepAliveServerProtocol, self.caller)
@@ -260,6 +260,6 @@ class TeamTestCase(AdminTestCase):
 
     def document(self, number: int, arguments: object = None) -> Any:
         """
-        Have the administrator call a procedure of C{kaproto}'s.
+        Call one of the procedures for C{kaproto} as the administrator.
         """
         return json.loads(unpack(Document, self.call(self.control_, number, arguments)).json)

@@ -15,7 +15,7 @@ PATH = Path(__file__).resolve().parent.parent / ".ci" / "audit.py"
 
 class AuditTests(SynchronousTestCase):
     """
-    What is said of the packages that kaproto needs.
+    Tests for the report about the packages that kaproto depends on.
     """
 
     def setUp(self) -> None:
@@ -30,7 +30,7 @@ class AuditTests(SynchronousTestCase):
 
     def test_needed(self) -> None:
         """
-        It finds what kaproto and its extras need, directly or not, and no tool of the tests.
+        Direct and indirect dependencies of kaproto and its extras are found, but no test tools.
         """
         found = self.audit.needed()
         self.assertLessEqual({"twisted", "cryptography", "automat", "scramp", "wsproto"}, found)
@@ -38,7 +38,8 @@ class AuditTests(SynchronousTestCase):
 
     def test_judge(self) -> None:
         """
-        Vulnerabilities fail; that nothing could be found out is said, and does not fail.
+        Vulnerabilities fail the audit.  When a package cannot be audited, the report says so, and
+        the audit does not fail.
         """
         clean = {"name": "A", "version": "1", "vulns": []}
         bad = {"name": "b", "version": "2", "vulns": [{"id": "CVE-1"}]}

@@ -1,9 +1,9 @@
 """
-What a keepalive round trip costs, counted instead of timed, so that a slower machine does not
-matter and a costlier round trip is noticed.
+Tests for the cost of keepalive round trips.  Costs are counted, not timed, so that the tests notice
+a costlier round trip on any machine.
 
-A server does nothing else all day for a client that is idle, so each bound here is the number
-found when it was written, and a little room for other versions of Python.
+An idle client costs a server nothing but these round trips.  Each bound is the measured number,
+with a little room for other versions of Python.
 """
 
 from __future__ import annotations
@@ -45,40 +45,39 @@ from tests.support_tls import TLSTestCase
 
 PONG_CALLS = 2
 """
-Python functions that a pong runs through: C{dataReceived}, and C{now} to stamp it with.
+Python functions called for a pong: C{dataReceived}, and C{now} for its time.
 """
 
 IDLE_PONGS_CALLS = 2
 """
-Python functions that any number of pongs of idle clients run through, if they come at once:
-C{doRead}, and C{now} to stamp them with.
+Python functions called for any number of pongs from idle clients that arrive at once: C{doRead},
+and C{now} for their time.
 """
 
 PING_CALLS = 9
 """
-Python functions that a ping runs through, from the wheel's slot to the socket and back into a
-slot.
+Python functions called for a ping, from the wheel's slot to the socket and back into a slot.
 """
 
 OPEN_CALLS = 224
 """
-Python functions that a client runs through from its connection until it is open.
+Python functions called from a client's connection until it is open.
 """
 
 RELAYED_CALLS = 13
 """
-Python functions that a call and its reply run through in a gateway, from socket to socket.  Four of
-them are the reader's, for all that have something to relay at the same time.
+Python functions called in a gateway for a call and its reply, from socket to socket.  Four of them
+are the reader's, and are called once for all connections that are read at the same time.
 """
 
 RELAYED_TOGETHER_CALLS = 3
 """
-Python functions for one more call, and its reply, that come together with others.
+Python functions called for each further call, and its reply, that arrive together with others.
 """
 
 BLOCKS_LEFT = 50
 """
-Memory blocks by which what the process holds may grow in a thousand round trips.
+The number of memory blocks by which the process may grow in a thousand round trips.
 """
 
 
@@ -87,13 +86,13 @@ CALLS = [
     for each in (call(Procedure.AUTH_LIST), feature(Feature.PROGRAM_KEEPALIVE), opening())
 ]
 """
-What a client sends until it is open.
+A client's messages until it is open.
 """
 
 
 def callsOf(run: Callable[[], object]) -> list[str]:
     """
-    @return: the Python functions of kaproto that are called.
+    @return: the names of kaproto's Python functions that are called.
     """
     names: list[str] = []
 
@@ -111,7 +110,7 @@ def callsOf(run: Callable[[], object]) -> list[str]:
 
 class IdleReactor:
     """
-    A reactor that counts how often it is asked to wait for a socket to be writable.
+    A reactor that counts how often it has to wait until a socket is writable.
     """
 
     def __init__(self) -> None:
@@ -119,18 +118,18 @@ class IdleReactor:
 
     def addWriter(self, writer: object) -> None:
         """
-        A transport has something that it could not, or would not, send at once.
+        Count a transport that could not send everything at once.
         """
         self.waits += 1
 
     def removeWriter(self, writer: object) -> None:
         """
-        A transport has sent everything.
+        Do nothing.
         """
 
     def removeReader(self, reader: object) -> None:
         """
-        A transport is not to be read from.
+        Do nothing.
         """
 
 
@@ -148,14 +147,14 @@ class CountingSocket:
 
     def recv_into(self, buffer: bytearray) -> int:
         """
-        Receive.
+        Count a C{recv}.
         """
         self.receives += 1
         return self._wrapped.recv_into(buffer)
 
     def send(self, data: bytes | memoryview) -> int:
         """
-        Send.
+        Count a C{send}.
         """
         self.sends += 1
         return self._wrapped.send(data)
@@ -163,24 +162,24 @@ class CountingSocket:
 
 class Accepted(Connection):
     """
-    A connection that a port has accepted.
+    A connection accepted by a port.
     """
 
     def getPeer(self) -> IPv4Address:
         """
-        Where the client is.
+        @return: a fixed address.
         """
         return IPv4Address("TCP", "192.0.2.1", 5)
 
     def setTcpNoDelay(self, enabled: bool) -> None:
         """
-        The socket that stands in for one of TCP has no such option.
+        Do nothing, since the UNIX socket that stands in for a TCP socket has no such option.
         """
 
 
 def accepted(case: SynchronousTestCase, protocol: IProtocol) -> Any:
     """
-    @param protocol: is for the connection.
+    @param protocol: the connection's protocol.
     @return: an L{Accepted} of a L{CountingSocket}, C{counts}, and an L{IdleReactor}; C{far} is the
         client's socket.
     """
@@ -196,12 +195,13 @@ def accepted(case: SynchronousTestCase, protocol: IProtocol) -> Any:
 
 class OpenTests(SynchronousTestCase):
     """
-    A client comes, asks for keepalive, and opens, with one call after the other.
+    Tests for the cost of a client that connects, asks for keepalive, and opens, in one call after
+    the other.
     """
 
     def setUp(self) -> None:
         """
-        Have a client that has connected, over a real socket.
+        Create a server, and a client that has connected over a real socket.
         """
         factory = KeepAliveServerFactory(Mandatory(KeepAlive(1, 3)), clock=Clock())
         self.protocol = cast(KeepAliveServerProtocol, factory.buildProtocol(None))
@@ -211,7 +211,7 @@ class OpenTests(SynchronousTestCase):
 
     def open(self) -> None:
         """
-        Do it.
+        Make the client's calls, one after the other.
         """
         self.protocol.makeConnection(self.transport)
         for message in CALLS:
@@ -219,7 +219,7 @@ class OpenTests(SynchronousTestCase):
 
     def test_systemCalls(self) -> None:
         """
-        Each reply is one system call, and the reactor does not have to wait for the socket.
+        Each reply takes one system call, and the reactor never waits for the socket.
         """
         self.open()
         self.assertTrue(self.protocol.peer.opened)
@@ -228,7 +228,7 @@ class OpenTests(SynchronousTestCase):
 
     def test_together(self) -> None:
         """
-        Replies to calls that came together leave together.
+        Replies to calls that arrive together are sent together.
         """
         self.open()
         self.socket.sends = 0
@@ -240,7 +240,7 @@ class OpenTests(SynchronousTestCase):
 
     def test_calls(self) -> None:
         """
-        Opening takes so many functions and no more.
+        Opening calls at most C{OPEN_CALLS} functions.
         """
         names = callsOf(self.open)
         self.assertTrue(self.protocol.peer.opened)
@@ -249,13 +249,14 @@ class OpenTests(SynchronousTestCase):
 
 class TLSOpenTests(TLSTestCase):
     """
-    A client opens over TLS.
+    Tests for the cost of opening over TLS.
     """
 
     def test_systemCalls(self) -> None:
         """
-        The server's part of the handshake is sent in two pieces, of which the last has the byte
-        that accepts the client, and each reply in one.  Nothing waits for a turn of the reactor.
+        The server sends its part of the handshake in two pieces, the last of which has the byte
+        that accepts the client, and each reply in one piece.  The reactor never waits for the
+        socket.
         """
         clock = Clock()
         factory = KeepAliveServerFactory(Mandatory(KeepAlive(1, 3)), clock=clock)
@@ -289,12 +290,12 @@ class TLSOpenTests(TLSTestCase):
 
 class RelayedTests(SocketRelayTestCase):
     """
-    A call through a gateway, and its reply back.
+    Tests for the cost of a call through a gateway, and its reply.
     """
 
     def countSystemCalls(self) -> list[CountingSocket]:
         """
-        Count the system calls of both connections from now on.
+        Wrap the sockets of both connections in L{CountingSocket}.
         """
         sockets = []
         for end in (self.client, self.upstream):
@@ -314,8 +315,8 @@ class RelayedTests(SocketRelayTestCase):
 
     def test_systemCalls(self) -> None:
         """
-        It takes one system call to receive and one to send each of the two, however many messages
-        come at once, and the reactor waits for neither socket.
+        A call and its reply each take one system call to receive and one to send, no matter how
+        many messages arrive at once, and the reactor waits for neither socket.
         """
         sockets = self.countSystemCalls()
         for messages in (1, 16):
@@ -329,7 +330,8 @@ class RelayedTests(SocketRelayTestCase):
 
     def test_calls(self) -> None:
         """
-        A call runs through so many functions and no more, and so do those that come with others.
+        A call alone, and each further call that arrives with others, calls a bounded number of
+        functions.
         """
         self.roundTrip()
         one, two, three = (callsOf(partial(self.roundTrip, messages)) for messages in (1, 2, 3))
@@ -338,7 +340,7 @@ class RelayedTests(SocketRelayTestCase):
 
     def test_memory(self) -> None:
         """
-        What was relayed leaves nothing behind.
+        Relaying leaves no memory behind.
         """
         for _ in range(10):
             self.roundTrip()
@@ -354,12 +356,12 @@ class RelayedTests(SocketRelayTestCase):
 
 class RoundTripTests(SynchronousTestCase):
     """
-    A ping out, a pong in.
+    Tests for the cost of a ping and its pong.
     """
 
     def setUp(self) -> None:
         """
-        Have an idle client that is pinged every second, over a real socket.
+        Create an idle client that is pinged every second over a real socket.
         """
         self.clock = Clock()
         server = KeepAliveServerFactory(Mandatory(KeepAlive(1, 3)), clock=self.clock)
@@ -377,7 +379,7 @@ class RoundTripTests(SynchronousTestCase):
 
     def roundTrip(self) -> None:
         """
-        Wait until the client is pinged, and have it answer.
+        Wait until the client is pinged, and answer.
         """
         for _ in range(round(1 / TICK) + 1):
             self.clock.advance(TICK)
@@ -386,7 +388,7 @@ class RoundTripTests(SynchronousTestCase):
 
     def test_systemCalls(self) -> None:
         """
-        A ping is one system call, and the reactor does not have to wait for the socket.
+        A ping takes one system call, and the reactor never waits for the socket.
         """
         for _ in range(10):
             self.roundTrip()
@@ -395,7 +397,7 @@ class RoundTripTests(SynchronousTestCase):
 
     def test_pong(self) -> None:
         """
-        A pong only stamps life.
+        A pong calls at most C{PONG_CALLS} functions.
         """
         self.roundTrip()
         names = callsOf(lambda: self.server.dataReceived(PONG))
@@ -403,8 +405,7 @@ class RoundTripTests(SynchronousTestCase):
 
     def test_idlePong(self) -> None:
         """
-        The pong of a client that has been idle for longer does not even get as far as its
-        connection, and leaves it idle.
+        The pong of an idle client does not reach its connection, and leaves the client idle.
         """
         heartbeat = self.server._kaproto.heartbeat
         idle = IdleReader(cast(IReactorFDSet, MemoryReactor()), heartbeat.pacemaker)
@@ -421,7 +422,7 @@ class RoundTripTests(SynchronousTestCase):
 
     def test_ping(self) -> None:
         """
-        A ping goes straight from the wheel to the socket.
+        A ping calls at most C{PING_CALLS} functions from the wheel to the socket.
         """
         self.roundTrip()
         heartbeat = self.server._kaproto.heartbeat
@@ -439,7 +440,7 @@ class RoundTripTests(SynchronousTestCase):
 
     def test_memory(self) -> None:
         """
-        Round trips leave nothing behind.
+        Round trips leave no memory behind.
         """
         for _ in range(10):
             self.roundTrip()
@@ -452,7 +453,7 @@ class RoundTripTests(SynchronousTestCase):
 
     def test_log(self) -> None:
         """
-        Nothing is logged.
+        Round trips are not logged.
         """
         with capturedLogs() as events:
             for _ in range(10):

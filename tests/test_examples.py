@@ -1,5 +1,5 @@
 """
-Tests for the examples that the documentation and the README show: they run, and do what is said.
+Tests that the examples in the documentation and the README run, and do what the pages say.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ POLICY = EXAMPLES / "rollout"
 
 class ReadmeTests(SynchronousTestCase):
     """
-    What the README shows.
+    Tests for the README's example.
     """
 
     def test_client(self) -> None:
         """
-        The client in the README is the example of that name, which is tested below.
+        The client in the README is C{client.py}, which is tested below.
         """
         readme = (PROJECT / "README.md").read_text()
         self.assertIn(f"```python\n{(EXAMPLES / 'client.py').read_text()}```", readme)
@@ -52,7 +52,7 @@ class ReadmeTests(SynchronousTestCase):
 
 class ScriptTestCase(InteropTestCase):
     """
-    Runs scripts, each as a process of its own, over loopback sockets.
+    Base class for tests that run scripts as processes, over loopback sockets.
     """
 
     tools: tuple[str, ...] = ()
@@ -65,7 +65,7 @@ class ScriptTestCase(InteropTestCase):
 
     def runPython(self, *arguments: str, path: str = "") -> Program:
         """
-        Start a Python that finds kaproto where this one does.
+        Start a Python that imports kaproto from where this one does.
         """
         environment = {
             **os.environ,
@@ -79,7 +79,7 @@ class ScriptTestCase(InteropTestCase):
         """
         Serve an embedded host from this process.
 
-        @return: the factory, and the URI that clients are to connect to.
+        @return: the factory, and the URI for clients.
         """
         factory = KeepAliveServerFactory(Mandatory(), EmbeddedHost())
         port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(factory)
@@ -93,12 +93,12 @@ class ScriptTestCase(InteropTestCase):
 
 class ScriptTests(ScriptTestCase):
     """
-    The scripts.
+    Tests for the scripts.
     """
 
     async def test_feed(self) -> None:
         """
-        The feed's client prints the server's readings, and says so when the server has gone.
+        The feed's client prints the server's readings, and says so when the server has exited.
         """
         server = self.runExample("feed_server.py", "tcp:0:interface=127.0.0.1")
         port = (await server.waitOutput(r"port=(\d+)"))[1]
@@ -111,7 +111,7 @@ class ScriptTests(ScriptTestCase):
 
     async def test_client(self) -> None:
         """
-        The client of ten lines is let in where keepalive is mandatory, and prints the host name.
+        The client of ten lines opens where keepalive is mandatory, and prints the host name.
         """
         factory, uri = await self.serve()
         client = self.runExample("client.py", uri)
@@ -122,7 +122,7 @@ class ScriptTests(ScriptTestCase):
 
     async def test_reconnecting(self) -> None:
         """
-        The reconnecting client comes back after its connection was broken.
+        The reconnecting client connects again after its connection was closed.
         """
         factory, uri = await self.serve()
         client = self.runExample("reconnecting.py", uri)
@@ -133,8 +133,8 @@ class ScriptTests(ScriptTestCase):
 
     async def test_people(self) -> None:
         """
-        The examples that use domains, call more procedures, and run in asyncio and in threads,
-        print what the host says.
+        The examples that use domains, more procedures, asyncio and threads print the host's
+        answers.
         """
         hostname = EmbeddedHost().hostname
         for script, expected in [
@@ -151,7 +151,7 @@ class ScriptTests(ScriptTestCase):
 
     async def test_oneConnection(self) -> None:
         """
-        To a healthy server the reconnecting client has one connection after five seconds.
+        The reconnecting client keeps its one connection to a healthy server for five seconds.
         """
         factory, uri = await self.serve()
         client = self.runExample("reconnecting.py", uri)
@@ -163,7 +163,7 @@ class ScriptTests(ScriptTestCase):
 
     async def test_testing(self) -> None:
         """
-        The example of how to test an application passes.
+        The example that tests an application passes.
         """
         command = ["-m", "twisted.trial", "--temp-directory=trial", "test_feed"]
         trial = self.runPython(*command, path=str(EXAMPLES))
@@ -173,15 +173,15 @@ class ScriptTests(ScriptTestCase):
 
 class WatchHostsTests(ScriptTestCase):
     """
-    Watching five hosts, real libvirtds among them.
+    Tests for the script that watches hosts, two of them real libvirtds.
     """
 
     tools = ("libvirtd",)
 
     async def test_fiveHosts(self) -> None:
         """
-        It prints who is up, their latency, what happens to domains, and who is down; after a host
-        was down, what may have been missed.
+        The script prints which hosts are up and down, their latency, and their domains' events;
+        when a host returns, it says that events may have been missed.
         """
         daemons = [await LibvirtDaemon.start(self) for _ in range(2)]
         served = [await self.serve() for _ in range(3)]
@@ -210,7 +210,7 @@ class WatchHostsTests(ScriptTestCase):
 
 def load(folder: Path, name: str) -> ModuleType:
     """
-    @return: a module from a folder that is not among those that Python looks in.
+    @return: a module from a folder that is not in C{sys.path}.
     """
     with patch.object(sys, "path", [str(folder), *sys.path]):
         return import_module(name)
@@ -218,19 +218,19 @@ def load(folder: Path, name: str) -> ModuleType:
 
 class PolicyTests(SynchronousTestCase):
     """
-    The decisions of the example policy.
+    Tests for the example policy.
     """
 
     def setUp(self) -> None:
         """
-        Make the policy that the command line would make.
+        Create the policy as the command line would.
         """
         self.example = load(POLICY, "rollout").Rollout()
         self.policy = self.example.configured("2027-03-01", KeepAlive(7, 3))
 
     def admit(self, day: str, *, asked: bool) -> Admission | Refused:
         """
-        @return: what the policy says to a client on a day.
+        @return: the policy's answer to a client on this day.
         """
         policy = attrs.evolve(self.policy, today=lambda: date.fromisoformat(day))
         answer: Admission | Refused = policy.admit(Peer(asked=asked))
@@ -238,7 +238,7 @@ class PolicyTests(SynchronousTestCase):
 
     def test_asked(self) -> None:
         """
-        A client that asked for keepalive is admitted on any day, and pinged.
+        A client that has asked for keepalive is admitted on any day, and pinged.
         """
         for day in ("2027-02-28", "2027-03-01"):
             self.assertEqual(self.admit(day, asked=True), ADMITTED)
@@ -246,7 +246,7 @@ class PolicyTests(SynchronousTestCase):
 
     def test_before(self) -> None:
         """
-        Until the date a client that did not ask is admitted with a warning that names it.
+        Before the date, a client that has not asked is admitted with a warning that names the date.
         """
         answer = self.admit("2027-02-28", asked=False)
         assert isinstance(answer, Admission)
@@ -254,13 +254,13 @@ class PolicyTests(SynchronousTestCase):
 
     def test_after(self) -> None:
         """
-        From that day on such a client is refused.
+        From the date on, such a client is refused.
         """
         self.assertIsInstance(self.admit("2027-03-01", asked=False), Refused)
 
     def test_argument(self) -> None:
         """
-        The argument is a date; without one, or with another text, there is an error.
+        The argument must be a date: without one, or with another text, there is an error.
         """
         for argument in (None, "", "soon"):
             self.assertRaises(ValueError, self.example.configured, argument, KeepAlive())
@@ -268,9 +268,9 @@ class PolicyTests(SynchronousTestCase):
 
 def follow(lines: list[str], row: int, column: int) -> int:
     """
-    Follow the line of a drawing that goes right from a place, and then up or down.
+    Follow a line of the drawing that goes right from here, and then up or down.
 
-    @return: the row where the line arrives at a box.
+    @return: the row of the box that the line leads to.
     """
     while lines[row][column] in "-|":
         column += 1
@@ -287,7 +287,7 @@ def follow(lines: list[str], row: int, column: int) -> int:
 
 def readDrawing(drawing: str) -> dict[str, dict[str, str]]:
     """
-    @return: the table that was drawn.
+    @return: the transition table that the drawing shows.
     """
     lines = drawing.splitlines()
     boxes: dict[int, str] = {}
@@ -309,18 +309,18 @@ def readDrawing(drawing: str) -> dict[str, dict[str, str]]:
 
 class DrawingTests(SynchronousTestCase):
     """
-    The drawing of a connection's phases, which the documentation shows.
+    Tests for the documentation's drawing of a connection's phases.
     """
 
     def setUp(self) -> None:
         """
-        Draw it.
+        Draw the phases.
         """
         self.drawing: str = load(DOCS, "generate").drawHandshake()
 
     def test_tellsTheTable(self) -> None:
         """
-        Whoever follows the lines of the drawing gets the table that the server goes by.
+        The drawing's lines show the same transitions as the server's table.
         """
         table = {
             phase.value: {event.value: after.value for event, after in events.items()}
@@ -330,6 +330,6 @@ class DrawingTests(SynchronousTestCase):
 
     def test_narrow(self) -> None:
         """
-        It fits on a page.
+        The drawing fits on a page.
         """
         self.assertLessEqual(max(map(len, self.drawing.splitlines())), 100)

@@ -25,7 +25,7 @@ with patch.object(sys, "path", [str(PROJECT / "docs"), *sys.path]):
 
 CHECKING = ("TYPE_CHECKING",)
 """
-What a module may define without exporting it.
+Names that a module may define without exporting them.
 """
 
 
@@ -39,7 +39,7 @@ def modules() -> list[ModuleType]:
 
 def defined(module: ModuleType) -> Iterator[str]:
     """
-    @return: the names that a module itself gives to classes, functions and values.
+    @return: the names of classes, functions and values that a module defines.
     """
     for statement in ast.parse(getsource(module)).body:
         match statement:
@@ -55,12 +55,12 @@ def defined(module: ModuleType) -> Iterator[str]:
 
 class ExportsTests(SynchronousTestCase):
     """
-    C{__all__} is right and complete.
+    Tests for C{__all__}.
     """
 
     def test_found(self) -> None:
         """
-        Modules and what they define are found, so that the other tests here mean something.
+        L{modules} and L{defined} find what they should, so that the other tests check something.
         """
         found = {f"{module.__name__}.{name}" for module in modules() for name in defined(module)}
         for name in (
@@ -73,7 +73,7 @@ class ExportsTests(SynchronousTestCase):
 
     def test_exist(self) -> None:
         """
-        Every name in C{__all__} exists, and is there once.
+        Every name in C{__all__} exists, and is listed once.
         """
         for module in modules():
             names = getattr(module, "__all__", [])
@@ -83,7 +83,7 @@ class ExportsTests(SynchronousTestCase):
 
     def test_complete(self) -> None:
         """
-        Every public name that a module defines is in its C{__all__}.
+        Every public name that a module defines is in C{__all__}.
         """
         missing = [
             f"{module.__name__}.{name}"
@@ -96,12 +96,12 @@ class ExportsTests(SynchronousTestCase):
 
 class LazyTests(SynchronousTestCase):
     """
-    The names that the package itself has.
+    Tests for the names of the package itself, which are loaded on first use.
     """
 
     def test_same(self) -> None:
         """
-        Each is the same object as in the module that has it, and listed there in C{__all__}.
+        Each is the same object as in the module that defines it, and in that module's C{__all__}.
         """
         for name, module in kaproto._MODULES.items():
             home = import_module(module)
@@ -110,7 +110,8 @@ class LazyTests(SynchronousTestCase):
 
     def test_listed(self) -> None:
         """
-        Those that can be loaded are those in C{__all__}, in C{dir()}, and what type checkers see.
+        The names that can be loaded are those in C{__all__}, in C{dir()}, and visible to type
+        checkers.
         """
         self.assertEqual({*kaproto._MODULES, "__version__"}, set(kaproto.__all__))
         self.assertEqual(set(kaproto.__all__) - set(dir(kaproto)), set())
@@ -124,8 +125,7 @@ class LazyTests(SynchronousTestCase):
 
     def test_others(self) -> None:
         """
-        A name that is not there is an AttributeError, and C{from kaproto import} of it an
-        ImportError.
+        An unknown name raises AttributeError, and ImportError from C{from kaproto import}.
         """
         error = self.assertRaises(AttributeError, getattr, kaproto, "conect")
         self.assertEqual(str(error), "module 'kaproto' has no attribute 'conect'")
@@ -139,8 +139,8 @@ _IMPORT = re.compile(
 
 def importsIn(text: str) -> Iterator[tuple[str, list[str]]]:
     """
-    @param text: a program, or a page with programs in it.
-    @return: each module of kaproto that it imports from, and the names.
+    @param text: a program, or a page that contains programs.
+    @return: each module of kaproto that is imported from, and the imported names.
     """
     for module, names, alone in _IMPORT.findall(text):
         found = (each.split(" as ")[0].strip() for each in names.strip("()").split(","))
@@ -149,12 +149,13 @@ def importsIn(text: str) -> Iterator[tuple[str, list[str]]]:
 
 class DoorsTests(SynchronousTestCase):
     """
-    README, documentation and examples import only from the doors, and only what is exported.
+    Tests that README, documentation and examples import only from public modules, and only what
+    they export.
     """
 
     def test_documented(self) -> None:
         """
-        Every import in them is from a door, of a name in its C{__all__}.
+        Every import in them is from a public module, of a name in its C{__all__}.
         """
         pages = [PROJECT / "README.md", *(PROJECT / "docs").rglob("*.rst")]
         pages += [*(PROJECT / "docs").rglob("*.md"), *(PROJECT / "docs" / "examples").rglob("*.py")]
@@ -170,7 +171,7 @@ class DoorsTests(SynchronousTestCase):
 
     def test_importsAreFound(self) -> None:
         """
-        Imports are found however they are written, also indented in a page.
+        L{importsIn} finds imports in every form, also indented in a page.
         """
         text = (
             "import kaproto\n"

@@ -1,5 +1,5 @@
 """
-Tests that kaproto's modules depend on each other in one direction only, and that its core does no
+Tests that kaproto's modules depend on each other in one direction only, and that the core does no
 I/O.
 """
 
@@ -51,7 +51,7 @@ CORE = {
     "kaproto.wire.xdr.unpacker",
 }
 """
-What does no I/O and reads no clock.
+The modules that do no I/O and read no clock.
 """
 
 CLOCKS = {"asyncio", "datetime", "select", "selectors", "socket", "threading", "time"}
@@ -60,16 +60,16 @@ SOURCES = floors.moduleFiles()
 
 LAZY = {f"kaproto.{name}": module for name, module in kaproto._MODULES.items()}
 """
-The names that the package itself loads when they are first used, and the modules that have them.
+The names that the package itself loads on first use, and the modules that define them.
 """
 
 
 def importedBy(source: str, modules: set[str]) -> set[str]:
     """
-    Find what a module imports, anywhere in it.  Who imports a lazy name of the package imports
-    the module that has it.
+    Find the imports of a module, at any depth.  An import of a lazy name counts as an import of the
+    module that defines it.
 
-    @param modules: the names that are modules and not names inside of modules.
+    @param modules: the names of modules, as opposed to names in modules.
     """
     found = set()
     for node in ast.walk(ast.parse(source)):
@@ -85,8 +85,8 @@ def importedBy(source: str, modules: set[str]) -> set[str]:
 
 def imports() -> Mapping[str, set[str]]:
     """
-    What each of kaproto's modules imports.  The package itself imports its lazy names only for
-    type checkers, which L{CostTests} proves.
+    The imports of each of kaproto's modules.  The package itself imports its lazy names only for
+    type checkers, which L{CostTests} checks.
     """
     modules = {*SOURCES, "twisted.internet.reactor"}
     found = {name: importedBy(path.read_text("utf-8"), modules) for name, path in SOURCES.items()}
@@ -96,13 +96,13 @@ def imports() -> Mapping[str, set[str]]:
 
 class ImportsTests(SynchronousTestCase):
     """
-    Who imports whom.
+    Tests for imports between modules.
     """
 
     def test_everyModuleHasItsFloor(self) -> None:
         """
-        Every module is on a floor, by its own name or by its package's, and there is nothing else
-        on the floors.
+        Every module is on a floor, by its own name or by its package's, and the floors have no
+        other names.
         """
         rooms = {floors.roomOf(name) for name in SOURCES}
         self.assertEqual(sorted(name for floor in floors.FLOORS for name in floor), sorted(rooms))
@@ -111,7 +111,7 @@ class ImportsTests(SynchronousTestCase):
 
     def test_table(self) -> None:
         """
-        The pages show floors and doors as they are.  If they do not, run docs/floors.py.
+        The pages show the current floors and doors.  If they do not, run docs/floors.py.
         """
         for path, lines in floors.TABLES.items():
             self.assertEqual(floors.tableIn(path.read_text("utf-8")), "".join(lines()))
@@ -122,7 +122,7 @@ class ImportsTests(SynchronousTestCase):
 
     def test_onlyDown(self) -> None:
         """
-        No module imports one from a floor above its own.
+        No module imports another from a higher floor.
         """
         upwards = [
             f"{importer} imports {name}"
@@ -134,7 +134,7 @@ class ImportsTests(SynchronousTestCase):
 
     def test_noCycles(self) -> None:
         """
-        No module imports itself, by however many others.
+        No module imports itself through others.
         """
         graph = {importer: names & set(SOURCES) for importer, names in imports().items()}
         order = list(TopologicalSorter(graph).static_order())
@@ -142,7 +142,7 @@ class ImportsTests(SynchronousTestCase):
 
     def test_importsAreFound(self) -> None:
         """
-        Imports are found wherever they are and however they are written.
+        L{importedBy} finds imports in every form and at any depth.
         """
         source = (
             "import kaproto.errors, os.path\n"
@@ -170,12 +170,12 @@ class ImportsTests(SynchronousTestCase):
 
 class CoreTests(SynchronousTestCase):
     """
-    The core, which does no I/O.
+    Tests that the core does no I/O.
     """
 
     def test_theWholeOfWireIsCore(self) -> None:
         """
-        All modules that deal with bytes belong to the core.
+        All modules of C{kaproto.wire} belong to the core.
         """
         wire = {name for name in SOURCES if name.startswith("kaproto.wire.")}
         self.assertEqual(wire - CORE, set())
@@ -183,8 +183,8 @@ class CoreTests(SynchronousTestCase):
 
     def test_noClocksAndSockets(self) -> None:
         """
-        The core imports nothing that tells the time or talks to the network, neither Python's nor
-        Twisted's, and no module that does.
+        The core imports no module of Python or Twisted that reads a clock or uses the network, and
+        no module of kaproto outside the core.
         """
         everything = imports()
         allowed = {
@@ -201,28 +201,28 @@ class CoreTests(SynchronousTestCase):
 
     def test_noReactor(self) -> None:
         """
-        Importing the core installs no reactor, so that programs can choose theirs afterwards.
+        Importing the core installs no reactor, so that a program can still choose one.
         """
         self.assertNotIn("twisted.internet.reactor", loadedBy(CORE)[0])
         self.assertIn("twisted.internet.reactor", loadedBy({"twisted.internet.reactor"})[0])
 
     def test_noReactorElsewhere(self) -> None:
         """
-        Neither does importing all the rest.
+        Importing all of kaproto installs no reactor either.
         """
         self.assertNotIn("twisted.internet.reactor", loadedBy(SOURCES)[0])
 
 
 class CostTests(SynchronousTestCase):
     """
-    What it costs to import the package, which Twisted does in every program that parses an
-    endpoint string, because of the endpoints that kaproto adds.
+    Tests for the cost of importing the package.  Twisted does so in every program that parses an
+    endpoint string, because kaproto adds endpoints.
     """
 
     def test_package(self) -> None:
         """
-        C{import kaproto} loads no module but itself and some that Python has loaded anyway, or
-        nearly so, and takes less than 5 ms of processor time.
+        C{import kaproto} loads fewer than ten modules, none of them Twisted's or another of
+        kaproto's, and takes less than 5 ms of processor time.
         """
         modules, seconds = loadedBy({"kaproto"})
         self.assertEqual(
@@ -230,13 +230,13 @@ class CostTests(SynchronousTestCase):
         )
         self.assertLess(len(modules), 10, modules)
         self.assertNotIn("twisted", modules)
-        # The best of several: the first may have compiled it, or read it from a disk.
+        # The best of several, since the first may have had to compile the module.
         least = min(seconds, *(loadedBy({"kaproto"})[1] for _again in range(4)))
         self.assertLess(least, 0.005)
 
     def test_names(self) -> None:
         """
-        A lazy name loads the module that has it, and no reactor.
+        A lazy name loads the module that defines it, but no reactor.
         """
         modules, _seconds = loadedBy({"kaproto"}, "kaproto.connect, kaproto.KeepAliveServerFactory")
         self.assertIn("kaproto.client", modules)

@@ -1,5 +1,5 @@
 """
-Tests that the guide to monitoring, the alerts and the dashboard say what is so.
+Tests that the guide to monitoring, the alerts and the dashboard are true.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MONITORING = DOCS / "monitoring"
 
 def metrics() -> set[str]:
     """
-    @return: the names of all metrics, as Prometheus has them.
+    @return: the names of all metrics, as Prometheus names them.
     """
     clock = Clock()
     daemon = FakeDaemon(KeepAliveServerFactory(clock=clock))
@@ -40,12 +40,12 @@ def metrics() -> set[str]:
 
 class GuideTests(SynchronousTestCase):
     """
-    C{docs/howto/monitoring.rst}.
+    Tests for C{docs/howto/monitoring.rst}.
     """
 
     def test_metrics(self) -> None:
         """
-        All metrics are explained, and no others.
+        The guide explains all metrics, and no others.
         """
         shown = set()
         for first, *rest in re.findall(
@@ -60,7 +60,7 @@ class GuideTests(SynchronousTestCase):
 
     def test_clientInfo(self) -> None:
         """
-        So is all that C{client-info} has beside libvirtd's.
+        The guide explains all parameters of C{client-info} that libvirtd does not have.
         """
         names = {*STATUS.parameters(), "rule", "upstream", "listener", "opened"}
         text = GUIDE.replace("``_count``", "``keepalive_count``")
@@ -70,12 +70,12 @@ class GuideTests(SynchronousTestCase):
 
 class MonitoringTests(SynchronousTestCase):
     """
-    C{docs/monitoring}.
+    Tests for the files in C{docs/monitoring}.
     """
 
     def test_metrics(self) -> None:
         """
-        Alerts and dashboard use metrics and reasons that exist.
+        Alerts and dashboard use only metrics and reasons that exist.
         """
         for name in ("alerts.yml", "grafana.json"):
             text = (MONITORING / name).read_text("utf-8")
@@ -86,7 +86,7 @@ class MonitoringTests(SynchronousTestCase):
 
     def test_alerts(self) -> None:
         """
-        There are four, each with a severity and what to do.
+        There are four alerts, each with a severity and instructions.
         """
         text = (MONITORING / "alerts.yml").read_text("utf-8")
         self.assertEqual(text.count("- alert: "), 4)
@@ -95,7 +95,7 @@ class MonitoringTests(SynchronousTestCase):
 
     def test_dashboard(self) -> None:
         """
-        Panels have numbers of their own and do not cover each other.
+        Panels have unique numbers and do not overlap.
         """
         panels = json.loads((MONITORING / "grafana.json").read_text("utf-8"))["panels"]
         self.assertEqual(len({panel["id"] for panel in panels}), len(panels))

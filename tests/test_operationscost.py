@@ -1,8 +1,8 @@
 """
-What administrators and the status page cost a server with ten thousand clients: no turn of the
-reactor may be longer than 20 ms.
+Tests that administration and the status page of a server with ten thousand clients block the
+reactor for no more than 20 ms.
 
-Processor time is measured, since a machine that does something else as well is no fault of ours.
+The tests measure processor time, so that other programs on the machine do not matter.
 """
 
 from __future__ import annotations
@@ -44,24 +44,24 @@ from tests.support_daemon import FakeDaemon
 CLIENTS = 10_000
 LONGEST = 0.020
 """
-Seconds of processor time that a turn may take.
+The most processor time for one turn, in seconds.
 """
 
 TRIES = 3
 """
-How often each is measured.  The best counts, since processor time too grows with what others do to
-the processor's caches.
+How often each operation is measured.  The best counts, because other programs slow down this one
+through the processor's caches.
 """
 
 
 class ManyClientsTests(SynchronousTestCase):
     """
-    A server with many clients.
+    Tests for operations of a server with many clients.
     """
 
     def start(self) -> None:
         """
-        Connect them.
+        Connect the clients.
         """
         useMachine(self, alone=True)
         self.clock = Clock()
@@ -82,7 +82,8 @@ class ManyClientsTests(SynchronousTestCase):
 
     def runWithoutTracer(self) -> None:
         """
-        Run the test in another process, since under a tracer it would measure the tracer.
+        Run the test in another process, without the tracer of C{coverage}, whose cost it would
+        measure.
         """
         environment = {
             name: value
@@ -103,7 +104,7 @@ class ManyClientsTests(SynchronousTestCase):
 
     def connect(self, factory: KeepAliveServerFactory, address: IPv4Address) -> Protocol:
         """
-        @return: the server's end.
+        @return: the server's end of a new connection.
         """
         protocol = factory.buildProtocol(address)
         assert isinstance(protocol, KeepAliveServerProtocol)
@@ -112,7 +113,7 @@ class ManyClientsTests(SynchronousTestCase):
 
     def longest(self, start: Callable[[], object]) -> float:
         """
-        Begin something, and let the reactor turn until nothing is left to be done.
+        Start an operation, and run the reactor's turns until it is done.
 
         @return: the processor time of the longest turn, in seconds.
         """
@@ -125,13 +126,14 @@ class ManyClientsTests(SynchronousTestCase):
             work = [partial(each.func, *each.args, **each.kw) for each in due]
             for each in due:
                 each.cancel()
-            # A reactor runs all that is due in one turn.
+            # A reactor runs all due calls in one turn.
             turns.append(took(lambda work=work: [each() for each in work]))  # type: ignore[misc]
         return max(turns)
 
     def test_turns(self) -> None:
         """
-        C{virt-admin client-list}, what C{kaproto} asks, the page and the metrics.
+        C{virt-admin client-list}, C{kaproto}'s queries, the page and the metrics take no turn
+        longer than L{LONGEST}.
         """
         if "coverage" in sys.modules:
             self.runWithoutTracer()

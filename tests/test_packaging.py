@@ -1,5 +1,5 @@
 """
-Tests for the wheel and for the commands that the README tells people to type.
+Tests for the wheel and for the commands in the README.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def run(*command: str | Path, directory: str | Path = PROJECT) -> str:
     """
     Run a command to its end.
 
-    @return: all that it wrote.
+    @return: its output.
     @raise AssertionError: when it fails.
     """
     result = subprocess.run(
@@ -48,12 +48,12 @@ def run(*command: str | Path, directory: str | Path = PROJECT) -> str:
 
 class Installed(NamedTuple):
     """
-    The wheel, and a virtual environment that it is installed in.
+    The wheel, and a virtual environment where it is installed.
 
-    @ivar wheel: the file.
+    @ivar wheel: the wheel's file.
     @ivar python: the environment's interpreter.
-    @ivar packages: where the wheel was unpacked to.
-    @ivar elsewhere: a folder that has nothing to do with the checkout.
+    @ivar packages: the folder that the wheel was unpacked to.
+    @ivar elsewhere: a folder outside of the checkout.
     """
 
     wheel: Path
@@ -65,7 +65,7 @@ class Installed(NamedTuple):
 @cache
 def install() -> Installed:
     """
-    Build and install the wheel, once for all tests.  The dependencies can be imported from the
+    Build and install the wheel, once for all tests.  Its dependencies are imported from the
     environment that runs the tests.
     """
     folder = Path(tempfile.mkdtemp(prefix="wheel-", dir=Path.cwd()))
@@ -85,20 +85,20 @@ def install() -> Installed:
 
 class WheelTests(SynchronousTestCase):
     """
-    The wheel, and twistd where it is installed.
+    Tests for the wheel and for twistd in the wheel's environment.
     """
 
     def setUp(self) -> None:
         """
-        Build and install it, unless that is done.
+        Build and install the wheel, unless that is done.
         """
         self.installed = install()
 
     def runPython(self, *arguments: str) -> str:
         """
-        Run the new environment's Python away from the checkout.
+        Run the new environment's Python outside of the checkout.
 
-        @return: what it printed.
+        @return: its output.
         """
         return run(self.installed.python, "-I", *arguments, directory=self.installed.elsewhere)
 
@@ -106,15 +106,15 @@ class WheelTests(SynchronousTestCase):
         """
         Run the new environment's twistd.
 
-        @return: what it printed.
+        @return: its output.
         """
         start = "import sys; from twisted.scripts.twistd import run; sys.argv[0] = 'twistd'; run()"
         return self.runPython("-c", start, *arguments)
 
     def test_contents(self) -> None:
         """
-        The wheel has the plugin, says that it is typed, and has nothing that belongs to the
-        checkout: no cache of plugins, tests or documentation.
+        The wheel has the plugins, C{py.typed} and the shared files, but no plugin cache, tests or
+        documentation.
         """
         names = ZipFile(self.installed.wheel).namelist()
         self.assertIn("kaproto/py.typed", names)
@@ -141,7 +141,7 @@ class WheelTests(SynchronousTestCase):
 
     def test_metadata(self) -> None:
         """
-        The description has no link or picture that only works in the repository.
+        The description has no link or picture that works only in the repository.
         """
         archive = ZipFile(self.installed.wheel)
         text = archive.read(f"kaproto-{__version__}.dist-info/METADATA").decode()
@@ -158,7 +158,7 @@ class WheelTests(SynchronousTestCase):
 
     def test_importedFromWheel(self) -> None:
         """
-        In the new environment it is the wheel's code that runs, not the checkout's.
+        The new environment runs the wheel's code, not the checkout's.
         """
         output = self.runPython("-c", "import kaproto; print(kaproto.__file__)")
         self.assertEqual(output.strip(), str(self.installed.packages / "kaproto" / "__init__.py"))
@@ -177,7 +177,7 @@ class WheelTests(SynchronousTestCase):
 
     def test_policies(self) -> None:
         """
-        The three modes are found in the new environment.
+        The three modes are available in the new environment.
         """
         self.assertRegex(
             self.twistd("kaserver", "--help-policies"), r"(?s)disable .*optional .*mandatory "
@@ -186,7 +186,8 @@ class WheelTests(SynchronousTestCase):
 
 class TypesTests(SynchronousTestCase):
     """
-    A project elsewhere that mypy checks in strict mode, against the wheel: the examples.
+    Tests that a project outside of the checkout passes mypy in strict mode against the wheel.  The
+    project is the examples.
     """
 
     if find_spec("mypy_zope") is None:
@@ -194,7 +195,7 @@ class TypesTests(SynchronousTestCase):
 
     def check(self, settings: str, *modules: str, without: tuple[str, ...] = ()) -> None:
         """
-        Check modules of the examples.
+        Run mypy on modules of the examples.
         """
         installed = install()
         project = installed.elsewhere / settings
@@ -213,7 +214,7 @@ class TypesTests(SynchronousTestCase):
 
     def test_plain(self) -> None:
         """
-        Clients, servers, a policy, a program, and protocols that are watched need no plugin.
+        Clients, servers, a policy, a program and watched protocols pass without a mypy plugin.
         """
         clients = ("client", "domains", "more_calls", "reconnecting", "watch_hosts", "login")
         watched = ("chat_watched", "records_watched", "sums_watched", "chat_heartbeat")
@@ -221,27 +222,27 @@ class TypesTests(SynchronousTestCase):
 
     def test_plugin(self) -> None:
         """
-        With mypy-zope nothing is reported of the others either, except where they use Twisted's
-        global reactor, which has no type.
+        With mypy-zope all examples pass, except those that use Twisted's global reactor, which has
+        no type.
         """
         self.check("plugin", "*", without=("asyncio_client.py", "threads_client.py"))
 
 
 def readmeCommands() -> list[str]:
     """
-    @return: the one-line shell commands of the README that begin by making a virtual environment.
+    @return: the README's one-line shell commands that begin by creating a virtual environment.
     """
     return re.findall(r"(?m)^python3 -m venv .*$", (PROJECT / "README.md").read_text())
 
 
 class CommandTests(SynchronousTestCase):
     """
-    The two commands of the README, and continuous integration, which is to run the same ones.
+    Tests for the README's two commands, which continuous integration runs too.
     """
 
     def test_readme(self) -> None:
         """
-        There are two: the first runs kaserver in mode 2, the second runs all tests.
+        The first command runs kaserver in mode 2, the second runs all tests.
         """
         first, second = readmeCommands()
         self.assertRegex(first, r"pip install \. && \.venv/bin/twistd -n kaserver --mode=2$")
@@ -249,7 +250,7 @@ class CommandTests(SynchronousTestCase):
 
     def test_continuousIntegration(self) -> None:
         """
-        C{.ci/run} takes both from the README instead of having its own.
+        C{.ci/run} takes both commands from the README, and has no copy of them.
         """
         script = (PROJECT / ".ci" / "run").read_text()
         self.assertIn("README.md", script)
@@ -257,8 +258,8 @@ class CommandTests(SynchronousTestCase):
 
     def test_version(self) -> None:
         """
-        There is one place for the version: the build reads it from the package.  The latest news is
-        of that version.
+        The package is the only place of the version, which the build reads from there.  The latest
+        news is about that version.
         """
         with (PROJECT / "pyproject.toml").open("rb") as file:
             settings = tomllib.load(file)

@@ -1,6 +1,6 @@
 """
-Tests that what the pages show is true: code is that of the examples, which are tested; files are
-those that are shipped; commands have the flags that are named; links lead somewhere.
+Tests that the documentation is true: code is from the tested examples, files are those that are
+shipped, commands have the named flags, and links are not broken.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ with patch.object(sys, "path", [str(DOCS), *sys.path]):
 
 PROGRAMS = {"python", "toml", "ini"}
 """
-Blocks in these languages are parts of files.
+Languages of blocks that must be parts of files.
 """
 
 
 def shows(source: str, block: str) -> bool:
     """
-    @return: whether the lines of the block stand in the source, in a row, at any indentation.
+    @return: whether the source contains the block's lines, consecutively, at any indentation.
     """
     lines = source.splitlines()
     wanted = block.splitlines()
@@ -61,7 +61,7 @@ def shows(source: str, block: str) -> bool:
 
 def commandsIn(block: Block) -> Iterator[list[str]]:
     """
-    @return: the commands that a block tells people to type, each in words.
+    @return: the commands in a block, each split into words.
     """
     for line, _output in typed(block):
         for command in re.split(r" && | \| ", line):
@@ -79,9 +79,9 @@ def twistdFlags() -> set[str]:
 
 def mistakeIn(words: list[str]) -> str | None:
     """
-    Parse a command, if it is one of kaproto's programs, as the program itself would.
+    Parse a command of one of kaproto's programs as the program itself would.
 
-    @return: what is wrong with it.
+    @return: the error, C{None} if the command is valid or another program's.
     """
     program = words[0].rpartition("/")[2] if words else ""
     if words[1:3] == ["-m", "kaproto"]:
@@ -101,15 +101,15 @@ def mistakeIn(words: list[str]) -> str | None:
 
 
 def _parse(options: Any, flags: list[str]) -> None:
-    # --check and --help-policies print, and end the program.
+    # --check and --help-policies print something and exit.
     with contextlib.redirect_stdout(StringIO()), contextlib.suppress(SystemExit):
         options.parseOptions(flags)
 
 
 def linksIn(page: Path, text: str) -> Iterator[str]:
     """
-    @return: where the links of a page lead: C{FILE}, C{FILE#ANCHOR}, C{#ANCHOR}, C{FILE.*} of which
-        the suffix is not told, or the address of another site.
+    @return: the targets of a page's links: C{FILE}, C{FILE#ANCHOR}, C{#ANCHOR}, C{FILE.*} for any
+        suffix, or the address of another site.
     """
     if page.suffix == ".md":
         text = re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.DOTALL)
@@ -127,14 +127,14 @@ def linksIn(page: Path, text: str) -> Iterator[str]:
 
 def slug(heading: str) -> str:
     """
-    @return: the anchor that GitHub, and nearly so docutils, make of a heading.
+    @return: GitHub's anchor for a heading, which is nearly the same in docutils.
     """
     return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
 
 
 def anchorsIn(page: Path, text: str) -> set[str]:
     """
-    @return: the anchors that links to a page can name: those of its headings, and its labels.
+    @return: the anchors of a page: those of its headings, and its labels.
     """
     if page.suffix == ".md":
         text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
@@ -147,7 +147,7 @@ def anchorsIn(page: Path, text: str) -> set[str]:
 
 def broken(page: Path, link: str) -> str | None:
     """
-    @return: what is wrong with a link in a page.  Addresses of other sites are not visited.
+    @return: why a link in a page is broken, C{None} if it is not.  Other sites are not visited.
     """
     if re.match(r"\w+:", link):
         parts = urlsplit(link)
@@ -168,12 +168,12 @@ def broken(page: Path, link: str) -> str | None:
 
 class PagesTests(SynchronousTestCase):
     """
-    What the pages show.
+    Tests for the contents of the pages.
     """
 
     def test_code(self) -> None:
         """
-        Every block of Python, TOML and INI is a part of a file that is tested or shipped.
+        Every block of Python, TOML and INI is part of a file that is tested or shipped.
         """
         sources = [
             path.read_text("utf-8")
@@ -190,14 +190,14 @@ class PagesTests(SynchronousTestCase):
 
     def test_inPlace(self) -> None:
         """
-        Code stands in the pages themselves, for those who read them in the repository.
+        Code is in the pages themselves, for those who read them in the repository.
         """
         for page in pages():
             self.assertNotIn("literalinclude::", page.read_text("utf-8"), page)
 
     def test_links(self) -> None:
         """
-        Links lead to pages, files and anchors that exist; addresses of other sites are well formed.
+        Links lead to existing pages, files and anchors; addresses of other sites are well-formed.
         """
         links = [
             (page, link) for page in pages() for link in linksIn(page, page.read_text("utf-8"))
@@ -212,7 +212,7 @@ class PagesTests(SynchronousTestCase):
 
     def test_listed(self) -> None:
         """
-        The index links to every page, also where Sphinx does not run.
+        The index links to every page in a way that works without Sphinx too.
         """
         links = set(linksIn(DOCS / "index.rst", (DOCS / "index.rst").read_text("utf-8")))
         for page in DOCS.rglob("*.*"):
@@ -223,7 +223,7 @@ class PagesTests(SynchronousTestCase):
 
     def test_written(self) -> None:
         """
-        What docs/generate.py writes into pages is what it would write now.
+        The generated blocks in the pages are what docs/generate.py writes.
         """
         found = 0
         for page in generate.PAGES:
@@ -251,12 +251,12 @@ class PagesTests(SynchronousTestCase):
 
 class CommandsTests(SynchronousTestCase):
     """
-    What the pages tell people to type, and what they show of the answers.
+    Tests for the commands in the pages and their output.
     """
 
     def test_parsed(self) -> None:
         """
-        kaserver and kaproto understand every command line of theirs.
+        Every command line in the pages for kaserver and kaproto is valid.
         """
         folder = Path(self.mktemp()).absolute()
         certificates = folder / "trial"
@@ -266,7 +266,7 @@ class CommandsTests(SynchronousTestCase):
         settings = (DOCS / "systemd" / "kaserver.toml").read_text("utf-8")
         users = folder / "users"
         users.write_text("alice:open sesame\n")
-        # What is not on this machine, and what is there instead.
+        # What this machine lacks, and what to use instead.
         elsewhere = {
             "/etc/kaproto/kaserver.toml": str(config),
             "scram:/etc/kaproto/users": f"file:{users}",
@@ -290,7 +290,7 @@ class CommandsTests(SynchronousTestCase):
 
     def test_everyCommand(self) -> None:
         """
-        The pages tell of every command of C{kaproto}.
+        The pages mention every command of C{kaproto}.
         """
         text = "\n".join(page.read_text("utf-8") for page in pages())
         found = set(re.findall(r"\bkaproto (?:--\S+ )?(\w+)|``(\w+) ID``", text))
@@ -300,7 +300,7 @@ class CommandsTests(SynchronousTestCase):
 
     def test_modules(self) -> None:
         """
-        The modules that C{python -m} and C{trial} are to run exist.
+        The modules that the pages run with C{python -m} and C{trial} exist.
         """
         commands = [words for each in blocks() for words in commandsIn(each)]
         modules = {
@@ -314,7 +314,7 @@ class CommandsTests(SynchronousTestCase):
 
     def test_endpoints(self) -> None:
         """
-        Endpoints of the guide to other protocols can be listened on or connected to.
+        The endpoint descriptions in the guide to other protocols are valid.
         """
         text = (DOCS / "howto" / "anyprotocol.rst").read_text("utf-8")
         found = re.findall(r"(?<![\w`])((?:tcp)?keepalive:tcp:\S+)", text)
@@ -325,8 +325,8 @@ class CommandsTests(SynchronousTestCase):
 
     def test_told(self) -> None:
         """
-        Every command, and every block that is neither code nor commands, is run or compared by a
-        test, or it is said why not; and nothing is said of others.
+        Every command, and every block that is neither code nor commands, is listed in
+        L{tests.told}, and nothing else is.
         """
         self.maxDiff = None
         for told, found in [
@@ -345,7 +345,7 @@ class CommandsTests(SynchronousTestCase):
 
     def test_tests(self) -> None:
         """
-        The tests that are said to run or compare them exist.
+        The tests named in L{tests.told} exist.
         """
         names = {
             name
@@ -361,19 +361,19 @@ class CommandsTests(SynchronousTestCase):
 
 def isCode(block: Block) -> bool:
     """
-    @return: whether other tests look at a block: it is code, or has commands.
+    @return: whether other tests check a block: it is code, or has commands.
     """
     return block.language in PROGRAMS or any(typed(block))
 
 
 class ReaderTests(SynchronousTestCase):
     """
-    The readers of pages above find what there is.
+    Tests for the functions that read pages.
     """
 
     def test_blocks(self) -> None:
         """
-        Blocks are found whole, whatever their indentation, and compared line by line.
+        L{blocksIn} finds complete blocks at any indentation, and L{shows} compares them by lines.
         """
         page = "x\n\n.. code-block:: python\n\n   if a:\n\n       b\n\ny\n"
         (block,) = blocksIn(Path("a.rst"), page)
@@ -389,14 +389,15 @@ class ReaderTests(SynchronousTestCase):
 
     def test_typed(self) -> None:
         """
-        Commands are found with the output below them.
+        L{typed} finds commands and the output below them.
         """
         block = Block(Path("a.md"), "console", "$ a \\\n  b\nc\n\nd\n# e")
         self.assertEqual(list(typed(block)), [Typed("a    b", "c\n\nd"), Typed("e", "")])
 
     def test_sameShape(self) -> None:
         """
-        Outputs are alike that differ in numbers and white space only, or where there are dots.
+        Outputs have the same shape if they differ only in numbers and white space, or where there
+        are dots.
         """
         for shown, real, same in [
             ("a 1.5 s", "a  12 s", True),
@@ -408,7 +409,7 @@ class ReaderTests(SynchronousTestCase):
 
     def test_mistakes(self) -> None:
         """
-        Flags that are not there are found, before and after C{kaserver}, and in C{kaproto}.
+        L{mistakeIn} finds unknown flags before and after C{kaserver}, and of C{kaproto}.
         """
         for command, words in [
             ("x && .venv/bin/twistd -n --no kaserver", "no"),
@@ -424,7 +425,7 @@ class ReaderTests(SynchronousTestCase):
 
     def test_links(self) -> None:
         """
-        Links are found in both kinds of page.
+        L{linksIn} finds links in both kinds of page.
         """
         text = "[a](b.md) [c](https://d.e) ```\n[e](f)\n```"
         self.assertEqual(list(linksIn(Path("a.md"), text)), ["b.md", "https://d.e"])
@@ -439,7 +440,7 @@ class ReaderTests(SynchronousTestCase):
 
     def test_broken(self) -> None:
         """
-        Links are broken that lead to no file, no anchor and no address.
+        L{broken} finds links to missing files and anchors, and malformed addresses.
         """
         page = DOCS / "index.rst"
         for link, words in [

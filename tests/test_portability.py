@@ -1,7 +1,7 @@
 """
-Tests for systems that lack what Linux has: kaproto works there, without what it uses that for.
+Tests that kaproto works on systems that lack features of Linux.
 
-The system is simulated: a fresh interpreter forgets the names before it imports kaproto.
+The system is simulated: a fresh interpreter deletes the features' names before it imports kaproto.
 """
 
 from __future__ import annotations
@@ -117,12 +117,12 @@ reactor.run()
 
 class OldestTests(SynchronousTestCase):
     """
-    The oldest dependencies, with which the tests run in an environment of tox.
+    Tests for the list of oldest dependencies, with which a tox environment runs the tests.
     """
 
     def test_same(self) -> None:
         """
-        They are those that C{pyproject.toml} allows.
+        The versions are the oldest that C{pyproject.toml} allows.
         """
         folder = Path(kaproto.__file__).parent.parent
         project = tomllib.loads((folder / "pyproject.toml").read_text("utf-8"))["project"]
@@ -134,15 +134,15 @@ class OldestTests(SynchronousTestCase):
 
 class PortabilityTests(SynchronousTestCase):
     """
-    A system without C{SO_PEERCRED}, C{MSG_DONTWAIT}, C{TCP_INFO}, C{epoll}, C{timerfd} and
-    C{resource}.
+    Tests for a system without C{SO_PEERCRED}, C{MSG_DONTWAIT}, C{TCP_INFO}, C{epoll}, C{timerfd}
+    and C{resource}.
     """
 
     def run_(self, script: str) -> str:
         """
-        Run a script there.
+        Run a script on the simulated system.
 
-        @return: what it prints.
+        @return: its output.
         """
         process = subprocess.run(
             [sys.executable, "-c", _FORGET + script],
@@ -158,13 +158,13 @@ class PortabilityTests(SynchronousTestCase):
 
     def test_import(self) -> None:
         """
-        Every module can be imported, but the one that an extra is for.
+        Every module can be imported, except those that start a program or need an extra.
         """
         self.assertEqual(self.run_(_IMPORT), "")
 
     def test_serve(self) -> None:
         """
-        Servers and clients talk to each other over TCP and UNIX sockets, answer pings, and notice
-        when somebody does not.
+        Servers and clients communicate over TCP and UNIX sockets, answer pings, and notice a peer
+        that does not.
         """
         self.assertEqual(self.run_(_SERVE), "KeepAliveTimeout\n")

@@ -1,5 +1,5 @@
 """
-Tests that every promise about security names a test that exists.
+Tests that every promise about security names an existing test.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _RST = re.compile(r"^   \* - Promise\n     - Test\n((?:   .*\n|\n)+)", re.MULTIL
 
 def promisesIn(text: str) -> Iterator[str]:
     """
-    @return: the rows of a page's tables that have a column for tests.
+    @return: the rows of those tables in a page that have a column for tests.
     """
     for table in _MARKDOWN.findall(text):
         yield from table.splitlines()
@@ -28,19 +28,19 @@ def promisesIn(text: str) -> Iterator[str]:
 
 def testsIn(text: str) -> list[str]:
     """
-    @return: the tests that are named, such as C{tests.unit.uri.test_parsing.NameTests.test_names}.
+    @return: the names of tests, such as C{tests.unit.uri.test_parsing.NameTests.test_names}.
     """
     return re.findall(r"`(tests\.[\w.]+)`", text)
 
 
 class PromisesTests(SynchronousTestCase):
     """
-    The tables of the pages about security.
+    Tests for the tables in the pages about security.
     """
 
     def test_named(self) -> None:
         """
-        Each promise names a test, or a class or module of tests, and it exists.
+        Each promise names a test, a test class or a test module that exists.
         """
         for page, least in (
             (PROJECT / "SECURITY.md", 15),
@@ -55,7 +55,7 @@ class PromisesTests(SynchronousTestCase):
 
     def test_reader(self) -> None:
         """
-        Rows are found whole, in both kinds of page, and those of other tables are not.
+        L{promisesIn} finds complete rows in both kinds of page, and skips other tables.
         """
         row = "   * - a\n     - ``tests.b``,\n       ``tests.c``\n"
         text = f"   * - Promise\n     - Test\n{row}   * - d\n     - e\n\nf ``tests.g``\n"

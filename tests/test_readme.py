@@ -1,5 +1,5 @@
 """
-Tests that what the README says programs print, and what things cost, is so.
+Tests that the output and the figures in the README are true.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ README = (PROJECT / "README.md").read_text("utf-8")
 
 def withoutTimes(text: str) -> str:
     """
-    @return: the text with a zero for each number that differs from run to run: times and ports.
+    @return: the text with zeros for the numbers that differ from run to run: times and ports.
     """
     return re.sub(r"(?<=127\.0\.0\.1:)\d+|\d+\.\d+", "0", text)
 
 
 def blockAfter(start: str) -> str:
     """
-    @return: the block of the README that has this line, from there on.
+    @return: the README's block that contains this line, from there on.
     """
     return README[README.index(start) :].partition("```")[0]
 
 
 class DemoTests(InteropTestCase):
     """
-    C{python -m kaproto demo}, which needs nothing else.
+    Tests for C{python -m kaproto demo}.
     """
 
     tools = ()
 
     async def test_output(self) -> None:
         """
-        It prints what the README shows, but for the times.
+        The demo prints what the README shows, except for the times.
         """
         command = [sys.executable, "-m", "kaproto", "demo"]
         program = Program.start(self, command, os.environ, str(PROJECT))
@@ -63,7 +63,7 @@ class DemoTests(InteropTestCase):
 
 class ClientsTests(InteropTestCase):
     """
-    Clients of kaserver in mode 2.
+    Tests for clients of kaserver in mode 2.
     """
 
     tools = ("virsh", "python3-libvirt")
@@ -72,7 +72,7 @@ class ClientsTests(InteropTestCase):
         """
         Serve an embedded host, as C{twistd kaserver} does.
 
-        @return: where, as it has to be in a URI.
+        @return: its address, as in a URI.
         """
         factory = KeepAliveServerFactory(Mandatory(), EmbeddedHost())
         port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(factory)
@@ -95,7 +95,7 @@ class ClientsTests(InteropTestCase):
 
     async def test_refused(self) -> None:
         """
-        A program without libvirt's event loop is told what the README says.
+        A program without libvirt's event loop gets the error that the README shows.
         """
         host = await self.serve()
         command, *_dots, message = blockAfter("$ /usr/bin/python3 -c").strip("\n").splitlines()
@@ -109,12 +109,12 @@ class ClientsTests(InteropTestCase):
 
 class FiguresTests(SynchronousTestCase):
     """
-    What it costs.
+    Tests for the cost per client.
     """
 
     def test_report(self) -> None:
         """
-        The figures are those of the performance report.
+        The README's figures are those of the performance report.
         """
         report: Any = json.loads((PROJECT / "docs" / "performance" / "report.json").read_text())
         held = {each["server"]: each for each in report["held"] if each["clients"] == 2000}

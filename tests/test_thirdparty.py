@@ -1,7 +1,7 @@
 """
-A policy from somebody else's package, installed for real and chosen on the command line.
+Tests for a third-party policy, installed with pip and chosen on the command line.
 
-The package is the one that the documentation shows, C{docs/examples/rollout}.
+The package is the documentation's example, C{docs/examples/rollout}.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ PACKAGE = PROJECT / "docs" / "examples" / "rollout"
 @cache
 def installPolicy() -> str:
     """
-    Install the package, from its source and without the network, once for all tests.
+    Install the package from source, without the network, once for all tests.
 
-    @return: the folder that it is in, which has nothing else.
+    @return: the folder that it is installed in, which has nothing else.
     """
     target = tempfile.mkdtemp(prefix="policy-", dir=Path.cwd())
     flags = ["--quiet", "--no-index", "--no-deps", "--no-build-isolation", f"--target={target}"]
@@ -49,7 +49,7 @@ def installPolicy() -> str:
 
 class ThirdPartyTests(InteropTestCase):
     """
-    The package's policy C{rollout} is like optional until the date that is its argument, and like
+    Tests for the policy C{rollout}, which is like optional until the date in its argument, and like
     mandatory from then on.
     """
 
@@ -64,7 +64,7 @@ class ThirdPartyTests(InteropTestCase):
 
     def path(self) -> str:
         """
-        @return: where Python is to look for packages.
+        @return: the value of C{PYTHONPATH}.
         """
         return os.pathsep.join([self.target, str(PROJECT)])
 
@@ -87,7 +87,7 @@ class ThirdPartyTests(InteropTestCase):
 
     async def test_described(self) -> None:
         """
-        C{--help-policies} names the policy and what may follow its name, after kaproto's own.
+        C{--help-policies} shows the policy and its argument, after kaproto's own policies.
         """
         program = await self.kaserver("--help-policies")
         self.assertRegex(
@@ -98,7 +98,7 @@ class ThirdPartyTests(InteropTestCase):
 
     async def test_wrongArgument(self) -> None:
         """
-        A wrong argument is a usage error in the policy's own words, and so is none.
+        An invalid or missing argument is a usage error with the policy's own message.
         """
         for argument, words in (
             (":soon", "--mode=rollout:soon: policy rollout: Invalid isoformat string: 'soon'"),
@@ -111,8 +111,8 @@ class ThirdPartyTests(InteropTestCase):
 
     async def test_argument(self) -> None:
         """
-        The policy gets its argument: a client that does not ask for keepalive opens before the
-        date, with a warning, and is refused after it.
+        The policy gets its argument: a client without keepalive opens before the date, with a
+        warning, and is refused after it.
         """
         server = await self.start("rollout:2999-01-01")
         self.assertIn("mode rollout", server.log)

@@ -1,6 +1,6 @@
 """
-What becomes of each command and each output that the pages show: which test runs it or compares it,
-or why none does.
+Lists how each command and each output in the pages is tested: the test that runs or compares it, or
+the reason why there is no test.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ COMMANDS: Final[Mapping[str, Mapping[str, str]]] = {
     },
 }
 """
-By page and beginning of the command.  The first beginning that fits counts.
+By page and the command's beginning.  The first match counts.
 """
 
 OUTPUTS: Final[Mapping[str, Mapping[str, str]]] = {
@@ -158,5 +158,5 @@ OUTPUTS: Final[Mapping[str, Mapping[str, str]]] = {
     "docs/tutorial.rst": {"tcp 127.0.0.1:35318 is dead": f"{_NEWCOMERS}.test_administrator"},
 }
 """
-By page and beginning: blocks that are neither code nor commands.
+By page and the block's beginning: blocks that are neither code nor commands.
 """
