@@ -32,7 +32,7 @@ class KeyMaterialTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """
-        Make a folder with all that a server and a client need.
+        Write a folder with an authority's files, a server's and a client's.
         """
         self.authority = Authority()
         self.server = self.authority.issue(distinguished("server"))
@@ -46,14 +46,13 @@ class KeyMaterialTests(SynchronousTestCase):
 
     def files(self) -> CertificateFiles:
         """
-        Find the server's files.
+        @return: the server's files.
         """
         return serverFiles(self.directory)
 
     def assertRefused(self, path: Path, words: str, files: CertificateFiles | None = None) -> None:
         """
-        Check that the files are refused with a message that begins with the path of the one that
-        is wrong.
+        Check that the files are refused, with a message that begins with the faulty file's path.
         """
         error = self.assertRaises(PKIError, loadKeyMaterial, files or self.files())
         self.assertTrue(str(error).startswith(f"{path}: "), str(error))
@@ -67,7 +66,7 @@ class KeyMaterialTests(SynchronousTestCase):
 
     def test_server(self) -> None:
         """
-        A server's files are read.
+        A server's files are loaded, without a CRL if there is none.
         """
         material = loadKeyMaterial(self.files())
         self.assertEqual(material.authorities, [self.authority.certificate])
@@ -76,14 +75,14 @@ class KeyMaterialTests(SynchronousTestCase):
 
     def test_client(self) -> None:
         """
-        A client's files are read.
+        A client's files are loaded.
         """
         material = loadKeyMaterial(clientFiles(directory=self.directory, home=self.directory))
         self.assertEqual(material.chain, [self.client.certificate])
 
     def test_clientWithoutCertificate(self) -> None:
         """
-        A client need not have a certificate.
+        A client's certificate and key are optional.
         """
         material = loadKeyMaterial(CertificateFiles(self.ca, None, None, None, server=False))
         self.assertEqual(material.chain, [])
@@ -91,13 +90,13 @@ class KeyMaterialTests(SynchronousTestCase):
 
     def test_keyIsNotShown(self) -> None:
         """
-        The private key does not appear in the representation.
+        The private key is not in C{repr()}.
         """
         self.assertNotIn("key", repr(loadKeyMaterial(self.files())))
 
     def test_missing(self) -> None:
         """
-        Of a file that is not there is said what it should hold.
+        The error for a missing file says what the file should contain.
         """
         for path, what in [
             (self.ca, "the certificate of the authority (CA)"),
@@ -110,7 +109,7 @@ class KeyMaterialTests(SynchronousTestCase):
 
     def test_forbidden(self) -> None:
         """
-        Of a file that may not be read is said by whom.
+        The error for a file without read permission has the uid of this process.
         """
 
         def refuse(path: Path) -> bytes:
@@ -121,7 +120,7 @@ class KeyMaterialTests(SynchronousTestCase):
 
     def test_unreadable(self) -> None:
         """
-        A file that cannot be read for another reason is named too.
+        Other errors in reading a file have its path and the reason.
         """
         self.key.unlink()
         self.key.mkdir()
@@ -129,7 +128,7 @@ class KeyMaterialTests(SynchronousTestCase):
 
     def test_notPEM(self) -> None:
         """
-        A file of another kind is named with what it should be.
+        The error for a file that is not PEM says what the file should contain.
         """
         for path, what in [
             (self.ca, "the certificate of the authority (CA)"),
@@ -143,14 +142,14 @@ class KeyMaterialTests(SynchronousTestCase):
 
     def test_encryptedKey(self) -> None:
         """
-        There is nobody to ask for the passphrase of an encrypted key.
+        An encrypted private key is refused, since a server has nobody to ask for the passphrase.
         """
         self.key.write_bytes(self.server.keyEncrypted(b"secret"))
         self.assertRefused(self.key, "the private key is encrypted")
 
     def test_otherKey(self) -> None:
         """
-        The key has to be the one to the certificate.
+        A private key that does not belong to the certificate is refused.
         """
         self.key.write_bytes(self.client.keyPEM)
         self.assertRefused(
@@ -159,7 +158,7 @@ class KeyMaterialTests(SynchronousTestCase):
 
     def test_expired(self) -> None:
         """
-        A certificate that has expired is refused, with the date.
+        An expired certificate is refused, with its date.
         """
         expired = self.authority.issue(distinguished("server"), start=-3 * DAYS, end=-DAYS)
         self.use(expired)
@@ -168,28 +167,28 @@ class KeyMaterialTests(SynchronousTestCase):
 
     def test_notYetValid(self) -> None:
         """
-        So is one that is not valid yet.
+        A certificate that is not valid yet is refused.
         """
         self.use(self.authority.issue(distinguished("server"), start=DAYS, end=2 * DAYS))
         self.assertRefused(self.certificate, "is the clock right?")
 
     def test_expiredAuthority(self) -> None:
         """
-        So is one of the authority's.
+        An expired certificate of the authority is refused.
         """
         self.ca.write_bytes(Authority(start=-3 * DAYS, end=-DAYS).certificatePEM)
         self.assertRefused(self.ca, "the certificate expired")
 
     def test_otherAuthority(self) -> None:
         """
-        The authority has to be the one that has signed the certificate.
+        A certificate that a different authority has signed is refused.
         """
         self.ca.write_bytes(Authority("Other CA").certificatePEM)
         self.assertRefused(self.certificate, "is not signed by an authority (CA) that is trusted")
 
     def test_severalAuthorities(self) -> None:
         """
-        The authority may be one of several.
+        The authority's file may have several certificates.
         """
         other = Authority("Other CA")
         self.ca.write_bytes(other.certificatePEM + self.authority.certificatePEM)
@@ -197,7 +196,8 @@ class KeyMaterialTests(SynchronousTestCase):
 
     def test_chain(self) -> None:
         """
-        An authority in between may have signed it, if its certificate follows in the file.
+        A certificate from an intermediate authority is accepted if that authority's certificate
+        follows in the same file.
         """
         between = Authority("Between", issuer=self.authority)
         server = between.issue(distinguished("server"))
@@ -208,7 +208,7 @@ class KeyMaterialTests(SynchronousTestCase):
 
     def test_authorityThatAnotherSigned(self) -> None:
         """
-        An authority may be trusted without the one that has signed its certificate.
+        An intermediate authority can be trusted without its root.
         """
         between = Authority("Between", issuer=self.authority)
         self.use(between.issue(distinguished("server")))
@@ -217,7 +217,7 @@ class KeyMaterialTests(SynchronousTestCase):
 
     def test_purpose(self) -> None:
         """
-        A certificate that is for clients only is of no use to a server.
+        A server's certificate with an extended key usage for clients only is refused.
         """
         self.use(
             self.authority.issue(distinguished("x"), purposes=[ExtendedKeyUsageOID.CLIENT_AUTH])
@@ -226,7 +226,7 @@ class KeyMaterialTests(SynchronousTestCase):
 
     def test_clientPurpose(self) -> None:
         """
-        Nor is one for servers only of any use to a client.
+        A client's certificate with an extended key usage for servers only is refused.
         """
         identity = self.authority.issue(
             distinguished("x"), purposes=[ExtendedKeyUsageOID.SERVER_AUTH]
@@ -239,7 +239,7 @@ class KeyMaterialTests(SynchronousTestCase):
 
     def test_anyPurpose(self) -> None:
         """
-        A certificate may be for any purpose, or not say for which.
+        A certificate may have the usage C{anyExtendedKeyUsage}, or no extended key usage.
         """
         for purposes in ([], [ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE]):
             self.use(self.authority.issue(distinguished("x"), purposes=purposes))
@@ -247,7 +247,7 @@ class KeyMaterialTests(SynchronousTestCase):
 
     def test_revocations(self) -> None:
         """
-        Lists of revoked certificates are read, several from one file.
+        A file may have the CRLs of several authorities.
         """
         other = Authority("Other CA")
         self.ca.write_bytes(self.authority.certificatePEM + other.certificatePEM)
@@ -257,14 +257,14 @@ class KeyMaterialTests(SynchronousTestCase):
 
     def test_revocationsNotPEM(self) -> None:
         """
-        A file of another kind is refused.
+        A CRL file that is not PEM is refused.
         """
         self.crl.write_bytes(b"rubbish")
         self.assertRefused(self.crl, "this is not a list of revoked certificates (CRL) in PEM")
 
     def test_revocationsOfAnother(self) -> None:
         """
-        So is the list of an authority that is not trusted, also if it has the same name.
+        A CRL from an untrusted authority is refused, even if its name is that of a trusted one.
         """
         for name in ("Other CA", "Test CA"):
             self.crl.write_bytes(Authority(name).revoke())
@@ -272,26 +272,26 @@ class KeyMaterialTests(SynchronousTestCase):
 
     def test_revocationsExpired(self) -> None:
         """
-        So is a list that has expired, since it would have everybody refused.
+        An expired CRL is refused, since it would make OpenSSL refuse every client.
         """
         self.crl.write_bytes(self.authority.revoke(start=-3 * DAYS, end=-DAYS))
         self.assertRefused(self.crl, "the list of revoked certificates expired on")
 
     def test_revocationsOfTomorrow(self) -> None:
         """
-        So is a list that is not valid yet.
+        A CRL that is not valid yet is refused.
         """
         self.crl.write_bytes(self.authority.revoke(start=DAYS, end=2 * DAYS))
         self.assertRefused(self.crl, "is not valid before")
 
     def test_malformed(self) -> None:
         """
-        A certificate that is one by its form, and cannot be parsed when it is used, is refused.
+        A certificate with valid PEM and malformed content is refused.
         """
         for path, name in ((self.ca, b"\x0c\x07Test CA"), (self.certificate, b"\x0c\x06server")):
             whole = path.read_bytes()
             der = x509.load_pem_x509_certificate(whole).public_bytes(serialization.Encoding.DER)
-            # A string type that there is not.
+            # 0x0a is not a string type.
             tag = der.rindex(name)
             broken = der[:tag] + b"\x0a" + der[tag + 1 :]
             path.write_bytes(ssl.DER_cert_to_PEM_cert(broken).encode())
@@ -300,7 +300,7 @@ class KeyMaterialTests(SynchronousTestCase):
 
     def test_unusableAuthority(self) -> None:
         """
-        So is an authority's that OpenSSL does not take.
+        An authority's certificate that OpenSSL rejects is refused.
         """
 
         def refuse(*_what: object) -> None:
@@ -311,7 +311,7 @@ class KeyMaterialTests(SynchronousTestCase):
 
     def test_pss(self) -> None:
         """
-        An RSA key may be for PSS only.
+        An RSA key may be restricted to PSS signatures.
         """
         certificate, key = forPSS(self.authority, distinguished("server"))
         self.certificate.write_bytes(certificate)
@@ -324,7 +324,7 @@ class KeyMaterialTests(SynchronousTestCase):
 
     def test_keyThatCannotSign(self) -> None:
         """
-        An authority whose key is of a kind that signs nothing has signed no list either.
+        A CRL is refused if the authority of that name has a key that cannot sign.
         """
         self.crl.write_bytes(self.authority.revoke())
         now = dt.datetime.now(dt.UTC)
@@ -349,7 +349,7 @@ class ExplainTests(SynchronousTestCase):
 
     def test_known(self) -> None:
         """
-        What goes wrong in practice is said in words.
+        Common verification codes are explained in words.
         """
         self.assertEqual(
             explainVerification(X509VerificationCodes.ERR_CERT_REVOKED), "has been revoked"
@@ -357,6 +357,6 @@ class ExplainTests(SynchronousTestCase):
 
     def test_unknown(self) -> None:
         """
-        Anything else is said by its number.
+        Other verification codes are shown as numbers.
         """
         self.assertIn("verification code 4711", explainVerification(4711))

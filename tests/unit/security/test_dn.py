@@ -21,21 +21,22 @@ UTF8, PRINTABLE, TELETEX, IA5, UNIVERSAL, BMP, NUMERIC = 0x0C, 0x13, 0x14, 0x16,
 
 def dn(*attributes: tuple[str, int, bytes]) -> str:
     """
-    The name of a certificate with these attributes, one in each relative distinguished name.
+    @return: the name of a certificate with these attributes, each in its own relative distinguished
+        name.
     """
     return distinguishedName(certificateFor(name(*([each] for each in attributes))))
 
 
 class DistinguishedNameTests(SynchronousTestCase):
     """
-    Tests for L{distinguishedName}.  What is expected is what GnuTLS 3.7.9 says, which libvirt
+    Tests for L{distinguishedName}. The expected values are those of GnuTLS 3.7.9, which libvirt
     uses.
     """
 
     def test_documented(self) -> None:
         """
-        A name like that in libvirt's documentation has its parts in the certificate's order, with
-        a comma and no space between, and the e-mail address as EMAIL.
+        A name like the one in libvirt's documentation keeps the certificate's order, has commas
+        without spaces, and the e-mail address as C{EMAIL}.
         """
         identity = Authority().issue([*distinguished("alice"), (NameOID.EMAIL_ADDRESS, "a@b.c")])
         self.assertEqual(
@@ -45,7 +46,7 @@ class DistinguishedNameTests(SynchronousTestCase):
 
     def test_escapes(self) -> None:
         """
-        What would mean something in a name is escaped, so that no value can pass for two.
+        Special characters in a value are escaped, so that one value cannot look like two.
         """
         for value, shown in [
             ("a,O=b", "a\\,O=b"),
@@ -67,7 +68,7 @@ class DistinguishedNameTests(SynchronousTestCase):
 
     def test_severalInOne(self) -> None:
         """
-        Attributes of one relative distinguished name have a plus sign between them.
+        Attributes of one relative distinguished name are joined by a plus sign.
         """
         subject = name(
             [(CN, UTF8, b"b"), ("2.5.4.10", UTF8, b"c")], [("2.5.4.6", PRINTABLE, b"GB")]
@@ -76,20 +77,20 @@ class DistinguishedNameTests(SynchronousTestCase):
 
     def test_twice(self) -> None:
         """
-        An attribute may be there twice.
+        An attribute may occur twice.
         """
         self.assertEqual(dn((CN, UTF8, b"a"), (CN, UTF8, b"b")), "CN=a,CN=b")
 
     def test_unknownAttribute(self) -> None:
         """
-        An attribute without a label is shown by its number, and its value in hexadecimal.
+        An attribute without a label is shown by its OID, with its value in hexadecimal.
         """
         self.assertEqual(dn(("1.2.3.4", UTF8, b"XY")), "1.2.3.4=#0c025859")
         self.assertEqual(dn(("2.999.3", UTF8, b"XY")), "2.999.3=#0c025859")
 
     def test_wrongType(self) -> None:
         """
-        A value of a string type that the attribute cannot have is shown in hexadecimal.
+        A value whose string type is not allowed for its attribute is shown in hexadecimal.
         """
         self.assertEqual(dn((CN, IA5, b"a,b")), "CN=#1603612c62")
         self.assertEqual(dn(("2.5.4.6", UTF8, b"GB")), "C=#0c024742")
@@ -98,14 +99,14 @@ class DistinguishedNameTests(SynchronousTestCase):
 
     def test_long(self) -> None:
         """
-        Long values are read to their end.
+        Values whose length takes two or three bytes are read in full.
         """
         self.assertEqual(dn((CN, UTF8, b"a" * 200)), "CN=" + "a" * 200)
         self.assertEqual(dn((CN, UTF8, b"a" * 3000)), "CN=" + "a" * 3000)
 
     def test_teletex(self) -> None:
         """
-        A teletex string is shown as text if it has nothing but printable ASCII in it.
+        A teletex string is shown as text if it is printable ASCII, otherwise in hexadecimal.
         """
         self.assertEqual(dn((CN, TELETEX, b"a,b")), "CN=a\\,b")
         self.assertEqual(dn((CN, TELETEX, b"a\xe9")), "CN=\\#61e9")
@@ -113,7 +114,7 @@ class DistinguishedNameTests(SynchronousTestCase):
 
     def test_wide(self) -> None:
         """
-        A BMP string is UTF-16; a universal string is shown in hexadecimal.
+        A BMP string is decoded from UTF-16; a universal string is shown in hexadecimal.
         """
         self.assertEqual(dn((CN, BMP, "a,\u65e5".encode("utf-16-be"))), "CN=a\\,\u65e5")
         self.assertEqual(dn((CN, BMP, b"\xd8\x00\x00a")), "CN=\\#d8000061")
@@ -121,20 +122,20 @@ class DistinguishedNameTests(SynchronousTestCase):
 
     def test_nul(self) -> None:
         """
-        A value with a NUL in it, at which C programs would stop reading, is shown in hexadecimal.
+        A value with a NUL, where a C program would stop reading, is shown in hexadecimal.
         """
         self.assertEqual(dn((CN, UTF8, b"alice\0.evil")), "CN=#0c0b616c696365002e6576696c")
         self.assertEqual(dn((CN, BMP, b"\0a\0\0\0b")), "CN=#1e060061000000" + "62")
 
     def test_notUTF8(self) -> None:
         """
-        Bytes that are not UTF-8 survive.
+        Bytes that are not UTF-8 are kept as surrogate escapes.
         """
         self.assertEqual(dn((CN, UTF8, b"a\xff")), "CN=a\udcff")
 
     def test_emptyValue(self) -> None:
         """
-        For a name with an empty value libvirt often has no text, and then neither has kaproto.
+        An empty value is refused where GnuTLS has no text for it.
         """
         for tag in (UTF8, NUMERIC):
             with self.assertRaisesRegex(ValueError, "empty CN"):
@@ -143,13 +144,13 @@ class DistinguishedNameTests(SynchronousTestCase):
 
     def test_emptyName(self) -> None:
         """
-        A certificate may have no subject.
+        A certificate without a subject has an empty name.
         """
         self.assertEqual(dn(), "")
 
     def test_withoutVersion(self) -> None:
         """
-        The oldest form of certificates has no version.
+        A version 1 certificate, which has no version field, is read.
         """
         subject = name([(CN, UTF8, b"old")])
         body = b"".join([element(0x02, b"\1"), *[element(0x30, b"")] * 3, subject])
@@ -158,7 +159,7 @@ class DistinguishedNameTests(SynchronousTestCase):
 
     def test_notACertificate(self) -> None:
         """
-        What is no certificate is refused.
+        Data that is not a certificate is refused.
         """
         for data in (b"", b"\x30\x00", element(0x30, element(0x30, b"\2\1\1"))):
             with self.assertRaisesRegex(ValueError, "not a certificate"):
@@ -166,7 +167,7 @@ class DistinguishedNameTests(SynchronousTestCase):
 
     def test_noKind(self) -> None:
         """
-        An attribute without a type, or with one that is cut short or very long, is refused.
+        An attribute type that is empty, truncated or too long is refused.
         """
         for encoded, words in [
             (b"", "type of 0 bytes"),
@@ -180,7 +181,7 @@ class DistinguishedNameTests(SynchronousTestCase):
 
     def test_tooLong(self) -> None:
         """
-        A name that is too long is refused, before anything is done with its parts.
+        A name that is too long is refused before it is decoded.
         """
         values = [(CN, UTF8, b"a" * 20)] * 200
         with self.assertRaisesRegex(ValueError, "name of 6200 bytes, where 4096 are allowed"):
@@ -190,7 +191,7 @@ class DistinguishedNameTests(SynchronousTestCase):
     @given(st.data())
     def test_cutOrSpoiled(self, data: st.DataObject) -> None:
         """
-        Whatever is done to a certificate, there is a name in it or a L{ValueError}.
+        A truncated or corrupted certificate has a name or raises L{ValueError}, nothing else.
         """
         whole = certificateFor(name([(CN, UTF8, b"alice")], [("1.2.3", UTF8, b"b")]))
         spoiled = bytearray(whole[: data.draw(st.integers(0, len(whole)))])
@@ -209,7 +210,7 @@ class GlobTests(SynchronousTestCase):
 
     def test_patterns(self) -> None:
         """
-        A star is anything, a question mark one character, and the whole text has to fit.
+        C{*} matches anything, C{?} one character, and the pattern must match the whole text.
         """
         alice = "C=GB,O=Red Hat,CN=alice"
         for pattern in ("*", alice, "C=GB,*,CN=alice", "*CN=alic?", "C=??,*", "***"):
@@ -219,7 +220,7 @@ class GlobTests(SynchronousTestCase):
 
     def test_bracketsAreThemselves(self) -> None:
         """
-        Brackets, which mean something to a shell, mean nothing here.
+        Brackets match themselves, unlike in a shell.
         """
         self.assertTrue(matchesGlob("a[b]c", "a[b]c"))
         self.assertTrue(matchesGlob("[!", "[!"))
@@ -235,6 +236,6 @@ class GlobTests(SynchronousTestCase):
     @given(st.text("ab*?[\\", max_size=8))
     def test_itself(self, text: str) -> None:
         """
-        Every text without brackets fits itself as a pattern.
+        A text of letters, wildcards, opening brackets and backslashes matches itself as a pattern.
         """
         self.assertTrue(matchesGlob(text, text))

@@ -38,7 +38,7 @@ class LibvirtTLSTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """
-        Make a server's files.
+        Write a server's certificate files.
         """
         authority = Authority()
         self.directory = Path(self.mktemp()).absolute()
@@ -48,7 +48,7 @@ class LibvirtTLSTests(SynchronousTestCase):
 
     def parse(self, rest: str = "") -> TLSServerEndpoint:
         """
-        Parse a string with these files.
+        Parse an endpoint string that uses these files.
         """
         endpoint: Any = serverFromString(
             self.reactor, f"libvirttls:16514:pki={self.directory}{rest}"
@@ -79,7 +79,7 @@ class LibvirtTLSTests(SynchronousTestCase):
 
     def test_cheap(self) -> None:
         """
-        Programs that have other endpoints do not pay for it.
+        Importing the parser does not import the TLS modules.
         """
         code = (
             "import sys\n"
@@ -98,27 +98,27 @@ class LibvirtTLSTests(SynchronousTestCase):
 
     def test_listens(self) -> None:
         """
-        It listens on the port, on all addresses, with a long backlog.
+        By default the endpoint listens on all addresses, with a long backlog.
         """
         port, _factory, backlog, interface = self.listen()
         self.assertEqual((port, backlog, interface), (16514, 1024, ""))
 
     def test_where(self) -> None:
         """
-        Address and backlog can be given.
+        C{interface} and C{backlog} are passed to the reactor.
         """
         _port, _factory, backlog, interface = self.listen(":interface=127.0.0.1:backlog=7")
         self.assertEqual((backlog, interface), (7, "127.0.0.1"))
 
     def test_sixth(self) -> None:
         """
-        An address of the sixth version can be given too.
+        C{interface} may be an IPv6 address.
         """
         self.assertEqual(self.listen(":interface=\\:\\:1")[3], "::1")
 
     def test_defaults(self) -> None:
         """
-        Port and folder are libvirt's unless given.
+        Without arguments, libvirt's folder is used.
         """
         if PKI_DIRECTORY.joinpath("libvirt/servercert.pem").exists():
             self.skipTest("this machine has certificates of its own")
@@ -127,7 +127,7 @@ class LibvirtTLSTests(SynchronousTestCase):
 
     def test_files(self) -> None:
         """
-        Each file can be given.
+        C{ca}, C{cert} and C{key} replace single files.
         """
         for key, name in [("ca", "CA/cacert.pem"), ("cert", "libvirt/servercert.pem")]:
             (self.directory / name).rename(self.directory / "other.pem")
@@ -139,14 +139,14 @@ class LibvirtTLSTests(SynchronousTestCase):
 
     def test_crl(self) -> None:
         """
-        So can a list of revoked certificates, which then has to be there.
+        A CRL file that is named must exist.
         """
         with self.assertRaisesRegex(PKIError, "nothere.pem: there is no such file"):
             self.parse(":crl=nothere.pem")
 
     def test_verify(self) -> None:
         """
-        Clients need certificates unless that is turned off.
+        Clients need certificates unless C{verify=no}.
         """
         self.assertTrue(self.parse().contextFactory.verify)
         self.assertTrue(self.parse(":verify=yes").contextFactory.verify)
@@ -154,7 +154,7 @@ class LibvirtTLSTests(SynchronousTestCase):
 
     def test_mistakes(self) -> None:
         """
-        Mistakes are named.
+        Errors name the argument that is wrong and what is allowed.
         """
         for rest, words in [
             (":verify=maybe", "verify is yes or no, not 'maybe'"),
@@ -178,7 +178,7 @@ class LibvirtTLSTests(SynchronousTestCase):
 
     def test_timelessReactor(self) -> None:
         """
-        A reactor that has no time is good enough.
+        A reactor without L{IReactorTime<twisted.internet.interfaces.IReactorTime>} is accepted.
         """
         endpoint = serverEndpoint(MemoryReactor(), [], {"pki": str(self.directory)})
         self.assertIsInstance(endpoint, TLSServerEndpoint)
@@ -191,7 +191,7 @@ class ClientTests(SynchronousTestCase):
 
     def test_connects(self) -> None:
         """
-        It connects with TLS, and gives out the protocol that was asked for.
+        The endpoint connects with TLS, and returns the protocol of the factory it was given.
         """
         directory = Path(self.mktemp())
         Authority().writeFlat(str(directory))
@@ -219,8 +219,8 @@ class WhyNotServedTests(SynchronousTestCase):
 
     def test_not(self) -> None:
         """
-        Twisted's own TLS, and a PROXY header inside of TLS, are not served, and the reason says
-        what is.
+        Twisted's own TLS endpoints, and PROXY headers inside TLS, are not supported; the reason
+        names the endpoint to use.
         """
         for description, words in [
             ("ssl:443:privateKey=x", "use libvirttls:PORT, with ca="),
@@ -235,7 +235,7 @@ class WhyNotServedTests(SynchronousTestCase):
 
     def test_served(self) -> None:
         """
-        The others are, as far as their names tell.
+        Other endpoints are supported, as far as their names tell.
         """
         for description in (
             "libvirttls:16514",
@@ -256,7 +256,7 @@ class TransportOfTests(SynchronousTestCase):
 
     def test_kinds(self) -> None:
         """
-        What is not known to be more counts as plain TCP.
+        Endpoints that are not known to be TLS or UNIX count as TCP.
         """
         for description, transport in [
             ("libvirttls:16514", "tls"),

@@ -29,19 +29,19 @@ THERE = "2001:db8::/64"
 
 class GuessLimitTests(SynchronousTestCase):
     """
-    Tests for L{GuessLimit}, with ten guesses a minute and a second between two turns.
+    Tests for L{GuessLimit} with ten guesses a minute and one turn a second.
     """
 
     def setUp(self) -> None:
         """
-        Begin at some time.
+        Create a limit, and a time in seconds.
         """
         self.limit = GuessLimit()
         self.now = 1000.0
 
     def enter(self, network: str = HERE, user: str = "alice") -> Attempt:
         """
-        Want to log in.
+        Begin a login attempt.
         """
         return self.limit.enter(network, user, self.now)
 
@@ -64,9 +64,9 @@ class GuessLimitTests(SynchronousTestCase):
 
     def later(self, seconds: float) -> list[Attempt]:
         """
-        Let time go by, and fail every login whose turn comes.
+        Advance the time, and fail every login whose turn it is.
 
-        @return: those.
+        @return: those logins.
         """
         until = self.now + seconds
         granted = []
@@ -87,7 +87,7 @@ class GuessLimitTests(SynchronousTestCase):
 
     def test_few(self) -> None:
         """
-        Up to ten failures within a minute nobody waits.
+        With up to ten failures a minute nobody waits.
         """
         for _ in range(100):
             self.attack(times=10)
@@ -96,7 +96,7 @@ class GuessLimitTests(SynchronousTestCase):
 
     def test_network(self) -> None:
         """
-        The eleventh login waits until a second has passed since the tenth, the twelfth another.
+        After ten failures, a network's next logins are checked one a second.
         """
         self.attack()
         self.later(0.25)
@@ -109,14 +109,14 @@ class GuessLimitTests(SynchronousTestCase):
 
     def test_nobodyElse(self) -> None:
         """
-        Those at other networks do not wait.
+        Logins from other networks do not wait.
         """
         self.attack(times=10)
         self.assertTrue(self.enter(THERE).granted)
 
     def test_window(self) -> None:
         """
-        A minute after the failures nobody waits any more.
+        A minute after the failures nobody waits any longer.
         """
         self.attack()
         self.later(59.9)
@@ -128,8 +128,8 @@ class GuessLimitTests(SynchronousTestCase):
 
     def test_name(self) -> None:
         """
-        When a name is guessed from many networks, those wait for it who come from elsewhere than
-        the user does; other users do not.
+        When a user's password is guessed from many networks, logins by that name wait, except from
+        networks where the user has logged in. Other users do not wait.
         """
         self.succeed(HERE, "alice")
         for number in range(10):
@@ -141,7 +141,7 @@ class GuessLimitTests(SynchronousTestCase):
 
     def test_known(self) -> None:
         """
-        Who has logged in from a network within a day does not wait for others there.
+        A user who has logged in from a network within a day does not wait for others there.
         """
         self.succeed(user="bob")
         self.later(KNOWN_FOR)
@@ -153,8 +153,8 @@ class GuessLimitTests(SynchronousTestCase):
 
     def test_knownAndGuessed(self) -> None:
         """
-        Nor, to speak of, for others who guess that user's own password there: the queue of a known
-        pair lets a thousand through each second, and more if more wait.
+        When others on that network guess the user's own password, the queue of the known pair lets
+        a thousand logins through each second, and more if more wait.
         """
         self.succeed(user="bob")
         self.failAs(user="bob", times=10)
@@ -165,8 +165,8 @@ class GuessLimitTests(SynchronousTestCase):
 
     def test_late(self) -> None:
         """
-        A server that is busy and looks every 20 ms lets as many through: turns that are due are
-        made up for.  After a longer stop no more than those of a tenth of a second are.
+        A busy server that looks only every 20 ms still lets a thousand logins of a known pair
+        through each second. After a longer stall, it makes up for a tenth of a second at most.
         """
         self.succeed(user="bob")
         self.failAs(user="bob", times=10)
@@ -188,7 +188,7 @@ class GuessLimitTests(SynchronousTestCase):
 
     def test_successesAreFree(self) -> None:
         """
-        Successes do not count, and take no failure back.
+        Successful logins do not count as failures and do not cancel any.
         """
         self.attack(times=9)
         for number in range(50):
@@ -200,8 +200,8 @@ class GuessLimitTests(SynchronousTestCase):
 
     def test_undecided(self) -> None:
         """
-        Logins that are being checked count until they have succeeded, so that a crowd that comes
-        at once is no way round the limit.  Each that succeeds makes room for another.
+        Logins that are being checked count as failures until they succeed, so simultaneous logins
+        cannot exceed the limit. Each one that succeeds makes room for another.
         """
         crowd = [self.enter(user=f"user {number}") for number in range(30)]
         self.assertEqual([each.granted for each in crowd], [True] * 10 + [False] * 20)
@@ -213,8 +213,8 @@ class GuessLimitTests(SynchronousTestCase):
 
     def test_oneAfterAnother(self) -> None:
         """
-        The next turn comes after the server has replied to the one before, but does not wait for
-        the client to go on.
+        The next turn begins after the server has answered the previous login; it does not wait for
+        the client's next message.
         """
         self.attack()
         first, second = self.enter(user="a"), self.enter(user="b")
@@ -228,7 +228,7 @@ class GuessLimitTests(SynchronousTestCase):
 
     def test_strangersDoNotWaitForKnown(self) -> None:
         """
-        A known user who is being checked does not hold up the queue of the network.
+        A known user's login that is being checked does not block the queue of the network.
         """
         self.succeed(user="bob")
         self.attack()
@@ -238,7 +238,7 @@ class GuessLimitTests(SynchronousTestCase):
 
     def test_both(self) -> None:
         """
-        Who has to wait in the queue of the network and in that of the name waits in both at once.
+        A login that is held by its network and by its user name waits in both queues at once.
         """
         for number in range(10):
             self.failAs(f"198.51.100.{number}", "alice")
@@ -250,7 +250,7 @@ class GuessLimitTests(SynchronousTestCase):
 
     def test_endsOnce(self) -> None:
         """
-        What is said of a login after its end is of no account.
+        Only the first outcome reported for a login counts.
         """
         attempt = self.enter()
         self.limit.failed(attempt, self.now)
@@ -261,7 +261,7 @@ class GuessLimitTests(SynchronousTestCase):
 
     def test_left(self) -> None:
         """
-        Who leaves a queue makes room, and has not failed.
+        A login that leaves the queue makes room, and does not count as a failure.
         """
         self.attack()
         crowd = [self.enter(user="a") for _ in range(50)]
@@ -275,7 +275,7 @@ class GuessLimitTests(SynchronousTestCase):
 
     def test_forgotten(self) -> None:
         """
-        A login that the server could not check has not failed.
+        A login that the server could not check does not count as a failure.
         """
         for _ in range(100):
             self.limit.forget(self.enter(), self.now)
@@ -283,7 +283,7 @@ class GuessLimitTests(SynchronousTestCase):
 
     def test_longest(self) -> None:
         """
-        However many come, nobody waits longer than a hundred turns.
+        No login waits longer than a hundred turns, no matter how many there are.
         """
         for size in (100, 101, 500):
             self.setUp()
@@ -298,7 +298,7 @@ class GuessLimitTests(SynchronousTestCase):
 
     def test_faster(self) -> None:
         """
-        A queue that is too long for that is faster from the beginning, not all at once at the end.
+        A queue too long to be served in a hundred turns runs faster from its beginning.
         """
         self.attack()
         for _ in range(1000):
@@ -308,7 +308,7 @@ class GuessLimitTests(SynchronousTestCase):
 
     def test_held(self) -> None:
         """
-        The first login in a minute that waits says what for.
+        The first login in a minute that is held by a network or user name reports it.
         """
         self.attack()
         self.assertEqual(self.enter(user="a").held, [f"network {HERE}"])
@@ -325,7 +325,7 @@ class GuessLimitTests(SynchronousTestCase):
 
     def test_noDelay(self) -> None:
         """
-        With a delay of 0 logins are checked one after another, as fast as that goes.
+        With a delay of 0, logins are checked one after another without a pause.
         """
         self.limit.delay = 0
         self.attack()
@@ -334,7 +334,7 @@ class GuessLimitTests(SynchronousTestCase):
 
     def test_tables(self) -> None:
         """
-        The tables keep to their size; the network that failed longest ago is forgotten first.
+        Each table is bounded; the network that failed longest ago is dropped first.
         """
         self.patch(loginbooks, "TABLE_MAX", 5)
         books = Books()
@@ -353,7 +353,7 @@ class GuessLimitTests(SynchronousTestCase):
 
     def test_forgottenWhileWaiting(self) -> None:
         """
-        Who waits in the queue of a network that is forgotten meanwhile gets its turn all the same.
+        Logins in the queue of a network that is dropped from its table still get their turn.
         """
         self.patch(loginbooks, "TABLE_MAX", 2)
         books = Books()
@@ -367,8 +367,8 @@ class GuessLimitTests(SynchronousTestCase):
 
     def test_namesThatFailOnce(self) -> None:
         """
-        Of names that fail once nothing is kept but a keyed hash, so made-up ones push no other out
-        of the table.
+        A name that fails once is stored only as a keyed hash, so made-up names cannot push others
+        out of the table.
         """
         keys = []
         for _time in range(2):
@@ -381,7 +381,7 @@ class GuessLimitTests(SynchronousTestCase):
             keys.append(books.key("", "guess 3"))
             self.assertNotEqual(memory.find(keys[-1]), -1)
         self.assertNotEqual(*keys)
-        # One that failed earlier may have been overwritten, though rarely.
+        # The hash of an earlier failure may have been overwritten, though rarely.
         self.failAs("198.51.100.2", "guess 3")
         self.assertEqual(len(books.names), 1)
         self.later(WINDOW)
@@ -390,7 +390,7 @@ class GuessLimitTests(SynchronousTestCase):
 
     def test_nothingIsKept(self) -> None:
         """
-        Nothing is kept of those who log in at once but that they did.
+        Of a user who logs in at the first try, only the known pair is stored.
         """
         books = Books()
         self.limit = GuessLimit(books=books)
@@ -408,7 +408,7 @@ GUESSES = 3
 
 class GuessMachine(RuleBasedStateMachine):
     """
-    Clients come, wait, fail, succeed and leave in any order.
+    Clients connect, wait, fail, succeed and leave in any order.
     """
 
     attempts = Bundle("attempts")
@@ -416,7 +416,7 @@ class GuessMachine(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         """
-        Nobody has come yet.
+        Create a limit that has seen no logins.
         """
         self.books = Books()
         self.limit = GuessLimit(GUESSES, 1.0, self.books)
@@ -442,7 +442,7 @@ class GuessMachine(RuleBasedStateMachine):
     @rule(target=attempts, network=NETWORKS, user=USERS)
     def enter(self, network: str, user: str) -> Attempt:
         """
-        A client wants to log in.
+        A client begins a login, which is granted or held as the limit's rules say.
         """
         before, own = self.suspicions(network), self.suspicions(network, user)
         names = sum(who == user for _where, who, _at in self.failures)
@@ -463,13 +463,13 @@ class GuessMachine(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.001, 0.3, 1.0, 7.0, 59.0, KNOWN_FOR]))
     def wait(self, seconds: float) -> None:
         """
-        Time goes by, and the server replies to everybody at once.
+        Time passes, and the server answers every login at once.
         """
         until = self.now + seconds
         for each in self.open:
             self.limit.answered(each, self.now)
         while (due := self.limit.nextTurn) is not None and due <= until:
-            # That of a known pair may be late.
+            # The turn of a known pair may be late.
             assert due > self.now - 0.101
             self.now = max(due, self.now)
             granted = self.limit.turns(self.now)
@@ -479,16 +479,16 @@ class GuessMachine(RuleBasedStateMachine):
 
     def granted(self, attempt: Attempt, before: list[Attempt]) -> None:
         """
-        A login has had its turn: see whether that was right, and reply.
+        Check that a login's turn did not come too early, and answer it.
 
-        @param before: those whose turn was at the same time, just before.
+        @param before: the logins that were granted at the same time, just before.
         """
         network = attempt.network
         self.limit.answered(attempt, self.now)
         if (network, attempt.user) in self.logins:
             return
         last, self.lastGranted[network] = self.lastGranted[network], self.now
-        # It counts itself.  A name may hold logins back until they have no distance any more.
+        # The login counts itself.  One that also waited for its name may follow the last at once.
         if (
             self.suspicions(network) > GUESSES
             and not any(each.network == network for each in before)
@@ -500,7 +500,7 @@ class GuessMachine(RuleBasedStateMachine):
     @rule(attempt=attempts, outcome=st.sampled_from(["failed", "succeeded", "forget"]))
     def end(self, attempt: Attempt, outcome: str) -> None:
         """
-        A login comes to its end, perhaps for the second time.
+        A login ends, perhaps for the second time.
         """
         if outcome == "succeeded" and not attempt.granted:
             return
@@ -515,7 +515,7 @@ class GuessMachine(RuleBasedStateMachine):
     @invariant()
     def nobodyWaitsForEver(self) -> None:
         """
-        After a hundred turns everybody is granted, as the server has replied to the others.
+        No login waits longer than a hundred turns, if the server answers the others.
         """
         for each in self.open:
             assert each.granted or self.now - each.entered <= QUEUE + 1
@@ -523,7 +523,7 @@ class GuessMachine(RuleBasedStateMachine):
     @invariant()
     def theNumbersAgree(self) -> None:
         """
-        What is kept of each network is what has happened there.
+        The counts kept for each network agree with what happened there.
         """
         for network in "abc":
             mine = [each for each in self.open if each.network == network]
@@ -546,7 +546,7 @@ class AnyOrderTests(SynchronousTestCase):
 
     def test_machine(self) -> None:
         """
-        The promises are kept in any order of events.
+        The rules hold in any order of events.
         """
         run_state_machine_as_test(
             GuessMachine, settings=settings(max_examples=40, stateful_step_count=40, deadline=None)

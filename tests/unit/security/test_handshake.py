@@ -41,12 +41,12 @@ ALICE = distinguished("alice")
 
 class VerificationTests(TLSTestCase):
     """
-    A server verifies the certificates of its clients.
+    Tests for a server that verifies its clients' certificates.
     """
 
     def test_otherAuthority(self) -> None:
         """
-        A certificate that another authority has signed is found out.
+        A certificate that another authority has signed is refused, even if the names are equal.
         """
         for other in (Authority("Other CA"), Authority("Test CA")):
             self.assertEqual(
@@ -56,7 +56,7 @@ class VerificationTests(TLSTestCase):
 
     def test_signedByItself(self) -> None:
         """
-        So is one that nobody has signed but itself.
+        A self-signed certificate is refused.
         """
         self.assertEqual(
             self.problem(self.anyClientContext(Authority("alice"))),
@@ -65,7 +65,7 @@ class VerificationTests(TLSTestCase):
 
     def test_expired(self) -> None:
         """
-        So is one that has expired.
+        An expired certificate is refused.
         """
         expired = self.authority.issue(distinguished("alice"), start=-3 * DAYS, end=-DAYS)
         self.assertEqual(
@@ -74,7 +74,7 @@ class VerificationTests(TLSTestCase):
 
     def test_notYetValid(self) -> None:
         """
-        So is one that is not valid yet.
+        A certificate that is not valid yet is refused.
         """
         early = self.authority.issue(distinguished("alice"), start=DAYS, end=2 * DAYS)
         self.assertEqual(
@@ -83,7 +83,7 @@ class VerificationTests(TLSTestCase):
 
     def test_inPieces(self) -> None:
         """
-        A handshake may arrive in however small pieces, with good certificates and with bad ones.
+        A handshake may arrive in small pieces, with a good certificate or a bad one.
         """
         other = Authority("Other CA").issue(distinguished("alice"))
         for pieces in (1, 100):
@@ -97,14 +97,14 @@ class VerificationTests(TLSTestCase):
 
     def test_twoProblems(self) -> None:
         """
-        Of two problems one is told.
+        Of two problems only one is reported.
         """
         other = Authority("Other CA").issue(distinguished("a"), start=-3 * DAYS, end=-DAYS)
         self.assertIn("is not signed by", str(self.problem(self.anyClientContext(other))))
 
     def test_purpose(self) -> None:
         """
-        So is one that is for servers.
+        A certificate with an extended key usage for servers only is refused.
         """
         wrong = self.authority.issue(
             distinguished("alice"), purposes=[ExtendedKeyUsageOID.SERVER_AUTH]
@@ -113,7 +113,7 @@ class VerificationTests(TLSTestCase):
 
     def test_between(self) -> None:
         """
-        An authority in between may have signed it, if it is still valid itself.
+        A certificate from an intermediate authority is accepted, if the authority's own is valid.
         """
         between = Authority("Between", issuer=self.authority)
         client = self.anyClientContext(between.issue(distinguished("alice")), [between])
@@ -128,12 +128,12 @@ class VerificationTests(TLSTestCase):
 
 class StrangerTests(TLSTestCase):
     """
-    A server verifies the certificates of somebody whom no authority knows.
+    Tests for a server whose client has a certificate from an untrusted authority.
     """
 
     def setUp(self) -> None:
         """
-        Note what OpenSSL reports.
+        Record what OpenSSL reports.
         """
         super().setUp()
         self.reported: list[tuple[int, bool]] = []
@@ -148,8 +148,8 @@ class StrangerTests(TLSTestCase):
 
     def test_withAuthorities(self) -> None:
         """
-        If a stranger shows more than a certificate of its own, the handshake ends at the first
-        problem.  No signature is checked with a key that no authority of ours has signed.
+        If a stranger sends more than one certificate, the handshake ends at the first problem. No
+        signature is checked with a key that no trusted authority has signed.
         """
         stranger = Authority("Stranger")
         between = Authority("Between", issuer=stranger)
@@ -159,7 +159,7 @@ class StrangerTests(TLSTestCase):
             (stranger.issue(ALICE), [stranger], [(1, False)]),
             (between.issue(ALICE), [between], [(1, False)]),
             (between.issue(ALICE), [between, stranger], [(2, False)]),
-            # OpenSSL reports our own authority first, which is good.
+            # OpenSSL reports the trusted authority first, as valid.
             (forged.issue(ALICE), [forged], [(2, True), (1, False)]),
             (below.issue(ALICE), [below, forged], [(3, True), (2, False)]),
         ]
@@ -178,7 +178,7 @@ class StrangerTests(TLSTestCase):
 
     def test_alone(self) -> None:
         """
-        The handshake of one that shows a single certificate completes.
+        If a stranger sends a single certificate, the handshake completes, with the problem.
         """
         for identity in (
             Authority("Stranger").issue(ALICE),
@@ -189,18 +189,18 @@ class StrangerTests(TLSTestCase):
 
     def test_unusualKey(self) -> None:
         """
-        But it does not if its key is an unusual one.
+        If that certificate's key is unusual, the handshake ends.
         """
         self.patch(handshake, "isUsual", lambda _certificate: False)
         identity = Authority("Stranger").issue(ALICE)
         server, _end = self.connect(self.serverContext(), self.anyClientContext(identity))
         self.assertIsInstance(server.lost, CertificateRefused)
-        # The key of a client that is accepted has been seen by the authority.
+        # A trusted authority has signed this client's key, so it may be unusual.
         self.assertIsNone(self.problem(self.anyClientContext(self.client)))
 
     def test_longChain(self) -> None:
         """
-        There may be some authorities between a client and a trusted one, and no more.
+        The number of intermediate authorities is limited.
         """
         chain = [self.authority]
         for number in range(AUTHORITIES_MAX + 1):
@@ -218,7 +218,7 @@ class StrangerTests(TLSTestCase):
 
     def test_isUsual(self) -> None:
         """
-        The keys in use are usual, and those that take long to check a signature are not.
+        Common keys are usual; those whose signatures take long to check are not.
         """
         modulus = (1 << 2047) + 1
 
@@ -258,7 +258,7 @@ class ExplainTests(SynchronousTestCase):
 
     def test_queue(self) -> None:
         """
-        Of what OpenSSL has queued up, the last is what counts.
+        The last error in OpenSSL's queue is explained.
         """
         error = SSL.Error([("a", "b", "first"), ("a", "b", "wrong version number")])
         self.assertEqual(
@@ -269,7 +269,7 @@ class ExplainTests(SynchronousTestCase):
 
     def test_others(self) -> None:
         """
-        Anything else says itself what it is.
+        Other errors are shown by their own text.
         """
         self.assertEqual(explainTLS(CertificateRefused("no")), "no")
         self.assertEqual(explainTLS(SSL.Error()), "")

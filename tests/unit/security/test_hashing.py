@@ -14,7 +14,7 @@ from kaproto.security.hashing import THREADS, offReactor
 
 class WithoutReactorTests(SynchronousTestCase):
     """
-    L{offReactor} where no reactor runs.
+    Tests for L{offReactor} while no reactor is running.
     """
 
     def test_atOnce(self) -> None:
@@ -27,14 +27,14 @@ class WithoutReactorTests(SynchronousTestCase):
 
 class OffReactorTests(TestCase):
     """
-    L{offReactor} where the reactor runs.
+    Tests for L{offReactor} while the reactor is running.
     """
 
     timeout = 10
 
     def setUp(self) -> None:
         """
-        Have work that waits.
+        Create an event that the threads' work waits for.
         """
         self.go = threading.Event()
         self.begun: list[object] = []
@@ -52,7 +52,7 @@ class OffReactorTests(TestCase):
 
     async def untilBegun(self, count: int) -> None:
         """
-        Wait until so many functions have been called.
+        Wait until C{count} functions have been called.
         """
         from twisted.internet import reactor
         from twisted.internet.task import deferLater
@@ -62,7 +62,7 @@ class OffReactorTests(TestCase):
 
     def work(self, which: object) -> object:
         """
-        Wait in a thread, without end if need be.
+        Record the call and the thread, then wait for C{go}.
         """
         self.begun.append(which)
         self.threads.add(threading.current_thread())
@@ -71,7 +71,7 @@ class OffReactorTests(TestCase):
 
     async def test_threads(self) -> None:
         """
-        Functions run in threads, a few at once and the others after them, in their order.
+        At most L{THREADS} functions run at once; results arrive in the order of the calls.
         """
         await self.start()
         self.go.set()
@@ -83,8 +83,8 @@ class OffReactorTests(TestCase):
 
     async def test_cancelled(self) -> None:
         """
-        Who is cancelled waits no more.  A function that has not begun is never called; one that
-        has keeps its thread busy until it ends, so that no more than L{THREADS} are.
+        A cancelled Deferred fails at once. Its function is not called if it has not begun;
+        otherwise it occupies its thread until it returns.
         """
         await self.start()
         running = [offReactor(self.work, number) for number in range(THREADS)]
@@ -101,8 +101,7 @@ class OffReactorTests(TestCase):
 
     async def test_strangers(self) -> None:
         """
-        However much is computed for strangers, and whether or not it is given up meanwhile, a
-        thread is left to others.
+        Work for strangers leaves one thread free for others, even after it is cancelled.
         """
         await self.start()
         jobs = [offReactor(self.work, f"stranger {n}", stranger=True) for n in range(5)]
@@ -113,7 +112,7 @@ class OffReactorTests(TestCase):
         for job in jobs[:3]:
             job.cancel()
             job.addErrback(lambda failure: failure.trap(CancelledError))
-        # The first cannot be stopped, and still has the strangers' thread.
+        # The first cannot be stopped, and still occupies the strangers' thread.
         later = offReactor(self.work, "ours, later")
         self.go.set()
         await gatherResults([ours, later, *jobs[3:]])

@@ -18,31 +18,31 @@ HERE = "192.0.2.1"
 
 class StuckLock:
     """
-    A lock that another process may have.
+    A lock that another process may hold.
     """
 
     isFree = True
 
     def acquire(self) -> bool:
         """
-        @return: whether it does not.
+        @return: whether the lock is free.
         """
         return self.isFree
 
     def release(self) -> None:
         """
-        Let it have it.
+        Do nothing.
         """
 
 
 class LoginQueueTests(SynchronousTestCase):
     """
-    Tests for L{LoginQueue}.  L{kaproto.security.guessing} has its own.
+    Tests for L{LoginQueue}. The rules themselves are tested with L{kaproto.security.guessing}.
     """
 
     def setUp(self) -> None:
         """
-        Make one.
+        Create a queue that allows two guesses.
         """
         self.clock = Clock()
         self.limits = Limits(loginGuesses=2, failureDelay=1)
@@ -50,7 +50,7 @@ class LoginQueueTests(SynchronousTestCase):
 
     def enter(self, user: str = "alice") -> Deferred[ITurn]:
         """
-        Want to log in.
+        Begin a login.
         """
         return self.queue.enter(HERE, user)
 
@@ -63,7 +63,7 @@ class LoginQueueTests(SynchronousTestCase):
 
     def test_atOnce(self) -> None:
         """
-        Those who need not wait do not, and leave nothing behind.
+        A login that need not wait is granted at once, and leaves no timer behind.
         """
         for outcome in ("succeeded", "forget", "failed", "failed"):
             turn = self.successResultOf(self.enter())
@@ -74,8 +74,7 @@ class LoginQueueTests(SynchronousTestCase):
 
     def test_turns(self) -> None:
         """
-        The others have their turn one after another.  The next one waits for the answer to the one
-        before.
+        Held logins are granted one after another, each after the answer to the previous one.
         """
         self.attack()
         first, second = self.enter("x"), self.enter("y")
@@ -92,7 +91,7 @@ class LoginQueueTests(SynchronousTestCase):
 
     def test_limits(self) -> None:
         """
-        Limits that change hold for those who come then.
+        Changed limits apply to the next login.
         """
         self.attack()
         self.limits = Limits(loginGuesses=3)
@@ -100,7 +99,7 @@ class LoginQueueTests(SynchronousTestCase):
 
     def test_cancel(self) -> None:
         """
-        Who leaves makes room.
+        A cancelled login makes room for the next.
         """
         self.attack()
         first, second = self.enter("x"), self.enter("y")
@@ -112,7 +111,7 @@ class LoginQueueTests(SynchronousTestCase):
 
     def test_nested(self) -> None:
         """
-        What happens in somebody's turn may let the next one through.
+        A login that ends in its own callback lets the next one through.
         """
         self.limits = Limits(loginGuesses=2, failureDelay=0)
         self.attack()
@@ -129,8 +128,8 @@ class LoginQueueTests(SynchronousTestCase):
 
     def test_busy(self) -> None:
         """
-        While another process keeps the books to itself, logins wait, and what happens is noted;
-        who leaves meanwhile has not failed.
+        While another process holds the lock, new logins wait, outcomes are kept for later, and a
+        login that is cancelled does not count as a failure.
         """
         lock = StuckLock()
         self.queue = LoginQueue(self.clock, lambda: self.limits, Books(lock=lock))
@@ -150,7 +149,7 @@ class LoginQueueTests(SynchronousTestCase):
 
     def test_fault(self) -> None:
         """
-        A step that raises an error leaves the queue to the logins after it.
+        A step that raises an error does not stop the logins after it.
         """
 
         def step(now: float) -> None:
@@ -161,8 +160,8 @@ class LoginQueueTests(SynchronousTestCase):
 
     def test_leavesInTurn(self) -> None:
         """
-        Who leaves because of what comes of another login, just when its own turn has come, has it
-        no more.
+        When two logins are granted at once and the callback of the first cancels the second, the
+        second fails with L{CancelledError}.
         """
         lock = StuckLock()
         self.queue = LoginQueue(self.clock, lambda: self.limits, Books(lock=lock))
@@ -179,7 +178,7 @@ class LoginQueueTests(SynchronousTestCase):
 
     def test_log(self) -> None:
         """
-        One line says what they wait for, and which flags matter.
+        The first held login logs one line, with the reason and the flags that control it.
         """
         self.attack()
         with capturedLogs() as events:

@@ -49,7 +49,7 @@ class PasswordFileTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """
-        Write a file that has Alice.
+        Write a file with one user.
         """
         self.path = Path(self.mktemp())
         self.path.write_text("alice:open sesame\n")
@@ -67,7 +67,7 @@ class PasswordFileTests(SynchronousTestCase):
 
     def logIn(self, user: str, password: str) -> tuple[str | None, str | None]:
         """
-        @return: who it is to PLAIN, and to SCRAM.
+        @return: the user according to PLAIN and according to SCRAM, each C{None} if refused.
         """
         portal = makePortal([PasswordFile(self.path)])
         plain = self.say(Plain(portal, atOnce), f"\0{user}\0{password}".encode())
@@ -97,8 +97,8 @@ class PasswordFileTests(SynchronousTestCase):
 
     def test_foreign(self) -> None:
         """
-        Hashes, more than one colon and comments behind a password are errors, since nobody meant
-        them as a password.  The message does not quote them.
+        Hashes, passwords with a colon and comments after a password are errors, since they are
+        hardly meant as passwords. The message does not quote them.
         """
         for secret in (
             *FOREIGN,
@@ -117,7 +117,7 @@ class PasswordFileTests(SynchronousTestCase):
 
     def test_impossible(self) -> None:
         """
-        So are passwords that nobody could give.
+        Passwords that no client can send are errors.
         """
         for secret in ("ses\u0007ame", "s" * 1025):
             self.path.write_text(f"alice:{secret}\n")
@@ -126,7 +126,7 @@ class PasswordFileTests(SynchronousTestCase):
 
     def test_odd(self) -> None:
         """
-        Passwords may have all else that SASLprep allows.
+        Passwords may have all other characters that SASLprep allows.
         """
         for secret in ("$", "$5", "a$b$c", "{}", "#x", "a#b", "!x", "pa$$word", "=,=2C"):
             self.path.write_text(f"alice:{secret}\n")
@@ -134,7 +134,7 @@ class PasswordFileTests(SynchronousTestCase):
 
     def test_reload(self) -> None:
         """
-        After a reload there are other users; a bad file changes nothing.
+        A reload replaces the users; a faulty file changes nothing.
         """
         checker = PasswordFile(self.path)
         self.path.write_text("bob:x1\n")
@@ -146,7 +146,7 @@ class PasswordFileTests(SynchronousTestCase):
 
     def test_unknownCostsAsMuch(self) -> None:
         """
-        For a name that is not listed a password is hashed once as well, with the same iterations.
+        A password is hashed once whether or not the user exists, so the time does not tell.
         """
         fromPassword = ScramKeys.fromPassword
         for user in ("alice", "eve"):

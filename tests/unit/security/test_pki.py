@@ -14,7 +14,7 @@ from kaproto.security.pki import CertificateFiles, clientFiles, serverFiles
 
 def touch(path: Path) -> Path:
     """
-    Make an empty file, and the folders above it.
+    Create an empty file, and the folders above it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
@@ -23,7 +23,7 @@ def touch(path: Path) -> Path:
 
 def fill(directory: Path) -> CertificateFiles:
     """
-    Make all of a client's files in one folder.
+    Create all of a client's files in one folder.
     """
     names = ("cacert.pem", "clientcert.pem", "clientkey.pem", "cacrl.pem")
     ca, certificate, key, crl = (touch(directory / name) for name in names)
@@ -37,13 +37,13 @@ class ServerFilesTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """
-        Make a folder.
+        Choose a folder that does not exist yet.
         """
         self.directory = Path(self.mktemp())
 
     def test_defaults(self) -> None:
         """
-        The names are those that libvirtd has.
+        The default paths are libvirtd's.
         """
         self.assertEqual(
             serverFiles(),
@@ -58,8 +58,7 @@ class ServerFilesTests(SynchronousTestCase):
 
     def test_crlUnreadable(self) -> None:
         """
-        A list that is there and cannot be read is not taken for none: reading it will fail, and
-        tell why.
+        A CRL that exists and cannot be read is not ignored: loading it fails, with the reason.
         """
         crl = self.directory / "CA/cacrl.pem"
         self.assertIsNone(serverFiles(self.directory).crl)
@@ -76,14 +75,14 @@ class ServerFilesTests(SynchronousTestCase):
 
     def test_noFolder(self) -> None:
         """
-        There is no list where the folder is a file.
+        If the CRL's folder is a file, there is no CRL.
         """
         touch(self.directory / "CA")
         self.assertIsNone(serverFiles(self.directory).crl)
 
     def test_crl(self) -> None:
         """
-        A list of revoked certificates is used if it is there.
+        A CRL is used if it exists.
         """
         self.assertIsNone(serverFiles(self.directory).crl)
         crl = touch(self.directory / "CA/cacrl.pem")
@@ -91,7 +90,7 @@ class ServerFilesTests(SynchronousTestCase):
 
     def test_elsewhere(self) -> None:
         """
-        Each file can be another.
+        Each file's path can be given.
         """
         files = serverFiles(
             self.directory, ca=Path("a"), certificate=Path("b"), key=Path("c"), crl=Path("d")
@@ -108,7 +107,7 @@ class ClientFilesTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """
-        Make folders for a machine and a user.
+        Choose folders for a machine and a user.
         """
         self.machine = Path(self.mktemp())
         self.home = Path(self.mktemp())
@@ -116,20 +115,20 @@ class ClientFilesTests(SynchronousTestCase):
 
     def find(self) -> CertificateFiles:
         """
-        Find the user's files.
+        @return: the user's files.
         """
         return clientFiles(directory=self.machine, home=self.home)
 
     def test_flat(self) -> None:
         """
-        In the folder of C{pkipath} are all files side by side.
+        C{pkipath} has all files in one folder.
         """
         flat = fill(self.machine)
         self.assertEqual(clientFiles(self.machine), flat)
 
     def test_flatWithoutCertificate(self) -> None:
         """
-        A client need have no certificate.
+        A client's certificate and key are optional.
         """
         ca = touch(self.machine / "cacert.pem")
         self.assertEqual(
@@ -138,7 +137,7 @@ class ClientFilesTests(SynchronousTestCase):
 
     def test_flatWithoutKey(self) -> None:
         """
-        A certificate without its key is not passed over.
+        A certificate whose key is missing is not ignored.
         """
         certificate = touch(self.machine / "clientcert.pem")
         files = clientFiles(self.machine)
@@ -147,7 +146,7 @@ class ClientFilesTests(SynchronousTestCase):
 
     def test_machine(self) -> None:
         """
-        The machine's files are those that libvirt has.
+        The machine's files have libvirt's paths.
         """
         ca = touch(self.machine / "CA/cacert.pem")
         crl = touch(self.machine / "CA/cacrl.pem")
@@ -157,7 +156,7 @@ class ClientFilesTests(SynchronousTestCase):
 
     def test_user(self) -> None:
         """
-        The user's own come before those.
+        The user's files take precedence over the machine's.
         """
         self.test_machine()
         own = fill(self.own)
@@ -165,7 +164,7 @@ class ClientFilesTests(SynchronousTestCase):
 
     def test_halfAUser(self) -> None:
         """
-        What the user does not have is taken from the machine; certificate and key go together.
+        Each file that the user lacks is taken from the machine; certificate and key go together.
         """
         self.test_machine()
         touch(self.own / "clientcert.pem")
@@ -177,7 +176,7 @@ class ClientFilesTests(SynchronousTestCase):
 
     def test_rootHasNone(self) -> None:
         """
-        Root uses the machine's.
+        Root uses the machine's files.
         """
         self.patch(os, "geteuid", lambda: 0)
         self.patch(Path, "home", lambda: self.home)
@@ -186,7 +185,7 @@ class ClientFilesTests(SynchronousTestCase):
 
     def test_othersHave(self) -> None:
         """
-        Everybody else has a home.
+        Other users have files in their home.
         """
         self.patch(os, "geteuid", lambda: 1000)
         self.patch(Path, "home", lambda: self.home)
