@@ -25,7 +25,7 @@ class PlainTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """
-        Begin.
+        Create a mechanism with one user.
         """
         self.plain = Plain(
             makePortal([InMemoryUsernamePasswordDatabaseDontUse(alice=b"sesame")]), OpenGate().enter
@@ -33,13 +33,17 @@ class PlainTests(SynchronousTestCase):
 
     def respond(self, data: bytes | None) -> Answer:
         """
-        Say something to the mechanism.
+        Send a message to the mechanism.
+
+        @return: its answer.
         """
         return self.successResultOf(Deferred.fromCoroutine(self.plain.respond(data)))
 
     def refusal(self, data: bytes) -> SASLFailed:
         """
-        Say something to the mechanism that it does not like.
+        Send a message that the mechanism refuses.
+
+        @return: the error.
         """
         failure = self.failureResultOf(Deferred.fromCoroutine(self.plain.respond(data)), SASLFailed)
         error = failure.value
@@ -48,19 +52,19 @@ class PlainTests(SynchronousTestCase):
 
     def test_right(self) -> None:
         """
-        With the right password a user is let in, and nothing more is said.
+        The right password is accepted, without a further message.
         """
         self.assertEqual(self.respond(b"\0alice\0sesame"), Answer(None, "alice"))
 
     def test_asItself(self) -> None:
         """
-        A user may say twice who it is.
+        The authorization identity may be the user's own name.
         """
         self.assertEqual(self.respond(b"alice\0alice\0sesame").user, "alice")
 
     def test_later(self) -> None:
         """
-        A client that begins with nothing is asked to go on.
+        A client that starts without a message is asked for one.
         """
         self.assertEqual(self.respond(None), Answer(b"", None))
         self.assertEqual(self.respond(b"\0alice\0sesame").user, "alice")
@@ -68,7 +72,7 @@ class PlainTests(SynchronousTestCase):
 
     def test_wrong(self) -> None:
         """
-        A wrong password and an unknown name look the same.
+        A wrong password and an unknown user are refused with the same error.
         """
         wrong = self.refusal(b"\0alice\0other")
         unknown = self.refusal(b"\0bob\0sesame")
@@ -77,27 +81,27 @@ class PlainTests(SynchronousTestCase):
 
     def test_asSomebodyElse(self) -> None:
         """
-        Nobody may act as somebody else.
+        An authorization identity other than the user's own name is refused.
         """
         self.assertIn("act as another user", str(self.refusal(b"root\0alice\0sesame")))
 
     def test_incomplete(self) -> None:
         """
-        There have to be a name and a password.
+        An empty name or password is refused.
         """
         for data, words in ((b"\0\0sesame", "user name"), (b"\0alice\0", "password")):
             self.assertIn(f"this cannot be a {words}: it is empty", str(self.refusal(data)))
 
     def test_prepared(self) -> None:
         """
-        Name and password are prepared by SASLprep, as they are for SCRAM.
+        Name and password are prepared with SASLprep, as they are for SCRAM.
         """
         self.assertEqual(self.respond("\0ali\u00adce\0\uff53esame".encode()).user, "alice")
 
     def test_hostile(self) -> None:
         """
-        A name or password that is too long, not UTF-8 or prohibited is refused, and the message for
-        the log does not grow with it.
+        A name or password that is too long, not UTF-8 or prohibited is refused, with an error of
+        bounded length.
         """
         for data in (
             b"\0alice\0" + b"a" * 1025,
@@ -115,7 +119,7 @@ class PlainTests(SynchronousTestCase):
 
     def test_malformed(self) -> None:
         """
-        There have to be three parts.
+        A message that does not have three parts is refused.
         """
         for data in (b"", b"\0", b"alice sesame", b"\0alice\0sesame\0"):
             self.assertIn("malformed", str(self.refusal(data)))
@@ -123,7 +127,7 @@ class PlainTests(SynchronousTestCase):
     @given(st.binary(max_size=20))
     def test_anything(self, data: bytes) -> None:
         """
-        Whatever is said, it is an answer or L{SASLFailed}, and the password is not in it.
+        Any message is answered or fails with L{SASLFailed}, and the password is in neither.
         """
         result: list[object] = []
         Deferred.fromCoroutine(self.plain.respond(b"\0alice\0hushhush" + data)).addBoth(
@@ -135,19 +139,19 @@ class PlainTests(SynchronousTestCase):
 
 class SecretsTests(SynchronousTestCase):
     """
-    Passwords do not show.
+    Tests that passwords are not shown.
     """
 
     def test_credentials(self) -> None:
         """
-        What checkers are given has no representation that shows the password.
+        The credentials given to checkers do not show the password.
         """
         seen: list[object] = []
 
         class Checker(InMemoryUsernamePasswordDatabaseDontUse):
             def requestAvatarId(self, credentials: object) -> Any:
                 """
-                Look at the credentials.
+                Record the credentials and check them.
                 """
                 seen.append(credentials)
                 return super().requestAvatarId(credentials)  # type: ignore[no-untyped-call]

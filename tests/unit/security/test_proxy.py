@@ -35,7 +35,7 @@ LINE = b"PROXY TCP4 203.0.113.5 198.51.100.1 1234 16509\r\n"
 
 class Recorder(Protocol):
     """
-    Keeps what it hears, and who it was told the peer is.
+    A protocol that records the bytes received and its peer's address.
     """
 
     address: IAddress | None = None
@@ -43,23 +43,24 @@ class Recorder(Protocol):
 
     def connectionMade(self) -> None:
         """
-        Keep the peer's address as it is now.
+        Record the peer's address at this moment.
         """
         assert self.transport is not None
         self.address = self.transport.getPeer()
 
     def dataReceived(self, data: bytes) -> None:
         """
-        Keep what was said.
+        Record the bytes.
         """
         self.heard += data
 
 
 class RecorderFactory(Factory):
     """
-    Builds one recorder, or nothing.
+    Builds one given protocol, or none.
 
-    @ivar addresses: for whom it was asked to build.
+    @ivar addresses: the addresses that protocols were asked for.
+    @ivar running: starts minus stops.
     """
 
     def __init__(self, built: Protocol | None) -> None:
@@ -69,19 +70,19 @@ class RecorderFactory(Factory):
 
     def startFactory(self) -> None:
         """
-        Note the start.
+        Count the start.
         """
         self.running += 1
 
     def stopFactory(self) -> None:
         """
-        Note the stop.
+        Count the stop.
         """
         self.running -= 1
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
         """
-        Note the address.
+        Record the address.
         """
         assert addr is not None
         self.addresses.append(addr)
@@ -90,15 +91,16 @@ class RecorderFactory(Factory):
 
 class ConnectionTestCase(SynchronousTestCase):
     """
-    Connections to a C{proxy:} endpoint.
+    A test case with connections to a C{proxy:} endpoint.
     """
 
     def connect(
         self, endpoint: str, peer: IAddress = BALANCER, built: Protocol | None = None
     ) -> Any:
         """
-        Listen, and have somebody connect.
+        Listen, and connect a peer.
 
+        @param built: the protocol above the endpoint, by default a recorder.
         @return: the transport.
         """
         self.reactor = MemoryReactorClock()
@@ -117,14 +119,14 @@ class ConnectionTestCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         """
-        Keep log events.
+        Capture log events.
         """
         self._events = self.enterContext(capturedLogs())
         self._seen = 0
 
     def logged(self) -> list[str]:
         """
-        The refusals that were logged and not asked for yet.
+        @return: the refusals logged since the last call.
         """
         lines = [formatEvent(event) for event in self._events[self._seen :]]
         self._seen = len(self._events)
@@ -133,13 +135,13 @@ class ConnectionTestCase(SynchronousTestCase):
 
 class HeaderTests(ConnectionTestCase):
     """
-    What happens to a connection before its header, and after.
+    Tests for a connection before and after its header.
     """
 
     def test_client(self) -> None:
         """
-        The protocol is built and connected once the header is there, with the client's address,
-        and gets what followed.
+        After the header, the protocol is built and connected with the client's address, and
+        receives the bytes that follow.
         """
         transport = self.connect("proxy:tcp:16509:from=192.0.2.0/24")
         for start, end in ((0, 10), (10, len(LINE) - 1)):
@@ -154,7 +156,7 @@ class HeaderTests(ConnectionTestCase):
 
     def test_balancersOwn(self) -> None:
         """
-        A connection that the balancer makes for itself has the balancer's address.
+        A connection of the balancer itself keeps the balancer's address.
         """
         transport = self.connect("proxy:tcp:16509:from=192.0.2.10")
         transport.protocol.dataReceived(b"PROXY UNKNOWN\r\n")
@@ -162,7 +164,7 @@ class HeaderTests(ConnectionTestCase):
 
     def test_found(self) -> None:
         """
-        The header is found below other protocols, and there is none on other connections.
+        The header is found through other protocols; a connection without one has none.
         """
         transport = self.connect("proxy:tcp:16509:from=192.0.2.10")
         transport.protocol.dataReceived(LINE)
@@ -175,8 +177,8 @@ class HeaderTests(ConnectionTestCase):
 
     def test_refused(self) -> None:
         """
-        Bytes that are no header, and silence, end the connection with a line in the log.  Nothing
-        after that is looked at.
+        Bytes that are not a header, and a header that is not complete in time, end the connection
+        with a line in the log. Later bytes are ignored.
         """
         transport = self.connect("proxy:tcp:16509:from=192.0.2.10")
         transport.protocol.dataReceived(b"\x16\x03\x01")
@@ -193,7 +195,7 @@ class HeaderTests(ConnectionTestCase):
 
     def test_lost(self) -> None:
         """
-        A connection that ends before its header leaves nothing behind, and is not logged.
+        A connection that ends before its header leaves no timer behind and is not logged.
         """
         transport = self.connect("proxy:tcp:16509:from=192.0.2.10")
         transport.protocol.connectionLost()
@@ -201,7 +203,7 @@ class HeaderTests(ConnectionTestCase):
 
     def test_notBuilt(self) -> None:
         """
-        A factory may decline the connection.
+        If the factory builds no protocol, the connection is closed.
         """
         transport = self.connect("proxy:tcp:16509:from=192.0.2.10")
         self.factory.built = None
@@ -210,7 +212,7 @@ class HeaderTests(ConnectionTestCase):
 
     def test_startAndStop(self) -> None:
         """
-        The factory is started and stopped with its listener.
+        The wrapped factory is started and stopped with its listener.
         """
         factory = RecorderFactory(None)
         proxy: Any = ProxyFactory(factory, Trust(), MemoryReactorClock())
@@ -222,12 +224,15 @@ class HeaderTests(ConnectionTestCase):
 
 class TerminatedTests(ConnectionTestCase):
     """
-    A balancer that ends TLS, in front of a server of libvirt's protocol.
+    Tests for a server behind a balancer that ends TLS.
     """
 
     def serve(self, header: bytes, options: str = "", names: Sequence[str] | None = None) -> Any:
         """
-        Connect to a server, with a header.
+        Connect to a server and send a header.
+
+        @param names: the DN patterns that the server allows.
+        @return: the transport.
         """
         self.reactor = MemoryReactorClock()
         factory = KeepAliveServerFactory(
@@ -247,7 +252,7 @@ class TerminatedTests(ConnectionTestCase):
 
     def test_identified(self) -> None:
         """
-        The client gets the byte that it waits for, and the server has its name and its address.
+        The client gets libvirt's confirmation, and the server has its name and address.
         """
         transport = self.serve(terminatedHeader(b"CN=alice,O=x"), names=["O=x,CN=al*"])
         self.assertEqual(transport.value(), b"\1")
@@ -258,8 +263,8 @@ class TerminatedTests(ConnectionTestCase):
 
     def test_refused(self) -> None:
         """
-        A name that is not allowed, and a client that was not verified, are refused without the
-        byte, and nothing that they send is looked at.
+        A client whose name is not allowed, or that was not verified, is refused without the
+        confirmation, and its messages are ignored.
         """
         for header, options, names in (
             (terminatedHeader(b"CN=bob"), "", ["CN=al*"]),
@@ -274,7 +279,7 @@ class TerminatedTests(ConnectionTestCase):
 
     def test_optional(self) -> None:
         """
-        Where certificates are optional, a client without one is served, and is nobody.
+        With C{certificate=optional}, a client without a certificate is served without a name.
         """
         transport = self.serve(LINE, ":certificate=optional")
         self.assertEqual(transport.value(), b"\1")
@@ -282,7 +287,7 @@ class TerminatedTests(ConnectionTestCase):
 
     def test_healthCheck(self) -> None:
         """
-        A balancer that only looks whether somebody listens is not a client, and not logged.
+        A balancer's health check is neither served nor logged.
         """
         transport = self.serve(b"PROXY UNKNOWN\r\n")
         self.assertTrue(transport.disconnecting)
@@ -291,7 +296,7 @@ class TerminatedTests(ConnectionTestCase):
 
 def terminatedHeader(name: bytes) -> bytes:
     """
-    A header of version 2 that says that the client was verified, and its name.
+    @return: a header of version 2 for a verified client with this distinguished name.
     """
     tls = struct.pack(">BI", 3, 0) + b"\x22\0\2al"
     fields = struct.pack(">BH", 0x20, len(tls)) + tls + struct.pack(">BH", 0xE0, len(name)) + name
@@ -302,19 +307,19 @@ def terminatedHeader(name: bytes) -> bytes:
 
 def encodedHostname() -> bytes:
     """
-    A call.
+    @return: a call of C{CONNECT_GET_HOSTNAME}.
     """
     return packMessage(Message(REMOTE_PROGRAM, 1, 59, 0, 0, 0))
 
 
 class TrustTests(ConnectionTestCase):
     """
-    Whose headers are believed.
+    Tests for which peers may send headers.
     """
 
     def test_networks(self) -> None:
         """
-        A header counts only if it comes from a network that was named.
+        Over TCP, only headers from the given networks are accepted.
         """
         networks = "192.0.2.0/24,2001:db8::/32,198.51.100.7"
         expected: list[tuple[IAddress, bool]] = [
@@ -339,7 +344,7 @@ class TrustTests(ConnectionTestCase):
 
     def test_users(self) -> None:
         """
-        On a UNIX socket everybody is believed whom its mode lets connect, or the users named.
+        On a UNIX socket, headers are accepted from the users given, or from everybody if none are.
         """
         peer: IAddress = UNIXAddress("x")
         for endpoint, believed in (("proxy:unix:x", True), ("proxy:unix:x:uid=0,1000", False)):
@@ -354,7 +359,7 @@ class TrustTests(ConnectionTestCase):
 
     def test_loopback(self) -> None:
         """
-        Networks that include loopback addresses are told, since every local program is there.
+        Networks with loopback addresses, from which every local program can connect, are reported.
         """
         for network, includes in {
             "127.0.0.1": True,

@@ -28,12 +28,12 @@ REVOKED = "its certificate has been revoked"
 
 class HandshakeTests(TLSTestCase):
     """
-    A server looks into the lists of its authorities.
+    Tests for a server that checks its authorities' CRLs.
     """
 
     def setUp(self) -> None:
         """
-        Have an authority in between.
+        Create an intermediate authority, and a client of each authority.
         """
         super().setUp()
         self.between = Authority("Between", issuer=self.authority)
@@ -42,9 +42,9 @@ class HandshakeTests(TLSTestCase):
 
     def lists(self, *lists: bytes, trusted: bool = False) -> None:
         """
-        Have the server use these.
+        Give the server these CRLs.
 
-        @param trusted: whether the authority in between is in its file of authorities.
+        @param trusted: whether the server trusts the intermediate authority itself.
         """
         self.authority.write(str(self.directory), crl=b"".join(lists))
         if trusted:
@@ -53,8 +53,8 @@ class HandshakeTests(TLSTestCase):
 
     def assertProblems(self, alice: str | None, bob: str | None, carol: str | None) -> None:
         """
-        The server has these problems with three clients, of which the last is from the authority in
-        between.  So it has if OpenSSL reads the lists.
+        Check what the server reports for three clients, the last from the intermediate authority.
+        OpenSSL's own check of the CRLs has to give the same.
         """
         clients = [
             self.anyClientContext(self.client),
@@ -72,15 +72,15 @@ class HandshakeTests(TLSTestCase):
 
     def test_listed(self) -> None:
         """
-        A certificate on the authority's list is refused, and others are not.  Of one from an
-        authority without a list it cannot be known whether it was revoked.
+        A certificate on its issuer's CRL is refused, and others of that issuer are accepted. A
+        certificate whose issuer has no CRL is refused.
         """
         self.lists(self.authority.revoke(self.client))
         self.assertProblems(REVOKED, None, MISSING)
 
     def test_cost(self) -> None:
         """
-        A handshake does not hash the list: OpenSSL has none to check.
+        OpenSSL is not given the CRL, so that no handshake hashes it.
         """
         self.lists(self.authority.revoke(self.client))
         server = self.serverContext()
@@ -89,14 +89,14 @@ class HandshakeTests(TLSTestCase):
 
     def test_empty(self) -> None:
         """
-        So it is with an empty list.
+        An empty CRL refuses only certificates of other issuers.
         """
         self.lists(self.authority.revoke())
         self.assertProblems(None, None, MISSING)
 
     def test_otherSigner(self) -> None:
         """
-        The list of the authority that has signed it is enough.
+        Only the CRL of the certificate's own issuer is needed.
         """
         self.lists(self.between.revoke(self.client), trusted=True)
         self.assertProblems(MISSING, MISSING, None)
@@ -105,7 +105,7 @@ class HandshakeTests(TLSTestCase):
 
     def test_renewed(self) -> None:
         """
-        Of two lists of one authority the one that was issued last counts.
+        Of two CRLs from one authority, the later one is used.
         """
         lists = [
             self.authority.revoke(self.client, start=-3 * DAYS, end=2 * DAYS),
@@ -117,7 +117,8 @@ class HandshakeTests(TLSTestCase):
 
     def test_revokedSigner(self) -> None:
         """
-        A certificate whose signer was revoked is refused for that, whatever else is missing.
+        A certificate whose issuer was revoked is refused for that reason, even if other CRLs are
+        missing.
         """
         self.lists(self.authority.revoke(self.between))
         self.assertEqual(
@@ -127,7 +128,7 @@ class HandshakeTests(TLSTestCase):
 
     def test_partial(self) -> None:
         """
-        Lists that do not have all that was revoked are left to OpenSSL.
+        CRLs with a limited scope are left to OpenSSL.
         """
         point = x509.IssuingDistributionPoint(
             full_name=None,
@@ -141,7 +142,7 @@ class HandshakeTests(TLSTestCase):
         self.lists(self.authority.revoke(self.client, extension=point))
         server = self.serverContext()
         self.assertIsNone(server._revocations)
-        # With an old pyOpenSSL, the handshake ends for this.
+        # With an old pyOpenSSL, the handshake fails here.
         end, _client = self.connect(server, self.anyClientContext(self.client))
         why = examine(end.transport).problem if end.done else str(end.lost)
         self.assertIn("certificate has been revoked", str(why))
@@ -149,7 +150,7 @@ class HandshakeTests(TLSTestCase):
         if end.done:
             self.assertIsNone(examine(end.transport).problem)
         else:
-            # An old OpenSSL wants a list with the scope of the authority, too.
+            # An old OpenSSL requires a CRL for authorities' certificates, too.
             self.assertIn("verification code 44", str(end.lost))
         malformed: Any = mock.Mock()
         type(malformed).extensions = mock.PropertyMock(side_effect=ValueError)
@@ -163,8 +164,8 @@ class LookUpTests(TLSTestCase):
 
     def revocations(self, *identities: Identity, trusted: Authority | None = None) -> Revocations:
         """
-        @param trusted: an authority that is trusted besides.
-        @return: a list with these certificates.
+        @param identities: the revoked certificates.
+        @param trusted: an authority that is trusted besides the issuer.
         """
         crl = x509.load_pem_x509_crl(self.authority.revoke(*identities))
         authorities = [self.authority.certificate, *([trusted.certificate] if trusted else [])]
@@ -174,7 +175,7 @@ class LookUpTests(TLSTestCase):
 
     def problem(self, revocations: Revocations) -> int | None:  # type: ignore[override]
         """
-        @return: what is wrong with the client's certificate.
+        @return: the verification code for the client's certificate, C{None} if it is good.
         """
         certificate = self.client.certificate
         return revocations.problem(
@@ -185,8 +186,8 @@ class LookUpTests(TLSTestCase):
 
     def test_time(self) -> None:
         """
-        A list that was not renewed in time, or is not valid yet, since the clock was set, says
-        nothing about any certificate.
+        If the CRL has expired, or is not valid yet, since it was loaded, every certificate is
+        refused.
         """
         revocations = self.revocations()
         self.assertIsNone(self.problem(revocations))
@@ -198,7 +199,7 @@ class LookUpTests(TLSTestCase):
 
     def test_trustedAndRevoked(self) -> None:
         """
-        An authority that is in the file of authorities, and on the list of another, is refused.
+        A trusted authority that is on another authority's CRL is refused.
         """
         between = Authority("Between", issuer=self.authority)
         for listed, code in (([], 3), ([between], 23)):

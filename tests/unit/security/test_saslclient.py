@@ -36,7 +36,7 @@ class LoginTests(SynchronousTestCase):
 
     def test_secret(self) -> None:
         """
-        The password is not shown.
+        C{repr()} does not show the password.
         """
         self.assertEqual(repr(ALICE), "Login(user='alice', mechanism=None)")
 
@@ -48,7 +48,7 @@ class ChooseTests(SynchronousTestCase):
 
     def test_strongest(self) -> None:
         """
-        The strongest that both ends have is chosen.
+        The strongest mechanism that both ends support is chosen, unless one is asked for.
         """
         both = ["PLAIN", "DIGEST-MD5", "SCRAM-SHA-256"]
         self.assertEqual(chooseMechanism(both, None, secure=True), "SCRAM-SHA-256")
@@ -57,7 +57,7 @@ class ChooseTests(SynchronousTestCase):
 
     def test_insecure(self) -> None:
         """
-        Where somebody can listen, a password is not sent as it is, not even if wanted.
+        PLAIN is not used on an insecure transport, even if it is asked for.
         """
         offered = ["PLAIN", "SCRAM-SHA-256"]
         self.assertEqual(chooseMechanism(offered, None, secure=False), "SCRAM-SHA-256")
@@ -67,7 +67,7 @@ class ChooseTests(SynchronousTestCase):
 
     def test_none(self) -> None:
         """
-        If there is none, the error says what each end has, and what to do.
+        Without a common mechanism, the error says what each end supports and what to do.
         """
         for offered, wanted, secure, words in [
             (["GSSAPI"], None, True, "offers GSSAPI, this client has SCRAM-SHA-256, PLAIN; let"),
@@ -80,7 +80,7 @@ class ChooseTests(SynchronousTestCase):
 
     def test_withoutScramp(self) -> None:
         """
-        Without scramp there is PLAIN.
+        Without scramp installed, PLAIN is chosen.
         """
         with mock.patch.dict(sys.modules, {"scramp": None}):
             chosen = chooseMechanism(["PLAIN", "SCRAM-SHA-256"], None, secure=True)
@@ -99,7 +99,10 @@ class AuthenticateTests(SynchronousTestCase):
         types: list[int] = SASL,
     ) -> Deferred[None]:
         """
-        Authenticate.
+        Authenticate with a server.
+
+        @param call: answers the client's calls.
+        @param types: the authentication types that the server offers.
         """
 
         async def calling(procedure: int, payload: bytes) -> bytes:
@@ -110,13 +113,15 @@ class AuthenticateTests(SynchronousTestCase):
 
     def refusal(self, *arguments: Any, kind: type[Exception] = AuthenticationFailed) -> str:
         """
-        Authenticate in vain.
+        Fail to authenticate.
+
+        @return: the error's text.
         """
         return str(self.failureResultOf(self.authenticate(*arguments), kind).value)
 
     def realServer(self, **users: bytes) -> tuple[SASLServer, Callable[[int, bytes], Any]]:
         """
-        Have kaproto's own server at the other end.
+        @return: kaproto's own server with these users, and a function that calls it.
         """
         portal = makePortal([InMemoryUsernamePasswordDatabaseDontUse(**users)])
         server = SASLServer(portal, mechanismsFor(portal, secure=True))
@@ -137,7 +142,7 @@ class AuthenticateTests(SynchronousTestCase):
         self, *results: SASLResult | bytes, mechanism: str = "PLAIN"
     ) -> Callable[[int, bytes], Any]:
         """
-        Have a server at the other end that says what the test says.
+        @return: a function that answers calls with the given results.
         """
         answers = iter(results)
         self.said: list[bytes | None] = []
@@ -154,7 +159,7 @@ class AuthenticateTests(SynchronousTestCase):
 
     def test_both(self) -> None:
         """
-        A right password is let in by each mechanism, a wrong one by none.
+        Each mechanism accepts the right password and refuses a wrong one.
         """
         for mechanism in ("PLAIN", "SCRAM-SHA-256", None):
             server, call = self.realServer(alice=b"sesame")
@@ -170,7 +175,7 @@ class AuthenticateTests(SynchronousTestCase):
 
     def test_otherErrors(self) -> None:
         """
-        An error that is not about the login stays what it is.
+        Errors that are not about the login are raised unchanged.
         """
 
         def call(procedure: int, payload: bytes) -> bytes:
@@ -180,27 +185,27 @@ class AuthenticateTests(SynchronousTestCase):
 
     def test_otherKinds(self) -> None:
         """
-        A server that wants something other than SASL cannot be satisfied.
+        A server that requires a type other than SASL is an error that names the type.
         """
         message = self.refusal(self.scriptedServer(), ALICE, [int(AuthType.POLKIT), 77])
         self.assertEqual(message, "the server wants authentication by polkit, 77, not SASL")
 
     def test_undecodable(self) -> None:
         """
-        An answer that cannot be decoded is for the caller to judge.
+        A reply that cannot be decoded raises L{XDRError}.
         """
         self.refusal(self.scriptedServer(b"\0"), kind=XDRError)
 
     def test_plainWithNul(self) -> None:
         """
-        A NUL would end a name or a password too early.
+        A NUL in a name or password is refused, since PLAIN uses it as the separator.
         """
         for login in (Login("a\0b", "c"), Login("a", "b\0c")):
             self.assertIn("NUL", self.refusal(self.scriptedServer(), login))
 
     def test_plainTooLong(self) -> None:
         """
-        What does not fit into a message is an error that says how much does.
+        A login too long for a message is an error with the limit.
         """
         half = "x" * 32767
         self.successResultOf(
@@ -211,16 +216,16 @@ class AuthenticateTests(SynchronousTestCase):
 
     def test_plainAskedForMore(self) -> None:
         """
-        PLAIN has only one thing to say.
+        A server that asks for a second message of PLAIN is refused.
         """
         call = self.scriptedServer(SASLResult(complete=False, data=b""))
         self.assertIn("asks for a second message, but PLAIN has only one", self.refusal(call))
 
     def scramServer(self, password: str, **changes: bytes) -> Callable[[int, bytes], Any]:
         """
-        Have a server at the other end that does SCRAM in more steps than need be.
+        @return: a function that answers as a SCRAM server that sends its proof in a separate step.
 
-        @param changes: what it says instead of what it should, as C{first} and C{final}.
+        @param changes: replacements for its messages, named C{first} and C{final}.
         """
         keys = ScramKeys.fromPassword(password)
         server = ScramMechanism("SCRAM-SHA-256").make_server(
@@ -252,27 +257,27 @@ class AuthenticateTests(SynchronousTestCase):
 
     def test_scramInMoreSteps(self) -> None:
         """
-        A server may prove itself in a step of its own.
+        A server may send its proof in a separate step.
         """
         self.successResultOf(self.authenticate(self.scramServer("sesame")))
 
     def test_scramWithoutProof(self) -> None:
         """
-        A server that lets the client in without knowing the password is not trusted.
+        A server that accepts the client without a proof is not trusted.
         """
         call = self.scriptedServer(SASLResult(complete=True, data=None), mechanism="SCRAM-SHA-256")
         self.assertIn("does not prove that it knows the password", self.refusal(call))
 
     def test_scramWithWrongProof(self) -> None:
         """
-        Nor is one with a wrong proof.
+        A server with a wrong proof is not trusted.
         """
         call = self.scramServer("other", final=b"v=AAAA")
         self.assertIn("does not prove that it knows the password", self.refusal(call))
 
     def test_scramMalformed(self) -> None:
         """
-        Nor one that does not speak SCRAM.
+        A server's malformed SCRAM message is an error.
         """
         for first in (b"rubbish", b"\xff", b""):
             call = self.scramServer("sesame", first=first)
@@ -280,7 +285,7 @@ class AuthenticateTests(SynchronousTestCase):
 
     def test_scramTooManyIterations(self) -> None:
         """
-        Nor one that would keep the client busy for long.
+        A server that demands too many iterations is refused.
         """
 
         def call(procedure: int, payload: bytes) -> bytes:
@@ -296,7 +301,7 @@ class AuthenticateTests(SynchronousTestCase):
 
     def test_computed(self) -> None:
         """
-        The password is hashed where the caller says, such as in a thread.
+        The password is hashed by the C{compute} function given, for example in a thread.
         """
         call = self.scramServer("sesame")
         seen: list[bytes] = []
@@ -315,7 +320,7 @@ class AuthenticateTests(SynchronousTestCase):
 
     def test_scramImpossible(self) -> None:
         """
-        Some characters cannot be in a password.
+        A password with characters that SASLprep forbids is refused.
         """
         call = self.scriptedServer(mechanism="SCRAM-SHA-256")
         message = self.refusal(call, Login("a", "\x07"))
@@ -323,7 +328,7 @@ class AuthenticateTests(SynchronousTestCase):
 
     def test_endless(self) -> None:
         """
-        A server that never comes to an end is left.
+        A server that does not complete the login in a few steps is refused.
         """
         more = SASLResult(complete=False, data=None)
         keys = ScramKeys.fromPassword("sesame")

@@ -25,7 +25,7 @@ ODD = (
 
 def scrampPrepares(text: str) -> str | None:
     """
-    @return: what scramp makes of a name, C{None} if it refuses it.
+    @return: the name as scramp prepares it, C{None} if scramp refuses it.
     """
     try:
         return str(Username(text))
@@ -35,12 +35,12 @@ def scrampPrepares(text: str) -> str | None:
 
 class PrepareTests(SynchronousTestCase):
     """
-    Tests for L{saslprep} and the functions that bound what it is given.
+    Tests for L{saslprep}, L{prepareName} and L{preparePassword}.
     """
 
     def test_examples(self) -> None:
         """
-        The examples of RFC 4013, section 3, and some more.
+        The examples of RFC 4013, section 3, and a few more are prepared as they should be.
         """
         for text, prepared in [
             ("I\u00adX", "IX"),
@@ -56,7 +56,8 @@ class PrepareTests(SynchronousTestCase):
 
     def test_prohibited(self) -> None:
         """
-        Prohibited characters and mixed directions are refused, without the text in the message.
+        Prohibited characters and mixed directions are refused, with an error that does not quote
+        the text.
         """
         for text in ("sesame\u0007", "sesame\u007f", "\u06271sesame", "\ue000sesame", "a\u0627a"):
             error = self.assertRaises(ValueError, saslprep, text)
@@ -68,7 +69,7 @@ class PrepareTests(SynchronousTestCase):
     @example("\u00ad")
     def test_asScramp(self, text: str) -> None:
         """
-        scramp comes to the same result, so names mean the same to PLAIN and SCRAM.
+        Names are prepared as scramp prepares them, so PLAIN and SCRAM agree.
         """
         try:
             prepared: str | None = prepareName(text.encode())
@@ -78,7 +79,7 @@ class PrepareTests(SynchronousTestCase):
 
     def test_bounds(self) -> None:
         """
-        What is too long is refused before anybody looks at its characters.
+        Data that is too long is refused before it is decoded.
         """
         for prepare, most in ((prepareName, NAME_MAX), (preparePassword, PASSWORD_MAX)):
             self.assertEqual(prepare(b"a" * most), "a" * most)
@@ -89,7 +90,7 @@ class PrepareTests(SynchronousTestCase):
 
     def test_nothing(self) -> None:
         """
-        Nothing, or what is nothing once prepared, is no name and no password.
+        A name or password that is empty, or empty once prepared, is refused.
         """
         for data in (b"", "\u00ad".encode()):
             for prepare in (prepareName, preparePassword):
@@ -98,7 +99,7 @@ class PrepareTests(SynchronousTestCase):
 
     def test_encoding(self) -> None:
         """
-        There is no other encoding than UTF-8.
+        A name that is not UTF-8 is refused.
         """
         with self.assertRaisesRegex(ValueError, "UTF-8"):
             prepareName(b"alic\xe9")

@@ -23,7 +23,7 @@ from kaproto.wire.sasl import SASLResult
 
 class Scripted:
     """
-    A mechanism whose answers the test gives.
+    A mechanism whose answers the test fires.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class Scripted:
 
     def abandon(self) -> None:
         """
-        Count.
+        Count the call.
         """
         self.abandoned += 1
 
@@ -53,7 +53,7 @@ class ServerTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """
-        Make a server with one mechanism.
+        Create a server with two mechanisms.
         """
         self.made: list[Scripted] = []
         users = InMemoryUsernamePasswordDatabaseDontUse(alice=b"sesame")
@@ -61,14 +61,14 @@ class ServerTests(SynchronousTestCase):
 
     def make(self, portal: Portal, admit: Admit) -> Mechanism:
         """
-        Make a mechanism.
+        Create a mechanism, and keep it for the test.
         """
         self.made.append(Scripted())
         return self.made[-1]
 
     def going(self, coroutine: Coroutine[Any, Any, SASLResult]) -> Deferred[SASLResult]:
         """
-        Let a call go on.
+        Run a coroutine.
         """
         return Deferred.fromCoroutine(coroutine)
 
@@ -81,20 +81,20 @@ class ServerTests(SynchronousTestCase):
 
     def begin(self) -> Deferred[SASLResult]:
         """
-        Begin with the mechanism of the test's.
+        Start the scripted mechanism.
         """
         self.server.init()
         return self.going(self.server.start("SCRIPTED", b"first"))
 
     def test_init(self) -> None:
         """
-        The client is told what there is.
+        The client is told the mechanisms.
         """
         self.assertEqual(self.server.init(), ["SCRIPTED", "PLAIN"])
 
     def test_initTwice(self) -> None:
         """
-        It may ask only once; after that has failed it may begin anew.
+        A second init is refused; the client may begin again after that.
         """
         self.server.init()
         self.assertRaises(SASLFailed, self.server.init)
@@ -103,7 +103,7 @@ class ServerTests(SynchronousTestCase):
 
     def test_outOfOrder(self) -> None:
         """
-        It has to begin at the beginning.
+        Calls out of order are refused, and count as failures.
         """
         self.fails(self.server.start("PLAIN", None), "out of order: before init")
         self.fails(self.server.step(None), "out of order: before init")
@@ -113,7 +113,7 @@ class ServerTests(SynchronousTestCase):
 
     def test_unknownMechanism(self) -> None:
         """
-        It has to choose from what there is.
+        A mechanism that the server did not offer is refused.
         """
         self.server.init()
         self.fails(self.server.start("CRAM-MD5", None), "there is no mechanism 'CRAM-MD5'")
@@ -122,7 +122,7 @@ class ServerTests(SynchronousTestCase):
 
     def test_oneStep(self) -> None:
         """
-        A mechanism may need no more than the start.
+        A mechanism may complete in its first step.
         """
         self.server.init()
         result = self.successResultOf(self.going(self.server.start("PLAIN", b"\0alice\0sesame")))
@@ -132,7 +132,7 @@ class ServerTests(SynchronousTestCase):
 
     def test_severalSteps(self) -> None:
         """
-        Or it may need any number of steps.
+        A mechanism may take several steps.
         """
         started = self.begin()
         (mechanism,) = self.made
@@ -149,7 +149,7 @@ class ServerTests(SynchronousTestCase):
 
     def test_failure(self) -> None:
         """
-        After a failure the client may begin anew.
+        After a failure the client may begin again.
         """
         started = self.begin()
         self.made[0].answers[0].errback(SASLFailed("no", "alice"))
@@ -160,7 +160,7 @@ class ServerTests(SynchronousTestCase):
 
     def test_brokenMechanism(self) -> None:
         """
-        A mechanism that fails in another way has let nobody in.
+        A mechanism that raises an unexpected error authenticates nobody.
         """
         started = self.begin()
         self.made[0].answers[0].errback(ZeroDivisionError())
@@ -170,7 +170,7 @@ class ServerTests(SynchronousTestCase):
 
     def test_impatience(self) -> None:
         """
-        A client that does not wait for an answer is not let in by it.
+        A client that does not wait for an answer is not authenticated by it.
         """
         started = self.begin()
         self.fails(self.server.step(b"more"), "out of order: being checked")
@@ -181,7 +181,7 @@ class ServerTests(SynchronousTestCase):
 
     def test_impatienceAndFailure(self) -> None:
         """
-        Nor does it count twice when that one fails.
+        A login that is interrupted and then fails counts as one failure.
         """
         started = self.begin()
         self.fails(self.server.start("PLAIN", None), "out of order")
@@ -191,7 +191,7 @@ class ServerTests(SynchronousTestCase):
 
     def test_onlyOnce(self) -> None:
         """
-        Nobody becomes somebody else.
+        A client that is authenticated cannot authenticate again.
         """
         self.test_oneStep()
         self.assertRaises(SASLFailed, self.server.init)
@@ -201,7 +201,7 @@ class ServerTests(SynchronousTestCase):
 
     def test_abandon(self) -> None:
         """
-        When the client is gone, the mechanism is told, once.
+        When the client disconnects, the mechanism is abandoned once.
         """
         self.begin()
         self.server.abandon()

@@ -43,7 +43,7 @@ The password C{pencil} with the salt and the number of iterations of RFC 7677's 
 @implementer(ICredentialsChecker)
 class Scripted:
     """
-    A checker that does as the test says.
+    A checker that calls the test's function.
     """
 
     credentialInterfaces = (IScramCredentials,)
@@ -53,7 +53,7 @@ class Scripted:
 
     def requestAvatarId(self, credentials: Any) -> Any:
         """
-        See L{ICredentialsChecker}.
+        Call the test's function.
         """
         return self.answer(credentials)
 
@@ -65,26 +65,30 @@ class MechanismTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """
-        Have a checker that knows Alice's password.
+        Create a checker with one user.
         """
         self.checker: ICredentialsChecker = InMemoryUsernamePasswordDatabaseDontUse(alice=b"sesame")
 
     def mechanism(self) -> ScramSHA256:
         """
-        Begin.
+        @return: a mechanism with that checker.
         """
         return ScramSHA256(makePortal([self.checker]), atOnce)
 
     def respond(self, mechanism: ScramSHA256, message: str | bytes | None) -> Answer:
         """
-        Say something to the mechanism.
+        Send a message to the mechanism.
+
+        @return: its answer.
         """
         data = message.encode() if isinstance(message, str) else message
         return self.successResultOf(Deferred.fromCoroutine(mechanism.respond(data)))
 
     def refusal(self, mechanism: ScramSHA256, message: str | bytes) -> SASLFailed:
         """
-        Say something to the mechanism that it does not like.
+        Send a message that the mechanism refuses.
+
+        @return: the error.
         """
         data = message.encode() if isinstance(message, str) else message
         failure = self.failureResultOf(Deferred.fromCoroutine(mechanism.respond(data)), SASLFailed)
@@ -96,7 +100,9 @@ class MechanismTests(SynchronousTestCase):
         self, user: str = "alice", password: str = "sesame"
     ) -> tuple[ScramSHA256, ScramClient, str]:
         """
-        Get as far as the server's first message.
+        Exchange the first messages.
+
+        @return: the mechanism, a client, and the server's first message.
         """
         mechanism = self.mechanism()
         client = ScramClient(["SCRAM-SHA-256"], user, password)
@@ -109,7 +115,7 @@ class MechanismTests(SynchronousTestCase):
 
     def test_right(self) -> None:
         """
-        Who knows the password is let in, and is shown that the server knows it too.
+        A client with the right password is accepted, and receives the server's proof.
         """
         mechanism, client, _first = self.challenge()
         answer = self.respond(mechanism, client.get_client_final())
@@ -119,7 +125,7 @@ class MechanismTests(SynchronousTestCase):
 
     def test_later(self) -> None:
         """
-        A client that begins with nothing is asked to go on.
+        A client that starts without a message is asked for one.
         """
         mechanism = self.mechanism()
         self.assertEqual(self.respond(mechanism, None), Answer(b"", None))
@@ -127,7 +133,7 @@ class MechanismTests(SynchronousTestCase):
 
     def test_wrong(self) -> None:
         """
-        A wrong password and an unknown name are the same.
+        A wrong password and an unknown user are refused with the same error.
         """
         errors = []
         for user, password in (("alice", "other"), ("bob", "sesame")):
@@ -140,8 +146,8 @@ class MechanismTests(SynchronousTestCase):
 
     def test_unknownLooksKnown(self) -> None:
         """
-        Somebody unknown is challenged like somebody known: with the same salt each time, of the
-        same length, and as many iterations.
+        An unknown user's challenge looks like a known one's: the salt is constant and as long, and
+        the iterations are the same.
         """
 
         def parts(user: str) -> tuple[str, str]:
@@ -156,7 +162,7 @@ class MechanismTests(SynchronousTestCase):
 
     def test_unknownCostsAsMuch(self) -> None:
         """
-        For somebody unknown a password is hashed as often as for somebody known.
+        A password is hashed once whether or not the user exists.
         """
         hashed: list[str] = []
         fromPassword = ScramKeys.fromPassword
@@ -173,8 +179,8 @@ class MechanismTests(SynchronousTestCase):
 
     def test_hostileNames(self) -> None:
         """
-        Names that no user can have, and messages that are too long, are refused before the checker
-        is asked, in words whose length the client does not choose.
+        Invalid names and messages that are too long are refused before the checker is asked, with
+        an error of bounded length.
         """
         self.checker = Scripted(None)
         for message in (
@@ -191,7 +197,7 @@ class MechanismTests(SynchronousTestCase):
 
     def test_escapes(self) -> None:
         """
-        A name may have the characters that SCRAM escapes.
+        A name may have characters that SCRAM escapes.
         """
         name = "=2C,=3D,="
         database: Any = self.checker
@@ -202,9 +208,9 @@ class MechanismTests(SynchronousTestCase):
 
     def later(self) -> list[Callable[[], None]]:
         """
-        Have passwords hashed only when the test says so, as in a thread.
+        Delay the hashing of passwords, as threads would.
 
-        @return: what does it.
+        @return: a list of functions that each hash one password.
         """
         jobs: list[Callable[[], None]] = []
 
@@ -235,7 +241,7 @@ class MechanismTests(SynchronousTestCase):
 
     def test_hashedLater(self) -> None:
         """
-        The client is challenged once the password is hashed, whether there is such a user or not.
+        The challenge is sent once the password is hashed, whether or not the user exists.
         """
         for user in ("alice", "bob"):
             jobs = self.later()
@@ -255,13 +261,13 @@ class MechanismTests(SynchronousTestCase):
 
     async def admit(self, known: bool, _user: str) -> bool:
         """
-        Let everybody through.
+        Admit every login, as a known pair or not.
         """
         return known
 
     def test_known(self) -> None:
         """
-        For a user who is known a password is hashed beside those of strangers.
+        A known user's password is hashed as work of our own; others as work for a stranger.
         """
         strangers: list[bool] = []
 
@@ -279,7 +285,7 @@ class MechanismTests(SynchronousTestCase):
 
     def test_goneWhileHashing(self) -> None:
         """
-        If the client leaves before that, nothing is hashed and nothing is logged.
+        If the client disconnects before the password is hashed, nothing is hashed or logged.
         """
         for user in ("alice", "bob"):
             jobs = self.later()
@@ -291,7 +297,7 @@ class MechanismTests(SynchronousTestCase):
 
     def test_hashingFails(self) -> None:
         """
-        If a password cannot be hashed, the client is challenged all the same, and the log says so.
+        If a password cannot be hashed, the error is logged and the client is still challenged.
         """
         hashed = [ZeroDivisionError(), ScramKeys.fromText(EXAMPLE)]
 
@@ -306,7 +312,7 @@ class MechanismTests(SynchronousTestCase):
 
     def test_abandoned(self) -> None:
         """
-        The checker learns that a client that goes away has not proven anything.
+        When a client disconnects, the checker is told that it proved nothing.
         """
         results: list[bool] = []
 
@@ -323,7 +329,7 @@ class MechanismTests(SynchronousTestCase):
 
     def test_keys(self) -> None:
         """
-        A checker may have the keys, and not the password.
+        A checker may have keys instead of passwords.
         """
 
         def check(credentials: IScramCredentials) -> Deferred[bytes]:
@@ -337,7 +343,7 @@ class MechanismTests(SynchronousTestCase):
 
     def test_hastyChecker(self) -> None:
         """
-        A checker that takes the promise of a proof for one lets nobody in who has none.
+        A checker that does not wait for the client's proof still authenticates nobody without one.
         """
 
         @implementer(ICredentialsChecker)
@@ -346,7 +352,7 @@ class MechanismTests(SynchronousTestCase):
 
             def requestAvatarId(self, credentials: Any) -> Any:
                 """
-                Forget to wait.
+                Return a user at once, before the proof.
                 """
                 return succeed(b"alice") if credentials.checkPassword(b"sesame") else None
 
@@ -358,7 +364,7 @@ class MechanismTests(SynchronousTestCase):
 
     def test_twoChallenges(self) -> None:
         """
-        A checker that challenges twice gets one answer, to the first.
+        Of two challenges by a checker, only the first one is answered.
         """
 
         def check(credentials: IScramCredentials) -> Deferred[bytes]:
@@ -372,7 +378,7 @@ class MechanismTests(SynchronousTestCase):
 
     def test_provenAndYetNotLetIn(self) -> None:
         """
-        The checker has the last word.
+        The checker may refuse a client that has proved its password.
         """
 
         def check(credentials: IScramCredentials) -> Deferred[bool]:
@@ -386,7 +392,7 @@ class MechanismTests(SynchronousTestCase):
 
     def test_brokenChecker(self) -> None:
         """
-        A checker that is broken lets nobody in, and the log says so.
+        A checker that raises an error authenticates nobody, and the error is logged.
         """
 
         def check(credentials: object) -> None:
@@ -399,7 +405,7 @@ class MechanismTests(SynchronousTestCase):
 
     def test_noChecker(self) -> None:
         """
-        Without a checker that could say, nobody is let in.
+        Without a checker for SCRAM, nobody is authenticated.
         """
         self.checker = AllowAnonymousAccess()
         mechanism, client, _first = self.challenge()
@@ -407,7 +413,7 @@ class MechanismTests(SynchronousTestCase):
 
     def test_passwordThatCannotBe(self) -> None:
         """
-        A password in the checker's database that nobody could type fits nothing.
+        A stored password that is not UTF-8 or not valid for SASLprep never matches.
         """
         self.checker = InMemoryUsernamePasswordDatabaseDontUse(alice=b"\xff", bob=b"\x07")
         for user in ("alice", "bob"):
@@ -416,7 +422,7 @@ class MechanismTests(SynchronousTestCase):
 
     def test_malformed(self) -> None:
         """
-        Messages that make no sense are refused.
+        Malformed messages are refused.
         """
         for message in (b"", b"\xff", b"n,,n=,r=x", b"p=tls-unique,,n=alice,r=x", b"n,a=b,n=c,r=x"):
             self.assertIn("malformed", str(self.refusal(self.mechanism(), message)))
@@ -427,7 +433,7 @@ class MechanismTests(SynchronousTestCase):
 
     def test_notYoursNonce(self) -> None:
         """
-        A proof for another conversation is no proof.
+        A proof from another exchange is refused.
         """
         mechanism, _client, _first = self.challenge()
         _mechanism, other, _first = self.challenge()
@@ -437,7 +443,7 @@ class MechanismTests(SynchronousTestCase):
     @given(st.binary(max_size=30), st.binary(max_size=30))
     def test_anything(self, first: bytes, second: bytes) -> None:
         """
-        Whatever is said, it is an answer or L{SASLFailed}, and nobody is let in.
+        Any message is answered or fails with L{SASLFailed}, and nobody is authenticated.
         """
         mechanism = self.mechanism()
         for data in (b"n,," + first, first, second):

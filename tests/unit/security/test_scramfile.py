@@ -39,7 +39,7 @@ class ScramFileTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """
-        Write a file that has Alice.
+        Write a file with one user.
         """
         self.path = Path(self.mktemp())
         self.write(f"# comment\n\nalice:{ALICE.toText()}\n")
@@ -52,9 +52,9 @@ class ScramFileTests(SynchronousTestCase):
 
     def plain(self, user: str, password: str) -> str | None:
         """
-        Log in by PLAIN.
+        Log in with PLAIN.
 
-        @return: as whom.
+        @return: the user, C{None} if refused.
         """
         mechanism = Plain(makePortal([ScramFile(self.path)]), atOnce)
         message = f"\0{user}\0{password}".encode()
@@ -67,9 +67,9 @@ class ScramFileTests(SynchronousTestCase):
 
     def scram(self, user: str, password: str) -> tuple[str | None, str]:
         """
-        Log in by SCRAM.
+        Log in with SCRAM.
 
-        @return: as whom, and salt and iterations.
+        @return: the user, C{None} if refused, and the challenge's salt and iterations.
         """
         mechanism = ScramSHA256(makePortal([ScramFile(self.path)]), atOnce)
         client = ScramClient(["SCRAM-SHA-256"], user, password)
@@ -87,7 +87,7 @@ class ScramFileTests(SynchronousTestCase):
 
     def test_plain(self) -> None:
         """
-        The keys are enough to check a password.
+        A password is checked by its keys.
         """
         self.assertEqual(self.plain("alice", "sesame"), "alice")
         self.assertIsNone(self.plain("alice", "other"))
@@ -95,14 +95,13 @@ class ScramFileTests(SynchronousTestCase):
 
     async def admit(self, known: bool, _user: str) -> bool:
         """
-        Let everybody through.
+        Admit every login, as a known pair or not.
         """
         return known
 
     def test_offReactor(self) -> None:
         """
-        A password is hashed off the reactor's thread.  Only for users who are known it is hashed
-        beside those of strangers.
+        Passwords are hashed off the reactor's thread, those of unknown pairs as work for strangers.
         """
         jobs: list[tuple[bool, Deferred[bool]]] = []
 
@@ -119,13 +118,13 @@ class ScramFileTests(SynchronousTestCase):
             self.assertEqual(stranger, not known)
             job.callback(True)
             self.assertEqual(self.successResultOf(result).user, "alice")
-        # So it is by other credentials.
+        # Credentials that do not say whether the pair is known count as a stranger's.
         ScramFile(self.path).requestAvatarId(UsernamePassword(b"alice", b"sesame"))
         self.assertTrue(jobs[0][0])
 
     def test_scram(self) -> None:
         """
-        They are enough for SCRAM too.
+        SCRAM works with the keys.
         """
         self.assertEqual(self.scram("alice", "sesame")[0], "alice")
         self.assertIsNone(self.scram("alice", "other")[0])
@@ -133,8 +132,8 @@ class ScramFileTests(SynchronousTestCase):
 
     def test_unknownLooksKnown(self) -> None:
         """
-        A stranger is challenged like a user: with the same salt each time, also after a restart
-        and after others were added to the file.
+        An unknown user's challenge looks like a known one's. Its salt stays the same after a
+        restart and when users are added to the file.
         """
         self.write(f"carol:{ScramKeys.fromPassword('x', bytes(24), 5000).toText()}\n")
         first = self.scram("bob", "x")[1]
@@ -146,7 +145,7 @@ class ScramFileTests(SynchronousTestCase):
 
     def test_costsTheSame(self) -> None:
         """
-        Finding the keys of a user takes the same steps as making those of a stranger.
+        Fake keys are made for every user, known or not, so the time does not tell.
         """
         made: list[bytes] = []
         fake = ScramKeys.fake
@@ -162,8 +161,7 @@ class ScramFileTests(SynchronousTestCase):
 
     def test_iterations(self) -> None:
         """
-        Users whose keys have different iterations and salts do not stand out: strangers have the
-        same ones.
+        If users' keys differ in their iterations and salt lengths, those of unknown users do too.
         """
         weak = ScramKeys.fromPassword("x", bytes(12), 4096)
         strong = ScramKeys.fromPassword("x", bytes(16), 5000)
@@ -187,7 +185,7 @@ class ScramFileTests(SynchronousTestCase):
 
     def test_mistakes(self) -> None:
         """
-        Keys of another form are an error, with the line and what makes such lines.
+        Malformed keys are an error with the line, and with the command that makes such lines.
         """
         for keys in ("sesame", ALICE.toText() + ":", ALICE.toText()[:-1], "$apr1$x$y"):
             self.write(f"# users\nalice:{keys}\n")
@@ -198,7 +196,7 @@ class ScramFileTests(SynchronousTestCase):
 
     def test_reload(self) -> None:
         """
-        After a reload there are other users; a bad file changes nothing.
+        A reload replaces the users; a faulty file changes nothing.
         """
         checker = ScramFile(self.path)
         self.write(f"bob:{ALICE.toText()}\n")
@@ -221,14 +219,14 @@ class MainTests(SynchronousTestCase):
 
     def type(self, *answers: str) -> None:
         """
-        Have a user type passwords.
+        Make C{getpass} return these passwords.
         """
         typed = iter(answers)
         self.patch(getpass, "getpass", lambda _prompt: next(typed))
 
     def test_line(self) -> None:
         """
-        A line is made that fits the password and does not show it.
+        The line has keys for the password, and not the password.
         """
         self.type("sesame", "sesame")
         name, _colon, keys = main(["alice"]).partition(":")
@@ -244,7 +242,7 @@ class MainTests(SynchronousTestCase):
 
     def test_impossible(self) -> None:
         """
-        So is a password or a name that cannot be one.
+        A password or a name that SASLprep forbids is refused.
         """
         self.type("a\x07", "a\x07")
         self.assertIn("cannot be a pass", str(self.assertRaises(SystemExit, main, ["alice"])))
@@ -252,14 +250,14 @@ class MainTests(SynchronousTestCase):
 
     def test_usage(self) -> None:
         """
-        There is one name, and it is one that a line of the file can have.
+        Anything but one name that can stand in the file is a usage error.
         """
         for arguments in ([], ["a", "b"], ["a:b"], ["#a"], ["a "]):
             self.assertIn("usage", str(self.assertRaises(SystemExit, main, arguments)))
 
     def test_command(self) -> None:
         """
-        It can be run as a module, and prints the line.
+        The module can be run as a command, which prints the line.
         """
         self.type("sesame", "sesame")
         output = io.StringIO()

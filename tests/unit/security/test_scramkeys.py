@@ -27,7 +27,7 @@ class KeysTests(SynchronousTestCase):
 
     def test_example(self) -> None:
         """
-        The keys are those that belong to the example in RFC 7677.
+        The keys of RFC 7677's example are read, computed and written.
         """
         keys = ScramKeys.fromText(EXAMPLE)
         self.assertEqual(ScramKeys.fromPassword("pencil", keys.salt), keys)
@@ -35,7 +35,7 @@ class KeysTests(SynchronousTestCase):
 
     def test_saltIsRandom(self) -> None:
         """
-        The same password has other keys each time.
+        A password's keys differ each time.
         """
         self.assertNotEqual(ScramKeys.fromPassword("a"), ScramKeys.fromPassword("a"))
 
@@ -43,7 +43,7 @@ class KeysTests(SynchronousTestCase):
     @given(st.text("abcXYZ09 \u00e9", min_size=1, max_size=12), st.integers(4096, 5000))
     def test_roundTrip(self, password: str, iterations: int) -> None:
         """
-        Keys survive being written down, and fit their password.
+        Keys survive a round trip through text, and match only their password.
         """
         keys = ScramKeys.fromPassword(password, iterations=iterations)
         self.assertEqual(ScramKeys.fromText(keys.toText()), keys)
@@ -52,7 +52,7 @@ class KeysTests(SynchronousTestCase):
 
     def test_mistakes(self) -> None:
         """
-        What does not have the form is refused.
+        Malformed text is refused with the reason.
         """
         for text, words in [
             ("pencil", "the form is not"),
@@ -68,7 +68,7 @@ class KeysTests(SynchronousTestCase):
 
     def test_impossiblePassword(self) -> None:
         """
-        Some characters cannot be in a password, and with them none fits.
+        A password with characters that SASLprep forbids has no keys and matches none.
         """
         with self.assertRaisesRegex(ValueError, "this cannot be a password"):
             ScramKeys.fromPassword("a\x07b")
@@ -76,14 +76,13 @@ class KeysTests(SynchronousTestCase):
 
     def test_secret(self) -> None:
         """
-        The representation shows no more than the number of iterations.
+        C{repr()} shows only the number of iterations.
         """
         self.assertEqual(repr(ScramKeys.fromText(EXAMPLE)), "ScramKeys(iterations=4096)")
 
     def test_fake(self) -> None:
         """
-        Somebody who does not exist has the same salt each time, and others have another; no
-        password fits.
+        Fake keys have a salt that depends on the name and the secret only, and match no password.
         """
         first, again = (ScramKeys.fake(b"bob", b"secret") for _ in range(2))
         self.assertEqual((first.salt, first.iterations), (again.salt, ITERATIONS))
@@ -93,7 +92,7 @@ class KeysTests(SynchronousTestCase):
 
     def test_fakeLooksReal(self) -> None:
         """
-        The salt is as long as that of a user, and there are as many iterations.
+        Fake keys have the salt length and the iterations of real ones.
         """
         for size in (12, 32, 33, 100):
             shape = Shape(5000, size)
@@ -101,8 +100,8 @@ class KeysTests(SynchronousTestCase):
 
     def test_fakeShapes(self) -> None:
         """
-        If users differ in their iterations, so do strangers: each shape is that of many names, a
-        name keeps it, and when a new one is added the others lose only what it gains.
+        If users' keys have different shapes, so have fake ones: each shape is used for many names,
+        and a name keeps its shape. When a shape is added, names move only to that one.
         """
         old = {Shape(4096, 16), Shape(600_000, 24)}
         new = Shape(10_000, 16)

@@ -33,7 +33,7 @@ from kaproto.wire.xdr import XDRError
 
 class FakeCandidate:
     """
-    A connection that remembers what happens to it.
+    A connection that records how its login ends.
     """
 
     def __init__(self) -> None:
@@ -46,19 +46,21 @@ class FakeCandidate:
 
     def authenticated(self, user: str) -> None:
         """
-        Remember.
+        Record the user.
         """
         self.user = user
 
     def authenticationFailed(self) -> None:
         """
-        Count.
+        Count the failure.
         """
         self.failures += 1
 
     def hold(self) -> float:
         """
-        Stop the clock.
+        Stop the deadline.
+
+        @return: the seconds left.
         """
         assert self.deadline is not None
         left, self.deadline = self.deadline, None
@@ -66,14 +68,14 @@ class FakeCandidate:
 
     def resume(self, left: float) -> None:
         """
-        Let it run again.
+        Start the deadline again.
         """
         assert self.deadline is None
         self.deadline = left
 
     def endSoon(self, reason: Exception) -> None:
         """
-        Remember.
+        Record the reason.
         """
         self.reason = reason
 
@@ -85,7 +87,7 @@ class AuthenticationTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """
-        Have a client that is to log in as Alice, and may fail twice.
+        Create a client that may fail twice, for a server with one user.
         """
         self.clock = Clock()
         self.candidate = FakeCandidate()
@@ -108,19 +110,19 @@ class AuthenticationTests(SynchronousTestCase):
 
     def start(self, mechanism: str, data: bytes | None) -> Deferred[bytes]:
         """
-        Begin.
+        Start a mechanism.
         """
         return Deferred.fromCoroutine(self.authentication.start(packStart(mechanism, data)))
 
     def step(self, data: bytes | None) -> Deferred[bytes]:
         """
-        Go on.
+        Send a mechanism's next message.
         """
         return Deferred.fromCoroutine(self.authentication.step(packStep(data)))
 
     def assertRefusedLater(self, result: Deferred[bytes], after: float = 1.5) -> None:
         """
-        Check that a call fails after a time, in libvirtd's words.
+        Check that a call fails with libvirtd's error, C{after} seconds from now and no earlier.
         """
         self.clock.advance(after - 0.01)
         self.assertNoResult(result)
@@ -134,9 +136,9 @@ class AuthenticationTests(SynchronousTestCase):
 
     def slowChecker(self) -> Deferred[bytes]:
         """
-        Make the checker take its time.
+        Make the checker wait for the test.
 
-        @return: what it answers.
+        @return: the checker's answer, for the test to fire.
         """
         answer: Deferred[bytes] = Deferred()
         self.patch(self.checker, "requestAvatarId", lambda _credentials: answer)
@@ -144,7 +146,7 @@ class AuthenticationTests(SynchronousTestCase):
 
     def test_mechanisms(self) -> None:
         """
-        The client is told what there is.
+        The client is told the mechanisms.
         """
         payload = self.successResultOf(self.init())
         self.assertEqual(unpackMechanisms(payload), ["SCRAM-SHA-256", "PLAIN"])
@@ -161,7 +163,7 @@ class AuthenticationTests(SynchronousTestCase):
 
     def test_letInLater(self) -> None:
         """
-        So is every step before.
+        A first step without a message is answered at once, too.
         """
         self.init()
         payload = self.successResultOf(self.start("PLAIN", None))
@@ -171,7 +173,7 @@ class AuthenticationTests(SynchronousTestCase):
 
     def test_refused(self) -> None:
         """
-        A wrong one is answered after a time, and logged.
+        A wrong password is answered after a delay, and logged.
         """
         self.init()
         with capturedLogs() as events:
@@ -185,7 +187,7 @@ class AuthenticationTests(SynchronousTestCase):
 
     def test_refusedAfterTheSameTime(self) -> None:
         """
-        How long it took to find out does not show.
+        A refusal is sent at the same time, however long the check took.
         """
         answer = self.slowChecker()
         self.init()
@@ -197,7 +199,7 @@ class AuthenticationTests(SynchronousTestCase):
 
     def test_refusedAfterALongTime(self) -> None:
         """
-        What takes longer than that is answered when it is known.
+        If the check takes longer than the delay, the refusal is sent at once.
         """
         answer = self.slowChecker()
         self.init()
@@ -210,7 +212,7 @@ class AuthenticationTests(SynchronousTestCase):
 
     def test_tries(self) -> None:
         """
-        Who has failed as often as it may is to go after the answer.
+        A client that has used up its tries is disconnected after the answer.
         """
         for reason in (None, AuthenticationFailed):
             self.init()
@@ -220,7 +222,7 @@ class AuthenticationTests(SynchronousTestCase):
 
     def test_noMoreTries(self) -> None:
         """
-        Who does not wait for the answers does not get more tries.
+        A client that does not wait for the answers has no more tries than others.
         """
         results = []
         for _ in range(5):
@@ -235,7 +237,7 @@ class AuthenticationTests(SynchronousTestCase):
 
     def test_undecodable(self) -> None:
         """
-        What cannot be decoded is for the caller to answer, and is no try.
+        A message that cannot be decoded raises L{XDRError} and does not count as a try.
         """
         for call in (self.authentication.start, self.authentication.step):
             self.failureResultOf(Deferred.fromCoroutine(call(b"\0")), XDRError)
@@ -243,7 +245,7 @@ class AuthenticationTests(SynchronousTestCase):
 
     def test_gone(self) -> None:
         """
-        When the client is gone, what was going on for it ends without a word.
+        When the client disconnects, its login ends without a log line or a failure.
         """
         self.slowChecker()
         self.init()
@@ -258,7 +260,7 @@ class AuthenticationTests(SynchronousTestCase):
 
     def guess(self, user: str = "alice") -> None:
         """
-        Have others at the same network fail four times, without waiting for the answer.
+        Have others on the same network fail four times, without waiting for the answers.
         """
         for _ in range(4):
             other = self.come()
@@ -269,8 +271,8 @@ class AuthenticationTests(SynchronousTestCase):
 
     def test_turn(self) -> None:
         """
-        After many failures at the network a login waits for its turn.  Meanwhile the client's
-        deadline does not run.
+        After many failures on the network, a login waits for its turn. The client's deadline does
+        not run meanwhile.
         """
         for mechanism in ("PLAIN", "SCRAM-SHA-256"):
             self.setUp()
@@ -292,8 +294,8 @@ class AuthenticationTests(SynchronousTestCase):
 
     def test_known(self) -> None:
         """
-        A user who has logged in from there before does not wait, and the checker is told that it is
-        known; others are not, whether they had to wait or not.
+        A user who has logged in from this network before does not wait, and the checker is told
+        that the pair is known. It is not known for others, whether they waited or not.
         """
         known: list[object] = []
         check: Any = self.checker.requestAvatarId
@@ -317,7 +319,7 @@ class AuthenticationTests(SynchronousTestCase):
 
     def test_turnAndFailure(self) -> None:
         """
-        A failure is answered as long after its turn as it would be otherwise after it was sent.
+        The delay of a refusal begins with the login's turn, not when it was sent.
         """
         self.guess("bob")
         self.init()
@@ -327,7 +329,7 @@ class AuthenticationTests(SynchronousTestCase):
 
     def test_goneWhileWaiting(self) -> None:
         """
-        Who leaves while it waits leaves nothing behind.
+        A client that disconnects while it waits leaves no timer behind.
         """
         self.guess("bob")
         self.init()
@@ -342,7 +344,7 @@ class AuthenticationTests(SynchronousTestCase):
 
     def test_impatientWhileWaiting(self) -> None:
         """
-        Who sends something else while it waits loses its turn, and one try.
+        A client that sends another call while it waits loses its turn and one try.
         """
         self.guess("bob")
         self.init()
@@ -357,7 +359,7 @@ class AuthenticationTests(SynchronousTestCase):
 
     def test_leavingIsAFailure(self) -> None:
         """
-        Who goes away before it is known whether the password was right has guessed.
+        A client that disconnects before its password is checked counts as a failure.
         """
         for _ in range(4):
             self.slowChecker()
@@ -373,7 +375,7 @@ class AuthenticationTests(SynchronousTestCase):
 
     def test_unprovenIsAFailure(self) -> None:
         """
-        So has who begins SCRAM and does not go on.
+        A client that starts SCRAM and disconnects counts as a failure.
         """
         for number in range(5):
             self.authentication = self.come()
@@ -387,7 +389,7 @@ class AuthenticationTests(SynchronousTestCase):
 
     def test_brokenCheckerIsNoFailure(self) -> None:
         """
-        A broken checker is not the client's fault.
+        An error in the checker does not count as the client's failure.
         """
         for _ in range(5):
             self.slowChecker().errback(ZeroDivisionError())

@@ -26,7 +26,12 @@ def header(
     *, client: int = 3, verification: int = 0, inner: bytes = b"", **private: bytes
 ) -> ProxyHeader:
     """
-    What a balancer says, with fields named by their type as C{xE0}.
+    @return: a balancer's header.
+
+    @param client: the flags of the TLS field.
+    @param verification: its result, 0 for success.
+    @param inner: the fields inside it.
+    @param private: other fields, named by their type, for example C{xE0}.
     """
     fields = {0x20: struct.pack(">BI", client, verification) + inner}
     fields |= {int(name[1:], 16): value for name, value in private.items()}
@@ -35,19 +40,19 @@ def header(
 
 def field(kind: int, value: bytes) -> bytes:
     """
-    A field within the one about TLS.
+    @return: a field for the inside of the TLS field.
     """
     return struct.pack(">BH", kind, len(value)) + value
 
 
 class TerminatedTests(SynchronousTestCase):
     """
-    The identity of a client whose TLS ends at a balancer.
+    Tests for identifying a client whose TLS ends at a balancer.
     """
 
     def test_certificate(self) -> None:
         """
-        The certificate itself says who it is, whatever else the balancer sends.
+        A certificate takes precedence over all other fields.
         """
         der = Authority().issue(distinguished("alice")).der
         found = TerminatedTLS().identify(
@@ -57,7 +62,7 @@ class TerminatedTests(SynchronousTestCase):
 
     def test_name(self) -> None:
         """
-        Without it a private field does, of the type that the listener names.
+        Without a certificate, the name is in the private field that the listener chooses.
         """
         for terminated, made in (
             (TerminatedTLS(), header(xE0=TEXT)),
@@ -67,7 +72,7 @@ class TerminatedTests(SynchronousTestCase):
 
     def test_nameForms(self) -> None:
         """
-        A name is read in the form of RFC 2253, with its values quoted.
+        A name is parsed in the form of RFC 2253, with escapes.
         """
         for text, dn in (
             ("CN=a,C=GB", "C=GB,CN=a"),
@@ -80,14 +85,14 @@ class TerminatedTests(SynchronousTestCase):
 
     def test_commonNameOnly(self) -> None:
         """
-        A common name alone is offered to rules, and is no distinguished name.
+        A common name alone is kept for rules, and is not a distinguished name.
         """
         found = TerminatedTLS().identify(header(inner=field(0x22, b"alice")))
         self.assertEqual(found, (TLSIdentity(None, None, None), "alice"))
 
     def test_notVerified(self) -> None:
         """
-        Nothing counts that the balancer has not verified; such clients are refused, unless the
+        Fields that the balancer has not verified are ignored. Such a client is refused, unless the
         listener accepts clients without certificates.
         """
         der = Authority().issue(distinguished("alice")).der
@@ -109,7 +114,7 @@ class TerminatedTests(SynchronousTestCase):
 
     def test_unusable(self) -> None:
         """
-        What is verified and cannot be read is refused, also where certificates are optional.
+        A verified identity that cannot be read is refused, even where certificates are optional.
         """
         empty = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a")])
         for made in (
@@ -127,7 +132,7 @@ class TerminatedTests(SynchronousTestCase):
 
     def test_field(self) -> None:
         """
-        Only private fields may be named.
+        Only a private field's type can be chosen.
         """
         for number in (0x22, 0xDF, 0xF0):
             self.assertRaises(ValueError, TerminatedTLS, field=number)

@@ -21,12 +21,12 @@ from tests.support_tls import Remembering, TLSTestCase
 
 class ServerTests(TLSTestCase):
     """
-    Tests for L{ServerContextFactory}, with a protocol that looks at the certificate itself.
+    Tests for L{ServerContextFactory} with a protocol that checks certificates itself.
     """
 
     def test_accepted(self) -> None:
         """
-        A client with a certificate that the authority has signed is known by it.
+        A client with a certificate from the authority is identified by DN and fingerprint.
         """
         server, client = self.connect(self.serverContext(), self.clientContext(self.client))
         identity = examine(server.transport)
@@ -37,13 +37,13 @@ class ServerTests(TLSTestCase):
 
     def test_none(self) -> None:
         """
-        One without a certificate is found out.
+        A client without a certificate is reported.
         """
         self.assertEqual(self.problem(self.clientContext(None)), "it has no certificate")
 
     def test_noneWanted(self) -> None:
         """
-        Unless none is wanted.
+        With C{verify=False} no client certificate is requested.
         """
         server, client = self.connect(
             self.serverContext(verify=False), self.clientContext(self.client)
@@ -53,7 +53,7 @@ class ServerTests(TLSTestCase):
 
     def test_unusableName(self) -> None:
         """
-        A certificate in whose name a value is empty is found out, as by libvirtd.
+        A certificate whose name has an empty value is reported, as libvirtd does.
         """
         nobody = [(NameOID.COMMON_NAME, "alice")]
         der = certificateFor(name([("2.5.4.3", 0x0C, b"")]))
@@ -68,7 +68,7 @@ class ServerTests(TLSTestCase):
 
     def test_version(self) -> None:
         """
-        Where OpenSSL sends session tickets, TLS 1.2 is the newest that is spoken.
+        If OpenSSL sends session tickets, the newest version offered is TLS 1.2.
         """
         context = self.serverContext()
         self.assertEqual(context.version, "1.2")
@@ -77,7 +77,7 @@ class ServerTests(TLSTestCase):
 
     def test_versionWithoutTickets(self) -> None:
         """
-        Where it sends none, TLS 1.3 is.
+        If OpenSSL sends no tickets, TLS 1.3 is offered.
         """
         reads = iter([SSL.Connection.bio_read] * 3)
 
@@ -97,7 +97,7 @@ class ServerTests(TLSTestCase):
 
     def test_pss(self) -> None:
         """
-        A server's key may be an RSA key that is for PSS only.
+        A server's RSA key may be restricted to PSS signatures.
         """
         certificate, key = forPSS(self.authority, distinguished("server"), ["host.test"])
         (self.directory / "libvirt/servercert.pem").write_bytes(certificate)
@@ -107,7 +107,7 @@ class ServerTests(TLSTestCase):
 
     def test_unusableKey(self) -> None:
         """
-        What OpenSSL does not take is said with the name of the file, and what was there stays.
+        The error for a key that OpenSSL rejects names the file, and the previous files stay in use.
         """
         context = self.serverContext()
 
@@ -123,8 +123,8 @@ class ServerTests(TLSTestCase):
 
     def test_noResumption(self) -> None:
         """
-        A client that wants to resume the session of an earlier connection has to show its
-        certificate again, in both versions of TLS.
+        A client cannot resume a TLS session: it has to send its certificate again, in both versions
+        of TLS.
         """
         for tickets in (True, False):
             self.patch(tls, "_sendsTickets", lambda _context, tickets=tickets: tickets)
@@ -148,14 +148,14 @@ class ServerTests(TLSTestCase):
 
     def test_noAuthoritiesNamed(self) -> None:
         """
-        A client that connects is not told which authorities are trusted.
+        Clients are not told which authorities are trusted.
         """
         _server, client = self.connect(self.serverContext(), self.clientContext(self.client))
         self.assertEqual(client.transport.getHandle().get_client_ca_list(), [])
 
     def test_reload(self) -> None:
         """
-        Another certificate is used from when it is read on, for connections that come then.
+        After a reload, new connections use the new certificate.
         """
         context = self.serverContext()
         first, _client = self.connect(context, self.clientContext(self.client))
@@ -168,7 +168,7 @@ class ServerTests(TLSTestCase):
 
     def test_reloadFindsRevocations(self) -> None:
         """
-        A list of revoked certificates that was not there before is found.
+        A reload finds a CRL that did not exist before.
         """
         context = self.serverContext()
         self.authority.write(str(self.directory), crl=self.authority.revoke(self.client))
@@ -180,8 +180,7 @@ class ServerTests(TLSTestCase):
 
     def test_reloadMissesRevocations(self) -> None:
         """
-        A list of revoked certificates that was there before has to be there: without it somebody
-        who was revoked would be accepted again.
+        A reload fails if the CRL is gone: without it a revoked client would be accepted again.
         """
         crl = self.directory / "CA/cacrl.pem"
         self.authority.write(str(self.directory), crl=self.authority.revoke(self.client))
@@ -196,7 +195,7 @@ class ServerTests(TLSTestCase):
 
     def test_reloadFails(self) -> None:
         """
-        What cannot be used leaves everything as it was.
+        A reload that fails keeps the previous files in use.
         """
         context = self.serverContext()
         (self.directory / "CA/cacert.pem").write_bytes(b"rubbish")
@@ -205,7 +204,7 @@ class ServerTests(TLSTestCase):
 
     def test_unusable(self) -> None:
         """
-        Without usable files there is no server.
+        Without usable files the context factory cannot be created.
         """
         (self.directory / "CA/cacert.pem").unlink()
         self.assertRaises(PKIError, self.serverContext)
@@ -213,13 +212,13 @@ class ServerTests(TLSTestCase):
 
 class OtherServerTests(TLSTestCase):
     """
-    Tests for L{ServerContextFactory} with a protocol that knows nothing of certificates, and has
-    to be kept from clients without good ones.
+    Tests for L{ServerContextFactory} with a protocol that does not check certificates, so the
+    handshake has to.
     """
 
     def test_accepted(self) -> None:
         """
-        A client with a good certificate gets through.
+        A client with a valid certificate is served.
         """
         server, client = self.connect(
             self.serverContext(), self.clientContext(self.client), Remembering
@@ -229,7 +228,7 @@ class OtherServerTests(TLSTestCase):
 
     def test_none(self) -> None:
         """
-        One without a certificate does not.
+        A client without a certificate is refused in the handshake.
         """
         server, client = self.connect(self.serverContext(), self.clientContext(None), Remembering)
         self.assertIsInstance(server.lost, CertificateRefused)
@@ -238,7 +237,7 @@ class OtherServerTests(TLSTestCase):
 
     def test_bad(self) -> None:
         """
-        One with a bad certificate does not, and is told so.
+        A client with a revoked certificate is refused, and both ends report the reason.
         """
         self.authority.write(str(self.directory), crl=self.authority.revoke(self.client))
         server, client = self.connect(
@@ -254,7 +253,7 @@ class OtherServerTests(TLSTestCase):
 
     def test_toldLate(self) -> None:
         """
-        In TLS 1.3 it is told when the handshake has long been done as far as it knows.
+        In TLS 1.3 a client learns of the refusal after its own handshake has completed.
         """
         self.patch(tls, "_sendsTickets", lambda _context: False)
         self.authority.write(str(self.directory), crl=self.authority.revoke(self.client))
@@ -265,8 +264,8 @@ class OtherServerTests(TLSTestCase):
 
     def test_idleMemory(self) -> None:
         """
-        The buffers of a connection are given back while nothing is sent, at both ends: they are
-        most of what one weighs that is idle.
+        OpenSSL releases the buffers of idle connections, on both ends: they would be most of a
+        connection's memory.
         """
         server = self.serverContext()
         for context in (server._strict, server._lenient, self.clientContext(self.client)._context):

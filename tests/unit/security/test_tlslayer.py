@@ -39,13 +39,13 @@ from tests.support_tls import Checking, TLSTestCase
 
 MOST = 40_000
 """
-The most bytes that may wait for a peer that reads no answers.
+The most bytes that may be buffered for a peer that does not read.
 """
 
 
 class Transport(StringTransport):
     """
-    What TLS writes to.
+    The transport below TLS.
     """
 
     def setTcpNoDelay(self, enabled: bool) -> None:
@@ -56,9 +56,9 @@ class Transport(StringTransport):
 
 class Client:
     """
-    A client's end, as OpenSSL has it, whose peer is a protocol of the test.
+    A client's OpenSSL connection, whose peer is the layer under test.
 
-    @ivar connection: the end.
+    @ivar connection: the OpenSSL connection.
     @ivar layer: the peer.
     """
 
@@ -71,9 +71,9 @@ class Client:
 
     def flight(self) -> bytes:
         """
-        Take in what the peer has written.
+        Read what the peer has written.
 
-        @return: what this end has to say to that.
+        @return: the bytes to answer.
         """
         written = self.transport.value()
         self.transport.clear()
@@ -95,7 +95,7 @@ class Client:
 
     def received(self) -> bytes:
         """
-        @return: what the peer has sent.
+        @return: the data that the peer has sent.
         """
         self.flight()
         data = b""
@@ -107,19 +107,19 @@ class Client:
 
 class LayerTestCase(TLSTestCase):
     """
-    Has a server's TLS layer, with the test in the place of the network.
+    A test case with a server's TLS layer, for which the test plays the network.
     """
 
     def setUp(self) -> None:
         """
-        Make a clock.
+        Create a clock.
         """
         super().setUp()
         self.clock = Clock()
 
     def context(self, identity: Identity | None = None) -> SSL.Context:
         """
-        @return: a client's.
+        @return: a client's context.
         """
         context = SSL.Context(SSL.TLS_CLIENT_METHOD)
         context.set_cipher_list(CIPHER)
@@ -136,7 +136,7 @@ class LayerTestCase(TLSTestCase):
         context: ServerContextFactory | None = None,
     ) -> Any:
         """
-        @return: a server's.
+        @return: a server's TLS layer.
         """
         factory = factory or Factory.forProtocol(Checking)
         made: Any = kind(
@@ -147,12 +147,12 @@ class LayerTestCase(TLSTestCase):
 
 class HandshakeTests(LayerTestCase):
     """
-    Until its handshake is complete, a peer can send a bounded number of bytes.
+    Tests for the limit on bytes received before the handshake completes.
     """
 
     def test_endless(self) -> None:
         """
-        A message of the handshake that does not end is cut off, in whatever pieces it comes.
+        An endless handshake message ends the connection, no matter how its bytes are split.
         """
         part = b"\x16\x03\x01\x40\x00" + bytes(0x4000)
         hello = b"\x16\x03\x01\x00\x04\x01\x01\xff\xff" + part * 4
@@ -168,7 +168,7 @@ class HandshakeTests(LayerTestCase):
 
     def test_said(self) -> None:
         """
-        The protocol is told why.
+        The protocol is told the reason.
         """
         layer = self.layer()
         protocol = layer.wrappedProtocol
@@ -183,7 +183,7 @@ class HandshakeTests(LayerTestCase):
 
     def test_muchBehind(self) -> None:
         """
-        What comes together with the end of the handshake does not count.
+        Data that arrives together with the end of the handshake does not count.
         """
         self.patch(tls, "_sendsTickets", lambda _context: False)
         layer = self.layer()
@@ -198,7 +198,7 @@ class HandshakeTests(LayerTestCase):
 
     def test_bytesReceived(self) -> None:
         """
-        A part of a record counts among the bytes received, although the protocol gets none.
+        A partial record counts in C{bytesReceived}, although the protocol receives nothing yet.
         """
         layer = self.layer()
         protocol = layer.wrappedProtocol
@@ -216,7 +216,7 @@ class HandshakeTests(LayerTestCase):
 
 class WriteNowTests(LayerTestCase):
     """
-    Bytes that do not wait for others to be encrypted, nor for the reactor.
+    Tests for L{writeNow}, which encrypts and writes without waiting for the reactor.
     """
 
     def setUp(self) -> None:
@@ -229,7 +229,7 @@ class WriteNowTests(LayerTestCase):
 
     def test_atOnce(self) -> None:
         """
-        They are with the transport in the same turn, after those that waited, be they many.
+        Bytes reach the transport in the same turn, after those written before.
         """
         self.peer.handshake()
         large = bytes(range(256)) * 1000
@@ -240,7 +240,7 @@ class WriteNowTests(LayerTestCase):
 
     def test_duringHandshake(self) -> None:
         """
-        Before the handshake has completed they wait for it.
+        Bytes written during the handshake wait for its end.
         """
         writeNow(self.tls, b"early")
         self.clock.advance(0)
@@ -249,7 +249,7 @@ class WriteNowTests(LayerTestCase):
 
     def test_busy(self) -> None:
         """
-        When OpenSSL takes no more, they wait, and what comes after them too, until it does.
+        If OpenSSL accepts no more bytes, these and later ones wait until it does.
         """
         self.peer.handshake()
         handshake = self.tls.getHandle()
@@ -263,7 +263,7 @@ class WriteNowTests(LayerTestCase):
 
     def test_broken(self) -> None:
         """
-        An error of OpenSSL's ends the connection, and what is written then goes nowhere.
+        An error from OpenSSL ends the connection, and later writes are discarded.
         """
         self.peer.handshake()
         broken = SSL.Error([("SSL routines", "", "internal error")])
@@ -275,7 +275,7 @@ class WriteNowTests(LayerTestCase):
 
     def test_closed(self) -> None:
         """
-        After the end nothing is written.
+        Writes to a closed connection are discarded.
         """
         self.peer.handshake()
         self.tls.loseConnection()
@@ -289,12 +289,12 @@ class WriteNowTests(LayerTestCase):
 
 class ReloadTests(LayerTestCase):
     """
-    A server reads its files again.
+    Tests for a server that reloads its files.
     """
 
     def test_amidHandshakes(self) -> None:
         """
-        A handshake that has begun completes, and the next has what was read last.
+        A reload during a handshake applies to the next one.
         """
         context = self.serverContext()
         revoked = self.authority.issue(distinguished("revoked"))
@@ -319,14 +319,15 @@ class ReloadTests(LayerTestCase):
 
 class UnaskedTests(LayerTestCase):
     """
-    A peer sends messages that OpenSSL answers by itself, and reads no answer.
+    Tests for peers that send TLS messages which OpenSSL answers by itself, and do not read the
+    answers.
     """
 
     def flood(self, layer: Any, client: Client, message: Callable[[], bytes]) -> int:
         """
-        Send a message over and over, until the connection is closed.
+        Send a message repeatedly, until the connection is closed.
 
-        @return: how many bytes wait for the peer to read them.
+        @return: how many bytes are buffered for the peer.
         """
         protocol = layer.wrappedProtocol
         for _ in range(100):
@@ -341,8 +342,7 @@ class UnaskedTests(LayerTestCase):
 
     def test_renegotiation(self) -> None:
         """
-        In TLS 1.2 it asks for renegotiation, which is refused each time, until there have been
-        many.
+        In TLS 1.2 a client that requests renegotiation too often is disconnected.
         """
         layer = self.layer()
         client = Client(self.context(), layer)
@@ -355,7 +355,7 @@ class UnaskedTests(LayerTestCase):
 
     def test_keyUpdates(self) -> None:
         """
-        In TLS 1.3 it changes its key, and demands the same of this end.
+        In TLS 1.3 a client that requests key updates too often is disconnected.
         """
         if not hasattr(SSL.Context, "set_tls13_ciphersuites"):
             raise SkipTest("this pyOpenSSL cannot choose the cipher that the test speaks itself")
@@ -373,7 +373,7 @@ class UnaskedTests(LayerTestCase):
 
     def test_own(self) -> None:
         """
-        What the protocols say to each other does not count.
+        Messages of the protocols do not count.
         """
         layer = self.layer()
         client = Client(self.context(), layer)
@@ -389,7 +389,7 @@ class UnaskedTests(LayerTestCase):
 
 class Opaque(Protocol):
     """
-    A wrapper that is none of Twisted's, and does not show what it wraps.
+    A wrapper that hides the protocol it wraps, unlike Twisted's.
     """
 
     def __init__(self, inner: Any) -> None:
@@ -397,26 +397,26 @@ class Opaque(Protocol):
 
     def connectionMade(self) -> None:
         """
-        Connect the other protocol.
+        Connect the inner protocol.
         """
         self._inner.makeConnection(self.transport)
 
     def dataReceived(self, data: bytes) -> None:
         """
-        Pass the bytes on.
+        Forward the bytes.
         """
         self._inner.dataReceived(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
-        Pass the end on.
+        Forward the reason.
         """
         self._inner.connectionLost(reason)
 
 
 class OpaqueFactory(Factory):
     """
-    Wraps the protocols of another factory.
+    Wraps another factory's protocols in L{Opaque}.
     """
 
     def __init__(self, factory: Any) -> None:
@@ -424,14 +424,15 @@ class OpaqueFactory(Factory):
 
     def buildProtocol(self, addr: object) -> Any:
         """
-        Wrap one.
+        Build and wrap a protocol.
         """
         return Opaque(self._factory.buildProtocol(addr))
 
 
 class WrappedTests(LayerTestCase):
     """
-    kaproto's server above TLS, with other protocols in between, or Twisted's TLS below.
+    Tests for kaproto's server above TLS with other protocols in between, or above Twisted's own
+    TLS.
     """
 
     stacks: ClassVar[list[tuple[type[TLSMemoryBIOFactory], list[Callable[[Any], Any]], bool]]] = [
@@ -445,13 +446,13 @@ class WrappedTests(LayerTestCase):
         (TLSMemoryBIOFactory, [OpaqueFactory], False),
     ]
     """
-    Of each stack its TLS layer, the wrappers from the bottom to the top, and whether a client is
-    told that it is accepted before it has said anything.
+    For each stack: its TLS layer, the wrappers from bottom to top, and whether the client gets the
+    confirmation before it sends anything.
     """
 
     def setUp(self) -> None:
         """
-        Make a server that accepts nobody but Alice.
+        Create a server that accepts only C{alice}.
         """
         super().setUp()
         self.factory = KeepAliveServerFactory(clock=cast(IReactorTime, self.clock))
@@ -464,7 +465,7 @@ class WrappedTests(LayerTestCase):
         identity: Identity,
     ) -> tuple[bytes, bytes]:
         """
-        Connect, and call although that may be too early.
+        Connect and make a call, perhaps before the server's confirmation.
 
         @return: what the server sends before the call, and after it.
         """
@@ -488,7 +489,7 @@ class WrappedTests(LayerTestCase):
 
     def test_accepted(self) -> None:
         """
-        A client with the right name is served, if it does not wait for what the wrappers hide.
+        An allowed client is served, even where it does not get the confirmation before its call.
         """
         for kind, wrappers, told in self.stacks:
             before, after = self.visit(kind, wrappers, self.client)
@@ -498,7 +499,7 @@ class WrappedTests(LayerTestCase):
 
     def test_otherName(self) -> None:
         """
-        One with another name is not, whatever stands in between.
+        A client with another name is refused in every stack.
         """
         mallory = self.authority.issue(distinguished("mallory"))
         for kind, wrappers, _told in self.stacks:
@@ -507,8 +508,8 @@ class WrappedTests(LayerTestCase):
 
     def test_otherAuthority(self) -> None:
         """
-        One whose certificate is of another authority does not get through the handshake, unless
-        whoever checks certificates can be told of it.
+        A client with a stranger's certificate is refused: by the server if it can check
+        certificates, else in the handshake.
         """
         stranger = Authority("Stranger").issue(distinguished("alice"))
         for kind, wrappers, told in self.stacks:
@@ -520,7 +521,7 @@ class WrappedTests(LayerTestCase):
 
     def test_client(self) -> None:
         """
-        A client's protocol, which may be wrapped too, is told that the handshake has completed.
+        A wrapped client protocol is told that the handshake has completed.
         """
         protocols: list[Checking] = []
 
@@ -549,19 +550,22 @@ class WrappedTests(LayerTestCase):
 
 class FreedTests(LayerTestCase):
     """
-    A connection that has ended is freed without the garbage collector.
+    Tests that closed connections are freed without the garbage collector.
     """
 
     def setUp(self) -> None:
         """
-        Look at the connection only.
+        Exclude older objects from garbage collection.
         """
         super().setUp()
         freezeOlder(self)
 
     def assertFreed(self, end: Callable[[Client], None], *, handshake: bool = True) -> None:
         """
-        Connect to kaproto's server, and end the connection.
+        Connect to kaproto's server, end the connection and check that it is freed.
+
+        @param end: ends the connection.
+        @param handshake: whether to complete the handshake first.
         """
         factory = KeepAliveServerFactory(clock=cast(IReactorTime, self.clock))
         layer = self.layer(factory)
@@ -592,7 +596,7 @@ class FreedTests(LayerTestCase):
 
     def test_ends(self) -> None:
         """
-        This is so however it ends.
+        A connection is freed at once, however it ends.
         """
 
         def say(data: bytes) -> Callable[[Client], None]:

@@ -35,7 +35,7 @@ class ReadTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """
-        Choose a file.
+        Choose a path.
         """
         self.path = Path(self.mktemp())
 
@@ -54,21 +54,20 @@ class ReadTests(SynchronousTestCase):
 
     def test_users(self) -> None:
         """
-        Names and what is behind the first colon are read; blank lines and comments are not.
+        Each line is split at the first colon; blank lines and comments are ignored.
         """
         users = self.read(b"#eve:x\n\nalice:open sesame\n \t\nbob:a:b\n\xc3\xa9ric:c")
         self.assertEqual(users, {b"alice": "open sesame", b"bob": "a:b", "\u00e9ric".encode(): "c"})
 
     def test_prepared(self) -> None:
         """
-        Names are kept as SASLprep leaves them.
+        Names are stored as prepared by SASLprep.
         """
         self.assertEqual(self.read("\uff41li\u00adce:x".encode()), {b"alice": "x"})
 
     def test_mistakes(self) -> None:
         """
-        A line that is not quite NAME:SECRET is an error with file, line and reason, which does not
-        quote it.
+        A malformed line is an error with file, line and reason; the line is not quoted.
         """
         for line, words in [
             (b"sesame", "there is no colon"),
@@ -102,14 +101,14 @@ class ReadTests(SynchronousTestCase):
 
     def test_otherEncodings(self) -> None:
         """
-        Files in UTF-16, or with a byte order mark in UTF-8, are refused.
+        Files in UTF-16, or with a byte order mark, are refused.
         """
         for encoding in ("utf-16", "utf-16-le", "utf-16-be", "utf-8-sig"):
             self.assertIn("line 1: ", self.refuse("alice:x\n".encode(encoding)))
 
     def test_secret(self) -> None:
         """
-        What the caller finds wrong with a secret is said with the line.
+        An error in parsing a secret has the line's number.
         """
         self.path.write_bytes(b"alice:x\nbob:nine\n")
         with self.assertRaisesRegex(ValueError, "line 1: invalid literal"):
@@ -117,14 +116,14 @@ class ReadTests(SynchronousTestCase):
 
     def test_nobody(self) -> None:
         """
-        A file without users is not what anybody meant.
+        A file without users is refused.
         """
         for data in (b"", b"\n", b"# alice:x\n"):
             self.assertEqual(self.refuse(data), f"{self.path}: it lists no users")
 
     def test_unreadable(self) -> None:
         """
-        What is not a file, or is not there, is an error at once.
+        A path that is missing or not a regular file is an error, without blocking.
         """
         for words in ("cannot be read: No such file", "cannot be read: Is a directory"):
             error = self.assertRaises(ValueError, readUsers, self.path, str)
@@ -141,8 +140,8 @@ class ReadTests(SynchronousTestCase):
     @example([b"alice:a", b"bob:b"])
     def test_anything(self, lines: list[bytes]) -> None:
         """
-        Whatever is in a file, each user is in a line of its own with exactly that name and secret,
-        or the file is refused.
+        Each user in a file has a line with exactly that name and secret; otherwise the file is
+        refused.
         """
         data = b"\n".join(lines)
         try:

@@ -19,7 +19,7 @@ from kaproto.security.users import IUser, Realm, User, makePortal
 
 def users() -> InMemoryUsernamePasswordDatabaseDontUse:
     """
-    A checker that knows Alice.
+    @return: a checker with one user.
     """
     return InMemoryUsernamePasswordDatabaseDontUse(alice=b"sesame")
 
@@ -31,7 +31,8 @@ class PortalTests(SynchronousTestCase):
 
     def test_known(self) -> None:
         """
-        Whom the checkers know is a user.  Twisted's C{unix:} names users as text, others as bytes.
+        A user whom the checkers know gets an avatar. Twisted's C{unix:} names users as text, other
+        checkers as bytes.
         """
         names: list[Any] = [b"al\xc3\xafce", "al\u00efce"]
         for avatarId in names:
@@ -41,21 +42,21 @@ class PortalTests(SynchronousTestCase):
 
     def test_nothingElse(self) -> None:
         """
-        There is nothing but users, and nobody is one without a name.
+        The realm has no avatars of other kinds, and none for anonymous users.
         """
         for avatarId, interface in ((b"alice", IAnonymous), (ANONYMOUS, IUser)):
             self.assertRaises(NotImplementedError, Realm().requestAvatar, avatarId, None, interface)
 
     def test_severalCheckers(self) -> None:
         """
-        Several checkers may each be for other credentials.
+        A portal may have checkers for different credentials.
         """
         portal = makePortal([users(), AllowAnonymousAccess()])
         self.assertIn(IAnonymous, portal.listCredentialsInterfaces())
 
     def test_sameCheckersTwice(self) -> None:
         """
-        Two for the same are refused, because cred would pass over one of them in silence.
+        Two checkers for the same credentials are refused: cred would silently ignore one.
         """
         with self.assertRaisesRegex(ValueError, "two checkers for IUsernamePassword"):
             makePortal([users(), users()])
