@@ -281,7 +281,7 @@ class AbandonedTests(UNIXSocketTestCase):
 
     async def test_busy(self) -> None:
         """
-        Neither is one whose backlog is full.
+        A socket whose backlog is full counts as in use too.
         """
         self.listener(0)
         waiting = []

@@ -1,3 +1,3 @@
 """
-Tests of L{kaproto.rpc}, a module for each of its modules.
+Tests for L{kaproto.rpc}, one test module for each of its modules.
 """

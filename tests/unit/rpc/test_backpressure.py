@@ -24,13 +24,13 @@ from tests.support_server import (
 
 class BackpressureTests(ServerTestCase):
     """
-    Clients that call faster than they are answered, or than they read.
+    Tests for clients that send calls faster than they are answered, or faster than they read.
     """
 
     def test_fullPausesReading(self) -> None:
         """
-        When too many calls wait, nothing more is read, and the client is not judged for its
-        silence but sent a pong each second; when there is room again, reading goes on.
+        When too many calls wait, reading is paused: the client's silence does not count, and it
+        gets a pong each second.  Reading resumes when there is room again.
         """
         wire = self.connectOpen(Mandatory(KEEPALIVE), FEATURE_KEEPALIVE)
         self.callLater(wire, LIMITS.runningCalls + LIMITS.waitingCalls - 1)
@@ -46,7 +46,7 @@ class BackpressureTests(ServerTestCase):
 
     def assertUsableLater(self, wire: Wire[KeepAliveServerProtocol]) -> None:
         """
-        Check that everything that was called is answered in the end.
+        Check that all calls are answered in the end.
         """
         wire.take()
         wire.feed(AUTH_LIST._replace(serial=1000))
@@ -56,8 +56,7 @@ class BackpressureTests(ServerTestCase):
 
     def test_moreInOneRead(self) -> None:
         """
-        What was read already when too many calls wait is kept as well, and reading is paused
-        once.
+        Calls that were already read when the limit is reached are kept, and reading is paused once.
         """
         wire = self.connectOpen()
         self.callLater(wire, LIMITS.runningCalls + LIMITS.waitingCalls + 50)
@@ -73,7 +72,7 @@ class BackpressureTests(ServerTestCase):
 
     def test_congested(self) -> None:
         """
-        The calls of a client that does not read its replies are not started until it does.
+        The calls of a client that does not read its replies are not started until it reads again.
         """
         wire = self.connectOpen()
         wire.protocol._kaproto.pauseProducing()
@@ -86,8 +85,8 @@ class BackpressureTests(ServerTestCase):
 
     def test_unreadReplies(self) -> None:
         """
-        A client that calls on and does not read has a deadline from when nothing more is read
-        from it, and is then dropped, counted and logged.
+        A client that keeps calling and does not read has a deadline from the time when reading is
+        paused.  Then it is dropped, counted and logged.
         """
         wire = self.connectOpen()
         wire.protocol._kaproto.pauseProducing()
@@ -104,7 +103,7 @@ class BackpressureTests(ServerTestCase):
 
     def test_readsAgain(self) -> None:
         """
-        A client that reads again in time has nothing to fear.
+        A client that reads again before the deadline keeps its connection.
         """
         wire = self.connectOpen()
         wire.protocol._kaproto.pauseProducing()
@@ -116,8 +115,8 @@ class BackpressureTests(ServerTestCase):
 
     def test_unreadRepliesLater(self) -> None:
         """
-        A client from which nothing more is read because its calls take long, and which then does
-        not read their replies, has the same deadline: keepalive cannot judge it.
+        A client that is paused because of slow calls, and then does not read their replies, has the
+        same deadline, since keepalive cannot detect it.
         """
         wire = self.connectOpen(Mandatory(KEEPALIVE), FEATURE_KEEPALIVE)
         self.callLater(wire, LIMITS.runningCalls + LIMITS.waitingCalls)
@@ -129,7 +128,7 @@ class BackpressureTests(ServerTestCase):
 
     def test_unreadBeforeOpen(self) -> None:
         """
-        A client that reads again, after calling on without reading, still has to open in time.
+        A client that was paused before it opened still has to meet the deadline for opening.
         """
         wire = self.connect()
         wire.protocol._kaproto.pauseProducing()

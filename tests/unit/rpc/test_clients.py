@@ -20,16 +20,16 @@ class ClientsTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """
-        Allow five clients, of which two may be anonymous.
+        Allow five clients, at most two of them anonymous.
         """
         self.clients: Clients[str, str] = Clients(Clock())
         self.limits = Limits(maxClients=5, maxAnonymousClients=2)
 
     def come(self, name: str, *, anonymous: bool = True) -> str | None:
         """
-        Connect, and close the connection that has to go.
+        Connect a client, and close the one it displaces.
 
-        @return: which that is.
+        @return: the displaced client.
         """
         leaver = self.stay(name, anonymous=anonymous)
         if leaver is not None:
@@ -38,15 +38,15 @@ class ClientsTests(SynchronousTestCase):
 
     def stay(self, name: str, *, anonymous: bool = False) -> str | None:
         """
-        Connect.
+        Connect a client.
 
-        @return: the connection that has to go, and is not closed yet.
+        @return: the displaced client, which is not closed yet.
         """
         return self.clients.connected(name, f"of {name}", self.limits, anonymous=anonymous)
 
     def test_oldestAnonymousGoes(self) -> None:
         """
-        The anonymous one that came first goes when there is one too many.
+        One anonymous client too many displaces the oldest anonymous one.
         """
         self.assertEqual([self.come(name) for name in "abcd"], [None, None, "a", "b"])
         self.assertEqual((list(self.clients), len(self.clients)), (["c", "d"], 2))
@@ -55,7 +55,7 @@ class ClientsTests(SynchronousTestCase):
 
     def test_knownStay(self) -> None:
         """
-        Those who have become known are not counted any more.
+        Clients that have become known no longer count as anonymous.
         """
         self.come("a")
         self.clients.known("a")
@@ -63,7 +63,7 @@ class ClientsTests(SynchronousTestCase):
 
     def test_goneAreNotCounted(self) -> None:
         """
-        Nor are those who are gone.
+        Clients that have gone no longer count as anonymous.
         """
         self.come("a")
         self.clients.gone("a")
@@ -72,7 +72,7 @@ class ClientsTests(SynchronousTestCase):
 
     def test_full(self) -> None:
         """
-        When there are as many as may be, the one goes that has not opened for longest.
+        On a full server a new client displaces the oldest one that has not opened.
         """
         for name in "abcde":
             self.assertIsNone(self.come(name, anonymous=False))
@@ -81,8 +81,8 @@ class ClientsTests(SynchronousTestCase):
 
     def test_fullOfOthers(self) -> None:
         """
-        When all others are open there is no place for the newcomer, nor for those who come while
-        it is there still; of these no more than a few stay.
+        If all others are open, new clients have no place and wait for an error; only a few of them
+        may wait.
         """
         for name in "abcde":
             self.come(name, anonymous=False)
@@ -97,7 +97,7 @@ class ClientsTests(SynchronousTestCase):
 
     def test_displacedHasNotGone(self) -> None:
         """
-        Who had to go for another does not count, even if it takes its time.
+        A displaced client does not count, even before it is closed.
         """
         self.limits = Limits(maxClients=1)
         self.assertEqual([self.stay(name) for name in "abc"], [None, "a", "b"])
@@ -105,7 +105,7 @@ class ClientsTests(SynchronousTestCase):
 
     def test_turnedAwayAtOnce(self) -> None:
         """
-        Of those who come in one turn, before any has gone, no more than a few stay either.
+        Only a few clients without a place may wait, even if many connect in one turn.
         """
         self.limits = Limits(maxClients=1)
         self.stay("open")
@@ -116,7 +116,7 @@ class ClientsTests(SynchronousTestCase):
 
     def test_unlimited(self) -> None:
         """
-        There need be no limits.
+        Limits of 0 mean no limit.
         """
         self.limits = Limits(maxClients=0, maxAnonymousClients=0)
         self.assertEqual([self.come(str(n)) for n in range(3000)], [None] * 3000)
@@ -134,8 +134,8 @@ class ClientsTests(SynchronousTestCase):
         self, script: list[tuple[str, int]], anonymous: int, clients: int
     ) -> None:
         """
-        Whatever happens, there is never one anonymous client too many, never one client too many
-        that may open, and the newcomer is never turned away for somebody who is not open.
+        The limits on anonymous clients and on all clients always hold, and a client has no place
+        only if all others are open.
         """
         self.setUp()
         self.limits = Limits(maxClients=clients, maxAnonymousClients=anonymous)
@@ -154,7 +154,7 @@ class ClientsTests(SynchronousTestCase):
                 self.clients.gone(name)
             elif name:
                 self.clients.known(name)
-                # Whoever is one too many is not let open.
+                # A client without a place is not opened.
                 if what == "opened" and name not in rejected:
                     opened.add(name)
                     self.clients.opened(name)
@@ -170,7 +170,7 @@ class EndTests(SynchronousTestCase):
 
     def test_empty(self) -> None:
         """
-        Whoever waits for the end is told when the last one is gone, or at once.
+        L{Clients.whenEmpty} fires when the last client has gone, or at once if there are none.
         """
         clients: Clients[int, int] = Clients(Clock())
         self.successResultOf(clients.whenEmpty())
@@ -185,7 +185,7 @@ class EndTests(SynchronousTestCase):
 
     def test_endAll(self) -> None:
         """
-        All are ended, a few in each turn of the reactor.
+        L{Clients.endAll} ends all clients, a few in each turn of the reactor.
         """
         clock = Clock()
         clients: Clients[int, int] = Clients(clock)

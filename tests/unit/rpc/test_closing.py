@@ -29,13 +29,12 @@ from tests.support_protocol import HELLO, Plain, ProtocolTestCase
 
 class DeadlineTests(ProtocolTestCase):
     """
-    What the peer has to do in time.
+    Tests for deadlines.
     """
 
     def test_missed(self) -> None:
         """
-        A peer that does not do what is expected in time is aborted, and the reason says what
-        that was and how long it had.
+        A peer that misses a deadline is aborted, and the reason has what was expected and the time.
         """
         wire = self.plain()
         wire.protocol._kaproto.closing.setDeadline(2.5, "it did not sing")
@@ -49,8 +48,7 @@ class DeadlineTests(ProtocolTestCase):
 
     def test_stall(self) -> None:
         """
-        A stall of this process, however long, takes only a part of the deadline, and the peer has
-        the rest of it.
+        A stall of this process, however long, uses up only a part of the deadline.
         """
         wire = self.plain()
         wire.protocol._kaproto.closing.setDeadline(10, "it did not sing")
@@ -64,8 +62,8 @@ class DeadlineTests(ProtocolTestCase):
 
     def test_unread(self) -> None:
         """
-        Nobody misses a deadline while what they have sent in time is waiting to be read, but
-        whoever sends without end misses it a little later.
+        A deadline is not missed while bytes from the peer wait to be read; but a peer that sends
+        endlessly is given only a little longer.
         """
         unread = True
         self.patch(endingModule, "hasUnread", lambda _transport: unread)
@@ -82,7 +80,7 @@ class DeadlineTests(ProtocolTestCase):
 
     def test_met(self) -> None:
         """
-        A deadline that was met leaves no timer, and clearing it twice does no harm.
+        A deadline that is met leaves no timer, and clearing it twice does no harm.
         """
         wire = self.plain()
         wire.protocol._kaproto.closing.setDeadline(2.5, "it did not sing")
@@ -92,7 +90,7 @@ class DeadlineTests(ProtocolTestCase):
 
     def test_oneAtATime(self) -> None:
         """
-        A second deadline takes the place of the first.
+        A second deadline replaces the first.
         """
         wire = self.plain()
         wire.protocol._kaproto.closing.setDeadline(1, "it did not sing")
@@ -105,13 +103,13 @@ class DeadlineTests(ProtocolTestCase):
 
 class ClosingTests(ProtocolTestCase):
     """
-    How an end closes, and what it is told about it.
+    Tests for closing a connection.
     """
 
     def test_disconnect(self) -> None:
         """
-        Disconnecting sends what was written, but nothing that is written afterwards, and stops
-        the pings; when the transport is gone, so is the timer.
+        Disconnecting sends what was already written and nothing more, and stops keepalive and the
+        deadline.
         """
         wire = self.plain()
         wire.protocol._kaproto.startKeepAlive(KEEPALIVE)
@@ -130,8 +128,8 @@ class ClosingTests(ProtocolTestCase):
 
     def test_peerThatDoesNotRead(self) -> None:
         """
-        A peer that does not read what was written before disconnecting is aborted after
-        C{closeTimeout}, and a dead one after the time that the caller gives.
+        A peer that does not read is aborted after C{closeTimeout} seconds, or after the time given
+        to C{leave}.
         """
         reason = ConnectionClosed("enough")
         ends: tuple[tuple[Callable[..., None], tuple[float, ...], float], ...] = (
@@ -149,8 +147,7 @@ class ClosingTests(ProtocolTestCase):
 
     def test_deadIsNotWaitedFor(self) -> None:
         """
-        A connection to a dead peer is closed as soon as everything has been sent; its first reason
-        stays.
+        A connection to a dead peer is closed once all bytes are sent, and the first reason is kept.
         """
         wire = self.plain()
         reason = ConnectionClosed("dead")
@@ -162,8 +159,8 @@ class ClosingTests(ProtocolTestCase):
 
     def test_firstReasonStays(self) -> None:
         """
-        Who is closing already does not begin again, and keeps its reason; but to abort ends at
-        once what would have waited for the peer.
+        A second reason to close is ignored; but aborting a connection that waits for its peer
+        closes it at once.
         """
         wire = self.plain()
         reason = ConnectionClosed("first")
@@ -176,7 +173,7 @@ class ClosingTests(ProtocolTestCase):
 
     def test_abort(self) -> None:
         """
-        Aborting lets go of the transport as its producer, so that nobody resumes a dead end.
+        Aborting unregisters the producer, so that the transport does not resume it later.
         """
         wire = self.plain()
         reason = KeepAliveTimeout(1, 2, 3)
@@ -187,7 +184,7 @@ class ClosingTests(ProtocolTestCase):
 
     def test_peerClosed(self) -> None:
         """
-        When the peer closes in good order, the reason is a L{ConnectionClosed}.
+        When the peer closes cleanly, the reason is a L{ConnectionClosed}.
         """
         wire = self.plain()
         wire.protocol._kaproto.startKeepAlive(KEEPALIVE)
@@ -199,7 +196,7 @@ class ClosingTests(ProtocolTestCase):
 
     def test_connectionLost(self) -> None:
         """
-        When the connection breaks, the reason is what the transport reported.
+        When the connection breaks, the reason is the transport's.
         """
         wire = self.plain()
         error = ConnectionLost()
@@ -208,8 +205,8 @@ class ClosingTests(ProtocolTestCase):
 
     def test_whenClosed(self) -> None:
         """
-        Whoever asks is told when the connection is gone, and why, after the connection itself;
-        also if that makes a mistake then, and if it has been gone for long.
+        C{whenClosed} fires with the reason after C{connectionClosed} has been called, even if that
+        raises, and at once if the connection has closed before.
         """
 
         class Clumsy(Plain):
@@ -234,7 +231,8 @@ class ClosingTests(ProtocolTestCase):
 
     def test_noException(self) -> None:
         """
-        What ends a process is no reason for a connection, which is then just closed.
+        An exception that ends the process, such as C{KeyboardInterrupt}, is not passed on as the
+        reason.
         """
         wire = self.plain()
         wire.lose(KeyboardInterrupt())
@@ -243,23 +241,23 @@ class ClosingTests(ProtocolTestCase):
 
 class _Local(tcp.Connection):
     """
-    A connection over a socket that is not TCP's.
+    A TCP transport on a UNIX socket pair.
     """
 
     def setTcpNoDelay(self, enabled: bool) -> None:
         """
-        There is nothing to set.
+        Do nothing: a UNIX socket has no such option.
         """
 
 
 class LingerTests(ProtocolTestCase):
     """
-    A peer that is writing when this end closes.
+    Tests for closing while the peer is still writing.
     """
 
     def setUp(self) -> None:
         """
-        Connect an end to a socket.
+        Connect a protocol to one socket of a pair.
         """
         super().setUp()
         self.reactor = MemoryReactorClock()
@@ -277,7 +275,7 @@ class LingerTests(ProtocolTestCase):
 
     def turn(self) -> None:
         """
-        Do what the reactor does in a turn.
+        Run one turn of the reactor.
         """
         for _ in range(3):
             if self.transport in self.reactor.getWriters():
@@ -289,7 +287,7 @@ class LingerTests(ProtocolTestCase):
 
     def close(self) -> None:
         """
-        Say why, and close.
+        Send a last message, and close.
         """
         self.connection.send(b"why")
         self.connection.disconnect(self.reason)
@@ -297,8 +295,8 @@ class LingerTests(ProtocolTestCase):
 
     def test_writes(self) -> None:
         """
-        It can finish what it writes, reads why, then the end, and closes its own end; that ends
-        the connection.
+        A peer that is still writing can read the last message, then the end of the stream.  The
+        connection ends when the peer closes.
         """
         self.close()
         for _ in range(3):
@@ -313,7 +311,7 @@ class LingerTests(ProtocolTestCase):
 
     def test_notRead(self) -> None:
         """
-        So it is if its calls were not read before, for whatever reason.
+        The same holds if reading from the peer was paused before.
         """
         for pause in (Pause.CALLS, Pause.TURN):
             self.connection.pauseReading(pause)
@@ -326,7 +324,7 @@ class LingerTests(ProtocolTestCase):
 
     def test_stays(self) -> None:
         """
-        One that has been sent everything, and does not close its end, has a second for it.
+        A peer that was sent everything, and does not close, is closed after one second.
         """
         self.close()
         self.advance(0.9)
@@ -339,7 +337,7 @@ class LingerTests(ProtocolTestCase):
 
     def test_doesNotRead(self) -> None:
         """
-        One that does not read has longer, until the bytes that are left are dropped.
+        A peer that does not read is closed after C{closeTimeout} seconds.
         """
         self.connection.send(bytes(10_000_000))
         self.close()
@@ -350,7 +348,8 @@ class LingerTests(ProtocolTestCase):
 
     def test_sendsOn(self) -> None:
         """
-        One that sends on and on is waited for as long as a message of the greatest size takes.
+        After closing, at most one message of the maximal size is read from a peer that keeps
+        sending.
         """
         self.patch(endingModule, "MESSAGE_MAX", 1000)
         self.close()
@@ -363,7 +362,7 @@ class LingerTests(ProtocolTestCase):
 
     def test_givenUp(self) -> None:
         """
-        To abort ends the wait, and leaves the peer what it has yet to read.
+        Aborting ends the wait, but the peer can still read what was sent.
         """
         self.close()
         self.connection.abort(ConnectionClosed("now"))

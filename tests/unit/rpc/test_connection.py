@@ -28,12 +28,12 @@ from tests.support_protocol import HELLO, Plain, ProtocolTestCase, keepsKeepAliv
 
 class ConnectionTests(ProtocolTestCase):
     """
-    One end of a connection.
+    Tests for one end of a connection.
     """
 
     def test_noDelay(self) -> None:
         """
-        Small messages are not held back on TCP; other transports have nothing to hold them.
+        C{TCP_NODELAY} is set on TCP transports.
         """
         asked: list[bool] = []
 
@@ -49,7 +49,7 @@ class ConnectionTests(ProtocolTestCase):
 
     def test_subclassMustReceive(self) -> None:
         """
-        The base class does not know what messages mean, and what to do first.
+        Subclasses have to implement C{start} and C{messageReceived}.
         """
         connection = self.plain().protocol._kaproto
         self.assertRaises(NotImplementedError, Connection.start, connection)
@@ -57,7 +57,7 @@ class ConnectionTests(ProtocolTestCase):
 
     def test_congested(self) -> None:
         """
-        The transport tells when the peer is behind with reading, and when it no longer is.
+        The connection is congested while the transport pauses it as a producer.
         """
         wire = self.plain()
         self.assertIs(wire.transport.producer, wire.protocol._kaproto)
@@ -69,8 +69,8 @@ class ConnectionTests(ProtocolTestCase):
 
     def test_drainedBuffer(self) -> None:
         """
-        That the transport's buffer is empty again gives the peer no more time: its kernel may have
-        taken everything for a program that is stopped.
+        A transport that has emptied its buffer does not extend the peer's time: the kernel may have
+        taken the bytes for a peer that is stopped.
         """
         wire = self.plain()
         wire.protocol._kaproto.startKeepAlive(KEEPALIVE)
@@ -84,7 +84,7 @@ class ConnectionTests(ProtocolTestCase):
 
     def test_nothingAfterClosing(self) -> None:
         """
-        Nothing more is sent once the connection closes.
+        Nothing is sent after closing.
         """
         wire = self.plain()
         connection = wire.protocol._kaproto
@@ -95,7 +95,8 @@ class ConnectionTests(ProtocolTestCase):
 
     def test_stopProducing(self) -> None:
         """
-        The transport may say that it takes no more; that it is lost, it says as well.
+        C{stopProducing} does not close: the transport reports separately that the connection is
+        lost.
         """
         wire = self.plain()
         wire.protocol._kaproto.stopProducing()
@@ -104,14 +105,12 @@ class ConnectionTests(ProtocolTestCase):
 
 class RelayTests(ProtocolTestCase):
     """
-    An end that is one half of a relay.
-
-    C{left} and C{right} are the two halves.  What comes to one goes out at the other.
+    Tests for relaying between two connections, C{left} and C{right}.
     """
 
     def setUp(self) -> None:
         """
-        Make two ends, which are not connected to each other yet.
+        Create two connections that are not relayed yet.
         """
         super().setUp()
         self.left = self.plain()
@@ -121,7 +120,7 @@ class RelayTests(ProtocolTestCase):
 
     def sieve(self, source: Wire[Plain], target: StringTransport) -> MessageFilter:
         """
-        @return: what lets everything through from one end's peer to the other's, but keepalive.
+        @return: a filter that forwards all messages but keepalive from one peer to the other.
         """
         return MessageFilter(
             keepsKeepAlive,
@@ -131,7 +130,7 @@ class RelayTests(ProtocolTestCase):
 
     def start(self) -> None:
         """
-        Make the two ends one connection.
+        Start relaying in both directions.
         """
         self.left.protocol._kaproto.startRelay(
             self.toRight, self.toLeft, self.right.protocol._kaproto
@@ -142,7 +141,7 @@ class RelayTests(ProtocolTestCase):
 
     def test_relayed(self) -> None:
         """
-        Whatever comes, whole messages or parts of them, goes out at the other half as it is.
+        Whole and partial messages are forwarded unchanged.
         """
         self.start()
         packed = packMessage(Probe.message(1, bytes(100)))
@@ -156,7 +155,7 @@ class RelayTests(ProtocolTestCase):
 
     def test_rest(self) -> None:
         """
-        What had come before and was no whole message yet is relayed as well.
+        A partial message received before the relay started is forwarded as well.
         """
         packed = packMessage(HELLO)
         self.left.feed(packed[:20])
@@ -166,8 +165,8 @@ class RelayTests(ProtocolTestCase):
 
     def test_ownPings(self) -> None:
         """
-        Each half answers its own peer's pings and sends its own, between two relayed messages
-        and not in the middle of one.
+        Each side answers its own peer's pings, and sends its own pings, only between two relayed
+        messages.
         """
         self.start()
         packed = packMessage(HELLO)
@@ -187,8 +186,7 @@ class RelayTests(ProtocolTestCase):
 
     def test_garbage(self) -> None:
         """
-        A length word that no message can have closes the half it came to, and nothing of what
-        follows is relayed.
+        An invalid length closes the connection it arrived on, and nothing after it is forwarded.
         """
         self.start()
         self.left.feed(bytes(HEADER_SIZE))
@@ -199,9 +197,8 @@ class RelayTests(ProtocolTestCase):
 
     def test_quietInTheMiddle(self) -> None:
         """
-        While the other side is slow to end a message, of which a peer has read all there is, the
-        peer can neither be pinged nor blamed for its silence; when it does not read what there
-        is, it can.
+        A peer that has read the first part of a message, and waits for the rest, is neither pinged
+        nor timed out.  If it is congested, it is timed out.
         """
         self.start()
         self.right.protocol._kaproto.startKeepAlive(KEEPALIVE)
@@ -214,8 +211,7 @@ class RelayTests(ProtocolTestCase):
 
     def test_backpressure(self) -> None:
         """
-        While one peer is behind with reading, nothing is read from the other, and that one's
-        silence does not count.
+        While one peer is congested, the other is not read, and its silence does not count.
         """
         self.start()
         self.right.protocol._kaproto.startKeepAlive(KEEPALIVE)
@@ -228,7 +224,7 @@ class RelayTests(ProtocolTestCase):
 
     def test_congestedBefore(self) -> None:
         """
-        A peer that was behind with reading before the relay began holds up the other as well.
+        A peer that was congested before the relay started pauses the other as well.
         """
         self.left.protocol._kaproto.pauseProducing()
         self.start()
@@ -238,7 +234,7 @@ class RelayTests(ProtocolTestCase):
 
     def test_bothStuck(self) -> None:
         """
-        When neither peer reads, neither can be judged by its silence, so they have a deadline.
+        If neither peer reads, keepalive cannot judge either, so there is a deadline.
         """
         self.start()
         self.left.protocol._kaproto.pauseProducing()
@@ -250,7 +246,7 @@ class RelayTests(ProtocolTestCase):
 
     def test_unstuck(self) -> None:
         """
-        When one of two peers that were stuck reads on, the deadline is gone.
+        The deadline is cleared as soon as one of the two reads again.
         """
         for first in (self.left, self.right):
             self.start()

@@ -33,7 +33,7 @@ LIMITS = Limits()
 @attrs.define
 class FakeServer:
     """
-    What L{Calls} sees of the factory.
+    The part of the factory that L{Calls} uses.
     """
 
     programs: dict[int, Any]
@@ -42,7 +42,7 @@ class FakeServer:
 
 def readyNegotiation(policy: Policy) -> ServerNegotiation:
     """
-    @return: that of a client who may open.
+    @return: the negotiation of a client that may open.
     """
     negotiation = ServerNegotiation(Peer(), policy)
     negotiation.advance(Event.ACCEPTED)
@@ -51,11 +51,11 @@ def readyNegotiation(policy: Policy) -> ServerNegotiation:
 
 class FakeConnection:
     """
-    What L{Calls} sees of a connection, which keeps what is sent.
+    The part of a connection that L{Calls} uses; it records replies.
 
-    @ivar replies: what was sent.
-    @ivar atOnce: those of the replies that no other was about to follow.
-    @ivar answered: how often it was told that a call has been answered.
+    @ivar replies: all replies.
+    @ivar atOnce: the replies sent with C{sendNow}.
+    @ivar answered: the number of answered calls.
     """
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class FakeConnection:
 
     def send(self, data: bytes, /) -> None:
         """
-        Keep a reply.
+        Record replies.
         """
         reader = MessageReader()
         reader.feed(data)
@@ -75,23 +75,23 @@ class FakeConnection:
 
     def sendNow(self, data: bytes, /) -> None:
         """
-        Keep a reply, and that no other was about to follow.
+        Record a reply that is sent at once.
         """
         self.send(data)
         self.atOnce.append(self.replies[-1])
 
     def callAnswered(self) -> None:
         """
-        Count.
+        Count an answered call.
         """
         self.answered += 1
 
 
 class Unpackable(Program):
     """
-    A program whose answers do not fit into messages, or are none.
+    A program with invalid results.
 
-    @ivar waiting: the answer that is still to come.
+    @ivar waiting: the result of C{later}.
     """
 
     number = 0x2F000002
@@ -107,46 +107,46 @@ class Unpackable(Program):
     @procedure(OVERSIZE)
     def oversize(self, connection: object, payload: bytes) -> bytes:
         """
-        Answer with more than the protocol can carry.
+        Return a result larger than a message may be.
         """
         return bytes(MESSAGE_MAX)
 
     @procedure(LATER)
     def later(self, connection: object, payload: bytes) -> Deferred[bytes]:
         """
-        Answer when the test says so.
+        Return a result that the test fires later.
         """
         return self.waiting
 
     @procedure(NOTHING)
     def nothing(self, connection: object, payload: bytes) -> Any:
         """
-        Answer with what is neither bytes nor to be waited for.
+        Return C{None}.
         """
 
     @procedure(LONG_ERROR)
     def longError(self, connection: object, payload: bytes) -> Awaitable[bytes]:
         """
-        Fail with a message that is longer than strings may be.
+        Raise an error whose message is longer than a string may be.
         """
         raise RemoteError(1, 7, "x" * (STRING_MAX + 1))
 
     @procedure(UNFIT)
     def unfit(self, connection: object, payload: bytes) -> bytes:
         """
-        Pack a number that does not fit.
+        Pack an integer that is out of range.
         """
         return Packer().int32(2**31).packed()
 
 
 class CallsTestCase(SynchronousTestCase):
     """
-    A test of the calls of one connection, which is open.
+    A test case with the calls of an open connection.
     """
 
     def setUp(self) -> None:
         """
-        Open.
+        Open a connection.
         """
         self.connection = FakeConnection()
         self.connection.negotiation.advance(Event.ADMITTED)
@@ -160,7 +160,7 @@ class CallsTestCase(SynchronousTestCase):
 
     def ask(self, message: Message) -> Message:
         """
-        @return: the reply to a call that is answered at once.
+        @return: the reply to a call that is answered immediately.
         """
         self.calls.received(message)
         (reply,) = self.connection.replies
@@ -169,13 +169,13 @@ class CallsTestCase(SynchronousTestCase):
 
     def serials(self) -> list[int]:
         """
-        @return: which calls have been answered, in the order of their answers.
+        @return: the serials of the replies, in order.
         """
         return [reply.serial for reply in self.connection.replies]
 
     def receiveLater(self, count: int, payload: bytes = b"") -> None:
         """
-        Receive calls that are answered when the test says so.
+        Receive calls that are answered later, when the test fires them.
         """
         for serial in range(count):
             self.calls.received(Probe.message(Probe.LATER, payload, serial))
@@ -183,12 +183,13 @@ class CallsTestCase(SynchronousTestCase):
 
 class AnswerTests(CallsTestCase):
     """
-    Who answers a call, and what.
+    Tests for replies to calls.
     """
 
     def test_answer(self) -> None:
         """
-        A reply has the numbers of its call and the result for its payload.
+        A reply has the program, version, procedure and serial of its call, and the result as its
+        payload.
         """
         reply = self.ask(Probe.message(Probe.ECHO, b"abcd", 7))
         self.assertEqual(
@@ -199,7 +200,7 @@ class AnswerTests(CallsTestCase):
 
     def test_later(self) -> None:
         """
-        A call may be answered later, and is not idle until then.
+        A call may be answered later; until then the connection is not idle.
         """
         self.receiveLater(1)
         self.assertEqual(self.connection.replies, [])
@@ -211,7 +212,7 @@ class AnswerTests(CallsTestCase):
 
     def test_remoteError(self) -> None:
         """
-        An error that a program raises is sent as it is, now or later, and not logged.
+        A L{RemoteError} becomes an error reply, immediate or later, and is not logged.
         """
         self.assertEqual(errorOf(self.ask(Probe.message(Probe.FAIL))), (88, 55, 1, "no entry"))
         self.assertEqual(self.connection.answered, 1)
@@ -222,7 +223,7 @@ class AnswerTests(CallsTestCase):
 
     def test_bug(self) -> None:
         """
-        Any other exception is logged, and the caller is told no more than that there was one.
+        Any other exception is logged, and becomes an internal error without details.
         """
         error = errorOf(self.ask(Probe.message(Probe.BREAK)))
         self.assertEqual(
@@ -232,7 +233,8 @@ class AnswerTests(CallsTestCase):
 
     def test_unfit(self) -> None:
         """
-        A result that does not fit its XDR type is a bug like others, and not the caller's fault.
+        A result that does not fit its XDR type is an internal error, and is not blamed on the
+        caller.
         """
         error = errorOf(self.ask(call(Unpackable.UNFIT, program=Unpackable.number)))
         self.assertEqual(error[:3], (1, 7, 2), error)
@@ -241,15 +243,15 @@ class AnswerTests(CallsTestCase):
 
     def test_undecodable(self) -> None:
         """
-        Arguments that cannot be decoded are answered as libvirtd does.
+        Arguments that cannot be decoded are answered with libvirtd's error.
         """
         error = errorOf(self.ask(Probe.message(Probe.DECODE, b"\0")))
         self.assertEqual(error, (39, 7, 2, "Unable to decode message payload"))
 
     def test_unknownProgram(self) -> None:
         """
-        A program or version that is not there is named, in signed decimals as libvirtd does, and
-        the reply echoes it.
+        The error for an unknown program or version has its number, signed as in libvirtd's, and the
+        reply echoes the header.
         """
         for program, version, message in (
             (5, 1, "Cannot find program 5 version 1"),
@@ -265,7 +267,7 @@ class AnswerTests(CallsTestCase):
 
     def test_unknownProcedure(self) -> None:
         """
-        A procedure that the program does not have is named.
+        The error for an unknown procedure has its number.
         """
         for number in (0, 99, -5):
             error = errorOf(self.ask(Probe.message(number)))
@@ -273,14 +275,14 @@ class AnswerTests(CallsTestCase):
 
     def test_status(self) -> None:
         """
-        A call has no status but 0, which is looked at before the procedure.
+        A call with a status other than 0 is refused, before the procedure is looked up.
         """
         error = errorOf(self.ask(call(99, program=Probe.number, status=1)))
         self.assertEqual(error, (39, 7, 2, "Unexpected message status 1"))
 
     def test_notOpen(self) -> None:
         """
-        Before the connection is open an application's program is not called.
+        Other programs cannot be called before the connection is open.
         """
         self.connection.negotiation = readyNegotiation(Disable())
         error = errorOf(self.ask(Probe.message(Probe.ECHO)))
@@ -289,7 +291,7 @@ class AnswerTests(CallsTestCase):
 
     def test_noRemoteProgram(self) -> None:
         """
-        There are no programs but those that were given, the remote program included.
+        Only the given programs exist; even the remote program is not built in.
         """
         error = errorOf(self.ask(call(Procedure.AUTH_LIST)))
         self.assertEqual(error[3], f"Cannot find program {REMOTE_PROGRAM} version 1")
@@ -297,12 +299,13 @@ class AnswerTests(CallsTestCase):
 
 class UnpackableTests(CallsTestCase):
     """
-    Answers of programs that cannot be sent: the caller is told so instead of waiting for ever.
+    Results that cannot be sent are answered with an internal error, so that the caller does not
+    wait forever.
     """
 
     def assertInternalError(self) -> None:
         """
-        Check that the one call was answered with an internal error, and that this was logged.
+        Check that the only call was answered with an internal error, which was logged.
         """
         (reply,) = self.connection.replies
         code, _domain, _level, message = errorOf(reply)
@@ -313,20 +316,20 @@ class UnpackableTests(CallsTestCase):
 
     def receive(self, number: int) -> None:
         """
-        Receive a call of the program.
+        Receive a call of the invalid program.
         """
         self.calls.received(call(number, program=Unpackable.number))
 
     def test_tooLarge(self) -> None:
         """
-        A result that is larger than a message can be is the program's mistake.
+        A result larger than a message may be is an internal error.
         """
         self.receive(Unpackable.OVERSIZE)
         self.assertInternalError()
 
     def test_tooLargeLater(self) -> None:
         """
-        So is one that comes later.
+        A late result larger than a message may be is an internal error.
         """
         self.receive(Unpackable.LATER)
         self.unpackable.waiting.callback(bytes(MESSAGE_MAX))
@@ -334,14 +337,14 @@ class UnpackableTests(CallsTestCase):
 
     def test_noBytes(self) -> None:
         """
-        A result that is not bytes is the program's mistake.
+        A result that is not bytes is an internal error.
         """
         self.receive(Unpackable.NOTHING)
         self.assertInternalError()
 
     def test_noBytesLater(self) -> None:
         """
-        So is one that comes later.
+        A late result that is not bytes is an internal error.
         """
         self.receive(Unpackable.LATER)
         nothing: Any = None
@@ -350,7 +353,7 @@ class UnpackableTests(CallsTestCase):
 
     def test_errorTooLong(self) -> None:
         """
-        An error whose message is longer than a string can be is the program's mistake.
+        An error message longer than a string may be is an internal error.
         """
         self.receive(Unpackable.LONG_ERROR)
         self.assertInternalError()
@@ -358,12 +361,12 @@ class UnpackableTests(CallsTestCase):
 
 class OrderTests(CallsTestCase):
     """
-    When calls are started and answered.
+    Tests for the order in which calls are started and answered.
     """
 
     def test_outOfOrder(self) -> None:
         """
-        Calls are answered as they are done and not as they came, and a slow one holds up none.
+        Calls are answered when they finish, in any order; a slow one does not delay the others.
         """
         self.receiveLater(3)
         self.calls.received(Probe.message(Probe.ECHO, serial=3))
@@ -374,8 +377,8 @@ class OrderTests(CallsTestCase):
 
     def test_runningMax(self) -> None:
         """
-        Only so many calls run at once.  The others wait, whatever they are, and are started in
-        the order in which they came.
+        A limited number of calls run at once.  Further calls wait, and are started in the order of
+        their arrival.
         """
         self.receiveLater(LIMITS.runningCalls + 1)
         self.calls.received(Probe.message(Probe.ECHO, serial=LIMITS.runningCalls + 1))
@@ -388,7 +391,7 @@ class OrderTests(CallsTestCase):
 
     def test_nothingOvertakes(self) -> None:
         """
-        A call that comes while others wait is not started before them.
+        A new call is not started before those that wait.
         """
         self.calls.hold()
         self.calls.received(Probe.message(Probe.ECHO, serial=0))
@@ -399,7 +402,7 @@ class OrderTests(CallsTestCase):
 
     def test_hold(self) -> None:
         """
-        While the calls are held, those that run are finished and no other is started.
+        While calls are held, running ones finish and no others start.
         """
         self.receiveLater(1)
         self.calls.hold()
@@ -413,7 +416,7 @@ class OrderTests(CallsTestCase):
 
     def test_heldAgain(self) -> None:
         """
-        When a reply fills the peer's buffer again, the rest goes on waiting.
+        If a reply fills the peer's buffer again, the remaining calls stay held.
         """
         self.calls.hold()
         for serial in range(3):
@@ -426,7 +429,7 @@ class OrderTests(CallsTestCase):
 
     def test_fullByNumber(self) -> None:
         """
-        A hundred calls that wait are enough, until one of them is started.
+        C{full} is set when C{waitingCalls} calls wait, until one of them is started.
         """
         self.assertFalse(self.calls.full)
         self.receiveLater(LIMITS.runningCalls + LIMITS.waitingCalls - 1)
@@ -438,7 +441,7 @@ class OrderTests(CallsTestCase):
 
     def test_fullBySize(self) -> None:
         """
-        A few large calls that wait are enough as well, until they are started.
+        C{full} is set when the waiting calls have C{waitingBytes} bytes, until they are started.
         """
         self.calls.hold()
         half = bytes(LIMITS.waitingBytes // 2)
@@ -454,7 +457,8 @@ class OrderTests(CallsTestCase):
 
     def test_toldWhenIdle(self) -> None:
         """
-        The connection is told of an answer when nothing is left to be done, so that it can close.
+        C{callAnswered} is called when the answered call no longer counts, so that the connection
+        can close if it is idle.
         """
         idle: list[bool] = []
         self.connection.callAnswered = (  # type: ignore[method-assign]
@@ -467,13 +471,13 @@ class OrderTests(CallsTestCase):
 
 class FreedTests(SynchronousTestCase):
     """
-    A connection that has ended is freed at once, as a collector would hold others up.
+    Tests for freeing an ended connection without the garbage collector.
     """
 
     def test_freed(self) -> None:
         """
-        Once it has ended, the factory and the transport have let go of it, and so has all that
-        belongs to it.
+        After the end neither the factory nor the transport refers to the connection, and it has no
+        reference cycles.
         """
         gc.disable()
         self.addCleanup(gc.enable)
@@ -489,7 +493,7 @@ class FreedTests(SynchronousTestCase):
 
     def test_lateAnswer(self) -> None:
         """
-        An answer that comes after the end of its connection goes nowhere.
+        A result that arrives after the end of the connection is dropped.
         """
         connection = FakeConnection()
         calls = Calls(connection, FakeServer({}))
@@ -501,12 +505,12 @@ class FreedTests(SynchronousTestCase):
 
 class ClearTests(CallsTestCase):
     """
-    The connection is gone.
+    Tests for calls when the connection is lost.
     """
 
     def test_clear(self) -> None:
         """
-        What runs is cancelled, what waits is forgotten, and nothing more is answered or logged.
+        Running calls are cancelled, waiting ones dropped, and nothing is answered or logged.
         """
         self.receiveLater(LIMITS.runningCalls + 1)
         self.calls.clear()
@@ -521,7 +525,7 @@ class ClearTests(CallsTestCase):
 
     def test_failAll(self) -> None:
         """
-        All that is running or waiting can be answered with an error, each call once.
+        All running and waiting calls can be failed, each with one error reply.
         """
         self.receiveLater(LIMITS.runningCalls + 3)
         self.assertEqual(self.calls.underWay, LIMITS.runningCalls + 3)
@@ -536,7 +540,7 @@ class ClearTests(CallsTestCase):
 
     def test_clearWhenIdle(self) -> None:
         """
-        There may be nothing to cancel.
+        C{clear} does nothing if there are no calls.
         """
         self.calls.clear()
         self.assertTrue(self.calls.idle)

@@ -17,12 +17,12 @@ from tests.support import ClockTestCase, call
 
 class EntranceTests(ClockTestCase):
     """
-    A client that has to log in.  TLS has its tests in L{tests.unit.security.test_access}.
+    Tests for a client that has to log in.  TLS is tested in L{tests.unit.security.test_access}.
     """
 
     def setUp(self) -> None:
         """
-        Have one connected.
+        Connect a client.
         """
         super().setUp()
         portal = makePortal([InMemoryUsernamePasswordDatabaseDontUse(alice=b"sesame")])
@@ -37,8 +37,8 @@ class EntranceTests(ClockTestCase):
 
     def test_letIn(self) -> None:
         """
-        A client that has logged in is known, has its time to open, and needs its entrance no more.
-        That a TLS handshake completes again changes nothing.
+        After the login the client is no longer anonymous, and the timeout for opening starts.
+        Another handshake event does not restart it.
         """
         self.assertTrue(self.entrance.isAnonymous)
         self.assertIs(self.connection.authentication, self.entrance.authentication)
@@ -57,8 +57,8 @@ class EntranceTests(ClockTestCase):
 
     def test_heldDeadline(self) -> None:
         """
-        Waiting for its turn to log in does not cost the client its time, nor is there a deadline
-        once it is closing.
+        Waiting for a turn to log in does not use up the client's time.  No deadline is set while
+        closing.
         """
         self.advance(9)
         left = self.entrance.limits.hold()
@@ -76,7 +76,7 @@ class EntranceTests(ClockTestCase):
 
     def test_heldForLoginsOnly(self) -> None:
         """
-        Waiting for a turn to log in stops no other deadline.
+        Only the login deadline is held while waiting for a turn.
         """
         self.entrance.authenticated("alice")
         self.assertAlmostEqual(self.entrance.limits.hold(), self.factory.limits.openTimeout)
@@ -85,8 +85,8 @@ class EntranceTests(ClockTestCase):
 
     def test_failed(self) -> None:
         """
-        A failed try is counted; after the last, the connection closes with the reply to the current
-        call, for the first reason.
+        Failed logins are counted.  After the last one the connection closes with the reply to the
+        current call, and the first reason is kept.
         """
         self.entrance.authenticationFailed()
         self.assertEqual(self.factory.counters.unauthenticated, 1)

@@ -12,12 +12,12 @@ from tests.support_server import ServerTestCase, farewell
 
 class EventsTests(ServerTestCase):
     """
-    Messages that answer no call.
+    Tests for messages that answer no call.
     """
 
     def test_event(self) -> None:
         """
-        A server may send messages that answer no call.
+        A server can send messages that answer no call.
         """
         wire = self.connectOpen()
         wire.protocol.sendEvent(Probe.number, 9, b"abcd")
@@ -29,8 +29,7 @@ class EventsTests(ServerTestCase):
 
     def test_closing(self) -> None:
         """
-        Only a client that wants to know why the server closes is told, and nobody once this end is
-        closing.
+        The close event is sent only to a client that has registered for it, and not while closing.
         """
         wire = self.connectOpen()
         events = wire.protocol._kaproto.events

@@ -34,12 +34,12 @@ from tests.support_protocol import HELLO, Plain, ProtocolTestCase
 
 class FramingTests(ProtocolTestCase):
     """
-    Bytes become messages.
+    Tests for parsing messages.
     """
 
     def test_whole(self) -> None:
         """
-        A message in one read is delivered, and nothing is answered by itself.
+        A message in one read is delivered, and is not answered automatically.
         """
         wire = self.plain()
         wire.feed(HELLO)
@@ -48,7 +48,7 @@ class FramingTests(ProtocolTestCase):
 
     def test_byteByByte(self) -> None:
         """
-        A message that comes one byte at a time is delivered with its last byte.
+        A message received byte by byte is delivered with its last byte.
         """
         wire = self.plain()
         for byte in packMessage(HELLO)[:-1]:
@@ -59,7 +59,7 @@ class FramingTests(ProtocolTestCase):
 
     def test_manyAtOnce(self) -> None:
         """
-        Messages that come in one read, the last one in part, are delivered in order.
+        Several messages in one read, the last one incomplete, are delivered in order.
         """
         wire = self.plain()
         messages = [call(1, serial=serial) for serial in range(10)]
@@ -70,7 +70,7 @@ class FramingTests(ProtocolTestCase):
 
     def test_lengthOutOfBounds(self) -> None:
         """
-        A length word that no message can have closes the connection, and the reason names it.
+        An invalid length closes the connection, and the reason has the length.
         """
         for length in (0, HEADER_SIZE - 1, MESSAGE_MAX + 1, 2**32 - 1):
             wire = self.plain()
@@ -82,7 +82,7 @@ class FramingTests(ProtocolTestCase):
 
     def test_pongInsideMessage(self) -> None:
         """
-        Bytes that look like a pong in the middle of a message belong to that message.
+        Bytes that look like a pong inside a message are part of the message.
         """
         wire = self.plain()
         message = call(1, PONG)
@@ -92,8 +92,7 @@ class FramingTests(ProtocolTestCase):
 
     def test_nothingIsReadWhenClosing(self) -> None:
         """
-        What arrives behind a message that closed the connection is not looked at, whether it
-        comes in the same read or later.
+        After a message that closes the connection nothing is parsed, in the same read or later.
         """
         wire = self.plain()
         wire.feed(bytes(4), HELLO)
@@ -102,7 +101,7 @@ class FramingTests(ProtocolTestCase):
 
     def test_closedByMessage(self) -> None:
         """
-        A subclass may close for what a message says; those behind it are not delivered.
+        After a subclass closes the connection, no further messages are delivered.
         """
 
         class Obedient(Plain):
@@ -132,7 +131,7 @@ class FramingTests(ProtocolTestCase):
 
     def test_protocolError(self) -> None:
         """
-        A protocol error that a subclass raises closes the connection and is the reason.
+        A protocol error raised by a subclass closes the connection, and becomes the reason.
         """
         error = RemoteProtocolError("something that may not be")
 
@@ -147,8 +146,8 @@ class FramingTests(ProtocolTestCase):
     @given(st.data())
     def test_garbage(self, data: st.DataObject) -> None:
         """
-        Whatever bytes come, in whatever pieces, nothing is raised: the end is connected or it has
-        a L{RemoteProtocolError} for closing, and no timer is left when it is closed.
+        Arbitrary bytes in arbitrary pieces never raise.  If they close the connection, the reason
+        is a L{RemoteProtocolError}, and no timer is left.
         """
         clock = Clock()
         factory = KeepAliveFactory(cast(IReactorTime, clock))
@@ -166,19 +165,19 @@ class FramingTests(ProtocolTestCase):
 
 class TurnTests(ProtocolTestCase):
     """
-    A peer that sends many messages at once, and others that wait meanwhile.
+    Tests for fairness: a peer that sends many messages at once must not delay others.
     """
 
     def many(self, count: int) -> list[Message]:
         """
-        @return: so many messages.
+        @return: C{count} messages.
         """
         return [call(1, serial=serial) for serial in range(count)]
 
     def test_turns(self) -> None:
         """
-        So many messages are taken in, then the reactor does what else there is, and the peer is
-        not read meanwhile.
+        At most C{TURN_MAX} messages are delivered per turn of the reactor, and reading is paused
+        until all are delivered.
         """
         wire = self.plain()
         messages = self.many(2 * TURN_MAX + 1)
@@ -195,7 +194,7 @@ class TurnTests(ProtocolTestCase):
 
     def test_oneTurn(self) -> None:
         """
-        What can be taken in at once needs no other turn.
+        C{TURN_MAX} messages are delivered in one turn.
         """
         wire = self.plain()
         wire.feed(*self.many(TURN_MAX))
@@ -204,7 +203,7 @@ class TurnTests(ProtocolTestCase):
 
     def test_moreComes(self) -> None:
         """
-        What comes all the same, as over TLS it can, is taken in after what has come before it.
+        Bytes that arrive during the pause, as they can over TLS, are parsed after the earlier ones.
         """
         wire = self.plain()
         messages = self.many(3 * TURN_MAX)
@@ -217,7 +216,7 @@ class TurnTests(ProtocolTestCase):
 
     def test_notSilence(self) -> None:
         """
-        A peer that is not read because others have their turn is watched again afterwards.
+        A peer whose reading was paused for the turn is pinged again afterwards.
         """
         wire = self.plain()
         wire.protocol._kaproto.startKeepAlive(KEEPALIVE)
@@ -228,7 +227,7 @@ class TurnTests(ProtocolTestCase):
 
     def test_error(self) -> None:
         """
-        What is wrong with a later message closes the connection as well.
+        An invalid message in a later turn also closes the connection.
         """
         wire = self.plain()
         wire.feed(*self.many(TURN_MAX), bytes(28))
@@ -239,7 +238,7 @@ class TurnTests(ProtocolTestCase):
 
     def test_closing(self) -> None:
         """
-        Nothing more is taken in once this end closes.
+        After closing, the remaining messages are not delivered.
         """
         wire = self.plain()
         wire.feed(*self.many(2 * TURN_MAX))
@@ -249,7 +248,7 @@ class TurnTests(ProtocolTestCase):
 
     def test_peerCloses(self) -> None:
         """
-        What the peer sent before it closed is taken in.
+        When the peer closes cleanly, its remaining messages are delivered.
         """
         wire = self.plain()
         messages = self.many(4 * TURN_MAX)
@@ -260,7 +259,7 @@ class TurnTests(ProtocolTestCase):
 
     def test_peerFails(self) -> None:
         """
-        When the connection has broken, nobody waits for an answer.
+        When the connection breaks, its remaining messages are not delivered.
         """
         wire = self.plain()
         wire.feed(*self.many(4 * TURN_MAX))

@@ -52,13 +52,13 @@ REACHED_BY: Mapping[Phase, list[Event]] = {
     Phase.CLOSING: [Event.ENDING],
 }
 """
-A way to each phase from the first.
+The events that lead to each phase.
 """
 
 
 def negotiationIn(phase: Phase, policy: Policy | None = None) -> ServerNegotiation:
     """
-    Make a negotiation that has come to a phase.
+    Create a negotiation in a phase.
     """
     negotiation = ServerNegotiation(Peer(), policy or Policy())
     for event in REACHED_BY[phase]:
@@ -69,19 +69,19 @@ def negotiationIn(phase: Phase, policy: Policy | None = None) -> ServerNegotiati
 
 def openPayload(name: str | None = "test:///default", flags: int = 0) -> bytes:
     """
-    The arguments of C{CONNECT_OPEN}.
+    Pack the arguments of C{CONNECT_OPEN}.
     """
     return Packer().optionalString(name).uint32(flags).packed()
 
 
 class TransitionsTests(SynchronousTestCase):
     """
-    The table of phases.
+    Tests for the transition table.
     """
 
     def test_everyPhase(self) -> None:
         """
-        There is a row for every phase, and a way to it.
+        Every phase has a row, and can be reached.
         """
         self.assertEqual(set(TRANSITIONS), set(Phase))
         reached = {Phase.CONNECTED}
@@ -93,26 +93,26 @@ class TransitionsTests(SynchronousTestCase):
 
     def test_everyEvent(self) -> None:
         """
-        Every event is of use in some phase.
+        Every event is valid in some phase.
         """
         self.assertEqual({event for row in TRANSITIONS.values() for event in row}, set(Event))
 
     def test_endingIsAlwaysPossible(self) -> None:
         """
-        A connection may end in any phase.
+        A connection can end in any phase.
         """
         for phase in Phase:
             self.assertIs(TRANSITIONS[phase][Event.ENDING], Phase.CLOSING)
 
     def test_closingIsForEver(self) -> None:
         """
-        Nothing leads out of closing.
+        No event leaves the closing phase.
         """
         self.assertEqual(set(TRANSITIONS[Phase.CLOSING].values()), {Phase.CLOSING})
 
     def test_openOnlyThroughAdmission(self) -> None:
         """
-        The only way to be open is to be admitted, and to be admitted one has to be authenticated.
+        A connection opens only after admission, and an authenticating client must log in first.
         """
         ways = [
             (phase, event)
@@ -139,7 +139,7 @@ class TransitionsTests(SynchronousTestCase):
 
     def test_anotherTry(self) -> None:
         """
-        Whoever could not open what it wanted may try again; whoever was refused may not.
+        A client whose open failed may try again; a client that was refused may not.
         """
         self.assertIs(TRANSITIONS[Phase.OPENING][Event.OPEN_FAILED], Phase.READY)
         self.assertIs(TRANSITIONS[Phase.READY][Event.REFUSED], Phase.CLOSING)
@@ -147,8 +147,8 @@ class TransitionsTests(SynchronousTestCase):
     @given(st.lists(st.sampled_from(Event), max_size=20))
     def test_anyEvents(self, events: list[Event]) -> None:
         """
-        An event that has no place is an error, which names the event and the phase, and changes
-        nothing; any other leads where the table says.
+        An event that is invalid in a phase raises an error with both names, and changes nothing.
+        Valid events follow the table.
         """
         negotiation = ServerNegotiation(Peer(), Policy())
         phase = Phase.CONNECTED
@@ -163,8 +163,8 @@ class TransitionsTests(SynchronousTestCase):
 
     def test_messageLimit(self) -> None:
         """
-        Only a client that is open may send messages as long as the protocol allows.  While it is
-        being opened it has the limit of before: there is nothing that it may say.
+        Only an open client may send messages of the protocol's full length.  While it is being
+        opened, the earlier limit applies.
         """
         limits = Limits(messageBeforeLogin=100, messageBeforeOpen=200)
         expected = {
@@ -181,14 +181,14 @@ class TransitionsTests(SynchronousTestCase):
 
 class CheckTests(SynchronousTestCase):
     """
-    Which procedures may be called in which phase.
+    Tests for the procedures that may be called in each phase.
     """
 
     def allowed(self, phase: Phase, program: int = REMOTE_PROGRAM) -> tuple[set[int], set[str]]:
         """
-        Try all procedures of a program.
+        Check all procedures of a program.
 
-        @return: those that may be called, and what is answered to others.
+        @return: the allowed ones, and the errors for the others.
         """
         negotiation = negotiationIn(phase)
         allowed = set()
@@ -205,7 +205,7 @@ class CheckTests(SynchronousTestCase):
 
     def test_beforeAuthentication(self) -> None:
         """
-        Before authentication there is only authentication.
+        Before authentication only the authentication procedures are allowed.
         """
         refused = {"authentication required (code 39, domain 7, level 2)"}
         self.assertEqual(self.allowed(Phase.AUTHENTICATING), (AUTHENTICATION, refused))
@@ -213,8 +213,8 @@ class CheckTests(SynchronousTestCase):
 
     def test_beforeOpen(self) -> None:
         """
-        Until a connection is open one may authenticate, ask for features, open and close, and
-        call no other program.
+        Before the connection is open, only authentication, the feature check, open and close are
+        allowed, and no other program.
         """
         refused = {"internal error: hypervisor connection not open (code 1, domain 7, level 2)"}
         for phase in set(Phase) - {Phase.AUTHENTICATING, Phase.OPEN, Phase.DRAINING}:
@@ -223,8 +223,7 @@ class CheckTests(SynchronousTestCase):
 
     def test_open(self) -> None:
         """
-        Once it is open everything may be called, also by the calls that still wait when the
-        server stops.
+        On an open connection everything is allowed, even while the server drains.
         """
         for phase in (Phase.OPEN, Phase.DRAINING):
             for program in (REMOTE_PROGRAM, QEMU_PROGRAM, KEEPALIVE_PROGRAM, 0x20304050):
@@ -233,12 +232,12 @@ class CheckTests(SynchronousTestCase):
 
 class AcceptedTests(SynchronousTestCase):
     """
-    What comes after the transport has been accepted.
+    Tests for a transport that has been accepted.
     """
 
     def accept(self, *, login: bool = False, full: bool = False) -> ServerNegotiation:
         """
-        Accept a peer, on a server that may have one client.
+        Accept a peer on a server for one client.
         """
         negotiation = ServerNegotiation(Peer(), Policy())
         negotiation.full = full
@@ -247,15 +246,15 @@ class AcceptedTests(SynchronousTestCase):
 
     def test_phases(self) -> None:
         """
-        A peer has to log in, or may open.
+        An accepted peer has to log in, or may open.
         """
         self.assertIs(self.accept(login=True).phase, Phase.AUTHENTICATING)
         self.assertIs(self.accept().phase, Phase.READY)
 
     def test_full(self) -> None:
         """
-        When the server was full, the first call is answered with an error, whatever it is, and
-        then the connection closes.
+        On a full server the first call, whichever it is, is answered with an error, and the
+        connection closes.
         """
         for login in (False, True):
             negotiation = self.accept(login=login, full=True)
@@ -268,7 +267,7 @@ class AcceptedTests(SynchronousTestCase):
 
     def test_roomAgain(self) -> None:
         """
-        When the limit was taken away meanwhile, there is room.
+        If the limit has been removed since, the client is accepted.
         """
         negotiation = ServerNegotiation(Peer(), Policy())
         negotiation.full = True
@@ -277,8 +276,8 @@ class AcceptedTests(SynchronousTestCase):
 
     def test_receive(self) -> None:
         """
-        Before the peer is accepted a message breaks the protocol; when the server stops, calls
-        are answered with an error; otherwise they may come.
+        A message before acceptance is a protocol error.  Calls to a stopping server are answered
+        with an error.
         """
         for phase in Phase:
             negotiation = negotiationIn(phase)
@@ -296,7 +295,7 @@ class AcceptedTests(SynchronousTestCase):
 
     def test_end(self) -> None:
         """
-        The first reason to close stays.
+        The first reason to close is kept.
         """
         negotiation = negotiationIn(Phase.OPEN)
         first, second = ConnectionClosed("first"), ConnectionClosed("second")
@@ -308,12 +307,12 @@ class AcceptedTests(SynchronousTestCase):
 
 class DeadlineTests(SynchronousTestCase):
     """
-    How long a peer has for what comes next.
+    Tests for the deadline of each phase.
     """
 
     def test_phases(self) -> None:
         """
-        There is a deadline as long as it is the peer's turn, and none afterwards.
+        A phase in which the peer has to act has a deadline; the others have none.
         """
         limits = Limits(handshakeTimeout=2, loginTimeout=3, openTimeout=7)
         expected = {
@@ -327,7 +326,7 @@ class DeadlineTests(SynchronousTestCase):
 
     def test_sum(self) -> None:
         """
-        The time to open is the sum of all tries.
+        Repeated tries to open share one timeout.
         """
         limits = Limits(openTimeout=7)
         negotiation = negotiationIn(Phase.READY)
@@ -346,14 +345,14 @@ class Reluctant(Policy):
 
     def advertises(self, peer: Peer) -> bool:
         """
-        Say no.
+        Refuse.
         """
         return False
 
 
 class Broken(Policy):
     """
-    A policy that answers one question as the test says.
+    A policy in which one method returns or raises what the test gives.
     """
 
     name = "broken"
@@ -365,7 +364,7 @@ class Broken(Policy):
 
     def respond(self, peer: Peer) -> Any:
         """
-        Answer, or raise it.
+        Return or raise the given answer.
         """
         answer: object = getattr(self, "answer")  # noqa: B009
         if isinstance(answer, Exception):
@@ -375,13 +374,13 @@ class Broken(Policy):
 
 class SupportsFeatureTests(SynchronousTestCase):
     """
-    The feature check.
+    Tests for the feature check.
     """
 
     def test_keepAlive(self) -> None:
         """
-        A client that asks for keepalive is on record as having asked if it was answered 1, in
-        every phase.
+        A client that asks for keepalive, in any phase, is recorded as having asked if the answer is
+        1.
         """
         for phase in Phase:
             for policy, answer in ((Policy(), True), (Reluctant(), False)):
@@ -394,7 +393,7 @@ class SupportsFeatureTests(SynchronousTestCase):
 
     def test_policySeesThatThePeerAsked(self) -> None:
         """
-        The policy that decides on the answer knows already that the peer asks.
+        When the policy is asked whether it advertises keepalive, C{peer.asked} is already set.
         """
         seen: list[bool] = []
 
@@ -408,8 +407,8 @@ class SupportsFeatureTests(SynchronousTestCase):
 
     def test_failingPolicy(self) -> None:
         """
-        A policy that raises an error or returns nonsense leaves the peer as one that did not ask,
-        which is answered 0; who is told learns the policy's name, the method, the peer and why.
+        If a policy raises or returns nonsense, the answer is 0 and the peer has not asked.  The
+        callback gets the policy's name, the method, the peer and the error.
         """
         told: list[tuple[str, str, Peer, Exception]] = []
         error = ZeroDivisionError("a bug")
@@ -430,7 +429,7 @@ class SupportsFeatureTests(SynchronousTestCase):
 
     def test_failsTheSecondTime(self) -> None:
         """
-        The latest answer counts.
+        Of several feature checks the latest answer counts.
         """
         policy = Broken("advertises", True)
         negotiation = negotiationIn(Phase.READY, policy)
@@ -441,8 +440,8 @@ class SupportsFeatureTests(SynchronousTestCase):
 
     def test_otherFeatures(self) -> None:
         """
-        Of the others an open connection has the close callback, and asking for them says nothing
-        about keepalive.
+        On an open connection the close callback is supported too.  Asking for other features does
+        not count as asking for keepalive.
         """
         negotiation = negotiationIn(Phase.OPEN)
         supported = [each for each in range(-1, 20) if negotiation.supportsFeature(each)]
@@ -454,7 +453,7 @@ class SupportsFeatureTests(SynchronousTestCase):
 
     def test_otherFeaturesBeforeOpen(self) -> None:
         """
-        Before open there are no others to ask for.
+        Before the connection is open only keepalive can be asked for.
         """
         for phase in set(Phase) - {Phase.OPEN, Phase.DRAINING}:
             for feature in (8, 14, 15):
@@ -467,14 +466,14 @@ class SupportsFeatureTests(SynchronousTestCase):
 
 class OpenTests(SynchronousTestCase):
     """
-    C{CONNECT_OPEN}, as the server sees it.
+    Tests for C{CONNECT_OPEN} on the server.
     """
 
     def assertFails(
         self, negotiation: ServerNegotiation, payload: bytes, code: int, message: str
     ) -> None:
         """
-        Fail unless opening is answered with this error.
+        Check that opening raises this error.
         """
         error = self.assertRaises(RemoteError, negotiation.open, payload)
         self.assertEqual((error.code, error.domain, error.level), (code, 7, 2))
@@ -483,8 +482,7 @@ class OpenTests(SynchronousTestCase):
     @given(texts(), UINT32)
     def test_admitted(self, name: str, flags: int) -> None:
         """
-        A peer whom the policy admits gets what it asks for looked at, whatever that is, and the
-        flags that clients set for themselves do no harm.
+        An admitted peer may open any name, with any flags.
         """
         negotiation = negotiationIn(Phase.READY)
         answer = negotiation.open(openPayload(name, flags))
@@ -495,8 +493,8 @@ class OpenTests(SynchronousTestCase):
 
     def test_readOnly(self) -> None:
         """
-        A listener or a policy can have a connection be read-only that did not ask for it: bit 0
-        of the flags is set, and the others stay.
+        A listener or a policy can make a connection read-only: bit 0 of the flags is set, and the
+        others are kept.
         """
 
         class Reading(Policy):
@@ -512,7 +510,7 @@ class OpenTests(SynchronousTestCase):
 
     def test_remark(self) -> None:
         """
-        The policy's warning comes with the admission.
+        An admission can have a warning.
         """
         negotiation = negotiationIn(Phase.READY, Optional())
         _request, admission = negotiation.open(openPayload())
@@ -520,8 +518,8 @@ class OpenTests(SynchronousTestCase):
 
     def test_refused(self) -> None:
         """
-        A peer that did not ask for keepalive is told in mode 2 what to do about it, with libvirt's
-        code for a failed operation, and may not try again.
+        In mode 2 a peer that has not asked for keepalive is refused for good, with libvirt's code
+        for a failed operation and a message that says what to do.
         """
         negotiation = negotiationIn(Phase.READY, Mandatory())
         self.assertFails(negotiation, openPayload(), 9, refusalFor(negotiation.peer))
@@ -529,8 +527,7 @@ class OpenTests(SynchronousTestCase):
 
     def test_askedInTime(self) -> None:
         """
-        A peer that asked before is admitted in mode 2, and one that asks when it has been refused
-        is too late.
+        In mode 2 a peer must ask before it opens; asking after the refusal is too late.
         """
         negotiation = negotiationIn(Phase.READY, Mandatory())
         negotiation.supportsFeature(10)
@@ -544,7 +541,7 @@ class OpenTests(SynchronousTestCase):
 
     def test_ownRefusal(self) -> None:
         """
-        A policy's own words reach the peer as they are.
+        The peer gets the policy's own message.
         """
 
         class Closed(Policy):
@@ -557,7 +554,7 @@ class OpenTests(SynchronousTestCase):
 
     def test_failingPolicy(self) -> None:
         """
-        A policy that fails when it should admit admits nobody.
+        If the policy fails, the peer is refused.
         """
         told: list[object] = []
         for answer in (ZeroDivisionError("a bug"), None, True, "yes"):
@@ -574,8 +571,8 @@ class OpenTests(SynchronousTestCase):
 
     def test_secondOpen(self) -> None:
         """
-        A second open is answered as libvirtd answers it, whether the first one is done yet or not,
-        and the connection stays as it is.
+        A second open, even while the first is pending, is answered with libvirtd's error and
+        changes nothing.
         """
         for phase in (Phase.OPENING, Phase.OPEN, Phase.CLOSING):
             negotiation = negotiationIn(phase)
@@ -586,8 +583,7 @@ class OpenTests(SynchronousTestCase):
 
     def test_anotherTry(self) -> None:
         """
-        When there was nothing of that name, the peer may open another, and the policy is asked
-        again.
+        After a failed open the peer may open another name, and the policy is asked again.
         """
         negotiation = negotiationIn(Phase.READY)
         negotiation.open(openPayload("foo:///"))
@@ -597,8 +593,8 @@ class OpenTests(SynchronousTestCase):
 
     def test_withoutAName(self) -> None:
         """
-        No name at all is answered as libvirtd answers it, before the policy is asked, and the
-        peer may try again; an empty name is one.
+        An open without a name is answered with libvirtd's error before the policy is asked, and may
+        be retried.  An empty name is valid.
         """
         negotiation = negotiationIn(Phase.READY, Mandatory())
         self.assertFails(negotiation, openPayload(None), 1, "internal error: connection not open")
@@ -618,12 +614,12 @@ class OpenTests(SynchronousTestCase):
 
 class RPCErrorTests(SynchronousTestCase):
     """
-    Errors from the RPC layer.
+    Tests for L{rpcError}.
     """
 
     def test_rpcError(self) -> None:
         """
-        An error has the RPC domain, and its code too unless there is a better one.
+        An error has the RPC domain, and by default the RPC code.
         """
         self.assertEqual(rpcError("no").args, (39, 7, "no", 2))
         self.assertEqual(rpcError("no", 9).args, (9, 7, "no", 2))

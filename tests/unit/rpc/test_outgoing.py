@@ -17,19 +17,19 @@ MESSAGE = packMessage(call(1, b"hello"))
 
 class OutgoingTests(SynchronousTestCase):
     """
-    What is written to a peer, in the middle of a relayed message and between two.
+    Tests for writing to a peer, between relayed messages and in the middle of one.
     """
 
     def setUp(self) -> None:
         """
-        Make the way to a peer.
+        Create the sending half of a connection.
         """
         self.transport = StringTransport()
         self.outgoing = Outgoing(self.transport)
 
     def relay(self) -> MessageFilter:
         """
-        Have messages relayed to the peer.
+        Relay messages to the peer.
         """
         self.outgoing.filter = MessageFilter(
             lambda _header: False, lambda _message, _raw: None, self.outgoing.forward
@@ -38,8 +38,8 @@ class OutgoingTests(SynchronousTestCase):
 
     def test_written(self) -> None:
         """
-        Everything is written and counted, pings are not counted, and with a trace this end's own
-        messages are shown, but not bytes that are none.
+        Everything is written; all bytes but those of pings are counted.  A trace gets the headers
+        of messages.
         """
         shown: list[tuple[str, Header]] = []
         for isRelay in (False, True):
@@ -60,8 +60,8 @@ class OutgoingTests(SynchronousTestCase):
 
     def test_midMessage(self) -> None:
         """
-        In the middle of a relayed message, this end's own and pings wait for its end.  The peer
-        waits for the rest, unless it has yet to read what there is.
+        Own messages and pings wait until the relayed message ends.  Meanwhile the peer waits for
+        the rest, unless it is congested.
         """
         relayed = self.relay()
         for isMid, fed in ((False, MESSAGE), (True, MESSAGE[:30]), (False, MESSAGE[30:])):
@@ -85,8 +85,7 @@ class OutgoingTests(SynchronousTestCase):
 
     def test_stopped(self) -> None:
         """
-        Nothing is relayed any more after the stop, with which an end that relays nothing has
-        nothing to do.
+        After C{stop} nothing is relayed.  Without a relay C{stop} does nothing.
         """
         self.outgoing.stop()
         relayed = self.relay()

@@ -18,7 +18,7 @@ from kaproto.rpc.peerpings import PeerPings
 @dataclass
 class Shared:
     """
-    What connections share.
+    The shared state of connections, reduced to what L{PeerPings} uses.
     """
 
     clock: IReactorTime
@@ -27,12 +27,12 @@ class Shared:
 
 class PeerPingsTests(SynchronousTestCase):
     """
-    The pings of one peer.
+    Tests for the pings of one peer.
     """
 
     def setUp(self) -> None:
         """
-        Make them.
+        Allow three pings per second and two unread pongs.
         """
         self.clock = Clock()
         self.pings = PeerPings(Shared(self.clock, Limits(pingBudget=3, unreadPongs=2)))
@@ -40,7 +40,7 @@ class PeerPingsTests(SynchronousTestCase):
 
     def reassure(self, *, asked: bool) -> None:
         """
-        Stop to read the peer.
+        Start to send pongs to a peer that is not read.
         """
         self.pings.startReassuring(
             lambda: self.pongs.append(self.clock.seconds()),
@@ -49,7 +49,7 @@ class PeerPingsTests(SynchronousTestCase):
 
     def test_budget(self) -> None:
         """
-        A peer may send so many pings in a second, and as many again in the next.
+        A peer has a budget of pings for each second.
         """
         for _ in range(2):
             for _ in range(3):
@@ -59,7 +59,7 @@ class PeerPingsTests(SynchronousTestCase):
 
     def test_unreadAnswers(self) -> None:
         """
-        Answers that are not read are counted until all are read.
+        Unread pongs are counted until all are read.
         """
         for _ in range(3):
             self.pings.received(congested=True)
@@ -73,8 +73,8 @@ class PeerPingsTests(SynchronousTestCase):
 
     def test_reassuring(self) -> None:
         """
-        A peer that is not read gets two pongs in each of its intervals, of which the shortest
-        counts, but for pings that came together; one a second when no interval is known.
+        A peer that is not read gets two pongs per ping interval, or one per second if that is
+        unknown.  The interval is the shortest time between two pings, ignoring bursts.
         """
         for gaps, expected in (
             ((), [1, 2, 3]),
@@ -96,8 +96,8 @@ class PeerPingsTests(SynchronousTestCase):
 
     def test_whoIsReassured(self) -> None:
         """
-        A peer that has asked for keepalive is reassured before its first ping; one that has done
-        neither is not.  A second start changes nothing.
+        Only a peer that has asked for keepalive or has pinged gets pongs.  A second start changes
+        nothing.
         """
         self.reassure(asked=False)
         self.assertEqual(self.clock.getDelayedCalls(), [])

@@ -14,9 +14,9 @@ from kaproto.rpc.policycheck import PolicyCheck, PolicyFailed, TellFailure
 
 class Erratic:
     """
-    A policy that answers each question with what the test says.
+    A policy that answers as the test says.
 
-    @ivar answer: what to answer, or to raise.
+    @ivar answer: what to return or raise.
     """
 
     def __init__(self, answer: object) -> None:
@@ -24,7 +24,7 @@ class Erratic:
 
     def admit(self, peer: Peer) -> object:
         """
-        Answer, or raise it.
+        Return or raise the answer.
         """
         if isinstance(self.answer, Exception):
             raise self.answer
@@ -33,20 +33,20 @@ class Erratic:
 
 def checked(policy: Erratic, tell: TellFailure | None = None) -> PolicyCheck:
     """
-    @return: the check of a policy.
+    @return: a check of the policy.
     """
     return PolicyCheck(cast(Any, policy), tell)
 
 
 class PolicyCheckTests(SynchronousTestCase):
     """
-    A policy that may do anything.
+    Tests for policies that fail.
     """
 
     def test_ask(self) -> None:
         """
-        An answer of one of the right types is passed on.  Anything else, and any error, fails, and
-        who wants to is told the policy, the question, the peer and why.
+        An answer of an allowed type is returned.  Any other answer or an exception raises
+        L{PolicyFailed}, and the callback gets policy, method, peer and error.
         """
         peer = Peer()
         told: list[tuple[str, str, Peer, Exception]] = []
@@ -70,7 +70,7 @@ class PolicyCheckTests(SynchronousTestCase):
 
     def test_name(self) -> None:
         """
-        A policy is called by its name, or by its class.
+        A policy is named by its C{name}, or else by its class.
         """
         policy = Erratic(None)
         self.assertEqual(checked(policy).name, "Erratic")

@@ -39,19 +39,19 @@ from tests.support_protocol import HELLO, Plain, ProtocolTestCase, keepsKeepAliv
 
 FLOOD_OF_PONGS = 64
 """
-How many answers to its pings a peer may leave unread.
+The number of pongs that a peer may leave unread.
 """
 
 
 class FactoryTests(SynchronousTestCase):
     """
-    What the connections of one factory share.
+    Tests for the state that a factory's connections share.
     """
 
     def test_reactor(self) -> None:
         """
-        Unless told otherwise a factory schedules with the reactor, and measures with the
-        monotonic clock and not with the wall clock that the reactor goes by.
+        By default a factory uses the reactor and the monotonic clock, because the reactor's own
+        time follows the wall clock.
         """
         from twisted.internet import reactor
 
@@ -61,7 +61,7 @@ class FactoryTests(SynchronousTestCase):
 
     def test_clock(self) -> None:
         """
-        With a L{Clock} everything goes by that.
+        A L{Clock} is used for all times.
         """
         clock = Clock()
         factory = KeepAliveFactory(cast(IReactorTime, clock))
@@ -72,12 +72,12 @@ class FactoryTests(SynchronousTestCase):
 
 class KeepAliveTests(ProtocolTestCase):
     """
-    Pings, pongs and silence.
+    Tests for pings, pongs and silence.
     """
 
     def test_quietUntilStarted(self) -> None:
         """
-        Nobody is pinged before keepalive is started, and no timer runs.
+        Before keepalive is started no pings are sent and no timer runs.
         """
         wire = self.plain()
         self.assertEqual(self.clock.getDelayedCalls(), [])
@@ -85,7 +85,7 @@ class KeepAliveTests(ProtocolTestCase):
 
     def test_death(self) -> None:
         """
-        A silent peer is pinged after each interval, count times, and is then aborted with a
+        A silent peer is pinged C{count} times, once per interval, and then aborted with a
         L{KeepAliveTimeout} that has the numbers.
         """
         wire = self.plain()
@@ -102,7 +102,7 @@ class KeepAliveTests(ProtocolTestCase):
 
     def test_exactDeath(self) -> None:
         """
-        A ping may be as late as the next turn of the wheel; death is not.
+        A ping may be sent one turn of the wheel late, but a dead peer is aborted on time.
         """
         wires = [self.plain() for _ in range(20)]
         dues: dict[Wire[Plain], float] = {}
@@ -123,7 +123,7 @@ class KeepAliveTests(ProtocolTestCase):
 
     def test_acknowledged(self) -> None:
         """
-        A pong acknowledges all pings before it: as many may go unanswered again as at first.
+        A pong acknowledges all earlier pings, and the count starts again.
         """
         wire = self.plain()
         wire.protocol._kaproto.startKeepAlive(KEEPALIVE)
@@ -137,8 +137,8 @@ class KeepAliveTests(ProtocolTestCase):
 
     def test_lastChance(self) -> None:
         """
-        A peer that seems dead is looked at once more, when what it sent has been read; so it is
-        each time.
+        A peer is aborted only when it is found dead twice, with a chance to read its bytes in
+        between.
         """
         wire = self.plain()
         wire.protocol._kaproto.startKeepAlive(KEEPALIVE)
@@ -153,7 +153,7 @@ class KeepAliveTests(ProtocolTestCase):
 
     def test_anythingIsLife(self) -> None:
         """
-        A pong, a message or a part of one puts off the next ping by an interval.
+        A pong, a message or a part of one postpones the next ping by one interval.
         """
         wire = self.plain()
         wire.protocol._kaproto.startKeepAlive(KEEPALIVE)
@@ -168,7 +168,7 @@ class KeepAliveTests(ProtocolTestCase):
 
     def test_replaced(self) -> None:
         """
-        Starting again puts the new interval and count in place of the old ones at once.
+        Starting keepalive again replaces interval and count immediately.
         """
         wire = self.plain()
         wire.protocol._kaproto.startKeepAlive(KeepAlive(10, 5))
@@ -179,7 +179,7 @@ class KeepAliveTests(ProtocolTestCase):
 
     def test_zeroStops(self) -> None:
         """
-        A zero in either argument stops keepalive, and its timer.
+        An interval or count of 0 stops keepalive and its timer.
         """
         for zero in (KeepAlive(0, 2), KeepAlive(1, 0)):
             wire = self.plain()
@@ -190,8 +190,7 @@ class KeepAliveTests(ProtocolTestCase):
 
     def test_closedMeanwhile(self) -> None:
         """
-        An end that closes after it was found that a ping is due, and before it is sent, sends
-        none.
+        No ping is sent if the connection closes after the ping became due.
         """
         wire = self.plain()
         wire.protocol._kaproto.startKeepAlive(KEEPALIVE)
@@ -203,7 +202,7 @@ class KeepAliveTests(ProtocolTestCase):
 
     def test_notWhenClosing(self) -> None:
         """
-        An end that is closing does not begin to ping.
+        Keepalive does not start on a closing connection.
         """
         wire = self.plain()
         wire.protocol._kaproto.abort(ConnectionClosed("enough"))
@@ -212,7 +211,7 @@ class KeepAliveTests(ProtocolTestCase):
 
     def test_earlyBeat(self) -> None:
         """
-        Called upon before a ping is due, an end says when it will be.
+        C{due}, called too early, returns the time of the next ping.
         """
         wire = self.plain()
         wire.protocol._kaproto.startKeepAlive(KEEPALIVE)
@@ -221,8 +220,8 @@ class KeepAliveTests(ProtocolTestCase):
 
     def test_latency(self) -> None:
         """
-        An end measures how long its pings take to be answered, whether the pong comes alone or
-        together with something else.
+        C{latency} is the round trip of the latest answered ping, whether the pong arrives alone or
+        with other bytes.
         """
         wire = self.plain()
         wire.protocol._kaproto.startKeepAlive(KEEPALIVE)
@@ -238,7 +237,7 @@ class KeepAliveTests(ProtocolTestCase):
 
     def test_unaskedPong(self) -> None:
         """
-        A pong that answers no ping is only a sign of life.
+        A pong without a ping is only a sign of life.
         """
         wire = self.plain()
         wire.feed(PONG)
@@ -248,7 +247,7 @@ class KeepAliveTests(ProtocolTestCase):
 
     def test_pong(self) -> None:
         """
-        A ping is answered at once, whatever serial, status and payload it has.
+        A ping is answered at once, whatever its serial, status and payload.
         """
         wire = self.plain()
         wire.feed(PING)
@@ -259,8 +258,8 @@ class KeepAliveTests(ProtocolTestCase):
 
     def test_otherKeepAliveMessages(self) -> None:
         """
-        Of the keepalive program, another version and unknown procedures are passed over, and
-        what is not of the type of a ping is a message like others.
+        Keepalive messages of another version or an unknown procedure are ignored; a keepalive call
+        is delivered like other messages.
         """
         wire = self.plain()
         asCall = Message(KEEPALIVE_PROGRAM, 1, 1, MessageType.CALL, 0, 0)
@@ -274,7 +273,7 @@ class KeepAliveTests(ProtocolTestCase):
 
     def test_pingFlood(self) -> None:
         """
-        More pings in a second than the budget allows close the connection.
+        A peer that exceeds its budget of pings per second is aborted.
         """
         self.clock.advance(10)
         wire = self.plain()
@@ -289,7 +288,7 @@ class KeepAliveTests(ProtocolTestCase):
 
     def test_pingBudgetIsPerSecond(self) -> None:
         """
-        A peer may use its budget again in the next second.
+        The budget is available again in the next second.
         """
         wire = self.plain()
         for _second in range(3):
@@ -299,8 +298,8 @@ class KeepAliveTests(ProtocolTestCase):
 
     def test_pingsPiledUp(self) -> None:
         """
-        Pings that have piled up while nothing was read, for as many seconds, may come all at once,
-        and count as those of ten seconds at most beside those of the present one.
+        A peer may catch up on pings that piled up while it was not read: up to ten seconds' worth,
+        beside the current second's.
         """
         for seconds, allowed in ((1, 1), (2, 2), (3.5, 3), (11, 11), (1000, 11)):
             wire = self.plain()
@@ -313,7 +312,7 @@ class KeepAliveTests(ProtocolTestCase):
 
     def test_pingsSavedUpOnce(self) -> None:
         """
-        What was saved up of the budget is gone when it has been used.
+        Saved budget can be used only once.
         """
         wire = self.plain()
         self.clock.advance(5)
@@ -328,8 +327,8 @@ class KeepAliveTests(ProtocolTestCase):
 
     def test_unreadPongs(self) -> None:
         """
-        A peer that pings and does not read what it is answered is closed, before the answers
-        fill the memory; one that reads again in time is not.
+        A peer that pings and does not read the pongs is aborted before they fill the memory; a peer
+        that reads in time is not.
         """
         wire = self.plain()
         wire.protocol._kaproto.pauseProducing()
@@ -347,7 +346,7 @@ class KeepAliveTests(ProtocolTestCase):
 
     def test_fileDescriptor(self) -> None:
         """
-        A file descriptor is closed without a word, and the message that comes with it is received.
+        A file descriptor is closed, nothing is logged, and the message sent with it is received.
         """
         wire = self.plain()
         reading, writing = os.pipe()
@@ -361,7 +360,7 @@ class KeepAliveTests(ProtocolTestCase):
 
 class WaitingRoom:
     """
-    Takes the place of an L{IdleReader}.
+    A fake L{IdleReader}.
     """
 
     def __init__(self) -> None:
@@ -369,7 +368,7 @@ class WaitingRoom:
 
     def take(self, idler: Idler) -> None:
         """
-        Somebody has become idle.
+        A connection has become idle.
         """
         idler.idle = 5
         idler.transport.pauseProducing()
@@ -377,7 +376,7 @@ class WaitingRoom:
 
     def release(self, idler: Idler) -> None:
         """
-        Somebody is idle no more.
+        A connection is no longer idle.
         """
         idler.idle = -1
         self.idlers.remove(idler)
@@ -385,12 +384,12 @@ class WaitingRoom:
 
 class IdleTests(ProtocolTestCase):
     """
-    A peer from which nothing but pongs is expected is read by the factory's L{IdleReader}.
+    Tests for reading through the factory's L{IdleReader} while only pongs are expected.
     """
 
     def setUp(self) -> None:
         """
-        Make an end that is about to ping.
+        Create a connection that is about to ping.
         """
         super().setUp()
         self.room = WaitingRoom()
@@ -399,7 +398,7 @@ class IdleTests(ProtocolTestCase):
 
     def prepare(self, wire: Wire[Plain]) -> None:
         """
-        Have an end ping, and be idle in the room.
+        Start keepalive with the fake idle reader.
         """
         wire.protocol._kaproto.heartbeat._monitor.idleReader = cast(IdleReader, self.room)
         wire.protocol._kaproto.startKeepAlive(KEEPALIVE)
@@ -417,7 +416,7 @@ class IdleTests(ProtocolTestCase):
 
     def test_notWithinMessage(self) -> None:
         """
-        A peer that has begun a message is expected to go on.
+        A peer in the middle of a message is not idle.
         """
         self.end.feed(packMessage(HELLO)[:20])
         self.untilPinged(self.end)
@@ -428,7 +427,7 @@ class IdleTests(ProtocolTestCase):
 
     def test_stopped(self) -> None:
         """
-        A peer that is not watched any more is read as usual again.
+        When keepalive stops, the reactor reads the peer again.
         """
         self.untilPinged(self.end)
         self.assertFalse(self.end.reading)
@@ -438,7 +437,7 @@ class IdleTests(ProtocolTestCase):
 
     def test_pausedReading(self) -> None:
         """
-        Who does not read from a peer does not read from it in the room either.
+        When reading is paused, the idle reader does not read the peer either.
         """
         self.untilPinged(self.end)
         self.end.protocol._kaproto.pauseReading(Pause.CALLS)
@@ -447,8 +446,7 @@ class IdleTests(ProtocolTestCase):
 
     def test_lastChance(self) -> None:
         """
-        A peer whose time is up is not dead if what it sent is waiting to be read, and stays in
-        the room.
+        A peer whose time is up is not dead if bytes from it wait to be read, and it stays idle.
         """
         verdicts = [True, True, False]
         self.patch(suspicion, "hasUnread", lambda _transport: verdicts.pop(0))
@@ -466,7 +464,7 @@ class IdleTests(ProtocolTestCase):
 
     def test_ends(self) -> None:
         """
-        However a connection ends, it leaves the room.
+        A connection that ends is removed from the idle reader.
         """
         ends: tuple[Callable[[Wire[Plain]], None], ...] = (
             lambda wire: wire.protocol._kaproto.disconnect(ConnectionClosed("bye")),
@@ -483,7 +481,7 @@ class IdleTests(ProtocolTestCase):
 
     def test_relay(self) -> None:
         """
-        In a relay a peer is idle between messages.
+        A relayed peer is idle between messages.
         """
         sieve = MessageFilter(keepsKeepAlive, lambda _message, _raw: None, lambda _data: None)
         other = self.plain()

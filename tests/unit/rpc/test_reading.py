@@ -14,13 +14,13 @@ from tests.support_protocol import ProtocolTestCase
 
 class ReadingTests(ProtocolTestCase):
     """
-    When an end does not read.
+    Tests for pausing reading.
     """
 
     def test_pausedSilence(self) -> None:
         """
-        While an end does not read, it neither pings its peer nor takes it for dead; afterwards
-        the silence goes on from where it was.
+        While reading is paused, the peer is neither pinged nor timed out; afterwards its silence
+        continues from where it was.
         """
         wire = self.plain()
         wire.protocol._kaproto.startKeepAlive(KEEPALIVE)
@@ -41,7 +41,7 @@ class ReadingTests(ProtocolTestCase):
 
     def test_reasons(self) -> None:
         """
-        An end reads again when the last reason for not reading has gone.
+        Reading resumes when no reason to pause is left.
         """
         wire = self.plain()
         wire.protocol._kaproto.reading.resume(Pause.CALLS)

@@ -28,24 +28,24 @@ from tests.support import FakeBackend
 
 class Unadvertised(Policy):
     """
-    A policy that has no keepalive.
+    A policy that does not advertise keepalive.
     """
 
     name = "unadvertised"
 
     def advertises(self, peer: Peer) -> bool:
         """
-        Say no.
+        Refuse.
         """
         return False
 
 
 class FakeConnection(ServerConnection):
     """
-    What L{RemoteProgram} sees of a connection, which remembers what is asked of it.
+    The part of a connection that L{RemoteProgram} uses; it records calls.
 
-    @ivar done: the names of the methods that were called.
-    @ivar refusal: what L{openRequested} raises, if anything.
+    @ivar done: the names of the called methods.
+    @ivar refusal: the error that L{openRequested} raises, if any.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -60,13 +60,13 @@ class FakeConnection(ServerConnection):
 
     def keepAliveRequested(self) -> None:
         """
-        Remember.
+        Record the call.
         """
         self.done.append("keepAliveRequested")
 
     def openRequested(self, payload: bytes) -> OpenRequest:
         """
-        Let everybody open.
+        Admit everyone, unless there is a refusal.
         """
         if self.refusal is not None:
             raise self.refusal
@@ -74,32 +74,32 @@ class FakeConnection(ServerConnection):
 
     def sessionOpened(self, session: ISession) -> None:
         """
-        Remember, and the session.
+        Record the call and the session.
         """
         self.done.append("opened")
         self.session = session
 
     def openFailed(self) -> None:
         """
-        Remember.
+        Record the call.
         """
         self.done.append("openFailed")
 
     def closeRequested(self) -> None:
         """
-        Remember.
+        Record the call.
         """
         self.done.append("closeRequested")
 
 
 class RemoteProgramTests(SynchronousTestCase):
     """
-    The procedures that every server has.
+    Tests for the procedures that every server has.
     """
 
     def setUp(self) -> None:
         """
-        Make a connection that is not open.
+        Create a connection that is not open.
         """
         self.backend = FakeBackend()
         self.program = RemoteProgram(self.backend)
@@ -109,7 +109,7 @@ class RemoteProgramTests(SynchronousTestCase):
 
     def call(self, procedure: int, payload: bytes = b"") -> bytes:
         """
-        @return: the result of a call that is answered at once.
+        @return: the result of a call that is answered immediately.
         """
         result = self.program.callReceived(self.protocol, procedure, payload)
         assert isinstance(result, bytes)
@@ -137,14 +137,14 @@ class RemoteProgramTests(SynchronousTestCase):
 
     def test_number(self) -> None:
         """
-        It is libvirt's remote program.
+        The program has libvirt's number and version.
         """
         self.assertEqual((self.program.number, self.program.version), (REMOTE_PROGRAM, 1))
         self.assertEqual(PROGRAM_VERSION, 1)
 
     def test_knows(self) -> None:
         """
-        It has its own procedures and the backend's, and no others; an event is no procedure.
+        It has its own procedures and the backend's.  Events are not procedures.
         """
         for procedure in (1, 2, 60, 66, 67, 68, 69, 70, 360, 361, FakeBackend.PROCEDURE):
             self.assertTrue(self.program.knows(procedure), procedure)
@@ -153,13 +153,13 @@ class RemoteProgramTests(SynchronousTestCase):
 
     def test_authList(self) -> None:
         """
-        There is no need to authenticate.
+        No authentication is required.
         """
         self.assertEqual(self.call(Procedure.AUTH_LIST), bytes([0, 0, 0, 1, 0, 0, 0, 0]))
 
     def test_authenticate(self) -> None:
         """
-        Authentication that was not offered fails, as libvirtd says it.
+        Authentication that was not offered fails with libvirtd's error.
         """
         for procedure in (67, 68, 69, 70):
             error = self.assertRaises(RemoteError, self.call, procedure)
@@ -168,7 +168,7 @@ class RemoteProgramTests(SynchronousTestCase):
 
     def test_keepAliveFeature(self) -> None:
         """
-        Asking for keepalive is answered 1, and the connection learns of it.
+        The answer to the keepalive feature is 1, and the connection is notified.
         """
         self.assertEqual(self.supports(Feature.PROGRAM_KEEPALIVE), 1)
         self.assertEqual(self.connection.done, ["keepAliveRequested"])
@@ -176,7 +176,7 @@ class RemoteProgramTests(SynchronousTestCase):
 
     def test_unadvertised(self) -> None:
         """
-        Where the policy does not advertise keepalive the answer is 0, and nobody is pinged.
+        If the policy does not advertise keepalive, the answer is 0 and keepalive does not start.
         """
         self.connection = self.protocol._kaproto = FakeConnection(Unadvertised())
         self.assertEqual(self.supports(Feature.PROGRAM_KEEPALIVE), 0)
@@ -184,8 +184,8 @@ class RemoteProgramTests(SynchronousTestCase):
 
     def test_otherFeatures(self) -> None:
         """
-        Of the other features, for which the connection must be open, there are the close callback
-        and those of the backend.
+        Other features need an open connection; of these there are the close callback and the
+        backend's.
         """
         self.assertRaises(RemoteError, self.supports, Feature.REMOTE_CLOSE_CALLBACK)
         self.connection.negotiation.advance(Event.ADMITTED)
@@ -199,14 +199,13 @@ class RemoteProgramTests(SynchronousTestCase):
 
     def test_featureWithoutNumber(self) -> None:
         """
-        A feature check must have a number.
+        A feature check without a number cannot be decoded.
         """
         self.assertRaises(XDRError, self.call, Procedure.CONNECT_SUPPORTS_FEATURE, b"\0")
 
     def test_open(self) -> None:
         """
-        What the backend opens at once is the connection's session, which answers the backend's
-        procedures.
+        The session that the backend opens answers the backend's procedures.
         """
         self.assertEqual(self.call(Procedure.CONNECT_OPEN), b"")
         self.assertEqual(self.backend.requests, [OpenRequest("test:///default", 1)])
@@ -216,7 +215,7 @@ class RemoteProgramTests(SynchronousTestCase):
 
     def test_openRefused(self) -> None:
         """
-        When the policy refuses, the backend is not asked.
+        If the policy refuses, the backend is not asked to open.
         """
         self.connection.refusal = RemoteError(9, 7, "no")
         self.assertRaises(RemoteError, self.call, Procedure.CONNECT_OPEN)
@@ -225,7 +224,7 @@ class RemoteProgramTests(SynchronousTestCase):
 
     def test_openFails(self) -> None:
         """
-        When the backend cannot open, the connection learns of it, and the error is the answer.
+        If the backend fails to open, its error is the answer, and the connection is notified.
         """
         self.backend.error = RemoteError(5, 0, "no such host")
         self.assertRaises(RemoteError, self.call, Procedure.CONNECT_OPEN)
@@ -233,7 +232,7 @@ class RemoteProgramTests(SynchronousTestCase):
 
     def test_openLater(self) -> None:
         """
-        A backend may take its time to open.
+        A backend may open asynchronously.
         """
         self.backend.later = Deferred()
         opening = self.callLater(Procedure.CONNECT_OPEN)
@@ -245,7 +244,7 @@ class RemoteProgramTests(SynchronousTestCase):
 
     def test_openFailsLater(self) -> None:
         """
-        It may also take its time to fail.
+        A backend may fail asynchronously.
         """
         self.backend.later = Deferred()
         opening = self.callLater(Procedure.CONNECT_OPEN)
@@ -255,7 +254,7 @@ class RemoteProgramTests(SynchronousTestCase):
 
     def test_openCancelled(self) -> None:
         """
-        When the client goes meanwhile, the backend's opening is cancelled.
+        Cancelling a pending open cancels the backend's Deferred.
         """
         cancelled: list[object] = []
         self.backend.later = Deferred(cancelled.append)
@@ -266,14 +265,14 @@ class RemoteProgramTests(SynchronousTestCase):
 
     def test_close(self) -> None:
         """
-        A goodbye is answered, and ends the connection.
+        C{CONNECT_CLOSE} is answered and ends the connection.
         """
         self.assertEqual(self.call(Procedure.CONNECT_CLOSE), b"")
         self.assertEqual(self.connection.done, ["closeRequested"])
 
     def test_closeCallback(self) -> None:
         """
-        A client may ask to be told why the server closes, and take that back.
+        A client can register and unregister for the close event.
         """
         self.assertEqual(self.call(Procedure.CONNECT_REGISTER_CLOSE_CALLBACK), b"")
         self.assertTrue(self.connection.events.closeCallbackRegistered)

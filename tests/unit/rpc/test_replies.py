@@ -24,12 +24,12 @@ PROGRAM, PROCEDURE, VERSION = 0x66656564, 7, 3
 
 class RepliesTests(SynchronousTestCase):
     """
-    Calls and what comes of them.
+    Tests for calls and their replies.
     """
 
     def setUp(self) -> None:
         """
-        Wait for nothing yet.
+        Create replies without pending calls.
         """
         self.replies = Replies()
 
@@ -48,14 +48,14 @@ class RepliesTests(SynchronousTestCase):
         """
         Answer a call.
 
-        @param changes: to the right answer.
+        @param changes: fields that differ from a correct reply.
         """
         right = asked._replace(type=MessageType.REPLY, payload=b"1234")
         self.replies.received(right._replace(**changes))  # type: ignore[arg-type]
 
     def test_calls(self) -> None:
         """
-        Calls have serials that go up, and are answered in any order.
+        Serials count up, and calls may be answered in any order.
         """
         asked = [self.expect() for _ in range(3)]
         self.assertEqual(
@@ -75,14 +75,14 @@ class RepliesTests(SynchronousTestCase):
 
     def test_serialsWrap(self) -> None:
         """
-        After the last serial comes 0.
+        The serial after the largest one is 0.
         """
         self.replies.serial = 2**32 - 1
         self.assertEqual([self.expect()[0].serial for _ in range(2)], [2**32 - 1, 0])
 
     def test_error(self) -> None:
         """
-        An error is raised at the caller's.
+        An error reply fails the call with a L{RemoteError}.
         """
         message, result = self.expect()
         refused = RemoteError(9, 7, "not today")
@@ -91,7 +91,7 @@ class RepliesTests(SynchronousTestCase):
 
     def test_tooLarge(self) -> None:
         """
-        What no message can carry is not waited for.
+        A call that is too large for a message raises an error and is not recorded.
         """
         self.assertRaises(
             LocalProtocolError,
@@ -105,7 +105,7 @@ class RepliesTests(SynchronousTestCase):
 
     def test_wrongAnswers(self) -> None:
         """
-        What is no answer to a call that is waiting is the server's mistake, and the call waits on.
+        A reply that matches no pending call is a protocol error, and the call remains pending.
         """
         message, result = self.expect()
         for changes, said in (
@@ -123,7 +123,7 @@ class RepliesTests(SynchronousTestCase):
 
     def test_givenUp(self) -> None:
         """
-        The answer to a call that was given up is taken, once, and nobody is told.
+        The reply to a cancelled call is ignored once.
         """
         message, result = self.expect()
         result.cancel()
@@ -133,7 +133,7 @@ class RepliesTests(SynchronousTestCase):
 
     def test_fail(self) -> None:
         """
-        When no more replies will come, every call fails that has not been given up, once.
+        L{Replies.fail} fails each pending call once; cancelled calls are not affected.
         """
         (_, result), (_, givenUp) = self.expect(), self.expect()
         givenUp.cancel()

@@ -68,12 +68,12 @@ from tests.support_server import (
 
 class OddInputTests(ServerTestCase):
     """
-    What libvirtd is seen to do with odd input, this server does.
+    Odd input has the same effects as on libvirtd.
     """
 
     def test_lengthOutOfBounds(self) -> None:
         """
-        A length word that no message can have closes the connection without a message.
+        An invalid length closes the connection without a reply.
         """
         for length in (0, 3, 4, 5, 12, 24, 27, MESSAGE_MAX + 1, 0x80000000, 0xFFFFFFFF):
             for wire in (self.connect(), self.connectOpen()):
@@ -83,7 +83,7 @@ class OddInputTests(ServerTestCase):
 
     def test_lengthBeforeOpen(self) -> None:
         """
-        Before open, messages have to be short; after it they need not.
+        Messages are limited in length until the connection is open.
         """
         longest = call(Procedure.AUTH_LIST, bytes(65536 - HEADER_SIZE))
         tooLong = longest._replace(payload=longest.payload + b"\0")
@@ -97,7 +97,7 @@ class OddInputTests(ServerTestCase):
 
     def test_waits(self) -> None:
         """
-        A message of which a part is missing is waited for.
+        An incomplete message is waited for.
         """
         whole = packMessage(call(Procedure.AUTH_LIST, serial=4))
         for data in (b"\0\0", MESSAGE_MAX.to_bytes(4, "big") + bytes(24), whole[:-1]):
@@ -111,8 +111,8 @@ class OddInputTests(ServerTestCase):
 
     def test_errors(self) -> None:
         """
-        Calls that cannot be let through are answered with libvirtd's own error, whether they
-        come as type 0 or 4, and the connection stays usable.
+        Invalid calls, of type 0 or 4, are answered with libvirtd's errors, and the connection stays
+        usable.
         """
         unknown = 0x11223344
         badString = b"\0\0\0\1\xff\xff\xff\xff"
@@ -147,7 +147,7 @@ class OddInputTests(ServerTestCase):
 
     def test_ignored(self) -> None:
         """
-        What is not a call is passed over, of known and unknown programs alike.
+        Messages other than calls are ignored, whether the program is known or not.
         """
         for kind in (1, 2, 3, 5, 6, 7, 2**32 - 1):
             for program in (REMOTE_PROGRAM, Probe.number, 0x11223344):
@@ -158,8 +158,8 @@ class OddInputTests(ServerTestCase):
 
     def test_fileDescriptors(self) -> None:
         """
-        A call that comes with file descriptors, or does not say with how many, closes the
-        connection; one that comes with none is a plain call.
+        A call with file descriptors, or without a valid count of them, closes the connection.  A
+        count of 0 makes it a plain call.
         """
         for payload in (b"\0\0\0\1", b"\0\0\0\x21", b"\0\0"):
             wire = self.connectOpen()
@@ -174,7 +174,7 @@ class OddInputTests(ServerTestCase):
 
     def test_beforeOpen(self) -> None:
         """
-        Before open there are authentication, the feature check, open and close.
+        Before open only authentication, the feature check, open and close are allowed.
         """
         wire = self.connect()
         for message in (
@@ -190,7 +190,7 @@ class OddInputTests(ServerTestCase):
 
     def test_openTwice(self) -> None:
         """
-        A second open is refused, and the first stays.
+        A second open is refused, and the first stays in effect.
         """
         wire = self.connectOpen()
         self.assertEqual(errorOf(wire.ask(OPEN)), ALREADY_OPEN)
@@ -200,8 +200,7 @@ class OddInputTests(ServerTestCase):
 
     def test_longMessageMeanwhile(self) -> None:
         """
-        While a backend opens, a message may be no longer than before: nothing that is longer could
-        be answered.
+        While a backend opens, the limit on message lengths from before open still applies.
         """
         self.backend.later = Deferred()
         wire = self.connect()
@@ -214,7 +213,7 @@ class OddInputTests(ServerTestCase):
 
     def test_openWithoutName(self) -> None:
         """
-        An open without a name is refused, and may be tried again.
+        An open without a name is refused, and may be retried.
         """
         wire = self.connect()
         error = errorOf(wire.ask(opening(None)))
@@ -223,8 +222,7 @@ class OddInputTests(ServerTestCase):
 
     def test_openFlags(self) -> None:
         """
-        The backend is told the name and the flags as they came, whatever the client uses for
-        itself, and bytes behind them do not matter.
+        The backend gets name and flags unchanged; trailing bytes are ignored.
         """
         wire = self.connect()
         message = opening("test:///default?a=b", 7)
@@ -233,7 +231,7 @@ class OddInputTests(ServerTestCase):
 
     def test_close(self) -> None:
         """
-        A goodbye is answered before the connection is closed, before and after open.
+        C{CONNECT_CLOSE} is answered before the connection is closed, whether it is open or not.
         """
         for wire in (self.connect(), self.connectOpen()):
             reply = wire.ask(CLOSE, AUTH_LIST)
@@ -243,7 +241,7 @@ class OddInputTests(ServerTestCase):
 
     def test_serials(self) -> None:
         """
-        Serials may be anything and come twice.
+        Serials may have any value and may repeat.
         """
         wire = self.connectOpen()
         for serial in (0, 0, 2**32 - 1):
@@ -252,8 +250,8 @@ class OddInputTests(ServerTestCase):
     @given(st.data())
     def test_garbage(self, data: st.DataObject) -> None:
         """
-        Whatever bytes come, in whatever pieces and however far the client has come, nothing is
-        raised: the server goes on, or it closes with at most one log line and leaves no timer.
+        Arbitrary bytes, in any pieces and any phase, never raise.  At most one line is logged, and
+        no timer is left.
         """
         clock = Clock()
         factory = KeepAliveServerFactory(Mandatory(KEEPALIVE), FakeBackend(), [Probe()], clock)
@@ -276,12 +274,12 @@ class OddInputTests(ServerTestCase):
 
 class OpenTests(ServerTestCase):
     """
-    From connecting to being open.
+    Tests for opening a connection.
     """
 
     def test_timeout(self) -> None:
         """
-        A client that does not open in time is dropped, counted and logged, whatever else it does.
+        A client that does not open in time, whatever else it sends, is dropped, counted and logged.
         """
         wire = self.connect(Mandatory(KEEPALIVE))
         wire.feed(FEATURE_KEEPALIVE)
@@ -302,7 +300,7 @@ class OpenTests(ServerTestCase):
 
     def test_timeoutIsTheFactorys(self) -> None:
         """
-        How much time there is, the factory says.
+        The timeout is the factory's C{openTimeout}.
         """
         factory = KeepAliveServerFactory(clock=self.clock, limits=Limits(openTimeout=0.5))
         wire = self.accept(factory)
@@ -311,7 +309,7 @@ class OpenTests(ServerTestCase):
 
     def test_inTime(self) -> None:
         """
-        A client that has opened may stay.
+        An open connection has no deadline.
         """
         wire = self.connectOpen()
         self.assertEqual(self.clock.getDelayedCalls(), [])
@@ -321,7 +319,7 @@ class OpenTests(ServerTestCase):
 
     def test_openedIsToldAfterTheReply(self) -> None:
         """
-        The session learns that it is open once, when the client has been told.
+        C{ISession.opened} is called once, after the reply to the client is written.
         """
         wire = self.connect()
         written: list[int] = []
@@ -335,7 +333,8 @@ class OpenTests(ServerTestCase):
 
     def test_backendCalls(self) -> None:
         """
-        The session answers the backend's procedures, and is told when the client has gone.
+        The session answers the backend's procedures, and is told the reason when the connection is
+        lost.
         """
         wire = self.connectOpen()
         self.assertEqual(wire.ask(call(FakeBackend.PROCEDURE, b"abcd")).payload, b"abcd")
@@ -346,8 +345,8 @@ class OpenTests(ServerTestCase):
 
     def test_backendFails(self) -> None:
         """
-        When the backend cannot open, its error is the answer, and the client may try again for
-        as long as it had at first.
+        If the backend fails to open, its error is the reply, and the client may retry with the same
+        total time.
         """
         self.backend.error = RemoteError(5, 0, "no such host")
         wire = self.connect()
@@ -360,7 +359,7 @@ class OpenTests(ServerTestCase):
 
     def test_backendBreaks(self) -> None:
         """
-        A backend with a bug is answered for with an internal error.
+        A bug in the backend becomes an internal error.
         """
         self.backend.error = ZeroDivisionError("a bug")
         wire = self.connect()
@@ -371,8 +370,8 @@ class OpenTests(ServerTestCase):
 
     def test_later(self) -> None:
         """
-        While a backend opens, which it has all the time for that it wants, the client's pings and
-        calls are answered, but it is not open.
+        While a backend opens, without a time limit, the client's pings and calls are answered, but
+        it is not open.
         """
         later = self.backend.later = Deferred()
         wire = self.connect()
@@ -391,7 +390,7 @@ class OpenTests(ServerTestCase):
 
     def test_failsLater(self) -> None:
         """
-        When a backend fails after a while, the client may try again.
+        After a backend has failed asynchronously, the client may retry.
         """
         later = self.backend.later = Deferred()
         wire = self.connect()
@@ -403,7 +402,7 @@ class OpenTests(ServerTestCase):
 
     def test_lostMeanwhile(self) -> None:
         """
-        When the client goes while a backend opens, the opening is cancelled, and nothing is
+        If the client disconnects while a backend opens, the opening is cancelled, and nothing is
         logged.
         """
         cancelled: list[object] = []
@@ -417,8 +416,8 @@ class OpenTests(ServerTestCase):
 
     def test_closingMeanwhile(self) -> None:
         """
-        When the client says goodbye while a backend opens, what has been opened is closed at once
-        and never told that it is open.
+        If the client closes while a backend opens, the new session is closed at once without being
+        told that it is open.
         """
         later = self.backend.later = Deferred()
         wire = self.connect()
@@ -435,7 +434,7 @@ class OpenTests(ServerTestCase):
 
     def test_failsWhenClosing(self) -> None:
         """
-        When the client says goodbye while a backend fails to open, no deadline is set for it.
+        If a backend fails after the client has closed, no deadline is set.
         """
         later = self.backend.later = Deferred()
         wire = self.connect()
@@ -449,12 +448,12 @@ class OpenTests(ServerTestCase):
 
 class CallTests(ServerTestCase):
     """
-    Calls that take their time, and clients that take theirs.
+    Tests for slow calls.
     """
 
     def test_outOfOrder(self) -> None:
         """
-        Calls are answered as they are done.
+        Calls are answered in the order in which they finish.
         """
         wire = self.connectOpen()
         self.callLater(wire, 3)
@@ -466,7 +465,7 @@ class CallTests(ServerTestCase):
 
     def test_pingsGoFirst(self) -> None:
         """
-        Pings are answered at once, however many calls wait.
+        Pings are answered at once, even while calls wait.
         """
         wire = self.connectOpen()
         self.callLater(wire, LIMITS.runningCalls + 10)
@@ -475,7 +474,7 @@ class CallTests(ServerTestCase):
 
     def test_lostWithCalls(self) -> None:
         """
-        When the client goes, its calls are cancelled.
+        When the connection is lost, its calls are cancelled.
         """
         wire = self.connectOpen()
         self.callLater(wire, 2)
@@ -486,12 +485,12 @@ class CallTests(ServerTestCase):
 
 class DeathTests(ServerTestCase):
     """
-    Clients that keepalive finds dead, and what they are told.
+    Tests for clients that keepalive finds dead.
     """
 
     def test_silent(self) -> None:
         """
-        A client that is dead is aborted, counted and logged once, with the numbers.
+        A dead client is aborted, counted, and logged once with the numbers.
         """
         wire = self.connectOpen(Mandatory(KEEPALIVE), FEATURE_KEEPALIVE)
         self.advance(3.1)
@@ -509,8 +508,8 @@ class DeathTests(ServerTestCase):
 
     def test_farewell(self) -> None:
         """
-        A client that wants to know why the server closes is told that it was keepalive, and has
-        only a moment to take it.
+        A client that has registered for the close event is sent the reason, and has 0.1 seconds to
+        take it.
         """
         wire = self.connectOpen(Mandatory(KEEPALIVE), FEATURE_KEEPALIVE)
         wire.ask(REGISTER)
@@ -526,7 +525,7 @@ class DeathTests(ServerTestCase):
 
     def test_noFarewellToTheCongested(self) -> None:
         """
-        A client that is dead and has not read what was written before is told nothing.
+        A dead client that has not read earlier bytes is not sent the close event.
         """
         wire = self.connectOpen(Mandatory(KEEPALIVE), FEATURE_KEEPALIVE)
         wire.ask(REGISTER)
@@ -537,7 +536,7 @@ class DeathTests(ServerTestCase):
 
     def test_noFarewellAnyMore(self) -> None:
         """
-        A client that took its wish back is told nothing.
+        A client that has unregistered is not sent the close event.
         """
         wire = self.connectOpen(Mandatory(KEEPALIVE), FEATURE_KEEPALIVE)
         wire.feed(REGISTER, call(Procedure.CONNECT_UNREGISTER_CLOSE_CALLBACK))
@@ -548,7 +547,7 @@ class DeathTests(ServerTestCase):
 
     def test_answers(self) -> None:
         """
-        A client that answers its pings stays, and nothing is logged about it.
+        A client that answers pings stays connected, and nothing is logged.
         """
         wire = self.connectOpen(Mandatory(KEEPALIVE), FEATURE_KEEPALIVE)
         for _second in range(20):
@@ -561,7 +560,7 @@ class DeathTests(ServerTestCase):
 
 class BudgetTests(ServerTestCase):
     """
-    Clients that want too much.
+    Tests for clients that exceed their limits.
     """
 
     def test_pingFlood(self) -> None:
@@ -583,7 +582,7 @@ class BudgetTests(ServerTestCase):
 
     def test_unreadPongs(self) -> None:
         """
-        A client that pings and does not read is dropped, counted and logged once.
+        A client that pings and does not read the pongs is dropped, counted and logged once.
         """
         wire = self.connectOpen()
         wire.protocol._kaproto.pauseProducing()
@@ -599,7 +598,7 @@ class BudgetTests(ServerTestCase):
 
     def test_garbled(self) -> None:
         """
-        A client that sends what is no message is dropped, counted and logged once.
+        A client that sends an invalid message is dropped, counted and logged once.
         """
         wire = self.connect()
         wire.feed(b"GET / HTTP/1.1\r\n\r\n")
@@ -611,7 +610,7 @@ class BudgetTests(ServerTestCase):
 
     def test_nothingPerPing(self) -> None:
         """
-        Nothing is logged of pings, of calls, of errors in answers, or of clients that go.
+        Pings, calls, error replies and ends of connections are not logged.
         """
         wire = self.connectOpen(Optional(KEEPALIVE), FEATURE_KEEPALIVE)
         wire.feed(PING * 50, call(9999), Probe.message(Probe.FAIL))
@@ -624,19 +623,19 @@ class BudgetTests(ServerTestCase):
 
 class DrainTests(ServerTestCase):
     """
-    The server is going.
+    Tests for draining the server.
     """
 
     def test_nobody(self) -> None:
         """
-        Without connections there is nothing to wait for.
+        Without connections L{KeepAliveServerFactory.drain} fires at once.
         """
         factory = KeepAliveServerFactory(clock=self.clock)
         self.assertIsNone(self.successResultOf(factory.drain()))
 
     def test_idle(self) -> None:
         """
-        Idle connections are closed at once, open or not, and the factory tells when all are gone.
+        Idle connections, open or not, are closed at once, and C{drain} fires when all have ended.
         """
         wire = self.connectOpen()
         factory = wire.protocol.factory
@@ -657,7 +656,7 @@ class DrainTests(ServerTestCase):
 
     def test_farewell(self) -> None:
         """
-        A client that wants to know why the server closes is told so when that begins, once.
+        A client that has registered for the close event gets it once, when draining begins.
         """
         wire = self.connectOpen()
         wire.ask(REGISTER)
@@ -668,8 +667,8 @@ class DrainTests(ServerTestCase):
 
     def test_refusalsNobodyReads(self) -> None:
         """
-        A client that calls on and does not read is not told each time, without end, that it is
-        too late.
+        A client that does not read gets no error replies to new calls, so they cannot fill the
+        memory.
         """
         wire = self.connectOpen()
         self.callLater(wire, 1)
@@ -680,8 +679,8 @@ class DrainTests(ServerTestCase):
 
     def test_lostAfterRelayedReply(self) -> None:
         """
-        However many replies have been relayed, one look is taken at what they make possible, and
-        none once the connection is lost.
+        After any number of relayed replies, one check for completion is scheduled, which is
+        cancelled when the connection is lost.
         """
         wire = self.connectOpen()
         self.callLater(wire, 1)
@@ -695,8 +694,8 @@ class DrainTests(ServerTestCase):
 
     def test_acceptedCallsFinish(self) -> None:
         """
-        Calls that came before are finished, waiting ones included; those that come later are
-        refused; when all is done the connection is closed.
+        Calls received before draining finish, waiting ones included; later ones are refused.  Then
+        the connection is closed.
         """
         wire = self.connectOpen()
         self.callLater(wire, LIMITS.runningCalls + 1)
@@ -714,7 +713,7 @@ class DrainTests(ServerTestCase):
 
     def test_pingsAreAnswered(self) -> None:
         """
-        Until it is closed a connection has its pings answered, and is pinged.
+        Until the connection closes, pings are answered and sent.
         """
         wire = self.connectOpen(Mandatory(KEEPALIVE), FEATURE_KEEPALIVE)
         self.callLater(wire, 1)
@@ -726,7 +725,7 @@ class DrainTests(ServerTestCase):
 
     def test_busySession(self) -> None:
         """
-        A session that has more under way than calls, as a relay has, is waited for.
+        A session that is not idle, such as a relay with pending calls, is waited for.
         """
         wire = self.connectOpen()
         self.backend.session.idle = False
@@ -741,7 +740,7 @@ class DrainTests(ServerTestCase):
 
     def test_whileOpening(self) -> None:
         """
-        A client whose backend is just opening is told how that went before it is closed.
+        A client that is being opened gets its reply before the connection closes.
         """
         later = self.backend.later = Deferred()
         wire = self.connect()
@@ -754,7 +753,7 @@ class DrainTests(ServerTestCase):
 
     def test_closingAlready(self) -> None:
         """
-        A connection that is closing for another reason keeps that.
+        A connection that is already closing keeps its reason.
         """
         wire = self.connectOpen()
         wire.ask(CLOSE)
@@ -765,7 +764,7 @@ class DrainTests(ServerTestCase):
 
     def test_abort(self) -> None:
         """
-        Aborting closes every connection at once, whatever its calls do.
+        C{abort} closes every connection at once, even with pending calls.
         """
         wire = self.connectOpen()
         factory = wire.protocol.factory
@@ -781,7 +780,7 @@ class DrainTests(ServerTestCase):
 
     def test_crowd(self) -> None:
         """
-        Of many connections a few are closed, or aborted, in each turn of the reactor.
+        Only a few connections are closed or aborted per turn of the reactor.
         """
         factory = KeepAliveServerFactory(clock=self.clock)
         for end, done in ((factory.drain, "closing"), (factory.abort, "aborted")):
@@ -789,7 +788,7 @@ class DrainTests(ServerTestCase):
             end()
             for expected in (MAX_CLOSES_PER_TURN, 2 * MAX_CLOSES_PER_TURN):
                 self.assertEqual(sum(getattr(wire, done) for wire in wires), expected)
-                # What the reactor does in its next turn.
+                # Run the reactor's next turn.
                 turn = self.clock.calls.pop(0)
                 self.assertEqual(turn.getTime(), self.clock.seconds())
                 turn.func(*turn.args, **turn.kw)
@@ -800,7 +799,7 @@ class DrainTests(ServerTestCase):
 
     def test_levels(self) -> None:
         """
-        What an administrator should look into is a warning, the rest is not.
+        Problems for the administrator are logged as warnings, everything else as information.
         """
         self.connectOpen(Optional(KEEPALIVE))
         self.connect(Mandatory(KEEPALIVE)).feed(OPEN)
@@ -812,7 +811,7 @@ class DrainTests(ServerTestCase):
 
     def test_deadlineReason(self) -> None:
         """
-        The session learns why its connection is gone.
+        The session gets the reason for which its connection was closed.
         """
         wire = self.connectOpen()
         wire.protocol._kaproto.abort(DeadlineMissed("it did not sing", 3))
