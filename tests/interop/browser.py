@@ -1,5 +1,5 @@
 """
-A real browser that shows a page for as long as a test wants.
+A real browser, kept open on a page for as long as a test needs it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _TO_BROWSER, _FROM_BROWSER = 3, 4
 
 class Browser(ProcessProtocol):
     """
-    Chromium with one page, steered by the messages of its DevTools over a pair of pipes.
+    A headless Chromium with one page, controlled by DevTools messages over a pair of pipes.
     """
 
     transport: IProcessTransport
@@ -44,9 +44,9 @@ class Browser(ProcessProtocol):
     @classmethod
     async def start(cls, case: InteropTestCase, width: int = 1280, height: int = 800) -> Self:
         """
-        Start it with an empty page.  The end of the test ends it.
+        Start the browser with an empty page, and end it when the test ends.
 
-        @param width: how wide the page is, in pixels.
+        @param width: the width of the page in pixels.
         """
         browser = cls()
         directory = case.privateDirectory()
@@ -94,7 +94,7 @@ class Browser(ProcessProtocol):
 
     def childDataReceived(self, descriptor: int, data: bytes) -> None:
         """
-        Messages came, or what the browser has to say about this machine.
+        Fire the L{Deferred}s of answered calls.  Ignore what the browser prints.
         """
         if descriptor != _FROM_BROWSER:
             return
@@ -111,7 +111,7 @@ class Browser(ProcessProtocol):
 
     def processEnded(self, reason: Failure) -> None:
         """
-        It answers nothing any more.
+        Fail the calls that were not answered.
         """
         self._ended = True
         waiting, self._waiting = self._waiting, {}
@@ -120,7 +120,9 @@ class Browser(ProcessProtocol):
 
     async def call(self, method: str, **parameters: object) -> dict[str, Any]:
         """
-        @return: the result of a method of DevTools.
+        Call a DevTools method.
+
+        @return: its result.
         """
         number = next(self._numbers)
         message = {"id": number, "method": method, "params": parameters}
@@ -133,14 +135,14 @@ class Browser(ProcessProtocol):
 
     async def evaluate(self, expression: str) -> Any:
         """
-        @return: the value of an expression of JavaScript on the page.
+        @return: the value of a JavaScript expression on the page.
         """
         answer = await self.call("Runtime.evaluate", expression=expression, returnByValue=True)
         return answer["result"].get("value")
 
     async def waitFor(self, expression: str, accept: Callable[[Any], bool] = bool) -> Any:
         """
-        Wait until an expression has a value.
+        Evaluate an expression until its value is accepted, for about ten seconds.
 
         @return: the value.
         """
@@ -158,7 +160,7 @@ class Browser(ProcessProtocol):
 
     async def show(self, url: str) -> None:
         """
-        Go to a page, and wait until it is complete.
+        Load a page, and wait until it is complete.
         """
         await self.call("Page.navigate", url=url)
         await self.waitFor(

@@ -1,5 +1,5 @@
 """
-Three kaservers that share a registry: a real Redis behind a cable that can be cut.
+Three kaservers that share a registry: a real Redis behind a forwarder that can be cut.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ PASSWORD: Final = "correct horse"
 @attrs.frozen
 class Outcome:
     """
-    What a fault did.
+    The effects of a fault.
 
-    @ivar fault: what it was.
-    @ivar slowest: seconds that the slowest of new clients needed to connect, open and be pinged,
-        meanwhile and afterwards.
-    @ivar lost: how many clients' connections had ended afterwards.
-    @ivar stale: seconds from the end of the fault until the list was right.
-    @ivar log: what the first node logged, without what differs each time.
+    @ivar fault: its name.
+    @ivar slowest: the most seconds that a new client needed to connect, open and be pinged, during
+        the fault and after it.
+    @ivar lost: how many client connections had ended after it.
+    @ivar stale: seconds from the end of the fault until the registry was correct.
+    @ivar log: what the first node logged, without the parts that vary.
     """
 
     fault: str
@@ -58,7 +58,7 @@ class Outcome:
 
 class _Cable(portforward.ProxyFactory):
     """
-    Forwards to Redis, until it is cut: then it takes connections and bytes, and passes on none.
+    Forwards to Redis.  While it is cut it accepts connections and bytes, and forwards none.
     """
 
     noisy = False
@@ -70,7 +70,7 @@ class _Cable(portforward.ProxyFactory):
 
     def buildProtocol(self, addr: object) -> portforward.ProxyServer:
         """
-        @return: one end of a connection.
+        @return: the client's end of a forwarded connection.
         """
         end: _CableEnd = _CableEnd()
         end.factory = self
@@ -78,12 +78,12 @@ class _Cable(portforward.ProxyFactory):
 
     def set(self, *, cut: bool) -> None:
         """
-        Cut or mend it.
+        Cut or restore the connections.
         """
         self.isCut = cut
         for each in list(self.ends):
             if each.peer is None and each.transport is not None:
-                # It was made while the cable was cut.
+                # It was accepted while the cable was cut.
                 cast(ITCPTransport, each.transport).abortConnection()
                 continue
             for end in (each, each.peer):
@@ -97,7 +97,7 @@ class _CableEnd(portforward.ProxyServer):
 
     def connectionMade(self) -> None:
         """
-        Forward, unless the cable is cut.
+        Connect to Redis, unless the cable is cut.
         """
         self.factory.ends.add(self)
         if self.factory.isCut:
@@ -108,7 +108,7 @@ class _CableEnd(portforward.ProxyServer):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
-        Forward the end, too.
+        Forget the connection, and close the other end.
         """
         self.factory.ends.discard(self)
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
@@ -116,9 +116,9 @@ class _CableEnd(portforward.ProxyServer):
 
 class Redis:
     """
-    A real Redis.
+    A real Redis server.
 
-    @ivar port: the port that it listens on.
+    @ivar port: the TCP port it listens on.
     """
 
     def __init__(self, case: InteropTestCase) -> None:
@@ -128,7 +128,7 @@ class Redis:
 
     async def start(self, *arguments: str) -> None:
         """
-        Start it, without anything that it had before.
+        Start it with an empty database.
         """
         command = [REDIS_SERVER, "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
         command += ["--requirepass", PASSWORD, "--dir", self._folder, *arguments]
@@ -137,7 +137,7 @@ class Redis:
 
     async def connect(self, password: str = PASSWORD, user: str | None = None) -> RedisLink:
         """
-        @return: a connection to it, past the cable.
+        @return: a connection to Redis that bypasses the cable.
         """
         known = Password(None)
         known.text = password
@@ -148,13 +148,13 @@ class Redis:
 
     def signal(self, number: signal.Signals) -> None:
         """
-        Send it a signal.
+        Send a signal to the process.
         """
         self._program.signal(number)
 
     async def stop(self) -> None:
         """
-        Kill it.
+        Kill the process, and wait for its end.
         """
         self._program.signal(signal.SIGKILL)
         await self._program.finish()
@@ -162,18 +162,18 @@ class Redis:
 
 class Fleet:
     """
-    Three kaservers and their clients.
+    Three kaservers with their clients.
 
-    @ivar redis: the registry.
-    @ivar cable: how the kaservers reach it.
-    @ivar servers: the kaservers, by name.
-    @ivar clients: their clients.
-    @ivar sockets: where they are administered.
+    @ivar redis: the Redis server that has the registry.
+    @ivar cable: the forwarder between the kaservers and Redis.
+    @ivar servers: the kaservers, by node name.
+    @ivar clients: the clients of each kaserver, by node name.
+    @ivar sockets: the paths of the administration sockets, by node name.
     """
 
     def __init__(self, case: InteropTestCase, clients: int) -> None:
         """
-        @param clients: how many there are of each kaserver.
+        @param clients: the number of clients of each kaserver.
         """
         self._case = case
         self._number = clients
@@ -184,7 +184,7 @@ class Fleet:
 
     async def start(self) -> None:
         """
-        Start all.
+        Start Redis, the cable, the kaservers and the clients.
         """
         await self.redis.start()
         self.cable = _Cable(self.redis.port)
@@ -214,7 +214,7 @@ class Fleet:
 
     def unplug(self) -> None:
         """
-        End all connections to Redis.
+        Abort all connections to Redis.
         """
         for each in list(self.cable.ends):
             if each.transport is not None:
@@ -222,13 +222,13 @@ class Fleet:
 
     async def stop(self) -> None:
         """
-        Have all clients leave.
+        Close all clients.
         """
         await DeferredList([each.close() for name in NAMES for each in self.clients[name]])
 
     async def connect(self, name: str) -> Connection:
         """
-        @return: one more client of a kaserver.
+        @return: a new client of a kaserver.
         """
         uri = f"test+tcp://127.0.0.1:{self.servers[name].port}/default"
         return await connect(reactor, uri, keepAlive=KeepAlive(5, 5))
@@ -236,19 +236,21 @@ class Fleet:
     @property
     def lost(self) -> int:
         """
-        How many clients' connections have ended.
+        How many client connections have ended.
         """
         return sum(len(self.clients[name]) - self.present(name) for name in NAMES)
 
     def present(self, name: str) -> int:
         """
-        @return: how many clients of a kaserver are still connected.
+        @return: how many clients of a kaserver are connected.
         """
         return sum(each.isAlive() for each in self.clients[name])
 
     async def command(self, *words: str, password: str = PASSWORD) -> Any:
         """
-        @return: what Redis replies.
+        Send a command to Redis.
+
+        @return: its reply.
         """
         link = await self.redis.connect(password)
         try:
@@ -259,9 +261,9 @@ class Fleet:
 
     async def view(self, look: Callable[[FleetView], Awaitable[object]]) -> object:
         """
-        Look at the registry, by a way of its own.
+        Read the registry over connections that bypass the cable.
 
-        @return: what was seen; C{None} if Redis cannot be asked.
+        @return: what C{look} returns; C{None} if Redis fails or cannot be reached.
         """
         links: list[RedisLink] = []
 
@@ -280,14 +282,14 @@ class Fleet:
 
     async def nodes(self) -> list[NodeView]:
         """
-        @return: what is listed.
+        @return: the nodes in the registry, with their clients.
         """
         found = await self.view(lambda fleet: fleet.nodes(clients=True))
         return cast(list[NodeView], found or [])
 
     async def isRight(self) -> bool:
         """
-        @return: whether the registry lists the clients that there are.
+        @return: whether the registry lists all nodes, each with the clients that it has.
         """
         nodes = {each.name: each for each in await self.nodes()}
         return set(nodes) == set(NAMES) and all(
@@ -297,8 +299,8 @@ class Fleet:
 
     async def untilRight(self, timeout: float = 30) -> float:
         """
-        @return: the seconds until the registry is right.
-        @raise AssertionError: when it is not in time.
+        @return: the seconds until the registry was correct.
+        @raise AssertionError: when it is not correct within C{timeout} seconds.
         """
         begun = time.monotonic()
         while not await self.isRight():
@@ -309,7 +311,7 @@ class Fleet:
 
     async def up(self) -> list[bool]:
         """
-        @return: whether each kaserver says that the registry is up.
+        @return: whether each kaserver reports the registry as up.
         """
         found = []
         for name in NAMES:
@@ -320,7 +322,7 @@ class Fleet:
 
     def logs(self) -> Mapping[str, list[str]]:
         """
-        @return: what each kaserver has logged about the registry.
+        @return: the lines about the registry in each kaserver's log.
         """
         return {
             name: [
@@ -331,9 +333,9 @@ class Fleet:
 
     async def probe(self) -> float:
         """
-        Have one more client of each kaserver.
+        Connect another client to each kaserver.
 
-        @return: the seconds that the slowest of them needs to connect, open and be pinged.
+        @return: the seconds the slowest of them needed to connect, open and be pinged.
         """
         slowest = 0.0
         for name in NAMES:

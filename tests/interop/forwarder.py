@@ -1,5 +1,5 @@
 """
-A TCP forwarder that notes what passes through it and when: a witness on neither side.
+A TCP forwarder that records what passes through it and when, independently of both ends.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ __all__ = ["Forwarder", "Link", "Side"]
 @dataclass
 class Side:
     """
-    What came from one end of a forwarded connection.
+    What arrived from one end of a forwarded connection.
 
-    @ivar lastByte: when the last byte came, on the monotonic clock, or C{None}.
+    @ivar lastByte: when the last byte arrived, on the monotonic clock, or C{None}.
     @ivar lostAt: when this end closed the connection or saw it closed, or C{None}.
-    @ivar frames: the messages that have come whole.
+    @ivar frames: the complete messages received.
     """
 
     lastByte: float | None = None
@@ -37,14 +37,14 @@ class Side:
 
     def received(self, data: bytes) -> None:
         """
-        Note what came.
+        Record the bytes.
         """
         self.lastByte = time.monotonic()
         self.frames += self._reader.feed(data, self.lastByte)
 
     def lost(self) -> None:
         """
-        Note the end of the connection.
+        Record the end of the connection.
         """
         self.lostAt = time.monotonic()
 
@@ -60,7 +60,7 @@ class Side:
     @property
     def pongs(self) -> list[float]:
         """
-        When this end sent each of its answers to pings.
+        When this end sent each of its pongs.
         """
         return [
             frame.at for frame in self.frames if frame.program == KEEPALIVE and frame.procedure == 2
@@ -72,8 +72,8 @@ class Link:
     """
     One forwarded connection.
 
-    @ivar client: what came from the end that connected.
-    @ivar server: what came from the end that was connected to.
+    @ivar client: what arrived from the end that connected.
+    @ivar server: what arrived from the end that was connected to.
     """
 
     client: Side = field(default_factory=Side)
@@ -89,14 +89,14 @@ class _FromServer(portforward.ProxyClient):
 
     def dataReceived(self, data: bytes) -> None:
         """
-        Note and pass on.
+        Record and forward the bytes.
         """
         self.factory.link.server.received(data)
         super().dataReceived(data)  # type: ignore[no-untyped-call]  # not annotated there
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
-        Note and pass on.
+        Record the end, and close the client's connection.
         """
         self.factory.link.server.lost()
         super().connectionLost(reason)  # type: ignore[no-untyped-call]  # not annotated there
@@ -113,7 +113,7 @@ class _TowardsServer(portforward.ProxyClientFactory):
 
     def setServer(self, server: _FromClient) -> None:
         """
-        Find out whose connection this will be.
+        Use the record of the client's connection.
         """
         self.link = server.link
         super().setServer(server)  # type: ignore[no-untyped-call]  # not annotated there
@@ -129,7 +129,7 @@ class _FromClient(portforward.ProxyServer):
 
     def connectionMade(self) -> None:
         """
-        Begin a new record.
+        Start a new record, and connect to the server.
         """
         self.link = Link()
         self.factory.links.append(self.link)
@@ -137,14 +137,14 @@ class _FromClient(portforward.ProxyServer):
 
     def dataReceived(self, data: bytes) -> None:
         """
-        Note and pass on.
+        Record and forward the bytes.
         """
         self.link.client.received(data)
         super().dataReceived(data)  # type: ignore[no-untyped-call]  # not annotated there
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
-        Note and pass on.
+        Record the end, and close the server's connection.
         """
         self.link.client.lost()
         super().connectionLost(reason)  # type: ignore[no-untyped-call]  # not annotated there
@@ -152,7 +152,7 @@ class _FromClient(portforward.ProxyServer):
 
 class _Forwarding(portforward.ProxyFactory):
     """
-    Keeps the record of every connection.
+    Keeps a record of every connection.
     """
 
     protocol = _FromClient
@@ -167,8 +167,8 @@ class Forwarder:
     """
     Forwards a loopback port of its own to another one.
 
-    @ivar port: the port that clients are to connect to.
-    @ivar links: one record for each connection, in the order they came.
+    @ivar port: the port for clients to connect to.
+    @ivar links: one record for each connection, in the order they were accepted.
     """
 
     def __init__(self, case: InteropTestCase, target: int) -> None:
@@ -180,7 +180,7 @@ class Forwarder:
 
     async def _stop(self) -> None:
         """
-        Stop listening; wait until the connections, whose ends the test closes, are gone.
+        Stop listening, and wait until all connections have ended; the test closes them.
         """
         await maybeDeferred(self._listening.stopListening)
         await waitUntil(
@@ -191,6 +191,6 @@ class Forwarder:
     @property
     def uri(self) -> str:
         """
-        What virsh is to connect to.
+        The URI for virsh.
         """
         return f"test+tcp://127.0.0.1:{self.port}/default"

@@ -1,5 +1,5 @@
 """
-A libvirtd with a gateway in front of it, and what the kernel says of the gateway's process.
+A libvirtd with a gateway in front of it, and the gateway's resources as the kernel reports them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def openSockets(pid: int) -> int:
 
 def residentKiB(pid: int) -> int:
     """
-    @return: how much memory a process has, in KiB.
+    @return: the resident memory of a process, in KiB.
     """
     with open(f"/proc/{pid}/status", encoding="ascii") as file:
         match = re.search(r"VmRSS:\s+(\d+) kB", file.read())
@@ -47,7 +47,7 @@ def residentKiB(pid: int) -> int:
 
 class GatewayTestCase(InteropTestCase):
     """
-    Starts libvirtd, and a kaserver in front of it.
+    A test with libvirtd and a kaserver in front of it.
     """
 
     tools: tuple[str, ...] = ("virsh", "libvirtd")
@@ -72,7 +72,7 @@ class GatewayTestCase(InteropTestCase):
         self, uri: str, commands: Sequence[str], environment: Mapping[str, str] | None = None
     ) -> Program:
         """
-        Run commands in one virsh, each with a line before it that says which it is.
+        Run commands in one virsh, and print each before its output.
 
         @param environment: variables to add.
         """
@@ -95,7 +95,7 @@ class GatewayTestCase(InteropTestCase):
 
     async def client(self, port: int) -> RawClient:
         """
-        Connect a client which has asked for keepalive and to be told.
+        Connect a client that has asked for keepalive and registered a close callback.
         """
         client = await RawClient.connect(self, port)
         await client.open()
@@ -104,13 +104,13 @@ class GatewayTestCase(InteropTestCase):
 
     async def clients(self, port: int, count: int) -> list[RawClient]:
         """
-        Connect many such clients.
+        Connect C{count} clients as L{client} does.
         """
         return await together(*(self.client(port) for _number in range(count)))
 
     async def settled(self, server: KaServer, sockets: int) -> None:
         """
-        Wait until a kaserver has only so many sockets open.
+        Wait until a kaserver has at most C{sockets} sockets open.
         """
         pid = server.program.pid
         await waitUntil(

@@ -1,8 +1,8 @@
 """
-A program that uses nothing but the library, with no service around it.
+A program that uses only the library, without a Twisted service.
 
-Usage: C{python libraryprogram.py serve INTERVAL COUNT} or
-C{python libraryprogram.py connect URI INTERVAL COUNT}
+Usage: C{python libraryprogram.py serve INTERVAL COUNT} or C{python libraryprogram.py connect URI
+INTERVAL COUNT}
 """
 
 import sys
@@ -22,26 +22,26 @@ from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
 
 class Server(KeepAliveServerProtocol):
     """
-    Says when it was closed, and why.
+    A server connection that prints why it was closed.
     """
 
     def connectionClosed(self, reason: Exception) -> None:
         """
-        Say it.
+        Print the reason.
         """
         say(reason)
 
 
 def say(reason: object) -> None:
     """
-    Print something with the time at which it happened, on the clock that all processes share.
+    Print a value with the time on the monotonic clock, which all processes share.
     """
     print(f"at {time.monotonic()}: {reason!r}", flush=True)
 
 
 async def serve(reactor: IReactorTCP, interval: str, count: str) -> None:
     """
-    Serve for ever, on a port that is printed.
+    Print the port, and serve for ever.
     """
     factory = KeepAliveServerFactory(Mandatory(KeepAlive(float(interval), int(count))))
     factory.protocol = Server
@@ -55,7 +55,7 @@ async def serve(reactor: IReactorTCP, interval: str, count: str) -> None:
 
 async def talk(reactor: IReactorTime, uri: str, interval: str, count: str) -> None:
     """
-    Connect, and say when the connection was closed and why.
+    Connect, and print when and why the connection was closed.
     """
     connection = await connect(reactor, uri)
     connection.setKeepAlive(float(interval), int(count))

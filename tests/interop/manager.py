@@ -1,6 +1,5 @@
 """
-As much of systemd as a service can see: the sockets that it passes, what it is told, and its
-watchdog.
+The part of systemd that a service sees: passed sockets, notifications and the watchdog.
 """
 
 from __future__ import annotations
@@ -24,16 +23,16 @@ os.environ["LISTEN_PID"] = os.environ["WATCHDOG_PID"] = str(os.getpid())
 os.execv(sys.argv[1], sys.argv[1:])
 """
 """
-Tells the program that the environment is meant for it, as systemd does.
+Puts the process id into the environment, as systemd does, and runs the program.
 """
 
 
 class Told(NamedTuple):
     """
-    What the service has told.
+    One notification from the service.
 
-    @ivar at: when, on the monotonic clock.
-    @ivar values: the assignments.
+    @ivar at: when it arrived, on the monotonic clock.
+    @ivar values: its assignments.
     """
 
     at: float
@@ -42,10 +41,10 @@ class Told(NamedTuple):
 
 class Manager:
     """
-    Starts one service.
+    Runs one service.
 
-    @ivar sockets: those that are passed to it, by name.
-    @ivar told: what it has told so far.
+    @ivar sockets: the sockets passed to it, by name.
+    @ivar told: its notifications so far.
     @ivar program: the process.
     """
 
@@ -81,7 +80,7 @@ class Manager:
         """
         Listen on a UNIX socket.
 
-        @param owner: the id of the user and of the group that it belongs to.
+        @param owner: the id of the user and group that own it.
         """
         listening = socket.socket(socket.AF_UNIX)
         self._case.addCleanup(listening.close)
@@ -93,7 +92,7 @@ class Manager:
 
     def start(self, command: Sequence[str]) -> None:
         """
-        Start the service, with all that systemd gives to one.
+        Start the service with the sockets and the environment that systemd gives to one.
         """
         program = Program(os.path.basename(command[0]))
         environment = os.environ | {
@@ -116,7 +115,9 @@ class Manager:
 
     def listen(self) -> list[Told]:
         """
-        @return: what the service has told so far.
+        Read new notifications.
+
+        @return: all so far.
         """
         while True:
             try:
@@ -128,13 +129,13 @@ class Manager:
 
     def tellings(self, key: str) -> list[str]:
         """
-        @return: the values that the service has told of something, in order.
+        @return: the values the service has sent for a key, in order.
         """
         return [each.values[key] for each in self.listen() if key in each.values]
 
     async def waitTold(self, key: str, value: str, times: int = 1) -> None:
         """
-        Wait until the service has told something so many times.
+        Wait until the service has sent C{key=value} C{times} times.
         """
         await waitUntil(
             lambda: self.tellings(key).count(value) >= times,
@@ -145,18 +146,18 @@ class Manager:
     @property
     def silence(self) -> float:
         """
-        Seconds since the service last fed its watchdog.
+        Seconds since the service last notified the watchdog.
         """
         fed = [each.at for each in self.listen() if "WATCHDOG" in each.values]
         return time.monotonic() - fed[-1]
 
     async def superviseUntilSilent(self, timeout: float) -> bool:
         """
-        Wait for the service to be silent for as long as the watchdog allows; then abort it, as
-        systemd does.
+        Wait until the service has not notified its watchdog in time, then abort it, as systemd
+        does.
 
         @param timeout: seconds to wait at most.
-        @return: whether it was.
+        @return: whether that happened.
         """
         deadline = time.monotonic() + timeout
         await waitUntil(

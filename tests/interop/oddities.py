@@ -1,5 +1,5 @@
 """
-Odd input, row by row, and what libvirtd is known to do with it.
+A table of malformed and unusual input, with what libvirtd does with each.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ __all__ = ["ARGUMENTS", "BEFORE_OPEN", "FRAMING", "KEEPALIVE", "PROGRAMS", "Row"
 
 SERIAL = 77
 """
-The serial of every odd message, so that its reply is told from the others.
+The serial of each message in the table, which distinguishes its reply from others.
 """
 
 
 class Row(NamedTuple):
     """
-    One piece of odd input.
+    One piece of malformed or unusual input.
 
-    @ivar name: what is odd about it.
+    @ivar name: what is unusual about it.
     @ivar data: its bytes.
-    @ivar expected: C{"closed"}, C{"ignored"}, C{"waits"} for more to come, C{"fine"} for a good
-        reply, C{"pong"}, C{"goodbye"} for a good reply and then the end, or the error in the reply.
+    @ivar expected: C{"closed"}, C{"ignored"}, C{"waits"} for more bytes, C{"fine"} for a reply
+        without error, C{"pong"}, C{"goodbye"} for a reply without error followed by a close, or the
+        error in the reply.
     @ivar opened: whether the connection is opened first; otherwise this is its first message.
     """
 
@@ -45,7 +46,7 @@ def _internal(message: str) -> WireError:
 
 def _odd(procedure: int = wire.GET_HOSTNAME, payload: bytes = b"", **fields: int) -> bytes:
     """
-    @return: a message with the odd serial.
+    @return: a message with the serial L{SERIAL}.
     """
     fields.setdefault("serial", SERIAL)
     return wire.encode(procedure, payload, **fields)
@@ -53,7 +54,7 @@ def _odd(procedure: int = wire.GET_HOSTNAME, payload: bytes = b"", **fields: int
 
 def _length(length: int) -> bytes:
     """
-    @return: a call of hostname whose length word is wrong.
+    @return: a call of hostname whose length field is C{length}.
     """
     return _odd(length=length)
 
@@ -93,7 +94,7 @@ PROGRAMS = [
     for program, version in ((0x11223344, 1), (0x11223344, 9), (wire.REMOTE, 2), (0x06900690, 1))
     for kind, payload in ((0, b""), (4, b"\0\0\0\0"))
 ] + [
-    # These two numbers are printed as signed ones, and a status as an unsigned one.
+    # Program and version are printed as signed numbers, a status as an unsigned one.
     Row(
         "the largest program and version",
         _odd(program=0xFFFFFFFF, version=0xFFFFFFFE),

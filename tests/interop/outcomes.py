@@ -1,5 +1,5 @@
 """
-What a server does with odd input, and whether two servers do the same.
+What a server does with unusual input, and whether two servers do the same.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ __all__ = ["Outcome", "agree", "meets", "observe"]
 
 QUIET = 0.25
 """
-Seconds to watch a server that should go on waiting.
+Seconds to watch a server that should keep waiting.
 """
 
 
 class _Reply(NamedTuple):
     """
-    A reply without what may differ between two servers that agree.
+    A reply without the parts in which two servers may differ.
     """
 
     program: int
@@ -37,9 +37,9 @@ class _Reply(NamedTuple):
 
 class Outcome(NamedTuple):
     """
-    What a server did with one piece of odd input.
+    What a server did with one piece of unusual input.
 
-    @ivar replies: what came back, apart from the answers to the questions around it.
+    @ivar replies: its replies, apart from those to the calls that L{observe} adds.
     @ivar closed: whether the connection was closed.
     """
 
@@ -49,8 +49,8 @@ class Outcome(NamedTuple):
 
 def _summary(frame: Frame) -> _Reply:
     """
-    @return: the reply without its time; and without the host's name, in which two servers may
-        differ by the domain.
+    @return: the reply without its time, and without the host name: two servers may differ in its
+        domain part.
     """
     payload = b"" if frame.procedure == wire.GET_HOSTNAME else frame.payload
     return _Reply(*frame[1:7], frame.error or payload)
@@ -58,7 +58,7 @@ def _summary(frame: Frame) -> _Reply:
 
 def meets(outcome: Outcome, row: Row) -> bool:
     """
-    @return: whether a server did what C{row} says that servers do.
+    @return: whether the outcome is the one that C{row} expects.
     """
     if outcome.closed != (row.expected in {"closed", "goodbye"}):
         return False
@@ -82,8 +82,8 @@ def _over(client: RawClient, serial: int) -> bool:
 
 def agree(theirs: Outcome, ours: Outcome) -> bool:
     """
-    @return: whether two servers did the same.  The text of an error may go on, after a semicolon,
-        where the first server's ends.
+    @return: whether two servers did the same.  The second server's error message may continue after
+        a semicolon.
     """
     return ours.closed == theirs.closed and list(map(_withoutMore, ours.replies)) == list(
         map(_withoutMore, theirs.replies)
@@ -99,10 +99,10 @@ def _withoutMore(reply: _Reply) -> _Reply:
 
 async def _answers(client: RawClient) -> bool:
     """
-    Ask twice for something that can be asked at any time.  The second answer is there so that a
-    reply to the odd input, which may come out of order, has come as well.
+    Make two calls that are allowed at any time.  Replies may arrive out of order; when the second
+    has arrived, so has any reply to the unusual input.
 
-    @return: whether both questions were answered before the connection was lost.
+    @return: whether both calls were answered before the connection was lost.
     """
     for _time in range(2):
         serial = client.sendCall(wire.AUTH_LIST)
@@ -116,8 +116,7 @@ async def observe(case: InteropTestCase, port: int, row: Row) -> Outcome:
     Send one row to a server.
 
     @param port: the loopback port of the server.
-    @raise AssertionError: when neither a reply nor the end of the connection comes where one of
-        them is expected.
+    @raise AssertionError: when neither a reply nor a close arrives where the row expects one.
     """
     client = await RawClient.connect(case, port)
     if row.opened:

@@ -1,6 +1,6 @@
 """
-Makes the pictures of the status page: a real kaserver with real clients, in a real browser, wide as
-on a desk and narrow as on a phone.
+Makes the pictures of the status page from a real kaserver with real clients in a real browser: one
+as wide as a desktop's, one as narrow as a phone's.
 
 It takes two minutes, and is no test::
 
@@ -32,7 +32,7 @@ _PAGE = re.compile(r"127\.0\.0\.1:(\d+) \(status page\)")
 
 class Picture(SecureTestCase):
     """
-    A day at a server, in two minutes.
+    Takes the pictures.
     """
 
     tools = ("virsh", "chromium", "python3-libvirt")
@@ -40,7 +40,7 @@ class Picture(SecureTestCase):
 
     def setUp(self) -> None:
         """
-        Make certificates.
+        Issue certificates.
         """
         super().setUp()
         names = {
@@ -57,7 +57,7 @@ class Picture(SecureTestCase):
 
     async def come(self, who: str) -> Program:
         """
-        Connect a virsh that stays.
+        Connect a virsh that stays connected.
         """
         virsh = startVirsh(self, "-c", self.server.tls(self.people[who]))
         await virsh.ask("hostname", r"hostname\n\S+\n")
@@ -65,7 +65,7 @@ class Picture(SecureTestCase):
 
     async def make(self) -> None:
         """
-        Have clients come, go, die, be disconnected and be refused.
+        Run a server whose clients connect, leave, die, are disconnected and are refused.
         """
         self.path = os.path.join(self.privateDirectory(), "libvirt-sock")
         self.server = await SecureServer.start(
@@ -105,7 +105,7 @@ class Picture(SecureTestCase):
         """
         Write a picture of the page.
 
-        @param height: how much of it at most.
+        @param height: its greatest height in pixels.
         """
         browser = await Browser.start(self, width, height)
         await browser.show(self.page)
@@ -122,7 +122,7 @@ class Picture(SecureTestCase):
 
     async def test_pictures(self) -> None:
         """
-        Write both.
+        Write both pictures.
         """
         await self.make()
         await together(

@@ -1,5 +1,5 @@
 """
-Programs run beside the test: virsh, Python scripts with the libvirt bindings, daemons.
+Runs programs beside the test: virsh, Python scripts with the libvirt bindings, daemons.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Result(NamedTuple):
 
     @ivar exitCode: its exit code, or C{None} when a signal ended it.
     @ivar signal: the number of that signal, or C{None}.
-    @ivar output: all it wrote to its standard output.
-    @ivar errors: all it wrote to its standard error.
+    @ivar output: all of its standard output.
+    @ivar errors: all of its standard error.
     """
 
     exitCode: int | None
@@ -46,7 +46,7 @@ class Result(NamedTuple):
 
 class Program(ProcessProtocol):
     """
-    A program that runs while the test goes on, with its output kept.
+    A program that runs during the test, and whose output is kept.
 
     @ivar endedAt: when it ended, on the monotonic clock, or C{None} while it runs.
     """
@@ -72,10 +72,10 @@ class Program(ProcessProtocol):
         gid: int | None = None,
     ) -> Self:
         """
-        Start a program, which the end of the test will kill if need be.
+        Start a program.  If it still runs at the end of the test, it is killed.
 
         @param command: the path of the program, then its arguments.
-        @param uid: run as this user; only root can ask for that.
+        @param uid: run as this user; only root can do that.
         """
         program = cls(os.path.basename(command[0]))
         reactor.spawnProcess(
@@ -98,25 +98,25 @@ class Program(ProcessProtocol):
 
     def outReceived(self, data: bytes) -> None:
         """
-        Keep what came from the standard output.
+        Keep the standard output.
         """
         self._output += data
 
     def errReceived(self, data: bytes) -> None:
         """
-        Keep what came from the standard error.
+        Keep the standard error.
         """
         self._errors += data
 
     def processExited(self, reason: Failure) -> None:
         """
-        Note when the program ended.
+        Record when the program ended.
         """
         self.endedAt = time.monotonic()
 
     def processEnded(self, reason: Failure) -> None:
         """
-        Note how the program ended; all its output has come.
+        Record how the program ended; all of its output has been read.
         """
         assert isinstance(reason.value, ProcessDone | ProcessTerminated)
         self._reason = reason.value
@@ -131,27 +131,27 @@ class Program(ProcessProtocol):
     @property
     def running(self) -> bool:
         """
-        Whether the program has not ended yet.
+        Whether the program still runs.
         """
         return self.endedAt is None
 
     @property
     def output(self) -> str:
         """
-        What has come from the standard output so far.
+        The standard output so far.
         """
         return self._output.decode("utf-8", "replace")
 
     @property
     def errors(self) -> str:
         """
-        What has come from the standard error so far.
+        The standard error so far.
         """
         return self._errors.decode("utf-8", "replace")
 
     def describe(self) -> str:
         """
-        @return: what a failure message should show of this program.
+        @return: the state and output of the program, for failure messages.
         """
         state = "running" if self.running else "ended"
         return f"{self._name} ({state})\n--- output\n{self.output}\n--- errors\n{self.errors}"
@@ -171,11 +171,11 @@ class Program(ProcessProtocol):
 
     async def waitOutput(self, pattern: str, timeout: float = 10.0) -> re.Match[str]:
         """
-        Wait until C{pattern}, a regular expression, is found in what was written to the standard
-        output or, failing that, to the standard error.
+        Wait until C{pattern}, a regular expression, matches in the standard output or the standard
+        error.
 
-        @raise AssertionError: when it has not come within C{timeout} seconds, or the program
-            ended without having written it.
+        @raise AssertionError: when it has not matched within C{timeout} seconds, or the program
+            ended without a match.
         """
 
         def found() -> re.Match[str] | None:
@@ -188,8 +188,8 @@ class Program(ProcessProtocol):
 
     async def ask(self, line: str, pattern: str, timeout: float = 10.0) -> re.Match[str]:
         """
-        Write a line to the standard input, and wait for C{pattern} in what is written to the
-        standard output after that.
+        Write a line to the standard input, and wait until C{pattern} matches in the standard output
+        that follows.
         """
         seen = len(self.output)
         self.send(line)
@@ -205,7 +205,7 @@ class Program(ProcessProtocol):
         """
         Wait for the program to end by itself.
 
-        @raise AssertionError: when it has not within C{timeout} seconds.
+        @raise AssertionError: when it still runs after C{timeout} seconds.
         """
         return await waitUntil(self._result, lambda: f"the end of {self.describe()}", timeout)
 
@@ -216,7 +216,7 @@ class Program(ProcessProtocol):
 
     async def kill(self) -> None:
         """
-        End the program at once, stopped or not, and wait until it is gone.
+        Kill the program, even if it is stopped, and wait for its end.
         """
         self.signal(signal.SIGKILL)
         await self.finish()
@@ -224,8 +224,8 @@ class Program(ProcessProtocol):
 
 def startVirsh(case: InteropTestCase, *arguments: str) -> Program:
     """
-    Start virsh.  Without a command among the arguments it is interactive: it takes commands
-    from L{Program.ask} and stays connected between them.
+    Start virsh.  Without a command among the arguments it is interactive: it takes commands from
+    L{Program.ask}, and stays connected between them.
     """
     directory = case.privateDirectory()
     return Program.start(case, [VIRSH, *arguments], privateEnvironment(directory), directory)
@@ -233,9 +233,9 @@ def startVirsh(case: InteropTestCase, *arguments: str) -> Program:
 
 async def runVirsh(case: InteropTestCase, *arguments: str, timeout: float = 15.0) -> Result:
     """
-    Run virsh to its end.
+    Run virsh, and wait for its end.
 
-    @param timeout: seconds it may take.
+    @param timeout: the most seconds it may run.
     """
     return await startVirsh(case, *arguments).finish(timeout)
 
@@ -244,8 +244,8 @@ def startPythonLibvirt(case: InteropTestCase, script: str, *arguments: str) -> P
     """
     Run a script with the system's Python, which has the libvirt bindings.
 
-    @param script: the text of the script; C{libvirt}, C{json}, C{sys}, C{threading} and
-        C{time} are imported already.
+    @param script: its text; C{libvirt}, C{json}, C{sys}, C{threading} and C{time} are already
+        imported.
     @param arguments: C{sys.argv} from 1 on.
     """
     directory = case.privateDirectory()

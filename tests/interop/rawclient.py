@@ -1,5 +1,5 @@
 """
-A client that does what it is told, byte for byte, and notes what comes back and when.
+A client that sends exactly the bytes it is given, and records what arrives and when.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ __all__ = ["RawClient"]
 
 class RawClient(Protocol):
     """
-    One connection under the test's own control.
+    One connection, controlled by the test.
 
-    @ivar address: its own end of the connection, as C{HOST:PORT}.
-    @ivar frames: all that has come whole, keepalive messages included.
-    @ivar received: how many bytes have come, whole messages or not.
+    @ivar address: the local address, as C{HOST:PORT}.
+    @ivar frames: all complete messages received, including keepalive messages.
+    @ivar received: the number of bytes received.
     @ivar lostAt: when the connection was lost, on the monotonic clock, or C{None}.
-    @ivar wroteAt: when this side wrote last, on the monotonic clock, or C{None}.
+    @ivar wroteAt: when this side last wrote, on the monotonic clock, or C{None}.
     @ivar answering: whether pings are answered.
     """
 
@@ -47,7 +47,7 @@ class RawClient(Protocol):
     @classmethod
     async def connect(cls, case: InteropTestCase, port: int) -> RawClient:
         """
-        Connect to a loopback port; the end of the test disconnects.
+        Connect to a loopback port, and disconnect when the test ends.
         """
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port)
         client = cast(RawClient, await endpoint.connect(Factory.forProtocol(cls)))
@@ -56,7 +56,7 @@ class RawClient(Protocol):
 
     def connectionMade(self) -> None:
         """
-        Send small messages at once, and note the address while there is one.
+        Disable Nagle's algorithm, and keep the address: a closed connection has none.
         """
         self.transport.setTcpNoDelay(True)
         host = self.transport.getHost()
@@ -64,7 +64,7 @@ class RawClient(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """
-        Note what came, and answer pings as long as that is wanted.
+        Record the messages, and answer pings if C{answering} is set.
         """
         self.received += len(data)
         frames = self._reader.feed(data, time.monotonic())
@@ -82,7 +82,7 @@ class RawClient(Protocol):
 
     def connectionLost(self, reason: Failure | None = None) -> None:
         """
-        Note when the connection was lost.
+        Record when the connection was lost.
         """
         self.lostAt = time.monotonic()
 
@@ -110,7 +110,7 @@ class RawClient(Protocol):
 
     def replyTo(self, serial: int) -> Frame | None:
         """
-        @return: the reply to the call with this serial, if it has come.
+        @return: the reply to the call with this serial, or C{None}.
         """
         for frame in self.frames:
             if frame.kind == wire.REPLY and frame.serial == serial:
@@ -121,8 +121,8 @@ class RawClient(Protocol):
         """
         Wait for the reply to the call with this serial.
 
-        @raise AssertionError: when it has not come within C{timeout} seconds, or the connection
-            was lost without it.
+        @raise AssertionError: when it has not arrived within C{timeout} seconds, or the connection
+            was lost first.
         """
 
         def found() -> Frame | None:
@@ -141,7 +141,7 @@ class RawClient(Protocol):
 
     async def succeed(self, procedure: int, payload: bytes = b"") -> bytes:
         """
-        Make a call that has to succeed.
+        Make a call that must succeed.
 
         @return: the payload of the reply.
         """
@@ -152,9 +152,9 @@ class RawClient(Protocol):
 
     async def open(self, *, ask: bool = True) -> None:
         """
-        Go through what a client does until the connection is open.
+        Make the calls of a client that opens a connection.
 
-        @param ask: whether to ask for the keepalive feature on the way.
+        @param ask: whether to ask for keepalive first.
         """
         await self.succeed(wire.AUTH_LIST)
         if ask:
@@ -167,7 +167,7 @@ class RawClient(Protocol):
 
     async def waitLost(self, timeout: float = 10.0) -> float:
         """
-        Wait for the server to close the connection.
+        Wait until the server closes the connection.
 
         @return: when it did, on the monotonic clock.
         """

@@ -1,5 +1,5 @@
 """
-Servers that want to know who is there: kaserver and libvirtd with TLS and SASL.
+Servers that authenticate their clients: kaserver and libvirtd with TLS and SASL.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ result = sasl.sasl_setpass(connection, name, password, len(password), None, 0, S
 assert result == 0, result
 """
 """
-What C{saslpasswd2} does, which comes in a package that nobody needs otherwise.
+Does what C{saslpasswd2} does, so that its package need not be installed.
 """
 
 _DAEMON_SETTINGS: Final = """
@@ -68,11 +68,11 @@ log_outputs = "1:stderr"
 
 class SecureServer:
     """
-    A kaserver that listens in several ways.
+    A kaserver with several listeners.
 
     @ivar program: the process; its output is the log.
-    @ivar ports: the ports that it listens on, and the paths of its UNIX sockets, in the order of
-        the arguments.
+    @ivar ports: the ports it listens on and the paths of its UNIX sockets, in the order of the
+        arguments.
     """
 
     def __init__(self, program: Program, ports: list[str]) -> None:
@@ -108,7 +108,7 @@ class SecureServer:
     @property
     def log(self) -> str:
         """
-        What it has logged so far.
+        The log so far.
         """
         return self.program.output + self.program.errors
 
@@ -116,20 +116,20 @@ class SecureServer:
         self, pkipath: str, rest: str = "", *, listener: int = 0, host: str = "127.0.0.1"
     ) -> str:
         """
-        @param listener: which of the listeners.
-        @return: what virsh is to connect to.
+        @param listener: the index of the listener.
+        @return: the URI for virsh.
         """
         return f"test+tls://{host}:{self.ports[listener]}/default?pkipath={pkipath}{rest}"
 
 
 class SecureTestCase(InteropTestCase):
     """
-    Has an authority, and certificates that it has signed.
+    A test with a certificate authority and certificates signed by it.
     """
 
     def setUp(self) -> None:
         """
-        Make them.
+        Create the authority and the server's certificate.
         """
         super().setUp()
         self.authority = Authority()
@@ -141,7 +141,7 @@ class SecureTestCase(InteropTestCase):
     @cached_property
     def alice(self) -> str:
         """
-        The folder of a client with a good certificate.
+        The folder of a client with a valid certificate.
         """
         return self.clientFiles(self.authority.issue(distinguished("alice")))
 
@@ -154,7 +154,7 @@ class SecureTestCase(InteropTestCase):
 
     def clientFiles(self, identity: Identity | None) -> str:
         """
-        Make a client's files.
+        Write the certificate files of a client.
 
         @return: the folder.
         """
@@ -162,13 +162,13 @@ class SecureTestCase(InteropTestCase):
 
     def listener(self, rest: str = "") -> str:
         """
-        @return: the argument that has kaserver listen with TLS.
+        @return: the argument that makes kaserver listen with TLS.
         """
         return f"--listen=libvirttls:0:interface=127.0.0.1:pki={self.pki}{rest}"
 
     def passwordFile(self) -> str:
         """
-        @return: a file that has the names and passwords of those who may log in.
+        @return: the path of a file with the names and passwords of two users.
         """
         path = os.path.join(self.privateDirectory(), "users")
         with open(path, "w", encoding="utf-8") as file:
@@ -189,19 +189,19 @@ class SecureTestCase(InteropTestCase):
 
     def startHostname(self, uri: str) -> Program:
         """
-        Have virsh begin to ask for the host's name.
+        Start a virsh that asks for the host name.
         """
         return startVirsh(self, "-c", uri, "hostname")
 
     async def hostname(self, uri: str) -> Result:
         """
-        Have virsh ask for the host's name.
+        Run a virsh that asks for the host name.
         """
         return await self.startHostname(uri).finish(15)
 
     async def letIn(self, uri: str) -> None:
         """
-        Check that virsh gets in.
+        Check that virsh can connect.
         """
         result = await self.hostname(uri)
         self.assertEqual((result.exitCode, result.errors), (0, ""), uri)
@@ -209,9 +209,9 @@ class SecureTestCase(InteropTestCase):
 
     async def refused(self, uri: str, words: str) -> None:
         """
-        Check that virsh does not get in.
+        Check that virsh is refused.
 
-        @param words: what it says.
+        @param words: part of its error message.
         """
         result = await self.hostname(uri)
         self.assertEqual(result.exitCode, 1, result)
@@ -222,9 +222,9 @@ class SecureDaemon:
     """
     A real libvirtd with the test driver, TLS and SASL, which shares nothing with any other.
 
-    @ivar program: the process; its standard error is a log that has all of the RPC.
-    @ivar port: the port on which it has TLS.
-    @ivar socketPath: the path of its UNIX socket, which wants a password.
+    @ivar program: the process; its standard error is a log with all RPC messages.
+    @ivar port: the port for TLS.
+    @ivar socketPath: the path of its UNIX socket, which requires a password.
     """
 
     def __init__(self, program: Program, port: int, socketPath: str) -> None:
@@ -243,12 +243,12 @@ class SecureDaemon:
         tcpPort: int = 0,
     ) -> SecureDaemon:
         """
-        Start it, and wait until it can be connected to.
+        Start it, and wait until it accepts connections.
 
-        @param auth: what it wants over TLS beside a certificate.
+        @param auth: C{auth_tls}: what it requires over TLS besides a certificate.
         @param settings: more lines for its C{libvirtd.conf}.
-        @param mechanisms: the SASL mechanisms that it has.
-        @param tcpPort: where it listens on plain TCP and wants a password; 0 for nowhere.
+        @param mechanisms: the SASL mechanisms it offers.
+        @param tcpPort: the port for plain TCP with a password; 0 for none.
         """
         directory = case.privateDirectory()
         environment = privateEnvironment(directory) | {"SASL_CONF_PATH": directory}

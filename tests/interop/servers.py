@@ -1,5 +1,5 @@
 """
-The two servers under comparison, each a process of its own: C{twistd kaserver} and libvirtd.
+The two servers that are compared, each in its own process: C{twistd kaserver} and libvirtd.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["KaServer", "LibvirtDaemon", "holdPort", "reservePort", "twistdComman
 _LISTENING = re.compile(r"127\.0\.0\.1:(\d+)")
 _UNPRIVILEGED = 65534
 """
-C{nobody}, for a libvirtd that root starts.
+The user id of C{nobody}, for a libvirtd started by root.
 """
 
 _DAEMON_SETTINGS = """
@@ -44,7 +44,7 @@ log_outputs = "3:stderr"
 
 def twistdCommand() -> list[str]:
     """
-    @return: how to run the twistd that belongs to the Python which runs the tests.
+    @return: the command for the twistd of the Python that runs the tests.
     """
     script = os.path.join(os.path.dirname(sys.executable), "twistd")
     if os.access(script, os.X_OK):
@@ -71,8 +71,8 @@ class KaServer:
         """
         Start it, and wait until its log says that it listens.
 
-        @param arguments: the arguments of C{kaserver}; the endpoint is added to them.
-        @param twistd: another way to run twistd than L{twistdCommand}.
+        @param arguments: the arguments of C{kaserver}, besides the endpoint.
+        @param twistd: the command for twistd, if not L{twistdCommand}.
         """
         directory = case.privateDirectory()
         command = [*(twistdCommand() if twistd is None else twistd), "-n", "--pidfile="]
@@ -84,14 +84,14 @@ class KaServer:
     @property
     def uri(self) -> str:
         """
-        What virsh is to connect to.
+        The URI for virsh.
         """
         return f"test+tcp://127.0.0.1:{self.port}/default"
 
     @property
     def log(self) -> str:
         """
-        What it has logged so far.
+        The log so far.
         """
         return self.program.output + self.program.errors
 
@@ -100,13 +100,13 @@ class LibvirtDaemon:
     """
     A real libvirtd with the test driver, which shares nothing with any other on this machine.
 
-    Only an unprivileged libvirtd keeps all its sockets, locks and state below folders that the
-    environment names, so root runs it as C{nobody}.  (It listens on TCP all the same.)
+    Only an unprivileged libvirtd keeps all its sockets, locks and state in folders that the
+    environment names, so root runs it as C{nobody}.  It can listen on TCP nevertheless.
 
     @cvar address: the address that it listens on.
     @ivar port: the TCP port that it listens on, without authentication.
     @ivar socketPath: the path of its UNIX socket.
-    @ivar program: the process of the present run.
+    @ivar program: the current process.
     """
 
     address = "127.0.0.1"
@@ -133,10 +133,10 @@ class LibvirtDaemon:
         cls, case: InteropTestCase, interval: int = -1, count: int = 5, settings: str = ""
     ) -> LibvirtDaemon:
         """
-        Start it, and wait until it can be connected to.
+        Start it, and wait until it accepts connections.
 
-        @param interval: its own C{keepalive_interval} in seconds; -1 has it never ping.
-        @param count: its own C{keepalive_count}.
+        @param interval: its C{keepalive_interval} in seconds; with -1 it never pings.
+        @param count: its C{keepalive_count}.
         @param settings: more lines for its configuration file.
         """
         daemon = cls(case, case.privateDirectory(), interval, count, settings)
@@ -146,7 +146,8 @@ class LibvirtDaemon:
 
     async def restart(self) -> None:
         """
-        Start it on the same paths and the same port as before; the run before has ended.
+        Start it on the same paths and the same port as before.  The previous process must have
+        ended.
         """
         environment = privateEnvironment(self._directory)
         settings = os.path.join(self._directory, "libvirtd.conf")
@@ -183,14 +184,14 @@ class LibvirtDaemon:
 
     def listens(self) -> bool:
         """
-        @return: whether the TCP socket takes connections.
+        @return: whether the TCP socket accepts connections.
         """
         return _takesConnections(socket.AF_INET, (self.address, self.port))
 
     def _accepts(self) -> bool:
         """
-        @return: whether both sockets take connections.
-        @raise AssertionError: when libvirtd has ended, so that they never will.
+        @return: whether both sockets accept connections.
+        @raise AssertionError: when libvirtd has ended.
         """
         if not self.program.running:
             raise AssertionError(f"no libvirtd: {self.program.describe()}")
@@ -199,39 +200,39 @@ class LibvirtDaemon:
     @property
     def uri(self) -> str:
         """
-        What a client is to connect to over TCP.
+        The URI for clients over TCP.
         """
         return f"test+tcp://127.0.0.1:{self.port}/default"
 
     @property
     def unixURI(self) -> str:
         """
-        What a client is to connect to over the UNIX socket.
+        The URI for clients over the UNIX socket.
         """
         return f"test+unix:///default?socket={self.socketPath}"
 
     def freeze(self) -> None:
         """
-        Stop the process (C{SIGSTOP}): its sockets stay open and nobody answers.
+        Stop the process (C{SIGSTOP}): its sockets stay open, but nothing is answered.
         """
         self.program.signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
         """
-        Let a stopped process go on (C{SIGCONT}).
+        Continue a stopped process (C{SIGCONT}).
         """
         self.program.signal(signal.SIGCONT)
 
     async def kill(self) -> None:
         """
-        Kill the process (C{SIGKILL}); L{restart} starts another.
+        Kill the process (C{SIGKILL}).  L{restart} starts another.
         """
         await self.program.kill()
 
 
 def _takesConnections(family: socket.AddressFamily, address: str | tuple[str, int]) -> bool:
     """
-    @return: whether somebody listens there.
+    @return: whether a server listens at the address.
     """
     with socket.socket(family) as probe:
         try:
@@ -243,7 +244,7 @@ def _takesConnections(family: socket.AddressFamily, address: str | tuple[str, in
 
 def reservePort(case: InteropTestCase) -> int:
     """
-    Find a loopback TCP port for a program that has to be told one, for as long as the test runs.
+    Reserve a loopback TCP port until the test ends, for a program that cannot choose one.
     """
     holder = holdPort()
     case.addCleanup(holder.close)
@@ -252,10 +253,10 @@ def reservePort(case: InteropTestCase) -> int:
 
 def holdPort() -> socket.socket:
     """
-    Find a loopback TCP port for a program that has to be told one.
+    Reserve a loopback TCP port for a program that cannot choose one.
 
-    @return: a socket that is bound there, so that nobody else is given it; and it is bound in the
-        way that lets a program listen there which, like libvirtd, sets C{SO_REUSEADDR}.
+    @return: a socket bound to it.  No other program is given that port, but one that sets
+        C{SO_REUSEADDR}, like libvirtd, can listen there.
     """
     holder = socket.socket()
     holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,7 +1,7 @@
 """
-Kaservers that several tests use one after the other, so that they are started once.
+Kaservers that several tests use one after the other, to save starting them.
 
-Only for tests that neither stop, signal nor overload their server.
+They are only for tests that neither stop, signal nor overload their server.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _running: Final[dict[tuple[str, ...], _Process]] = {}
 
 class _Process:
     """
-    A kaserver that lives as long as the tests.
+    A kaserver that runs until all tests have ended.
 
-    It is not one of the reactor's processes, as trial leaves nothing of the reactor's between two
-    tests; and it writes into a file, which nobody has to empty meanwhile.
+    It is not a process of the reactor, since trial checks after each test that the reactor is
+    clean.  It writes to a file, so that nothing has to read its output between tests.
     """
 
     def __init__(self, arguments: tuple[str, ...]) -> None:
@@ -54,8 +54,8 @@ class _Process:
 
     def log(self) -> bytes:
         """
-        @return: all that it has written.
-        @raise AssertionError: when it has ended, which no test that shares it may bring about.
+        @return: all of its output.
+        @raise AssertionError: when it has ended, which no test that shares it may cause.
         """
         with open(self._path, "rb") as file:
             text = file.read()
@@ -66,7 +66,7 @@ class _Process:
 
 class SharedServer:
     """
-    One test's view of a kaserver that others use before and after it.
+    One test's view of a kaserver that other tests use too.
 
     @ivar port: the loopback port that it listens on.
     """
@@ -79,8 +79,8 @@ class SharedServer:
     @classmethod
     async def get(cls, *arguments: str) -> SharedServer:
         """
-        @param arguments: the arguments of C{kaserver}; the endpoint is added to them.
-        @return: the server that runs with these arguments; it is started if there is none.
+        @param arguments: the arguments of C{kaserver}, besides the endpoint.
+        @return: the server that runs with these arguments, started if necessary.
         """
         process = _running.get(arguments)
         if process is None:
@@ -93,13 +93,13 @@ class SharedServer:
     @property
     def uri(self) -> str:
         """
-        What virsh is to connect to.
+        The URI for virsh.
         """
         return f"test+tcp://127.0.0.1:{self.port}/default"
 
     @property
     def log(self) -> str:
         """
-        What it has logged since this test asked for it.
+        What it has logged since this test got it.
         """
         return self._process.log()[self._before :].decode()

@@ -1,5 +1,5 @@
 """
-A slow link: a relay between two loopback ports with little room of its own.
+A slow link: a relay between two loopback ports with small buffers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ANYTHING: Final = 65536
 
 class _Direction:
     """
-    Carries the bytes of one end to the other.
+    Carries bytes from one end to the other.
     """
 
     def __init__(self, source: socket.socket, sink: socket.socket) -> None:
@@ -31,7 +31,7 @@ class _Direction:
 
     def move(self, most: int) -> bool:
         """
-        @return: whether both ends are still there.
+        @return: whether both ends are still open.
         """
         try:
             if not self._rest:
@@ -47,18 +47,18 @@ class _Direction:
 
     def close(self) -> None:
         """
-        Close the end that it carries from.
+        Close the end that it reads from.
         """
         self._source.close()
 
 
 class SlowRelay:
     """
-    Relays each connection to one loopback port to another.
+    Relays connections from one loopback port to another.
 
-    @ivar port: where clients are to connect.
-    @ivar rate: bytes a second, in each direction; C{None} for as many as come, and 0 for a link
-        that is cut: nothing passes it any more, not even the end of a connection.
+    @ivar port: the port for clients to connect to.
+    @ivar rate: bytes per second in each direction; C{None} for no limit, 0 for a link that is cut:
+        nothing is relayed then, not even the end of a connection.
     """
 
     def __init__(self, case: InteropTestCase, target: int) -> None:

@@ -1,12 +1,12 @@
 """
-Runs twistd, or a script, with a wall clock that the test can step, but no other clock.
+Runs twistd, or a script, with a wall clock that the test can step.  Other clocks are unchanged.
 
-A step of the machine's own clock would be felt by everybody on it.  So the functions that tell
-the wall clock's time are replaced before anything else is imported, and add an offset which
-another process can change at any time.
+Stepping the machine's own clock would affect every program on it.  So the functions that read the
+wall clock are replaced before anything else is imported, and add an offset which another process
+can change at any time.
 
-Usage: C{python steppedclock.py OFFSETFILE TWISTD-ARGUMENTS...} or
-C{python steppedclock.py OFFSETFILE SCRIPT.py ARGUMENTS...}
+Usage: C{python steppedclock.py OFFSETFILE TWISTD-ARGUMENTS...} or C{python steppedclock.py
+OFFSETFILE SCRIPT.py ARGUMENTS...}
 """
 
 import mmap
@@ -22,13 +22,13 @@ _OFFSET = struct.Struct("=q")
 
 SIZE = _OFFSET.size
 """
-Bytes in the file that holds the offset.
+The size in bytes of the file with the offset.
 """
 
 
 def pack(seconds: int) -> bytes:
     """
-    @return: what is to be in the file for a wall clock that is this much fast.
+    @return: the contents of the file for a wall clock that is C{seconds} fast.
     """
     return _OFFSET.pack(seconds)
 

@@ -1,5 +1,5 @@
 """
-What every interop test stands on: the tools it needs, waiting with a deadline, private folders.
+What all interop tests need: checks for tools, waiting with a deadline, private folders.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ VIRT_ADMIN = shutil.which("virt-admin", path=_SEARCH) or "virt-admin"
 LIBVIRTD = shutil.which("libvirtd", path=_SEARCH) or "libvirtd"
 PYTHON = "/usr/bin/python3"
 """
-The system's own Python: the one that the distribution's libvirt bindings are installed for.
+The system's own Python, which the distribution's libvirt bindings are installed for.
 """
 
 _FREE_OF = ("LIBVIRT", "VIRSH", "PYTHON", "XDG_", "LC_", "LANG", "VIRTUAL_ENV", "DISPLAY", "DBUS_")
@@ -71,7 +71,7 @@ _T = TypeVar("_T")
 
 class _Reactor(IReactorCore, IReactorProcess, IReactorTCP, IReactorTime, IReactorUNIX):
     """
-    The slice of a reactor that these tests use.
+    The reactor interfaces that these tests use.
     """
 
 
@@ -81,7 +81,7 @@ reactor = cast(_Reactor, _globalReactor)
 @cache
 def _works(*command: str) -> bool:
     """
-    @return: whether C{command} can be run and ends with 0.
+    @return: whether C{command} can be run and exits with 0.
     """
     try:
         finished = subprocess.run(command, capture_output=True, timeout=30, check=False)
@@ -112,18 +112,18 @@ def missingTools(tools: Sequence[str]) -> list[str]:
     @param tools: names out of C{chromium}, C{haproxy}, C{virsh}, C{virt-admin}, C{libvirtd},
         C{python3-libvirt}, C{redis-server}, C{systemd-analyze}, C{nsenter} and C{unshare} (which
         here includes C{ip}).
-    @return: those which this machine does not have.
+    @return: those missing on this machine.
     """
     return [tool for tool in tools if not _works(*_CHECKS[tool])]
 
 
 def requireInterop(*tools: str) -> None:
     """
-    Let the running test go on only where the tools are there.
+    Skip the running test if a tool is missing.
 
     @param tools: as for L{missingTools}.
     @raise SkipTest: when one is missing.
-    @raise AssertionError: instead of the skip, where L{REQUIRE_VARIABLE} is set to 1.
+    @raise AssertionError: instead, if L{REQUIRE_VARIABLE} is set to 1.
     """
     missing = missingTools(tools)
     if missing:
@@ -132,10 +132,10 @@ def requireInterop(*tools: str) -> None:
 
 def unavailable(reason: str) -> NoReturn:
     """
-    End the running test for lack of something that it needs.
+    Skip the running test because something that it needs is missing.
 
     @raise SkipTest: with the reason.
-    @raise AssertionError: instead, where L{REQUIRE_VARIABLE} is set to 1.
+    @raise AssertionError: instead, if L{REQUIRE_VARIABLE} is set to 1.
     """
     if os.environ.get(REQUIRE_VARIABLE) == "1":
         raise AssertionError(f"{reason}, and {REQUIRE_VARIABLE}=1 demands it")
@@ -144,9 +144,9 @@ def unavailable(reason: str) -> NoReturn:
 
 def privateEnvironment(directory: str) -> dict[str, str]:
     """
-    @param directory: a folder of this test alone; it becomes the program's home.
-    @return: an environment in which libvirt's programs neither see the user's settings nor
-        leave anything behind in the user's folders, and speak untranslated English.
+    @param directory: a folder used by this test only; it becomes the program's home.
+    @return: an environment in which libvirt's programs do not read the user's settings, write
+        nothing to the user's folders, and use untranslated English.
     """
     kept = {
         name: value for name, value in os.environ.items() if not name.upper().startswith(_FREE_OF)
@@ -164,10 +164,10 @@ def privateEnvironment(directory: str) -> dict[str, str]:
 
 async def together(*coroutines: Coroutine[Deferred[Any], Any, _T]) -> list[_T]:
     """
-    Let several things go on at the same time.
+    Run several coroutines concurrently.
 
     @return: their results, when all have ended.
-    @raise Exception: the first failure among them, but not before all have ended.
+    @raise Exception: the first failure among them, after all have ended.
     """
     running = [Deferred.fromCoroutine(coroutine) for coroutine in coroutines]
     ended: list[tuple[bool, Any]] = await DeferredList(running, consumeErrors=True)
@@ -179,8 +179,8 @@ async def together(*coroutines: Coroutine[Deferred[Any], Any, _T]) -> list[_T]:
 
 async def pause(seconds: float) -> None:
     """
-    Let C{seconds} go by.  For watching that something does not happen, never for waiting until
-    something has.
+    Wait for C{seconds}.  Only for checking that something does not happen; L{waitUntil} waits until
+    something has happened.
     """
     await deferLater(reactor, seconds)
 
@@ -189,13 +189,13 @@ async def waitUntil(
     condition: Callable[[], _T | None], what: str | Callable[[], str], timeout: float = 10.0
 ) -> _T:
     """
-    Wait for something to come true.
+    Wait until a condition is true.
 
     @param condition: called every few milliseconds until its result is true.
-    @param what: what is being waited for, to be named in the failure.
+    @param what: what is waited for, for the failure message.
     @param timeout: seconds to wait at most.
     @return: the true result of C{condition}.
-    @raise AssertionError: when C{timeout} seconds went by first.
+    @raise AssertionError: when it is not true within C{timeout} seconds.
     """
     deadline = time.monotonic() + timeout
     while not (result := condition()):
@@ -210,8 +210,8 @@ class InteropTestCase(TestCase):
     """
     A test with real programs.
 
-    @cvar tools: which programs must be there, as for L{missingTools}.
-    @cvar alone: whether it measures, so that no other test may run meanwhile.
+    @cvar tools: the programs that it needs, as for L{missingTools}.
+    @cvar alone: whether the test measures time, so that no other may run meanwhile.
     """
 
     timeout = 60
@@ -220,15 +220,15 @@ class InteropTestCase(TestCase):
 
     def setUp(self) -> None:
         """
-        Skip, or fail, where a tool is missing.
+        Skip the test, or fail it, if a tool is missing.
         """
         requireInterop(*self.tools)
         useMachine(self, alone=self.alone)
 
     def privateDirectory(self) -> str:
         """
-        @return: a new folder which goes away with the test.  Its path is short enough for the
-            names of UNIX sockets.
+        @return: a new folder, deleted when the test ends.  Its path is short enough for UNIX
+            sockets.
         """
         directory = tempfile.mkdtemp(prefix="kaproto-", dir=SHORT)
         self.addCleanup(shutil.rmtree, directory, ignore_errors=True)

@@ -1,6 +1,6 @@
 """
-A service of systemd's, with the unit files that the documentation has to copy: the socket that it
-is passed, what it tells, and its watchdog.
+Tests for kaserver as a systemd service, with the unit files from the documentation: passed sockets,
+notifications and the watchdog.
 """
 
 from __future__ import annotations
@@ -44,20 +44,20 @@ signal.signal(signal.SIGUSR1, stick)
 run()
 """
 """
-Runs twistd; on SIGUSR1 the reactor does nothing for a minute.
+Runs twistd; SIGUSR1 blocks the reactor for a minute.
 """
 
 
 class UnitFileTests(InteropTestCase):
     """
-    The unit files.
+    Tests for the unit files.
     """
 
     tools = ("systemd-analyze",)
 
     def test_verified(self) -> None:
         """
-        systemd finds nothing wrong with them, the template included.
+        C{systemd-analyze verify} accepts the unit files, including the template.
         """
         folder = self.privateDirectory()
         for name in os.listdir(_UNITS):
@@ -73,7 +73,7 @@ class UnitFileTests(InteropTestCase):
 
     def test_stopped(self) -> None:
         """
-        Only the main process gets SIGTERM, which with C{--workers} is the parent.
+        Only the main process gets SIGTERM; with C{--workers} that is the parent.
         """
         for name in ("kaserver.service", "kaserver@.service"):
             self.assertEqual(_unit(name)["Service"]["KillMode"], "mixed")
@@ -81,7 +81,7 @@ class UnitFileTests(InteropTestCase):
 
 def _unit(name: str) -> ConfigParser:
     """
-    @return: a unit file.  Where a setting is given more than once, the last is told.
+    @return: a unit file.  Of repeated settings it has the last value.
     """
     unit = ConfigParser(strict=False, interpolation=None, delimiters=("=",))
     unit.optionxform = str  # type: ignore[assignment, method-assign]
@@ -92,15 +92,15 @@ def _unit(name: str) -> ConfigParser:
 
 class ActivationTests(GatewayTestCase):
     """
-    C{--listen=systemd:domain=UNIX:name=NAME}, as the units have it.
+    Tests for C{--listen=systemd:domain=UNIX:name=NAME}, as the units use it.
     """
 
     async def test_units(self) -> None:
         """
-        With the command of the service's unit, and a socket as in the socket's unit, which is
-        another user's: a virsh that connects while kaserver is still starting gets through to
-        libvirtd.  systemd is told when it is ready, reloads and stops.  Through all of that, and
-        afterwards, the socket keeps its mode and its owner, and the kernel refuses strangers.
+        With the service unit's command and another user's socket as in the socket unit, a virsh
+        that connects while kaserver is starting reaches libvirtd.  systemd is notified of ready,
+        reload and stop.  Throughout, and after the end, the socket keeps its mode and owner, and
+        the kernel refuses other users.
         """
         daemon = await LibvirtDaemon.start(self)
         command = shlex.split(_unit("kaserver.service")["Service"]["ExecStart"])
@@ -164,7 +164,7 @@ class ActivationTests(GatewayTestCase):
 
     def _listenForOperators(self, manager: Manager, folder: str) -> list[str]:
         """
-        @return: the paths of sockets as in the units for administration and the status page.
+        @return: the paths of sockets for administration and the status page, as in their units.
         """
         paths = []
         for unit in ("kaserver-admin.socket", "kaserver-status.socket"):
@@ -177,8 +177,8 @@ class ActivationTests(GatewayTestCase):
 
     async def test_operators(self) -> None:
         """
-        With the command of the service's unit, kaserver is administered and watched over the
-        sockets of the other two.
+        With the service unit's command, the administration socket and the status page work over the
+        sockets of their units.
         """
         daemon = await LibvirtDaemon.start(self)
         command = shlex.split(_unit("kaserver.service")["Service"]["ExecStart"])
@@ -203,14 +203,14 @@ class ActivationTests(GatewayTestCase):
 
     async def test_environment(self) -> None:
         """
-        What systemd has put into the environment is not left for others.
+        systemd's variables are removed from the environment of child processes.
         """
         manager = Manager(self)
         port = manager.listenTCP("kaserver")
         listen = "--listen=systemd:domain=INET:name=kaserver"
         manager.start([*twistdCommand(), "-n", "--pidfile=", "kaserver", listen])
         await manager.waitTold("READY", "1")
-        # The kernel shows the environment at the start; what a child gets is Python's.
+        # /proc shows the environment at the start, so a child prints what it gets from Python.
         probe = (
             "import os; os.environ['LISTEN_PID'] = os.environ['WATCHDOG_PID'] = str(os.getpid());"
             "from kaproto.app.options import Options; from kaproto.app.service import makeService;"
@@ -229,8 +229,8 @@ class ActivationTests(GatewayTestCase):
 
     async def test_noSuchName(self) -> None:
         """
-        A name that the socket's unit does not have, and another kind of socket than the endpoint
-        says, are mistakes on the command line, told in one line.
+        A socket name that systemd did not pass, and a domain that does not fit the socket, are
+        usage errors of one line.
         """
         for listen, words in (
             ("systemd:domain=INET:name=other", "systemd has passed no socket named 'other'"),
@@ -248,14 +248,14 @@ class ActivationTests(GatewayTestCase):
 
 class WatchdogTests(InteropTestCase):
     """
-    systemd's watchdog.
+    Tests for systemd's watchdog.
     """
 
     def manage(self) -> tuple[Manager, int]:
         """
-        Start a service whose reactor can be made to stick.
+        Start a service whose reactor can be blocked.
 
-        @return: its manager, and the port that it serves.
+        @return: its manager and its port.
         """
         manager = Manager(self, watchdog=1)
         port = manager.listenTCP("kaserver")
@@ -264,14 +264,14 @@ class WatchdogTests(InteropTestCase):
 
     def restart(self, manager: Manager) -> None:
         """
-        Start it, again.
+        Start the service, or start it again.
         """
         listen = "--listen=systemd:domain=INET:name=kaserver"
         manager.start([sys.executable, "-c", _STUCK, "-n", "--pidfile=", "kaserver", listen])
 
     async def test_stuck(self) -> None:
         """
-        A reactor that is stuck feeds no watchdog; the service is restarted, on the same socket.
+        A blocked reactor does not notify the watchdog; the service is restarted on the same socket.
         """
         manager, port = self.manage()
         await manager.waitTold("READY", "1")
@@ -284,7 +284,8 @@ class WatchdogTests(InteropTestCase):
 
     async def test_healthy(self) -> None:
         """
-        A healthy one feeds it in time, also while clients come and go as fast as they can.
+        A healthy service notifies the watchdog in time, even while clients connect and disconnect
+        as fast as they can.
         """
         manager, port = self.manage()
         await manager.waitTold("READY", "1")

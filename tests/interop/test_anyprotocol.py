@@ -1,6 +1,6 @@
 """
-Tests for keepalive below applications that know nothing of it: the examples, as processes, over
-loopback.
+Tests for keepalive below applications that do not know about it: the examples, run as processes
+over loopback.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ EXAMPLES = PROJECT / "docs" / "examples" / "keepalive"
 AUTOBAHN = PROJECT / "benchmarks" / "peers" / "autobahn.py"
 DEATH = 3.0
 """
-The seconds after which a silent peer is dead in all of these.
+Seconds after which all of these declare a silent peer dead.
 """
 
 TERMS = "interval=1:count=2"
@@ -36,11 +36,11 @@ TERMS = "interval=1:count=2"
 
 class Case(NamedTuple):
     """
-    An application with its two ends.
+    An application's two ends.
 
-    @ivar server: the arguments of the server, without the port.
-    @ivar client: those of the client.
-    @ivar plain: those of a client that knows no keepalive.
+    @ivar server: the server's arguments, without the port.
+    @ivar client: the client's arguments.
+    @ivar plain: the arguments of a client without keepalive.
     """
 
     server: Sequence[str]
@@ -104,7 +104,7 @@ sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 """
-Runs a script that stalls when it is told to.
+Runs a script whose reactor SIGUSR1 blocks for five seconds, then for three.
 """
 
 ANSWERING = """
@@ -125,7 +125,7 @@ Runs an example that answers pings, and sends none.
 
 class AnyProtocolTestCase(InteropTestCase):
     """
-    Applications as processes.
+    Runs applications as processes.
     """
 
     tools = ()
@@ -134,7 +134,7 @@ class AnyProtocolTestCase(InteropTestCase):
         """
         Start an example.
 
-        @param runner: Python code that runs it, if it is not to run by itself.
+        @param runner: Python code that runs the script; C{""} to run it directly.
         """
         environment = {
             **os.environ,
@@ -151,7 +151,7 @@ class AnyProtocolTestCase(InteropTestCase):
         """
         Start a server.
 
-        @return: it and its port.
+        @return: the process and its port.
         """
         filled = [each % mode if "%s" in each else each for each in arguments]
         if arguments[0] in _TAKE_MODE:
@@ -169,7 +169,7 @@ class AnyProtocolTestCase(InteropTestCase):
 
     def assertNotLost(self, *programs: Program) -> None:
         """
-        Nobody has lost a connection.
+        Check that no program has lost a connection or ended.
         """
         for each in programs:
             self.assertNotIn("lost:", each.output)
@@ -178,13 +178,13 @@ class AnyProtocolTestCase(InteropTestCase):
 
 class LifeTests(AnyProtocolTestCase):
     """
-    Idle for longer than the time to death and alive; stopped and found dead in time.
+    Idle peers stay connected, and stopped ones are found dead in time.
     """
 
     async def lives(self, case: Case) -> None:
         """
-        A server and two clients live while they are idle.  Then one client is stopped, and the
-        server finds it dead; then the server is stopped, and the other client finds it dead.
+        A server and two clients stay connected while idle.  When one client is stopped, the server
+        finds it dead; when the server is stopped, the other client finds it dead.
         """
         server, port = await self.serve(case.server, "2")
         clients = [self.client(case.client, port) for _ in range(2)]
@@ -197,20 +197,19 @@ class LifeTests(AnyProtocolTestCase):
 
     async def finds(self, program: Program, victim: Program) -> None:
         """
-        Stop a process; another finds it dead in time.
+        Stop a process, and check that another finds it dead in time.
         """
         os.kill(victim.pid, signal.SIGSTOP)
         begun = monotonic()
         await program.waitOutput("lost:", timeout=DEATH + 3)
         took = monotonic() - begun
-        # It was last heard up to an interval ago.
+        # The last message arrived up to an interval before the stop.
         self.assertTrue(DEATH - 1.2 < took < DEATH + 1, took)
 
     async def test_lives(self) -> None:
         """
-        Lines, AMP, netstrings and web sockets with a wrapper, lines with a heartbeat of their own,
-        and Perspective Broker in a tunnel: a worker whose master is stopped notices, with one
-        changed string on each end.
+        That holds for lines, AMP, netstrings and WebSockets with a wrapper, for lines with their
+        own heartbeat, and for Perspective Broker in a tunnel.
         """
         heartbeat = Case(
             ("chat_heartbeat.py", "serve", LISTEN), ("chat_heartbeat.py", "join", CONNECT)
@@ -220,10 +219,10 @@ class LifeTests(AnyProtocolTestCase):
 
     async def test_stalled(self) -> None:
         """
-        A server that blocks for five seconds, and then for three, with one turn of the reactor in
-        between, kills none of its healthy clients under any of these.  Autobahn, with the same
-        interval and a timeout of 2 seconds, kills its client: the ping of that turn is not sent
-        before the next one, and its timeout is over by then.
+        A server blocked for five seconds and then for three, with one turn of the reactor in
+        between, disconnects no healthy client with any of these.  Autobahn, with the same interval
+        and a timeout of 2 seconds, disconnects its client: the ping of that turn is not sent until
+        the next turn, when its timeout is over.
         """
 
         async def stalls(server: Program, client: Program) -> None:
@@ -259,29 +258,29 @@ class LifeTests(AnyProtocolTestCase):
 
 class ModeTests(AnyProtocolTestCase):
     """
-    Clients that know no keepalive.
+    Tests for clients without keepalive.
     """
 
     async def test_refused(self) -> None:
         """
-        In mode 2 they are refused, and the application sees nothing of them.
+        Mode 2 refuses them, and the application never sees them.
         """
 
         async def refused(case: Case) -> None:
             server, port = await self.serve(case.server, "2")
             client = self.client(case.plain, port)
-            # One that says nothing by itself has ten seconds.
+            # A client that sends nothing by itself is refused after ten seconds.
             await client.waitOutput("lost:|Traceback|ConnectionDone", timeout=20)
             self.assertNotRegex(server.output, "connected|heard")
 
         cases = [*WATCHED.values(), *TUNNELED.values()]
-        # Whoever calls through Perspective Broker is not told that the connection was lost.
+        # A Perspective Broker call does not report the loss of its connection.
         cases.remove(TUNNELED["jobs"])
         await together(*map(refused, cases))
 
     async def test_served(self) -> None:
         """
-        In mode 1 they are served.
+        Mode 1 serves them.
         """
 
         async def served(case: Case) -> None:
@@ -304,12 +303,12 @@ class ModeTests(AnyProtocolTestCase):
 
 class TwistdTests(AnyProtocolTestCase):
     """
-    C{twistd}'s own servers behind a tunnel, without a line of code.
+    Tests for C{twistd}'s own servers behind a tunnel, without any code.
     """
 
     def pages(self) -> str:
         """
-        @return: a folder with a first page.
+        @return: a folder with an index page.
         """
         folder = self.privateDirectory()
         Path(folder, "index.html").write_text("welcome")
@@ -317,7 +316,7 @@ class TwistdTests(AnyProtocolTestCase):
 
     async def fetched(self, place: str) -> str:
         """
-        @return: what a web server answers, C{""} if it closes.
+        @return: a web server's response, C{""} if it closes.
         """
         endpoint = clientFromString(reactor, place)
         fetch = await endpoint.connect(Factory.forProtocol(Fetch))
@@ -327,8 +326,8 @@ class TwistdTests(AnyProtocolTestCase):
 
     async def test_web(self) -> None:
         """
-        The web server answers clients of a tunnel; plain ones are served in mode 1 and refused in
-        mode 2.
+        The web server answers clients through a tunnel.  Mode 1 serves plain clients, mode 2
+        refuses them.
         """
         folder = self.pages()
 
@@ -347,12 +346,12 @@ class TwistdTests(AnyProtocolTestCase):
 
 class Fetch(Protocol):
     """
-    Asks a web server for its first page.
+    Requests the index page of a web server.
     """
 
     def connectionMade(self) -> None:
         """
-        Ask.
+        Send the request.
         """
         assert self.transport is not None
         self.answer: Deferred[bytes] = Deferred()
@@ -361,12 +360,12 @@ class Fetch(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """
-        Keep the answer.
+        Collect the response.
         """
         self._heard += data
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
-        The answer is complete.
+        Fire C{answer} with the response.
         """
         self.answer.callback(self._heard)

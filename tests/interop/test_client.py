@@ -1,5 +1,5 @@
 """
-L{kaproto.client} against a real libvirtd.
+Tests for L{kaproto.client} with a real libvirtd.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from tests.interop.support import InteropTestCase, pause, reactor, together, wai
 
 class _Closing:
     """
-    The end of a connection, as L{Connection.whenClosed} tells it.
+    When and why a connection closed, according to C{whenClosed}.
 
-    @ivar at: when, on the monotonic clock, or C{None} while it is open.
-    @ivar reason: why.
+    @ivar at: the time on the monotonic clock, or C{None} while it is open.
+    @ivar reason: what C{whenClosed} fired with.
     """
 
     def __init__(self, connection: Connection | KeepAliveClientProtocol) -> None:
@@ -42,14 +42,14 @@ class _Closing:
 
 class ClientTestCase(InteropTestCase):
     """
-    Connects and cleans up.
+    A test that connects to libvirtd.
     """
 
     tools = ("libvirtd",)
 
     async def open(self, uri: str) -> Connection:
         """
-        Connect to C{uri}; the end of the test closes the connection.
+        Connect to C{uri}, and close the connection when the test ends.
         """
         connection = await connect(reactor, uri)
         self.addCleanup(connection.close)
@@ -59,10 +59,10 @@ class ClientTestCase(InteropTestCase):
         self, interval: int = -1, count: int = 5
     ) -> tuple[LibvirtDaemon, Connection, Link]:
         """
-        Connect to a libvirtd of this test's own through a forwarder.
+        Start a libvirtd, and connect to it through a forwarder.
 
-        @param interval: libvirtd's own C{keepalive_interval}.
-        @param count: libvirtd's own C{keepalive_count}.
+        @param interval: libvirtd's C{keepalive_interval}.
+        @param count: libvirtd's C{keepalive_count}.
         """
         daemon = await LibvirtDaemon.start(self, interval, count)
         forwarder = Forwarder(self, daemon.port)
@@ -73,7 +73,7 @@ class ClientTestCase(InteropTestCase):
 
 class CallTests(ClientTestCase):
     """
-    Opening, calling, failing, closing.
+    Tests for opening, calls, errors and closing.
     """
 
     async def _check(self, uri: str) -> None:
@@ -91,7 +91,7 @@ class CallTests(ClientTestCase):
 
     async def test_unix(self) -> None:
         """
-        Over a UNIX socket, named in the URI, the connection opens, answers and closes.
+        Over a UNIX socket named in the URI the connection opens, answers and closes.
         """
         await self._check((await LibvirtDaemon.start(self)).unixURI)
 
@@ -103,7 +103,7 @@ class CallTests(ClientTestCase):
 
     async def test_manyCalls(self) -> None:
         """
-        A hundred calls at once, which libvirtd answers out of order, each get their own answer.
+        Of a hundred concurrent calls, which libvirtd answers out of order, each gets its own reply.
         """
         connection = await self.open((await LibvirtDaemon.start(self)).uri)
         hostname = await connection.call(wire.REMOTE, wire.GET_HOSTNAME, b"")
@@ -123,7 +123,7 @@ class CallTests(ClientTestCase):
 
     async def test_failedCall(self) -> None:
         """
-        A call that fails raises libvirtd's error, and the connection goes on.
+        A call that fails raises libvirtd's error, and the connection stays open.
         """
         connection = await self.open((await LibvirtDaemon.start(self)).uri)
         with self.assertRaises(RemoteError) as caught:
@@ -135,7 +135,7 @@ class CallTests(ClientTestCase):
 
     async def test_failedOpen(self) -> None:
         """
-        Opening something that is not there raises libvirtd's error.
+        Opening an unknown driver raises libvirtd's error.
         """
         daemon = await LibvirtDaemon.start(self)
         with self.assertRaises(RemoteError) as caught:
@@ -146,8 +146,8 @@ class CallTests(ClientTestCase):
 
     async def test_killedServer(self) -> None:
         """
-        When libvirtd is killed, the call under way fails and the connection says that it closed,
-        without waiting for any keepalive.
+        When libvirtd is killed, the call in progress fails and C{whenClosed} fires without waiting
+        for a keepalive timeout.
         """
         daemon, connection, _link = await self.watched()
         closing = _Closing(connection)
@@ -167,13 +167,13 @@ class CallTests(ClientTestCase):
 
 class ReconnectTests(ClientTestCase):
     """
-    L{KeepAliveClientService}.
+    Tests for L{KeepAliveClientService}.
     """
 
     async def test_restartedServer(self) -> None:
         """
-        When libvirtd is killed and started again, the service opens a new connection, and the
-        hook runs after each open.
+        When libvirtd is killed and started again, the service opens a new connection, and calls
+        C{onOpen} after each open.
         """
         daemon = await LibvirtDaemon.start(self)
         hostnames: list[str] = []
@@ -198,7 +198,7 @@ class ReconnectTests(ClientTestCase):
 
     async def test_oneConnection(self) -> None:
         """
-        To a healthy server there is one connection, and the same after five seconds of keepalive.
+        The connection to a healthy server is still the same after five seconds of keepalive.
         """
         daemon = await LibvirtDaemon.start(self)
         forwarder = Forwarder(self, daemon.port)
@@ -215,7 +215,7 @@ class ReconnectTests(ClientTestCase):
 
 class KeepAliveTests(ClientTestCase):
     """
-    L{Connection.setKeepAlive}, as a forwarder in between sees it on the wire.
+    Tests for L{Connection.setKeepAlive}, observed on the wire by a forwarder.
     """
 
     async def _frozen(self) -> None:
@@ -248,7 +248,7 @@ class KeepAliveTests(ClientTestCase):
         await pause(2)
         quick = _gaps([at for at in link.client.pings if at < changed])
         slow = _gaps([at for at in link.client.pings if at > changed])
-        # The median does not mind that a machine with much to do is late now and then.
+        # The median tolerates a few late pings on a busy machine.
         self.assertApproximates(median(quick), 0.2, 0.15)
         self.assertApproximates(median(slow), 0.6, 0.2)
         self.assertTrue(connection.isAlive())
@@ -278,12 +278,12 @@ class KeepAliveTests(ClientTestCase):
 
     async def test_onTheWire(self) -> None:
         """
-        With C{setKeepAlive(1, 2)} a libvirtd that stopped is pinged twice, 1 s apart, and given
-        up 3 s after its last byte: a call under way and C{whenClosed} say C{KeepAliveTimeout}.
+        With C{setKeepAlive(1, 2)} a stopped libvirtd is pinged twice, 1 s apart, and declared dead
+        3 s after its last byte: a call in progress and C{whenClosed} fail with C{KeepAliveTimeout}.
 
-        Another interval replaces the first at once.  A zero as the interval or as the count
-        stops the pings, and a libvirtd that has stopped is not given up then.  libvirtd's own
-        pings are answered, whether this side pings or not.
+        A new interval takes effect at once.  An interval or count of zero stops the pings, and a
+        stopped libvirtd is not declared dead.  libvirtd's own pings are answered, whether this side
+        pings or not.
         """
         await together(
             self._frozen(),
@@ -296,6 +296,6 @@ class KeepAliveTests(ClientTestCase):
 
 def _gaps(times: list[float]) -> list[float]:
     """
-    @return: the seconds between each of C{times} and the next.
+    @return: the seconds between consecutive times.
     """
     return [later - earlier for earlier, later in pairwise(times)]

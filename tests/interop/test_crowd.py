@@ -1,5 +1,5 @@
 """
-An honest client among many that do not mean to come in.
+Tests for an honest client among many that connect without opening.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ HELLO_SIZE = 65536
 
 class CrowdTests(SecureTestCase):
     """
-    Others connect, and leave it at that.
+    Tests for kaserver.
     """
 
     alone = True
@@ -26,9 +26,9 @@ class CrowdTests(SecureTestCase):
 
     async def crowd(self, port: int, count: int, hello: bytes = b"") -> list[socket.socket]:
         """
-        Connect many times, and let the server's log be read meanwhile.
+        Connect C{count} times, and let the reactor read the server's log meanwhile.
 
-        @param hello: what each says.
+        @param hello: what each connection sends.
         """
         sockets = []
         for _ in range(count):
@@ -43,7 +43,7 @@ class CrowdTests(SecureTestCase):
 
     def clientHello(self) -> bytes:
         """
-        @return: the beginning of a TLS handshake.
+        @return: the first message of a TLS handshake.
         """
         outgoing = ssl.MemoryBIO()
         context = ssl.create_default_context()
@@ -54,8 +54,8 @@ class CrowdTests(SecureTestCase):
 
     async def quickly(self, uri: str, seconds: float = 2.0) -> None:
         """
-        Check that virsh gets in, and in time: the best of three tries, since other tests may have
-        the processor during one of them, and a server that is deaf lets in nobody at any.
+        Check that virsh connects within C{seconds}.  It has three tries, since other tests may have
+        the processor during one; a server that accepts nobody fails them all.
         """
         taken = []
         for _ in range(3):
@@ -84,8 +84,8 @@ class CrowdTests(SecureTestCase):
 
     async def test_idle(self) -> None:
         """
-        Where libvirtd would be deaf to everybody, with 20 that say nothing and may be unknown, the
-        oldest goes, and virsh gets in.
+        With 20 silent anonymous clients, as many as are allowed, libvirtd would accept nobody.
+        Here the oldest is disconnected, and virsh connects.
         """
         server = await SecureServer.start(self, self.listener(), "--max-anonymous-clients=20")
         crowd = await self.crowd(int(server.ports[0]), 20)
@@ -95,7 +95,7 @@ class CrowdTests(SecureTestCase):
 
     async def test_two(self) -> None:
         """
-        So it is with two.
+        The same holds with two.
         """
         server = await SecureServer.start(self, self.listener(), "--max-anonymous-clients=2")
         await self.crowd(int(server.ports[0]), 2)
@@ -103,7 +103,7 @@ class CrowdTests(SecureTestCase):
 
     async def test_full(self) -> None:
         """
-        With as many as there may be at all, those that have not opened go.
+        With C{--max-clients} connected, the oldest that has not opened is disconnected.
         """
         server = await SecureServer.start(
             self, "--listen=tcp:0:interface=127.0.0.1", "--max-clients=20"
@@ -115,7 +115,7 @@ class CrowdTests(SecureTestCase):
 
     async def test_handshakes(self) -> None:
         """
-        5,000 handshakes that go no further than their first message keep nobody out.
+        5,000 handshakes that stop after their first message do not keep a client out.
         """
         server = await SecureServer.start(self, self.listener())
         crowd = await self.crowd(int(server.ports[0]), 5000, self.clientHello())
@@ -124,7 +124,7 @@ class CrowdTests(SecureTestCase):
 
     async def test_late(self) -> None:
         """
-        Those who do not come in in time are dropped.
+        Clients that do not complete the handshake in time are disconnected.
         """
         server = await SecureServer.start(self, self.listener(), "--handshake-timeout=0.5")
         crowd = await self.crowd(int(server.ports[0]), 20)
@@ -134,7 +134,7 @@ class CrowdTests(SecureTestCase):
 
 class DeafTests(SecureTestCase):
     """
-    What libvirtd does, to compare.
+    libvirtd's behavior, for comparison.
     """
 
     alone = True
@@ -143,7 +143,7 @@ class DeafTests(SecureTestCase):
 
     async def test_deaf(self) -> None:
         """
-        libvirtd keeps everybody waiting while there are as many unknown ones as it allows.
+        libvirtd accepts nobody while C{max_anonymous_clients} anonymous clients are connected.
         """
         daemon = await SecureDaemon.start(self, settings="max_anonymous_clients = 2\n")
         uri = f"test+unix:///default?socket={daemon.socketPath}{self.authFile()}"

@@ -1,5 +1,5 @@
 """
-Names in certificates, compared with what GnuTLS makes of them, which libvirt uses.
+Tests for distinguished names, compared with those of GnuTLS, which libvirt uses.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from tests.interop.support import InteropTestCase
 
 STRINGS = (0x0C, 0x12, 0x13, 0x14, 0x16, 0x1C, 0x04)
 """
-Types of strings.  BMP strings are left out, for GnuTLS passes over a NUL at their end, at which
-kaproto looks twice.
+Tags of string types.  BMP strings are left out: GnuTLS ignores a NUL at their end, and kaproto
+rejects it.
 """
 
 ATTRIBUTES = st.tuples(
@@ -44,14 +44,14 @@ class DistinguishedNameTests(InteropTestCase):
 
     def setUp(self) -> None:
         """
-        Load the library that virsh comes with.
+        Load the GnuTLS library that virsh uses.
         """
         super().setUp()
         self.library = ctypes.CDLL(find_library("gnutls") or "libgnutls.so.30")
 
     def gnutls(self, certificate: bytes) -> str | None:
         """
-        @return: the name that GnuTLS finds, C{None} if it finds none.
+        @return: the name according to GnuTLS, C{None} if it reports an error.
         """
         handle = ctypes.c_void_p()
         self.assertEqual(self.library.gnutls_x509_crt_init(ctypes.byref(handle)), 0)
@@ -71,7 +71,7 @@ class DistinguishedNameTests(InteropTestCase):
     @given(st.lists(st.lists(ATTRIBUTES, min_size=1, max_size=2), min_size=1, max_size=4))
     def test_same(self, relative: list[list[Attribute]]) -> None:
         """
-        Whatever is in a name, both write it alike, or neither does.
+        For any name both produce the same text, or neither produces any.
         """
         certificate = certificateFor(name(*relative))
         try:

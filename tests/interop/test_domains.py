@@ -1,5 +1,5 @@
 """
-The domains of a real libvirtd, and of kaserver's embedded host, through kaproto's client.
+Tests for kaproto's client with the domains of a real libvirtd and of kaserver's embedded host.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _T = TypeVar("_T")
 
 def soon(awaited: Deferred[_T]) -> Deferred[_T]:
     """
-    Wait, but not for ever.
+    Wait for at most ten seconds.
     """
     return awaited.addTimeout(10, reactor)
 
@@ -45,7 +45,7 @@ async def following(events: AsyncIterator[_T]) -> _T:
 
 class DomainTestCase(InteropTestCase):
     """
-    A test with a connection.
+    A test with a connection and a domain.
     """
 
     async def connected(self, uri: str) -> tuple[Connection, Domain]:
@@ -60,7 +60,7 @@ class DomainTestCase(InteropTestCase):
 
     async def suspendAndResume(self, uri: str) -> None:
         """
-        Suspend the domain C{test} and resume it, watching from another connection.
+        Suspend and resume the domain C{test}, and check the events on this connection and another.
         """
         connection, domain = await self.connected(uri)
         watching, _domain = await self.connected(uri)
@@ -84,7 +84,7 @@ class DomainTestCase(InteropTestCase):
 
     async def kinds(self, stream: EventStream[DomainEvent], number: int) -> list[str]:
         """
-        @return: what happened to C{test} next.
+        @return: the next events of C{test}, by name.
         """
         events = [await soon(stream.next()) for _ in range(number)]
         self.assertEqual({each.domain.name for each in events}, {"test"})
@@ -93,14 +93,14 @@ class DomainTestCase(InteropTestCase):
 
 class EmbeddedHostTests(DomainTestCase):
     """
-    kaserver's embedded host.
+    Tests for kaserver's embedded host.
     """
 
     tools = ()
 
     async def test_domain(self) -> None:
         """
-        Its domain can be suspended and resumed, and events say so.
+        Its domain can be suspended and resumed, with the right events.
         """
         server = await KaServer.start(self, "--mode=2")
         await self.suspendAndResume(server.uri)
@@ -112,15 +112,15 @@ class EmbeddedHostTests(DomainTestCase):
 
 class LibvirtTests(DomainTestCase):
     """
-    A real libvirtd's test driver.
+    Tests for the test driver of a real libvirtd.
     """
 
     tools = ("libvirtd", "virsh")
 
     async def test_domain(self) -> None:
         """
-        Its domain can be suspended and resumed, shut down, started and destroyed, and events and
-        virsh say so.
+        Its domain can be suspended, resumed, shut down, started and destroyed, with the right
+        events, and virsh shows the same state.
         """
         daemon = await LibvirtDaemon.start(self)
         await self.suspendAndResume(daemon.unixURI)
@@ -151,8 +151,8 @@ class LibvirtTests(DomainTestCase):
 
     async def test_reconnects(self) -> None:
         """
-        A service's events go on after libvirtd has been killed and started again, with what it
-        was like then in between.
+        A service's events continue after libvirtd is killed and restarted, with a snapshot of the
+        states first.
         """
         daemon = await LibvirtDaemon.start(self)
         service = KeepAliveClientService(reactor, daemon.unixURI, retryPolicy=lambda _failures: 0.1)
@@ -175,6 +175,6 @@ class LibvirtTests(DomainTestCase):
         self.assertEqual(event.event, LifecycleEventType.SUSPENDED)
         await daemon.kill()
         await daemon.restart()
-        # A new libvirtd's test driver knows nothing of what the old one's did.
+        # A new libvirtd's test driver starts with its default state.
         self.assertEqual(await states(), {"test": DomainState.RUNNING})
         self.assertGreater(self.seconds, 0.1)

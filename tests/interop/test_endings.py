@@ -1,5 +1,5 @@
 """
-What a person at virsh's prompt reads after each kind of ending.
+Tests for the error that virsh prints after each kind of disconnection.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _KEEPALIVE = "error: Disconnected from {uri} due to keepalive timeout"
 
 class EndingsTests(GatewayTestCase):
     """
-    A virsh at its prompt, idle, or in a call that blocks.
+    Tests for a virsh that is idle at its prompt, and one in a call that blocks.
     """
 
     async def prompt(self, server: KaServer, *arguments: str) -> Program:
@@ -43,7 +43,7 @@ class EndingsTests(GatewayTestCase):
 
     async def calling(self, server: KaServer, *arguments: str) -> Program:
         """
-        Start a virsh that is in a call that blocks.
+        Start a virsh with a call in progress that blocks.
         """
         virsh = await self.prompt(server, *arguments)
         fifo = os.path.join(self.privateDirectory(), "fifo")
@@ -56,7 +56,7 @@ class EndingsTests(GatewayTestCase):
 
     async def assertSays(self, virsh: Program, server: KaServer, text: str) -> None:
         """
-        Fail unless virsh says that.
+        Check that virsh prints C{text}.
         """
         await virsh.waitOutput(re.escape(text.format(uri=server.uri)))
 
@@ -64,7 +64,7 @@ class EndingsTests(GatewayTestCase):
         self, *arguments: str, mode: int = 2
     ) -> tuple[LibvirtDaemon, KaServer, Program, Program]:
         """
-        Start all, with one virsh at its prompt and one in a call.
+        Start libvirtd and a gateway, with one virsh at its prompt and one in a call.
         """
         daemon, server = await self.start(*_WATCH, *arguments, mode=mode)
         idle, calling = await together(self.prompt(server), self.calling(server))
@@ -72,7 +72,7 @@ class EndingsTests(GatewayTestCase):
 
     async def test_upstreamLost(self) -> None:
         """
-        libvirtd dies.
+        libvirtd is killed.
         """
         daemon, server, idle, calling = await self.both()
         await daemon.kill()
@@ -98,8 +98,7 @@ class EndingsTests(GatewayTestCase):
 
     async def test_stopped(self) -> None:
         """
-        kaserver is stopped: who is in a call has --grace seconds to go on, and is then told why it
-        cannot.
+        kaserver is stopped: calls in progress have C{--grace} seconds, then fail with the reason.
         """
         _daemon, server, idle, calling = await self.both("--grace=1")
         server.program.signal(signal.SIGTERM)
@@ -109,8 +108,8 @@ class EndingsTests(GatewayTestCase):
 
     async def test_killed(self) -> None:
         """
-        kaserver is killed.  What the client reads depends on whether something of its own was
-        still unread there.
+        kaserver is killed.  The client's error depends on whether kaserver had unread bytes from
+        it.
         """
         _daemon, server, idle, calling = await self.both()
         server.program.signal(signal.SIGKILL)
@@ -122,7 +121,7 @@ class EndingsTests(GatewayTestCase):
 
     async def test_clientStopped(self) -> None:
         """
-        kaserver has found the client dead, and the client goes on.
+        kaserver has declared a stopped client dead, and the client continues.
         """
         _daemon, server = await self.start("--interval=0.5", "--count=1")
         virsh = await self.prompt(server)
@@ -133,7 +132,7 @@ class EndingsTests(GatewayTestCase):
 
     async def test_serverStopped(self) -> None:
         """
-        The client's own keepalive finds a kaserver that is stopped.
+        The client's own keepalive detects a stopped kaserver.
         """
         _daemon, server = await self.start()
         arguments = ("-k", "1", "-K", "1")
@@ -149,7 +148,7 @@ class EndingsTests(GatewayTestCase):
 
     async def test_refused(self) -> None:
         """
-        A client that does not ask is refused in mode 2.
+        Mode 2 refuses a client that does not ask for keepalive.
         """
         _daemon, server = await self.start()
         program = startPythonLibvirt(self, "libvirt.open(sys.argv[1])", server.uri)
@@ -159,15 +158,15 @@ class EndingsTests(GatewayTestCase):
 
 class WritingTests(InteropTestCase):
     """
-    A virsh that calls without a pause, over a UNIX socket, where the first write after the server
-    has closed raises C{SIGPIPE}.
+    Tests for a virsh that calls without a pause over a UNIX socket, where the first write after the
+    server has closed raises C{SIGPIPE}.
     """
 
     tools = ("virsh",)
 
     async def closed(self, close: Callable[[KeepAliveServerFactory], Awaitable[object]]) -> None:
         """
-        Fail if the end kills any of them, or leaves one without the reason.
+        Check that the end of the server kills no virsh, and that each prints the reason.
         """
         server = KeepAliveServerFactory(Optional(KeepAlive(1, 5)), EmbeddedHost(), clock=reactor)
         path = os.path.join(self.privateDirectory(), "socket")
@@ -186,7 +185,7 @@ class WritingTests(InteropTestCase):
 
     async def test_disconnected(self) -> None:
         """
-        An administrator disconnects one after the other.
+        An administrator disconnects one client after the other.
         """
 
         async def expel(server: KeepAliveServerFactory) -> None:

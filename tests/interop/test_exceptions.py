@@ -1,5 +1,5 @@
 """
-Programs that do not ask for keepalive, with exceptions and at a read-only listener.
+Tests for programs that do not ask for keepalive: exceptions and read-only listeners.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ except libvirt.libvirtError as error:
     print(error)
 """
 """
-A program without an event loop, as most batch tools are.
+A program without an event loop, like most batch tools.
 """
 
 
 class ExceptionsTests(InteropTestCase):
     """
-    kaserver on a UNIX socket in mode 2.
+    Tests for kaserver on a UNIX socket.
     """
 
     tools = ("python3-libvirt",)
@@ -50,9 +50,9 @@ class ExceptionsTests(InteropTestCase):
 
     async def openAs(self, uri: str, name: str) -> Result:
         """
-        Run a program without an event loop.
+        Run the program without an event loop.
 
-        @param name: what it is called.
+        @param name: the name of its executable.
         """
         directory = self.privateDirectory()
         python = os.path.join(directory, name)
@@ -65,8 +65,8 @@ class ExceptionsTests(InteropTestCase):
 
     async def test_program(self) -> None:
         """
-        The program that is excepted opens; any other is refused, is told how an administrator can
-        except it, and is logged by name and process.
+        A program with an exception can open.  Others are refused with a message that names the
+        exception to add, and logged with program and process id.
         """
         server, uri = await self.serve("--except=program=virt-install", "--except=user=nobody")
         result = await self.openAs(uri, "virt-install")
@@ -80,7 +80,7 @@ class ExceptionsTests(InteropTestCase):
 
     async def test_longName(self) -> None:
         """
-        A program's name may be longer than what the kernel keeps of it.
+        C{program=} matches names longer than the 15 characters that the kernel keeps.
         """
         name = "prometheus-libvirt-exporter"
         _server, uri = await self.serve(f"--except=program={name}")
@@ -88,7 +88,7 @@ class ExceptionsTests(InteropTestCase):
 
     async def test_wouldRefuse(self) -> None:
         """
-        In mode 1 those who are excepted are not among those whom mode 2 would refuse.
+        In mode 1, programs with an exception are not logged as those that mode 2 would refuse.
         """
         server, uri = await self.serve("--mode=1", "--except=program=virt-install")
         for name in ("virt-install", "virt-clone"):
@@ -99,8 +99,8 @@ class ExceptionsTests(InteropTestCase):
 
     async def test_readOnly(self) -> None:
         """
-        At a read-only listener a client can look, and change nothing, though it has not asked for
-        a read-only connection.
+        A client of a read-only listener can read but not modify, even if it did not ask for a
+        read-only connection.
         """
         server, uri = await self.serve("--except=transport=unix", options=":readonly=yes")
         self.assertIn("read-only", server.log)
@@ -118,13 +118,13 @@ class ExceptionsTests(InteropTestCase):
 
 class ReadOnlyGatewayTests(GatewayTestCase):
     """
-    A gateway with a read-only listener.
+    Tests for a gateway with a read-only listener.
     """
 
     async def test_readOnly(self) -> None:
         """
-        libvirtd is opened read-only for clients of that listener, and forbids what they change;
-        for those of the other listener it does not.
+        libvirtd is opened read-only for clients of that listener, and refuses their changes.
+        Clients of the other listener can make changes.
         """
         path = os.path.join(self.privateDirectory(), "sock")
         _daemon, server = await self.start(f"--listen=unix:{path}:readonly=yes")

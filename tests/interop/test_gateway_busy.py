@@ -1,6 +1,6 @@
 """
-A libvirtd that does not read a connection because it has five of its messages in hand: who stays
-connected, and how soon a libvirtd that hangs is found all the same.
+Tests for a libvirtd that does not read a connection because it has five of its messages in
+progress: it stays connected, and one that hangs is still detected in time.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ _IDLE_DEATH = _INTERVAL * (_COUNT + 1)
 _BUSY_DEATH = _INTERVAL * (_COUNT + 3)
 _LONG = 6.0
 """
-Twice as long as libvirtd takes to drop a client that answers no pings, and longer than kaserver.
+Twice the time after which libvirtd drops a client that does not answer pings, and longer than
+kaserver's timeout.
 """
 _WATCH = (f"--upstream-interval={_INTERVAL}", f"--upstream-count={_COUNT}")
 
@@ -43,15 +44,16 @@ The test driver's domain: its name, UUID and id.
 
 class BusyTestCase(GatewayTestCase):
     """
-    Makes calls that block: each restores a domain from a FIFO that nobody writes to.
+    Makes calls that block: each restores a domain from a FIFO that has no writer.
     """
 
     async def startAll(
         self, number: int, *arguments: str, settings: str = ""
     ) -> tuple[LibvirtDaemon, list[KaServer]]:
         """
-        Start a libvirtd that itself drops clients after three seconds, and several gateways in
-        front of it, so that the clients of one prove nothing to another.
+        Start a libvirtd that drops silent clients after three seconds, and several gateways in
+        front of it.  A gateway for each client, so that no client's traffic proves to another's
+        gateway that libvirtd is alive.
         """
         daemon = await LibvirtDaemon.start(self, 1, 2, settings)
         servers = await together(
@@ -73,7 +75,7 @@ class BusyTestCase(GatewayTestCase):
 
     async def unblock(self, client: RawClient, calls: list[int]) -> None:
         """
-        Let the calls go, and wait until all are answered.
+        Unblock the calls, and wait until all are answered.
         """
         deadline = time.monotonic() + 20
         while any(client.replyTo(serial) is None for serial in calls):
@@ -85,7 +87,7 @@ class BusyTestCase(GatewayTestCase):
 
     async def blocked(self, server: KaServer, number: int) -> tuple[RawClient, list[int]]:
         """
-        Connect a client with that many blocked calls.
+        Connect a client, and make C{number} calls that block.
         """
         client = await self.client(server.port)
         calls = self.block(client, number)
@@ -95,14 +97,14 @@ class BusyTestCase(GatewayTestCase):
 
 class BusyTests(BusyTestCase):
     """
-    Live connections.
+    Tests for a libvirtd that is alive.
     """
 
     async def test_blocked(self) -> None:
         """
-        Clients with 4, 5, 8 and 50 blocked calls stay connected for several times as long as it
-        takes to find a dead libvirtd, by kaserver or by libvirtd itself.  What libvirtd does not
-        read is logged once.  All calls are answered in the end, and the probe is closed.
+        Clients with 4, 5, 8 and 50 blocked calls stay connected for longer than kaserver or
+        libvirtd needs to declare the other dead.  A libvirtd that does not read is logged once.
+        Finally all calls are answered, and the probe connection is closed.
         """
         numbers = (4, 5, 8, 50)
         _daemon, servers = await self.startAll(len(numbers))
@@ -130,8 +132,8 @@ class BusyTests(BusyTestCase):
 
     async def test_fifthCall(self) -> None:
         """
-        A fifth call that ends the four before it gets through: saving a domain to the FIFO lets
-        all that restore from it go on.
+        A fifth call reaches libvirtd: saving a domain to the FIFO unblocks the four calls that
+        restore from it.
         """
         _daemon, (server,) = await self.startAll(1)
         client, calls = await self.blocked(server, 4)
@@ -143,8 +145,8 @@ class BusyTests(BusyTestCase):
 
     async def test_maxClients(self) -> None:
         """
-        A libvirtd that has all the clients it accepts is alive while another connection is
-        answered, whether or not it accepts one more to be asked.
+        A libvirtd with C{max_clients} clients counts as alive as long as another connection is
+        answered, whether or not it accepts the probe connection.
         """
         _daemon, (server,) = await self.startAll(
             1, settings="max_clients = 2\nmax_anonymous_clients = 0\n"
@@ -154,7 +156,7 @@ class BusyTests(BusyTestCase):
         await pause(_LONG)
         self.assertIsNone(busy.lostAt)
         self.assertEqual(server.log.count("is busy"), 1)
-        # With that one gone there is a place for the probe.
+        # Now libvirtd accepts the probe connection.
         await other.disconnect()
         await pause(_LONG)
         self.assertIsNone(busy.lostAt)
@@ -163,8 +165,8 @@ class BusyTests(BusyTestCase):
 
     async def test_twoGateways(self) -> None:
         """
-        Two kaservers in a row, the second in mode 2: it does not open for the first unless that
-        asks, as the first one's log says; then a busy libvirtd is left alone by both.
+        With two kaservers in a row, the second in mode 2, the first needs C{--upstream-ask=yes},
+        and its log says so.  Neither disconnects a busy libvirtd.
         """
         daemon, _ = await self.startAll(0)
         path = os.path.join(self.privateDirectory(), "second")
@@ -190,14 +192,14 @@ class BusyTests(BusyTestCase):
 
 class HangTests(BusyTestCase):
     """
-    A libvirtd that hangs.
+    Tests for a libvirtd that hangs.
     """
 
     async def test_stopped(self) -> None:
         """
-        libvirtd stopped with 0, 4 and 8 calls under way is found: with nothing under way in
-        C{interval * (count + 1)} seconds, else in C{interval * (count + 3)}.  The calls are
-        answered with an error that says so.
+        A libvirtd stopped with 0, 4 and 8 calls in progress is declared dead: without calls after
+        C{interval * (count + 1)} seconds, else after C{interval * (count + 3)}.  The calls fail
+        with an error that says so.
         """
         numbers = (0, 4, 8)
         daemon, servers = await self.startAll(len(numbers))
@@ -210,7 +212,7 @@ class HangTests(BusyTestCase):
         stopped = time.monotonic()
         for (client, calls), number in zip(clients, numbers, strict=True):
             took = await client.waitLost() - stopped
-            # The last pong may be as old as an interval; with 8 calls it is the probe's.
+            # The last pong may be up to an interval old; with 8 calls it is the probe's.
             latest = _BUSY_DEATH if number else _IDLE_DEATH
             earliest = (_IDLE_DEATH if number != 4 else _BUSY_DEATH) - 1.5 * _INTERVAL
             self.assertTrue(earliest < took < latest + 0.2, f"{number} calls: {took} s")
@@ -255,15 +257,15 @@ print("hostname", connection.getHostname(), flush=True)
 
 class ConsoleTests(BusyTestCase):
     """
-    A stream whose sink takes nothing.
+    Tests for a stream whose sink does not read.
     """
 
     tools = ("virsh", "libvirtd", "python3-libvirt")
 
     async def test_paste(self) -> None:
         """
-        While 64 KiB pasted into the console of a paused guest wait for it, the connection stays,
-        and goes on when the guest is gone.
+        The connection stays open while 64 KiB pasted into the console of a paused guest wait, and
+        is usable after the guest is destroyed.
         """
         if shutil.which("qemu-system-x86_64") is None:
             unavailable("no qemu-system-x86_64, and the console of a guest needs one")

@@ -1,5 +1,5 @@
 """
-python3-libvirt through the gateway: callbacks, threads, and what each mode makes of each kind of
+Tests for python3-libvirt through the gateway: callbacks, threads, and each mode with each kind of
 client.
 """
 
@@ -105,15 +105,15 @@ else:
 
 class CallbackTests(GatewayTestCase):
     """
-    A program with an event loop.
+    Tests for a program with an event loop.
     """
 
     tools = ("virsh", "libvirtd", "python3-libvirt")
 
     async def test_lifecycle(self) -> None:
         """
-        Its callback is called for what it does itself and for what others do, with the arguments
-        it should have, and not any more once it is deregistered.
+        Its callback gets the events that it and others cause, with the right arguments, until it is
+        deregistered.
         """
         daemon, server = await self.start("--interval=0.5", "--upstream-interval=0.5")
         program = startPythonLibvirt(self, _CALLBACKS, server.uri)
@@ -124,14 +124,13 @@ class CallbackTests(GatewayTestCase):
         self.assertEqual((result.exitCode, result.errors), (0, ""))
         seen = json.loads(result.output.splitlines()[-1])
         self.assertEqual(seen["left open"], 0)
-        # Suspended and paused, resumed and unpaused, stopped and destroyed, started and booted.
+        # The events are suspended, resumed, stopped and started, with their details.
         wanted = [["test", event, detail, "opaque"] for event, detail in ((3, 0), (4, 0), (5, 1))]
         self.assertEqual(seen["seen"], [*wanted, ["test", 2, 0, "opaque"]])
 
     async def test_threads(self) -> None:
         """
-        Fifty threads that call through one connection at once each get their own answers, errors
-        included.
+        Of fifty threads calling through one connection, each gets its own replies and errors.
         """
         _daemon, server = await self.start()
         result = await startPythonLibvirt(self, _THREADS, server.uri, "50").finish(40)
@@ -142,15 +141,15 @@ class CallbackTests(GatewayTestCase):
 
 class ModeTests(GatewayTestCase):
     """
-    Each mode with each kind of client, at an interval so short that a client which is pinged
-    without having asked for it would break.
+    Tests for each mode with each kind of client.  The interval is so short that a client pinged
+    without having asked would fail.
     """
 
     tools = ("virsh", "libvirtd", "python3-libvirt")
 
     async def gateways(self) -> tuple[LibvirtDaemon, list[KaServer]]:
         """
-        @return: one libvirtd, and a gateway in each of the three modes in front of it.
+        @return: a libvirtd, and a gateway in front of it in each of the three modes.
         """
         daemon = await LibvirtDaemon.start(self)
         servers = await together(
@@ -160,7 +159,7 @@ class ModeTests(GatewayTestCase):
 
     async def see(self, script: str, server: KaServer) -> dict[str, Any]:
         """
-        @return: what a program has seen that opens, is idle for longer than the interval, and
+        @return: the output of a program that opens, is idle for longer than the interval, and
             calls.
         """
         result = await startPythonLibvirt(self, script, server.uri).finish(20)
@@ -170,8 +169,7 @@ class ModeTests(GatewayTestCase):
 
     async def test_asking(self) -> None:
         """
-        virsh, and a program with an event loop, work in every mode, and there is nothing to say
-        about them.
+        virsh, and a program with an event loop, work in every mode without a remark in the log.
         """
         daemon, servers = await self.gateways()
         uris = [daemon.uri, *(server.uri for server in servers)]
@@ -184,7 +182,8 @@ class ModeTests(GatewayTestCase):
 
     async def leftAlone(self, server: KaServer) -> None:
         """
-        A client that skips the check is not pinged, and can go on.
+        Check that a client that does not ask for keepalive is not pinged, and that its calls are
+        answered.
         """
         client = await RawClient.connect(self, server.port)
         await client.open(ask=False)
@@ -194,9 +193,9 @@ class ModeTests(GatewayTestCase):
 
     async def test_notAsking(self) -> None:
         """
-        A program without an event loop, and a client that speaks the protocol itself and skips
-        the check, are let in without pings in the modes 0 and 1; mode 1 logs that mode 2 would
-        refuse them, and mode 2 refuses them with a message that says what to do.
+        Modes 0 and 1 accept, without pings, a program without an event loop and a client that does
+        not ask for keepalive.  Mode 1 logs that mode 2 would refuse them.  Mode 2 refuses them with
+        a message that says what to do.
         """
         _daemon, servers = await self.gateways()
         first, second, third = await together(*(self.see(_OPEN, each) for each in servers))

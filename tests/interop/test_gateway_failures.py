@@ -1,5 +1,6 @@
 """
-Either end of the gateway hangs or dies: what the other end sees, how soon, and what is left.
+Tests for a hanging or dying peer at either end of the gateway: what the other end sees, how soon,
+and that everything is freed.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _CLIENTS = 100
 
 class FailureTestCase(GatewayTestCase):
     """
-    Makes connections, and looks at what is said on them.
+    Makes connections, and checks messages on them.
     """
 
     async def interactive(self, server: KaServer) -> Program:
@@ -34,14 +35,14 @@ class FailureTestCase(GatewayTestCase):
 
     async def reconnects(self, virsh: Program) -> None:
         """
-        A virsh that was disconnected connects again at its next command.
+        Check that a disconnected virsh reconnects at its next command.
         """
         await virsh.ask("hostname", r"hostname\n\S+\n")
         await virsh.waitOutput("error: Reconnected to the hypervisor")
 
     def assertTold(self, client: RawClient) -> None:
         """
-        A client was told that the connection was closed from the other side.
+        Check that the client got a close event with the reason "end of file".
         """
         (told,) = [frame for frame in client.frames if frame.procedure == wire.CONNECTION_CLOSED]
         self.assertEqual((told.kind, told.serial), (wire.MESSAGE, 1))
@@ -49,7 +50,7 @@ class FailureTestCase(GatewayTestCase):
 
     async def ask(self, client: RawClient) -> int:
         """
-        Make a call, and wait until kaserver has seen it, as its answer to a ping tells.
+        Make a call, and wait until kaserver has forwarded it, as a pong for a later ping shows.
 
         @return: the serial of the call.
         """
@@ -64,7 +65,7 @@ class FailureTestCase(GatewayTestCase):
 
     async def error(self, client: RawClient, serial: int) -> str:
         """
-        @return: the text of the error that a call was answered with.
+        @return: the error message of a call.
         """
         answer = await client.reply(serial)
         assert answer.error is not None
@@ -73,15 +74,15 @@ class FailureTestCase(GatewayTestCase):
 
 class UpstreamTests(FailureTestCase):
     """
-    libvirtd hangs, dies, is not there.
+    Tests for a libvirtd that hangs, dies or does not run.
     """
 
     async def test_frozen(self) -> None:
         """
-        When libvirtd hangs, with C{--upstream-interval=0.5 --upstream-count=2}, virsh, with nothing
-        under way, says within 1.5 s that it was disconnected.  A call under way is answered within
-        2.5 s with an error that says which side is dead, and so does the log.  When libvirtd goes
-        on, the same virsh can connect again.
+        When libvirtd hangs, with C{--upstream-interval=0.5 --upstream-count=2}, an idle virsh is
+        disconnected within 1.5 s.  A call in progress fails within 2.5 s with an error that says
+        which side is dead, and the log says so too.  When libvirtd continues, the same virsh can
+        reconnect.
         """
         daemon, server = await self.start("--upstream-interval=0.5", "--upstream-count=2")
         sockets = openSockets(server.program.pid)
@@ -106,10 +107,9 @@ class UpstreamTests(FailureTestCase):
 
     async def test_killed(self) -> None:
         """
-        When libvirtd is killed while a hundred clients are connected and is started again, all
-        are told and disconnected at once, the calls under way are answered, newcomers are told
-        what is the matter as long as it lasts, and can open as soon as it is over, as often as
-        that happens. kaserver has no connection left then.
+        When libvirtd is killed with a hundred clients connected, all get a close event and are
+        disconnected at once, and calls in progress fail.  New clients are refused with the reason
+        until libvirtd runs again.  It works a second time, and kaserver keeps no connection.
         """
         daemon, server = await self.start()
         pid = server.program.pid
@@ -141,7 +141,7 @@ class UpstreamTests(FailureTestCase):
 
     async def test_missing(self) -> None:
         """
-        When there is no such socket at all, the error at open says so.
+        When the upstream socket does not exist, the error at open says so.
         """
         server = await KaServer.start(
             self, "--upstream=unix:/nonexistent/libvirt-sock", "--insecure"
@@ -155,8 +155,7 @@ class UpstreamTests(FailureTestCase):
 
     async def test_ownError(self) -> None:
         """
-        libvirtd's own error at open comes through word for word, and the same virsh can open
-        something else.
+        libvirtd's own error at open is relayed unchanged.
         """
         daemon, server = await self.start()
         errors = []
@@ -170,13 +169,13 @@ class UpstreamTests(FailureTestCase):
 
 class ClientTests(FailureTestCase):
     """
-    virsh hangs or dies.
+    Tests for a virsh that hangs or dies.
     """
 
     async def ends(self, number: int, seconds: float, *arguments: str) -> str:
         """
-        Send a signal to a virsh that is connected: within so many seconds kaserver and libvirtd
-        are rid of it.
+        Send a signal to a connected virsh, and check that kaserver and libvirtd close its sockets
+        within C{seconds}.
 
         @return: kaserver's log.
         """
@@ -197,14 +196,15 @@ class ClientTests(FailureTestCase):
 
     async def test_killed(self) -> None:
         """
-        A virsh that is killed has gone at once, and there is nothing to say about it.
+        A killed virsh is removed at once, and not logged as dead.
         """
         log = await self.ends(signal.SIGKILL, 1)
         self.assertNotIn("dead", log)
 
     async def test_frozen(self) -> None:
         """
-        A virsh that hangs has gone, with C{--interval=0.5 --count=2}, after 1.5 s.
+        A stopped virsh is removed after 1.5 s with C{--interval=0.5 --count=2}, and logged as dead
+        once.
         """
         log = await self.ends(signal.SIGSTOP, 2.5, "--interval=0.5", "--count=2")
         self.assertEqual(log.count("is dead: "), 1)

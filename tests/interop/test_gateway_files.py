@@ -1,5 +1,5 @@
 """
-Calls that can carry file descriptors, through the gateway.
+Tests for calls that can carry file descriptors, through the gateway.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ print(json.dumps(results), flush=True)
 
 class FilesTests(GatewayTestCase):
     """
-    A client on a UNIX socket, where file descriptors can be sent.
+    Tests for a client on a UNIX socket, where file descriptors can be sent.
     """
 
     tools = ("virsh", "libvirtd", "python3-libvirt")
 
     async def results(self, driver: str) -> list[list[Any]]:
         """
-        @return: what comes of calls with no and with two files, direct and through the gateway;
-            after each the connection is used again.
+        @return: the results of calls with no and with two files, direct and through the gateway;
+            after each call the connection is used again.
         """
         path = os.path.join(self.privateDirectory(), "gateway")
         daemon, _server = await self.start(f"--listen=unix:{path}", mode=1)
@@ -71,15 +71,15 @@ class FilesTests(GatewayTestCase):
 
     def assertRefused(self, answer: list[Any]) -> None:
         """
-        Fail unless this is the gateway's refusal.
+        Check that the answer is the gateway's refusal.
         """
         self.assertEqual(answer[0], 84)
         self.assertIn("file descriptors cannot be passed through a gateway", answer[1])
 
     async def test_create(self) -> None:
         """
-        Without files a domain is created with them as it is direct; with files that is refused,
-        and the connection goes on.
+        Creating a domain with an empty list of files works as it does directly.  With files it is
+        refused, and the connection stays open.
         """
         direct, relayed = await self.results("test")
         self.assertEqual(relayed[:2], direct[:2])
@@ -88,7 +88,7 @@ class FilesTests(GatewayTestCase):
 
     async def test_monitor(self) -> None:
         """
-        So it is with a command to qemu's monitor, which virt-qemu-qmp-proxy sends that way.
+        The same holds for a command to qemu's monitor, as virt-qemu-qmp-proxy sends it.
         """
         if shutil.which("qemu-system-x86_64") is None:
             unavailable("no qemu-system-x86_64, which has the monitor")

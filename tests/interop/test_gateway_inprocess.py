@@ -1,5 +1,6 @@
 """
-A gateway in the process of the tests, so that it can be looked into and set as no flag sets it.
+Tests for a gateway in the tests' process, which can be inspected, and configured as no option
+allows.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from tests.interop.support import reactor, together, waitUntil
 
 class InProcessTests(GatewayTestCase):
     """
-    libvirtd is a process of its own as usual, and so is virsh.
+    libvirtd and virsh are processes.
     """
 
     def listen(self, daemon: LibvirtDaemon, openTimeout: float = 10) -> int:
@@ -48,8 +49,8 @@ class InProcessTests(GatewayTestCase):
 
     async def test_hangsInOpen(self) -> None:
         """
-        A libvirtd that hangs while it is being opened is given so many seconds, and then virsh
-        says what is the matter. The next virsh can open as soon as libvirtd goes on.
+        When libvirtd hangs at open, virsh gets an error after C{openTimeout} seconds.  The next
+        virsh can open as soon as libvirtd continues.
         """
         daemon = await LibvirtDaemon.start(self)
         uri = f"test+tcp://127.0.0.1:{self.listen(daemon, 0.7)}/default"
@@ -65,7 +66,7 @@ class InProcessTests(GatewayTestCase):
 
     def left(self) -> list[object]:
         """
-        @return: the objects that there are for connections.
+        @return: the live objects that represent connections.
         """
         gc.collect()
         kinds = (KeepAliveServerProtocol, KeepAliveClientProtocol, Relay)
@@ -73,7 +74,7 @@ class InProcessTests(GatewayTestCase):
 
     async def waitLeft(self, number: int) -> None:
         """
-        Wait until there are so many objects for connections.  A connection that closes stays for a
+        Wait until there are C{number} objects for connections.  A closed connection stays for a
         moment, see L{kaproto.rpc.closing.Closing.disconnect}.
         """
         await waitUntil(
@@ -84,8 +85,7 @@ class InProcessTests(GatewayTestCase):
 
     async def test_nothingLeft(self) -> None:
         """
-        Whether clients go by themselves, hang, or lose their libvirtd because that hangs or dies,
-        no object is left of them.
+        No object is left of clients that disconnect, hang, or lose a libvirtd that hangs or dies.
         """
         daemon = await LibvirtDaemon.start(self)
         port = self.listen(daemon)

@@ -1,6 +1,6 @@
 """
-Volumes uploaded and downloaded through the gateway, to and from libvirtd's storage driver, also by
-clients that do not read and to a libvirtd that does not.
+Tests for uploads and downloads of volumes through the gateway, also with clients that do not read
+and a libvirtd that does not.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MIB = 1 << 20
 _CLIENTS = 8
 _LENGTH = 12 * _MIB
 """
-More than the kernel holds on the way of one connection.
+More than the kernel buffers on one connection's path.
 """
 
 _CHUNK = 262120
@@ -35,7 +35,7 @@ _CHUNK = 262120
 
 class _StreamClient(RawClient):
     """
-    A client that streams one volume.
+    A client that transfers one volume.
     """
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class _StreamClient(RawClient):
 
     async def openStorage(self) -> None:
         """
-        Open libvirtd's storage driver, having asked for keepalive.
+        Ask for keepalive, and open libvirtd's storage driver.
         """
         await self.succeed(wire.AUTH_LIST)
         await self.succeed(wire.SUPPORTS_FEATURE, struct.pack(">i", wire.FEATURE_KEEPALIVE))
@@ -53,7 +53,7 @@ class _StreamClient(RawClient):
 
     def startStream(self, procedure: int, folder: str, name: str) -> None:
         """
-        Call for the upload or download of a whole volume.
+        Start the upload or download of a whole volume.
         """
         self._procedure = procedure
         volume = b"".join(map(wire.string, ("pool", name, os.path.join(folder, name))))
@@ -61,7 +61,7 @@ class _StreamClient(RawClient):
 
     def writeStream(self, data: bytes, status: int) -> None:
         """
-        Send a piece of the stream, or that this was all.
+        Send a piece of the stream, or its end.
         """
         self.write(
             wire.encode(self._procedure, data, serial=self.stream, kind=_STREAM, status=status)
@@ -69,7 +69,7 @@ class _StreamClient(RawClient):
 
     def pieces(self, status: int) -> list[bytes]:
         """
-        @return: what has come of the stream with that status.
+        @return: the received pieces of the stream with that status.
         """
         return [
             frame.payload
@@ -79,34 +79,34 @@ class _StreamClient(RawClient):
 
     async def ended(self) -> None:
         """
-        Wait until all data has come, which an empty piece says.
+        Wait for the end of the data, an empty piece.
         """
         await waitUntil(lambda: b"" in self.pieces(_CONTINUE), "the end of a stream", 30)
 
     async def confirmed(self) -> None:
         """
-        Wait until libvirtd has said that the stream is over and all was well.
+        Wait until libvirtd has confirmed the end of the stream.
         """
         await waitUntil(lambda: self.pieces(_OK), "the confirmation of a stream", 30)
 
     def digest(self) -> str:
         """
-        @return: the hash of all data that has come.
+        @return: the hash of all received data.
         """
         return hashlib.sha256(b"".join(self.pieces(_CONTINUE))).hexdigest()
 
 
 class StreamTestCase(GatewayTestCase):
     """
-    Makes a storage pool.
+    A test with a storage pool.
     """
 
     async def startWithPool(self, *arguments: str) -> tuple[LibvirtDaemon, KaServer, str]:
         """
-        Start libvirtd with a pool named C{pool}, and a gateway.
+        Start a gateway, and libvirtd with a pool named C{pool}.
 
         @param arguments: for kaserver.
-        @return: both, and the folder of the pool.
+        @return: libvirtd, the gateway, and the folder of the pool.
         """
         daemon, server = await self.start(*arguments)
         folder = os.path.join(os.path.dirname(daemon.socketPath), "pool")
@@ -143,13 +143,13 @@ class StreamTestCase(GatewayTestCase):
 
 class VirshTests(StreamTestCase):
     """
-    C{virsh vol-upload} and C{virsh vol-download}.
+    Tests for C{virsh vol-upload} and C{virsh vol-download}.
     """
 
     async def test_volume(self) -> None:
         """
-        64 MiB that are uploaded and downloaded again are the same, and so are 16 MiB with a hole
-        in the middle, which comes through as a hole.
+        64 MiB are the same after upload and download.  So are 16 MiB with a hole, which stays a
+        hole.
         """
         _daemon, server, folder = await self.startWithPool()
         full = self.file(os.urandom(64 * _MIB))
@@ -179,13 +179,13 @@ class VirshTests(StreamTestCase):
 
 class PressureTests(StreamTestCase):
     """
-    Streams for which one side does not read, for longer than that side or the other may be
-    silent, and then reads on.
+    Tests for streams with one side that does not read for longer than the keepalive timeout, and
+    then continues.
     """
 
     async def streamClients(self, server: KaServer) -> list[_StreamClient]:
         """
-        @return: clients that have opened.
+        @return: clients that have opened the storage driver.
         """
         clients = []
         for _number in range(_CLIENTS):
@@ -197,7 +197,7 @@ class PressureTests(StreamTestCase):
 
     def assertStuck(self, daemon: LibvirtDaemon, folder: str) -> None:
         """
-        libvirtd has a file open for each client, and is not at the end of any.
+        Check that libvirtd has a file open for each client, and has reached the end of none.
         """
         files = f"/proc/{daemon.program.pid}"
         offsets = []
@@ -210,16 +210,16 @@ class PressureTests(StreamTestCase):
 
     def assertSmall(self, server: KaServer, before: int) -> None:
         """
-        The memory of kaserver has grown by less than 1 MiB for each connection.
+        Check that kaserver's memory has grown by less than 1 MiB per connection.
         """
         grown = residentKiB(server.program.pid) - before
         self.assertLess(grown, _CLIENTS * 1024, f"{grown} KiB for {_CLIENTS} connections")
 
     async def test_clientsDoNotRead(self) -> None:
         """
-        While clients do not read what they download, kaserver holds little of it, and libvirtd,
-        which it does not read for longer than libvirtd may be silent, is not taken for dead. When
-        they read on, everything comes, and is right.
+        While clients do not read their downloads, kaserver buffers little, and does not declare
+        libvirtd dead, though it has not read from it for longer than the timeout.  When the clients
+        read on, all data arrives intact.
         """
         daemon, server, folder = await self.startWithPool(
             "--interval=30", "--upstream-interval=0.2", "--upstream-count=2"
@@ -253,9 +253,9 @@ class PressureTests(StreamTestCase):
 
     async def test_serverDoesNotRead(self) -> None:
         """
-        While a frozen libvirtd does not read what is uploaded, kaserver holds little of it, and
-        the clients, which it does not read for longer than they may be silent, are not taken for
-        dead. When libvirtd goes on, everything arrives, and is right.
+        While a frozen libvirtd does not read uploads, kaserver buffers little, and does not declare
+        the clients dead, though it has not read from them for longer than the timeout.  When
+        libvirtd continues, all data arrives intact.
         """
         daemon, server, folder = await self.startWithPool(
             "--interval=0.2", "--count=2", "--upstream-interval=30"

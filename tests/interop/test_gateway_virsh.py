@@ -1,5 +1,5 @@
 """
-virsh through the gateway does what it does without.
+Tests for virsh through the gateway: it prints what it prints without.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ dominfo nobody
 net-info nobody
 """.strip().splitlines()
 """
-Commands that change nothing and print the same every time, errors included.
+Commands that change nothing and print the same each time, some of them errors.
 """
 
 _DOMAIN = """
@@ -143,12 +143,12 @@ pool-start default-pool
 
 class SameOutputTests(GatewayTestCase):
     """
-    The same commands, directly and through the gateway.
+    Tests for the same commands, directly and through the gateway.
     """
 
     async def test_reading(self) -> None:
         """
-        More than sixty commands that read print the same, errors included.
+        More than sixty reading commands print the same, including errors.
         """
         self.assertGreater(len(_READING), 60)
         daemon, server = await self.start()
@@ -170,9 +170,8 @@ class SameOutputTests(GatewayTestCase):
 
     async def test_writing(self) -> None:
         """
-        A domain is defined, started, suspended, resumed, snapshotted, reverted, changed, edited,
-        shut down and undefined, a network is stopped and started, a volume is made, cloned and
-        deleted, with the same to see at every step.
+        Commands that change domains, snapshots, networks, volumes and pools print the same at every
+        step.
         """
         daemon, server = await self.start()
         folder = self.privateDirectory()
@@ -199,7 +198,7 @@ class SameOutputTests(GatewayTestCase):
 
     async def test_screenshot(self) -> None:
         """
-        A screenshot, which comes as a stream, is the same picture.
+        A screenshot, sent as a stream, is the same picture.
         """
         daemon, server = await self.start()
         pictures = []
@@ -215,13 +214,13 @@ class SameOutputTests(GatewayTestCase):
 
 class EventTests(GatewayTestCase):
     """
-    C{virsh event}.
+    Tests for C{virsh event}.
     """
 
     async def test_all(self) -> None:
         """
-        C{virsh event --all --loop} through the gateway sees what another virsh does, whether that
-        goes through the gateway or not.
+        C{virsh event --all --loop} through the gateway gets the events that another virsh causes,
+        through the gateway or directly.
         """
         daemon, server = await self.start("--interval=0.5", "--upstream-interval=0.5")
         watching = startVirsh(self, "-c", server.uri)

@@ -1,6 +1,6 @@
 """
-kaserver behind a real haproxy: the client's address and name reach it, by TCP, by TLS that is
-passed through, and by TLS that ends at haproxy.
+Tests for kaserver behind a real haproxy: it gets the client's address and name over TCP, over TLS
+that is passed through, and over TLS that ends at haproxy.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.interop.support import pause, privateEnvironment, waitUntil
 
 BALANCER = "127.0.0.3"
 """
-Where haproxy connects from, so that its address is not the client's.
+The address haproxy connects from, which differs from the client's.
 """
 
 FROM = f"from={BALANCER}"
@@ -31,7 +31,7 @@ DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
 CONFIGURATION = DOCS / "haproxy" / "haproxy.cfg"
 _STATE, _ADMIN_STATE = 5, 6
 """
-Where "show servers state" has whether a server is up, and what was said about it.
+The columns of "show servers state" with a server's state and its administrative state.
 """
 _FORCED_DRAIN = 0x08
 HAPROXY = which("haproxy", path="/usr/sbin:/usr/local/sbin:/usr/bin") or "haproxy"
@@ -39,7 +39,7 @@ HAPROXY = which("haproxy", path="/usr/sbin:/usr/local/sbin:/usr/bin") or "haprox
 
 class HaproxyTestCase(SecureTestCase):
     """
-    Starts haproxy.
+    A test that starts haproxy.
     """
 
     tools = (*SecureTestCase.tools, "haproxy", "libvirtd")
@@ -48,9 +48,9 @@ class HaproxyTestCase(SecureTestCase):
         """
         Put haproxy in front of a port.
 
-        @param bind: what to add to the line of what it listens on.
-        @param server: what to add to the line of the server.
-        @return: the port that it listens on.
+        @param bind: options to add to haproxy's C{bind} line.
+        @param server: options to add to haproxy's C{server} line.
+        @return: the port haproxy listens on.
         """
         return await self.run_(
             f"frontend clients\n  bind 127.0.0.1:PORT {bind}\n  default_backend hosts\n"
@@ -61,7 +61,8 @@ class HaproxyTestCase(SecureTestCase):
         """
         Start haproxy, and wait until it listens.
 
-        @param configuration: with C{PORT} for the port that it listens on, which is returned.
+        @param configuration: with C{PORT} in the place of the port.
+        @return: the port.
         """
         directory = self.privateDirectory()
         front = reservePort(self)
@@ -90,7 +91,9 @@ class HaproxyTestCase(SecureTestCase):
 
     def rules(self, text: str) -> str:
         """
-        A file of rules.
+        Write a file of rules.
+
+        @return: the argument that names it.
         """
         path = Path(self.privateDirectory()) / "rules.toml"
         path.write_text(text)
@@ -99,12 +102,13 @@ class HaproxyTestCase(SecureTestCase):
 
 class PassThroughTests(HaproxyTestCase):
     """
-    haproxy passes the client's bytes on, and its address before them.
+    Tests for haproxy forwarding the client's bytes after a PROXY header.
     """
 
     async def test_tcp(self) -> None:
         """
-        Rules and log see the client's address, not haproxy's; who connects past haproxy is nobody.
+        Rules and the log see the client's address, not haproxy's.  A client that bypasses haproxy
+        is refused.
         """
         rules = self.rules('[default]\nmode = 2\n[[rule]]\nnetwork = "127.0.0.1"\nmode = 0\n')
         for header in ("send-proxy", "send-proxy-v2"):
@@ -121,7 +125,7 @@ class PassThroughTests(HaproxyTestCase):
 
     async def test_tls(self) -> None:
         """
-        TLS goes through, and the header before it.
+        TLS is passed through after the header.
         """
         listen = self.listener(f":{FROM}").replace("--listen=", "--listen=proxy:")
         server = await SecureServer.start(
@@ -134,12 +138,12 @@ class PassThroughTests(HaproxyTestCase):
 
 class GuideTests(HaproxyTestCase):
     """
-    The configuration to copy.
+    Tests for the configuration in the guide.
     """
 
     def test_configuration(self) -> None:
         """
-        haproxy takes it, and the guide shows it as it is.
+        haproxy accepts the file, and the guide shows it unchanged.
         """
         text = CONFIGURATION.read_text("utf-8")
         shown = indent(text, "   ", lambda line: bool(line.strip()))
@@ -161,12 +165,14 @@ class GuideTests(HaproxyTestCase):
 
 class TerminatedTests(HaproxyTestCase):
     """
-    haproxy ends TLS.
+    Tests for haproxy terminating TLS.
     """
 
     async def terminate(self, *arguments: str) -> tuple[SecureServer, int]:
         """
-        Start both; haproxy demands certificates.
+        Start kaserver, and haproxy in front of it, which verifies client certificates.
+
+        @return: kaserver, and the port haproxy listens on.
         """
         server = await SecureServer.start(
             self,
@@ -191,8 +197,8 @@ class TerminatedTests(HaproxyTestCase):
 
     async def test_commonName(self) -> None:
         """
-        virsh gets the byte that it waits for, and rules see the common name, which is no
-        distinguished name.
+        virsh gets the confirmation byte that it waits for.  Rules match the common name, and there
+        is no distinguished name.
         """
         rules = self.rules('[default]\nmode = 2\n[[rule]]\ncn = "al*"\nmode = 1\nreadonly = true\n')
         server, front = await self.terminate(rules)
@@ -202,7 +208,7 @@ class TerminatedTests(HaproxyTestCase):
 
     async def test_noCertificate(self) -> None:
         """
-        A client that haproxy let pass without a certificate is refused.
+        A client without a certificate, which haproxy let pass, is refused.
         """
         server, front = await self.terminate("--mode=2")
         uri = f"test+tls://127.0.0.1:{front}/default?pkipath={self.nobody}&no_sanity=1"
@@ -212,13 +218,13 @@ class TerminatedTests(HaproxyTestCase):
 
 class HostsTests(HaproxyTestCase):
     """
-    Two kaservers behind haproxy, in front of a real libvirtd.
+    Tests for two kaservers behind haproxy, in front of a real libvirtd.
     """
 
     async def test_drain(self) -> None:
         """
-        While one kaserver drains, a loop of virsh commands through haproxy sees no error: its agent
-        says so to haproxy.  The other's agent says that libvirtd has gone.
+        While one kaserver drains, virsh commands through haproxy succeed: its agent has told
+        haproxy.  When libvirtd is killed, the other's agent reports it.
         """
         daemon = await LibvirtDaemon.start(self)
         servers = [
@@ -275,7 +281,7 @@ class HostsTests(HaproxyTestCase):
 
 def command(path: str, text: str) -> str:
     """
-    @return: what haproxy answers to a command.
+    @return: haproxy's answer to a command.
     """
     with socket.socket(socket.AF_UNIX) as stats:
         stats.settimeout(10)

@@ -1,5 +1,5 @@
 """
-Odd input gets from kaserver exactly what a real libvirtd makes of it.
+Tests that compare kaserver's answers to unusual input with those of a real libvirtd.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tests.interop.support import InteropTestCase, pause, together
 
 class OddInputTests(InteropTestCase):
     """
-    The same bytes to a libvirtd and to a kaserver.
+    Tests for the rows of L{oddities}.
     """
 
     tools = ("libvirtd",)
@@ -28,8 +28,8 @@ class OddInputTests(InteropTestCase):
 
     async def _compare(self, rows: Sequence[Row]) -> None:
         """
-        Send every row to both servers.  libvirtd has to do what the row says, and kaserver has
-        to do what libvirtd does.
+        Send every row to both servers.  libvirtd must do what the row expects, and kaserver the
+        same.
         """
         daemon = await LibvirtDaemon.start(self)
         server = await SharedServer.get("--mode=1")
@@ -47,39 +47,40 @@ class OddInputTests(InteropTestCase):
 
     async def test_framing(self) -> None:
         """
-        Lengths that cannot be end the connection; a message whose rest is missing is waited for.
+        An impossible length closes the connection; for the rest of an incomplete message the server
+        waits.
         """
         await self._compare(oddities.FRAMING)
 
     async def test_programs(self) -> None:
         """
-        Unknown programs, versions, procedures, types and states are answered by the same error,
-        or ignored, and the connection stays usable.
+        Unknown programs, versions, procedures, types and statuses get the same error or are
+        ignored, and the connection stays usable.
         """
         await self._compare(oddities.PROGRAMS)
 
     async def test_beforeOpen(self) -> None:
         """
-        Calls out of order get the same error, and the connection stays usable.
+        Calls in the wrong order get the same error, and the connection stays usable.
         """
         await self._compare(oddities.BEFORE_OPEN)
 
     async def test_arguments(self) -> None:
         """
-        Arguments that cannot be decoded get the same error; what libvirtd lets pass is let pass.
+        Undecodable arguments get the same error, and both accept the same unusual ones.
         """
         await self._compare(oddities.ARGUMENTS)
 
     async def test_keepAlive(self) -> None:
         """
-        Pings are answered at any time, and odd keepalive messages are ignored.
+        Pings are answered at any time, and unusual keepalive messages are ignored.
         """
         await self._compare(oddities.KEEPALIVE)
 
 
 class OddSequenceTests(InteropTestCase):
     """
-    Sequences of messages which a libvirtd understands, and kaserver has to.
+    Tests for sequences of messages that libvirtd accepts.
     """
 
     tools = ("libvirtd",)
@@ -91,7 +92,7 @@ class OddSequenceTests(InteropTestCase):
 
     async def test_openAgainAfterRefusal(self) -> None:
         """
-        When no driver was found for the name, another name may be tried.
+        After an open fails for lack of a driver, another name can be opened.
         """
         for server, port in await self._servers():
             client = await RawClient.connect(self, port)
@@ -102,9 +103,9 @@ class OddSequenceTests(InteropTestCase):
 
     async def test_secondOpenHarmless(self) -> None:
         """
-        A second open is refused, and the connection that was open stays usable.
+        A second open is refused, and the connection stays usable.
 
-        libvirtd 9.0 sends the same refusal, but forgets that the connection was open.
+        libvirtd 9.0 refuses it too, but then treats the connection as not open.
         """
         server = await SharedServer.get("--mode=1")
         client = await RawClient.connect(self, server.port)
@@ -115,7 +116,7 @@ class OddSequenceTests(InteropTestCase):
 
     async def test_lateRest(self) -> None:
         """
-        A message that comes in two halves, with a pause in between, is one message.
+        A message that arrives in two halves, with a pause in between, is answered.
         """
         for server, port in await self._servers():
             client = await RawClient.connect(self, port)
@@ -130,7 +131,7 @@ class OddSequenceTests(InteropTestCase):
 
     async def test_byteByByte(self) -> None:
         """
-        A whole conversation in pieces of one byte is understood.
+        Messages that arrive byte by byte are answered.
         """
         conversation = [
             wire.encode(wire.AUTH_LIST, serial=0),
@@ -148,7 +149,7 @@ class OddSequenceTests(InteropTestCase):
 
     async def test_manyAtOnce(self) -> None:
         """
-        Two hundred calls in one write are each answered once, whatever the order.
+        Two hundred calls in one write are answered once each, in any order.
         """
         for server, port in await self._servers():
             client = await RawClient.connect(self, port)

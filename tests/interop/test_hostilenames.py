@@ -1,5 +1,6 @@
 """
-What hostile clients call themselves, to a real browser, in every kind of log and in a terminal.
+Tests for the names of hostile clients, shown in a real browser, in every kind of log and in a
+terminal.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ ENCODED, HARMLESS = quote(SCRIPT, safe=""), quote(HOSTILE, safe="")
 
 SHOWN = r"\nFORGED \x1b[31m\u202e"
 """
-How lines and colours are shown.
+How newlines and escape sequences are shown.
 """
 
 _JOURNAL = 'export JOURNAL_STREAM=$(stat -L -c %d:%i /proc/$$/fd/1); exec "$@"'
@@ -38,15 +39,14 @@ _PLACES = re.compile(r"127\.0\.0\.1:(\d+)( \(status page\))?")
 
 class HostileNamesTests(SecureTestCase):
     """
-    A certificate, a user name and a URI that are made to harm whoever looks at them, brought by
-    real virsh clients.
+    Tests for a malicious certificate, user name and URI, sent by real virsh clients.
     """
 
     tools = ("virsh", "virt-admin", "chromium")
 
     def setUp(self) -> None:
         """
-        Make the certificate, and the file of those who may log in.
+        Make the certificate, and the file of users.
         """
         super().setUp()
         self.folder = self.privateDirectory()
@@ -60,7 +60,7 @@ class HostileNamesTests(SecureTestCase):
 
     async def start(self, name: str, *arguments: str, shell: str | None = None) -> Program:
         """
-        Start a server that wants a certificate over TLS, and a password on a UNIX socket.
+        Start a server that requires a certificate over TLS, and a password on a UNIX socket.
         """
         path = os.path.join(self.folder, name)
         with open(f"{path}.toml", "w", encoding="utf-8") as file:
@@ -80,7 +80,7 @@ class HostileNamesTests(SecureTestCase):
 
     async def visit(self, name: str, server: Program) -> None:
         """
-        Two clients come and stay, and one does not get in.
+        Connect two clients that stay, and one that is refused.
         """
         port = next(port for port, page in _PLACES.findall(server.output) if not page)
         unix = f"test+unix:///default?socket={self.folder}/{name}.sock&x={ENCODED}"
@@ -94,7 +94,7 @@ class HostileNamesTests(SecureTestCase):
 
     async def test_everywhere(self) -> None:
         """
-        They are text, on one line.
+        The names are shown as text on one line.
         """
         names = ("text", "json", "journal")
         servers = await together(
@@ -120,7 +120,7 @@ class HostileNamesTests(SecureTestCase):
 
     async def onThePage(self, server: Program) -> None:
         """
-        The page shows them in a browser, and nothing of them is run.
+        The status page shows the names as text, and runs no script in them.
         """
         browser = await Browser.start(self)
         port = next(port for port, page in _PLACES.findall(server.output) if page)
@@ -137,7 +137,7 @@ class HostileNamesTests(SecureTestCase):
 
     async def inTerminals(self) -> None:
         """
-        So do C{kaproto} and C{virt-admin}, which keep to a line each.
+        C{kaproto} and C{virt-admin} show the names on one line each.
         """
         admin = f"{self.folder}/text.admin"
         kaproto = [sys.executable, "-m", "kaproto", f"--socket={admin}"]

@@ -1,5 +1,5 @@
 """
-Whom libvirtd takes a gateway's clients for, by the word of C{virt-admin}.
+Tests for the identity that libvirtd sees of a gateway's clients, according to C{virt-admin}.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def _userOfDaemon(*directories: str) -> int | None:
     """
     Give folders to the user that libvirtd runs as.
 
-    @return: that user, C{None} for the one who runs the tests.
+    @return: that user's id, C{None} for the user that runs the tests.
     """
     if os.geteuid() != 0:
         return None
@@ -40,14 +40,14 @@ def _userOfDaemon(*directories: str) -> int | None:
 
 class ForwardedIdentityTests(SecureTestCase):
     """
-    C{--forward-identity}.
+    Tests for C{--forward-identity}.
     """
 
     tools = ("virsh", "libvirtd")
 
     async def startDaemon(self) -> str:
         """
-        Start a libvirtd that has an admin socket, as one in session mode has beside its own.
+        Start a libvirtd in session mode, which has an administration socket.
 
         @return: the folder with its sockets.
         """
@@ -70,9 +70,9 @@ class ForwardedIdentityTests(SecureTestCase):
 
     async def clientInfo(self, uri: str) -> str:
         """
-        Connect, and look at the connection from libvirtd's side.
+        Connect with virsh.
 
-        @return: what C{virt-admin client-info} says of the one client that libvirtd has.
+        @return: what C{virt-admin client-info} prints for libvirtd's only client.
         """
         directory = self.privateDirectory()
         virsh = Program.start(self, ["virsh", "-c", uri], privateEnvironment(directory), directory)
@@ -84,7 +84,7 @@ class ForwardedIdentityTests(SecureTestCase):
 
     async def virtAdmin(self, command: str) -> str:
         """
-        Run one command of virt-admin, as the daemon's user, whom alone the daemon talks to.
+        Run a virt-admin command as the daemon's user; the daemon accepts no other.
         """
         directory = self.privateDirectory()
         user = _userOfDaemon(directory)
@@ -101,8 +101,8 @@ class ForwardedIdentityTests(SecureTestCase):
 
     async def test_certificate(self) -> None:
         """
-        libvirtd is told the name in a TLS client's certificate.  virt-admin shows names only of
-        connections that do not come over a UNIX socket.
+        libvirtd gets the name in a TLS client's certificate.  virt-admin shows names only of
+        connections that are not on a UNIX socket, so the gateway connects over TCP.
         """
         await self.startDaemon()
         upstream = f"--upstream=tcp:127.0.0.1:{self.port}"
@@ -114,7 +114,7 @@ class ForwardedIdentityTests(SecureTestCase):
 
     async def test_unixUser(self) -> None:
         """
-        It is told which user, and which process, is at a UNIX socket's other end.
+        libvirtd gets the user and process ids of a client on a UNIX socket.
         """
         sockets = await self.startDaemon()
         path = os.path.join(self.privateDirectory(), "front")
@@ -130,7 +130,7 @@ class ForwardedIdentityTests(SecureTestCase):
 
     async def test_notForwarded(self) -> None:
         """
-        Unless it is asked for, libvirtd sees the gateway.
+        Without the option, libvirtd sees the gateway's identity.
         """
         sockets = await self.startDaemon()
         server = await SecureServer.start(

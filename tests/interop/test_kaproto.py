@@ -1,5 +1,5 @@
 """
-The C{kaproto} command: pings to real servers, and the demo.
+Tests for the C{kaproto} command: pings to real servers, and the demo.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tests.interop.support import InteropTestCase, reactor, waitUntil
 
 class Mute(Disable):
     """
-    A policy without keepalive.
+    A policy that does not offer keepalive.
     """
 
     def advertises(self, peer: object) -> bool:
@@ -48,6 +48,8 @@ class CommandTestCase(TestCase):
 
     def listen(self, factory: Factory) -> str:
         """
+        Listen on loopback.
+
         @return: the endpoint to connect to.
         """
         port = reactor.listenTCP(0, cast(ServerFactory, factory), interface="127.0.0.1")
@@ -58,7 +60,9 @@ class CommandTestCase(TestCase):
 
     def serve(self, policy: Policy) -> tuple[KeepAliveServerFactory, str]:
         """
-        @return: a server, and the endpoint to connect to.
+        Start a server.
+
+        @return: the server, and the endpoint to connect to.
         """
         factory = KeepAliveServerFactory(policy, clock=reactor)
         endpoint = self.listen(factory)
@@ -67,7 +71,7 @@ class CommandTestCase(TestCase):
 
     async def disconnectAll(self, factory: KeepAliveServerFactory) -> None:
         """
-        End what is left.
+        Disconnect the remaining clients.
         """
         factory.abort()
         await waitUntil(lambda: not factory.connections, "no connection")
@@ -76,7 +80,7 @@ class CommandTestCase(TestCase):
         """
         Run a command.
 
-        @return: its exit code, and what it printed.
+        @return: its exit code, and the lines it printed.
         """
         lines: list[str] = []
         command.write = lines.append
@@ -86,12 +90,12 @@ class CommandTestCase(TestCase):
 
 class PingTests(CommandTestCase):
     """
-    C{kaproto ping}.
+    Tests for C{kaproto ping}.
     """
 
     async def test_ping(self) -> None:
         """
-        Each ping is told, and then the statistics.
+        Each answer is printed, then the statistics.
         """
         _factory, endpoint = self.serve(Mandatory())
         code, lines = await self.run_(Ping(), "--count=3", "--interval=0.1", endpoint)
@@ -106,7 +110,7 @@ class PingTests(CommandTestCase):
 
     async def test_json(self) -> None:
         """
-        The statistics are an object for programs.
+        With C{--json} the statistics are printed as an object.
         """
         _factory, endpoint = self.serve(Mandatory())
         _code, (line,) = await self.run_(Ping(), "--json", "-c1", endpoint)
@@ -117,7 +121,7 @@ class PingTests(CommandTestCase):
 
     async def test_withoutKeepAlive(self) -> None:
         """
-        A server that has no keepalive is called instead; so is one that was not asked.
+        With a server without keepalive, or with C{--no-ask}, calls are timed instead of pings.
         """
         _factory, endpoint = self.serve(Mute())
         code, lines = await self.run_(Ping(), "-c1", endpoint)
@@ -130,7 +134,7 @@ class PingTests(CommandTestCase):
 
     async def test_noAsk(self) -> None:
         """
-        Mode 2 refuses whoever does not ask, in words that are printed.
+        Mode 2 refuses a client that does not ask for keepalive, and its message is printed.
         """
         _factory, endpoint = self.serve(Mandatory())
         error = await self.assertFailure(
@@ -140,7 +144,8 @@ class PingTests(CommandTestCase):
 
     async def test_freeze(self) -> None:
         """
-        A client that stops answering is pinged, and is told why the server closes.
+        With C{--freeze} the client stops answering; the server's pings and the reason of its close
+        are printed.
         """
         _factory, endpoint = self.serve(Mandatory(KeepAlive(0.2, 2)))
         code, lines = await self.run_(Ping(), "--freeze", endpoint)
@@ -157,7 +162,7 @@ class PingTests(CommandTestCase):
 
     async def test_unanswered(self) -> None:
         """
-        Pings that are not answered are lost; when none is answered the command fails.
+        Unanswered pings are reported as lost.  If none is answered the command fails.
         """
         factory, endpoint = self.serve(Mandatory())
         lines: list[str] = []
@@ -176,7 +181,7 @@ class PingTests(CommandTestCase):
 
     async def test_lost(self) -> None:
         """
-        When the server goes, the reason and the statistics are printed.
+        When the server closes, the reason and the statistics are printed.
         """
         factory, endpoint = self.serve(Mandatory())
         command = Ping()
@@ -194,7 +199,7 @@ class PingTests(CommandTestCase):
 
     async def test_interrupted(self) -> None:
         """
-        The statistics are printed when the user has seen enough.
+        The statistics are printed when the user interrupts.
         """
         factory, endpoint = self.serve(Mandatory())
         command = Ping()
@@ -209,7 +214,7 @@ class PingTests(CommandTestCase):
 
     async def test_interruptedWhileFrozen(self) -> None:
         """
-        A user need not wait for the server to notice.
+        A frozen ping can be interrupted before the server closes.
         """
         _factory, endpoint = self.serve(Disable())
         command = Ping()
@@ -224,8 +229,8 @@ class PingTests(CommandTestCase):
 
     async def test_cannot(self) -> None:
         """
-        What keeps it from opening is named: a URI that is none, nobody who listens, somebody who
-        says nothing.
+        The error says why it could not open: an invalid URI, no listener, or a server that does not
+        answer.
         """
         silent = self.listen(Factory.forProtocol(Protocol))
         for uri, words, exitCode in [
@@ -251,7 +256,8 @@ class PingTests(CommandTestCase):
 
     async def test_check(self) -> None:
         """
-        Monitoring systems get one line with figures, and an exit code.
+        With C{--check} it prints one line with figures, and exits with the code that monitoring
+        systems expect.
         """
         _factory, endpoint = self.serve(Mandatory())
         _mute, mute = self.serve(Mute())
@@ -276,7 +282,7 @@ class PingTests(CommandTestCase):
 
     async def test_checkLost(self) -> None:
         """
-        A connection that ends during the check is critical.
+        A connection lost during the check is critical.
         """
         factory, endpoint = self.serve(Mandatory())
         running = Deferred.fromCoroutine(self.run_(Ping(), "--check", endpoint))
@@ -289,12 +295,12 @@ class PingTests(CommandTestCase):
 
 class DemoTests(CommandTestCase):
     """
-    C{kaproto demo}.
+    Tests for C{kaproto demo}.
     """
 
     async def test_story(self) -> None:
         """
-        Three clients come, and each ends for another reason, in the time that the arguments say.
+        Three clients connect, and each ends for another reason, in the time given by the arguments.
         """
         began = reactor.seconds()
         code, lines = await self.run_(Demo(), "--interval=0.2", "--count=2")
@@ -320,14 +326,14 @@ class DemoTests(CommandTestCase):
 
 class ProcessTests(InteropTestCase):
     """
-    The command as a process.
+    Tests for the command as a process.
     """
 
     tools = ("libvirtd",)
 
     async def test_libvirtd(self) -> None:
         """
-        A real libvirtd has keepalive and answers; Ctrl-C ends it as it does ping(8).
+        A real libvirtd answers pings; Ctrl-C ends the command with the statistics.
         """
         daemon = await LibvirtDaemon.start(self)
         program = Program.start(

@@ -1,5 +1,5 @@
 """
-A virsh that stops answering is found out in time, and only where the server looks for it.
+Tests for the detection of a virsh that stops answering.
 """
 
 from __future__ import annotations
@@ -19,10 +19,8 @@ _DEATH = _INTERVAL * (_COUNT + 1)
 
 class StoppedVirshTests(InteropTestCase):
     """
-    C{SIGSTOP} leaves the sockets of a process open and its answers out, as a hung host does.
-
-    What virsh sent last, and when the server closed the connection, is told by a forwarder in
-    between.
+    C{SIGSTOP} keeps the sockets of a process open and stops its answers, like a hung host.  A
+    forwarder records when virsh last sent a byte, and when the server closed.
     """
 
     async def _server(self, mode: int, interval: float = _INTERVAL) -> tuple[KaServer, Forwarder]:
@@ -33,7 +31,7 @@ class StoppedVirshTests(InteropTestCase):
 
     async def _dropped(self, mode: int) -> None:
         """
-        A virsh stopped after it has answered a ping is dropped in time.
+        Check that a virsh stopped after it has answered a ping is disconnected in time.
         """
         server, forwarder = await self._server(mode)
         virsh = startVirsh(self, "-c", forwarder.uri)
@@ -52,7 +50,7 @@ class StoppedVirshTests(InteropTestCase):
 
     async def _kept(self) -> None:
         """
-        In mode 0 a stopped virsh is kept, and works when it goes on.
+        Check that mode 0 keeps a stopped virsh, and that it works when it continues.
         """
         _server, forwarder = await self._server(0)
         virsh = startVirsh(self, "-c", forwarder.uri)
@@ -69,8 +67,8 @@ class StoppedVirshTests(InteropTestCase):
 
     async def _answering(self, mode: int) -> None:
         """
-        A virsh which itself never pings (C{-k 0}), but answers, is kept for twice the time in
-        which it would be dropped, with no more than one ping for each interval.
+        Check that a virsh that never pings itself (C{-k 0}) but answers stays connected for almost
+        twice the timeout, with at most one ping per interval.
         """
         server, forwarder = await self._server(mode, interval=0.5)
         virsh = startVirsh(self, "-k", "0", "-c", forwarder.uri)
@@ -78,16 +76,15 @@ class StoppedVirshTests(InteropTestCase):
         (link,) = forwarder.links
         await pause(2.8)
         self.assertIsNone(link.server.lostAt)
-        # Five where nothing else goes on; a machine with much to do may be late with some.
+        # Five on an idle machine; a busy one may send some late.
         self.assertIn(len(link.server.pings), range(2, 6))
         self.assertEqual(len(link.client.pongs), len(link.server.pings))
         self.assertNotIn("timeout", server.log)
 
     async def test_stopped(self) -> None:
         """
-        With interval 1 and count 2, the modes 1 and 2 drop a stopped virsh 3 s after its last
-        byte, and say so once in the log.  Mode 0 does not drop it.  A virsh that answers is kept
-        everywhere.
+        With interval 1 and count 2, modes 1 and 2 disconnect a stopped virsh 3 s after its last
+        byte, and log it once.  Mode 0 keeps it.  All modes keep a virsh that answers.
         """
         await together(
             self._dropped(1),
@@ -99,11 +96,11 @@ class StoppedVirshTests(InteropTestCase):
 
     async def test_told(self) -> None:
         """
-        A virsh that was stopped for too long says, when it goes on, that the connection was
+        A virsh that was stopped for too long prints, when it continues, that the connection was
         closed because of a keepalive timeout.
         """
-        # With one ping there is one answer to send when virsh goes on.  A second one would find
-        # the connection closed and end virsh by SIGPIPE, which happens with libvirtd as well.
+        # After one ping virsh has one answer to send when it continues. A second answer would be
+        # written to a closed connection and end virsh by SIGPIPE, as it does with libvirtd.
         server = await KaServer.start(self, "--mode=2", "--interval=0.5", "--count=1")
         virsh = startVirsh(self, "-c", server.uri)
         await virsh.waitOutput("virsh # ")

@@ -1,5 +1,5 @@
 """
-A client that skips the feature check, in each of the three modes, on a real socket.
+Tests for a client that does not ask for keepalive, in each mode, on a real socket.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _DEATH = _INTERVAL * (_COUNT + 1)
 
 class SkippedCheckTests(InteropTestCase):
     """
-    The server pings every 0.3 s and gives up after two pings, where it pings at all.
+    Where the server pings, it does so every 0.3 s and gives up after two pings.
     """
 
     tools = ()
@@ -30,7 +30,8 @@ class SkippedCheckTests(InteropTestCase):
 
     async def _leftAlone(self, mode: int) -> SharedServer:
         """
-        A client that did not ask opens, is not pinged, is not dropped, and can go on.
+        Check that a client that did not ask can open, is neither pinged nor disconnected, and can
+        make calls.
         """
         server = await self._server(mode)
         client = await RawClient.connect(self, server.port)
@@ -44,8 +45,8 @@ class SkippedCheckTests(InteropTestCase):
 
     async def test_leftAlone(self) -> None:
         """
-        In the modes 0 and 1 a client that did not ask for keepalive opens, and stays connected
-        without being pinged.  In mode 1 the log says that mode 2 would have refused it.
+        In modes 0 and 1 a client that did not ask for keepalive can open, and stays connected
+        without pings.  In mode 1 the log says that mode 2 would refuse it.
         """
         optional, disabled = await together(self._leftAlone(1), self._leftAlone(0))
         self.assertIn("mode 2 would refuse", optional.log)
@@ -53,8 +54,8 @@ class SkippedCheckTests(InteropTestCase):
 
     async def test_refused(self) -> None:
         """
-        In mode 2 a client that did not ask for keepalive gets an error for its open, which says
-        what to do, and is dropped.  The log names it once.
+        In mode 2 its open fails with an error that says what to do, and it is disconnected.  The
+        log names it once.
         """
         server = await self._server(2)
         client = await RawClient.connect(self, server.port)
@@ -71,7 +72,7 @@ class SkippedCheckTests(InteropTestCase):
 
     async def test_refusedWithoutReading(self) -> None:
         """
-        A client in mode 2 that sends its open and reads nothing is dropped all the same.
+        In mode 2 it is disconnected even if it does not read the error.
         """
         server = await self._server(2)
         client = await RawClient.connect(self, server.port)
@@ -83,8 +84,8 @@ class SkippedCheckTests(InteropTestCase):
 
     async def test_askedInTime(self) -> None:
         """
-        In mode 2 a client that asked for keepalive opens; being silent, it is pinged twice and
-        dropped C{interval * (count + 1)} seconds after its last message.
+        In mode 2 a client that asked for keepalive can open.  If it is silent, it is pinged twice
+        and disconnected C{interval * (count + 1)} seconds after its last message.
         """
         server = await self._server(2)
         client = await RawClient.connect(self, server.port)
@@ -96,8 +97,8 @@ class SkippedCheckTests(InteropTestCase):
 
     async def test_disabledStillAnswers(self) -> None:
         """
-        In mode 0 the feature check is answered with yes and the client's pings are answered, but
-        the server never pings.
+        In mode 0 the keepalive feature is advertised and the client's pings are answered, but the
+        server never pings.
         """
         server = await self._server(0)
         client = await RawClient.connect(self, server.port)
@@ -112,7 +113,7 @@ class SkippedCheckTests(InteropTestCase):
 
     async def test_tooLate(self) -> None:
         """
-        Asking for keepalive after a refused open does not help: the connection is over.
+        Asking for keepalive after a refused open has no effect: the connection is closed.
         """
         server = await self._server(2)
         client = await RawClient.connect(self, server.port)

@@ -1,5 +1,5 @@
 """
-The alerts of C{docs/monitoring} and the metrics, as Prometheus's own tool sees them.
+Tests for the alerts in C{docs/monitoring} and for the metrics, with Prometheus's own tool.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ ALERTS = FOLDER.parent.parent / "docs" / "monitoring" / "alerts.yml"
 
 def promtool(*arguments: str | Path, text: str = "") -> tuple[int, str]:
     """
-    Run it.
+    Run promtool.
 
-    @param text: its input.
-    @return: its exit status and all that it wrote.
+    @param text: its standard input.
+    @return: its exit status and all of its output.
     """
     done = subprocess.run(
         ["promtool", *arguments],
@@ -38,12 +38,12 @@ def promtool(*arguments: str | Path, text: str = "") -> tuple[int, str]:
 
 class PromtoolTests(StatusTestCase):
     """
-    C{promtool check} and C{promtool test}.
+    Tests for C{promtool check} and C{promtool test}.
     """
 
     def setUp(self) -> None:
         """
-        Skip where it is missing, in continuous integration too: C{.ci/run} may not get it.
+        Skip without promtool, even in continuous integration, where C{.ci/run} may fail to get it.
         """
         if shutil.which("promtool") is None:
             raise SkipTest("promtool is not installed")
@@ -51,7 +51,7 @@ class PromtoolTests(StatusTestCase):
 
     def test_alerts(self) -> None:
         """
-        The alerts can be read, fire when they should, and say what is the matter.
+        The alerts are valid, and fire with the right text when they should.
         """
         for arguments in (("check", "rules", ALERTS), ("test", "rules", FOLDER / "alerts.yml")):
             status, output = promtool(*arguments)

@@ -1,5 +1,5 @@
 """
-Programs that use libvirt through its Python bindings, with and without an event loop.
+Tests for programs that use libvirt's Python bindings, with and without an event loop.
 """
 
 from __future__ import annotations
@@ -62,15 +62,15 @@ else:
 
 class PythonLibvirtTests(InteropTestCase):
     """
-    Scripts run by the system's Python.
+    Tests for scripts run by the system's Python.
     """
 
     tools = ("python3-libvirt",)
 
     async def _see(self, script: str, uri: str, seconds: float) -> dict[str, Any]:
         """
-        @param seconds: how long the script is to be idle while connected.
-        @return: what the script has seen.
+        @param seconds: how long the script is idle while connected.
+        @return: the object the script printed.
         """
         result = await startPythonLibvirt(self, script, uri, str(seconds)).finish(20)
         self.assertEqual((result.exitCode, result.errors), (0, ""))
@@ -98,8 +98,8 @@ class PythonLibvirtTests(InteropTestCase):
 
     async def test_withEventLoop(self) -> None:
         """
-        A program whose event loop runs opens in each mode, starts keepalive, registers a close
-        callback which is not called, stays alive, and is pinged in the modes 1 and 2 only.
+        In each mode a program with an event loop can open, start keepalive and register a close
+        callback, which is not called, and stays connected.  It is pinged in modes 1 and 2 only.
         """
         await together(*(self._withEventLoop(mode) for mode in range(3)))
 
@@ -120,15 +120,15 @@ class PythonLibvirtTests(InteropTestCase):
 
     async def test_withoutEventLoop(self) -> None:
         """
-        A program without an event loop, which would break if it were pinged, opens in the modes
-        0 and 1, is left alone there five times as long as the interval, and works afterwards.
+        In modes 0 and 1 a program without an event loop, which would fail if it were pinged, can
+        open, is not pinged for five intervals, and works afterwards.
         """
         await together(self._withoutEventLoop(0), self._withoutEventLoop(1))
 
     async def test_withoutEventLoopMandatory(self) -> None:
         """
-        In mode 2 a program without an event loop gets an exception at open, which tells it to
-        register one.
+        In mode 2 a program without an event loop gets an error at open that tells it to register
+        one.
         """
         server = await SharedServer.get("--mode=2")
         seen = await self._see(_WITHOUT_EVENT_LOOP, server.uri, 0)

@@ -1,7 +1,7 @@
 """
-Three kaservers that share a real Redis, and all that can be wrong with that.
+Tests for three kaservers that share a real Redis, and for its failures.
 
-C{python -m tests.harness.registry} runs the same with more clients, and for longer.
+C{python -m tests.harness.registry} runs them with more clients, and for longer.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from tests.support_redis import ModelRedis, ModelTransport
 
 CLIENTS: Final = int(os.environ.get("KAPROTO_FLEET_CLIENTS", "100"))
 """
-How many clients each kaserver has.
+The number of clients of each kaserver.
 """
 
 STALL: Final = float(os.environ.get("KAPROTO_FLEET_STALL", "7"))
 """
-Seconds for which Redis hangs, and the network is cut.
+Seconds for which Redis is stopped, or the network is cut.
 """
 
 SECONDS: Final = float(os.environ.get("KAPROTO_FLEET_SECONDS", "0"))
@@ -49,7 +49,7 @@ Seconds for which all faults are repeated.
 
 REPORT: Final = os.environ.get("KAPROTO_FLEET_REPORT", os.devnull)
 """
-A file for a line of JSON about each fault.
+A file to which a line of JSON is added for each fault.
 """
 
 GUIDE: Final = Path(__file__).resolve().parent.parent.parent / "docs" / "howto" / "fleet.rst"
@@ -69,7 +69,7 @@ async def flushed(fleet: Fleet) -> AsyncIterator[None]:
 @asynccontextmanager
 async def restarted(fleet: Fleet) -> AsyncIterator[None]:
     """
-    Redis is killed, and started without what it had.
+    Redis is killed, and started with an empty database.
     """
     await fleet.redis.stop()
     yield
@@ -89,7 +89,7 @@ async def full(fleet: Fleet) -> AsyncIterator[None]:
 @asynccontextmanager
 async def locked(fleet: Fleet) -> AsyncIterator[None]:
     """
-    The password has been changed, and all connections have ended.
+    The password is changed, and all connections are closed.
     """
     await fleet.command("CONFIG", "SET", "requirepass", "another")
     fleet.unplug()
@@ -100,7 +100,7 @@ async def locked(fleet: Fleet) -> AsyncIterator[None]:
 @asynccontextmanager
 async def stopped(fleet: Fleet) -> AsyncIterator[None]:
     """
-    Redis hangs.
+    Redis is stopped for L{STALL} seconds.
     """
     fleet.redis.signal(signal.SIGSTOP)
     begun = time.monotonic()
@@ -112,7 +112,7 @@ async def stopped(fleet: Fleet) -> AsyncIterator[None]:
 @asynccontextmanager
 async def cut(fleet: Fleet) -> AsyncIterator[None]:
     """
-    Nothing comes through the network.
+    The network is cut for L{STALL} seconds.
     """
     fleet.cable.set(cut=True)
     begun = time.monotonic()
@@ -133,7 +133,7 @@ FAULTS: Final[dict[str, Fault]] = {
 
 class RegistryTests(InteropTestCase):
     """
-    A fleet.
+    Tests for a fleet of kaservers.
     """
 
     timeout = int(300 + 2 * SECONDS)
@@ -141,7 +141,7 @@ class RegistryTests(InteropTestCase):
 
     async def kaproto(self, fleet: Fleet, *arguments: str) -> Result:
         """
-        Run C{kaproto} against the registry.
+        Run C{kaproto} with the registry.
         """
         url = f"redis://127.0.0.1:{fleet.redis.port}?password-file={fleet.file}"
         command = [sys.executable, "-m", "kaproto", f"--registry={url}", *arguments]
@@ -149,9 +149,9 @@ class RegistryTests(InteropTestCase):
 
     async def test_fleet(self) -> None:
         """
-        All clients are listed, and one is disconnected by its node.  Whatever happens to Redis, no
-        client is lost, refused or delayed, the log says so in two lines or three, and the list
-        becomes right by itself.
+        All clients are listed, and one is disconnected through the registry.  No fault of Redis
+        disconnects, refuses or delays a client; each is logged in two or three lines, and the list
+        becomes correct by itself.
         """
         fleet = Fleet(self, CLIENTS)
         await fleet.start()
@@ -188,6 +188,8 @@ class RegistryTests(InteropTestCase):
 
     async def outcome(self, fleet: Fleet, fault: str) -> Outcome:
         """
+        Apply a fault, and measure its effects.
+
         @return: what a fault does.
         """
         await fleet.untilRight()
@@ -200,7 +202,7 @@ class RegistryTests(InteropTestCase):
             slowest = await fleet.probe()
             await waitUntil(lambda: all(news()), "all nodes to notice", timeout=15)
             slowest = max(slowest, await fleet.probe())
-            if FAULTS[fault] is not flushed:  # which is mended as soon as it is noticed
+            if FAULTS[fault] is not flushed:  # which is repaired at once
                 self.assertEqual(await fleet.up(), [False] * len(NAMES), fault)
         stale = await fleet.untilRight()
         slowest = max(slowest, await fleet.probe())
@@ -217,14 +219,14 @@ class RegistryTests(InteropTestCase):
 
 class ScriptTests(InteropTestCase):
     """
-    The script that Redis runs, and the model of it that the other tests use.
+    Tests for the script that Redis runs, and for the model of it in the unit tests.
     """
 
     tools = ("redis-server",)
 
     async def test_users(self) -> None:
         """
-        The users of the guide can do what they need, and no more.
+        The users in the guide can do what they need, and no more.
         """
         fleet = Fleet(self, 0)
         await fleet.redis.start()
@@ -260,8 +262,8 @@ class ScriptTests(InteropTestCase):
 
     async def test_tls(self) -> None:
         """
-        Redis can be spoken to by TLS, with certificates on both sides, and one that another
-        authority has signed is not believed.
+        Redis can be reached over TLS with certificates on both sides.  A certificate of another
+        authority is refused.
         """
         folder = Path(self.privateDirectory())
         authority, other = Authority(), Authority()
@@ -289,7 +291,7 @@ class ScriptTests(InteropTestCase):
 
     async def ping(self, url: str) -> object:
         """
-        @return: what Redis answers to a ping.
+        @return: Redis's answer to a ping.
         """
         location, password = Location.parse(url), Password(None)
         password.text = PASSWORD
@@ -303,14 +305,14 @@ class ScriptTests(InteropTestCase):
 
     async def denied(self, link: RedisLink, *words: str) -> None:
         """
-        Check that a user may not do something.
+        Check that Redis denies a command.
         """
         with self.assertRaisesRegex(RedisError, "NOPERM|can't run this command|permissions"):
             await link.command(*words)
 
     async def test_write(self) -> None:
         """
-        Both answer the same to the same, whatever it is, and have the same clients afterwards.
+        Redis and the model give the same replies to random commands, and store the same clients.
         """
         fleet = Fleet(self, 0)
         await fleet.redis.start()

@@ -1,5 +1,5 @@
 """
-Rules for several kinds of peers at several listeners.
+Tests for rules with several kinds of peers and listeners.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ A program without an event loop, which does not ask for keepalive.
 
 class RulesTests(SecureTestCase):
     """
-    Each peer gets the mode that the first rule says that fits it.
+    Each peer gets the mode of the first rule that matches it.
     """
 
     tools = ("virsh", "python3-libvirt")
@@ -81,7 +81,7 @@ class RulesTests(SecureTestCase):
         """
         Start a server with rules.
 
-        @return: the server, and the path of the rules.
+        @return: the server, and the path of its rules.
         """
         path = os.path.join(self.privateDirectory(), "rules.toml")
         with open(path, "w", encoding="utf-8") as file:
@@ -90,15 +90,17 @@ class RulesTests(SecureTestCase):
 
     def folder(self, name: str) -> str:
         """
-        Make a certificate with a name.
+        Issue a certificate for a name.
+
+        @return: the client's folder.
         """
         return self.clientFiles(self.authority.issue(distinguished(name)))
 
     async def openWithoutKeepAlive(self, server: SecureServer, uri: str, name: str = NAME) -> str:
         """
-        Have a program open that does not ask for keepalive.
+        Open with a program that does not ask for keepalive.
 
-        @return: which mode it has found.
+        @return: the mode that applies to it.
         """
         remarks = server.log.count("mode 2 would refuse")
         password = PASSWORD if name == NAME else "not for alice"
@@ -112,8 +114,8 @@ class RulesTests(SecureTestCase):
         """
         Stop a virsh.
 
-        @param name: whose certificate it has.
-        @return: seconds after which it was dead.
+        @param name: the name in its certificate.
+        @return: the seconds until the server declared it dead.
         """
         virsh = startVirsh(self, "-c", server.tls(self.folder(name)))
         await virsh.ask("hostname", os.uname().nodename)
@@ -124,7 +126,7 @@ class RulesTests(SecureTestCase):
 
     async def test_fiveKinds(self) -> None:
         """
-        A UNIX socket, three certificates and plain TCP: five kinds of peers, and what each gets.
+        A UNIX socket, three certificates and plain TCP get the modes of their rules.
         """
         path = os.path.join(self.privateDirectory(), "sock")
         server, _rules = await self.serve(
@@ -145,7 +147,7 @@ class RulesTests(SecureTestCase):
 
     async def test_intervals(self) -> None:
         """
-        Each rule may have its own interval and count.
+        Each rule can have its own interval and count.
         """
         server, _rules = await self.serve(RULES, self.listener())
         slow, fast = await together(self.death(server, "alice"), self.death(server, "monitor-1"))
@@ -154,7 +156,7 @@ class RulesTests(SecureTestCase):
 
     async def test_users(self) -> None:
         """
-        A rule may be for those who have logged in as somebody.
+        A rule can match the user that has logged in.
         """
         server, _rules = await self.serve(
             USER_RULES, self.listener(":verify=no"), f"--auth=file:{self.passwordFile()}"
@@ -165,7 +167,7 @@ class RulesTests(SecureTestCase):
 
     async def test_reload(self) -> None:
         """
-        After SIGHUP other rules count, unless there is something wrong with them.
+        SIGHUP reloads the rules; if they have a mistake, the previous ones stay.
         """
         server, path = await self.serve(
             "[default]\nmode = 0\n", "--listen=tcp:0:interface=127.0.0.1"

@@ -1,5 +1,5 @@
 """
-Names and passwords between kaproto and libvirt's own programs.
+Tests for names and passwords between kaproto and libvirt's own programs.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MECHANISMS = ("PLAIN", "SCRAM-SHA-256")
 
 def keyFile(case: SecureTestCase) -> str:
     """
-    @return: a file that has the salted keys of those who may log in.
+    @return: the path of a file with the salted keys of a user.
     """
     path = os.path.join(case.privateDirectory(), "keys")
     with open(path, "w", encoding="utf-8") as file:
@@ -41,13 +41,13 @@ def keyFile(case: SecureTestCase) -> str:
 
 class VirshTests(SecureTestCase):
     """
-    virsh logs in to kaserver.
+    Tests for virsh logging in to kaserver.
     """
 
     async def checkAll(self, uri: str) -> None:
         """
-        Check that the right password gets in, and that a wrong one and an unknown name do not, by
-        every mechanism.
+        Check that with every mechanism the right password is accepted, and a wrong one and an
+        unknown name are refused.
         """
         attempts = []
         for mechanism in MECHANISMS:
@@ -60,13 +60,13 @@ class VirshTests(SecureTestCase):
 
     async def test_modes(self) -> None:
         """
-        Over TLS, in every mode, by every mechanism.
+        Logins work over TLS in every mode with every mechanism.
         """
         await together(*(self.checkMode(mode) for mode in range(3)))
 
     async def checkMode(self, mode: int) -> None:
         """
-        Check one mode over TLS.
+        Check logins over TLS in one mode.
         """
         server = await SecureServer.start(
             self,
@@ -81,7 +81,7 @@ class VirshTests(SecureTestCase):
 
     async def test_keys(self) -> None:
         """
-        From a file of salted keys as well, and without certificates of clients.
+        Logins work with a file of salted keys, and without client certificates.
         """
         server = await SecureServer.start(
             self, self.listener(":verify=no"), f"--auth=scram:{keyFile(self)}", "--auth-delay=0.1"
@@ -90,7 +90,7 @@ class VirshTests(SecureTestCase):
 
     async def test_unix(self) -> None:
         """
-        On a UNIX socket too.
+        Logins work on a UNIX socket.
         """
         path = os.path.join(self.privateDirectory(), "sock")
         server = await SecureServer.start(
@@ -104,7 +104,7 @@ class VirshTests(SecureTestCase):
 
     async def test_strongest(self) -> None:
         """
-        Left to itself virsh takes the mechanism that does not give the password away.
+        By default virsh uses the mechanism that does not reveal the password.
         """
         server = await SecureServer.start(
             self, self.listener(), f"--auth=file:{self.passwordFile()}", "--auth-delay=0"
@@ -115,7 +115,7 @@ class VirshTests(SecureTestCase):
 
     async def test_nothingIsLeaked(self) -> None:
         """
-        Passwords are in no log line, whatever happens.
+        The log never has a password.
         """
         server = await SecureServer.start(
             self, self.listener(), f"--auth=file:{self.passwordFile()}", "--auth-delay=0"
@@ -137,7 +137,7 @@ class VirshTests(SecureTestCase):
 
     async def test_unicode(self) -> None:
         """
-        Names and passwords may have other characters than those of ASCII.
+        Names and passwords can have non-ASCII characters.
         """
         name, password = "zo\u00e9", "p\u00e4ss w\u00f6rd#1"
         users = os.path.join(self.privateDirectory(), "users")
@@ -154,7 +154,7 @@ class VirshTests(SecureTestCase):
 
     async def test_reload(self) -> None:
         """
-        After SIGHUP other users may log in, unless there is something wrong with the file.
+        SIGHUP reloads the users; if the file has a mistake, the previous ones stay.
         """
         for make, kind in ((self.passwordFile, "file"), (partial(keyFile, self), "scram")):
             path = make()
@@ -180,7 +180,7 @@ class VirshTests(SecureTestCase):
 
     async def test_guesses(self) -> None:
         """
-        Ten who guess at its address do not keep virsh out: it waits for its turn and gets in.
+        After ten failed logins from its address virsh can still log in, after its wait.
         """
         server = await SecureServer.start(
             self, self.listener(), f"--auth=file:{self.passwordFile()}", "--auth-delay=0.5"
@@ -196,7 +196,8 @@ class VirshTests(SecureTestCase):
 
     async def test_python(self) -> None:
         """
-        A Python program with libvirt's bindings logs in with C{openAuth()}, and not with C{open()}.
+        A Python program with libvirt's bindings can log in with C{openAuth()}, but not with
+        C{open()}.
         """
         server = await SecureServer.start(
             self, self.listener(), f"--auth=file:{self.passwordFile()}"
@@ -223,15 +224,15 @@ print(connection.getHostname())
 
 class ClientTests(SecureTestCase):
     """
-    kaproto's client logs in to libvirtd.
+    Tests for kaproto's client logging in to libvirtd.
     """
 
     tools = ("libvirtd", "python3-libvirt")
 
     async def test_all(self) -> None:
         """
-        Over TLS and a UNIX socket the right password gets in, and a wrong one and an unknown name
-        do not, by every mechanism.
+        Over TLS and a UNIX socket, with every mechanism, the right password is accepted, and a
+        wrong one and an unknown name are refused.
         """
         daemon = await SecureDaemon.start(self)
         for uri in (
@@ -249,7 +250,7 @@ class ClientTests(SecureTestCase):
 
     async def test_file(self) -> None:
         """
-        The name and the password may come from the file that libvirt's own clients read.
+        The name and password can be in the file that libvirt's own clients read.
         """
         daemon = await SecureDaemon.start(self)
         uri = f"test+unix:///default?socket={daemon.socketPath}{self.authFile()}"
@@ -259,7 +260,8 @@ class ClientTests(SecureTestCase):
 
     async def test_tcp(self) -> None:
         """
-        Over plain TCP libvirtd offers only what kaproto does not have; the error says what to do.
+        libvirtd offers only DIGEST-MD5 over plain TCP, which kaproto does not support; the error
+        says what to do.
         """
         port = reservePort(self)
         mechanisms = "digest-md5 scram-sha-256 plain"
@@ -271,7 +273,7 @@ class ClientTests(SecureTestCase):
 
     async def test_none(self) -> None:
         """
-        Without either it says that they are wanted.
+        Without a name and password the error says that authentication is required.
         """
         daemon = await SecureDaemon.start(self)
         uri = f"test+unix:///default?socket={daemon.socketPath}"
@@ -281,7 +283,7 @@ class ClientTests(SecureTestCase):
 
 class TimingTests(SecureTestCase):
     """
-    Whether somebody exists cannot be told by the time that an answer takes.
+    The time of an answer does not reveal whether a user exists.
     """
 
     alone = True
@@ -292,7 +294,7 @@ class TimingTests(SecureTestCase):
         """
         Begin to log in.
 
-        @return: seconds that the answer has taken.
+        @return: the seconds until the answer.
         """
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(path)
@@ -312,8 +314,8 @@ class TimingTests(SecureTestCase):
         self, auth: str, mechanism: str, known: bytes, unknown: bytes, count: int
     ) -> None:
         """
-        Check that the two take the same time but for noise: that their medians are no further
-        apart than they would be by chance.
+        Check that a known and an unknown user are answered in the same time: that their medians
+        differ by no more than chance explains.
         """
         path = os.path.join(self.privateDirectory(), "sock")
         await SecureServer.start(
@@ -325,7 +327,7 @@ class TimingTests(SecureTestCase):
         )
         times: tuple[list[float], list[float]] = ([], [])
         for number in range(2 * count):
-            # In an order in which nothing that changes with time hits one more than the other.
+            # The order keeps effects that change with time from favoring either.
             which = (number ^ number >> 1) & 1
             times[which].append(self.ask(path, mechanism, (known, unknown)[which]))
             await pause(0)
@@ -334,19 +336,19 @@ class TimingTests(SecureTestCase):
             1.48 * statistics.median(abs(one - median) for one in each) * 1.25 / math.sqrt(count)
             for each, median in zip(times, medians, strict=True)
         ]
-        # One in some ten thousand such tests would go wrong by chance.
+        # By chance one in about ten thousand such tests would fail.
         self.assertLess(abs(medians[0] - medians[1]), 4 * math.hypot(*errors) + 2e-5, medians)
 
     async def test_plain(self) -> None:
         """
-        A wrong password and an unknown name are refused after the same time by PLAIN.
+        With PLAIN, a wrong password and an unknown name are refused after the same time.
         """
         for auth in (f"file:{self.passwordFile()}", f"scram:{keyFile(self)}"):
             await self.compare(auth, "PLAIN", f"\0{NAME}\0wrong".encode(), b"\0nobody\0wrong", 40)
 
     async def test_scram(self) -> None:
         """
-        By SCRAM both are challenged after the same time.
+        With SCRAM, known and unknown names are challenged after the same time.
         """
         for auth in (f"file:{self.passwordFile()}", f"scram:{keyFile(self)}"):
             await self.compare(

@@ -1,5 +1,5 @@
 """
-kaserver is told to end: what its clients see, and how it ends.
+Tests for how kaserver stops, and what its clients see.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from tests.interop.support import InteropTestCase, pause, waitUntil
 
 class ShutdownTests(InteropTestCase):
     """
-    C{SIGTERM}, once and twice, to a C{twistd kaserver} with clients.
+    Tests for signals to a C{twistd kaserver} with clients.
     """
 
     async def test_idle(self) -> None:
         """
-        Without clients C{SIGTERM} ends kaserver at once, however long the grace, by that signal.
+        Without clients C{SIGTERM} ends kaserver at once, by that signal, even with a long
+        C{--grace}.
         """
         server = await KaServer.start(self, "--grace=30")
         server.program.signal(signal.SIGTERM)
@@ -36,8 +37,7 @@ class ShutdownTests(InteropTestCase):
 
     async def test_clientTold(self) -> None:
         """
-        An idle virsh is told by its close callback that the connection was closed, and kaserver
-        ends without waiting for the grace to be over.
+        An idle virsh gets a close event, and kaserver ends without waiting for C{--grace} seconds.
         """
         server = await KaServer.start(self, "--mode=2", "--grace=30")
         forwarder = Forwarder(self, server.port)
@@ -54,7 +54,7 @@ class ShutdownTests(InteropTestCase):
 
     async def test_stopsListening(self) -> None:
         """
-        While a client holds kaserver up, newcomers are refused by the kernel.
+        While a client delays the end, the kernel refuses new connections.
         """
         server, _client = await self._heldUp(grace=30)
         server.program.signal(signal.SIGTERM)
@@ -64,8 +64,7 @@ class ShutdownTests(InteropTestCase):
 
     async def test_graceEnds(self) -> None:
         """
-        A client that does not read what it has asked for holds kaserver up for the grace and no
-        longer.
+        A client that does not read its replies delays the end by C{--grace} seconds at most.
         """
         server, _client = await self._heldUp(grace=0.8)
         told = time.monotonic()
@@ -79,7 +78,7 @@ class ShutdownTests(InteropTestCase):
 
     async def test_twice(self) -> None:
         """
-        A second C{SIGTERM} ends kaserver at once, though a client holds it up.
+        A second C{SIGTERM} ends kaserver at once, even if a client delays it.
         """
         server, _client = await self._heldUp(grace=30)
         server.program.signal(signal.SIGTERM)
@@ -91,8 +90,8 @@ class ShutdownTests(InteropTestCase):
 
     async def test_drain(self) -> None:
         """
-        C{SIGUSR2} keeps newcomers out and leaves those alone who are there; when the last of them
-        has left, kaserver has ended too, and successfully.
+        C{SIGUSR2} refuses new clients and keeps the others.  When the last has left, kaserver exits
+        with code 0.
         """
         server = await KaServer.start(self, "--mode=2")
         virsh = startVirsh(self, "-c", server.uri)
@@ -109,7 +108,7 @@ class ShutdownTests(InteropTestCase):
 
     async def test_drainBound(self) -> None:
         """
-        Clients that do not leave have so much time.
+        Clients that do not leave are disconnected after C{--drain-timeout} seconds.
         """
         server = await KaServer.start(self, "--mode=2", "--drain-timeout=0.5")
         client = await RawClient.connect(self, server.port)
@@ -125,8 +124,8 @@ class ShutdownTests(InteropTestCase):
 
     async def _heldUp(self, grace: float) -> tuple[KaServer, RawClient]:
         """
-        @return: a kaserver, and a client which has asked for more than the kernel will buffer
-            and reads none of it.
+        @return: a kaserver, and a client that has requested more than the kernel buffers, and reads
+            none of it.
         """
         server = await KaServer.start(self, f"--grace={grace:g}")
         client = await RawClient.connect(self, server.port)
@@ -141,7 +140,8 @@ class ShutdownTests(InteropTestCase):
 
 def _unsent(client: RawClient) -> int:
     """
-    @return: how many bytes of its calls the server has not read, because its replies are not read.
+    @return: the bytes of its calls that the server has not read, since the client does not read its
+        replies.
     """
     answer = fcntl.ioctl(client.transport.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
     queued: int = struct.unpack("=i", answer)[0]

@@ -1,6 +1,6 @@
 """
-Live peers at the ends of a slow link, which take longer over one message than a dead peer is given,
-and what becomes of them when the link is cut in the middle.
+Tests for live peers on a slow link, where one message takes longer than the keepalive timeout, and
+for a link that is cut in the middle of one.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ _TERMS: Final = "interval=0.5:count=2"
 @attrs.define
 class Ends:
     """
-    Two ends of a slow link that have one another watched.
+    Two ends of a slow link that watch each other with keepalive.
 
     @ivar relay: the link.
     @ivar echo: sends bytes to the other end, and waits until they are back.
-    @ivar lost: whose connections have ended, and when.
+    @ivar lost: when each end lost its connection, by the end's name.
     """
 
     relay: SlowRelay
@@ -54,9 +54,9 @@ class Ends:
 
 class Echo(Protocol):
     """
-    An application in a tunnel.  A server's end sends back what comes.
+    An application in a tunnel.  The server's end sends back what it receives.
 
-    @ivar received: what has come.
+    @ivar received: what has been received.
     """
 
     transport: ITransport
@@ -68,7 +68,7 @@ class Echo(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """
-        Send it back, or keep it.
+        Send the bytes back, or keep them.
         """
         if self._name == "server":
             self.transport.write(data)
@@ -77,7 +77,7 @@ class Echo(Protocol):
 
     def connectionLost(self, reason: Failure | None = None) -> None:
         """
-        Note when.
+        Record when the connection ended.
         """
         self._lost[self._name] = time.monotonic()
 
@@ -93,7 +93,7 @@ class Echo(Protocol):
 
 class SlowLinkTests(InteropTestCase):
     """
-    Both ends ping, at half a second and two.
+    Tests with both ends pinging at an interval of 0.5 s and a count of 2.
     """
 
     tools = ()
@@ -139,7 +139,7 @@ class SlowLinkTests(InteropTestCase):
 
     async def tcp(self) -> Ends:
         """
-        @return: a client and a server of the library.
+        @return: the library's client and server over TCP.
         """
         lost: dict[str, float] = {}
         relay = SlowRelay(self, await self._server(lost))
@@ -147,7 +147,7 @@ class SlowLinkTests(InteropTestCase):
 
     async def tls(self) -> Ends:
         """
-        @return: the same over TLS.
+        @return: the library's client and server over TLS.
         """
         lost: dict[str, float] = {}
         authority = Authority()
@@ -176,7 +176,8 @@ class SlowLinkTests(InteropTestCase):
 
     async def behindGateway(self) -> Ends:
         """
-        @return: a gateway and the server behind it; the client learns from the gateway.
+        @return: a gateway and the server behind it.  The client's connection ends when the
+            gateway's does.
         """
         lost: dict[str, float] = {}
         relay = SlowRelay(self, await self._server(lost))
@@ -204,9 +205,11 @@ class SlowLinkTests(InteropTestCase):
         latest: float = _DEATH,
     ) -> None:
         """
-        @param size: how many bytes to send there and back; either takes two seconds.
-        @param part: after which part of that to cut the link.
-        @param latest: seconds after which both ends must have found that.
+        Check that both ends live while bytes pass slowly, and die in time when the link is cut.
+
+        @param size: how many bytes to echo; each direction takes two seconds.
+        @param part: the fraction of the echo's time after which the link is cut.
+        @param latest: seconds within which both ends must find that the link is cut.
         """
         name = f"{make.__name__}, {part}"
         ends = await make()
@@ -228,10 +231,10 @@ class SlowLinkTests(InteropTestCase):
 
     async def test_slow(self) -> None:
         """
-        A message of 240 kB takes longer than a dead peer is given, in either direction, and over
-        TLS a single record does; nobody is taken for dead.  When the link is cut in the middle of
-        it, both ends find that in their time.  A gateway asks the server once more before it gives
-        up one that owes an answer.
+        A message of 240 kB takes longer than the keepalive timeout in either direction, and so does
+        a single TLS record: no peer is declared dead.  When the link is cut in the middle, both
+        ends find out in time.  A gateway probes a server that owes a reply before it gives it up,
+        which takes two intervals more.
         """
         record, message = 16_000, 240_000
         probed = _DEATH + 2 * _KEEP_ALIVE.interval

@@ -1,5 +1,6 @@
 """
-Slow readers on real sockets: they live, and die in their time when they stop.
+Tests for slow readers on real sockets: they stay connected, and are found dead in time when they
+stop.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _MUCH = 8 << 20
 
 class Sender(Protocol):
     """
-    Sends much at once to a peer, and has it watched.
+    Sends much at once to a peer, and watches it with a L{Heartbeat}.
     """
 
     transport: Connection
@@ -53,7 +54,7 @@ class Sender(Protocol):
 
     def connectionMade(self) -> None:
         """
-        Send it.
+        Start the heartbeat, and send.
         """
         self.heartbeat = Heartbeat(self.transport, self.ping, died=self.died)
         self.heartbeat.start(_KEEP_ALIVE)
@@ -68,13 +69,13 @@ class Sender(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """
-        The peer lives.
+        Tell the heartbeat that the peer is alive.
         """
         self.heartbeat.heard()
 
     def died(self, reason: KeepAliveTimeout) -> None:
         """
-        The peer is dead.
+        Record the death, and close.
         """
         self.deaths.append((time.monotonic(), reason))
         self.transport.abortConnection()
@@ -82,7 +83,8 @@ class Sender(Protocol):
 
 class Reader:
     """
-    A peer with a small receive buffer, which reads at a rate and answers the pings that it reads.
+    A peer with a small receive buffer, which reads at a fixed rate and answers the pings that it
+    reads.
     """
 
     def __init__(self, case: InteropTestCase, family: socket.AddressFamily) -> None:
@@ -104,7 +106,7 @@ class Reader:
 
     def stop(self) -> None:
         """
-        Read no more.
+        Stop reading.
         """
         if self._loop.running:
             self._loop.stop()
@@ -121,7 +123,7 @@ class Reader:
 
 class SlowReaderTests(InteropTestCase):
     """
-    Four times as long as the silence that is death, the peer says nothing while it reads.
+    Tests for a peer that takes four seconds to read what was sent, and sends nothing meanwhile.
     """
 
     async def _connect(self, family: socket.AddressFamily) -> tuple[Sender, Reader]:
@@ -171,9 +173,9 @@ class SlowReaderTests(InteropTestCase):
 
     async def test_slow(self) -> None:
         """
-        It is kept, and pinged again when it has read everything.  When it stops reading it dies
-        C{interval * (count + 1)} seconds later, and up to an interval more, since its progress is
-        looked at once an interval.
+        A slow reader stays connected, and is pinged again when it has read everything.  One that
+        stops reading is declared dead after C{interval * (count + 1)} seconds, or up to an interval
+        later, since its progress is checked once per interval.
         """
         most = _DEATH + _KEEP_ALIVE.interval + 0.4
         families = (socket.AF_INET, socket.AF_UNIX)
@@ -185,21 +187,21 @@ class SlowReaderTests(InteropTestCase):
 
 class _Server(KeepAliveServerProtocol):
     """
-    A server's end.
+    A connection at the server that records its end.
     """
 
     ended: tuple[float, Exception] | None = None
 
     def connectionClosed(self, reason: Exception) -> None:
         """
-        Note when it was closed, and why.
+        Record when the connection was closed, and why.
         """
         self.ended = time.monotonic(), reason
 
 
 class StoppedTests(InteropTestCase):
     """
-    Clients that stop, and others that do not.
+    Tests for clients that stop reading, beside others that do not.
     """
 
     tools = ()
@@ -208,7 +210,7 @@ class StoppedTests(InteropTestCase):
         self, endpoint: str, limits: Limits | None = None
     ) -> tuple[KeepAliveServerFactory, str]:
         """
-        @return: a server, and where to connect to it.
+        @return: a server, and the URI to connect to.
         """
         factory = KeepAliveServerFactory(
             Mandatory(_KEEP_ALIVE), programs=[Probe()], clock=reactor, limits=limits
@@ -224,9 +226,9 @@ class StoppedTests(InteropTestCase):
 
     async def _haveMuchToRead(self, endpoint: str, latest: float) -> None:
         """
-        Two programs are stopped (C{SIGSTOP}) and then written to; one goes on in time.
+        Stop two programs (C{SIGSTOP}), send to both, and continue one in time.
 
-        @param latest: seconds after which the other must be found.
+        @param latest: seconds within which the other must be declared dead.
         """
         factory, uri = await self._serve(endpoint)
         programs = []
@@ -248,8 +250,7 @@ class StoppedTests(InteropTestCase):
 
     async def _areNotRead(self, endpoint: str, latest: float) -> None:
         """
-        The calls of two clients wait, so that the server does not read them.  One reads nothing
-        any more.
+        Have two clients' calls wait, so that the server stops reading from both.  Stop one of them.
         """
         factory, uri = await self._serve(endpoint, Limits(runningCalls=1, waitingCalls=1))
         lives = await connect(reactor, uri, keepAlive=_KEEP_ALIVE)
@@ -276,11 +277,11 @@ class StoppedTests(InteropTestCase):
 
     async def test_stopped(self) -> None:
         """
-        One that has much to read is found on TCP in C{interval * (count + 1)} seconds since its
-        kernel last took something, and on a UNIX socket up to two intervals later, since there the
-        kernel does not say when that was.  One that is not read is found on TCP by what it does not
-        answer, and on a UNIX socket, up to a second later, by what it does not read.  Nobody takes
-        a peer for dead that goes on.
+        A stopped client with much to read is declared dead on TCP C{interval * (count + 1)} seconds
+        after its kernel last acknowledged bytes, and on a UNIX socket up to two intervals later,
+        since the kernel does not report that time.  One that the server does not read from is found
+        on TCP by its missing answers, and on a UNIX socket, up to a second later, by what it does
+        not read.  No client that continues in time is declared dead.
         """
         tcp = "tcp:0:interface=127.0.0.1"
         path = self.privateDirectory()

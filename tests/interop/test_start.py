@@ -1,6 +1,6 @@
 """
-kaserver started in each way: by twistd and twist, with flags and with a file, as a gateway that is
-told nothing of where to listen.
+Tests for starting kaserver with twistd and twist, with options and with a file, and as a gateway
+without C{--listen}.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _TCP = "--listen=tcp:0:interface=127.0.0.1"
 
 class TwistTests(InteropTestCase):
     """
-    C{twist kaserver}.
+    Tests for C{twist kaserver}.
     """
 
     async def test_serves(self) -> None:
         """
-        It listens, says so, in the form that is asked for, serves, and stops.
+        It listens, logs in the requested format, serves and stops.
         """
         program = Program.start(
             self, [*_TWIST, "kaserver", "--mode=2", _TCP, "--log-format=json"], os.environ
@@ -46,8 +46,8 @@ class TwistTests(InteropTestCase):
 
     async def test_mistakes(self) -> None:
         """
-        A mistake on the command line, and a place where it cannot listen, are told in one line, by
-        twist and by twistd.
+        With twist and twistd, a mistake on the command line and an address that cannot be bound are
+        reported in one line.
         """
         for argument, words in (
             ("--listen=16509", "is --listen=tcp:16509:interface=127.0.0.1 meant?"),
@@ -65,13 +65,13 @@ class TwistTests(InteropTestCase):
 
 class GatewayTests(GatewayTestCase):
     """
-    A gateway.
+    Tests for gateways.
     """
 
     async def test_defaultSocket(self) -> None:
         """
-        Unless told otherwise it listens on a UNIX socket for its owner and its group, in the folder
-        that systemd has made, and says which command connects to it.
+        By default it listens on a UNIX socket for its owner and group, in the folder that systemd
+        has made, and logs the command that connects to it.
         """
         daemon = await LibvirtDaemon.start(self)
         folder = self.privateDirectory()
@@ -96,8 +96,8 @@ class GatewayTests(GatewayTestCase):
 
     async def test_unauthenticated(self) -> None:
         """
-        It serves nobody over TCP whom it has not authenticated, on loopback neither, unless told
-        so; the message has both ways out.
+        Over TCP, even on loopback, it refuses to serve clients without authentication, unless
+        C{--insecure} is given.  The message names both alternatives.
         """
         command = [*twistdCommand(), "-n", "--pidfile=", "kaserver", _TCP, "--upstream=unix:/x"]
         ended = await Program.start(self, command, os.environ, self.privateDirectory()).finish()
@@ -110,20 +110,20 @@ class GatewayTests(GatewayTestCase):
 
 class ConfigTests(InteropTestCase):
     """
-    C{--config}.
+    Tests for C{--config}.
     """
 
     async def run_(self, *arguments: str) -> Result:
         """
-        Run kaserver to its end.
+        Run kaserver, and wait for its end.
         """
         command = [*twistdCommand(), "-n", "--pidfile=", "kaserver", *arguments]
         return await Program.start(self, command, os.environ, self.directory).finish()
 
     async def test_file(self) -> None:
         """
-        kaserver serves as a file says, each place with its own way to log in; C{--check} says what
-        it has understood.
+        kaserver follows the file, in which each listener can have its own authentication.
+        C{--check} prints the settings with their sources.
         """
         self.directory = self.privateDirectory()
         users = os.path.join(self.directory, "users")
@@ -161,7 +161,7 @@ class ConfigTests(InteropTestCase):
 
     async def test_mistake(self) -> None:
         """
-        A mistake names the file and the key.
+        The message about a mistake names the file and the key.
         """
         self.directory = self.privateDirectory()
         config = os.path.join(self.directory, "kaserver.toml")

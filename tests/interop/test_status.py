@@ -1,6 +1,6 @@
 """
-C{twistd kaserver --admin --status} as a process: the page in a real browser, metrics, probes and
-draining, with real clients that come, die and are refused.
+Tests for C{twistd kaserver --admin --status} as a process: the page in a real browser, metrics,
+probes and draining, with real clients that connect, die and are refused.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ PORT = re.compile(r"listening on tcp 127\.0\.0\.1:(\d+) \(status page\)")
 @implementer(IAgentEndpointFactory)
 class _Place:
     """
-    Connects to the status page, whatever the URL says.
+    Connects to the status page for any URL.
     """
 
     def __init__(self, endpoint: object) -> None:
@@ -47,14 +47,14 @@ class _Place:
 
     def endpointForURI(self, uri: URI) -> object:
         """
-        @return: where the page is.
+        @return: the endpoint of the status page.
         """
         return self._endpoint
 
 
 class StatusTestCase(InteropTestCase):
     """
-    A test of a server as a process.
+    A test with a server as a process.
     """
 
     tools: tuple[str, ...] = ("virsh",)
@@ -62,7 +62,7 @@ class StatusTestCase(InteropTestCase):
 
     async def start(self, *arguments: str) -> None:
         """
-        Start it.
+        Start the server.
         """
         self.directory = self.privateDirectory()
         self.admin = os.path.join(self.directory, "admin")
@@ -81,7 +81,7 @@ class StatusTestCase(InteropTestCase):
 
     async def get(self, path: str) -> tuple[int, str]:
         """
-        @return: the status code and the text.
+        @return: the status code and body of a page.
         """
         url = f"http://127.0.0.1:{self.port}{path}".encode()
         response: IResponse = await self.agent.request(b"GET", url)
@@ -90,7 +90,7 @@ class StatusTestCase(InteropTestCase):
 
     async def metrics(self) -> dict[str, float]:
         """
-        @return: each metric, by its name and labels.
+        @return: the value of each metric, by its name and labels.
         """
         _code, text = await self.get("/metrics")
         return {
@@ -113,7 +113,7 @@ class StatusTestCase(InteropTestCase):
         self, name: str = "test:///default", *, ask: bool = True
     ) -> KeepAliveClientProtocol:
         """
-        Connect a client of ours.
+        Connect a client with this library.
         """
         factory = KeepAliveClientFactory(name, clock=reactor)
         factory.asksForKeepAlive = ask
@@ -126,13 +126,13 @@ class StatusTestCase(InteropTestCase):
 
 class LifeTests(StatusTestCase):
     """
-    From start to end.
+    Tests for a server from start to end.
     """
 
     async def test_everything(self) -> None:
         """
-        Real clients come, die and are refused, and metrics, probes and C{kaproto} say so; the
-        server drains, and while it does, it lives and is not ready.
+        Metrics, probes and C{kaproto} show that clients connect, die and are refused.  While the
+        server drains, it is live but not ready.
         """
         await self.start("--mode=2")
         self.assertEqual(await self.get("/livez"), (200, "ok\n"))
@@ -172,8 +172,8 @@ class LifeTests(StatusTestCase):
 
     async def test_away(self) -> None:
         """
-        A gateway whose libvirtd is away is not ready, says why, and is ready again when it is back,
-        though no client has come; when it goes, that is known at once.
+        A gateway whose libvirtd is not running is not ready, with the reason, and becomes ready
+        when it runs, even without clients.  When libvirtd ends, the gateway is not ready at once.
         """
         path = os.path.join(self.privateDirectory(), "upstream")
         listen = f"--listen=unix:{path}.clients"
@@ -192,7 +192,7 @@ class LifeTests(StatusTestCase):
 
     async def becomes(self, code: int, text: str) -> None:
         """
-        Wait until a load balancer is told that.
+        Wait until C{/readyz} has that code and text.
         """
 
         async def found() -> None:
@@ -207,14 +207,14 @@ class LifeTests(StatusTestCase):
 
 class BrowserTests(StatusTestCase):
     """
-    The page in a real browser.
+    Tests for the page in a real browser.
     """
 
     tools = ("virsh", "chromium")
 
     async def show(self, query: str = "", width: int = 1280) -> Browser:
         """
-        @return: a browser that shows the page, and is told of what changes.
+        @return: a browser that shows the page and receives updates.
         """
         browser = await Browser.start(self, width)
         await browser.show(f"http://127.0.0.1:{self.port}/{query}")
@@ -225,8 +225,8 @@ class BrowserTests(StatusTestCase):
 
     async def test_hostile(self) -> None:
         """
-        A page is kept up to date while clients come and go, and what hostile clients call
-        themselves is text on it and nothing else.
+        The page is updated while clients connect and leave, and shows the names of hostile clients
+        as text.
         """
         await self.start("--mode=1")
         await self.client("test:///default?x=" + EVIL)
@@ -249,7 +249,7 @@ class BrowserTests(StatusTestCase):
 
     async def test_stopped(self) -> None:
         """
-        When the server has gone, the page says that it is not up to date.
+        When the server has ended, the page says that it has no connection.
         """
         await self.start("--mode=1")
         browser = await self.show()
@@ -261,7 +261,7 @@ class BrowserTests(StatusTestCase):
 
     async def test_widths(self) -> None:
         """
-        Nothing is cut off at the right, on a desktop or on a phone, with a long name on the page.
+        Nothing is cut off at the right, on a desktop or a phone, with a long name on the page.
         """
         await self.start("--mode=1")
         await self.client("test:///default?" + "x" * 150)

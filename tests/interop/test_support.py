@@ -1,5 +1,5 @@
 """
-Missing tools are a reason to skip, except where they may not be missing; a reserved port is kept.
+Tests for the handling of missing tools, and for reserved ports.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from tests.interop.support import (
 
 class RequireInteropTests(SynchronousTestCase):
     """
-    L{requireInterop}.
+    Tests for L{requireInterop}.
     """
 
     def _missing(self, required: str) -> None:
         """
-        Have every tool missing.
+        Make every tool missing.
 
         @param required: the value of the environment variable.
         """
@@ -35,8 +35,8 @@ class RequireInteropTests(SynchronousTestCase):
 
     def test_skip(self) -> None:
         """
-        Without the variable, or with a 0 in it, a test is skipped, and the reason names the
-        missing tools.
+        Without the variable, or if it is 0, a test is skipped with a reason that names the missing
+        tools.
         """
         for value in ("", "0"):
             self._missing(value)
@@ -45,7 +45,7 @@ class RequireInteropTests(SynchronousTestCase):
 
     def test_fail(self) -> None:
         """
-        With a 1 in the variable the test fails instead.
+        If the variable is 1, the test fails instead.
         """
         self._missing("1")
         failed = self.assertRaises(AssertionError, requireInterop, "virsh")
@@ -62,7 +62,7 @@ class RequireInteropTests(SynchronousTestCase):
 
     def test_noSuchProgram(self) -> None:
         """
-        A program that is not there, and one that ends with an error, count as missing.
+        A program that does not exist, or exits with an error, is missing.
         """
         self.patch(
             support,
@@ -78,7 +78,7 @@ class RequireInteropTests(SynchronousTestCase):
 
 class ReservedPortTests(InteropTestCase):
     """
-    L{reservePort}.
+    Tests for L{reservePort}.
     """
 
     tools = ()
@@ -98,7 +98,7 @@ class ReservedPortTests(InteropTestCase):
 
     def test_program(self) -> None:
         """
-        The program for which it is can listen on the port, and be reached there.
+        The program can listen on the reserved port, and be reached there.
         """
         port = reservePort(self)
         self.listen(port, reuse=True)
@@ -107,7 +107,7 @@ class ReservedPortTests(InteropTestCase):
 
     def test_others(self) -> None:
         """
-        Others cannot, before that program listens and after it has ended.
+        Other programs cannot bind it, before that program listens and after it has ended.
         """
         port = reservePort(self)
         self.assertRaises(OSError, self.listen, port, reuse=False)

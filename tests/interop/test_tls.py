@@ -1,5 +1,5 @@
 """
-TLS between kaproto and libvirt's own programs.
+Tests for TLS between kaproto and libvirt's own programs.
 """
 
 from __future__ import annotations
@@ -38,12 +38,13 @@ NumTickets = 0
 
 class VirshTests(SecureTestCase):
     """
-    virsh connects to kaserver.
+    Tests for virsh connecting to kaserver.
     """
 
     async def test_accepted(self) -> None:
         """
-        With a certificate that the authority has signed it gets in, by name or by address.
+        A client whose certificate is signed by the authority is accepted, whether it connects by
+        name or by address.
         """
         server = await SecureServer.start(self, self.listener(), "--mode=2")
         for host in ("127.0.0.1", "localhost"):
@@ -51,8 +52,8 @@ class VirshTests(SecureTestCase):
 
     async def test_refused(self) -> None:
         """
-        It does not get in without a certificate, with one of another authority, with one that
-        has expired, and with one that has been revoked, and the log says why each time.
+        A client without a certificate, or with one that is expired, revoked or of another
+        authority, is refused, and the log says why.
         """
         revoked = self.authority.issue(distinguished("mallory"))
         self.authority.write(self.pki, crl=self.authority.revoke(revoked))
@@ -66,7 +67,7 @@ class VirshTests(SecureTestCase):
             (expired, "its certificate has expired"),
             (revoked, "its certificate has been revoked"),
         ]:
-            # Without no_sanity virsh itself would not try with some of these.
+            # Without no_sanity virsh itself would refuse some of these.
             uri = server.tls(self.clientFiles(identity), "&no_sanity=1")
             await self.refused(uri, NOT_ACCEPTED)
             await server.program.waitOutput(re.escape(words))
@@ -74,7 +75,7 @@ class VirshTests(SecureTestCase):
 
     async def test_allowedDNs(self) -> None:
         """
-        Where only certain names are let in, it gets in with one of these.
+        With C{--tls-allowed-dn} only matching names are accepted.
         """
         server = await SecureServer.start(
             self, self.listener(), "--tls-allowed-dn=*,O=Red Hat,CN=alice", "--tls-allowed-dn=CN=x"
@@ -86,8 +87,8 @@ class VirshTests(SecureTestCase):
 
     async def test_strangersAuthority(self) -> None:
         """
-        It does not get in with a certificate together with that of the authority that has signed
-        it, if that is not trusted.  The handshake fails then.
+        A certificate that comes with its untrusted authority's certificate is refused during the
+        handshake.
         """
         server = await SecureServer.start(self, self.listener())
         other = Authority("Other CA")
@@ -95,7 +96,7 @@ class VirshTests(SecureTestCase):
         with open(os.path.join(folder, "clientcert.pem"), "ab") as file:
             file.write(other.certificatePEM)
         result = await self.hostname(server.tls(folder, "&no_sanity=1"))
-        # Sometimes virsh writes to the connection that is closed, and dies of SIGPIPE.
+        # Sometimes virsh writes to the closed connection, and dies of SIGPIPE.
         self.assertIn(result.exitCode, (1, None, -signal.SIGPIPE), result)
         self.assertIn(ALERT if result.exitCode == 1 else "", result.errors)
         await server.program.waitOutput(
@@ -104,7 +105,7 @@ class VirshTests(SecureTestCase):
 
     async def test_pss(self) -> None:
         """
-        Both ends may have RSA keys that are for PSS only.
+        Both ends can have RSA keys restricted to PSS.
         """
         folder = self.clientFiles(self.authority.issue(distinguished("alice")))
         for owner, names in (
@@ -121,14 +122,14 @@ class VirshTests(SecureTestCase):
 
     async def test_withoutCertificates(self) -> None:
         """
-        A server can do without certificates of clients.
+        With C{verify=no}, clients need no certificate.
         """
         server = await SecureServer.start(self, self.listener(":verify=no"))
         await self.letIn(server.tls(self.nobody))
 
     async def test_newestVersion(self) -> None:
         """
-        TLS 1.2 is the newest that is spoken, because of the tickets of 1.3, and 1.3 where OpenSSL
+        The highest version is TLS 1.2, because of 1.3's session tickets, and TLS 1.3 where OpenSSL
         is configured to send none.
         """
         path = os.path.join(self.privateDirectory(), "openssl.cnf")
@@ -142,8 +143,8 @@ class VirshTests(SecureTestCase):
 
     async def test_reload(self) -> None:
         """
-        After SIGHUP another certificate is shown, and somebody who was revoked does not get in any
-        more; who is connected stays so.
+        After SIGHUP the new certificate is used and a revoked client is refused; connected clients
+        stay connected.
         """
         server = await SecureServer.start(self, self.listener())
         carol = self.authority.issue(distinguished("carol"))
@@ -162,7 +163,8 @@ class VirshTests(SecureTestCase):
 
     async def test_reloadFails(self) -> None:
         """
-        A bad file changes nothing, and the log says what is wrong with it.
+        If a file is invalid, the previous certificate stays in use, and the log names the file and
+        the problem.
         """
         server = await SecureServer.start(self, self.listener())
         with open(os.path.join(self.pki, "libvirt/private/serverkey.pem"), "w") as file:
@@ -176,7 +178,7 @@ class VirshTests(SecureTestCase):
 
     async def test_keepAlive(self) -> None:
         """
-        Keepalive works over TLS: a client that is stopped is dropped.
+        Keepalive works over TLS: a stopped client is disconnected.
         """
         server = await SecureServer.start(
             self, self.listener(), "--mode=2", "--interval=0.5", "--count=1"
@@ -190,16 +192,16 @@ class VirshTests(SecureTestCase):
 
 class ClientTests(SecureTestCase):
     """
-    kaproto's client connects to libvirtd.
+    Tests for kaproto's client connecting to libvirtd.
     """
 
     tools = ("libvirtd", "python3-libvirt")
 
     async def refusal(self, uri: str, kind: type[Exception]) -> str:
         """
-        Connect in vain.
+        Connect, and expect to fail.
 
-        @return: why.
+        @return: the error's message.
         """
         try:
             connection = await connect(reactor, uri)
@@ -210,7 +212,7 @@ class ClientTests(SecureTestCase):
 
     async def test_accepted(self) -> None:
         """
-        With a good certificate it gets in, by name or by address.
+        A client with a valid certificate is accepted, by name or by address.
         """
         daemon = await SecureDaemon.start(self, auth="none")
         for host in ("127.0.0.1", "localhost"):
@@ -221,7 +223,7 @@ class ClientTests(SecureTestCase):
 
     async def test_notAccepted(self) -> None:
         """
-        Without one it does not, and says why.
+        A client without one is refused, and its error says so.
         """
         daemon = await SecureDaemon.start(self, auth="none")
         uri = f"test+tls://127.0.0.1:{daemon.port}/default?pkipath={self.nobody}"
@@ -231,13 +233,14 @@ class ClientTests(SecureTestCase):
 
     async def test_otherAuthority(self) -> None:
         """
-        It does not take a server whose certificate another authority has signed, unless told to.
+        The client refuses a server whose certificate another authority has signed, unless
+        C{no_verify=1}.
         """
         daemon = await SecureDaemon.start(self, auth="none")
         folder = Authority("Other CA").writeFlat(
             self.privateDirectory(), self.authority.issue(distinguished("alice"))
         )
-        # Its own certificate must not be looked at, which is not of its authority either.
+        # The client's own certificate is removed: the other authority has not signed it either.
         for name in ("clientcert.pem", "clientkey.pem"):
             os.unlink(os.path.join(folder, name))
         uri = f"test+tls://127.0.0.1:{daemon.port}/default?pkipath={folder}"
@@ -248,7 +251,7 @@ class ClientTests(SecureTestCase):
 
     async def test_otherName(self) -> None:
         """
-        It does not take a server whose certificate is for another name, unless told to.
+        The client refuses a server whose certificate is for another name, unless C{no_verify=1}.
         """
         self.serverIdentity = self.authority.issue(distinguished("x"), hosts=["elsewhere.test"])
         daemon = await SecureDaemon.start(self, auth="none")
@@ -260,7 +263,7 @@ class ClientTests(SecureTestCase):
 
     async def test_distinguishedName(self) -> None:
         """
-        The name in a certificate is written as libvirtd writes it.
+        L{distinguishedName} formats a certificate's name as libvirtd does.
         """
         daemon = await SecureDaemon.start(self, auth="none")
         identity = self.authority.issue(

@@ -1,5 +1,5 @@
 """
-URIs, given to libvirt's own client and to kaproto's.
+Tests that compare how libvirt's own client and kaproto's read URIs.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 NAMED = ["host", "UPPER", "localhost", "six", "system"]
 NAMED += ["127.0.0.1", "::1", "192.0.2.1", "2001:db8::1", "::ffff:192.0.2.9"]
 """
-Whom the server's certificate is for.
+The names in the server's certificate.
 """
 
 
 class URITests(InteropTestCase):
     """
-    The same URIs for both clients, each in a world of its own.
+    Tests for the same URIs with both clients, each in its own namespaces.
     """
 
     tools = ("python3-libvirt", "unshare")
@@ -35,7 +35,7 @@ class URITests(InteropTestCase):
         """
         Try URIs with a client.
 
-        @return: for each what the server saw, and the client's error.
+        @return: for each URI what the server saw, and the client's error.
         """
         directory = self.privateDirectory()
         authority = Authority()
@@ -68,22 +68,23 @@ class URITests(InteropTestCase):
         """
         Try URIs with both clients.
 
-        @return: how those that differ do so, and which these are.
+        @return: a description of each difference, and the URIs that differ.
         """
         real = await self.tryWith(uris, "realclient", user)
         own = await self.tryWith(uris, "ownclient", user)
         differing = {uri for uri in uris if real[uri][0] != own[uri][0]}
         for uri in uris:
             self.assertNotIn("DeadlineMissed", own[uri][1] or "", uri)
-            # Whoever opened nothing says so. libvirt's client may have opened a driver of its own.
+            # Either it opened something or it has an error. libvirt's client may have opened a
+            # local driver.
             self.assertEqual(bool(own[uri][0]), own[uri][1] is None, [uri, own[uri]])
         lines = [f"{uri}\n  libvirt {real[uri]}\n  kaproto {own[uri]}" for uri in sorted(differing)]
         return lines, differing
 
     async def test_root(self) -> None:
         """
-        Both clients open the same names at the same places, or both open nothing, but for those
-        URIs where kaproto differs on purpose.
+        Both clients open the same names at the same addresses, or both open nothing, except for the
+        intended L{DIFFERENCES}.
         """
         self.assertGreater(len(set(URIS)), 350)
         uris = sorted({*URIS, *(f"ro {uri}" for uri in URIS if uri.startswith("qemu:"))})
@@ -92,7 +93,7 @@ class URITests(InteropTestCase):
 
     async def test_user(self) -> None:
         """
-        So they do for a user who is not root, whose session is a daemon of the user's own.
+        The same holds for a user who is not root, whose session URIs mean the user's own daemon.
         """
         uris = USER_URIS + [f"ro {uri}" for uri in USER_URIS]
         lines, differing = await self.compare(uris, 1000)

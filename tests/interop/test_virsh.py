@@ -1,5 +1,5 @@
 """
-virsh, as anybody has it installed, against C{twistd kaserver}.
+Tests for an unmodified virsh with C{twistd kaserver}.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Managed save:   no
 
 def _memoryKiB() -> int:
     """
-    @return: the memory of this machine, as the kernel tells it.
+    @return: the memory of this machine, according to the kernel.
     """
     with open("/proc/meminfo", encoding="ascii") as file:
         match = re.search(r"MemTotal:\s+(\d+) kB", file.read())
@@ -44,12 +44,12 @@ def _memoryKiB() -> int:
 
 class CommandTests(InteropTestCase):
     """
-    Single commands: each connects, negotiates, opens, asks, closes.
+    Tests for single commands: each connects, negotiates, opens, calls and closes.
     """
 
     async def _runAll(self, mode: int) -> tuple[SharedServer, dict[str, str]]:
         """
-        Run every command against one server, all at the same time.
+        Run every command concurrently with one server.
 
         @return: the server, and the output of each command.
         """
@@ -65,7 +65,7 @@ class CommandTests(InteropTestCase):
 
     async def _check(self, mode: int) -> None:
         """
-        What virsh prints is true for this machine.
+        Check that virsh prints facts about this machine.
         """
         server, outputs = await self._runAll(mode)
         self.assertEqual(outputs["hostname"], socket.gethostname())
@@ -80,7 +80,7 @@ class CommandTests(InteropTestCase):
 
     def _checkNode(self, output: str) -> None:
         """
-        C{virsh nodeinfo} describes this machine, and its numbers agree with each other.
+        Check that C{virsh nodeinfo} describes this machine, and that its numbers are consistent.
         """
         node = dict(re.findall(r"^(.+?): +(.+)$", output, re.MULTILINE))
         self.assertEqual(node["CPU model"], os.uname().machine)
@@ -90,31 +90,31 @@ class CommandTests(InteropTestCase):
         capacity = 1
         for part in parts:
             capacity *= int(node[part])
-        # Processors that are switched off count in the topology, but not among the CPUs.
+        # Offline processors are part of the topology, but do not count as CPUs.
         self.assertGreaterEqual(capacity, int(node["CPU(s)"]))
 
     async def test_mode0(self) -> None:
         """
-        In mode 0 each command is answered with the truth about this machine.
+        In mode 0 each command prints facts about this machine.
         """
         await self._check(0)
 
     async def test_mode1(self) -> None:
         """
-        In mode 1 each command is answered with the truth about this machine.
+        In mode 1 each command prints facts about this machine.
         """
         await self._check(1)
 
     async def test_mode2(self) -> None:
         """
-        In mode 2 each command is answered with the truth about this machine.
+        In mode 2 each command prints facts about this machine.
         """
         await self._check(2)
 
 
 class DomainTests(InteropTestCase):
     """
-    The domain of the embedded host.
+    Tests for the domain of the embedded host.
     """
 
     async def _commands(self, server: KaServer, commands: str) -> str:
@@ -129,7 +129,7 @@ class DomainTests(InteropTestCase):
 
     async def test_facts(self) -> None:
         """
-        C{dominfo} and C{dumpxml} describe the domain, whichever of its names it is asked for by.
+        C{dominfo} and C{dumpxml} describe the domain, by name, id or UUID.
         """
         server = await KaServer.start(self)
         for name in ("test", "1", str(DOMAIN.uuid)):
@@ -143,7 +143,7 @@ class DomainTests(InteropTestCase):
 
     async def test_unknown(self) -> None:
         """
-        virsh says of another domain that it was not found.
+        virsh reports an unknown domain as not found.
         """
         server = await KaServer.start(self)
         result = await runVirsh(self, "-c", server.uri, "dominfo other")
@@ -152,7 +152,7 @@ class DomainTests(InteropTestCase):
 
     async def test_suspended(self) -> None:
         """
-        What one virsh suspends, others list as paused until it is resumed.
+        A domain suspended by one virsh is paused for the others until it is resumed.
         """
         server = await KaServer.start(self, "--mode=2")
         self.assertEqual(
@@ -168,11 +168,12 @@ class DomainTests(InteropTestCase):
 
     async def test_events(self) -> None:
         """
-        C{event --all} prints what another virsh does with the domain.
+        C{event --all} prints the changes that another virsh makes.
         """
         server = await KaServer.start(self, "--mode=2")
         watching = startVirsh(self, "-c", server.uri, "event --all --loop --timeout 30")
-        # Nothing is printed when virsh has registered, so change the domain until it has.
+        # virsh prints nothing when it has registered, so change the domain until it prints an
+        # event.
         deadline = time.monotonic() + 15
         while "Suspended" not in watching.output and time.monotonic() < deadline:
             await self._commands(server, "suspend test; resume test")
@@ -182,8 +183,8 @@ class DomainTests(InteropTestCase):
 
     async def test_wrongState(self) -> None:
         """
-        virsh prints why a running domain cannot be resumed, and that a read-only connection
-        cannot suspend it.
+        virsh prints why a running domain cannot be resumed, and that a read-only connection cannot
+        suspend it.
         """
         server = await KaServer.start(self)
         result = await runVirsh(self, "-c", server.uri, "resume test")
@@ -195,12 +196,12 @@ class DomainTests(InteropTestCase):
 
 class InteractiveTests(InteropTestCase):
     """
-    virsh with its prompt, which stays connected between commands.
+    Tests for an interactive virsh, which stays connected between commands.
     """
 
     async def _servers(self, *arguments: str) -> list[SharedServer]:
         """
-        @return: a server in each of the modes 0, 1 and 2.
+        @return: a server in each mode.
         """
         return await together(
             *(SharedServer.get(f"--mode={mode}", *arguments) for mode in range(3))
@@ -208,20 +209,20 @@ class InteractiveTests(InteropTestCase):
 
     async def _hostname(self, virsh: Program) -> str:
         """
-        @return: what the command C{hostname} prints.
+        @return: the output of the command C{hostname}.
         """
         match = await virsh.ask("hostname", r"hostname\n(.*)\n")
         return match[1]
 
     async def test_connect(self) -> None:
         """
-        C{connect} in a running virsh closes one connection and opens another.
+        C{connect} in a running virsh closes its connection and opens another.
         """
         await together(*(self._connectAgain(server) for server in await self._servers()))
 
     async def _connectAgain(self, server: SharedServer) -> None:
         """
-        Use C{connect} with one server.
+        Check C{connect} with one server.
         """
         virsh = startVirsh(self, "-c", server.uri)
         self.assertEqual(await self._hostname(virsh), socket.gethostname())
@@ -233,8 +234,8 @@ class InteractiveTests(InteropTestCase):
 
     async def test_staysConnected(self) -> None:
         """
-        C{virsh -k 1 -K 2}, which gives up 3 s after the server fell silent, and a server that
-        does the same, stay connected while there is nothing to say, in each of the modes.
+        In each mode an idle C{virsh -k 1 -K 2}, which gives up 3 s after the server's last message,
+        stays connected to a server with the same settings.
         """
         servers = await self._servers("--interval=1", "--count=2")
         programs = [startVirsh(self, "-k", "1", "-K", "2", "-c", server.uri) for server in servers]

@@ -1,5 +1,5 @@
 """
-An unmodified C{virt-admin}, and C{kaproto}, administer a server with real clients.
+Tests for an unmodified C{virt-admin}, and for C{kaproto}, administering a server with real clients.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ NOBODY = 65534
 
 class AdministeredTestCase(InteropTestCase):
     """
-    A test of a server in this process, administered from others.
+    A test with a server in this process, administered from other processes.
     """
 
     tools = ("virsh", "virt-admin", "python3-libvirt")
@@ -69,7 +69,7 @@ class AdministeredTestCase(InteropTestCase):
 
     async def end(self, *ports: IListeningPort) -> None:
         """
-        Close everything.
+        Stop listening, and abort all connections.
         """
         for port in ports:
             await port.stopListening()  # type: ignore[misc]
@@ -90,14 +90,14 @@ class AdministeredTestCase(InteropTestCase):
 
 class VirtAdminTests(AdministeredTestCase):
     """
-    C{virt-admin}.
+    Tests for C{virt-admin}.
     """
 
     async def admin(self, *arguments: str, uid: int | None = None) -> Result:
         """
         Run C{virt-admin}.
 
-        @param uid: as this user.
+        @param uid: the id of the user to run it as.
         """
         environment = privateEnvironment(self.directory) | {"TZ": "UTC"}
         command = [VIRT_ADMIN, "-c", f"kaserver:///?socket={self.socket}", *arguments]
@@ -106,9 +106,9 @@ class VirtAdminTests(AdministeredTestCase):
 
     async def works(self, *arguments: str) -> str:
         """
-        Run C{virt-admin}.
+        Run C{virt-admin}, and check that it succeeds.
 
-        @return: what it printed.
+        @return: its output.
         """
         result = await self.admin(*arguments)
         self.assertEqual((result.exitCode, result.errors), (0, ""), arguments)
@@ -116,7 +116,9 @@ class VirtAdminTests(AdministeredTestCase):
 
     async def fails(self, *arguments: str, words: str) -> None:
         """
-        Run C{virt-admin} with something that cannot be done.
+        Run C{virt-admin}, and check that it fails.
+
+        @param words: part of its error.
         """
         result = await self.admin(*arguments)
         self.assertEqual(result.exitCode, 1)
@@ -124,7 +126,7 @@ class VirtAdminTests(AdministeredTestCase):
 
     async def test_servers(self) -> None:
         """
-        The daemon's version, its servers and their parameters.
+        C{virt-admin} shows the daemon's version, its servers and their parameters.
         """
         self.assertIn("Running against daemon: 0.", await self.works("version"))
         listed = await self.works("server-list")
@@ -137,7 +139,7 @@ class VirtAdminTests(AdministeredTestCase):
 
     async def test_unsupported(self) -> None:
         """
-        What cannot be done is refused in words.
+        An unsupported operation fails with an explanation.
         """
         for arguments, words in [
             (["daemon-log-outputs", "3:stderr"], "kaserver logs where twistd is told to"),
@@ -152,7 +154,7 @@ class VirtAdminTests(AdministeredTestCase):
 
     async def test_limits(self) -> None:
         """
-        Limits are shown, and changed while the server runs.
+        Limits can be read, and changed while the server runs.
         """
         await self.works("server-clients-set", "kaserver", "--max-clients", "5")
         self.assertEqual(self.server.limits.maxClients, 5)
@@ -169,7 +171,8 @@ class VirtAdminTests(AdministeredTestCase):
 
     async def test_clients(self) -> None:
         """
-        A real virsh is listed, inspected and disconnected, and says that it was; another stays.
+        A virsh can be listed, inspected and disconnected, and prints that it was; another stays
+        connected.
         """
         first, second = await self.virsh(), await self.virsh()
         listed = await self.works("client-list", "kaserver")
@@ -209,7 +212,7 @@ class VirtAdminTests(AdministeredTestCase):
 
     async def test_strangers(self) -> None:
         """
-        Another user of this machine is told who may administer, and may do nothing.
+        Another user of this machine is refused with a message that says who may administer.
         """
         if os.geteuid() != 0:
             unavailable("only root can run virt-admin as another user")
@@ -223,7 +226,7 @@ class VirtAdminTests(AdministeredTestCase):
 
     async def test_idle(self) -> None:
         """
-        An administrator who sits at the prompt stays connected, unpinged.
+        An idle administrator stays connected, and is not pinged.
         """
         environment = privateEnvironment(self.directory)
         program = Program.start(
@@ -241,52 +244,52 @@ class VirtAdminTests(AdministeredTestCase):
 @implementer(ISession)
 class SlowSession:
     """
-    Never says what its host is called.
+    Never answers a call.
     """
 
     idle = True
 
     def opened(self, connection: object) -> None:
         """
-        There is nothing to send.
+        Ignore it.
         """
 
     def callReceived(self, procedure: int, payload: bytes) -> Deferred[bytes]:
         """
-        @return: what does not fire.
+        @return: a L{Deferred} that never fires.
         """
         return Deferred()
 
     def closed(self, reason: Exception) -> None:
         """
-        There is nothing to release.
+        Ignore it.
         """
 
 
 @implementer(IBackend)
 class Slow:
     """
-    A host that never says what it is called.
+    A host that never answers C{CONNECT_GET_HOSTNAME}.
     """
 
     features: frozenset[int] = frozenset()
 
     def knows(self, procedure: int) -> bool:
         """
-        @return: whether it is the host's name.
+        @return: whether it is C{CONNECT_GET_HOSTNAME}.
         """
         return procedure == Procedure.CONNECT_GET_HOSTNAME
 
     def open(self, peer: Peer, request: OpenRequest) -> ISession:
         """
-        @return: a session.
+        @return: a session that never answers.
         """
         return ISession(SlowSession())
 
 
 class KaprotoTests(AdministeredTestCase):
     """
-    C{kaproto}.
+    Tests for C{kaproto}.
     """
 
     async def kaproto(self, *arguments: str, uid: int | None = None) -> Result:
@@ -299,8 +302,8 @@ class KaprotoTests(AdministeredTestCase):
 
     async def test_clients(self) -> None:
         """
-        A real virsh is listed and disconnected for a reason; who did not ask for keepalive is
-        counted as one that mode 2 would refuse.
+        A virsh is listed, and disconnected with a reason.  A client that did not ask for keepalive
+        is counted as one that mode 2 would refuse.
         """
         virsh = await self.virsh()
         await startPythonLibvirt(self, "libvirt.open(sys.argv[1])", self.uri).finish()
@@ -326,7 +329,7 @@ class KaprotoTests(AdministeredTestCase):
 
     async def test_reason(self) -> None:
         """
-        A virsh that waits for an answer prints who disconnected it, and why.
+        A virsh with a call in progress prints that an administrator disconnected it, and why.
         """
         self.server.programs[REMOTE_PROGRAM] = RemoteProgram(Slow())
         virsh = startVirsh(self, "-c", self.uri, "hostname")
@@ -345,7 +348,7 @@ class KaprotoTests(AdministeredTestCase):
 
     async def test_unreachable(self) -> None:
         """
-        Scripts can tell that there is no server.
+        Without a server the exit code is 3.
         """
         self.socket += "x"
         result = await self.kaproto("status")
@@ -354,7 +357,7 @@ class KaprotoTests(AdministeredTestCase):
 
     async def test_silent(self) -> None:
         """
-        A server that hangs is not waited for without end.
+        A command fails when the server does not answer in time.
         """
         path = os.path.join(self.directory, "mute")
         port = reactor.listenUNIX(path, Factory.forProtocol(Protocol))

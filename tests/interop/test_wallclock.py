@@ -1,5 +1,5 @@
 """
-The wall clock is stepped while connections are up: it kills nobody and saves nobody.
+Stepping the wall clock neither ends connections nor keeps dead ones open.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _HOUR = 3600
 
 class WallClockTests(InteropTestCase):
     """
-    A C{twistd kaserver} in a process whose wall clock, and that alone, can be stepped.
+    Tests for processes whose wall clock can be stepped, but no other clock.
     """
 
     async def _checkStep(self, seconds: int) -> None:
         """
-        Step the clock with a living virsh, a client that answers pings, one that will fall
-        silent, and one that has connected and says nothing.
+        Step the server's clock, with a virsh, a client that answers pings, one that will stop
+        answering, and one that never opens.
         """
         offset = os.path.join(self.privateDirectory(), "offset")
         _write(offset, 0)
@@ -57,7 +57,7 @@ class WallClockTests(InteropTestCase):
         stepped = time.monotonic()
         await pause(_DEATH + _INTERVAL)
         self.assertIsNone(silent.lostAt, "the step killed a client that answers")
-        # As many pings as ever: neither a burst, nor none until the wall clock catches up.
+        # The pings keep their pace: there is no burst, and no gap until the wall clock catches up.
         pings = [frame.at for frame in alive.pings if frame.at > stepped]
         self.assertIn(len(pings), range(3, 6))
         self.assertApproximates(await mute.waitLost() - connected, _OPEN_TIMEOUT, 0.5)
@@ -78,8 +78,8 @@ class WallClockTests(InteropTestCase):
 
     async def _checkLibrary(self, seconds: int) -> None:
         """
-        Step the clock of a server and a client that use the library only, each with peers that
-        live on and fall silent.
+        Step the clock of a server and a client that use only the library, each with peers that stay
+        alive and that stop answering.
         """
         offset = os.path.join(self.privateDirectory(), "offset")
         _write(offset, 0)
@@ -107,31 +107,31 @@ class WallClockTests(InteropTestCase):
         assert silent.wroteAt is not None
         self.assertApproximates(await silent.waitLost() - silent.wroteAt, _DEATH, 0.3)
         match = await client.waitOutput(r"at (\S+): KeepAliveTimeout")
-        # The last pong may be as old as an interval, and more.
+        # The last pong may be an interval old or a little more.
         self.assertApproximates(float(match[1]) - stopped, _DEATH - _INTERVAL / 2, _INTERVAL)
         self.assertIsNone(alive.lostAt)
         target.program.signal(signal.SIGCONT)
 
     async def test_library(self) -> None:
         """
-        Nor does it make a difference to programs that use nothing but the library.
+        The same holds for programs that use only the library.
         """
         await together(self._checkLibrary(_HOUR), self._checkLibrary(-_HOUR))
 
     async def test_steps(self) -> None:
         """
-        When the wall clock is set forward or back by an hour, connections that answer stay up,
-        pings go on at their pace, one that falls silent is found as fast as ever, and so is one
-        that never opens.
+        When the wall clock is set forward or back by an hour, connections that answer stay open,
+        pings keep their pace, and clients that stop answering or never open are disconnected in the
+        usual time.
         """
         await together(self._checkStep(_HOUR), self._checkStep(-_HOUR))
 
 
 def _write(path: str, seconds: int) -> None:
     """
-    Set the server's wall clock fast by C{seconds}, or slow if that is negative.
+    Set the server's wall clock C{seconds} fast, or slow if negative.
     """
-    # Not truncated: the server has the file mapped.
+    # Without O_TRUNC, since the server has mapped the file.
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
     os.write(descriptor, steppedclock.pack(seconds))
     os.close(descriptor)
@@ -139,7 +139,7 @@ def _write(path: str, seconds: int) -> None:
 
 def _fast(log: str, text: str) -> float:
     """
-    @return: by how many seconds the server's wall clock was fast when it logged C{text}.
+    @return: how many seconds the server's wall clock was fast when it logged C{text}.
     """
     (line,) = [line for line in log.splitlines() if text in line]
     stamp = datetime.strptime(line.split(" ", 1)[0], "%Y-%m-%dT%H:%M:%S%z")

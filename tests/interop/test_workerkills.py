@@ -1,7 +1,7 @@
 """
-Workers are killed again and again, under clients that answer pings and are replaced.
+Tests for killing workers repeatedly, with clients that answer pings and are replaced.
 
-C{python -m tests.harness.workers} runs the same with more clients, and for longer.
+C{python -m tests.harness.workers} runs them with more clients, and for longer.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from tests.interop.test_workers import WorkersTestCase
 
 CLIENTS: Final = int(os.environ.get("KAPROTO_KILLS_CLIENTS", "60"))
 """
-How many there are at any time.
+The number of clients at any time.
 """
 
 SECONDS: Final = float(os.environ.get("KAPROTO_KILLS_SECONDS", "0"))
 """
-For how long, after each of two workers was killed once, more are.
+Seconds for which workers are killed, after each of the two has been killed once.
 """
 
 EVERY: Final = float(os.environ.get("KAPROTO_KILLS_EVERY", "0"))
@@ -37,7 +37,7 @@ Seconds between two kills.
 
 REPORT: Final = os.environ.get("KAPROTO_KILLS_REPORT", os.devnull)
 """
-The file to append what happened to, one JSON object for each kill.
+A file to which a line of JSON is added for each kill.
 """
 
 _MEMORY: Final = 4096
@@ -46,7 +46,7 @@ _ROWS: Final = 4
 
 class KillsTests(WorkersTestCase):
     """
-    C{kill -9} of one worker after another.
+    Tests for C{kill -9} of one worker after another.
     """
 
     tools = ()
@@ -54,11 +54,11 @@ class KillsTests(WorkersTestCase):
 
     async def test_kills(self) -> None:
         """
-        Each time all clients of the one worker end, and no others; the counts are right again, and
-        the parent has as many files open as before and as much memory.
+        Each kill ends all clients of that worker and no others.  Afterwards the counts are correct,
+        and the parent has as many open files and as much memory as before.
         """
         server = await self.start("--interval=0.5", "--count=3", f"--max-clients={CLIENTS}")
-        await self.status()  # so that the connection for that is among the files
+        await self.status()  # count its connection among the files
         clients = await self.join(server, [])
         files, memory = self.files(server), 0
         until = time.monotonic() + SECONDS
@@ -90,7 +90,7 @@ class KillsTests(WorkersTestCase):
 
     async def join(self, server: KaServer, clients: list[RawClient]) -> list[RawClient]:
         """
-        Have as many clients as are allowed, whatever had been counted of those that ended.
+        Connect as many clients as are allowed; those that ended are no longer counted.
         """
         new = await self.connect(server, CLIENTS - len(clients))
         await together(*(each.open() for each in new))
@@ -105,7 +105,7 @@ class KillsTests(WorkersTestCase):
         """
         Kill a worker.
 
-        @return: the clients that are left, and how many seconds it took until another one served.
+        @return: the remaining clients, and the seconds until a new worker served.
         """
         listed = {each["address"]: each["id"] for each in await self.control.clients()}
         self.assertEqual(set(listed), {each.address for each in clients})
@@ -140,7 +140,7 @@ class KillsTests(WorkersTestCase):
 
     def memory(self, server: KaServer) -> int:
         """
-        @return: the parent's memory, in KiB.
+        @return: the parent's resident memory in KiB.
         """
         status = Path(f"/proc/{server.program.pid}/status").read_text("ascii")
         return int(re.findall(r"VmRSS:\s+(\d+)", status)[0])

@@ -1,6 +1,6 @@
 """
-kaserver with two workers: clients are spread over both, and administered as those of one server;
-what happens when a worker is killed, hangs or is replaced.
+Tests for kaserver with two workers: clients are spread over both, and administered as one server's;
+a worker can be killed, hang or be replaced.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ BURST = 2000
 
 def get(path: str, what: str) -> str:
     """
-    @return: what the status page's server answers on a UNIX socket.
+    @return: the status page's response on a UNIX socket.
     """
     with socket.socket(socket.AF_UNIX) as http:
         http.settimeout(10)
@@ -58,12 +58,12 @@ def get(path: str, what: str) -> str:
 
 class WorkersTestCase(InteropTestCase):
     """
-    A test of a server with two workers.
+    A test with a server that has two workers.
     """
 
     async def start(self, *arguments: str) -> KaServer:
         """
-        Start it, and wait until both workers serve.
+        Start the server, and wait until both workers serve.
         """
         self.socket = str(Path(self.privateDirectory()) / "admin")
         server = await KaServer.start(
@@ -76,7 +76,7 @@ class WorkersTestCase(InteropTestCase):
 
     async def serves(self, server: KaServer, times: int) -> None:
         """
-        Wait until workers have begun to serve so often.
+        Wait until the log says C{times} times that a worker serves.
         """
         await waitUntil(
             lambda: (
@@ -89,14 +89,14 @@ class WorkersTestCase(InteropTestCase):
 
     async def status(self) -> dict[str, Any]:
         """
-        @return: what C{kaproto status --json} prints.
+        @return: the object that C{kaproto status --json} prints.
         """
         (status,) = await self.control.status()
         return status
 
     async def workers(self) -> list[dict[str, Any]]:
         """
-        @return: what the status says of each worker.
+        @return: the status of each worker.
         """
         found: list[dict[str, Any]] = (await self.status())["workers"]
         return found
@@ -113,7 +113,7 @@ class WorkersTestCase(InteropTestCase):
 
     async def eventually(self, condition: Callable[[], Coroutine[Any, Any, bool]]) -> None:
         """
-        Ask again and again until it is so; the test's own timeout ends it.
+        Repeat until the condition is true, or the test's timeout ends it.
         """
         while not await condition():
             await pause(0.05)
@@ -121,22 +121,22 @@ class WorkersTestCase(InteropTestCase):
 
 class OneServerTests(WorkersTestCase):
     """
-    Two workers are one server.
+    Tests for two workers as one server.
     """
 
     tools = ("virt-admin",)
 
     async def test_life(self) -> None:
         """
-        Clients are spread; lists, figures, limits and disconnecting are those of all; a worker that
-        is killed, and one that hangs, take only their own clients along and are replaced, and
-        nothing is left of them.
+        Clients are spread over the workers, and listed, counted, limited and disconnected as one
+        server's.  A worker that is killed or hangs loses only its own clients and is replaced, and
+        the parent closes its files.
         """
         status = str(Path(self.privateDirectory()) / "status")
         server = await self.start(
             "--interval=0.5", "--count=3", f"--max-clients={ALLOWED}", f"--status=unix:{status}"
         )
-        await self.status()  # so that our own connection is among the files
+        await self.status()  # count its connection among the files
         files = self.files(server)
         clients = await self.connect(server, CLIENTS)
         await together(*(each.open() for each in clients))
@@ -158,7 +158,7 @@ class OneServerTests(WorkersTestCase):
 
     async def listed(self, clients: Sequence[RawClient]) -> None:
         """
-        Administrators see all clients, and can do to each what they can with one process.
+        Check that administrators see all clients, and can show, disconnect and trace each.
         """
         listed = {each["address"]: each["id"] for each in await self.control.clients()}
         self.assertEqual(set(listed), {each.address for each in clients})
@@ -188,7 +188,7 @@ class OneServerTests(WorkersTestCase):
 
     def files(self, server: KaServer) -> list[str]:
         """
-        @return: the files that the parent has open.
+        @return: the open files of the parent.
         """
         found = []
         for each in Path(f"/proc/{server.program.pid}/fd").iterdir():
@@ -208,7 +208,7 @@ class OneServerTests(WorkersTestCase):
 
     async def allowed(self, server: KaServer, clients: Sequence[RawClient]) -> None:
         """
-        No more clients open than are allowed for all workers together.
+        Check that C{--max-clients} limits the clients of all workers together.
         """
         answers = []
         more = []
@@ -226,7 +226,7 @@ class OneServerTests(WorkersTestCase):
 
     async def metrics(self, path: str) -> None:
         """
-        The metrics and the page are those of all workers.
+        Check that the metrics and the page cover all workers.
         """
         status = await self.status()
         text = await deferToThread(get, path, "/metrics")
@@ -242,7 +242,7 @@ class OneServerTests(WorkersTestCase):
 
     async def killed(self, server: KaServer, clients: Sequence[RawClient]) -> None:
         """
-        C{kill -9} of a worker.
+        Kill a worker with C{kill -9}, and check that only its clients end.
         """
         first, second = await self.workers()
         accepted = (await self.status())["accepted"]
@@ -263,7 +263,7 @@ class OneServerTests(WorkersTestCase):
 
     async def hangs(self, server: KaServer) -> None:
         """
-        C{SIGSTOP} of a worker.
+        Stop a worker with C{SIGSTOP}, and check that it is replaced.
         """
         _first, second = await self.workers()
         os.kill(second["pid"], signal.SIGSTOP)
@@ -275,8 +275,8 @@ class OneServerTests(WorkersTestCase):
 
     async def test_burst(self) -> None:
         """
-        Of two thousand clients that connect while a worker hangs, which is then killed, none is
-        lost: its replacement accepts those that wait for it.
+        Two thousand clients connect while one worker hangs and is then killed.  None is lost: the
+        new worker accepts the waiting ones.
         """
         server = await self.start()
         first, _second = await self.workers()
@@ -298,12 +298,12 @@ class LocalClient(RawClient):
 
     def connectionMade(self) -> None:
         """
-        There is no port.
+        Override: a UNIX socket has no port, and no Nagle's algorithm.
         """
 
     async def logIn(self, user: str, password: str) -> int:
         """
-        Send a name and a password.
+        Send a user name and password.
 
         @return: the serial of the call.
         """
@@ -314,7 +314,7 @@ class LocalClient(RawClient):
 
 class GuessingTests(WorkersTestCase):
     """
-    Passwords are guessed at both workers.
+    Tests for passwords guessed at both workers.
     """
 
     tools = ()
@@ -323,7 +323,7 @@ class GuessingTests(WorkersTestCase):
         """
         Connect to one worker, while the other is stopped.
 
-        @param other: the process of that.
+        @param other: the process id of the other.
         """
         os.kill(other, signal.SIGSTOP)
         found = []
@@ -338,8 +338,8 @@ class GuessingTests(WorkersTestCase):
 
     async def test_together(self) -> None:
         """
-        Five failures at each worker are ten: then a stranger waits at either, and a user who has
-        logged in at one waits at neither.
+        Five failures at each worker count as ten: a stranger then waits at either, and a user who
+        has logged in at one waits at neither.
         """
         directory = Path(self.privateDirectory())
         self.path, self.socket = str(directory / "clients"), str(directory / "admin")
@@ -374,15 +374,15 @@ class GuessingTests(WorkersTestCase):
 
 class OrderTests(WorkersTestCase):
     """
-    Workers are reloaded, replaced and stopped in order.
+    Tests for reloading, replacing and stopping workers.
     """
 
     tools = ()
 
     async def test_replaceAndDrain(self) -> None:
         """
-        All workers reload; all are replaced while clients connect without a failure, and those
-        that are there stay; when the server is drained, it stops when they have left.
+        All workers reload.  All are replaced while clients connect without a failure, and connected
+        clients stay.  A drained server stops when its clients have left.
         """
         rules = Path(self.privateDirectory()) / "rules.toml"
         rules.write_text("[default]\nmode = 1\n")
@@ -429,7 +429,7 @@ class OrderTests(WorkersTestCase):
 
     async def test_start(self) -> None:
         """
-        C{SIGTERM} ends it while its workers start, and leaves none; C{twist} runs it as well.
+        C{SIGTERM} stops the server while its workers start.  It runs with C{twist} too.
         """
         directory = self.privateDirectory()
         arguments = ["kaserver", "--listen=tcp:0:interface=127.0.0.1", "--workers=2"]

@@ -1,5 +1,4 @@
 """
-URIs as libvirt's own client reads them, and as kaproto does: the same ones given to both, in a
-network and a file system of their own where every address and every socket belongs to a server
-that records who comes.
+Compares how libvirt's own client and kaproto's read URIs.  Both get the same ones, in a network and
+file system where every address and socket belongs to a server that records connections.
 """

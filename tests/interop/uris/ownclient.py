@@ -18,7 +18,7 @@ __all__ = ["tryAll"]
 
 def tryAll(uris: Iterable[str], done: Callable[[str, str | None], None]) -> None:
     """
-    Open and close each, and say how it went.
+    Open and close each URI, and report its error, C{None} for success.
     """
 
     def opened(connection: KeepAliveClientProtocol, uri: str) -> None:

@@ -1,9 +1,8 @@
 """
-A server that opens whatever it is asked for, and records which way the client came.
+A server that accepts every open, and records the address that the client connected to.
 
-It runs in threads of the client's own process, so that what it has seen belongs to the URI that
-was just tried.  Only the standard library is used: the Python that has libvirt's bindings is not
-the one that has kaproto.
+It runs in threads of the client's process, so that what it records belongs to the URI being tried.
+It uses only the standard library, since the Python with libvirt's bindings does not have kaproto.
 """
 
 from __future__ import annotations
@@ -23,22 +22,22 @@ _HEADER = struct.Struct(">6I")
 
 class Recorder:
     """
-    Listens in many places.
+    Listens on many addresses.
 
-    @ivar opened: for each C{CONNECT_OPEN} the transport, the place that the client connected to,
-        the name and the flag for read-only.
+    @ivar opened: for each C{CONNECT_OPEN} the transport, the address the client connected to, the
+        name and the read-only flag.
     """
 
     def __init__(self, context: ssl.SSLContext) -> None:
         """
-        @param context: for those who start with a TLS handshake.
+        @param context: for clients that start a TLS handshake.
         """
         self.opened: list[tuple[str, str, str, int]] = []
         self._context = context
 
     def listenTCP(self, ports: Iterable[int]) -> None:
         """
-        Listen on all addresses.
+        Listen on ports of all addresses.
         """
         for port in ports:
             for family, address in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
@@ -106,7 +105,7 @@ def _openArguments(payload: bytes) -> tuple[str, int]:
     present, length = struct.unpack_from(">II", payload)
     assert present
     (flags,) = struct.unpack_from(">I", payload, 8 + length + -length % 4)
-    # The other flags are for the client's own use.
+    # The other flags only concern the client.
     return payload[8 : 8 + length].decode("utf-8", "surrogateescape"), flags & 1
 
 

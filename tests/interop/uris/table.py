@@ -1,5 +1,5 @@
 """
-The URIs that are compared: libvirt's grammar, chapter by chapter.
+The URIs that are compared, grouped by the parts of libvirt's grammar.
 """
 
 from __future__ import annotations
@@ -339,7 +339,7 @@ _QUERIES: Final = [
     "ssh_config=/x",
 ]
 """
-Of C{qemu+tcp://host/system}.
+Queries for C{qemu+tcp://host/system}.
 """
 
 _OWN: Final = [
@@ -401,7 +401,7 @@ _OWN: Final = [
     "foo=1;socket=/run/x;bar=2",
 ]
 """
-The same, with the parameters that are for the client.
+Queries for the same, with parameters that the client uses itself.
 """
 
 _TLS_PARAMETERS: Final = [
@@ -430,7 +430,8 @@ _TLS_PARAMETERS: Final = [
     "foo=bar&no_verify=1",
 ]
 """
-Of C{qemu+tls://host/system} and of C{qemu+tls://other/system}, which has no such certificate.
+Queries for C{qemu+tls://host/system}, and for C{qemu+tls://other/system}, which is not in the
+certificate.
 """
 
 _SOCKETS: Final = [
@@ -493,7 +494,7 @@ DIFFERENCES: Final = {
     "unix:/run/x": "an endpoint",
 }
 """
-Where kaproto differs on purpose, and how.
+The intended differences, with libvirt's behavior or the reason.
 """
 
 
@@ -512,7 +513,7 @@ def _all() -> Iterator[str]:
 
 URIS: Final = list(_all())
 """
-What root tries.
+The URIs that root tries.
 """
 
 USER_URIS: Final = [
@@ -534,5 +535,5 @@ USER_URIS: Final = [
     "test+tcp://host/default",
 ]
 """
-What another user tries, who may have daemons of his or her own.
+The URIs that another user tries, who may have daemons of their own.
 """

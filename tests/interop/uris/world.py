@@ -1,9 +1,9 @@
 """
-Run as C{world.py PKI CLIENT USER}, as root of new user, network and mount namespaces: make a world
-in which every address is this machine's and every name is in a file, and try the URIs that come
-on standard input, one a line, in it with a client.
+Run as C{world.py PKI CLIENT USER}, as root of new user, network and mount namespaces.  Makes every
+address local and resolves names from a file, then tries the URIs on standard input, one per line,
+with a client.
 
-It writes a line of JSON for each: the URI, what the server saw of it, and the client's error.
+It writes a line of JSON for each: the URI, what the server saw, and the client's error.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ SOCKETS = [
 
 def run(*command: str) -> None:
     """
-    Run a program that has to succeed.
+    Run a program that must succeed.
     """
     subprocess.run(command, check=True)
 
 
 def build(pki: str) -> None:
     """
-    Make the world.
+    Set up the namespaces.
     """
     run("ip", "link", "set", "lo", "up")
     run("ip", "route", "add", "local", "0.0.0.0/0", "dev", "lo")
@@ -86,17 +86,18 @@ def build(pki: str) -> None:
 
 def main(pki: str, client: str, user: str) -> None:
     """
-    Make the world, or, as another user, enter the one that there is, and try the URIs.
+    Set up the namespaces or, if another user is wanted, set up and then become that user; then try
+    the URIs.
     """
     sys.path.insert(0, os.path.dirname(__file__))
     if os.geteuid() == 0:
         build(pki)
         if user != "0":
-            # Of root's files this user is the owner.
+            # This user owns root's files.
             mapped = ["unshare", "--user", f"--map-user={user}", f"--map-group={user}"]
             os.execvp("unshare", [*mapped, sys.executable, *sys.argv])
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    # libvirt 9's client takes a TLS 1.3 ticket for an answer.
+    # libvirt 9's client takes a TLS 1.3 ticket for the server's confirmation.
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(f"{pki}/servercert.pem", f"{pki}/serverkey.pem")
     recorder = import_module("recorder").Recorder(context)
