@@ -1,3 +1,3 @@
 """
-Tests of L{kaproto.keepalive}, a module for each of its modules.
+Tests for L{kaproto.keepalive}, one module for each of its modules.
 """

@@ -37,7 +37,7 @@ PATIENCE = 10.0
 
 class FakeTimer:
     """
-    Stands in for timerfd: a pipe.
+    A timerfd made of a pipe.
     """
 
     def __init__(self) -> None:
@@ -46,32 +46,32 @@ class FakeTimer:
 
     def create(self) -> int:
         """
-        Make something readable.
+        Create a readable descriptor.
         """
         self.descriptor, self.far = os.pipe2(os.O_NONBLOCK)
         return self.descriptor
 
     def repeat(self, descriptor: int, every: float) -> None:
         """
-        Note how often.
+        Record the period.
         """
         self.every.append(every)
 
     def expire(self) -> None:
         """
-        Do what the kernel does.
+        Make the descriptor readable.
         """
         os.write(self.far, bytes(8))
 
 
 class GuardedAlarmTests(SynchronousTestCase):
     """
-    Tests for L{GuardedAlarm}, with a wall clock and a monotonic clock of their own.
+    Tests for L{GuardedAlarm}, with separate wall and monotonic clocks.
     """
 
     def setUp(self) -> None:
         """
-        Make an alarm.
+        Create an alarm.
         """
         self.timer = FakeTimer()
         self.reactor = MemoryReactorClock()
@@ -83,20 +83,20 @@ class GuardedAlarmTests(SynchronousTestCase):
 
     def ring(self) -> None:
         """
-        Note the time.
+        Record the time.
         """
         self.rung.append(self.monotonic)
 
     def advance(self, seconds: float) -> None:
         """
-        Let time pass on both clocks.
+        Advance both clocks.
         """
         self.monotonic += seconds
         self.reactor.advance(seconds)
 
     def guard(self) -> None:
         """
-        Have the kernel wake the reactor.
+        Let the timerfd expire.
         """
         self.timer.expire()
         self.alarm.doRead()
@@ -105,7 +105,7 @@ class GuardedAlarmTests(SynchronousTestCase):
 
     def tearDown(self) -> None:
         """
-        The reactor stops: the file descriptor is closed, and nothing is left.
+        Check that a stopped reactor closes the descriptor and leaves no timer.
         """
         if self.alarm.fileno() >= 0:
             self.alarm.connectionLost(Failure(ConnectionDone()))
@@ -117,13 +117,13 @@ class GuardedAlarmTests(SynchronousTestCase):
 
     def test_name(self) -> None:
         """
-        It has a name in the log.
+        The alarm has a name for the log.
         """
         self.assertEqual(self.alarm.logPrefix(), "monotonic clock")
 
     def test_rings(self) -> None:
         """
-        It rings at its time, once, also when the kernel looks meanwhile.
+        The alarm rings once, at its time, even if the timerfd expires meanwhile.
         """
         self.assertEqual(self.timer.every, [GUARD])
         self.alarm.set(5)
@@ -137,7 +137,7 @@ class GuardedAlarmTests(SynchronousTestCase):
 
     def test_setAgain(self) -> None:
         """
-        The latest time is in force.
+        Setting the alarm again replaces the earlier time.
         """
         self.alarm.set(5)
         self.alarm.set(1)
@@ -150,7 +150,7 @@ class GuardedAlarmTests(SynchronousTestCase):
 
     def test_wallClockSetBack(self) -> None:
         """
-        When the wall clock is set back, the kernel's timer sees to it that it rings all the same.
+        If the wall clock is set back, the timerfd makes the alarm ring in time.
         """
         self.alarm.set(5)
         self.advance(2)
@@ -167,7 +167,7 @@ class GuardedAlarmTests(SynchronousTestCase):
 
     def test_wallClockSetForward(self) -> None:
         """
-        When it is set forward it rings early, and whoever listens sets it again.
+        If the wall clock is set forward, the alarm rings early and can be set again.
         """
         self.alarm.set(5)
         self.reactor.advance(3600)
@@ -178,7 +178,7 @@ class GuardedAlarmTests(SynchronousTestCase):
 
     def test_nothingToRead(self) -> None:
         """
-        That the reactor reads for nothing does no harm.
+        A read without an expired timer is harmless.
         """
         self.alarm.set(5)
         self.alarm.doRead()
@@ -187,7 +187,7 @@ class GuardedAlarmTests(SynchronousTestCase):
 
     def test_stop(self) -> None:
         """
-        Nothing is left in the reactor.
+        A stopped alarm leaves nothing in the reactor.
         """
         self.alarm.set(5)
         self.alarm.stop()
@@ -204,7 +204,7 @@ class TimerFunctionsTests(SynchronousTestCase):
 
     def assertExpires(self, functions: TimerFunctions) -> None:
         """
-        Fail unless a timer becomes readable at its time, and again after that.
+        Check that a timer becomes readable at its time, and repeatedly.
         """
         descriptor = functions.create()
         self.addCleanup(os.close, descriptor)
@@ -220,7 +220,7 @@ class TimerFunctionsTests(SynchronousTestCase):
 
     def test_system(self) -> None:
         """
-        What this Python has.
+        The functions of this Python and system work.
         """
         functions = timerFunctions()
         assert functions is not None
@@ -228,7 +228,7 @@ class TimerFunctionsTests(SynchronousTestCase):
 
     def test_library(self) -> None:
         """
-        What Python before 3.13 has: the C library's functions.
+        Without timerfd in Python, as before 3.13, the C library's functions are used.
         """
         with patch.object(os, "timerfd_create", None, create=True):
             functions = timerFunctions()
@@ -237,7 +237,7 @@ class TimerFunctionsTests(SynchronousTestCase):
 
     def test_python(self) -> None:
         """
-        Python's own functions get the clock, the flags and the seconds.
+        Python's own functions are called with the clock, the flags and the seconds.
         """
         calls: list[object] = []
 
@@ -267,7 +267,7 @@ class TimerFunctionsTests(SynchronousTestCase):
 
     def test_libraryFails(self) -> None:
         """
-        An error of the C library's is an L{OSError}.
+        An error in the C library is raised as L{OSError}.
         """
 
         class Library:
@@ -291,7 +291,7 @@ class TimerFunctionsTests(SynchronousTestCase):
 
     def test_none(self) -> None:
         """
-        Other systems have neither.
+        On other systems there are no timer functions.
         """
         with (
             patch.object(os, "timerfd_create", None, create=True),
@@ -302,7 +302,7 @@ class TimerFunctionsTests(SynchronousTestCase):
 
 class ThreadsReactor:
     """
-    As much of a reactor as a thread needs.
+    A reactor with only L{callFromThread}.
     """
 
     def __init__(self) -> None:
@@ -310,7 +310,7 @@ class ThreadsReactor:
 
     def callFromThread(self, function: Callable[[], object]) -> None:
         """
-        Note what is to be called, and by whom.
+        Record the function and the calling thread.
         """
         self.queue.put((function, threading.get_ident()))
 
@@ -322,19 +322,19 @@ class AlarmThreadTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """
-        Make an alarm.
+        Create an alarm.
         """
         self.reactor = ThreadsReactor()
         self.alarm = AlarmThread(self.reactor, self.ring)  # type: ignore[arg-type]
 
     def ring(self) -> None:
         """
-        Is only told from others.
+        Only compared, never called.
         """
 
     def test_rings(self) -> None:
         """
-        It rings in the reactor's thread, once for each time it is set, and not early.
+        The alarm calls the reactor from its thread, once each time it is set, and not early.
         """
         for _ in range(2):
             begun = time.monotonic()
@@ -347,7 +347,7 @@ class AlarmThreadTests(SynchronousTestCase):
 
     def test_earlier(self) -> None:
         """
-        An earlier time takes the place of a later one.
+        An earlier time replaces a later one.
         """
         self.alarm.set(3600)
         self.alarm.set(0)
@@ -355,7 +355,7 @@ class AlarmThreadTests(SynchronousTestCase):
 
     def test_stop(self) -> None:
         """
-        An alarm that was stopped does not ring.
+        A stopped alarm does not ring.
         """
         self.alarm.set(0.02)
         self.alarm.stop()
@@ -371,7 +371,7 @@ class MakeAlarmTests(SynchronousTestCase):
 
     def test_timer(self) -> None:
         """
-        A reactor that waits for file descriptors waits for a timerfd.
+        A reactor that waits for file descriptors gets a timerfd.
         """
         reactor = MemoryReactorClock()
         self.assertTrue(IReactorFDSet.providedBy(reactor))
@@ -381,8 +381,7 @@ class MakeAlarmTests(SynchronousTestCase):
 
     def test_thread(self) -> None:
         """
-        Any other reactor, or system, gets a thread, and so does a process that has as many files
-        open as it may.
+        Other reactors and systems get a thread, as does a process at its open-file limit.
         """
 
         def create() -> int:

@@ -20,9 +20,9 @@ from kaproto.keepalive.clock import MonotonicClock, monotonicClock
 
 class FakeAlarm:
     """
-    An alarm that rings when the test says so.
+    An alarm that the test rings.
 
-    @ivar due: in how many seconds it was told to ring, infinite if it was stopped.
+    @ivar due: seconds until it should ring, infinite if it is stopped.
     @ivar sets: how often it was set.
     """
 
@@ -33,21 +33,21 @@ class FakeAlarm:
 
     def set(self, delay: float) -> None:
         """
-        Note the time.
+        Record the delay.
         """
         self.due = delay
         self.sets += 1
 
     def stop(self) -> None:
         """
-        Note that there is none.
+        Record that it is stopped.
         """
         self.due = inf
 
 
 class TestClock(MonotonicClock):
     """
-    A clock whose time and alarm belong to the test.
+    A clock with a fake time and alarm.
     """
 
     def __init__(self) -> None:
@@ -57,14 +57,14 @@ class TestClock(MonotonicClock):
 
     def makeAlarm(self, reactor: IReactorTime, ring: Callable[[], object]) -> FakeAlarm:
         """
-        Keep hold of the alarm.
+        Create and keep the alarm.
         """
         self.alarm = FakeAlarm(reactor, ring)
         return self.alarm
 
     def advance(self, seconds: float) -> None:
         """
-        Let time pass, and have the alarm ring whenever it is due.
+        Advance the time, and ring the alarm whenever it is due.
         """
         end = self.now + seconds
         while self.alarm.due <= end - self.now:
@@ -73,7 +73,7 @@ class TestClock(MonotonicClock):
             self.alarm.due = inf
             self.alarm.ring()
             if self.now == before and not self.alarm.due:
-                # What was scheduled with no delay is for the next turn.
+                # A call scheduled without delay waits for the next turn.
                 return
         if self.alarm.due < inf:
             self.alarm.due -= end - self.now
@@ -87,14 +87,14 @@ class MonotonicClockTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """
-        Make a clock.
+        Create a clock.
         """
         self.clock = TestClock()
         self.made: list[object] = []
 
     def test_inOrder(self) -> None:
         """
-        Calls are made when they are due, with their arguments, the earliest first.
+        Calls are made when due, the earliest first, with their arguments.
         """
         self.clock.callLater(3, self.made.append, "late")
         self.clock.callLater(1, lambda *args, **kw: self.made.append((args, kw)), 1, two=2)
@@ -107,7 +107,7 @@ class MonotonicClockTests(SynchronousTestCase):
 
     def test_alarmIsSetWhenNeeded(self) -> None:
         """
-        The alarm is set anew for an earlier call only, and stopped when there is none left.
+        The alarm is set again only for an earlier call, and stopped after the last one.
         """
         first = self.clock.callLater(5, self.made.append, 1)
         later = self.clock.callLater(9, self.made.append, 2)
@@ -124,7 +124,7 @@ class MonotonicClockTests(SynchronousTestCase):
 
     def test_noDelay(self) -> None:
         """
-        A call that schedules another with no delay does not keep the reactor from its turn.
+        A call that schedules another without delay lets the reactor's turn end in between.
         """
 
         def again() -> None:
@@ -138,7 +138,7 @@ class MonotonicClockTests(SynchronousTestCase):
 
     def test_noDelayAfterManyCancelled(self) -> None:
         """
-        Nor does it when calls are cancelled beside it.
+        This also holds if calls are cancelled meanwhile.
         """
 
         def again() -> None:
@@ -155,7 +155,7 @@ class MonotonicClockTests(SynchronousTestCase):
 
     def test_overdue(self) -> None:
         """
-        A call for a time that has passed is due at once.
+        An overdue call is made at the next turn.
         """
         self.clock.callLater(5, self.made.append, 1)
         self.clock.now += 60
@@ -165,7 +165,7 @@ class MonotonicClockTests(SynchronousTestCase):
 
     def test_cancelledByAnother(self) -> None:
         """
-        A call can cancel one that is due at the same time.
+        A call can cancel another one that is due at the same time.
         """
         other = self.clock.callLater(1.1, self.made.append, 1)
         self.clock.callLater(1, other.cancel)
@@ -175,7 +175,7 @@ class MonotonicClockTests(SynchronousTestCase):
 
     def test_moved(self) -> None:
         """
-        A call can be put off, and back, and made earlier, for which the alarm is set anew.
+        A call can be delayed and reset; for an earlier time the alarm is set again.
         """
         call = self.clock.callLater(5, self.made.append, 1)
         call.delay(10)
@@ -191,7 +191,7 @@ class MonotonicClockTests(SynchronousTestCase):
 
     def test_failure(self) -> None:
         """
-        A call that fails is logged, and the others are made.
+        A call that raises an error is logged, and later calls are made.
         """
         self.clock.callLater(1, lambda: 1 / 0)
         self.clock.callLater(1.1, self.made.append, 1)
@@ -201,7 +201,7 @@ class MonotonicClockTests(SynchronousTestCase):
 
     def test_loopingCall(self) -> None:
         """
-        A L{LoopingCall} runs on it.
+        A L{LoopingCall} runs on this clock.
         """
         loop = LoopingCall(lambda: self.made.append(self.clock.now))
         loop.clock = self.clock
@@ -213,7 +213,7 @@ class MonotonicClockTests(SynchronousTestCase):
 
     def test_manyCancelled(self) -> None:
         """
-        Calls that were cancelled do not pile up.
+        Cancelled calls do not accumulate.
         """
         keep = self.clock.callLater(5, self.made.append, 1)
         for _ in range(1000):
@@ -233,8 +233,8 @@ class MonotonicClockTests(SynchronousTestCase):
     )
     def test_likeTwisteds(self, steps: list[tuple[str, int, int]]) -> None:
         """
-        Whatever is scheduled, cancelled and moved, each call is made when it is on
-        L{twisted.internet.task.Clock}.
+        Calls are made at the same times as on L{twisted.internet.task.Clock}, in any order of
+        events.
         """
         clock, model = TestClock(), Clock()
         model.rightNow = clock.now
@@ -277,7 +277,7 @@ class MonotonicClockOfTests(SynchronousTestCase):
 
     def test_reactor(self) -> None:
         """
-        A reactor has one.
+        The clock of a reactor is created once.
         """
         ours = IReactorTime(reactor)
         clock = monotonicClock(ours)
@@ -288,7 +288,7 @@ class MonotonicClockOfTests(SynchronousTestCase):
 
     def test_standIn(self) -> None:
         """
-        What stands in for a reactor in a test keeps the time itself.
+        A test's clock or reactor is used as it is.
         """
         for clock in (Clock(), MemoryReactorClock()):
             self.assertIs(monotonicClock(clock), clock)

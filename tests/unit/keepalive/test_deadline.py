@@ -15,12 +15,12 @@ from kaproto.keepalive.pacemaker import STALL, TICK
 
 class DeadlineTests(SynchronousTestCase):
     """
-    L{Deadline}.
+    Tests for L{Deadline}.
     """
 
     def setUp(self) -> None:
         """
-        Stop the time.
+        Create a clock.
         """
         self.clock = Clock()
         self.expired: list[float] = []
@@ -29,7 +29,7 @@ class DeadlineTests(SynchronousTestCase):
         self, seconds: float, isUnread: Callable[[], bool | None] = lambda: None
     ) -> Deadline:
         """
-        Set a deadline that notes when it expires.
+        Set a deadline that records when it expires.
         """
         clock = self.clock
 
@@ -40,13 +40,13 @@ class DeadlineTests(SynchronousTestCase):
 
     def advance(self, seconds: float) -> None:
         """
-        Let time pass without a stall.
+        Advance the clock without a stall.
         """
         self.clock.pump([TICK] * round(seconds / TICK))
 
     def test_expires(self) -> None:
         """
-        It expires once, when the time is up, and is active until then.
+        A deadline is active until it expires, once, at its time.
         """
         for seconds in (0.5, 10, 60):
             self.expired.clear()
@@ -63,7 +63,7 @@ class DeadlineTests(SynchronousTestCase):
 
     def test_atOnce(self) -> None:
         """
-        One of no seconds at all expires at the next turn of the reactor, not before.
+        A deadline of 0 s expires in the next turn of the reactor, not before.
         """
         self.deadline(0)
         self.assertEqual(self.expired, [])
@@ -72,7 +72,7 @@ class DeadlineTests(SynchronousTestCase):
 
     def test_lateTurns(self) -> None:
         """
-        In a process that is always a little late, it expires hardly later.
+        In a process whose turns are always a little late, a deadline expires hardly later.
         """
         self.deadline(10)
         self.clock.pump([0.3] * 40)
@@ -80,8 +80,7 @@ class DeadlineTests(SynchronousTestCase):
 
     def test_stall(self) -> None:
         """
-        Of a stall, wherever it comes, no more counts than one part of the deadline and what a
-        turn may be late.
+        A stall counts for at most one part of the deadline and the delay of one turn.
         """
         for before in (0.0, 4.0, 9.0):
             self.expired.clear()
@@ -98,12 +97,11 @@ class DeadlineTests(SynchronousTestCase):
 
     def test_readsFirst(self) -> None:
         """
-        When the time is up, the reactor reads what is waiting in the sockets before it expires,
-        and it may be cancelled by that.
+        Before a deadline expires, the reactor reads the sockets, which may cancel it.
         """
         deadline = self.deadline(1)
         self.advance(1 - TICK)
-        # What the reactor does in the turn in which the last part has passed.
+        # Do what the reactor does in the turn after the last part.
         part = self.clock.calls.pop()
         self.clock.rightNow = part.getTime()
         part.func(*part.args, **part.kw)
@@ -114,8 +112,8 @@ class DeadlineTests(SynchronousTestCase):
 
     def test_unread(self) -> None:
         """
-        When something is waiting to be read even so, because there is too much for one turn of
-        the reactor, it expires one part later.  It may be cancelled by what is read.
+        If bytes still wait to be read, because there are too many for one turn, the deadline
+        expires one part later. Reading them may cancel it.
         """
         cases: list[tuple[Callable[[], bool | None], float]] = [
             (lambda: False, 8),
@@ -140,8 +138,8 @@ class DeadlineTests(SynchronousTestCase):
 
     def test_cancel(self) -> None:
         """
-        One that is cancelled never expires and leaves no timer; cancelling it again, or after it
-        has expired, does no harm.
+        A cancelled deadline never expires and leaves no timer. Cancelling it again, or after it has
+        expired, is harmless.
         """
         deadline = self.deadline(1)
         self.advance(0.5)

@@ -26,14 +26,14 @@ ADDRESS = IPv4Address("TCP", "192.0.2.1", 54321)
 
 class Chat(LineReceiver):
     """
-    A protocol that parses for itself and has a heartbeat.
+    A line-based protocol with a heartbeat of its own.
     """
 
     clock: IReactorTime
 
     def connectionMade(self) -> None:
         """
-        Have the peer watched.
+        Start the heartbeat.
         """
         self.heartbeat = Heartbeat(
             self.transport, ping=lambda: self.sendLine(b"PING"), clock=self.clock
@@ -42,20 +42,20 @@ class Chat(LineReceiver):
 
     def dataReceived(self, data: bytes) -> None:
         """
-        Anything is a sign of life.
+        Report every byte as a sign of life.
         """
         self.heartbeat.heard()
         super().dataReceived(data)  # type: ignore[no-untyped-call]
 
     def lineReceived(self, line: bytes) -> None:
         """
-        Pass over what the peer says.
+        Ignore the line.
         """
 
 
 class Reader:
     """
-    In the place of an L{kaproto.keepalive.idlereader.IdleReader}.
+    A stand-in for L{kaproto.keepalive.idlereader.IdleReader}.
     """
 
     def __init__(self, released: list[object]) -> None:
@@ -63,19 +63,19 @@ class Reader:
 
     def release(self, heartbeat: object) -> None:
         """
-        Remember it.
+        Record the heartbeat.
         """
         self._released.append(heartbeat)
 
 
 class HeartbeatTestCase(SynchronousTestCase):
     """
-    A test with time of its own and a transport.
+    A test case with a clock and a transport.
     """
 
     def setUp(self) -> None:
         """
-        Stop the time.
+        Create a clock and a transport.
         """
         self.clock = Clock()
         self.transport = StringTransport(peerAddress=ADDRESS)
@@ -83,7 +83,7 @@ class HeartbeatTestCase(SynchronousTestCase):
 
     def heartbeat(self, keepAlive: KeepAlive | None = None) -> Heartbeat:
         """
-        Have a peer watched.
+        Create a heartbeat, and start it if C{keepAlive} is given.
         """
         heartbeat = Heartbeat(self.transport, b"?", died=self.deaths.append, clock=self.clock)
         if keepAlive is not None:
@@ -92,26 +92,26 @@ class HeartbeatTestCase(SynchronousTestCase):
 
     def advance(self, seconds: float) -> None:
         """
-        Let time pass.
+        Advance the clock.
         """
         self.clock.pump([TICK] * round(seconds / TICK))
 
     def assertStopped(self) -> None:
         """
-        Fail if anybody is watched.
+        Check that no timer is left.
         """
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
 class HeartbeatTests(HeartbeatTestCase):
     """
-    A peer that is watched.
+    Tests for L{Heartbeat}.
     """
 
     def test_chat(self) -> None:
         """
-        A protocol of lines pings with a line of its own; a peer that says anything lives, and one
-        that does not is aborted.
+        A line-based protocol pings with a line; any byte is a sign of life, and a silent peer is
+        disconnected.
         """
         chat = Chat()
         chat.clock = self.clock
@@ -130,7 +130,7 @@ class HeartbeatTests(HeartbeatTestCase):
 
     def test_ask(self) -> None:
         """
-        A peer can be pinged at any time, watched or not, and every answer from then on is told.
+        A peer can be pinged at any time, and each of its answers is reported with the latency.
         """
         answers: list[float] = []
         heartbeat = self.heartbeat()
@@ -148,7 +148,7 @@ class HeartbeatTests(HeartbeatTestCase):
 
     def test_askIdle(self) -> None:
         """
-        A connection whose pongs are read past the reactor is read by it again.
+        An idle connection is given back to the reactor before it is pinged.
         """
         heartbeat = self.heartbeat()
         heartbeat.idle = 5
@@ -162,7 +162,7 @@ class HeartbeatTests(HeartbeatTestCase):
 
     def test_roundTrips(self) -> None:
         """
-        Answers are counted by how long they took, where somebody wants that.
+        Round-trip times are counted in a histogram, if there is one.
         """
         heartbeat = self.heartbeat(KeepAlive(1, 2))
         heartbeat.roundTrips = Histogram()
@@ -173,7 +173,8 @@ class HeartbeatTests(HeartbeatTestCase):
 
     def test_death(self) -> None:
         """
-        Whoever wants to know of a death is told once, with the numbers, and does what it likes.
+        C{died} is called once, with the interval, the count and the silence; the connection is left
+        to it.
         """
         self.heartbeat(KeepAlive(1, 2))
         self.advance(5)
@@ -186,8 +187,8 @@ class HeartbeatTests(HeartbeatTestCase):
 
     def test_startAndStop(self) -> None:
         """
-        A start replaces the terms; zeros and a stop end the watch, after which it can be started
-        again.
+        A start replaces the terms. A stop, or a start with a zero, ends the heartbeat, and it can
+        be started again.
         """
         heartbeat = self.heartbeat(KeepAlive(10, 5))
         self.assertEqual(heartbeat.keepAlive, KeepAlive(10, 5))
@@ -201,8 +202,7 @@ class HeartbeatTests(HeartbeatTestCase):
 
     def test_endOfTransport(self) -> None:
         """
-        When the transport has ended, no ping is sent and nobody is told of a death, whether that
-        happened before the first ping or after the last.
+        A heartbeat whose transport has ended sends no ping and reports no death.
         """
         for before, pings in ((0.5, b""), (2.5, b"??")):
             self.transport = StringTransport(peerAddress=ADDRESS)
@@ -216,7 +216,7 @@ class HeartbeatTests(HeartbeatTestCase):
 
     def test_stoppedBetweenCheckAndPing(self) -> None:
         """
-        A watch that ends after a ping was found to be due sends none.
+        A heartbeat that is stopped when a ping is already due does not send it.
         """
         heartbeat = self.heartbeat(KeepAlive(1, 2))
         heartbeat.due(1)
@@ -226,7 +226,7 @@ class HeartbeatTests(HeartbeatTestCase):
 
     def test_pause(self) -> None:
         """
-        While the peer is not read its silence does not count, nor is it pinged.
+        While reading is paused, the peer is not pinged and its silence does not count.
         """
         heartbeat = self.heartbeat(KeepAlive(1, 2))
         self.advance(2.5)
@@ -241,8 +241,7 @@ class HeartbeatTests(HeartbeatTestCase):
 
     def test_unread(self) -> None:
         """
-        A peer whose time is up lives if something from it is waiting to be read, and has its
-        whole time again.
+        A silent peer whose bytes wait to be read is alive, and gets its full time again.
         """
         unread = [True]
         self.patch(suspicion, "hasUnread", lambda _transport: unread[0])
@@ -255,7 +254,8 @@ class HeartbeatTests(HeartbeatTestCase):
 
     def test_cannotSay(self) -> None:
         """
-        Of a transport that does not tell what waits, the reactor gets a turn before the verdict.
+        If a transport cannot tell whether bytes wait to be read, the reactor gets a turn before the
+        verdict.
         """
         heartbeat = self.heartbeat(KeepAlive(1, 1))
         self.assertEqual(heartbeat.due(1), 2)
@@ -267,8 +267,8 @@ class HeartbeatTests(HeartbeatTestCase):
 
     def test_busy(self) -> None:
         """
-        A peer that cannot answer yet is not pinged, and its silence so far does not count; one
-        that can is pinged the other way.
+        A peer that cannot answer yet is not pinged, and its silence does not count. Later it is
+        pinged by the function given.
         """
         busy = [True]
         pings: list[float] = []
@@ -282,7 +282,7 @@ class HeartbeatTests(HeartbeatTestCase):
 
     def test_failingPing(self) -> None:
         """
-        A ping that cannot be sent is logged, and the peer's silence is judged as ever.
+        A ping that raises an error is logged, and the peer's silence still counts.
         """
         heartbeat = Heartbeat(self.transport, lambda: 1 / 0, clock=self.clock)
         self.assertIn("192.0.2.1", repr(heartbeat))
@@ -293,8 +293,8 @@ class HeartbeatTests(HeartbeatTestCase):
 
     def test_end(self) -> None:
         """
-        After its end a heartbeat holds nothing of the protocol, so that it takes no garbage
-        collector to free it.
+        An ended heartbeat has no reference to the protocol, which is freed without the garbage
+        collector.
         """
         chat = Chat()
         chat.clock = self.clock

@@ -13,12 +13,12 @@ from kaproto.keepalive.histogram import Histogram
 
 class HistogramTests(SynchronousTestCase):
     """
-    Counting round trips.
+    Tests for L{Histogram}.
     """
 
     def test_example(self) -> None:
         """
-        250 us are at least 128 us and less than 256 us.
+        A round trip of 250 us is counted below 256 us and not below 128 us.
         """
         histogram = Histogram()
         histogram.add(0.000250)
@@ -28,7 +28,7 @@ class HistogramTests(SynchronousTestCase):
     @given(st.lists(st.floats(0, 1e12)))
     def test_bounds(self, latencies: list[float]) -> None:
         """
-        Each bound counts what took less, whatever it was; nothing is lost.
+        Each bound counts the round trips below it, and none is lost.
         """
         histogram = Histogram()
         for each in latencies:

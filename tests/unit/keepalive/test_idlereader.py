@@ -32,7 +32,7 @@ from tests.support_sockets import tcpPair
 
 class Connected(Protocol):
     """
-    A connection that keeps what it is given.
+    A connection that records what it receives.
     """
 
     idle = -1
@@ -49,7 +49,7 @@ class Connected(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """
-        Keep it, or fail.
+        Record the bytes, or raise an error.
         """
         if self.raises is not None:
             raise self.raises
@@ -57,14 +57,14 @@ class Connected(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
-        Keep the reason.
+        Record the reason.
         """
         self.lost = reason
 
 
 class UNIXConnection(unix.Server):
     """
-    A connection by a UNIX socket, as far as it matters here.
+    A transport on a UNIX socket.
     """
 
     def __init__(self, ours: socket.socket, protocol: Protocol, reactor: IReactorFDSet) -> None:
@@ -73,12 +73,12 @@ class UNIXConnection(unix.Server):
 
 class IdleReaderTests(SynchronousTestCase):
     """
-    Idle connections are read past the reactor, until they are not idle any more.
+    Tests for L{IdleReader}.
     """
 
     def setUp(self) -> None:
         """
-        Have a reader in a reactor.
+        Create a reader and a reactor.
         """
         if not hasattr(select, "epoll"):
             raise SkipTest("this system has no epoll")
@@ -90,7 +90,7 @@ class IdleReaderTests(SynchronousTestCase):
 
     def connect(self, kind: type[tcp.Connection] = tcp.Connection) -> Connected:
         """
-        Connect a client whose first sign of life was at 0.
+        Connect a client that was last heard at 0 s.
         """
         ours, peer = socket.socketpair()
         ours.setblocking(False)
@@ -109,7 +109,7 @@ class IdleReaderTests(SynchronousTestCase):
 
     def idle(self) -> Connected:
         """
-        Connect a client that is idle.
+        Connect a client whose connection is idle.
         """
         connected = self.connect()
         self.take(connected)
@@ -118,26 +118,26 @@ class IdleReaderTests(SynchronousTestCase):
 
     def take(self, connected: Connected) -> None:
         """
-        Have the reader read from it, if it can.
+        Give a connection to the reader.
         """
         self.reader.take(connected)  # type: ignore[arg-type]
 
     def release(self, connected: Connected) -> None:
         """
-        Have the reader not read from it.
+        Take a connection from the reader.
         """
         self.reader.release(connected)  # type: ignore[arg-type]
 
     def send(self, connected: Connected, data: bytes) -> None:
         """
-        Have the client say something, and the reader look.
+        Send bytes from the client, and let the reader read.
         """
         connected.peer.sendall(data)  # type: ignore[attr-defined]
         self.reader.doRead()
 
     def assertAwake(self, connected: Connected) -> None:
         """
-        The reactor reads from it and the reader does not.
+        Check that the reactor reads the connection, and the reader has no other.
         """
         self.assertIn(connected.transport, self.reactor.getReaders())
         self.assertLess(connected.idle, 0)
@@ -147,13 +147,13 @@ class IdleReaderTests(SynchronousTestCase):
 
     def test_log(self) -> None:
         """
-        The log can tell who it was.
+        The reader has a name for the log.
         """
         self.assertEqual(self.reader.logPrefix(), "idle connections")
 
     def test_taken(self) -> None:
         """
-        The reactor waits for the reader instead of the connections.
+        The reactor polls the reader instead of the idle connections.
         """
         first, second = self.idle(), self.idle()
         self.assertEqual(self.reactor.getReaders(), [self.reader])
@@ -166,7 +166,7 @@ class IdleReaderTests(SynchronousTestCase):
 
     def test_pong(self) -> None:
         """
-        A pong is a sign of life and acknowledges the pings; the connection stays idle.
+        A pong is a sign of life and answers all pings; the connection stays idle.
         """
         connected = self.idle()
         self.send(connected, PONG)
@@ -177,8 +177,7 @@ class IdleReaderTests(SynchronousTestCase):
 
     def test_latency(self) -> None:
         """
-        The answer to a ping is measured, and counted where that is wanted, as
-        L{Histogram.add} counts it.
+        The round trip of a ping is measured, and counted as L{Histogram.add} does.
         """
         connected = self.idle()
         for roundTrips in (None, Histogram()):
@@ -191,7 +190,7 @@ class IdleReaderTests(SynchronousTestCase):
 
     def test_twoPongs(self) -> None:
         """
-        Of two pongs the second is read in the next turn.
+        Of two pongs, the second is read in the next turn.
         """
         connected = self.idle()
         self.send(connected, PONG + PONG)
@@ -202,7 +201,8 @@ class IdleReaderTests(SynchronousTestCase):
 
     def test_anythingElse(self) -> None:
         """
-        Anything else is handed on and ends the idleness; the reactor reads the rest.
+        Other bytes are delivered and the connection is given back to the reactor, which reads the
+        rest.
         """
         for data in (PING, PONG[:5], PONG[:-1] + b"\1", b"x" * 100):
             connected = self.idle()
@@ -215,7 +215,7 @@ class IdleReaderTests(SynchronousTestCase):
 
     def test_tooEarly(self) -> None:
         """
-        Nobody minds when the reader is asked to read and there is nothing.
+        Reading without an event is harmless.
         """
         self.reader.doRead()
         connected = self.idle()
@@ -224,7 +224,7 @@ class IdleReaderTests(SynchronousTestCase):
 
     def test_spuriousEvent(self) -> None:
         """
-        A socket that has nothing after all leaves its connection idle.
+        A connection stays idle after an event without data.
         """
         connected = self.idle()
         connected.peer.sendall(PONG)  # type: ignore[attr-defined]
@@ -239,7 +239,7 @@ class IdleReaderTests(SynchronousTestCase):
 
     def test_end(self) -> None:
         """
-        The reactor finds out itself that the client has closed.
+        A closed connection is given back to the reactor.
         """
         connected = self.idle()
         connected.peer.close()  # type: ignore[attr-defined]
@@ -249,7 +249,7 @@ class IdleReaderTests(SynchronousTestCase):
 
     def test_reset(self) -> None:
         """
-        The reactor finds out itself that the connection was reset.
+        A reset connection is given back to the reactor.
         """
         peer, ours = tcpPair(self)
         ours.setblocking(False)
@@ -267,7 +267,7 @@ class IdleReaderTests(SynchronousTestCase):
 
     def test_failure(self) -> None:
         """
-        A connection that fails to take in what it received is closed, and the log has the reason.
+        A connection whose C{dataReceived} raises an error is aborted, and the error is logged.
         """
         connected = self.idle()
         connected.raises = RuntimeError("a defect")
@@ -279,7 +279,7 @@ class IdleReaderTests(SynchronousTestCase):
 
     def test_closing(self) -> None:
         """
-        A connection that is being closed gets nothing more.
+        A connection that is closing receives nothing more.
         """
         connected = self.idle()
         connected.transport.loseConnection()  # type: ignore[union-attr]
@@ -289,7 +289,7 @@ class IdleReaderTests(SynchronousTestCase):
 
     def test_startTLS(self) -> None:
         """
-        Where something has come between the transport and the connection, that gets the bytes.
+        If the transport's protocol was replaced, the new one receives the bytes.
         """
         connected, between = self.idle(), Connected(Liveness(1.0))
         connected.transport.protocol = between  # type: ignore[union-attr]
@@ -298,7 +298,7 @@ class IdleReaderTests(SynchronousTestCase):
 
     def test_releasedAfterClose(self) -> None:
         """
-        A connection whose socket is closed already can be released, and twice.
+        A connection can be released after its socket was closed, and twice.
         """
         connected = self.idle()
         connected.transport.getHandle().close()  # type: ignore[union-attr]
@@ -308,7 +308,7 @@ class IdleReaderTests(SynchronousTestCase):
 
     def test_releasedByAnother(self) -> None:
         """
-        What one connection does may release another whose turn it would be.
+        A connection may release another one whose event is still to be handled.
         """
         first, second = self.idle(), self.idle()
         received = []
@@ -325,7 +325,7 @@ class IdleReaderTests(SynchronousTestCase):
 
     def test_unsuitable(self) -> None:
         """
-        What is not a plain TCP connection that is up stays as it is.
+        Only open TCP connections without TLS are taken.
         """
         tls, gone, closing = self.connect(), self.connect(), self.connect()
         tls.transport.TLS = True  # type: ignore[union-attr]
@@ -341,7 +341,7 @@ class IdleReaderTests(SynchronousTestCase):
 
     def test_noEpollLeft(self) -> None:
         """
-        Where the process may open no more files, the reactor reads on.
+        If no epoll can be opened, the reactor continues to read the connection.
         """
         connected = self.connect()
         with mock.patch("select.epoll", side_effect=OSError("too many open files")):
@@ -350,7 +350,7 @@ class IdleReaderTests(SynchronousTestCase):
 
     def test_noRoomInEpoll(self) -> None:
         """
-        Where the epoll takes no more, the reactor reads on.
+        If the epoll accepts no more descriptors, the reactor continues to read the connection.
         """
         connected = self.connect()
         with mock.patch("select.epoll") as epoll:
@@ -360,7 +360,7 @@ class IdleReaderTests(SynchronousTestCase):
 
     def test_crowd(self) -> None:
         """
-        When many have something to say at once, the reactor gets its turn in between.
+        If many connections receive data at once, the reactor gets a turn in between.
         """
         crowd = [self.idle() for _ in range(WAKES + 10)]
         for connected in crowd:
@@ -372,7 +372,8 @@ class IdleReaderTests(SynchronousTestCase):
 
     def test_pongsOfACrowd(self) -> None:
         """
-        Not even pongs keep the reactor from its turn, and everybody is heard in the end.
+        If many connections receive pongs at once, the reactor gets a turn in between, and all are
+        read.
         """
         crowd = [self.idle() for _ in range(BATCH + 10)]
         for connected in crowd:
@@ -384,7 +385,7 @@ class IdleReaderTests(SynchronousTestCase):
 
     def test_shutdown(self) -> None:
         """
-        A reactor that shuts down tells those it reads from; the reader tells the idle ones.
+        When the reactor shuts down, the reader reports it to the idle connections.
         """
         connected = self.idle()
         self.reader.connectionLost(Failure(ConnectionLost()))
@@ -393,7 +394,7 @@ class IdleReaderTests(SynchronousTestCase):
 
     def test_where(self) -> None:
         """
-        There is a reader where there are both epoll and a reactor that waits for files.
+        There is a reader only with epoll and a reactor that polls file descriptors.
         """
         self.assertIsNotNone(IdleReader.orNone(self.reactor, self.pacemaker))
         self.assertIsNone(IdleReader.orNone(Clock(), self.pacemaker))
@@ -403,7 +404,7 @@ class IdleReaderTests(SynchronousTestCase):
 
     def test_descriptors(self) -> None:
         """
-        A reader that has nobody to read from has no file open.
+        A reader without connections has no open file descriptor.
         """
         connected = self.connect()
         self.assertEqual(self.reader.fileno(), -1)

@@ -38,7 +38,7 @@ LARGE = bytes(8 << 20)
 
 class SocketTestCase(SynchronousTestCase):
     """
-    A transport on a real socket, without a reactor.
+    A test case with a transport on a real socket, without a reactor.
     """
 
     def connectTCP(self) -> tcp.Connection:
@@ -50,7 +50,7 @@ class SocketTestCase(SynchronousTestCase):
 
     def connectUNIX(self) -> tcp.Connection:
         """
-        Connect by a pair of UNIX sockets.
+        Connect a pair of UNIX sockets.
         """
         ours, self.peer = socket.socketpair()
         self.addCleanup(self.peer.close)
@@ -59,7 +59,7 @@ class SocketTestCase(SynchronousTestCase):
 
     def transportOn(self, ours: socket.socket) -> tcp.Connection:
         """
-        Make the transport.
+        Create a transport on a socket.
         """
         transport = tcp.Connection(ours, Protocol(), MemoryReactor())
         transport.connected = True
@@ -67,7 +67,7 @@ class SocketTestCase(SynchronousTestCase):
 
     def fill(self, transport: tcp.Connection) -> None:
         """
-        Write until neither side's kernel takes any more.
+        Write until the kernel accepts no more.
         """
         transport.write(LARGE)
         before = -1
@@ -79,7 +79,7 @@ class SocketTestCase(SynchronousTestCase):
         self, transport: StreamTransport, condition: Callable[[Delivery], bool]
     ) -> Delivery:
         """
-        @return: what the kernel says as soon as the condition is true of it.
+        @return: the kernel's counters as soon as they meet the condition.
         """
         found: list[Delivery | None] = []
 
@@ -93,7 +93,7 @@ class SocketTestCase(SynchronousTestCase):
 
     def read(self, size: int) -> None:
         """
-        Have the peer read that many bytes.
+        Read that many bytes as the peer.
         """
         while size:
             size -= len(self.peer.recv(min(size, 65536)))
@@ -106,7 +106,7 @@ class DeliveryTests(SocketTestCase):
 
     def test_acknowledged(self) -> None:
         """
-        Bytes that the peer's kernel has taken are acknowledged, read or not.
+        Bytes that the peer's kernel has received are acknowledged, whether or not they were read.
         """
         transport = self.connectTCP()
         before = delivery(transport)
@@ -117,7 +117,7 @@ class DeliveryTests(SocketTestCase):
 
     def test_received(self) -> None:
         """
-        Bytes that the peer has sent are received before anybody reads them.
+        Bytes from the peer count as received before they are read.
         """
         transport = self.connectTCP()
         self.peer.send(b"x" * 7)
@@ -127,14 +127,14 @@ class DeliveryTests(SocketTestCase):
 
     def test_fullWindow(self) -> None:
         """
-        While the peer's window is full nothing is in flight: the rest waits in our buffers, and
-        when the peer reads again it is taken.
+        While the peer's window is full, nothing is in flight and the rest is queued; when the peer
+        reads again, more is acknowledged.
         """
         transport = self.connectTCP()
         self.fill(transport)
 
         def isFull(found: Delivery) -> bool:
-            # The opener's count has its SYN in it.
+            # On the end that connected, the counter includes the SYN.
             assert found.acknowledged is not None
             whole = found.acknowledged + found.queued - len(LARGE) in (0, 1)
             return whole and not found.inFlight
@@ -148,7 +148,7 @@ class DeliveryTests(SocketTestCase):
 
     def test_unwritten(self) -> None:
         """
-        What the reactor has not been able to write yet is queued as well.
+        Bytes in the transport's buffer count as queued.
         """
         transport = self.connectTCP()
         transport.write(b"x" * 10)
@@ -158,8 +158,8 @@ class DeliveryTests(SocketTestCase):
 
     def test_unix(self) -> None:
         """
-        On a UNIX socket there are the send queue, which is empty only when the peer's program has
-        read everything, and what this one has not read.
+        A UNIX socket has a send queue, which is empty only when the peer has read everything, and a
+        count of bytes not read here.
         """
         transport = self.connectUNIX()
         self.peer.send(b"x" * 7)
@@ -178,7 +178,7 @@ class DeliveryTests(SocketTestCase):
 
     def test_unixWholeBuffers(self) -> None:
         """
-        It falls by whole buffers.
+        A UNIX socket's queue shrinks by whole buffers.
         """
         transport = self.connectUNIX()
         self.fill(transport)
@@ -190,7 +190,7 @@ class DeliveryTests(SocketTestCase):
 
     def test_wrapped(self) -> None:
         """
-        TLS and any other wrapper are looked through.  On TLS the encrypted bytes count.
+        The socket is found below TLS and other wrappers, and its counters are of encrypted bytes.
         """
         transport = self.connectTCP()
         factory = TLSMemoryBIOFactory(
@@ -206,7 +206,7 @@ class DeliveryTests(SocketTestCase):
 
     def test_untold(self) -> None:
         """
-        Transports without a socket, or whose connection is gone, tell nothing.
+        Transports without a socket, or whose connection has ended, have no counters.
         """
         self.assertIsNone(delivery(StringTransport()))
         transport = self.connectTCP()
@@ -217,7 +217,7 @@ class DeliveryTests(SocketTestCase):
 
     def test_otherSystems(self) -> None:
         """
-        Neither do other systems, whose C{struct tcp_info} is another.
+        Other systems, whose C{struct tcp_info} is different, have no counters.
         """
         transport = self.connectTCP()
         self.patch(sys, "platform", "freebsd14")
@@ -225,13 +225,13 @@ class DeliveryTests(SocketTestCase):
 
     def test_shortStruct(self) -> None:
         """
-        A kernel that knows nothing of the counters still says what is queued.
+        A kernel without the counters still has the queue.
         """
 
         class Old(socket.socket):
             def getsockopt(self, *arguments: object) -> bytes:  # type: ignore[override]
                 """
-                Answer as Linux before 4.1 does.
+                Return the structure of Linux before 4.1.
                 """
                 return bytes(104)
 
@@ -250,7 +250,7 @@ class SetKernelKeepAliveTests(SocketTestCase):
 
     def options(self, transport: tcp.Connection) -> list[int]:
         """
-        Read back what the kernel has.
+        @return: keepalive, idle, interval, count and user timeout.
         """
         tcpOptions = (
             socket.TCP_KEEPIDLE,
@@ -266,8 +266,8 @@ class SetKernelKeepAliveTests(SocketTestCase):
 
     def test_options(self) -> None:
         """
-        The interval is rounded up to whole seconds, both numbers are kept within Linux's bounds,
-        and C{TCP_USER_TIMEOUT} is left alone.
+        The interval is rounded up to seconds, both numbers are clamped to Linux's limits, and
+        C{TCP_USER_TIMEOUT} is not changed.
         """
         for keepAlive, expected in (
             (KeepAlive(5, 5), [5, 5, 5]),
@@ -281,7 +281,7 @@ class SetKernelKeepAliveTests(SocketTestCase):
 
     def test_off(self) -> None:
         """
-        A zero in either switches it off again.
+        A zero interval or count turns keepalive off.
         """
         for keepAlive in (KeepAlive(0, 5), KeepAlive(5, 0)):
             transport = self.connectTCP()
@@ -291,7 +291,7 @@ class SetKernelKeepAliveTests(SocketTestCase):
 
     def test_userTimeout(self) -> None:
         """
-        C{TCP_USER_TIMEOUT}, in milliseconds, is for those who ask for it.
+        C{TCP_USER_TIMEOUT} is set, in milliseconds, if it is given.
         """
         transport = self.connectTCP()
         self.assertIs(setKernelKeepAlive(transport, KeepAlive(5, 5), 2.5), True)
@@ -301,7 +301,7 @@ class SetKernelKeepAliveTests(SocketTestCase):
 
     def test_otherTransports(self) -> None:
         """
-        UNIX sockets have no such thing, nor have transports without a socket, or a closed one.
+        Keepalive cannot be set on UNIX sockets, without a socket or on a closed one.
         """
         self.assertIs(setKernelKeepAlive(self.connectUNIX(), KeepAlive()), False)
         self.assertIs(setKernelKeepAlive(StringTransport(), KeepAlive()), False)
@@ -311,7 +311,7 @@ class SetKernelKeepAliveTests(SocketTestCase):
 
     def test_unsupported(self) -> None:
         """
-        Where the system lacks an option, or refuses it, that is told.
+        If the system lacks or rejects an option, the result is C{False}.
         """
         transport = self.connectTCP()
         self.patch(socket, "TCP_KEEPIDLE", 9999)
@@ -322,12 +322,12 @@ class SetKernelKeepAliveTests(SocketTestCase):
 
 class LayoutTests(SocketTestCase):
     """
-    Where the counters stand in C{struct tcp_info}.
+    Tests for the offsets in C{struct tcp_info}.
     """
 
     def test_offsets(self) -> None:
         """
-        They are at the offsets of C{linux/tcp.h}.
+        The counters are at the offsets of C{linux/tcp.h}.
         """
         transport = self.connectTCP()
         self.peer.send(b"x" * 3)
@@ -337,7 +337,8 @@ class LayoutTests(SocketTestCase):
 
     def test_times(self) -> None:
         """
-        The times since data was sent and received, and something acknowledged, are told apart.
+        The times since the last data sent, the last data received and the last acknowledgement are
+        not mixed up.
         """
         info = bytearray(136)
         for offset, milliseconds in ((24, 1), (44, 2000), (52, 3000), (56, 4000)):
@@ -366,8 +367,7 @@ class SentCounterTests(SocketTestCase):
 
     def test_unix(self) -> None:
         """
-        Bytes count when the kernel has them, from the beginning of the count to its end.  What is
-        left of the queue are those that the peer has not read.
+        Bytes are counted when the kernel accepts them, until the counter is stopped.
         """
         transport = self.connectUNIX()
         self.fill(transport)
@@ -396,7 +396,7 @@ class SentCounterTests(SocketTestCase):
 
     def test_pastTheTransport(self) -> None:
         """
-        Bytes that are sent without waiting for the reactor count as well.
+        Bytes that L{writeNow} sends are counted.
         """
         transport = self.connectUNIX()
         counter = SentCounter(transport)
@@ -406,7 +406,7 @@ class SentCounterTests(SocketTestCase):
 
     def test_gone(self) -> None:
         """
-        The count can be stopped when the connection has ended.
+        A counter can be stopped after the connection has ended.
         """
         transport = self.connectUNIX()
         counter = SentCounter(transport)
@@ -416,7 +416,7 @@ class SentCounterTests(SocketTestCase):
 
     def test_lost(self) -> None:
         """
-        A send that fails counts nothing, and is the transport's to deal with.
+        A failed send is not counted, and its error reaches the transport.
         """
         transport = self.connectUNIX()
         counter = SentCounter(transport)
@@ -427,7 +427,7 @@ class SentCounterTests(SocketTestCase):
 
     def test_elsewhere(self) -> None:
         """
-        Of other transports nothing is counted.
+        On other transports nothing is counted.
         """
         counter = SentCounter(StringTransport())
         self.assertEqual(counter.total, 0)
@@ -441,8 +441,7 @@ class ReceiveBufferTests(SocketTestCase):
 
     def test_full(self) -> None:
         """
-        A peer that has sent a few answers can send more; one that has sent until it could not,
-        cannot, and with a small buffer neither.
+        The receive buffer is full when the peer can send no more, whatever the buffer's size.
         """
         for size in (None, 8192):
             transport = self.connectTCP()
@@ -463,7 +462,7 @@ class ReceiveBufferTests(SocketTestCase):
 
     def test_unknown(self) -> None:
         """
-        Where nothing is known the buffer may be full.
+        Without information the buffer counts as full.
         """
         transport = self.connectTCP()
         self.assertTrue(isReceiveBufferFull(StringTransport()))

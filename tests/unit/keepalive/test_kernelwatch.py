@@ -46,7 +46,7 @@ class TCPKeepAliveTests(SynchronousTestCase):
 
     def test_termsFor(self) -> None:
         """
-        Which peers are watched, and by which terms.
+        C{which} decides which peers the kernel watches, and with which terms.
         """
         nothing = KeepAlive(0, 0)
         for which, own, pinged, expected in (
@@ -65,14 +65,14 @@ class TCPKeepAliveTests(SynchronousTestCase):
 
     def test_bad(self) -> None:
         """
-        There is no other choice.
+        Other values of C{which} are refused.
         """
         self.assertRaises(ValueError, TCPKeepAlive, "yes")
 
 
 def found(inFlight: int, acknowledged: int) -> Delivery:
     """
-    What the kernel says.
+    @return: the kernel's counters.
     """
     return Delivery(0, acknowledged, inFlight, 0)
 
@@ -84,7 +84,7 @@ class UnacknowledgedTests(SynchronousTestCase):
 
     def test_looks(self) -> None:
         """
-        Time counts while something is in flight at every look and nothing is acknowledged.
+        Time counts while segments are in flight at every look and none is acknowledged.
         """
         for looks, expected in (
             ([found(0, 0)] * 4, [0, 0, 0, 0]),
@@ -101,7 +101,8 @@ class UnacknowledgedTests(SynchronousTestCase):
     @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1))
     def test_anything(self, looks: list[tuple[int, int]]) -> None:
         """
-        It is the time since the oldest of the latest looks that were all alike in this.
+        The result is the time since the first of the latest looks with segments in flight and the
+        same counter.
         """
         watch = Unacknowledged()
         waited = [
@@ -139,21 +140,21 @@ class KernelWatchTests(SynchronousTestCase):
 
     def setOptions(self, _transport: object, keepAlive: KeepAlive) -> bool:
         """
-        Note the options.
+        Record the options.
         """
         self.set.append(keepAlive)
         return self.tcp
 
     def advance(self, seconds: float) -> None:
         """
-        Let time pass.
+        Advance the clock.
         """
         self.clock.pump([TICK] * round(seconds / TICK))
 
     def test_hostGone(self) -> None:
         """
-        A host that acknowledges nothing is found C{interval * (count + 1)} seconds after the first
-        look at which that was so.
+        A host that acknowledges nothing is dead C{interval * (count + 1)} seconds after the first
+        look at which segments were in flight.
         """
         self.assertTrue(self.watch.start())
         self.assertEqual(self.set, [KeepAlive(1, 2)])
@@ -189,7 +190,7 @@ class KernelWatchTests(SynchronousTestCase):
 
     def test_otherTransport(self) -> None:
         """
-        Where the kernel has no keepalive nobody is watched.
+        A transport on which keepalive cannot be set is not watched.
         """
         self.tcp = False
         self.assertFalse(self.watch.start())
@@ -197,7 +198,7 @@ class KernelWatchTests(SynchronousTestCase):
 
     def test_stop(self) -> None:
         """
-        After its end nothing is left, and nobody is told any more.
+        A stopped watch leaves no timer and reports no death.
         """
         self.watch.start()
         self.found = found(1, 0)
@@ -211,12 +212,12 @@ class KernelWatchTests(SynchronousTestCase):
 
 class BusyHeartbeatTests(SynchronousTestCase):
     """
-    A peer that cannot be pinged at present.
+    Tests for a peer that cannot be pinged at the moment.
     """
 
     def test_hostGone(self) -> None:
         """
-        It is not judged by its silence, but found dead when its host is gone.
+        Its silence does not count, but it is dead when its host is gone.
         """
         clock = Clock()
         looks = [found(0, 0)] * 10 + [found(2, 1)] * 10
@@ -241,7 +242,7 @@ class BusyHeartbeatTests(SynchronousTestCase):
 
 class Broken(Policy):
     """
-    A policy that fails.
+    A policy that raises an error.
     """
 
     name = "broken"
@@ -255,7 +256,7 @@ class Broken(Policy):
 
 class PeersTests(SynchronousTestCase):
     """
-    Who is watched by the kernel on either end.
+    Tests for which peers the kernel watches, on both ends.
     """
 
     def setUp(self) -> None:
@@ -270,7 +271,7 @@ class PeersTests(SynchronousTestCase):
 
     def options(self) -> tuple[int, ...]:
         """
-        @return: whether keepalive is on, the interval and the count.
+        @return: idle, interval and count; empty if keepalive is off.
         """
         handle = self.transport.socket
         on = handle.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
@@ -282,7 +283,8 @@ class PeersTests(SynchronousTestCase):
 
     def test_server(self) -> None:
         """
-        By default clients are watched that a policy would ping and that did not ask.
+        By default the kernel watches clients that the policy would ping and that did not ask for
+        keepalive.
         """
         for policy, which, asks, expected in (
             (Disable(OWN), "auto", False, ()),
@@ -308,7 +310,7 @@ class PeersTests(SynchronousTestCase):
 
     def test_brokenPolicy(self) -> None:
         """
-        A policy that fails is logged, and the connection opens.
+        An error in the policy is logged, and the connection opens.
         """
         factory = KeepAliveServerFactory(Broken(), clock=self.clock)
         protocol: Any = factory.buildProtocol(None)
@@ -320,7 +322,7 @@ class PeersTests(SynchronousTestCase):
 
     def test_client(self) -> None:
         """
-        A client has a server watched that does not have keepalive, if it wants it watched.
+        A client that wants keepalive has the kernel watch a server that does not support it.
         """
         for has, keepAlive, expected in ((0, OWN, (2, 2, 3)), (1, OWN, ()), (0, None, ())):
             self.setUp()
@@ -350,7 +352,7 @@ class PeersTests(SynchronousTestCase):
 
     def test_hostGone(self) -> None:
         """
-        When the host of such a client is gone, the connection is closed, and that is counted.
+        When the host of such a client is gone, the connection is closed and counted as dead.
         """
         factory = KeepAliveServerFactory(Optional(KeepAlive(1, 2)), clock=self.clock)
         protocol: Any = factory.buildProtocol(None)

@@ -1,7 +1,7 @@
 """
 Tests for L{kaproto.keepalive.liveness}.
 
-Times are multiples of 1/64 s wherever they are compared, so that no rounding comes into it.
+Times that are compared are multiples of 1/64 s, so that none is rounded.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from tests.strategies import keepAlives
 
 TICKS = 64
 """
-How many of the tests' units of time make a second.
+Ticks, the tests' unit of time, per second.
 """
 
 
 class KeepAliveTests(SynchronousTestCase):
     """
-    An interval and a count.
+    Tests for L{KeepAlive}.
     """
 
     def test_defaults(self) -> None:
@@ -37,13 +37,13 @@ class KeepAliveTests(SynchronousTestCase):
     @given(keepAlives())
     def test_zeroMeansNone(self, keepAlive: KeepAlive) -> None:
         """
-        There is no keepalive if either is zero, and there is if neither is.
+        Keepalive is enabled if neither interval nor count is zero.
         """
         self.assertEqual(keepAlive.enabled, keepAlive.interval > 0 and keepAlive.count > 0)
 
     def test_zeros(self) -> None:
         """
-        Zero in either or both is no keepalive, whole numbers and fractions alike.
+        A zero interval or count disables keepalive, whether it is an int or a float.
         """
         for interval, count in [(0, 5), (5, 0), (0, 0), (0.0, 1), (-0.0, 1)]:
             self.assertFalse(KeepAlive(interval, count).enabled)
@@ -52,8 +52,7 @@ class KeepAliveTests(SynchronousTestCase):
 
     def test_notNumbers(self) -> None:
         """
-        What is no number of seconds or no whole number of pings is a type error, which names the
-        argument and what was given.
+        An argument of the wrong type raises L{TypeError} with its name and value.
         """
         for interval in ("5", None, True, Fraction(1, 2), 5j, b"5"):
             error = self.assertRaises(TypeError, KeepAlive, interval, 5)
@@ -66,8 +65,7 @@ class KeepAliveTests(SynchronousTestCase):
 
     def test_numbersOutOfBounds(self) -> None:
         """
-        Negative numbers, infinity, what is not a number, and intervals longer than libvirt takes
-        are value errors, which name the argument and what was given.
+        An argument out of bounds raises L{ValueError} with its name and value.
         """
         for interval in (-1, -0.001, math.inf, -math.inf, math.nan, 2147484, 2147483.5):
             error = self.assertRaises(ValueError, KeepAlive, interval, 5)
@@ -80,19 +78,19 @@ class KeepAliveTests(SynchronousTestCase):
 
     def test_unchangeable(self) -> None:
         """
-        Nobody can change one that somebody else may hold.
+        A L{KeepAlive} is immutable, so it can be shared.
         """
         self.assertRaises(AttributeError, setattr, KeepAlive(), "interval", 1)
 
 
 class LivenessTests(SynchronousTestCase):
     """
-    One peer's life, on paper.
+    Tests for L{Liveness}.
     """
 
     def started(self, interval: float, count: int, now: float = 0) -> Liveness:
         """
-        Watch a peer that was heard just now.
+        @return: the liveness of a peer that was heard just now.
         """
         liveness = Liveness(now)
         liveness.start(KeepAlive(interval, count))
@@ -100,7 +98,7 @@ class LivenessTests(SynchronousTestCase):
 
     def history(self, liveness: Liveness, until: float) -> list[tuple[float, Verdict]]:
         """
-        Check at every tick up to a time, and list all that there was to do.
+        @return: the time and verdict of each check, at every tick, that was not C{WAIT}.
         """
         found: list[tuple[float, Verdict]] = []
         for tick in range(int(until * TICKS) + 1):
@@ -113,8 +111,8 @@ class LivenessTests(SynchronousTestCase):
 
     def test_deathOfASilentPeer(self) -> None:
         """
-        A silent peer is pinged after each interval, as many times as the count says, and is dead
-        an interval after the last ping.
+        A silent peer is pinged C{count} times, once an interval, and is dead an interval after the
+        last ping.
         """
         self.assertEqual(
             self.history(self.started(2, 3), 60),
@@ -129,8 +127,8 @@ class LivenessTests(SynchronousTestCase):
     @given(st.integers(1, 200), st.integers(1, 20), st.integers(0, 10**6))
     def test_timeOfDeath(self, interval: int, count: int, begin: int) -> None:
         """
-        Checked when due, a silent peer is dead C{interval * (count + 1)} after its last byte,
-        whatever the two are, after exactly C{count} pings.
+        A silent peer is dead exactly C{interval * (count + 1)} after its last byte, after C{count}
+        pings.
         """
         liveness = self.started(interval / TICKS, count, begin / TICKS)
         for pings in range(count):
@@ -143,7 +141,7 @@ class LivenessTests(SynchronousTestCase):
 
     def test_anySignOfLife(self) -> None:
         """
-        Hearing anything answers all pings so far, and silence is counted anew from then.
+        Any sign of life answers all pings, and the silence begins again.
         """
         liveness = self.started(1, 2)
         for now in (1.0, 2.0):
@@ -158,7 +156,7 @@ class LivenessTests(SynchronousTestCase):
 
     def test_signsSetWithoutACall(self) -> None:
         """
-        The receive path may set what L{Liveness.hear} sets, to the same effect.
+        The receive path may set the attributes that L{Liveness.hear} sets, with the same effect.
         """
         liveness = self.started(1, 1)
         self.assertEqual(liveness.check(1), Verdict.PING)
@@ -170,7 +168,7 @@ class LivenessTests(SynchronousTestCase):
 
     def test_notWatched(self) -> None:
         """
-        A peer that is not watched, not yet or not any more, is neither pinged nor dead.
+        A peer that is not watched is neither pinged nor dead.
         """
         liveness = Liveness(0)
         self.assertEqual(liveness.check(10**9), Verdict.WAIT)
@@ -181,7 +179,7 @@ class LivenessTests(SynchronousTestCase):
 
     def test_nothingToStart(self) -> None:
         """
-        Zeros cannot be started, and what was running goes on.
+        A start with zeros is refused, and the current terms stay in force.
         """
         liveness = self.started(1, 1)
         for zero in (KeepAlive(0, 5), KeepAlive(5, 0)):
@@ -191,8 +189,8 @@ class LivenessTests(SynchronousTestCase):
 
     def test_silenceBeforeStart(self) -> None:
         """
-        Silence before the watch began counts: the first ping is due an interval after the last
-        byte, not after the start.
+        Silence before the start counts: the first ping is due an interval after the last byte, not
+        after the start.
         """
         liveness = Liveness(0)
         liveness.hear(3)
@@ -203,8 +201,8 @@ class LivenessTests(SynchronousTestCase):
 
     def test_replacedSettings(self) -> None:
         """
-        A second start applies at once, in either direction, to the silence that there was, and
-        earlier pings are not held against the peer.
+        A second start applies at once to the silence so far, with shorter or longer terms, and
+        forgets earlier pings.
         """
         liveness = self.started(10, 5)
         liveness.start(KeepAlive(1, 2))
@@ -219,8 +217,8 @@ class LivenessTests(SynchronousTestCase):
 
     def test_smallDelays(self) -> None:
         """
-        Checks that are a little late, as all timers are, do not add up: death comes when it
-        would have come anyway.
+        Small delays of checks do not add up: the peer is dead at the time it would have been
+        without them.
         """
         liveness = self.started(2, 3)
         for due in (2, 4, 6):
@@ -230,8 +228,8 @@ class LivenessTests(SynchronousTestCase):
 
     def test_greatDelays(self) -> None:
         """
-        A check that is very late counts one interval, however many have passed, and gives the
-        peer half an interval at least before the next ping, and before death.
+        A very late check counts as one interval, and the peer has at least half an interval before
+        the next ping and before death.
         """
         liveness = self.started(2, 2)
         self.assertEqual(liveness.check(100), Verdict.PING)
@@ -243,7 +241,7 @@ class LivenessTests(SynchronousTestCase):
 
     def test_deathIsLasting(self) -> None:
         """
-        The dead stay dead until they are heard.
+        A dead peer stays dead until it is heard.
         """
         liveness = self.started(1, 1)
         self.assertEqual(liveness.check(1), Verdict.PING)
@@ -254,8 +252,7 @@ class LivenessTests(SynchronousTestCase):
 
     def test_heardInTimeTakenBack(self) -> None:
         """
-        A peer that was heard at a time that has been taken back since, because nobody was
-        looking, counts as heard when that is found: silence begins then.
+        If the clock went back after a peer was heard, its silence begins at the next check.
         """
         liveness = self.started(1, 1)
         liveness.hear(3600)
@@ -269,7 +266,7 @@ class LivenessTests(SynchronousTestCase):
 
     def test_timeout(self) -> None:
         """
-        The error about a dead peer has the interval, the count and the silence.
+        The error for a dead peer has the interval, the count and the silence.
         """
         liveness = self.started(1.5, 2, 10)
         error = liveness.timeout(14.5)
@@ -278,12 +275,12 @@ class LivenessTests(SynchronousTestCase):
 
 class PauseTests(SynchronousTestCase):
     """
-    Times at which this end does not read.
+    Tests for pauses, during which this end does not read.
     """
 
     def test_silenceDoesNotCount(self) -> None:
         """
-        A pause, however long, does not count: what was left of the interval is left after it.
+        A pause does not count: afterwards as much of the interval is left as before.
         """
         liveness = Liveness(0)
         liveness.start(KeepAlive(2, 1))
@@ -297,7 +294,7 @@ class PauseTests(SynchronousTestCase):
 
     def test_unansweredPings(self) -> None:
         """
-        The time that a ping was given to be answered is made up for as well.
+        A pause does not count in the time that a peer has to answer a ping, either.
         """
         liveness = Liveness(0)
         liveness.start(KeepAlive(2, 1))
@@ -311,8 +308,7 @@ class PauseTests(SynchronousTestCase):
 
     def test_heardDuringAPause(self) -> None:
         """
-        Bytes that were on their way when the pause began are a sign of life, and the silence
-        begins when reading does.
+        Bytes received during a pause are a sign of life, and the silence begins at its end.
         """
         liveness = Liveness(0)
         liveness.start(KeepAlive(2, 1))
@@ -325,8 +321,7 @@ class PauseTests(SynchronousTestCase):
 
     def test_twice(self) -> None:
         """
-        Pausing twice is pausing once, from the first time on; resuming twice is resuming once;
-        and resuming what was not paused is nothing.
+        A second pause or resume in a row is ignored.
         """
         liveness = Liveness(0)
         liveness.start(KeepAlive(2, 1))
@@ -340,7 +335,7 @@ class PauseTests(SynchronousTestCase):
 
     def test_startedDuringAPause(self) -> None:
         """
-        A watch that begins during a pause begins with the silence that there was before it.
+        A start during a pause counts the silence before the pause.
         """
         liveness = Liveness(0)
         liveness.pause(1)
@@ -352,8 +347,8 @@ class PauseTests(SynchronousTestCase):
 
 class Model(RuleBasedStateMachine):
     """
-    L{Liveness}, and beside it a naive account of the same events: a list of the pings sent since
-    the peer was last heard, on a clock of whole ticks that stands still while nobody is reading.
+    Compares L{Liveness} with a simple model of the same events: a list of the pings since the peer
+    was last heard, on a clock of whole ticks that stands still during pauses.
     """
 
     def __init__(self) -> None:
@@ -369,15 +364,15 @@ class Model(RuleBasedStateMachine):
 
     def seconds(self) -> float:
         """
-        The time as L{Liveness} is told.
+        @return: the time for L{Liveness}, in seconds.
         """
         return self.now / TICKS
 
     def nextDue(self) -> int:
         """
-        When the next ping, or death, is due: an interval after the last byte, and from then on an
-        interval after the one before was due, but if that one was sent more than half an
-        interval late, half an interval from then.
+        @return: the tick at which the next ping, or death, is due: an interval after the last byte,
+            then an interval after each due time. After a ping that was more than half an interval
+            late, it is half an interval after that ping.
         """
         assert self.running is not None
         interval, _count = self.running
@@ -387,7 +382,7 @@ class Model(RuleBasedStateMachine):
 
     def expected(self) -> Verdict:
         """
-        What there should be to do.
+        @return: the model's verdict.
         """
         if self.running is None or self.paused or self.looked < self.nextDue():
             return Verdict.WAIT
@@ -396,7 +391,7 @@ class Model(RuleBasedStateMachine):
     @rule(ticks=st.integers(0, 40) | st.integers(0, 5000))
     def elapse(self, ticks: int) -> None:
         """
-        Let time pass.
+        Time passes.
         """
         self.now += ticks
         if not self.paused:
@@ -406,14 +401,14 @@ class Model(RuleBasedStateMachine):
     @rule(late=st.integers(0, 3))
     def elapseUntilDue(self, late: int) -> None:
         """
-        Let time pass until there is something to do, or a moment longer.
+        Time passes until the next check is due, or a moment longer.
         """
         self.elapse(max(0, self.nextDue() + late - self.looked))
 
     @rule()
     def hear(self) -> None:
         """
-        Hear something.
+        The peer is heard.
         """
         self.liveness.hear(self.seconds())
         self.heardAt = self.looked
@@ -422,7 +417,7 @@ class Model(RuleBasedStateMachine):
     @rule(ticks=st.integers(1, 5000))
     def hearInTimeTakenBack(self, ticks: int) -> None:
         """
-        Hear something during a stall, before that time is taken back.
+        The peer is heard during a stall, whose time is then taken back.
         """
         self.liveness.hear((self.now + ticks) / TICKS)
         assert self.liveness.check(self.seconds()) is Verdict.WAIT
@@ -432,7 +427,7 @@ class Model(RuleBasedStateMachine):
     @rule()
     def check(self) -> None:
         """
-        Check, compare, and see that the verdict is one that the peer deserves.
+        Check the peer, compare the verdicts, and check that the silence justifies them.
         """
         expected = self.expected()
         verdict = self.liveness.check(self.seconds())
@@ -456,7 +451,7 @@ class Model(RuleBasedStateMachine):
     @rule(halfInterval=st.integers(1, 64), count=st.integers(1, 4))
     def start(self, halfInterval: int, count: int) -> None:
         """
-        Start to watch, or go on with another interval and count.
+        Start to watch, or change the interval and count.
         """
         self.liveness.start(KeepAlive(2 * halfInterval / TICKS, count))
         self.running = (2 * halfInterval, count)
@@ -481,7 +476,7 @@ class Model(RuleBasedStateMachine):
     @rule()
     def resume(self) -> None:
         """
-        Read on.
+        Continue reading.
         """
         self.liveness.resume(self.seconds())
         self.paused = False
@@ -490,33 +485,33 @@ class Model(RuleBasedStateMachine):
     @rule()
     def ask(self) -> None:
         """
-        Ask when there will be something to do.
+        Compare when the next check is due.
         """
         assert self.liveness.due() - self.seconds() == (self.nextDue() - self.looked) / TICKS
 
 
 class ModelTests(SynchronousTestCase):
     """
-    L{Liveness} against the naive account.
+    Tests for L{Liveness} against the model.
     """
 
     def test_anyEvents(self) -> None:
         """
-        Whatever happens in whatever order, the verdicts are those of the naive account: no ping
-        before an interval of silence, never more than C{count} unanswered, death no sooner than
-        C{interval * (count + 1)} after the last byte.
+        In any order of events the verdicts are the model's: no ping before an interval of silence,
+        at most C{count} unanswered, and no death before C{interval * (count + 1)} after the last
+        byte.
         """
         run_state_machine_as_test(Model, settings=settings(max_examples=80, stateful_step_count=40))
 
 
 class TimeTakenBackTests(SynchronousTestCase):
     """
-    The caller's clock may go back.
+    Tests for a clock that goes back.
     """
 
     def test_paused(self) -> None:
         """
-        A pause that ends before it began takes nothing from the time a peer has to answer.
+        A pause that ends before it began does not shorten the time that a peer has to answer.
         """
         liveness = Liveness(0)
         liveness.start(KeepAlive(2, 1))
@@ -527,20 +522,20 @@ class TimeTakenBackTests(SynchronousTestCase):
 
     def test_hugeInterval(self) -> None:
         """
-        An interval that is no float is too long like any other.
+        An interval too large for a float is refused.
         """
         self.assertRaises(ValueError, KeepAlive, 10**400, 5)
 
 
 class SlowTests(SynchronousTestCase):
     """
-    A peer that has bytes to take in front of a ping.
+    Tests for a peer that has yet to take bytes written before a ping.
     """
 
     def test_tookAll(self) -> None:
         """
-        When it has taken them it is as if the ping had just been sent after an interval of
-        silence: the next comes two intervals later, and then death.
+        When it has taken them, the ping counts as sent just now: the next one is due two intervals
+        later, then death.
         """
         liveness = Liveness(0)
         liveness.start(KeepAlive(1, 2))

@@ -20,12 +20,12 @@ from tests.unit.keepalive.test_heartbeat import HeartbeatTestCase
 
 class MonitorTests(HeartbeatTestCase):
     """
-    What heartbeats share.
+    Tests for what a clock's heartbeats share.
     """
 
     def test_shared(self) -> None:
         """
-        All heartbeats of a clock have one wheel, and so one timer.
+        All heartbeats on one clock share one pacemaker and one timer.
         """
         one, other = self.heartbeat(KeepAlive(1, 2)), self.heartbeat(KeepAlive(2, 2))
         self.assertIs(one.pacemaker, other.pacemaker)
@@ -36,7 +36,7 @@ class MonitorTests(HeartbeatTestCase):
 
     def test_reactor(self) -> None:
         """
-        The wheel is that of the transport's reactor, or of the installed one.
+        The pacemaker is that of the transport's reactor, or else of the installed one.
         """
         from twisted.internet import reactor
 
@@ -48,7 +48,7 @@ class MonitorTests(HeartbeatTestCase):
 
     def test_freed(self) -> None:
         """
-        A clock and its wheel are freed when the last heartbeat is.
+        A clock and its pacemaker are freed with the last heartbeat.
         """
         freezeOlder(self)
         self.clock = Clock()

@@ -27,22 +27,21 @@ from kaproto.keepalive.pacemaker import (
 
 ENDLESS = 10_000
 """
-How many times nobody in these tests is called upon.
+More calls than any test needs: so many mean an endless loop.
 """
 
 ROUNDING = 1e-6
 """
-What times may be out by, in seconds.
+The tolerance when times are compared, in seconds.
 """
 
 
 class BusyClock(Clock):
     """
-    A clock that does, whenever somebody lets the reactor have a turn, what a reactor would do in
-    it.
+    A clock that does some work in each turn of the reactor that a long turn of the wheel allows.
 
-    @ivar turns: the times at which the reactor had a turn in the middle of something.
-    @ivar read: what it does then.
+    @ivar turns: the times of these turns.
+    @ivar read: the work.
     """
 
     def __init__(self) -> None:
@@ -58,7 +57,7 @@ class BusyClock(Clock):
         **kw: object,
     ) -> IDelayedCall:
         """
-        See L{Clock.callLater}.
+        Schedule a call; one without delay follows a turn of the reactor.
         """
         if delay == 0:
             assert len(self.turns) < ENDLESS, "this has no end"
@@ -72,9 +71,10 @@ class BusyClock(Clock):
 
 class Peer:
     """
-    Somebody to call upon.
+    A peer that records its calls.
 
-    @ivar beats: the times at which it was called upon, by the clock.
+    @ivar beats: the times of calls to L{due}.
+    @ivar pings: the times of pings.
     """
 
     slot = -1
@@ -82,7 +82,7 @@ class Peer:
 
     def __init__(self, clock: Clock, answer: Callable[[float], float | None]) -> None:
         """
-        @param answer: what to do then.
+        @param answer: returns the time of the next call.
         """
         self.beats: list[float] = []
         self.pings: list[float] = []
@@ -91,13 +91,13 @@ class Peer:
 
     def sendPing(self) -> None:
         """
-        Remember the time.
+        Record the time.
         """
         self.pings.append(self._clock.seconds())
 
     def due(self, now: float, /) -> float | None:
         """
-        Remember the time, and do what the test says.
+        Record the time, and ask the test for the next.
         """
         assert len(self.beats) < ENDLESS, "this has no end"
         self.beats.append(self._clock.seconds())
@@ -106,9 +106,9 @@ class Peer:
 
 class Patient(Peer):
     """
-    A peer whose L{Liveness} is checked, and who is dead only if it seems so twice.
+    A peer with a L{Liveness}, which is dead only if two checks in a row say so.
 
-    @ivar verdicts: the time and verdict of each check at which there was something to do.
+    @ivar verdicts: the time and verdict of each check with a ping or a death.
     """
 
     def __init__(self, clock: Clock, pacemaker: Pacemaker, keepAlive: KeepAlive) -> None:
@@ -121,7 +121,7 @@ class Patient(Peer):
 
     def check(self, now: float) -> float | None:
         """
-        Check whether it is alive.
+        Check the peer.
         """
         verdict = self.liveness.check(now)
         if verdict is Verdict.DEAD and not self._seemedDead:
@@ -135,46 +135,46 @@ class Patient(Peer):
 
 class PacemakerTestCase(SynchronousTestCase):
     """
-    A test with a clock and a pacemaker, which leaves no timers behind.
+    A test case with a clock and a pacemaker, which checks that no timer is left.
     """
 
     def setUp(self) -> None:
         """
-        Make a pacemaker.
+        Create a pacemaker.
         """
         self.restart()
 
     def restart(self) -> None:
         """
-        Make another clock and pacemaker.
+        Create another clock and pacemaker.
         """
         self.clock = BusyClock()
         self.pacemaker = Pacemaker(self.clock)
 
     def tearDown(self) -> None:
         """
-        Everybody has been called upon for the last time, and no timer is left.
+        Check that no peer is watched and no timer is left.
         """
         self.assertEqual(len(self.pacemaker), 0)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def peer(self, answer: Callable[[float], float | None] = lambda _: None) -> Peer:
         """
-        Make a peer.
+        Create a peer.
 
-        @param answer: what it does when it is called upon; by default it wants no more of that.
+        @param answer: returns the time of its next call; by default none.
         """
         return Peer(self.clock, answer)
 
     def advance(self, seconds: float) -> None:
         """
-        Let time pass in steps that are shorter than a tick.
+        Advance the clock in steps shorter than a tick.
         """
         self.clock.pump([TICK / 4] * round(seconds / (TICK / 4)))
 
     def assertOnTime(self, beat: float, due: float) -> None:
         """
-        Fail if somebody was called upon too early or too late.
+        Check that a call was neither early nor late.
         """
         self.assertTrue(
             due - ROUNDING <= beat <= due + TICK + ROUNDING, f"due {due}, called upon {beat}"
@@ -183,7 +183,7 @@ class PacemakerTestCase(SynchronousTestCase):
 
 class TimingTests(PacemakerTestCase):
     """
-    When peers are called upon.
+    Tests for when peers are called.
     """
 
     @given(
@@ -192,8 +192,7 @@ class TimingTests(PacemakerTestCase):
     )
     def test_everyoneWhenDue(self, begin: int, milliseconds: list[int]) -> None:
         """
-        Each peer is called upon once, not before it is due and within a tick after, and is told
-        what time that is.
+        Each peer is called once, at most a tick after it is due and never before, with the time.
         """
         self.restart()
         self.clock.advance(begin / 1024)
@@ -216,7 +215,7 @@ class TimingTests(PacemakerTestCase):
 
     def test_exactly(self) -> None:
         """
-        Who is due just when the wheel turns is called upon then.
+        A peer due exactly at a turn is called in that turn.
         """
         peers = [self.peer() for _ in range(100)]
         for number, peer in enumerate(peers, start=1):
@@ -227,8 +226,8 @@ class TimingTests(PacemakerTestCase):
 
     def test_manyIntervals(self) -> None:
         """
-        Hundreds of peers, each with an interval of its own, are all called upon each time that
-        they are due, and there is one timer for all of them.
+        Hundreds of peers with different intervals are called each time they are due, with one timer
+        for all.
         """
         peers: dict[float, Peer] = {}
         for number in range(300):
@@ -251,8 +250,7 @@ class TimingTests(PacemakerTestCase):
     @given(st.data())
     def test_anyOrderOfEvents(self, data: st.DataObject) -> None:
         """
-        However peers come and go and are moved, those and only those are called upon that are
-        watched and due.
+        In any order of events, exactly the peers that are watched and due are called.
         """
         self.restart()
         dues: dict[Peer, float] = {}
@@ -294,12 +292,12 @@ class TimingTests(PacemakerTestCase):
 
 class ExactTests(PacemakerTestCase):
     """
-    Peers whose next time is to be kept exactly.
+    Tests for peers with C{exact} times.
     """
 
     def exactPeer(self, due: float, answer: Callable[[float], float | None]) -> Peer:
         """
-        Watch a peer whose time is to be kept exactly.
+        Watch a peer with C{exact} set.
         """
         peer = self.peer(answer)
         peer.exact = True
@@ -309,8 +307,8 @@ class ExactTests(PacemakerTestCase):
     @given(st.integers(0, 4096), st.lists(st.integers(0, 3000), min_size=1, max_size=20))
     def test_everyoneWhenDue(self, begin: int, milliseconds: list[int]) -> None:
         """
-        Each is called upon within a step after it is due, and at most once before, at the turn
-        that comes last, to find out whether it still insists.
+        Each peer is called at most a L{STEP} after it is due, and at most once before: in the
+        preceding turn, which asks whether an exact call is still needed.
         """
         self.restart()
         self.clock.advance(begin / 1024)
@@ -337,7 +335,7 @@ class ExactTests(PacemakerTestCase):
 
     def test_heardMeanwhile(self) -> None:
         """
-        Who has been heard by the turn before is not worth a wake-up of its own.
+        A peer that is heard before the preceding turn causes no separate wake-up.
         """
         peer = self.exactPeer(1 + TICK / 2, lambda _: 50)
         peer.exact = True
@@ -357,8 +355,8 @@ class ExactTests(PacemakerTestCase):
 
     def test_oneWakeUpForAll(self) -> None:
         """
-        However many are due between two turns, there are only so many steps to wake up at, and
-        none of these is left when everybody has gone.
+        The number of wake-ups between two turns is bounded, and none is left when all peers are
+        forgotten.
         """
         peers = [self.exactPeer(number * TICK / 1000, lambda _: None) for number in range(1, 1000)]
         self.assertEqual(len(self.clock.getDelayedCalls()), round(TICK / STEP))
@@ -368,7 +366,7 @@ class ExactTests(PacemakerTestCase):
 
     def test_stall(self) -> None:
         """
-        When the process was suspended just before, they have their whole time nevertheless.
+        After a stall just before they are due, peers still have their full time.
         """
         patient = Patient(self.clock, self.pacemaker, KeepAlive(1, 1))
         patient.exact = True
@@ -385,12 +383,12 @@ class ExactTests(PacemakerTestCase):
 
 class LoopTests(PacemakerTestCase):
     """
-    When the loop runs.
+    Tests for when the loop runs.
     """
 
     def test_restsWithoutPeers(self) -> None:
         """
-        There is a timer only while there is somebody to watch.
+        The timer runs only while a peer is watched.
         """
         self.assertEqual(self.clock.getDelayedCalls(), [])
         first, second = self.peer(), self.peer()
@@ -405,7 +403,7 @@ class LoopTests(PacemakerTestCase):
 
     def test_restsAfterTheLastOne(self) -> None:
         """
-        Once the last peer wants to be called upon no more, the timer is gone.
+        The timer stops when the last peer wants no further call.
         """
         self.pacemaker.watch(self.peer(), 0.1)
         self.advance(0.5)
@@ -413,8 +411,7 @@ class LoopTests(PacemakerTestCase):
 
     def test_afterAPause(self) -> None:
         """
-        However long there was nobody to watch, whoever is watched next is called upon when due,
-        and nobody who was watched before is.
+        After any time without peers, a new peer is called when due, and an old one is not.
         """
         old = self.peer()
         self.pacemaker.watch(old, 7000)
@@ -431,7 +428,7 @@ class LoopTests(PacemakerTestCase):
 
     def test_watchedTwice(self) -> None:
         """
-        Watching a peer again moves it, sooner or later.
+        Watching a peer again moves its call, to an earlier or a later time.
         """
         sooner, later = self.peer(), self.peer()
         self.pacemaker.watch(sooner, 10)
@@ -446,8 +443,7 @@ class LoopTests(PacemakerTestCase):
 
     def test_forgotten(self) -> None:
         """
-        A peer that has been forgotten is not called upon; forgetting one that is not watched, or
-        not watched any more, is nothing.
+        A forgotten peer is not called; forgetting a peer that is not watched is harmless.
         """
         peer, other = self.peer(), self.peer()
         self.pacemaker.forget(peer)
@@ -462,7 +458,7 @@ class LoopTests(PacemakerTestCase):
 
     def test_thousandsForgottenAtOnce(self) -> None:
         """
-        After thousands of connections have been lost, no timer is left of them.
+        No timer is left after thousands of peers are forgotten at once.
         """
         peers = [self.peer() for _ in range(5000)]
         for number, peer in enumerate(peers):
@@ -475,12 +471,12 @@ class LoopTests(PacemakerTestCase):
 
 class MemoryTests(PacemakerTestCase):
     """
-    What is kept of the past.
+    Tests for memory left by past slots and peers.
     """
 
     def growth(self, action: Callable[[], object]) -> int:
         """
-        How much more memory is in use after something was done than before.
+        @return: how many bytes of memory an action adds.
         """
         tracemalloc.start()
         self.addCleanup(tracemalloc.stop)
@@ -491,7 +487,7 @@ class MemoryTests(PacemakerTestCase):
 
     def test_slotsThatArePast(self) -> None:
         """
-        A wheel that has turned for a minute holds no more than at first.
+        A wheel that turns for a minute does not grow.
         """
 
         def answer(now: float) -> float:
@@ -506,7 +502,7 @@ class MemoryTests(PacemakerTestCase):
 
     def test_slotsOfThoseForgotten(self) -> None:
         """
-        When everybody has been forgotten, nothing is left of where they were.
+        Forgotten peers leave no slots behind.
         """
         peers = [self.peer() for _ in range(5000)]
 
@@ -521,13 +517,12 @@ class MemoryTests(PacemakerTestCase):
 
 class StallTests(PacemakerTestCase):
     """
-    Times at which nobody was looking.
+    Tests for stalls of the process.
     """
 
     def test_hourInOneStep(self) -> None:
         """
-        When the process has been suspended for an hour, nobody is dead of it: of all that time
-        only what L{STALL} says is counted, to the precision of a tick.
+        No peer is dead after the process was suspended for an hour: only L{STALL} of it counts.
         """
         patients = [
             Patient(self.clock, self.pacemaker, KeepAlive(interval, 1)) for interval in (0.25, 1, 5)
@@ -545,8 +540,7 @@ class StallTests(PacemakerTestCase):
 
     def test_heardBeforeTheFirstTurn(self) -> None:
         """
-        Who is heard after a stall, but before the first turn has found out about it, is as good
-        as heard in that turn: it is pinged an interval later, not an hour.
+        A peer heard after a stall, before the first turn, is pinged an interval later.
         """
         patient = Patient(self.clock, self.pacemaker, KeepAlive(1, 1))
         self.advance(0.5)
@@ -563,8 +557,7 @@ class StallTests(PacemakerTestCase):
 
     def test_oneStallAfterAnother(self) -> None:
         """
-        However long the stalls are, each counts only so much, so that a peer is dead only after
-        it was looked at for as long as ever.
+        Only L{STALL} of each of several stalls counts.
         """
         patient = Patient(self.clock, self.pacemaker, KeepAlive(1, 2))
         for _ in range(int(3 / (STALL + TICK))):
@@ -579,7 +572,7 @@ class StallTests(PacemakerTestCase):
 
     def test_shortDelays(self) -> None:
         """
-        Turns that are late by less than a stall lose no time.
+        A delay shorter than L{STALL} counts in full.
         """
         patient = Patient(self.clock, self.pacemaker, KeepAlive(1, 2))
         self.clock.pump([0.25] * 20)
@@ -589,8 +582,8 @@ class StallTests(PacemakerTestCase):
 
     def test_timeOfDeath(self) -> None:
         """
-        Without stalls a silent peer is pinged and found dead within a tick of when that is due,
-        and delays do not add up.
+        Without stalls a silent peer is pinged and dead at most a tick late, and delays do not add
+        up.
         """
         patient = Patient(self.clock, self.pacemaker, KeepAlive(0.3, 5))
         self.advance(2)
@@ -603,13 +596,13 @@ class StallTests(PacemakerTestCase):
 
 class LastChanceTests(PacemakerTestCase):
     """
-    Peers that are called upon again once the sockets have been read.
+    Tests for peers that are called again after the sockets were read.
     """
 
     def askedAgain(self, due: float) -> None:
         """
-        Fail unless a peer that asks for this time, at one second, is called upon once more when
-        the reactor has had a turn.
+        Check that a peer due at 1 s which then asks for C{due} is called again after one turn of
+        the reactor.
         """
         self.restart()
         events: list[str] = []
@@ -628,15 +621,15 @@ class LastChanceTests(PacemakerTestCase):
 
     def test_readInBetween(self) -> None:
         """
-        A peer that asks for a time that has come already is called upon once more as soon as the
-        reactor has had its turn, long before the next tick.
+        A peer that asks for a time in the past is called again right after the reactor's turn, long
+        before the next tick.
         """
         for due in (1.0, 0.5, 0.0, -1.0):
             self.askedAgain(due)
 
     def test_heardAtTheLastMoment(self) -> None:
         """
-        A peer that seems dead, while what it has sent waits to be read, is alive.
+        A peer that seems dead is alive if its bytes wait to be read.
         """
         patient = Patient(self.clock, self.pacemaker, KeepAlive(0.25, 1))
         self.clock.read = lambda: patient.liveness.hear(self.pacemaker.now)
@@ -652,7 +645,7 @@ class LastChanceTests(PacemakerTestCase):
 
     def test_forgottenInBetween(self) -> None:
         """
-        A peer that is lost before its last chance is not called upon, and no timer is left.
+        A peer that is forgotten before its second call is not called again, and no timer is left.
         """
         peer = self.peer(lambda now: now)
         self.clock.read = lambda: self.pacemaker.forget(peer)
@@ -662,7 +655,7 @@ class LastChanceTests(PacemakerTestCase):
 
     def test_anotherForgottenInBetween(self) -> None:
         """
-        When one of two peers is lost before their last chance, the other has its own.
+        If one of two peers is forgotten before their second call, the other is still called.
         """
         peer = self.peer(lambda now: now)
         patient = Patient(self.clock, self.pacemaker, KeepAlive(0.5, 1))
@@ -674,7 +667,7 @@ class LastChanceTests(PacemakerTestCase):
 
     def test_alwaysOverdue(self) -> None:
         """
-        A peer that is always overdue keeps nobody else from being called upon in time.
+        A peer that is always overdue does not delay others.
         """
         eager = self.peer(lambda _: 0.0)
         other = self.peer()
@@ -695,15 +688,15 @@ class LastChanceTests(PacemakerTestCase):
 
 class BudgetTests(PacemakerTestCase):
     """
-    Turns with much to do.
+    Tests for long turns.
     """
 
     def busy(self, number: int, cost: float, again: float | None = None) -> list[Peer]:
         """
-        Watch peers that are all due in a second.
+        Watch peers that are all due at 1 s.
 
-        @param cost: seconds that calling upon one of them takes.
-        @param again: when they are due after that.
+        @param cost: the seconds that each call takes.
+        @param again: the time of their next call.
         """
 
         def answer(now: float) -> float | None:
@@ -717,8 +710,8 @@ class BudgetTests(PacemakerTestCase):
 
     def test_slices(self) -> None:
         """
-        When thousands are due at once, the reactor has its turn every 5 ms, or a little later,
-        for the clock is looked at only after each 16 peers.  Everybody is called upon once.
+        When thousands are due at once, the reactor gets a turn about every 5 ms, since the clock is
+        read after every 16 peers. Each peer is called once.
         """
         cost = 0.0001
         peers = self.busy(5000, cost, again=100)
@@ -733,7 +726,7 @@ class BudgetTests(PacemakerTestCase):
 
     def test_slicesOfEnds(self) -> None:
         """
-        The reactor has much to do for each peer that ends, and no more than some end in one turn.
+        At most L{MAX_CLOSES_PER_TURN} peers end in one turn of the reactor.
         """
         peers = self.busy(5 * MAX_CLOSES_PER_TURN, 0)
         self.advance(2)
@@ -742,7 +735,7 @@ class BudgetTests(PacemakerTestCase):
 
     def test_littleToDo(self) -> None:
         """
-        What fits into the budget is done in one go.
+        Work that fits into the budget is done in one turn.
         """
         peers = self.busy(1000, BUDGET / 2000, again=100)
         self.advance(2)
@@ -753,8 +746,7 @@ class BudgetTests(PacemakerTestCase):
 
     def test_inOrder(self) -> None:
         """
-        Those who become due while there is much to do have their turn after it, in the order in
-        which they were due.
+        Peers that become due during a long turn are called after it, in order.
         """
         peers = self.busy(1000, 0.001)
         others = [self.peer() for _ in range(3)]
@@ -767,7 +759,7 @@ class BudgetTests(PacemakerTestCase):
 
     def test_timeGoesOn(self) -> None:
         """
-        Having much to do is not a stall: no time is taken back for it.
+        A long turn is not a stall: its time counts.
         """
         keep = self.peer()
         self.pacemaker.watch(keep, 100)
@@ -778,7 +770,7 @@ class BudgetTests(PacemakerTestCase):
 
     def test_lastChanceAndMuchToDo(self) -> None:
         """
-        Whoever is to have a last chance has it, though there is much to do.
+        A peer is called again after the sockets were read even during a long turn.
         """
         patient = Patient(self.clock, self.pacemaker, KeepAlive(0.5, 1))
         self.busy(1000, 0.001)
@@ -787,8 +779,7 @@ class BudgetTests(PacemakerTestCase):
 
     def test_lostBetweenSlices(self) -> None:
         """
-        Those whose connections are lost while the others are called upon are not called upon any
-        more, and when all are lost, nothing is left to be done.
+        Peers that are forgotten during a long turn are not called any more, and no timer is left.
         """
         peers = self.busy(1000, 0.001)
 
@@ -805,8 +796,7 @@ class BudgetTests(PacemakerTestCase):
 
     def test_afterTheLastOneWasLost(self) -> None:
         """
-        A peer that comes when all others were lost in the midst of a turn is called upon as if
-        they had never been there.
+        A peer that is watched after all others were forgotten in a long turn is called on time.
         """
         peers = self.busy(1000, 0.001)
         newcomer = self.peer()
@@ -827,12 +817,12 @@ class BudgetTests(PacemakerTestCase):
 
 class BeatTests(PacemakerTestCase):
     """
-    What peers do when they are called upon.
+    Tests for what peers may do in their calls.
     """
 
     def test_error(self) -> None:
         """
-        A peer that fails is logged and not called upon again; the others are none the worse.
+        A peer that raises an error is logged and not called again; others are unaffected.
         """
 
         def fail(now: float) -> float:
@@ -851,7 +841,7 @@ class BeatTests(PacemakerTestCase):
 
     def test_lastOneFails(self) -> None:
         """
-        When the only peer fails, the timer is gone.
+        If the only peer raises an error, the timer stops.
         """
         self.pacemaker.watch(self.peer(lambda _: 1 / 0), 1)
         self.advance(2)
@@ -860,8 +850,8 @@ class BeatTests(PacemakerTestCase):
 
     def watchesItself(self, returned: float | None) -> None:
         """
-        Fail unless a peer that has itself watched, and returns this, is called upon as it said
-        first.
+        Check that a peer which calls L{watch<Pacemaker.watch>} and then returns another time is
+        called at the first time.
         """
 
         def answer(now: float) -> float | None:
@@ -879,20 +869,19 @@ class BeatTests(PacemakerTestCase):
 
     def test_watchesItself(self) -> None:
         """
-        A peer may have itself watched while it is called upon, and need not say so again.
+        A peer may schedule its next call itself instead of returning its time.
         """
         self.watchesItself(None)
 
     def test_watchesItselfAndAnswers(self) -> None:
         """
-        If it says something else, that does not count.
+        If it also returns a time, that is ignored.
         """
         self.watchesItself(1.5)
 
     def test_forgetsItself(self) -> None:
         """
-        A peer may have itself forgotten while it is called upon, as one does that closes its
-        connection, and nothing is left.
+        A peer may forget itself, as one that closes its connection does.
         """
 
         def answer(now: float) -> None:
@@ -905,8 +894,7 @@ class BeatTests(PacemakerTestCase):
 
     def test_forgetsAnother(self) -> None:
         """
-        A peer may have another forgotten that is due at the same time: only one of the two is
-        called upon then.
+        A peer may forget another one that is due in the same turn, which is then not called.
         """
 
         def make(number: int) -> Peer:
@@ -920,8 +908,8 @@ class BeatTests(PacemakerTestCase):
 
     def test_pings(self) -> None:
         """
-        Those who are to be pinged are so when all who are due have been called upon, in that
-        order, and before the reactor has its turn; one that fails is logged.
+        Pings are sent after all due peers were called, in the same order, and before the reactor's
+        turn. A ping that raises an error is logged.
         """
         events: list[str] = []
 
@@ -963,8 +951,7 @@ class BeatTests(PacemakerTestCase):
 
     def test_watchesAnother(self) -> None:
         """
-        A peer may have others watched, which are called upon when they are due, and if that is
-        now, soon; the last to be called upon may be the first of a new lot.
+        A peer may watch others, which are called when due, or soon if they are due now.
         """
         soon, later = self.peer(), self.peer()
 
@@ -982,12 +969,12 @@ class BeatTests(PacemakerTestCase):
 
 class ForgottenSlotTests(SynchronousTestCase):
     """
-    What is left of peers that are not watched any more.
+    Tests for slots of peers that are no longer watched.
     """
 
     def test_nothingIsLeft(self) -> None:
         """
-        A peer that is watched and forgotten again and again leaves no slots behind.
+        A peer that is watched and forgotten repeatedly leaves no slots behind.
         """
         clock = Clock()
         pacemaker = Pacemaker(clock)
@@ -1004,12 +991,12 @@ class ForgottenSlotTests(SynchronousTestCase):
 
 class StalledStartTests(SynchronousTestCase):
     """
-    A peer that turns up while nobody has noticed yet that the process was stopped.
+    Tests for a peer that is watched after a stall, before the next turn.
     """
 
     def test_watchedAfterStall(self) -> None:
         """
-        It is watched from now on, not after as long as the process was stopped.
+        It is called on time: the stall does not delay it.
         """
         clock = Clock()
         pacemaker = Pacemaker(clock)
@@ -1024,7 +1011,7 @@ class StalledStartTests(SynchronousTestCase):
 
 class StillPeer:
     """
-    A peer that wants to be called once.
+    A peer that is called once.
     """
 
     slot = -1
@@ -1033,7 +1020,7 @@ class StillPeer:
 
     def sendPing(self) -> None:
         """
-        It is never to be pinged.
+        Never called.
         """
 
     def due(self, now: float, /) -> None:

@@ -11,20 +11,20 @@ from kaproto.keepalive.pingbudget import PingBudget
 
 class PingBudgetTests(SynchronousTestCase):
     """
-    How many pings a peer may send.
+    Tests for L{PingBudget}.
     """
 
     def spend(self, budget: PingBudget, now: float, pings: int) -> int:
         """
         Send some pings at once.
 
-        @return: how many of them were within the budget.
+        @return: how many were within the budget.
         """
         return sum(budget.spend(now, 3) for _ in range(pings))
 
     def test_budget(self) -> None:
         """
-        So many in a second, and those of up to ten quiet seconds later.
+        A peer may send a number of pings each second, and those of up to ten earlier seconds.
         """
         budget = PingBudget(100.0)
         for now, pings, within in (

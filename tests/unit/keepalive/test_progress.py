@@ -19,7 +19,7 @@ class HeardAtTests(SynchronousTestCase):
 
     def test_kernel(self) -> None:
         """
-        The kernel says how long ago the latest bytes came, at the first look too.
+        The kernel knows how long ago the last bytes arrived.
         """
         progress = Progress()
         self.assertEqual(progress.heardAt(10, Delivery(0, silence=0.25), None), 9.75)
@@ -27,7 +27,8 @@ class HeardAtTests(SynchronousTestCase):
 
     def test_tlsLayer(self) -> None:
         """
-        Where the kernel does not say, bytes came if the TLS layer has more than at the last look.
+        Without the kernel's time, bytes have arrived if the TLS layer counted more than at the last
+        look.
         """
         for found in (None, Delivery(0)):
             progress = Progress()
@@ -36,7 +37,7 @@ class HeardAtTests(SynchronousTestCase):
 
     def test_nobodyKnows(self) -> None:
         """
-        Without either nothing was heard.
+        Without either, nothing was heard.
         """
         progress = Progress()
         looks = [progress.heardAt(at, None, None) for at in (2, 3)]
@@ -50,7 +51,7 @@ class IsAskedTests(SynchronousTestCase):
 
     def test_heldBack(self) -> None:
         """
-        What is written while a ping is held back is in front of it.
+        Bytes written while a ping is held back precede it.
         """
         progress = Progress()
         self.assertFalse(progress.isAsked(1, Delivery(0, 0), 0, isHeldBack=True))
@@ -62,7 +63,8 @@ class IsAskedTests(SynchronousTestCase):
 
     def test_memoryOfPings(self) -> None:
         """
-        On a UNIX socket the queue is counted in memory, of which a ping takes more than its bytes.
+        On a UNIX socket the queue is measured in kernel memory, of which a ping takes more than its
+        bytes.
         """
         self.assertTrue(Progress().isAsked(2, Delivery(768), 0, isHeldBack=False))
         self.assertFalse(Progress().isAsked(2, Delivery(768, 0), 0, isHeldBack=False))
@@ -70,13 +72,13 @@ class IsAskedTests(SynchronousTestCase):
 
 class TakenAtTests(SynchronousTestCase):
     """
-    L{Progress.takenAt}.
+    Tests for L{Progress.takenAt}.
     """
 
     def test_kernel(self) -> None:
         """
-        While segments are in flight bytes were taken when some were last acknowledged, else when
-        some were last sent, but not before the last look, which has not seen them taken.
+        With segments in flight, bytes were taken when the last ones were acknowledged; otherwise
+        when the last ones were sent. It was never before the previous look.
         """
         for inFlight, sent, acknowledged, expected in (
             (1, 0.9, 0.2, 2.8),
@@ -91,7 +93,8 @@ class TakenAtTests(SynchronousTestCase):
 
     def test_unsent(self) -> None:
         """
-        On a UNIX socket what the kernel has taken from us has not been taken by the peer.
+        On a UNIX socket, bytes that moved from our buffer into the kernel's were not taken by the
+        peer.
         """
         progress = Progress()
         progress.isAsked(2, Delivery(18_000, unsent=8_000), 0, isHeldBack=False)

@@ -18,18 +18,19 @@ from tests.unit.keepalive.test_heartbeat import HeartbeatTestCase
 
 class SlowReaderTests(HeartbeatTestCase):
     """
-    A peer that takes what was written to it at some rate.  It is in the place of the kernel, and
-    answers each ping that it has read, if it answers at all.
+    Tests for a peer that reads slowly. The test plays the kernel, and the peer answers each ping
+    that it has read.
 
-    @ivar rate: bytes a second.
-    @ivar limit: the most bytes that it takes.
+    @ivar rate: bytes that it reads per second.
+    @ivar limit: the most bytes that it reads.
     @ivar answers: whether it answers.
-    @ivar more: bytes a second that are written to it beside pings.
+    @ivar more: bytes per second that are written to it besides pings.
+    @ivar counts: whether the kernel has TCP's counters, or only a UNIX socket's.
     """
 
     def setUp(self) -> None:
         """
-        Have a peer that reads 10,000 bytes a second.
+        Create a peer that reads 10,000 bytes a second.
         """
         super().setUp()
         self.rate = 10_000.0
@@ -57,8 +58,8 @@ class SlowReaderTests(HeartbeatTestCase):
 
     def look(self, _transport: object) -> Delivery:
         """
-        What the kernel says, that of a TCP connection or, if C{counts} is false, of a UNIX socket
-        whose buffers are all in the kernel.
+        @return: the kernel's counters: those of TCP or, if C{counts} is false, of a UNIX socket
+            whose bytes are all in the kernel.
         """
         now = self.clock.seconds()
         queued = len(self.transport.value()) - int(self.taken)
@@ -68,7 +69,7 @@ class SlowReaderTests(HeartbeatTestCase):
 
     def advance(self, seconds: float) -> None:
         """
-        Let time pass, and the peer read.
+        Advance the clock, and let the peer read.
         """
         for _ in range(round(seconds / TICK)):
             self.transport.write(bytes(round(self.more * TICK)))
@@ -83,7 +84,7 @@ class SlowReaderTests(HeartbeatTestCase):
 
     def diesAfter(self, seconds: float, within: float = 3 * TICK) -> None:
         """
-        Check that the peer dies after that many seconds.
+        Check that the peer is dead after that many seconds.
         """
         self.advance(seconds - within)
         self.assertEqual(self.deaths, [])
@@ -92,8 +93,8 @@ class SlowReaderTests(HeartbeatTestCase):
 
     def test_slow(self) -> None:
         """
-        A slow peer is kept, and pinged once until it has read so far.  When it has, it answers,
-        and is watched as ever.
+        A slow peer is alive, and is pinged only once until it has read that ping. Then it answers
+        and is pinged as usual.
         """
         for self.counts in (True, False):
             self.transport.write(bytes(200_000))
@@ -109,9 +110,9 @@ class SlowReaderTests(HeartbeatTestCase):
 
     def test_stops(self) -> None:
         """
-        One that stops dies C{interval * (count + 1)} seconds after it last took something, in the
-        middle of reading as well as when it was idle and is written to then.  On a UNIX socket,
-        where the kernel does not say when that was, it is up to two intervals later.
+        A peer that stops reading is dead C{interval * (count + 1)} seconds after it last took
+        bytes, whether it was reading or idle. On a UNIX socket, where the kernel does not know that
+        time, it may take two intervals longer.
         """
         for counts, latest in ((True, 3), (False, 5)):
             for isReading in (True, False):
@@ -121,9 +122,9 @@ class SlowReaderTests(HeartbeatTestCase):
 
     def timeOfDeath(self, counts: bool, isReading: bool, part: float) -> float:
         """
-        Have a peer that is reading, or idle, stop.
+        Let a peer stop that is reading or idle.
 
-        @return: seconds after which it is dead.
+        @return: the seconds after which it is dead.
         """
         self.setUp()
         self.counts = counts
@@ -138,7 +139,7 @@ class SlowReaderTests(HeartbeatTestCase):
 
     def test_neverReads(self) -> None:
         """
-        One that never reads a byte dies C{interval * (count + 1)} seconds after it was last heard.
+        A peer that never reads is dead C{interval * (count + 1)} seconds after it was last heard.
         """
         self.transport.write(bytes(200_000))
         self.rate = 0
@@ -146,15 +147,16 @@ class SlowReaderTests(HeartbeatTestCase):
 
     def test_pingsTaken(self) -> None:
         """
-        That pings and other small things are taken is no life: the kernel takes them for a
-        program that is stopped.
+        That pings and other small writes are taken is no sign of life: the kernel buffers them for
+        a stopped program.
         """
         self.rate, self.answers, self.more = inf, False, 320
         self.diesAfter(3)
 
     def test_maybePausedUNIX(self) -> None:
         """
-        A peer on a UNIX socket that may not read on while it is not read is not judged.
+        While reading from a peer on a UNIX socket is paused, its silence does not count if the peer
+        may have stopped reading, too.
         """
         self.counts, self.rate = False, 0
         self.watched.pause(pingOn=True)
@@ -163,8 +165,8 @@ class SlowReaderTests(HeartbeatTestCase):
 
     def test_pingsReadUNIX(self) -> None:
         """
-        Nor is it life on a UNIX socket that pings are read and not answered, unless the answers
-        could not be seen because the peer is not read.
+        On a UNIX socket, a peer that reads pings without answering is dead, except while its
+        answers are not read.
         """
         self.counts, self.rate, self.answers = False, inf, False
         self.watched.pause(pingOn=True, readsOn=True)
@@ -175,8 +177,8 @@ class SlowReaderTests(HeartbeatTestCase):
 
     def test_readsAndNeverAnswers(self) -> None:
         """
-        One that reads a stream without end and answers nothing dies
-        C{interval * (count + 1)} seconds after it has read what was in front of a ping.
+        A peer that reads an endless stream without answering is dead C{interval * (count + 1)}
+        seconds after it has read everything before a ping.
         """
         for self.counts in (True, False):
             self.deaths.clear()
@@ -193,7 +195,7 @@ class SlowReaderTests(HeartbeatTestCase):
 
     def test_oneByOne(self) -> None:
         """
-        With a count of one a slow peer is kept as well.
+        A slow peer is alive with a count of one, too.
         """
         self.watched.start(KeepAlive(1, 1))
         self.transport.write(bytes(200_000))
@@ -206,9 +208,9 @@ class SlowReaderTests(HeartbeatTestCase):
 
     def test_heldBack(self) -> None:
         """
-        A ping that waits for the end of a message has not been written, so what is written
-        meanwhile is in front of it.  If the peer has read all there is of the message, it cannot
-        answer, and its silence does not count.
+        A ping that waits for the end of a message has not been written, so bytes written meanwhile
+        precede it. A peer that has read everything written of the message cannot answer, and its
+        silence does not count.
         """
         held, busy = True, False
         self.watched.relay(self.ping, lambda: busy, lambda: held)
@@ -225,7 +227,7 @@ class SlowReaderTests(HeartbeatTestCase):
 
     def test_suspected(self) -> None:
         """
-        The judge of a slow peer is told when that took nothing for an interval, and not before.
+        The judge is told of a slow peer that took nothing for an interval, and not earlier.
         """
         self.watched.judge = judge = Witness(self.clock)
         self.transport.write(bytes(200_000))
@@ -239,8 +241,7 @@ class SlowReaderTests(HeartbeatTestCase):
 
     def test_halfATLSRecord(self) -> None:
         """
-        Where the kernel does not say when bytes came, those that the TLS layer has received are
-        life.
+        Where the kernel does not know when bytes arrived, a part of a TLS record is a sign of life.
         """
         layer = Layer()
         self.patch(suspicion, "tlsOf", lambda transport: layer if transport else None)
@@ -253,7 +254,7 @@ class SlowReaderTests(HeartbeatTestCase):
 
     def test_unanswerable(self) -> None:
         """
-        Where there are no counters silence is judged as ever.
+        Without counters, silence counts as usual.
         """
         self.patch(suspicion, "delivery", lambda _transport: None)
         self.transport.write(bytes(200_000))
@@ -262,7 +263,7 @@ class SlowReaderTests(HeartbeatTestCase):
 
 class Layer:
     """
-    In the place of a TLS layer.
+    A stand-in for a TLS layer.
     """
 
     bytesReceived = 0
@@ -270,9 +271,9 @@ class Layer:
 
 class Counter:
     """
-    In the place of a L{kaproto.keepalive.kernel.SentCounter}.
+    A stand-in for L{kaproto.keepalive.kernel.SentCounter}.
 
-    @cvar running: how many there are that have not been stopped.
+    @cvar running: how many have not been stopped.
     """
 
     total = 0
@@ -283,14 +284,14 @@ class Counter:
 
     def stop(self) -> None:
         """
-        Note it.
+        Count it as stopped.
         """
         Counter.running -= 1
 
 
 class Witness:
     """
-    A judge that says what it is told to.
+    A judge with a given verdict, which records when it is asked.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -300,13 +301,13 @@ class Witness:
 
     def suspected(self) -> None:
         """
-        Note when.
+        Record the time.
         """
         self.asked.append(("suspected", self._clock.seconds()))
 
     def excuses(self) -> bool:
         """
-        Note when.
+        Record the time.
         """
         self.asked.append(("excuses", self._clock.seconds()))
         return self.verdict
@@ -314,19 +315,19 @@ class Witness:
 
 class JudgeTests(HeartbeatTestCase):
     """
-    A peer of which somebody knows more.
+    Tests for a heartbeat with a judge.
     """
 
     def setUp(self) -> None:
         """
-        Watch the peer.
+        Create a judge.
         """
         super().setUp()
         self.judge = Witness(self.clock)
 
     def watch(self, count: int) -> Heartbeat:
         """
-        Watch a peer at an interval of a second.
+        Start a heartbeat with an interval of a second.
         """
         heartbeat = self.heartbeat(KeepAlive(1, count))
         heartbeat.judge = self.judge
@@ -334,8 +335,8 @@ class JudgeTests(HeartbeatTestCase):
 
     def test_excused(self) -> None:
         """
-        The judge is told when a ping was left unanswered for an interval, and after the next, and
-        asked when all were, and after each interval from then on.  No more pings are sent.
+        The judge is told after each interval without an answer. When all pings were left
+        unanswered, it is asked after each interval, and no more pings are sent.
         """
         heartbeat = self.watch(3)
         self.advance(6.5)
@@ -360,7 +361,7 @@ class JudgeTests(HeartbeatTestCase):
 
     def test_heardAgain(self) -> None:
         """
-        A peer that is heard again is pinged as ever.
+        A peer that is heard again is pinged as usual.
         """
         heartbeat = self.watch(2)
         self.advance(4.25)
@@ -374,8 +375,8 @@ class JudgeTests(HeartbeatTestCase):
 
     def test_answers(self) -> None:
         """
-        While the peer answers the judge is not asked, nor is it with a count of one before the
-        ping has been left unanswered for an interval.
+        The judge is not asked while the peer answers. With a count of one, it is not asked before
+        the ping was left unanswered for an interval.
         """
         heartbeat = self.watch(1)
         for _ in range(3):
@@ -389,7 +390,7 @@ class JudgeTests(HeartbeatTestCase):
 
     def test_end(self) -> None:
         """
-        The heartbeat lets go of its judge.
+        An ended heartbeat has no reference to its judge.
         """
         heartbeat = self.watch(1)
         heartbeat.end()

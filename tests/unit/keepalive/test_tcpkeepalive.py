@@ -1,5 +1,5 @@
 """
-Tests for L{kaproto.keepalive.tcpkeepalive} and the plugin that brings it to Twisted.
+Tests for L{kaproto.keepalive.tcpkeepalive} and its Twisted plugin.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from kaproto.keepalive.tcpkeepalive import NotTCP
 
 def options(handle: socket.socket) -> tuple[int, ...]:
     """
-    What the kernel has been told: keepalive, idle, interval, count, user timeout.
+    @return: the socket's keepalive, idle, interval, count and user timeout.
     """
     return (
         handle.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
@@ -46,7 +46,7 @@ def options(handle: socket.socket) -> tuple[int, ...]:
 
 class Fixed:
     """
-    An endpoint whose result is given.
+    An endpoint with a given result.
     """
 
     def __init__(self, result: object) -> None:
@@ -54,7 +54,7 @@ class Fixed:
 
     def listen(self, factory: object) -> Deferred[object]:
         """
-        Listen.
+        Return the result.
         """
         return succeed(self.result)
 
@@ -63,12 +63,12 @@ class Fixed:
 
 class TCPKeepAliveTests(SynchronousTestCase):
     """
-    The kernel's keepalive, by a string.
+    Tests for the C{tcpkeepalive:} endpoint string.
     """
 
     def listener(self) -> socket.socket:
         """
-        A listening socket.
+        @return: a listening socket.
         """
         handle = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(handle.close)
@@ -76,7 +76,7 @@ class TCPKeepAliveTests(SynchronousTestCase):
 
     def test_server(self) -> None:
         """
-        The connections that a server accepts have the options.
+        Accepted connections have the options.
         """
         listener = self.listener()
         endpoint: Any = serverFromString(
@@ -93,8 +93,7 @@ class TCPKeepAliveTests(SynchronousTestCase):
 
     def test_client(self) -> None:
         """
-        A client's connection has the options; by default 5 seconds and 5 probes, and no user
-        timeout.
+        A client's connection has the options: by default 5 s, 5 probes and no user timeout.
         """
         client = socket.create_connection(self.listener().getsockname())
         self.addCleanup(client.close)
@@ -111,7 +110,7 @@ class TCPKeepAliveTests(SynchronousTestCase):
 
     def test_notTCP(self) -> None:
         """
-        Where the options cannot be set nothing listens, and nothing is connected.
+        If the options cannot be set, the port or connection is closed, and the error says where.
         """
         stopped: list[bool] = []
         for handle in (None, socket.socket(socket.AF_UNIX)):
@@ -133,7 +132,7 @@ class TCPKeepAliveTests(SynchronousTestCase):
 
     def test_inner(self) -> None:
         """
-        The inner endpoint gets its own arguments, quoted anew.
+        The inner endpoint gets its own arguments, with their quoting.
         """
         server: Any = serverFromString(
             MemoryReactorClock(), "tcpkeepalive:tcp:40:count=2:interface=\\:\\:1"
@@ -145,7 +144,7 @@ class TCPKeepAliveTests(SynchronousTestCase):
 
     def test_mistakes(self) -> None:
         """
-        Mistakes are errors that say what is right.
+        Errors name the argument that is wrong and what is allowed.
         """
         for rest, reason in {
             "": "not before ''",
@@ -165,7 +164,7 @@ class TCPKeepAliveTests(SynchronousTestCase):
 
     def test_plugin(self) -> None:
         """
-        Twisted finds it, for servers and clients.
+        Twisted finds the plugin for servers and clients.
         """
         for interface in (
             IStreamServerEndpointStringParser,
