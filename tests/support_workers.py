@@ -186,7 +186,7 @@ class Relay(Administrator):
         """
         Pass an event to the parent.
         """
-        self._case.control_.traces.received(payload)
+        self._case.control_.traced(payload)
 
 
 class TeamTestCase(AdminTestCase):

@@ -22,7 +22,7 @@ from kaproto.app.registered import RegisteredNode, defaultNode
 from kaproto.app.reloading import Reloader
 from kaproto.backends.gateway import Gateway
 from kaproto.program import Program
-from kaproto.registry.interfaces import IRegistry
+from kaproto.registry.interfaces import IRegistry, Node
 from kaproto.registry.local import LocalRegistry
 from kaproto.security.tls import ServerContextFactory
 from kaproto.server import KeepAliveServerFactory
@@ -128,7 +128,7 @@ class KaServer(Service):
         if self._listening is None:
             self.privilegedStartService()
         super().startService()  # type: ignore[no-untyped-call]
-        self.registry.start(RegisteredNode(self))
+        self.registry.start(self.asNode())
         if self._process is not None and self._listening is not None:
             self._process.start(self, self.factory.clock)
             self._listening.addCallback(self._ready, self._process)
@@ -157,6 +157,12 @@ class KaServer(Service):
         @return: when the certificates expire, in seconds since 1970, by listener.
         """
         return {listener: each.expiry for listener, each in self._contexts.items()}
+
+    def asNode(self) -> Node:
+        """
+        @return: the interface of this server for its registry.
+        """
+        return RegisteredNode(self)
 
     def adminPrograms(self) -> Sequence[Program]:
         """

@@ -229,7 +229,7 @@ class Options(BaseOptions, AuthOptionMixin):
         from kaproto.workers.sockets import BindingReactor
 
         given = f"--workers={self['workers']}"
-        problem = whyNotShared([each.endpoint for each in listen], self.parent, self["registry"])
+        problem = whyNotShared([each.endpoint for each in listen], self.parent)
         if problem is not None:
             raise ValueError(f"{given}: {problem}")
         self.workers = (

@@ -11,7 +11,13 @@ import attrs
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
-__all__ = ["IRegistry", "Node", "RegistryStatus"]
+__all__ = ["IRegistry", "Node", "NotDisconnected", "RegistryStatus"]
+
+
+class NotDisconnected(Exception):
+    """
+    It is unknown whether a client was disconnected; the message says why.
+    """
 
 
 @attrs.frozen
@@ -60,11 +66,11 @@ class Node(Protocol):
         @return: clients that were refused, or would be in mode 2, the latest first, for JSON.
         """
 
-    def disconnect(self, number: int, reason: str | None) -> bool:
+    def disconnect(self, number: int, reason: str | None) -> bool | Deferred[bool]:
         """
         Disconnect a client.
 
-        @return: whether it was connected.
+        @return: whether it was connected, at once or later; fails with L{NotDisconnected}.
         """
 
     def drain(self) -> None:

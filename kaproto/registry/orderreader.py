@@ -7,11 +7,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.logger import Logger
 
-from kaproto.registry.interfaces import Node
+from kaproto.registry.interfaces import Node, NotDisconnected
 from kaproto.registry.lines import Line
 from kaproto.registry.link import RedisFactory, RedisLink, inWords
 from kaproto.registry.orders import BadOrder, Order, encodeAnswer
@@ -106,9 +106,12 @@ class OrderReader:
                 self._badOrderAt = now
                 self._log.warn("the registry sent {error}; it is ignored", error=str(error))
             return
-        self._publish(answerChannel(order.token), encodeAnswer(self._obey(order)))
+        Deferred.fromCoroutine(self._answer(order))
 
-    def _obey(self, order: Order) -> str | None:
+    async def _answer(self, order: Order) -> None:
+        self._publish(answerChannel(order.token), encodeAnswer(await self._obey(order)))
+
+    async def _obey(self, order: Order) -> str | None:
         """
         @return: why it was not carried out; C{None} if it was.
         """
@@ -120,7 +123,11 @@ class OrderReader:
             self._log.info("the registry orders to drain")
             self._subject.drain()
             return None
-        if not self._subject.disconnect(order.number, order.reason):
+        try:
+            found = await maybeDeferred(self._subject.disconnect, order.number, order.reason)
+        except NotDisconnected as error:
+            return f"node {self._name}: {error}"
+        if not found:
             return f"node {self._name} has no client {order.number}"
         self._log.info(
             "the registry orders to disconnect client {number}: {reason!r}",

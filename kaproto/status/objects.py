@@ -115,7 +115,7 @@ def nodeObject(daemon: Daemon) -> _Object:
         "problem": problem,
         "policy": factory.policy.name,
         "listeners": list(daemon.listeners),
-        "clients": len(factory.clients),
+        "clients": len(daemon.register),
         "clients_max": factory.limits.maxClients or None,
     }
 

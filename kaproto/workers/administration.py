@@ -81,8 +81,6 @@ def _memberOf(team: Team, number: int) -> Member:
 class TeamControl(ControlProgram):
     """
     Administration by C{kaproto}.
-
-    @ivar traces: the traces under way.
     """
 
     def __init__(self, daemon: Daemon, team: Team, replace: Callable[[], Awaitable[int]]) -> None:
@@ -94,7 +92,8 @@ class TeamControl(ControlProgram):
         super().__init__(daemon)
         self._team = team
         self._replace = replace
-        self.traces = TeamTraces(team)
+        self._teamTraces = TeamTraces(team)
+        self.traced = self._teamTraces.received
 
     def callReceived(
         self, connection: KeepAliveServerProtocol, procedure: int, payload: bytes
@@ -107,7 +106,7 @@ class TeamControl(ControlProgram):
         number = _CONTROL[procedure](payload)
         member = _memberOf(self._team, number)
         if procedure == ControlProcedure.TRACE:
-            return self.traces.start(number, member, connection, payload)
+            return self._teamTraces.start(number, member, connection, payload)
         return member.call(self.number, procedure, payload)
 
     @procedure(ControlProcedure.LIST, arguments=Page, result=Document)

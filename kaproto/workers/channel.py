@@ -1,5 +1,6 @@
 """
-The RPC program by which a parent asks its workers for figures to add up and records to merge.
+The RPC program by which a parent asks its workers for figures to add up, records to merge, and the
+changes of their clients.
 Workers also answer the calls of administrators, which the parent forwards.
 """
 
@@ -13,6 +14,7 @@ from typing import Any, ClassVar, Final
 import attrs
 
 from kaproto.admin.controltypes import Document
+from kaproto.app.registered import RegisteredNode
 from kaproto.keepalive.histogram import Histogram
 from kaproto.program import Program, procedure
 from kaproto.records.endings import Ending
@@ -22,6 +24,7 @@ from kaproto.server import KeepAliveServerProtocol
 from kaproto.status.clients import ClientStatus
 from kaproto.status.daemon import Daemon
 from kaproto.wire.structs import UHyper, UInt
+from kaproto.workers.changes import ChangeList, Changes
 from kaproto.workers.figures import Figures
 
 __all__ = [
@@ -51,6 +54,7 @@ class WorkerProcedure(IntEnum):
     ENDINGS = 3
     REFUSALS = 4
     LAST = 5
+    CHANGES = 6
 
 
 @attrs.frozen
@@ -87,6 +91,7 @@ class WorkerProgram(Program):
         """
         self._daemon = daemon
         self._turns = turns
+        self._changes: Changes | None = None
 
     @procedure(WorkerProcedure.FIGURES, arguments=None, result=Document)
     async def figures(self, connection: KeepAliveServerProtocol) -> Document:
@@ -95,6 +100,15 @@ class WorkerProgram(Program):
         """
         await self._daemon.register.refresh()
         return Document(Figures.of(self._daemon, self._turns).toJSON())
+
+    @procedure(WorkerProcedure.CHANGES, arguments=None, result=ChangeList)
+    def changes(self, connection: KeepAliveServerProtocol) -> ChangeList:
+        """
+        @return: the next changes of clients.  They are recorded from the first call on.
+        """
+        if self._changes is None:
+            self._changes = Changes(RegisteredNode(self._daemon))
+        return ChangeList(self._changes.take())
 
     @procedure(WorkerProcedure.NEWEST, arguments=Newest, result=Document)
     async def newest(self, connection: KeepAliveServerProtocol, arguments: Newest) -> Document:

@@ -20,6 +20,7 @@ from kaproto.app.config import Config, writeConfig
 from kaproto.app.kaserver import MARGIN, KaServer
 from kaproto.app.options import Options
 from kaproto.app.process import clientsFor
+from kaproto.app.reloading import Reloader
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.program import Program
 from kaproto.server import KeepAliveServerFactory
@@ -28,6 +29,7 @@ from kaproto.workers.administration import TeamAdmin, TeamControl
 from kaproto.workers.crew import ROWS_EACH, Crew
 from kaproto.workers.figures import Totals
 from kaproto.workers.logs import LogTarget
+from kaproto.workers.node import TeamNode
 from kaproto.workers.places import SharedCounts
 from kaproto.workers.sharedbooks import createBooks
 from kaproto.workers.start import Starter
@@ -35,7 +37,19 @@ from kaproto.workers.team import Team, TeamRegister
 
 __all__ = ["Parent", "patience", "workerSettings"]
 
-_OWN: Final = frozenset({"workers", "admin", "status", "log-format", "agent", "node"})
+_OWN: Final = frozenset(
+    {
+        "workers",
+        "admin",
+        "status",
+        "log-format",
+        "agent",
+        "registry",
+        "registry-password-file",
+        "registry-orders",
+        "node",
+    }
+)
 """
 Settings that are the parent's alone.
 """
@@ -60,9 +74,11 @@ class Parent(KaServer):
         assert options.binding is not None, "workers share what was bound for them"
         counts = SharedCounts.create(options.workers * ROWS_EACH)
         self._team = Team(counts, clock)
+        self._password = None if options.redis is None else options.redis[1]
         self._totals = Totals(factory)
         register = TeamRegister(self._team, self._totals, clock)
         self.register = register
+        self._node = TeamNode(self, self._team, clock)
         self._control = TeamControl(self, self._team, self.replace)
         starter = Starter(
             reactor,
@@ -79,9 +95,15 @@ class Parent(KaServer):
             ),
             LogTarget.output(options.parent),
             patience(options.keepAlive),
-            self._control.traces.received,
+            self._control.traced,
         )
         self.crew = Crew(options.workers, starter.start, self._team, self._totals, register, clock)
+
+    def asNode(self) -> TeamNode:
+        """
+        @return: the interface of this server for its registry.
+        """
+        return self._node
 
     def adminPrograms(self) -> Sequence[Program]:
         """
@@ -115,11 +137,13 @@ class Parent(KaServer):
 
     async def reload(self) -> Sequence[str]:
         """
-        Make all workers read their files again.
+        Make all workers read their files again, and read the registry's password.
 
         @return: error messages for files that could not be read.
         """
         problems: dict[str, None] = {}
+        if self._password is not None:
+            problems |= dict.fromkeys(Reloader([self._password]).reload())
         for member, answer in await self._team.askAll(CONTROL_PROGRAM, ControlProcedure.RELOAD):
             found = json.loads(unpack(Document, answer).json)
             self._log.info("{worker} has reloaded", worker=member)
@@ -142,6 +166,7 @@ class Parent(KaServer):
 
     async def _finish(self, grace: float) -> None:
         await self.crew.stop(grace + MARGIN)
+        self._node.stop()
 
 
 def patience(keepAlive: KeepAlive) -> KeepAlive:

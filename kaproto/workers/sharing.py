@@ -17,24 +17,16 @@ __all__ = ["whyNotShared"]
 _SHARED: Final = frozenset({"tcp", "tcp6", "unix", "systemd", "libvirttls"})
 
 
-def whyNotShared(
-    listeners: Sequence[str], program: BaseOptions | None, registry: str | None
-) -> str | None:
+def whyNotShared(listeners: Sequence[str], program: BaseOptions | None) -> str | None:
     """
     @param listeners: the endpoint strings to listen on.
     @param program: the options of C{twistd} or C{twist}.
-    @param registry: the registry, if there is one.
     @return: why these settings do not allow workers; C{None} if they do.
     """
     if sys.platform != "linux":
         return "it needs Linux, where the kernel distributes connections among processes"
     if program is not None and program.get("logger"):
         return "workers cannot use --logger of twistd; leave it out, or use --logfile or --syslog"
-    if registry is not None:
-        return (
-            "workers cannot list their clients in a --registry; run several kaservers with a "
-            "--node each, or leave one of the two out"
-        )
     for each in listeners:
         kind = innermost(each).partition(":")[0]
         if kind not in _SHARED:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -26,7 +27,7 @@ from kaproto.keepalive.liveness import KeepAlive
 from kaproto.registry.link import RedisError, RedisFactory, RedisLink, connectLink
 from kaproto.registry.location import Location, Password
 from kaproto.registry.view import FleetView, NodeView
-from tests.interop.programs import Program
+from tests.interop.programs import Program, Result
 from tests.interop.servers import KaServer, reservePort
 from tests.interop.support import REDIS_SERVER, InteropTestCase, pause, reactor, together
 
@@ -119,12 +120,42 @@ class Redis:
     A real Redis server.
 
     @ivar port: the TCP port it listens on.
+    @ivar file: a file with its password.
     """
 
     def __init__(self, case: InteropTestCase) -> None:
         self._case = case
         self._folder = case.privateDirectory()
         self.port = reservePort(case)
+        self.file = Path(self._folder, "password")
+        self.file.write_text(PASSWORD, "utf-8")
+
+    def url(self, port: int | None = None) -> str:
+        """
+        @param port: the port of a relay in front of it, if there is one.
+        @return: the URL for C{--registry}.
+        """
+        return f"redis://127.0.0.1:{port or self.port}?password-file={self.file}"
+
+    async def kaproto(self, *arguments: str) -> Result:
+        """
+        Run C{kaproto} with this registry.
+        """
+        command = [sys.executable, "-m", "kaproto", f"--registry={self.url()}", *arguments]
+        return await Program.start(self._case, command, os.environ).finish(timeout=60)
+
+    async def command(self, *words: str, password: str = PASSWORD) -> Any:
+        """
+        Send a command to Redis.
+
+        @return: its reply.
+        """
+        link = await self.connect(password)
+        try:
+            return await link.command(*words)
+        finally:
+            link.abort("done")
+            await link.whenEnded()
 
     async def start(self, *arguments: str) -> None:
         """
@@ -180,7 +211,6 @@ class Fleet:
         self.redis = Redis(case)
         self.servers: dict[str, KaServer] = {}
         self.clients: dict[str, list[Connection]] = {}
-        self.file = Path(case.privateDirectory(), "password")
 
     async def start(self) -> None:
         """
@@ -191,9 +221,7 @@ class Fleet:
         listening = reactor.listenTCP(0, cast(ServerFactory, self.cable), interface="127.0.0.1")
         self._case.addCleanup(self.unplug)
         self._case.addCleanup(listening.stopListening)
-        self.file.write_text(PASSWORD, "utf-8")
-        port = cast(IPv4Address, listening.getHost()).port
-        url = f"redis://127.0.0.1:{port}?password-file={self.file}"
+        url = self.redis.url(cast(IPv4Address, listening.getHost()).port)
         folder = self._case.privateDirectory()
         started = [
             KaServer.start(
@@ -245,19 +273,6 @@ class Fleet:
         @return: how many clients of a kaserver are connected.
         """
         return sum(each.isAlive() for each in self.clients[name])
-
-    async def command(self, *words: str, password: str = PASSWORD) -> Any:
-        """
-        Send a command to Redis.
-
-        @return: its reply.
-        """
-        link = await self.redis.connect(password)
-        try:
-            return await link.command(*words)
-        finally:
-            link.abort("done")
-            await link.whenEnded()
 
     async def view(self, look: Callable[[FleetView], Awaitable[object]]) -> object:
         """

@@ -10,9 +10,8 @@ import json
 import os
 import re
 import signal
-import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from random import Random
@@ -25,10 +24,12 @@ from kaproto.registry.link import RedisError, RedisFactory, RedisLink, connectLi
 from kaproto.registry.location import Location, Password
 from kaproto.registry.schema import WRITE, keysOf
 from kaproto.registry.view import FleetView
+from kaproto.workers.crew import ROWS_EACH
 from tests.interop.fleet import NAMES, PASSWORD, Fleet, Outcome, Redis
-from tests.interop.programs import Program, Result
+from tests.interop.rawclient import RawClient
 from tests.interop.servers import reservePort
-from tests.interop.support import InteropTestCase, pause, reactor, waitUntil
+from tests.interop.support import InteropTestCase, pause, reactor, together, waitUntil
+from tests.interop.test_workers import WorkersTestCase
 from tests.pki import Authority, distinguished
 from tests.support_redis import ModelRedis, ModelTransport
 
@@ -62,7 +63,7 @@ async def flushed(fleet: Fleet) -> AsyncIterator[None]:
     """
     Redis is emptied.
     """
-    await fleet.command("FLUSHALL")
+    await fleet.redis.command("FLUSHALL")
     yield
 
 
@@ -81,9 +82,9 @@ async def full(fleet: Fleet) -> AsyncIterator[None]:
     """
     Redis has no memory left.
     """
-    await fleet.command("CONFIG", "SET", "maxmemory", "1")
+    await fleet.redis.command("CONFIG", "SET", "maxmemory", "1")
     yield
-    await fleet.command("CONFIG", "SET", "maxmemory", "0")
+    await fleet.redis.command("CONFIG", "SET", "maxmemory", "0")
 
 
 @asynccontextmanager
@@ -91,10 +92,10 @@ async def locked(fleet: Fleet) -> AsyncIterator[None]:
     """
     The password is changed, and all connections are closed.
     """
-    await fleet.command("CONFIG", "SET", "requirepass", "another")
+    await fleet.redis.command("CONFIG", "SET", "requirepass", "another")
     fleet.unplug()
     yield
-    await fleet.command("CONFIG", "SET", "requirepass", PASSWORD, password="another")
+    await fleet.redis.command("CONFIG", "SET", "requirepass", PASSWORD, password="another")
 
 
 @asynccontextmanager
@@ -139,14 +140,6 @@ class RegistryTests(InteropTestCase):
     timeout = int(300 + 2 * SECONDS)
     tools = ("redis-server",)
 
-    async def kaproto(self, fleet: Fleet, *arguments: str) -> Result:
-        """
-        Run C{kaproto} with the registry.
-        """
-        url = f"redis://127.0.0.1:{fleet.redis.port}?password-file={fleet.file}"
-        command = [sys.executable, "-m", "kaproto", f"--registry={url}", *arguments]
-        return await Program.start(self, command, os.environ).finish(timeout=60)
-
     async def test_fleet(self) -> None:
         """
         All clients are listed, and one is disconnected through the registry.  No fault of Redis
@@ -173,16 +166,16 @@ class RegistryTests(InteropTestCase):
         """
         List the clients, and disconnect one.
         """
-        listed = json.loads((await self.kaproto(fleet, "list", "--json")).output)
+        listed = json.loads((await fleet.redis.kaproto("list", "--json")).output)
         self.assertEqual(len(listed), len(NAMES) * CLIENTS)
         self.assertEqual({each["node"] for each in listed}, set(NAMES))
-        result = await self.kaproto(fleet, "disconnect", "host2/1", "--reason=updates")
+        result = await fleet.redis.kaproto("disconnect", "host2/1", "--reason=updates")
         self.assertEqual((result.exitCode, result.errors), (0, ""))
         gone = [each for each in fleet.clients["host2"] if not each.isAlive()]
         self.assertEqual(len(gone), 1)
         fleet.clients["host2"].remove(gone[0])
         fleet.clients["host2"].append(await fleet.connect("host2"))
-        again = await self.kaproto(fleet, "disconnect", "host2/1")
+        again = await fleet.redis.kaproto("disconnect", "host2/1")
         self.assertEqual(again.exitCode, 1)
         self.assertIn("node host2 has no client 1", again.errors)
 
@@ -217,6 +210,72 @@ class RegistryTests(InteropTestCase):
         return Outcome(fault, fleet.lost, slowest, stale, log)
 
 
+class WorkersNodeTests(WorkersTestCase):
+    """
+    Tests for a kaserver with two workers, which is one node of the registry.
+    """
+
+    tools = ("redis-server",)
+
+    async def test_node(self) -> None:
+        """
+        The registry lists the clients of both workers, without those of one that is killed and
+        with those of its replacement; C{kaproto --registry} disconnects clients of either, and
+        drains both.
+        """
+        self.redis = Redis(self)
+        await self.redis.start()
+        server = await self.start(f"--registry={self.redis.url()}", "--node=host1")
+        clients = await self.connect(server, 20)
+        await together(*(each.open() for each in clients))
+        await self.untilListed(clients)
+        printed = json.loads((await self.redis.kaproto("list", "--json")).output)
+        found = {each["address"]: each["id"] for each in printed}
+        self.assertEqual({(each["node"], each["phase"]) for each in printed}, {("host1", "open")})
+        rows = {each.address: found[each.address] % (2 * ROWS_EACH) for each in clients}
+        self.assertEqual(set(rows.values()), {0, 1})
+        for row in (0, 1):
+            client = next(each for each in clients if rows[each.address] == row)
+            which = f"host1/{found[client.address]}"
+            result = await self.redis.kaproto("disconnect", which, "--reason=updates")
+            self.assertEqual((result.exitCode, result.errors), (0, ""))
+            await client.waitLost()
+            clients.remove(client)
+        again = await self.redis.kaproto("disconnect", which)
+        self.assertIn(f"node host1 has no client {which.partition('/')[2]}", again.errors)
+        first = re.search(r"worker 1 \(pid (\d+)\) serves", server.log)
+        assert first is not None, server.log
+        os.kill(int(first[1]), signal.SIGKILL)
+        await self.serves(server, 3)
+        clients = [each for each in clients if rows[each.address] == 1]
+        more = await self.connect(server, 20)
+        await together(*(each.open() for each in more))
+        await self.untilListed(clients + more)
+        result = await self.redis.kaproto("drain", "host1")
+        self.assertIn(f"{len(clients + more)} were listed there", result.output)
+        await server.program.waitOutput("draining: no new clients")
+        nodes = json.loads((await self.redis.kaproto("nodes", "--json")).output)
+        self.assertEqual(
+            [(each["node"], each["clients"]) for each in nodes], [("host1", len(clients + more))]
+        )
+        await together(*(each.disconnect() for each in clients + more))
+        await server.program.finish()
+        self.assertNotIn("Traceback", server.log)
+        self.assertEqual(await self.redis.command("KEYS", "kaproto:*"), [])
+
+    async def untilListed(self, clients: Sequence[RawClient]) -> None:
+        """
+        Wait until the registry lists these clients, as open, and no others.
+        """
+        expected = {(each.address, "open") for each in clients}
+
+        async def isListed() -> bool:
+            listed = map(json.loads, await self.redis.command("HVALS", "kaproto:clients:host1"))
+            return {(each["address"], each["phase"]) for each in listed} == expected
+
+        await self.eventually(isListed)
+
+
 class ScriptTests(InteropTestCase):
     """
     Tests for the script that Redis runs, and for the model of it in the unit tests.
@@ -235,7 +294,7 @@ class ScriptTests(InteropTestCase):
         for user in users:
             words = user.split(" ")
             words[words.index(">PASSWORD")] = f">{PASSWORD}"
-            await fleet.command(*words)
+            await fleet.redis.command(*words)
         keys = keysOf("host1")
         listed = ["0", "1000", "1", "{}", "[]", "1", "1", "1", "{}", "2"]
         writer = await fleet.redis.connect(user="kaserver")
@@ -337,9 +396,9 @@ class ScriptTests(InteropTestCase):
                 *random.sample(numbers, random.randrange(4)),
             ]
             expected = str(model.run(asker, [*head, *rest])).removeprefix("+")
-            self.assertEqual(await fleet.command(*head, *rest), expected, (step, rest))
+            self.assertEqual(await fleet.redis.command(*head, *rest), expected, (step, rest))
             told.add(expected.split()[0])
-            stored = await fleet.command("HGETALL", "kaproto:clients:host1")
+            stored = await fleet.redis.command("HGETALL", "kaproto:clients:host1")
             pairs = dict(zip(stored[::2], stored[1::2], strict=True))
             self.assertEqual(pairs, model.clients("host1"), (step, rest))
         self.assertEqual(told, {"written", "left", "unknown", "superseded"})

@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import json
 
+from twisted.internet.defer import fail
 from twisted.internet.interfaces import IReactorTime
 
-from kaproto.registry.interfaces import RegistryStatus
+from kaproto.registry.interfaces import NotDisconnected, RegistryStatus
 from kaproto.registry.listing import BATCH, NOT_YET
 from kaproto.registry.orders import Order, decodeAnswer
 from kaproto.registry.redis import RedisRegistry
@@ -315,6 +316,10 @@ class RedisRegistryTests(RegistryTestCase):
         self.assertEqual(
             self.node.told, [("disconnect", 2, "updates"), ("disconnect", 2, None), ("drain",)]
         )
+        unknown = fail(NotDisconnected("worker 1 does not answer"))
+        self.patch(self.node, "disconnect", lambda _number, _reason: unknown)
+        answer = self.order(Order(TOKEN, 1000, 1))
+        self.assertEqual(answer, "node host1: worker 1 does not answer")
 
     def test_allowed(self) -> None:
         """

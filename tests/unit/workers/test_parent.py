@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
@@ -17,9 +18,10 @@ from kaproto.admin.controltypes import CONTROL_PROGRAM, ControlProcedure, Docume
 from kaproto.app.options import Options
 from kaproto.app.service import makeService
 from kaproto.keepalive.liveness import KeepAlive
+from kaproto.registry.interfaces import Node
 from kaproto.wire.structs import pack
 from kaproto.workers.administration import TeamAdmin, TeamControl
-from kaproto.workers.parent import Parent, patience
+from kaproto.workers.parent import Parent, patience, workerSettings
 from tests.support import ClockTestCase
 from tests.support_workers import SpawningReactor
 
@@ -39,6 +41,7 @@ class ParentTests(ClockTestCase):
             ["--listen=tcp:0:interface=127.0.0.1", "--workers=2", "--max-clients=9", *arguments]
         )
         service = makeService(options, cast(Any, self.reactor))
+        self.options = options
         assert isinstance(service, Parent)
         self.addCleanup(lambda: Deferred.fromCoroutine(service.ports.stop()))
         return service
@@ -109,6 +112,36 @@ class ParentTests(ClockTestCase):
         self.successResultOf(service.stopService())
         service.crew.whenReady.errback(RuntimeError("stopping"))
         self.assertEqual(self.reactor.stops, 1)
+
+    def test_registry(self) -> None:
+        """
+        The parent is one node of the registry, and its workers are not told of that.  Reloading
+        reads the password again.
+        """
+        path = Path(self.mktemp())
+        path.write_text("secret")
+        service = self.make(
+            "--registry=redis://127.0.0.1",
+            f"--registry-password-file={path}",
+            "--registry-orders=none",
+            "--node=host7",
+        )
+        settings = workerSettings(self.options.configuration(), service.factory)
+        self.assertNotIn("registry", settings)
+        self.assertNotIn("node", settings)
+        self.assertEqual(service.registry.node, "host7")
+        nodes: list[Node] = []
+        changes: list[int] = []
+        self.patch(service.registry, "start", nodes.append)
+        service.startService()
+        (node,) = nodes
+        node.follow(changes.append)
+        self.assertEqual(node.about()["clients"], 0)
+        path.unlink()
+        (problem,) = self.successResultOf(Deferred.fromCoroutine(service.reload()))
+        self.assertIn(f"{path}: No such file", problem)
+        self.successResultOf(service.stopService())
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_patience(self) -> None:
         """

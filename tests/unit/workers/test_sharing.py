@@ -30,27 +30,21 @@ class SharingTests(SynchronousTestCase):
             "proxy:libvirttls:16514:from=192.0.2.0/24",
             "keepalive:tcp:0:policy=2",
         ):
-            self.assertIsNone(whyNotShared([shared], None, None), shared)
-        self.assertIn("--listen=stdio: cannot", str(whyNotShared(["tcp:0", "stdio:"], None, None)))
+            self.assertIsNone(whyNotShared([shared], None), shared)
+        self.assertIn("--listen=stdio: cannot", str(whyNotShared(["tcp:0", "stdio:"], None)))
 
     def test_program(self) -> None:
         """
         twistd's own way of logging cannot be handed on.
         """
         program = Options()
-        self.assertIsNone(whyNotShared([], program, None))
+        self.assertIsNone(whyNotShared([], program))
         program["logger"] = "mine"
-        self.assertIn("--logger", str(whyNotShared([], program, None)))
-
-    def test_registry(self) -> None:
-        """
-        Workers have no registry.
-        """
-        self.assertIn("--registry", str(whyNotShared([], None, "redis://localhost")))
+        self.assertIn("--logger", str(whyNotShared([], program)))
 
     def test_system(self) -> None:
         """
         Other systems do not divide connections.
         """
         self.patch(sys, "platform", "darwin")
-        self.assertIn("Linux", str(whyNotShared([], None, None)))
+        self.assertIn("Linux", str(whyNotShared([], None)))

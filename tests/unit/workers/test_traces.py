@@ -18,7 +18,7 @@ from tests.support_workers import Administrator, LocalMember, TeamTestCase
 
 class TraceTests(TeamTestCase):
     """
-    C{kaproto trace} and the workers.
+    Tests for L{TeamTraces}, together with the programs of parent and workers.
     """
 
     def test_trace(self) -> None:
@@ -83,7 +83,7 @@ class TraceTests(TeamTestCase):
         self.team.ended(self.members[0], "killed by SIGKILL")
         end = {"id": 4, "end": "worker 0 has ended: killed by SIGKILL", "missed": 0}
         self.assertEqual(self.caller.events, [end])
-        self.control_.traces.received(pack(Document('{"id": 4, "name": "late"}')))
+        self.control_.traced(pack(Document('{"id": 4, "name": "late"}')))
         self.echo()
         self.assertEqual([each["id"] for each in self.caller.events[1:]], [5, 5])
         self.team.ended(self.members[1], "exited with 0")
