@@ -1,5 +1,5 @@
 """
-Tests for L{kaproto.admin.client}, of what needs a socket.  The rest is in L{test_control}.
+Tests for L{kaproto.admin.client} that need a socket.  The others are in L{test_control}.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from tests.support_daemon import FakeDaemon
 
 class ConnectTests(TestCase):
     """
-    Connecting to the socket of C{--admin}.
+    Tests for connecting to the socket of C{--admin}.
     """
 
     async def test_connect(self) -> None:
         """
-        The connection is open from the start: the first call is answered.
+        The connection is open at once: the first call is answered.
         """
         path = self.mktemp()
         daemon = FakeDaemon(KeepAliveServerFactory())

@@ -16,12 +16,12 @@ from tests.support_admin import AdminTestCase
 
 class ClientListTests(AdminTestCase):
     """
-    Lists of clients are packed and joined.
+    Tests for packing and joining lists of clients.
     """
 
     def list(self, first: int, after: int) -> bytes:
         """
-        @return: the list of the clients with these places among all.
+        @return: the packed list of a slice of all clients.
         """
         cooperator = Cooperator(scheduler=lambda call: self.clock.callLater(0, call))
         packed = packList(
@@ -35,7 +35,7 @@ class ClientListTests(AdminTestCase):
 
     def test_join(self) -> None:
         """
-        A joined list is the same as one list of all clients, cut where C{virt-admin} reads no more.
+        Joined lists equal a single list of all clients, truncated to C{virt-admin}'s limit.
         """
         for _ in range(5):
             self.openClient()
@@ -47,7 +47,7 @@ class ClientListTests(AdminTestCase):
 
     def test_count(self) -> None:
         """
-        A list without names says how many there are, of any number of processes.
+        Joined counts are added up.
         """
         unpacker = Unpacker(joinCounts([packCount(2), packCount(0), packCount(20000)]))
         self.assertEqual((unpacker.uint32(), unpacker.uint32()), (0, 20002))

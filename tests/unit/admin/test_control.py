@@ -16,12 +16,12 @@ from tests.support_admin import AdminTestCase
 
 class ControlTests(AdminTestCase):
     """
-    What C{kaproto} asks.
+    Tests for the calls of the C{kaproto} command.
     """
 
     def test_clients(self) -> None:
         """
-        All clients are listed, page by page, in the order of their ids.
+        All clients are listed, page by page, ordered by id.
         """
         control = self.control()
         self.assertEqual(self.finish(control.clients()), [])
@@ -33,7 +33,7 @@ class ControlTests(AdminTestCase):
 
     def test_client(self) -> None:
         """
-        One client is shown, or said to be unknown.
+        A client is found by its id; an unknown id is an error.
         """
         self.openClient()
         control = self.control()
@@ -45,7 +45,7 @@ class ControlTests(AdminTestCase):
 
     def test_disconnect(self) -> None:
         """
-        A client is disconnected for a reason that is kept.
+        A client can be disconnected with a reason, which is recorded.
         """
         self.openClient()
         control = self.control()
@@ -59,7 +59,7 @@ class ControlTests(AdminTestCase):
 
     def test_refused(self) -> None:
         """
-        Who was refused is listed.
+        Refused clients are listed.
         """
         self.daemon = self.makeDaemon(Mandatory(KEEPALIVE))
         self.client().feed(OPEN)
@@ -68,7 +68,7 @@ class ControlTests(AdminTestCase):
 
     def test_status(self) -> None:
         """
-        The daemon as a whole.
+        The status describes the server as a whole.
         """
         self.openClient()
         (found,) = self.finish(self.control().status())
@@ -76,7 +76,7 @@ class ControlTests(AdminTestCase):
 
     def test_replace(self) -> None:
         """
-        One process has no workers to replace.
+        Replacing workers is an error in a server without workers.
         """
         replacing = Deferred.fromCoroutine(self.control().replace())
         self.controlled.flush()
@@ -85,7 +85,7 @@ class ControlTests(AdminTestCase):
 
     def test_reload(self) -> None:
         """
-        Reloading tells what is wrong.
+        A reload returns the problems with files.
         """
         control = self.control()
         self.assertEqual(self.finish(control.reload()), [])
@@ -94,7 +94,7 @@ class ControlTests(AdminTestCase):
 
     def test_drain(self) -> None:
         """
-        Draining begins after it was answered.
+        Draining begins after the reply.
         """
         control = self.control()
         self.finish(control.drain(30))
@@ -103,7 +103,7 @@ class ControlTests(AdminTestCase):
 
     def test_silence(self) -> None:
         """
-        A server that does not answer is not waited for without end.
+        A call to a server that does not answer times out.
         """
         control = self.control()
         self.controlled.blackhole()
@@ -113,7 +113,7 @@ class ControlTests(AdminTestCase):
 
     def test_close(self) -> None:
         """
-        The connection is closed when it is no longer needed.
+        L{ControlClient.close} closes the connection.
         """
         control = self.control()
         self.finish(control.close())

@@ -12,12 +12,12 @@ from tests.support_admin import AdminTestCase
 
 class DisconnectTests(AdminTestCase):
     """
-    An administrator disconnects a client.
+    Tests for disconnecting a client.
     """
 
     def test_callsUnderWay(self) -> None:
         """
-        A client whose calls are not answered yet is told why it is disconnected; a second time
+        A client's pending calls fail with the reason for the disconnection; disconnecting it again
         changes nothing.
         """
         self.server.programs[Probe.number] = Probe()

@@ -15,19 +15,19 @@ from kaproto.peer import Peer, UnixCredentials
 
 class OperatorsTests(SynchronousTestCase):
     """
-    Who may administer.
+    Tests for authorizing administrators.
     """
 
     def admit(self, uid: int | None) -> Admission | Refused:
         """
-        @return: the answer to a user of this machine, or to somebody from elsewhere.
+        @return: the decision for a local user, or for a peer without a user id.
         """
         credentials = None if uid is None else UnixCredentials(1, uid, uid)
         return Operators().admit(Peer(unixCredentials=credentials))
 
     def test_admitted(self) -> None:
         """
-        Root may, and so may the server's own user.
+        Root and the server's own user may administer it.
         """
         self.patch(os, "geteuid", lambda: 4242)
         for uid in (0, 4242):
@@ -35,7 +35,8 @@ class OperatorsTests(SynchronousTestCase):
 
     def test_others(self) -> None:
         """
-        Others are told who may, by name where there is one, and that they are not.
+        Other users are refused; the message has their user id, and who may administer, by name if
+        there is one.
         """
         for own, who in [(0, "root"), (3999998, "root and by uid 3999998")]:
             self.patch(os, "geteuid", lambda own=own: own)
@@ -49,6 +50,6 @@ class OperatorsTests(SynchronousTestCase):
 
     def test_network(self) -> None:
         """
-        Nobody administers from elsewhere.
+        A peer without a user id is refused.
         """
         self.assertIsInstance(self.admit(None), Refused)

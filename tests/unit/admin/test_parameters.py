@@ -26,20 +26,20 @@ ANY = 2**32 - 1
 
 def unsigned(**values: int) -> list[TypedParameter]:
     """
-    @return: parameters as C{virt-admin} sends them.
+    @return: typed parameters as C{virt-admin} sends them.
     """
     return [TypedParameter(name, value, ParameterType.UINT) for name, value in values.items()]
 
 
 class LimitTests(AdminTestCase):
     """
-    C{server-clients-info} and C{server-clients-set}.
+    Tests for C{server-clients-info} and C{server-clients-set}.
     """
 
     def test_info(self) -> None:
         """
-        No limit is the largest number; and the one for clients that have not logged in is never
-        above the other, since libvirt's clients check that.
+        No limit is shown as the largest number.  The limit for anonymous clients is never shown
+        above the other, because libvirt's clients check that.
         """
         for limits, most, unknown in [
             (Limits(), ANY, 1024),
@@ -56,7 +56,7 @@ class LimitTests(AdminTestCase):
 
     def test_set(self) -> None:
         """
-        What is given is set, and the rest stays; any number is no limit.
+        Given parameters are set and others are kept; the largest number means no limit.
         """
         limits = Limits(maxClients=10, maxAnonymousClients=5, pingBudget=7)
         for given_, changes in [
@@ -75,7 +75,7 @@ class LimitTests(AdminTestCase):
 
     def test_mistakes(self) -> None:
         """
-        What makes no sense is refused in libvirtd's words, where it has them.
+        Invalid parameters are refused, with libvirtd's messages if it has them.
         """
         for parameters, code, words in [
             (unsigned(nclients=5), 74, "argument unsupported: parameter 'nclients' not supported"),
@@ -101,7 +101,7 @@ class LimitTests(AdminTestCase):
     @given(st.integers(1, ANY), st.integers(1, ANY))
     def test_roundTrip(self, most: int, unknown: int) -> None:
         """
-        What was set is what is shown.
+        Limits that are set are shown with the same values.
         """
         self.server.limits = Limits()
         if unknown > most:
@@ -117,12 +117,12 @@ class LimitTests(AdminTestCase):
 
 class ClientTests(AdminTestCase):
     """
-    C{client-info}.
+    Tests for C{client-info}.
     """
 
     def test_open(self) -> None:
         """
-        A client that is open and pinged: libvirt's parameters, then ours, with types that
+        An open client that is pinged has libvirt's parameters and kaproto's, with types that
         C{virt-admin} prints well.
         """
         self.daemon = self.makeDaemon(Optional(KEEPALIVE))
@@ -155,7 +155,7 @@ class ClientTests(AdminTestCase):
 
     def test_identity(self) -> None:
         """
-        A client that has logged in, with a certificate whose name would break lines.
+        Line breaks in a client's distinguished name are escaped.
         """
         wire = self.client()
         wire.protocol.peer.user, wire.protocol.peer.tlsDN = "alice", "CN=a\nb"
@@ -170,8 +170,7 @@ class ClientTests(AdminTestCase):
 
     def test_local(self) -> None:
         """
-        A local client has a user, a group and a process; names are there where the system knows
-        them.
+        A local client has a user, a group and a process id, with names if the system knows them.
         """
         wire = self.accept(self.server, UNIXAddress(None))
         wire.protocol.peer.unixCredentials = UnixCredentials(7, os.getuid(), os.getgid())
@@ -193,7 +192,7 @@ class ClientTests(AdminTestCase):
 
     def test_fraction(self) -> None:
         """
-        An interval of half a second is shown as such.
+        An interval of half a second is shown as a fraction.
         """
         self.daemon = self.makeDaemon(Optional(attrs.evolve(KEEPALIVE, interval=0.5)))
         wire = self.client()

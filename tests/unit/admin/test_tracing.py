@@ -16,7 +16,7 @@ from tests.support_admin import AdminTestCase
 
 class TraceTests(AdminTestCase):
     """
-    The messages of a client, shown to an administrator.
+    Tests for showing a client's messages to an administrator.
     """
 
     def setUp(self) -> None:
@@ -32,7 +32,7 @@ class TraceTests(AdminTestCase):
 
     def trace(self, number: int = 1, seconds: int = 10) -> Deferred[str]:
         """
-        Watch.
+        Start a trace.
         """
         running = Deferred.fromCoroutine(self.client_.trace(number, seconds, self.events.append))
         self.settle()
@@ -40,15 +40,15 @@ class TraceTests(AdminTestCase):
 
     def settle(self) -> None:
         """
-        Deliver everything.
+        Deliver all bytes.
         """
         for pair in self._pairs:
             pair.flush()
 
     def test_messages(self) -> None:
         """
-        Calls and replies are shown by their headers, pongs by how long they took, until the time
-        is over; then the client costs what it did before.
+        Calls and replies are shown with their headers, and pongs with their latency, until the time
+        is over.  Then nothing is left of the trace.
         """
         running = self.trace()
         self.pair_.client.call(Probe.number, Probe.ECHO, b"abcd")
@@ -87,7 +87,7 @@ class TraceTests(AdminTestCase):
 
     def test_names(self) -> None:
         """
-        libvirt's own procedures have names.
+        Procedures of libvirt have names.
         """
         running = self.trace()
         self.pair_.client.close()
@@ -101,7 +101,7 @@ class TraceTests(AdminTestCase):
 
     def test_pongInParts(self) -> None:
         """
-        A pong that comes in two reads is shown once.
+        A pong that arrives in two reads is shown once.
         """
         self.trace().addErrback(lambda _: None)
         self.pair_.advance(1.25)
@@ -114,7 +114,7 @@ class TraceTests(AdminTestCase):
 
     def test_odd(self) -> None:
         """
-        Whatever a client sends has a line.
+        A message with unknown numbers is shown too.
         """
         self.trace().addErrback(lambda _: None)
         trace = self.traced.incoming.trace
@@ -126,7 +126,8 @@ class TraceTests(AdminTestCase):
 
     def test_slowAdministrator(self) -> None:
         """
-        What an administrator does not read in time is left out, and counted; the end is not.
+        Messages that the administrator does not read in time are left out and counted; the end of
+        the trace is always sent.
         """
         running = self.trace(seconds=1)
         server = self.controlled.server._kaproto
@@ -142,7 +143,7 @@ class TraceTests(AdminTestCase):
 
     def test_administratorGoes(self) -> None:
         """
-        Nothing is left of a trace when nobody reads it.
+        The trace ends when the administrator disconnects.
         """
         running = self.trace()
         closed = Deferred.fromCoroutine(self.client_.close())
@@ -155,8 +156,7 @@ class TraceTests(AdminTestCase):
 
     def test_again(self) -> None:
         """
-        Two administrators watch one client, each for its own time; the first to stop leaves the
-        other the rest.
+        Two administrators can trace one client, each for its own time.
         """
         first = self.trace(seconds=5)
         other = self.control()
@@ -181,8 +181,7 @@ class TraceTests(AdminTestCase):
 
     def test_replaced(self) -> None:
         """
-        One administrator sees each message of a client once, however often it asks to, for the time
-        that it asked for last.
+        If an administrator starts a second trace of the same client, it replaces the first.
         """
         self.trace(seconds=60).addErrback(lambda _: None)
         second = self.trace(seconds=5)
@@ -196,6 +195,6 @@ class TraceTests(AdminTestCase):
 
     def test_unknown(self) -> None:
         """
-        There may be no such client.
+        Tracing an unknown client is an error.
         """
         self.failureResultOf(self.trace(99), RemoteError)

@@ -26,14 +26,14 @@ ADMIN = bytes.fromhex("00000005") + b"admin\0\0\0"
 
 def words(*numbers: int) -> bytes:
     """
-    @return: numbers in XDR.
+    @return: numbers as XDR words.
     """
     return b"".join(number.to_bytes(4, "big") for number in numbers)
 
 
 class VirtAdminTestCase(AdminTestCase):
     """
-    A test of what C{virt-admin} says and hears.
+    A test case with a connection from C{virt-admin}.
     """
 
     def setUp(self) -> None:
@@ -53,7 +53,7 @@ class VirtAdminTestCase(AdminTestCase):
 
     def answer(self, procedure: int, payload: bytes = b"") -> bytes:
         """
-        @return: the result of a call that succeeds.
+        @return: the payload of a successful reply.
         """
         reply = self.ask(procedure, payload)
         if reply.status != Status.OK:
@@ -64,14 +64,14 @@ class VirtAdminTestCase(AdminTestCase):
         self, procedure: int, payload: bytes, code: int, domain: int, message: str
     ) -> None:
         """
-        Fail unless a call is answered with this error.
+        Check that a call is answered with this error.
         """
         self.assertEqual(errorOf(self.ask(procedure, payload)), (code, domain, 2, message))
 
 
 class Many:
     """
-    One of many clients.
+    A client in a long list.
     """
 
     def __init__(self, number: int) -> None:
@@ -80,12 +80,13 @@ class Many:
 
 class ConnectionTests(VirtAdminTestCase):
     """
-    The connection itself.
+    Tests for the connection.
     """
 
     def test_session(self) -> None:
         """
-        C{virt-admin} opens, asks, closes; the reply to the last comes before the end.
+        C{virt-admin} opens, calls and closes, and its last call is answered before the connection
+        ends.
         """
         self.assertEqual(self.answer(1, words(0)), b"")
         self.assertEqual(Unpacker(self.answer(3)).uint64(), versionNumber(__version__))
@@ -98,7 +99,7 @@ class ConnectionTests(VirtAdminTestCase):
 
     def test_neverPinged(self) -> None:
         """
-        A ping would kill C{virt-admin}.
+        C{virt-admin} is not pinged, because a ping would make it abort.
         """
         self.answer(1, words(0))
         self.advance(120)
@@ -107,8 +108,8 @@ class ConnectionTests(VirtAdminTestCase):
 
     def test_strangers(self) -> None:
         """
-        Whoever may not administer is told so when opening, and is not cut off when C{virt-admin}
-        then closes.
+        A user who may not administer is refused when opening.  The connection stays open until
+        C{virt-admin} closes it.
         """
         self.admin = self.administrator(Mandatory(KEEPALIVE))
         self.assertEqual(errorOf(self.ask(1, words(0)))[0], 9)
@@ -117,7 +118,7 @@ class ConnectionTests(VirtAdminTestCase):
 
     def test_unknown(self) -> None:
         """
-        What newer clients may call is answered as by libvirtd; so is another program.
+        Unknown procedures and programs are answered with libvirtd's errors.
         """
         for procedure in (0, 21, 66):
             self.assertFails(procedure, b"", 39, 7, f"unknown procedure: {procedure}")
@@ -126,7 +127,7 @@ class ConnectionTests(VirtAdminTestCase):
 
     def test_flags(self) -> None:
         """
-        There are no flags, and C{virt-admin} prints which call had one.
+        Flags are refused, and the error that C{virt-admin} prints has the function's name.
         """
         server, client = SERVER + words(4), SERVER + words(0, 1, 0, 0, 0, 4)
         for procedure, payload, function in [
@@ -150,19 +151,20 @@ class ConnectionTests(VirtAdminTestCase):
 
 class ServerTests(VirtAdminTestCase):
     """
-    The servers, and what can be set.
+    Tests for servers and their parameters.
     """
 
     def test_list(self) -> None:
         """
-        There is the server and the one for administrators; who only wants the number gets that.
+        There are two servers, one of them for administrators; a call that asks only for the number
+        gets that.
         """
         self.assertEqual(self.answer(4, words(1, 0)), words(2) + SERVER + ADMIN + words(2))
         self.assertEqual(self.answer(4, words(0, 0)), words(0, 2))
 
     def test_lookup(self) -> None:
         """
-        A server is found by name, and every call looks again.
+        A server is looked up by name in every call.
         """
         self.assertEqual(self.answer(5, SERVER + words(0)), SERVER)
         self.assertEqual(self.answer(5, ADMIN + words(7)), ADMIN)
@@ -183,7 +185,7 @@ class ServerTests(VirtAdminTestCase):
 
     def test_workers(self) -> None:
         """
-        There is one thread, and no pool that could be changed.
+        There is one thread, and no thread pool to configure.
         """
         parameters = Unpacker(self.answer(6, SERVER + words(0))).typedParameters()
         self.assertEqual({each.type for each in parameters}, {ParameterType.UINT})
@@ -208,8 +210,8 @@ class ServerTests(VirtAdminTestCase):
 
     def test_limits(self) -> None:
         """
-        Limits are changed while the server runs, and read back.  Those of the administrators'
-        own server are apart.
+        Limits can be changed while the server runs, and read back.  The administrators' server has
+        its own.
         """
         parameter = Packer().typedParameters(
             [TypedParameter("nclients_max", 5, ParameterType.UINT)]
@@ -232,7 +234,7 @@ class ServerTests(VirtAdminTestCase):
 
     def test_log(self) -> None:
         """
-        Where the log goes is told; it cannot be changed from here.
+        The log's output is shown, but cannot be changed.
         """
         self.assertEqual(self.answer(14, words(0)), words(8) + b"2:twistd" + words(1))
         self.assertEqual(self.answer(15, words(0)), words(0, 0))
@@ -243,13 +245,13 @@ class ServerTests(VirtAdminTestCase):
 
     def test_timeout(self) -> None:
         """
-        kaserver does not stop for want of clients.
+        A timeout to stop without clients is not supported.
         """
         self.assertEqual(errorOf(self.ask(19, words(300, 0)))[:2], (84, 62))
 
     def test_updateTLS(self) -> None:
         """
-        Files are read again, and what is wrong with them is told.
+        Certificate files are reloaded, and problems with them are the error.
         """
         self.assertEqual(self.answer(18, SERVER + words(0)), b"")
         self.daemon.problems = ["no certificate in a.pem", "no rule"]
@@ -258,7 +260,7 @@ class ServerTests(VirtAdminTestCase):
 
     def test_shutdown(self) -> None:
         """
-        The daemon stops after it has said so.
+        The daemon stops after the call is answered.
         """
         self.admin.feed(call(20, words(0), program=ADMIN_PROGRAM))
         self.assertEqual(self.admin.takeOne().status, Status.OK)
@@ -269,19 +271,19 @@ class ServerTests(VirtAdminTestCase):
 
 class ClientTests(VirtAdminTestCase):
     """
-    The server's clients.
+    Tests for a server's clients.
     """
 
     def clientName(self, number: int, transport: int = 1) -> bytes:
         """
-        @return: a client as it is named in calls, with a time that does not matter.
+        @return: the id of a client as calls contain it, with an arbitrary time.
         """
         return SERVER + words(0, number, 0, 12345, transport)
 
     def test_list(self) -> None:
         """
-        Clients are listed from when they connect, with the time of day at which they did, and the
-        count that follows the array is its length.
+        Clients are listed from the time they connect, with that time of day, and the array is
+        followed by its length.
         """
         self.setTimeOfDay(1764125677)
         first: Wire[KeepAliveServerProtocol] = self.client()
@@ -297,14 +299,15 @@ class ClientTests(VirtAdminTestCase):
 
     def test_administrators(self) -> None:
         """
-        The administrators are listed as well.
+        Administrators are listed as clients of their own server.
         """
         listed = Unpacker(self.answer(8, ADMIN + words(1, 0)))
         self.assertEqual(listed.uint32(), 1)
 
     def test_many(self) -> None:
         """
-        No more are listed than C{virt-admin} can bear, in several turns of the reactor.
+        At most as many clients are listed as C{virt-admin} accepts, over several turns of the
+        reactor.
         """
         self.server.clients = [  # type: ignore[assignment]
             Many(number) for number in range(ARRAY_MAX + 600)
@@ -324,7 +327,7 @@ class ClientTests(VirtAdminTestCase):
 
     def test_lookup(self) -> None:
         """
-        A client is found by its number, with what C{virt-admin} prints of it.
+        A client is looked up by its id.
         """
         self.client()
         found = self.answer(9, SERVER + words(0, 1, 0))
@@ -340,7 +343,7 @@ class ClientTests(VirtAdminTestCase):
 
     def test_info(self) -> None:
         """
-        What is known of a client comes as typed parameters, libvirt's first.
+        A client's data are typed parameters, libvirt's first.
         """
         self.openClient()
         parameters = Unpacker(self.answer(10, self.clientName(1) + words(0))).typedParameters()
@@ -348,7 +351,7 @@ class ClientTests(VirtAdminTestCase):
 
     def test_disconnect(self) -> None:
         """
-        A client is disconnected, and the reason is kept; the others stay.
+        One client is disconnected, and the reason is recorded.
         """
         self.openClient()
         self.openClient()
@@ -363,7 +366,7 @@ class ClientTests(VirtAdminTestCase):
 
     def test_disconnectOneself(self) -> None:
         """
-        An administrator can be disconnected by itself.
+        An administrator can disconnect itself.
         """
         self.admin.feed(call(11, ADMIN + words(0, 1, 0, 0, 0, 0), program=ADMIN_PROGRAM))
         self.assertTrue(self.admin.closing)
@@ -373,12 +376,12 @@ class ClientTests(VirtAdminTestCase):
 
 class ProcedureTests(AdminTestCase):
     """
-    The procedures as a whole.
+    Tests for the set of procedures.
     """
 
     def test_all(self) -> None:
         """
-        Every procedure that C{virt-admin} 11.3 has is answered.
+        Every procedure of C{virt-admin} 11.3 is implemented.
         """
         program = self.administrator().protocol.factory.programs[ADMIN_PROGRAM]
         self.assertEqual(

@@ -14,12 +14,12 @@ from kaproto.cli.authority import issue, loadIdentity, newAuthority
 
 class AuthorityTests(SynchronousTestCase):
     """
-    What it signs.
+    Tests for the certificates that an authority issues.
     """
 
     def test_purposes(self) -> None:
         """
-        A server's certificate is for servers only, a client's for clients.
+        A certificate is valid only for servers, or only for clients.
         """
         authority = newAuthority("CA")
         for hosts, purpose in [(["a.example"], "serverAuth"), ([], "clientAuth")]:
@@ -29,7 +29,7 @@ class AuthorityTests(SynchronousTestCase):
 
     def test_rsa(self) -> None:
         """
-        An authority with an RSA key is not one of ours.
+        An authority with an RSA key, which kaproto does not create, is refused.
         """
         key = rsa.generate_private_key(65537, 1024)
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

@@ -23,7 +23,7 @@ from kaproto.security.pki import serverFiles
 
 def contents(folder: Path) -> dict[str, bytes]:
     """
-    @return: what is in the files of a folder, by their names.
+    @return: the contents of the files in a folder, by relative path.
     """
     files = [path for path in folder.rglob("*") if path.is_file()]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
@@ -31,12 +31,12 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 class CertificatesTests(SynchronousTestCase):
     """
-    The command.
+    Tests for the C{certificates} command.
     """
 
     def setUp(self) -> None:
         """
-        Name a folder, which is not there yet.
+        Choose a folder that does not exist yet.
         """
         self.folder = Path(self.mktemp()) / "trial:1"
 
@@ -44,7 +44,7 @@ class CertificatesTests(SynchronousTestCase):
         """
         Run the command.
 
-        @return: what it printed.
+        @return: the lines it prints.
         """
         command = Certificates()
         lines: list[str] = []
@@ -56,8 +56,8 @@ class CertificatesTests(SynchronousTestCase):
 
     def test_layout(self) -> None:
         """
-        The folder is as libvirt's C{/etc/pki}, and each client's as C{pkipath} wants it.  Only the
-        owner can read a private key.
+        The folder has the layout of libvirt's C{/etc/pki}, and each client has a folder for
+        C{pkipath}.  Private keys are readable only by their owner.
         """
         self.make("--client=alice", "--client=bob")
         pairs = ["clientcert.pem", "clientkey.pem"]
@@ -83,7 +83,7 @@ class CertificatesTests(SynchronousTestCase):
 
     def test_next(self) -> None:
         """
-        The commands that it prints name the folder, quoted for an endpoint, a URI and the shell.
+        The printed commands have the folder's path, quoted for endpoint, URI and shell.
         """
         *_made, blank, _server, serve, _client, list_ = self.make("--host=2001:db8::7")
         self.assertEqual(blank, "")
@@ -98,7 +98,8 @@ class CertificatesTests(SynchronousTestCase):
 
     def test_again(self) -> None:
         """
-        Nothing is overwritten: a second call adds the clients that are new, and says what it kept.
+        Existing files are not overwritten: a second call adds the new clients, and reports what it
+        kept.
         """
         self.make("--host=one.example", "--client=alice")
         before = contents(self.folder)
@@ -119,14 +120,14 @@ class CertificatesTests(SynchronousTestCase):
 
     def test_local(self) -> None:
         """
-        Without C{--host} the certificate is for this machine's names and addresses.
+        Without C{--host} the certificate is for the local host's names and addresses.
         """
         (line,) = (line for line in self.make() if "servercert.pem" in line)
         self.assertIn(": for localhost, 127.0.0.1, ::1", line)
 
     def test_longHost(self) -> None:
         """
-        A host name that is too long for a common name is an alternative name all the same.
+        A host name that is too long for a common name becomes only an alternative name.
         """
         host = f"{'a' * 60}.example"
         list(makeCertificates(self.folder, [host]))
@@ -139,7 +140,7 @@ class CertificatesTests(SynchronousTestCase):
 
     def test_mistakes(self) -> None:
         """
-        Names that no certificate or folder can have are named.
+        Invalid host and client names are refused with the flag and the value.
         """
         for argument in [
             *("--host=", "--host=a..b", "--host=a b", "--host=h/x", "--host=" + "a." * 127 + "b"),
@@ -153,7 +154,7 @@ class CertificatesTests(SynchronousTestCase):
 
     def fails(self, words: str) -> None:
         """
-        The command fails, and changes nothing.
+        Check that the command fails with these words, and changes nothing.
         """
         before = contents(self.folder)
         command = Certificates()
@@ -168,7 +169,7 @@ class CertificatesTests(SynchronousTestCase):
 
     def test_half(self) -> None:
         """
-        A certificate without its key, as in an C{/etc/pki} in use, is nothing to build on.
+        An authority's certificate without its key, as in a production C{/etc/pki}, is refused.
         """
         self.make()
         os.remove(self.folder / "CA/private/cakey.pem")
@@ -176,7 +177,7 @@ class CertificatesTests(SynchronousTestCase):
 
     def test_notOurs(self) -> None:
         """
-        Nor are files that are no certificate and its key.
+        A certificate and a key that do not match are refused.
         """
         self.make()
         key = self.folder / "CA/private/cakey.pem"
@@ -185,7 +186,7 @@ class CertificatesTests(SynchronousTestCase):
 
     def test_notAFolder(self) -> None:
         """
-        A file where the folder is to be is an error that names it.
+        A file in place of the folder is refused with its path.
         """
         self.folder.parent.mkdir()
         self.folder.write_text("x")

@@ -17,12 +17,12 @@ from kaproto.cli.main import Options
 
 class CompletionTests(SynchronousTestCase):
     """
-    Scripts that complete.
+    Tests for completion scripts.
     """
 
     def script(self, shell: str) -> str:
         """
-        @return: what the command prints.
+        @return: the script that the command prints.
         """
         options = Options()  # type: ignore[no-untyped-call]
         options.parseOptions(["completion", shell])
@@ -37,7 +37,7 @@ class CompletionTests(SynchronousTestCase):
 
     def test_bash(self) -> None:
         """
-        A real bash completes commands and options.
+        bash completes commands and options with the script.
         """
         bash = which("bash")
         assert bash is not None, "the tests' machine has bash"
@@ -58,7 +58,7 @@ class CompletionTests(SynchronousTestCase):
 
     def test_zsh(self) -> None:
         """
-        zsh takes bash's script after a line of its own.
+        The script for zsh is bash's, after a line that loads C{bashcompinit}.
         """
         first, _newline, rest = self.script("zsh").partition("\n")
         self.assertIn("bashcompinit", first)
@@ -66,7 +66,7 @@ class CompletionTests(SynchronousTestCase):
 
     def test_fish(self) -> None:
         """
-        fish is told of each command and each option, and which of them take a value.
+        The script for fish has every command and option, and marks options that take a value.
         """
         lines = self.script("fish").splitlines()
         for line in [

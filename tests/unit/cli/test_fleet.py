@@ -27,12 +27,12 @@ CLIENT = {**WHO, "transport": "tls", "address": "192.0.2.1:5", "phase": "open", 
 
 class FleetTests(RegistryTestCase):
     """
-    What the commands print.
+    Tests for the commands that read the registry.
     """
 
     def setUp(self) -> None:
         """
-        Have two nodes.
+        Create two nodes.
         """
         super().setUp()
         self.nodes = {name: FakeNode() for name in ("host1", "host2")}
@@ -50,7 +50,7 @@ class FleetTests(RegistryTestCase):
 
     def command(self, *arguments: str) -> FleetCommand:
         """
-        @return: a command that keeps what it prints.
+        @return: the command, which records what it prints.
         """
         options = Options()  # type: ignore[no-untyped-call]
         options.parseOptions(arguments)
@@ -62,7 +62,7 @@ class FleetTests(RegistryTestCase):
 
     def run_(self, *arguments: str) -> list[str]:
         """
-        @return: what a command prints that succeeds.
+        @return: the lines that a successful command prints.
         """
         code = self.result(self.command(URL, *arguments).run(IReactorTime(self.clock)), 7)
         self.assertEqual(code, ExitCode.OK)
@@ -70,7 +70,7 @@ class FleetTests(RegistryTestCase):
 
     def objects(self, *arguments: str) -> list[dict[str, object]]:
         """
-        @return: what a command prints as JSON.
+        @return: the objects that a command prints as JSON.
         """
         (text,) = self.run_(*arguments, "--json")
         found: list[dict[str, object]] = json.loads(text)
@@ -78,7 +78,7 @@ class FleetTests(RegistryTestCase):
 
     def assertFails(self, words: str, exitCode: int, *arguments: str) -> None:
         """
-        A command fails.
+        Check that a command fails with these words and this exit code.
         """
         command = self.command(*arguments)
         error = self.assertRaises(
@@ -89,7 +89,7 @@ class FleetTests(RegistryTestCase):
 
     def test_nodes(self) -> None:
         """
-        Nodes have a state, and how many clients are listed.
+        Nodes are listed with their state and number of clients.
         """
         _headings, first, second = self.run_("nodes")
         self.assertEqual(first.split()[:3], ["host1", "serving", "1"])
@@ -98,7 +98,8 @@ class FleetTests(RegistryTestCase):
 
     def test_gone(self) -> None:
         """
-        A node that has not written lately is gone, and its clients are those of then.
+        A node that has not written lately is gone, and its list of clients is the last one it
+        wrote.
         """
         self.redis.leases["kaproto:lease:host1"] -= LEASE
         self.redis.hashes["kaproto:node:host2"]["complete"] = "0"
@@ -110,7 +111,7 @@ class FleetTests(RegistryTestCase):
 
     def test_list(self) -> None:
         """
-        Clients are listed by node and number, and say nothing else of that themselves.
+        Clients are listed by node and id, which a client's own data cannot override.
         """
         _headings, first, second, third, fourth, _fifth = self.run_("list")
         self.assertEqual(first.split()[:4], ["host1/1", "tls", "192.0.2.1:5", "host1"])
@@ -122,7 +123,7 @@ class FleetTests(RegistryTestCase):
 
     def test_listJSON(self) -> None:
         """
-        Objects have the node, the id, and all that is stored.
+        JSON objects have the node, the id and all stored data.
         """
         found = self.objects("list")
         self.assertEqual(
@@ -133,7 +134,7 @@ class FleetTests(RegistryTestCase):
 
     def test_refused(self) -> None:
         """
-        Who was refused is listed with the node that did.
+        Refused clients are listed with their node.
         """
         _headings, first, _second = self.run_("refused")
         self.assertEqual(first.split()[:4], ["host1", "192.0.2.1", "-", "3"])
@@ -141,7 +142,7 @@ class FleetTests(RegistryTestCase):
 
     def test_disconnect(self) -> None:
         """
-        A client is disconnected by its node, with the reason.
+        A client's node disconnects it, with the reason.
         """
         (line,) = self.run_("disconnect", "host2/2", "--reason=updates")
         self.assertEqual(line, "client host2/2 is disconnected")
@@ -151,14 +152,14 @@ class FleetTests(RegistryTestCase):
 
     def test_drain(self) -> None:
         """
-        A node is drained.
+        A node can be drained.
         """
         self.assertIn("host1 accepts no new clients", self.run_("drain", "host1")[0])
         self.assertEqual(self.nodes["host1"].told, [("drain",)])
 
     def test_mistakes(self) -> None:
         """
-        What cannot be a client or a node is a mistake on the command line.
+        Invalid names of clients and nodes are usage errors.
         """
         for arguments in (
             (URL, "disconnect", "2"),
@@ -173,7 +174,7 @@ class FleetTests(RegistryTestCase):
 
     def test_unreachable(self) -> None:
         """
-        Whoever cannot be reached is named.
+        The error for an unreachable registry has its URL or what to do.
         """
         self.assertFails("--registry=URL", ExitCode.USAGE, "nodes")
         self.assertFails("redis://HOST", ExitCode.USAGE, "--registry=x", "nodes")
@@ -194,7 +195,7 @@ class FleetTests(RegistryTestCase):
 
     def test_interrupted(self) -> None:
         """
-        A command that is interrupted leaves no connection.
+        An interrupted command closes its connection.
         """
         self.redis.hangs = True
         ended: list[object] = []

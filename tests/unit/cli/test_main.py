@@ -1,5 +1,5 @@
 """
-Tests for L{kaproto.cli.main}, and for what all commands have in common.
+Tests for L{kaproto.cli.main}, and for what all commands share.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from kaproto.cli.ping import Ping
 @implementer(IReactorFromThreads)
 class Reactor(MemoryReactorClock):
     """
-    A reactor with one thread.
+    A reactor that calls functions from threads at once.
     """
 
     def callFromThread(  # type: ignore[override]
         self, function: Callable[[], object]
     ) -> None:
         """
-        Call it.
+        Call the function.
         """
         function()
 
 
 class Waiting(Command):
     """
-    A command that ends when the test says so.
+    A command whose end the test decides.
     """
 
     def __init__(self) -> None:
@@ -50,14 +50,14 @@ class Waiting(Command):
 
     async def run(self, reactor: IReactorTime) -> int:
         """
-        Wait.
+        Wait for the result.
         """
         return await self.result
 
 
 def parse(*arguments: str) -> Options:
     """
-    @return: a command line, parsed.
+    @return: the options of a parsed command line.
     """
     options = Options()  # type: ignore[no-untyped-call]
     options.parseOptions(arguments)
@@ -66,12 +66,12 @@ def parse(*arguments: str) -> Options:
 
 class OptionsTests(SynchronousTestCase):
     """
-    The command line.
+    Tests for the command line.
     """
 
     def test_mistakes(self) -> None:
         """
-        A mistake is named, and says what is allowed.
+        The error for a mistake has the argument and says what is allowed.
         """
         for arguments, words in [
             ((), "which command?"),
@@ -96,7 +96,7 @@ class OptionsTests(SynchronousTestCase):
 
     def test_help(self) -> None:
         """
-        The help of a command begins with how to call it.
+        A command's help begins with its usage.
         """
         options = parse("ping", "tcp:host")
         self.assertIsInstance(options.subOptions, Ping)
@@ -108,7 +108,7 @@ class OptionsTests(SynchronousTestCase):
 
     def test_version(self) -> None:
         """
-        Every command knows the version.
+        Every command accepts C{--version}.
         """
         for arguments in (["--version"], ["ping", "--version"]):
             with redirect_stdout(io.StringIO()) as out:
@@ -117,7 +117,7 @@ class OptionsTests(SynchronousTestCase):
 
     def test_numbers(self) -> None:
         """
-        Numbers are numbers.
+        Negative numbers, infinities, NaN and empty text are refused.
         """
         self.assertEqual(number("x")("0.5"), 0.5)
         self.assertEqual(wholeNumber("x")("5"), 5)
@@ -128,12 +128,12 @@ class OptionsTests(SynchronousTestCase):
 
 class PerformTests(SynchronousTestCase):
     """
-    Running a command.
+    Tests for running a command.
     """
 
     def setUp(self) -> None:
         """
-        Start one.
+        Start a command.
         """
         self.before = signal.getsignal(signal.SIGINT)
         self.command = Waiting()
@@ -142,21 +142,22 @@ class PerformTests(SynchronousTestCase):
 
     def assertExit(self, code: int) -> None:
         """
-        It has ended, and signals are as before.
+        Check that the command has ended with this exit code, and that the signal handler is
+        restored.
         """
         self.assertEqual(self.successResultOf(self.running), code)
         self.assertIs(signal.getsignal(signal.SIGINT), self.before)
 
     def test_result(self) -> None:
         """
-        The exit code is the command's.
+        The exit code is the command's result.
         """
         self.command.result.callback(7)
         self.assertExit(7)
 
     def test_failed(self) -> None:
         """
-        A command that fails says why.
+        The error of a command that fails is printed.
         """
         with redirect_stderr(io.StringIO()) as errors:
             self.command.result.errback(CommandFailed("no such client", 5))
@@ -165,7 +166,7 @@ class PerformTests(SynchronousTestCase):
 
     def test_interrupted(self) -> None:
         """
-        Ctrl-C ends a command in order.
+        Ctrl-C cancels the command, with exit code 130.
         """
         handler = signal.getsignal(signal.SIGINT)
         assert callable(handler)
@@ -175,12 +176,12 @@ class PerformTests(SynchronousTestCase):
 
 class MainTests(SynchronousTestCase):
     """
-    The process.
+    Tests for the whole process.
     """
 
     def test_mistake(self) -> None:
         """
-        A mistake on the command line is one line, and exit code 2.
+        A mistake on the command line is reported in one line, with exit code 2.
         """
         with redirect_stderr(io.StringIO()) as errors:
             error = self.assertRaises(SystemExit, main, ["nonsense"])
@@ -189,7 +190,7 @@ class MainTests(SynchronousTestCase):
 
     def test_writes(self) -> None:
         """
-        Commands print to the standard output, a line at a time.
+        Commands print lines to standard output.
         """
         with redirect_stdout(io.StringIO()) as out:
             Command().write("line")
@@ -198,14 +199,14 @@ class MainTests(SynchronousTestCase):
 
     def test_abstract(self) -> None:
         """
-        A command that does nothing is none.
+        The base class cannot be run.
         """
         running = Deferred.fromCoroutine(Command().run(MemoryReactorClock()))
         self.failureResultOf(running, NotImplementedError)
 
     def test_exits(self) -> None:
         """
-        The exit code is that of the command.
+        The process ends with the command's exit code.
         """
         found: list[Deferred[object]] = []
 

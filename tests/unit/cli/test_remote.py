@@ -25,14 +25,14 @@ from tests.support_admin import AdminTestCase
 
 class RemoteTests(AdminTestCase):
     """
-    What the commands print.
+    Tests for the commands of a single server.
     """
 
     def run_(self, *arguments: str) -> tuple[int, list[str]]:
         """
         Run a command.
 
-        @return: its exit code, and what it printed.
+        @return: its exit code, and the lines it prints.
         """
         options = Options()  # type: ignore[no-untyped-call]
         options.parseOptions(arguments)
@@ -44,7 +44,7 @@ class RemoteTests(AdminTestCase):
 
     def test_list(self) -> None:
         """
-        Clients are a table, or an array.
+        C{list} prints clients as a table or a JSON array.
         """
         client = self.openClient()
         client.peer.tlsDN = "CN=alice"
@@ -65,7 +65,7 @@ class RemoteTests(AdminTestCase):
         """
         Run a command from its connection on.
 
-        @param problem: why it cannot connect.
+        @param problem: the error with which connecting fails.
         """
         options = Options()  # type: ignore[no-untyped-call]
         options.parseOptions(arguments)
@@ -81,7 +81,7 @@ class RemoteTests(AdminTestCase):
 
     def test_cannot(self) -> None:
         """
-        A command that cannot be done fails with the server's words.
+        A command that the server refuses fails with the server's message.
         """
         running = self.connected("show", "99")
         self.controlled.flush()
@@ -92,7 +92,7 @@ class RemoteTests(AdminTestCase):
 
     def test_nobody(self) -> None:
         """
-        A server that is not there has an exit code of its own.
+        If the server cannot be reached, the exit code is 3.
         """
         running = self.connected("status", problem=ConnectError(errno.ENOENT))
         error = self.failureResultOf(running, CommandFailed).value
@@ -100,7 +100,7 @@ class RemoteTests(AdminTestCase):
 
     def test_silent(self) -> None:
         """
-        A server that does not answer counts as one that could not be reached.
+        A server that does not answer counts as unreachable.
         """
         running = self.connected("status")
         self.advance(10)
@@ -111,7 +111,7 @@ class RemoteTests(AdminTestCase):
 
     def test_latency(self) -> None:
         """
-        The latency is in milliseconds.
+        The latency is printed in milliseconds.
         """
         self.openClient().heartbeat.latency = 0.00025
         _code, lines = self.run_("list")
@@ -119,7 +119,7 @@ class RemoteTests(AdminTestCase):
 
     def test_show(self) -> None:
         """
-        All that is known of a client, one thing a line; options may follow the id.
+        C{show} prints everything known of a client, one item per line; options may follow the id.
         """
         self.openClient()
         _code, lines = self.run_("show", "1")
@@ -129,7 +129,7 @@ class RemoteTests(AdminTestCase):
 
     def test_disconnect(self) -> None:
         """
-        A client is disconnected, and its end is listed with the reason.
+        C{disconnect} disconnects a client, and C{ended} lists it with the reason.
         """
         self.openClient()
         code, lines = self.run_("disconnect", "1", "--reason=too old")
@@ -141,7 +141,7 @@ class RemoteTests(AdminTestCase):
 
     def test_refused(self) -> None:
         """
-        Those whom mode 2 would refuse are summed.
+        C{refused} lists the clients that mode 2 would refuse, summed.
         """
         self.client().feed(OPEN)
         _code, (headings, line) = self.run_("refused")
@@ -150,7 +150,7 @@ class RemoteTests(AdminTestCase):
 
     def test_status(self) -> None:
         """
-        The exit code tells whether new clients are taken.
+        The exit code of C{status} says whether new clients are accepted.
         """
         code, lines = self.run_("status")
         self.assertEqual(code, 0)
@@ -161,7 +161,7 @@ class RemoteTests(AdminTestCase):
 
     def test_trace(self) -> None:
         """
-        Messages are shown as they come, and why it ended.
+        C{trace} prints messages as they arrive, and finally why it ended.
         """
         for arguments in (["trace", "1", "--for=2"], ["trace", "--json", "--for=2", "1"]):
             client = self.openClient()
@@ -197,7 +197,7 @@ class RemoteTests(AdminTestCase):
 
     def test_traceNothing(self) -> None:
         """
-        A client may say nothing.
+        A trace may have no messages.
         """
         self.client()
         options = Options()  # type: ignore[no-untyped-call]
@@ -211,7 +211,7 @@ class RemoteTests(AdminTestCase):
 
     def test_reload(self) -> None:
         """
-        What is wrong with a file is the command's failure.
+        C{reload} fails if a file cannot be reloaded.
         """
         self.assertEqual(self.run_("reload"), (0, ["reloaded"]))
         self.daemon.problems = ["rules.toml: no mode"]
@@ -223,7 +223,7 @@ class RemoteTests(AdminTestCase):
 
     def test_drain(self) -> None:
         """
-        It is said how many are left.
+        C{drain} prints how many clients are left.
         """
         self.assertEqual(self.run_("drain")[1], ["kaserver stops: there are no clients"])
         self.daemon.calls.clear()
@@ -241,7 +241,7 @@ class RemoteTests(AdminTestCase):
 
     def test_ids(self) -> None:
         """
-        An id is a number of 64 bits at most.
+        An id must fit in 64 bits.
         """
         for text in ("x", "-1", "", str(1 << 64)):
             options = Options()  # type: ignore[no-untyped-call]
@@ -250,7 +250,7 @@ class RemoteTests(AdminTestCase):
 
     def test_unreachable(self) -> None:
         """
-        Why it cannot be reached is told, with what to do.
+        The error for an unreachable server has the reason and what to do.
         """
         for number, words in [
             (errno.EACCES, "as root"),
@@ -264,7 +264,7 @@ class RemoteTests(AdminTestCase):
 
     def test_abstract(self) -> None:
         """
-        A command has to do something.
+        The base class cannot be run.
         """
         running = Deferred.fromCoroutine(RemoteCommand().perform(self.control()))
         self.failureResultOf(running, NotImplementedError)

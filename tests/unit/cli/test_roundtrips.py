@@ -15,12 +15,12 @@ from kaproto.cli.roundtrips import RoundTrips
 
 class RoundTripsTests(SynchronousTestCase):
     """
-    Statistics of pings.
+    Tests for statistics of pings.
     """
 
     def test_none(self) -> None:
         """
-        Without pings, or without answers, there are no figures to divide by.
+        Statistics without pings or without answers do not divide by zero.
         """
         trips = RoundTrips()
         self.assertEqual((trips.loss, trips.average, trips.deviation), (0, 0, 0))
@@ -30,7 +30,7 @@ class RoundTripsTests(SynchronousTestCase):
     @given(st.lists(st.floats(1e-6, 10), min_size=1), st.integers(0, 10))
     def test_figures(self, seconds: list[float], lost: int) -> None:
         """
-        The figures are those of the standard library.
+        The statistics match those of the standard library.
         """
         trips = RoundTrips(sent=len(seconds) + lost)
         for each in seconds:

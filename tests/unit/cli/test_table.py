@@ -11,12 +11,12 @@ from kaproto.cli.table import table
 
 class TableTests(SynchronousTestCase):
     """
-    Tables for terminals.
+    Tests for tables on a terminal.
     """
 
     def test_table(self) -> None:
         """
-        Columns are as wide as what is in them; nothing moves the cursor.
+        Columns are as wide as their widest cell, and control characters are escaped.
         """
         rows = [(1, True, None, "x"), (100, False, "", "\x1b[2Jevil")]
         self.assertEqual(

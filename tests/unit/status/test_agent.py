@@ -15,35 +15,35 @@ from tests.support_admin import AdminTestCase
 
 class HalfClosing(StringTransport):
     """
-    A transport that can be closed for writing.
+    A transport that can close its own direction.
 
-    @ivar finished: whether it has been.
+    @ivar finished: whether it has.
     """
 
     finished = False
 
     def loseWriteConnection(self) -> None:
         """
-        Remember it.
+        Record the close.
         """
         self.finished = True
 
 
 class AgentTests(AdminTestCase):
     """
-    What haproxy is told.
+    Tests for the answers to haproxy's agent checks.
     """
 
     def setUp(self) -> None:
         """
-        Have somewhere to ask.
+        Create the agent.
         """
         super().setUp()
         self.agent = AgentFactory(self.daemon)
 
     def ask(self) -> tuple[Protocol, HalfClosing]:
         """
-        Connect.
+        Connect to the agent.
         """
         protocol = self.agent.buildProtocol(None)
         assert protocol is not None
@@ -53,7 +53,7 @@ class AgentTests(AdminTestCase):
 
     def test_answers(self) -> None:
         """
-        Each connection gets a line: up, down with the reason, drain.
+        Each connection gets one line: up, down with the reason, or drain.
         """
         self.assertEqual(self.ask()[1].value(), b"ready up\n")
         gateway = self.daemon.becomeGateway()
@@ -71,7 +71,7 @@ class AgentTests(AdminTestCase):
 
     def test_bounds(self) -> None:
         """
-        There are so many connections and no more, and none stays.
+        The number of connections is limited, and each is closed after a timeout.
         """
         asked = [self.ask() for _ in range(CONNECTIONS_MAX)]
         self.assertIsNone(self.agent.buildProtocol(None))

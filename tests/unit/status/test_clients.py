@@ -14,12 +14,12 @@ from tests.support_admin import AdminTestCase
 
 class ClientsTests(AdminTestCase):
     """
-    Clients as operators see them.
+    Tests for clients as operators see them.
     """
 
     def test_find(self) -> None:
         """
-        Clients are listed in the order in which they came, and found by id.
+        Clients are listed in the order of their connection, and found by id.
         """
         wires = [self.client() for _ in range(5)]
         wires[2].lose()
@@ -29,7 +29,7 @@ class ClientsTests(AdminTestCase):
 
     def test_kernel(self) -> None:
         """
-        What the kernel counts is shown: bytes, and when it last received any.
+        Bytes and silence are taken from the kernel's counters.
         """
         client = self.openClient()
         self.patch(clients, "delivery", lambda _: Delivery(0, 20, 0, 30, 1.5))
@@ -38,8 +38,8 @@ class ClientsTests(AdminTestCase):
 
     def test_unknown(self) -> None:
         """
-        Where the kernel counts nothing, messages are counted, and the silence is known of clients
-        that are pinged.
+        Without the kernel's counters the bytes of messages are counted, and the silence is known
+        only of clients that are pinged.
         """
         wire = self.client()
         status = clientStatus(self.server, clientsOf(self.server)[0])
@@ -52,7 +52,7 @@ class ClientsTests(AdminTestCase):
 
     def test_calls(self) -> None:
         """
-        Calls that are not answered yet are counted.
+        Pending calls are counted.
         """
         probe = Probe()
         self.server.programs[Probe.number] = probe

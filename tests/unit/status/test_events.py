@@ -16,7 +16,7 @@ from tests.support_status import SiteTestCase, dechunked
 
 class EventsTests(SiteTestCase):
     """
-    Open pages are kept up to date.
+    Tests for updating open pages.
     """
 
     def watch(self, query: str = "") -> tuple[Protocol, StringTransport]:
@@ -30,7 +30,7 @@ class EventsTests(SiteTestCase):
 
     def events(self, transport: StringTransport) -> dict[str, str]:
         """
-        @return: the parts of the page that were sent since the last time.
+        @return: the sections that were sent since the last call.
         """
         value = transport.value()
         transport.clear()
@@ -45,7 +45,7 @@ class EventsTests(SiteTestCase):
 
     def test_changes(self) -> None:
         """
-        First everything is sent, then what changes.
+        All sections are sent first, then only those that change.
         """
         _protocol, transport = self.watch()
         self.assertEqual(
@@ -60,7 +60,7 @@ class EventsTests(SiteTestCase):
 
     def test_views(self) -> None:
         """
-        Each page gets its own clients; equal pages are rendered once.
+        Each page gets the clients it shows; pages with the same view are rendered once.
         """
         self.client()
         rendered: list[object] = []
@@ -82,7 +82,7 @@ class EventsTests(SiteTestCase):
 
     def test_slow(self) -> None:
         """
-        A browser that does not read gets nothing until it does, and then the latest.
+        A browser that does not read gets no updates until it reads again, and then the latest.
         """
         _protocol, transport = self.watch()
         self.events(transport)
@@ -99,7 +99,7 @@ class EventsTests(SiteTestCase):
 
     def test_gone(self) -> None:
         """
-        Nothing is rendered when nobody looks any more.
+        Nothing is rendered after the last page is closed.
         """
         protocol, _transport = self.watch()
         self.assertEqual(len(self.status._broadcaster), 1)
@@ -109,7 +109,7 @@ class EventsTests(SiteTestCase):
 
     def test_tooMany(self) -> None:
         """
-        There is a limit to open pages.
+        The number of open pages is limited.
         """
         for _ in range(VIEWERS_MAX):
             self.watch()
@@ -117,7 +117,7 @@ class EventsTests(SiteTestCase):
 
     def test_stop(self) -> None:
         """
-        Pages are told when the server stops.
+        The event streams end when the server stops.
         """
         _protocol, transport = self.watch()
         self.events(transport)

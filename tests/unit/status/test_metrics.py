@@ -17,12 +17,12 @@ from tests.support_daemon import SickRegistry
 
 class MetricsTests(AdminTestCase):
     """
-    What Prometheus reads.
+    Tests for the metrics for Prometheus.
     """
 
     def setUp(self) -> None:
         """
-        Have a server in mode 2.
+        Create a server in mode 2.
         """
         super().setUp()
         self.daemon = self.makeDaemon(Mandatory(KEEPALIVE))
@@ -31,7 +31,7 @@ class MetricsTests(AdminTestCase):
 
     def scrape(self) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
         """
-        @return: each sample, by its name and labels, as Prometheus's own parser reads it.
+        @return: the samples by name and labels, parsed by Prometheus's own parser.
         """
         self.clock.advance(1)
         text, _contentType = self.metrics.render("")
@@ -43,13 +43,13 @@ class MetricsTests(AdminTestCase):
 
     def value(self, name: str, **labels: str) -> float:
         """
-        @return: one sample.
+        @return: the value of one sample.
         """
         return self.scrape()[name, tuple(sorted(labels.items()))]
 
     def test_clients(self) -> None:
         """
-        Clients are counted by listener and state, those that opened and those that were refused.
+        Clients are counted by listener and state, and by whether they were opened or refused.
         """
         self.client().feed(FEATURE_KEEPALIVE, OPEN)
         refused = self.client()
@@ -69,7 +69,7 @@ class MetricsTests(AdminTestCase):
 
     def test_keepAlive(self) -> None:
         """
-        Pings, and how long their answers took.
+        Pings are counted, and their round trips are in a histogram.
         """
         pair = self.pair(self.server)
         pair.advance(3)
@@ -85,7 +85,7 @@ class MetricsTests(AdminTestCase):
 
     def test_upstream(self) -> None:
         """
-        A gateway says how its server is; others have no such series.
+        A gateway has metrics of its upstream; other servers have none.
         """
         self.assertNotIn(("kaproto_upstream_up", ()), self.scrape())
         gateway = self.daemon.becomeGateway()
@@ -100,7 +100,7 @@ class MetricsTests(AdminTestCase):
 
     def test_registry(self) -> None:
         """
-        How the registry is, and for how long it has not been well.
+        The metrics say whether the registry works, and for how long it has not.
         """
         self.assertEqual(self.value("kaproto_registry_up"), 1)
         self.daemon.registry = SickRegistry("host1")
@@ -109,7 +109,7 @@ class MetricsTests(AdminTestCase):
 
     def test_process(self) -> None:
         """
-        Certificates, the build, the reactor.
+        There are metrics for certificates, the build, the reactor and readiness.
         """
         self.daemon.expiry = {"libvirttls:16514": 1.8e9}
         found = self.scrape()
@@ -126,7 +126,7 @@ class MetricsTests(AdminTestCase):
 
     def test_formats(self) -> None:
         """
-        Prometheus is given the format that it asks for.
+        The format follows the request's C{Accept} header.
         """
         text, contentType = self.metrics.render("application/openmetrics-text; version=1.0.0")
         self.assertIn("application/openmetrics-text", contentType)
@@ -134,7 +134,7 @@ class MetricsTests(AdminTestCase):
 
     def test_oncePerSecond(self) -> None:
         """
-        Whoever asks more often gets the same again.
+        The metrics are rendered at most once per second.
         """
         first = self.metrics.render("")
         self.client()
@@ -145,7 +145,7 @@ class MetricsTests(AdminTestCase):
 
     def test_noNames(self) -> None:
         """
-        Nothing that a client chose is in a metric.
+        Metrics contain no text that a client chose.
         """
         wire = self.client()
         wire.protocol.peer.user, wire.protocol.peer.tlsDN = "alice", "CN=alice"

@@ -17,19 +17,19 @@ from tests.support_admin import AdminTestCase
 
 class ObjectsTests(AdminTestCase):
     """
-    Objects for JSON.
+    Tests for objects that become JSON.
     """
 
     def setUp(self) -> None:
         """
-        Have a server on whose clock it is 2025-11-26T02:54:37Z.
+        Create a server whose clock starts at 2025-11-26T02:54:37Z.
         """
         super().setUp()
         self.setTimeOfDay(1764125677)
 
     def test_client(self) -> None:
         """
-        A client has the same keys whether it is open or not.
+        A client's object has the same keys, open or not.
         """
         wire = self.client()
         self.clock.advance(3)
@@ -47,7 +47,7 @@ class ObjectsTests(AdminTestCase):
 
     def test_ending(self) -> None:
         """
-        An ending has its reason from the closed set, and in words.
+        An ended connection has a reason code and a message.
         """
         wire = self.client()
         self.clock.advance(1.25)
@@ -60,7 +60,7 @@ class ObjectsTests(AdminTestCase):
 
     def test_refusal(self) -> None:
         """
-        Refusals are summed.
+        Refusals of the same client are summed.
         """
         for _ in range(2):
             self.client().feed(OPEN)
@@ -82,7 +82,7 @@ class ObjectsTests(AdminTestCase):
 
     def test_status(self) -> None:
         """
-        The daemon as a whole, before anything happened and after.
+        The status describes the whole server, before anything has happened and after.
         """
         self.daemon = self.makeDaemon(Mandatory(KEEPALIVE))
         found = statusObject(self.daemon)

@@ -19,12 +19,12 @@ _T = TypeVar("_T")
 
 class ViewTests(AdminTestCase):
     """
-    Which clients to show.
+    Tests for selecting the clients on a page.
     """
 
     def test_arguments(self) -> None:
         """
-        What makes no sense is passed over, and nothing is longer than it need be.
+        Invalid arguments are ignored, and long ones truncated.
         """
         for arguments, view in [
             ({}, View()),
@@ -37,26 +37,26 @@ class ViewTests(AdminTestCase):
 
     def test_query(self) -> None:
         """
-        Links are quoted.
+        Arguments in links are quoted.
         """
         self.assertEqual(View('"&<b>').query(5), "?q=%22%26%3Cb%3E&before=5")
 
 
 class PageTests(AdminTestCase):
     """
-    The page.
+    Tests for the status page.
     """
 
     def setUp(self) -> None:
         """
-        Have a page.
+        Create a page.
         """
         super().setUp()
         self.page = Page(self.daemon, Sampler(self.daemon))
 
     def rendered(self, rendering: Coroutine[Deferred[Any], Any, _T]) -> _T:
         """
-        Let the page be rendered.
+        @return: the result of rendering.
         """
         result = Deferred.fromCoroutine(rendering)
         self.turns(50)
@@ -64,14 +64,14 @@ class PageTests(AdminTestCase):
 
     def ids(self, view: View) -> list[int]:
         """
-        @return: the clients on a page.
+        @return: the ids of the clients on a page.
         """
         html = self.rendered(self.page.sections(view))["clients"]
         return [int(each) for each in re.findall(r'data-label="ID">(\d+)<', html)]
 
     def test_document(self) -> None:
         """
-        The whole page works without scripts, and says how many clients there are.
+        The page works without scripts, and its title has the number of clients.
         """
         self.client()
         html = self.rendered(self.page.document(View("a&b", 7))).decode()
@@ -90,7 +90,7 @@ class PageTests(AdminTestCase):
 
     def test_pages(self) -> None:
         """
-        The newest clients come first; a link leads to the older ones.
+        The newest clients are shown first, with a link to older ones.
         """
         wires = [self.client() for _ in range(CLIENTS_SHOWN + 2)]
         self.assertEqual(self.ids(View()), list(range(CLIENTS_SHOWN + 2, 2, -1)))
@@ -102,7 +102,7 @@ class PageTests(AdminTestCase):
 
     def test_search(self) -> None:
         """
-        Clients are found by what is in their names, in whatever case.
+        The search is case-insensitive, and finds names and addresses.
         """
         wires = [self.client() for _ in range(60)]
         wires[3].protocol.peer.user = "Alice"

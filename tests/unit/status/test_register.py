@@ -13,12 +13,12 @@ from tests.support_admin import AdminTestCase
 
 class LocalRegisterTests(AdminTestCase):
     """
-    The clients of this process.
+    Tests for the clients of this process.
     """
 
     def test_clients(self) -> None:
         """
-        It counts the clients and finds them.
+        Clients are counted and found.
         """
         first, second = self.client(), self.client()
         register = LocalRegister(self.server)
@@ -39,7 +39,7 @@ class LocalRegisterTests(AdminTestCase):
 
     def test_records(self) -> None:
         """
-        It has the latest endings and refusals.
+        The latest endings and refusals are returned.
         """
         register, journal = LocalRegister(self.server), self.server.journal
         peer = self.connectionOf(self.client()).peer
@@ -53,7 +53,7 @@ class LocalRegisterTests(AdminTestCase):
 
     def test_upstream(self) -> None:
         """
-        Only a gateway has something behind it.
+        Only a gateway has an upstream.
         """
         self.assertEqual(self.daemon.register.upstream(), None)
         gateway = self.daemon.becomeGateway()

@@ -12,13 +12,12 @@ from tests.support_status import SiteTestCase
 
 class RequestTests(SiteTestCase):
     """
-    Which requests are answered.
+    Tests for checks of requests.
     """
 
     def test_headers(self) -> None:
         """
-        Nothing is kept, nothing is taken from elsewhere or run but our own file, and no other page
-        can read or show it.
+        The headers forbid caching, foreign content, inline scripts, and use by other sites.
         """
         for path in ("/", "/livez", "/metrics", "/nothing"):
             headers = self.request(path, "Origin: http://evil.example").headers
@@ -30,7 +29,7 @@ class RequestTests(SiteTestCase):
 
     def test_methods(self) -> None:
         """
-        It can only be read; a body is not kept.
+        Only C{GET} and C{HEAD} are allowed.
         """
         for method in ("POST", "PUT", "DELETE", "OPTIONS"):
             found = self.request("/", "Content-Length: 4", method=method, body=b"abcd")
@@ -43,8 +42,8 @@ class RequestTests(SiteTestCase):
 
     def test_hosts(self) -> None:
         """
-        Over TCP it is asked for by address, or as localhost; a name may be an attacker's, who has
-        it resolve to our address.
+        Over TCP the C{Host} header must be an address or localhost.  An attacker could make any
+        other name resolve to the server.
         """
         for host, code in [
             ("127.0.0.1", 200),
@@ -63,7 +62,7 @@ class RequestTests(SiteTestCase):
 
     def test_isLiteral(self) -> None:
         """
-        What is no address is none.
+        Names and malformed addresses are not literals.
         """
         for host in ("::1", "[::1", "127.0.0.1:x", "1.2.3", "localhost:", "[localhost]:80x"):
             self.assertFalse(isLiteral(host), host)

@@ -10,12 +10,12 @@ from tests.support_status import SiteTestCase
 
 class AnswerTests(SiteTestCase):
     """
-    Answers that take several turns of the reactor.
+    Tests for responses that take several turns of the reactor.
     """
 
     def test_failure(self) -> None:
         """
-        A page that cannot be rendered is an error, and logged.
+        An exception while rendering is logged, and the response has status 500.
         """
         self.patch(Page, "document", self.fails)
         self.assertEqual(self.request("/").code, 500)
@@ -23,13 +23,13 @@ class AnswerTests(SiteTestCase):
 
     async def fails(self, view: object) -> bytes:
         """
-        Fail.
+        Raise an exception.
         """
         raise ZeroDivisionError(view)
 
     def test_gone(self) -> None:
         """
-        A browser that does not wait for the page is no error.
+        A browser that disconnects during rendering is no error.
         """
         protocol, _transport = self.connect()
         protocol.dataReceived(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")

@@ -10,12 +10,12 @@ from tests.support_admin import AdminTestCase
 
 class SamplerTests(AdminTestCase):
     """
-    Looks at a server at regular times.
+    Tests for sampling a server at regular intervals.
     """
 
     def setUp(self) -> None:
         """
-        Take samples.
+        Start the sampler.
         """
         super().setUp()
         self.sampler = Sampler(self.daemon)
@@ -24,13 +24,14 @@ class SamplerTests(AdminTestCase):
 
     def advance(self, seconds: float) -> None:
         """
-        Let time pass, with a reactor that has nothing else to do.
+        Advance the clock in ticks, as a reactor with nothing else to do would.
         """
         self.clock.pump([TICK] * round(seconds / TICK))
 
     def test_samples(self) -> None:
         """
-        Each sample has the clients, and the mean of the round trips since the one before.
+        A sample has the number of clients, and the mean of the round trips since the previous
+        sample.
         """
         self.client()
         self.server.roundTrips.add(0.25)
@@ -44,14 +45,14 @@ class SamplerTests(AdminTestCase):
 
     def test_bounded(self) -> None:
         """
-        Ten minutes are kept.
+        Samples of ten minutes are kept.
         """
         self.advance(INTERVAL * (KEPT + 5))
         self.assertEqual(len(self.sampler.samples), KEPT)
 
     def test_turns(self) -> None:
         """
-        A turn of the reactor that lasts long is noticed, once.
+        The time that a slow turn takes beyond a tick is recorded once.
         """
         self.advance(1)
         self.assertEqual((self.sampler.turns.total, self.sampler.turns.sum), (5, 0))
@@ -62,7 +63,7 @@ class SamplerTests(AdminTestCase):
 
     def test_stop(self) -> None:
         """
-        It can be stopped, and needs not have been started.
+        L{Sampler.stop} leaves no timer, and may be called without a start.
         """
         Sampler(self.daemon).stop()
         self.sampler.stop()

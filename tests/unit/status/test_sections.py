@@ -59,7 +59,7 @@ STATUS = ClientStatus(
 
 def html(case: SynchronousTestCase, tag: Tag) -> str:
     """
-    @return: what a browser is sent.
+    @return: the tag as HTML.
     """
     flat: bytes = case.successResultOf(flattenString(None, tag))
     return flat.decode()
@@ -67,19 +67,19 @@ def html(case: SynchronousTestCase, tag: Tag) -> str:
 
 def words(text: str) -> list[str]:
     """
-    @return: what is between the tags.
+    @return: the text between tags.
     """
     return [each for each in re.split(r"<[^>]*>", text) if each]
 
 
 class TableTests(SynchronousTestCase):
     """
-    Clients, endings, refusals.
+    Tests for the tables of clients, endings and refusals.
     """
 
     def test_client(self) -> None:
         """
-        What matters of a client is in a row.
+        A client's row shows its most important data.
         """
         shown = words(html(self, clientTable([STATUS], 1764125689.0, 1)))
         self.assertEqual(
@@ -99,7 +99,7 @@ class TableTests(SynchronousTestCase):
 
     def test_states(self) -> None:
         """
-        Clients that are not pinged, unknown, read-only, waiting for libvirtd.
+        Rows of clients that are not pinged, read-only, local, or waiting for libvirtd.
         """
         local = Peer(
             None, "unix", unixCredentials=UnixCredentials(12, 107, 107), program="virt-install"
@@ -124,7 +124,7 @@ class TableTests(SynchronousTestCase):
 
     def test_none(self) -> None:
         """
-        Where nobody is, that is said.
+        An empty table says that it is empty.
         """
         for table, text in [
             (clientTable([], 0, 0), "no clients"),
@@ -136,7 +136,7 @@ class TableTests(SynchronousTestCase):
 
     def test_ending(self) -> None:
         """
-        An ending has its reason, and says so in words.
+        An ending is shown with its reason and a message.
         """
         endings = Endings()
         endings.ended(PEER, KeepAliveTimeout(1, 2, 3), 65)
@@ -149,7 +149,7 @@ class TableTests(SynchronousTestCase):
 
     def test_refusals(self) -> None:
         """
-        Refusals are summed.
+        Refusals of the same client are summed.
         """
         refusals = Refusals()
         refusals.add(PEER, 1, refused=True)
@@ -161,7 +161,7 @@ class TableTests(SynchronousTestCase):
     @given(st.text())
     def test_hostile(self, text: str) -> None:
         """
-        Whatever a client calls itself, no tag and no attribute comes of it.
+        Text from clients, however hostile, adds no tags.
         """
         for evil in (EVIL, text):
             peer = attrs.evolve(PEER, user=evil, tlsDN=evil, requested=evil)
@@ -182,7 +182,7 @@ class TableTests(SynchronousTestCase):
 
 class PlotTests(SynchronousTestCase):
     """
-    Curves.
+    Tests for plots.
     """
 
     def curves(self, samples: list[Sample]) -> tuple[list[str], list[str]]:
@@ -194,14 +194,14 @@ class PlotTests(SynchronousTestCase):
 
     def test_none(self) -> None:
         """
-        Before there is a sample there is no line.
+        A plot without samples has no line.
         """
         captions, lines = self.curves([])
         self.assertEqual((captions[0], lines), ("clients, last 10 minutes", []))
 
     def test_lines(self) -> None:
         """
-        The latest sample is at the right; gaps break the line.
+        The latest sample is at the right edge, and missing values split the line.
         """
         samples = [Sample(0, None), Sample(5, 0.001), Sample(10, None), Sample(1500, 0.002)]
         captions, lines = self.curves(samples)
@@ -218,7 +218,7 @@ class PlotTests(SynchronousTestCase):
 
     def test_full(self) -> None:
         """
-        Ten minutes fill the width, also when all values are zero.
+        Samples of ten minutes fill the width, even if all values are zero.
         """
         _captions, lines = self.curves([Sample(0, None)] * KEPT)
         points = lines[0].split()
@@ -227,18 +227,18 @@ class PlotTests(SynchronousTestCase):
 
 class OverviewTests(AdminTestCase):
     """
-    The state of the daemon.
+    Tests for the overview.
     """
 
     def shown(self) -> list[str]:
         """
-        @return: what is between the tags.
+        @return: the text between tags.
         """
         return words(html(self, overview(self.daemon, [Sample(0, 0.002), Sample(0, None)])))
 
     def test_registry(self) -> None:
         """
-        A registry is shown when it is not well.
+        The registry is shown only if it does not work.
         """
         self.assertNotIn("registry", self.shown())
         self.daemon.registry = SickRegistry("host1")
@@ -247,7 +247,7 @@ class OverviewTests(AdminTestCase):
 
     def test_serving(self) -> None:
         """
-        The figures of a server that serves.
+        The overview shows the figures of a running server.
         """
         self.client()
         shown = self.shown()
@@ -260,7 +260,7 @@ class OverviewTests(AdminTestCase):
 
     def test_problem(self) -> None:
         """
-        What is wrong is said.
+        The overview shows why a server is not ready.
         """
         self.daemon.draining = True
         self.assertEqual(self.shown()[0], "draining")

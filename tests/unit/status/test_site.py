@@ -13,12 +13,12 @@ from tests.support_status import SERVER, SiteTestCase
 
 class SiteTests(SiteTestCase):
     """
-    What is at each path.
+    Tests for the resource at each path.
     """
 
     def test_page(self) -> None:
         """
-        The page, its style and its script.
+        The page, its style sheet and its script are served.
         """
         page = self.request("/?q=x")
         self.assertEqual(page.code, 200)
@@ -33,7 +33,7 @@ class SiteTests(SiteTestCase):
 
     def test_probes(self) -> None:
         """
-        A server that drains lives, and is not ready; so is one whose libvirtd is away.
+        A server that drains, or whose libvirtd is down, is live but not ready.
         """
         self.assertEqual(self.request("/readyz").text, "ok\n")
         self.daemon.draining = True
@@ -49,7 +49,7 @@ class SiteTests(SiteTestCase):
 
     def test_metrics(self) -> None:
         """
-        Metrics, in the format that is asked for.
+        The metrics are served in the requested format.
         """
         found = self.request("/metrics")
         self.assertIn("kaproto_build_info", found.text)
@@ -59,7 +59,7 @@ class SiteTests(SiteTestCase):
 
     def test_noMetrics(self) -> None:
         """
-        Without the package that it takes, how to install that.
+        Without the package for metrics the response says how to install it.
         """
         with patch.dict(sys.modules, {"kaproto.status.metrics": None}):
             self.status = StatusFactory(self.daemon)
@@ -69,7 +69,7 @@ class SiteTests(SiteTestCase):
 
     def test_tooMany(self) -> None:
         """
-        There is a limit to connections.
+        The number of connections is limited.
         """
         for _ in range(CONNECTIONS_MAX):
             self.connect()

@@ -11,12 +11,12 @@ from kaproto.status.texts import elapsed, milliseconds, shortTime, timeOfDay
 
 class TextsTests(SynchronousTestCase):
     """
-    Times for people to read.
+    Tests for times as text.
     """
 
     def test_elapsed(self) -> None:
         """
-        Times are short to read.
+        Durations are short and readable.
         """
         for seconds, text in [
             (0.9, "0s"),
@@ -29,7 +29,7 @@ class TextsTests(SynchronousTestCase):
 
     def test_others(self) -> None:
         """
-        Round trips and times of day.
+        Latencies and times of day are readable; an unknown latency is a dash.
         """
         self.assertEqual((milliseconds(0.00025), milliseconds(None)), ("0.25 ms", "-"))
         self.assertEqual(timeOfDay(1764125677.9), "2025-11-26 02:54:37 UTC")

@@ -1,3 +1,3 @@
 """
-Tests of L{kaproto.watch}, a module for each of its modules.
+Tests for L{kaproto.watch}, one test module for each of its modules.
 """

@@ -1,5 +1,5 @@
 """
-Tests for what only L{kaproto.watch.ampcodec} does.
+Tests for the parts of L{kaproto.watch.ampcodec} that other codecs do not have.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from tests.unit.watch.test_codecs import sift
 
 class PlainAMPTests(SynchronousTestCase):
     """
-    A peer that speaks AMP and knows no keepalive: Twisted's own.
+    Tests with Twisted's own AMP as a peer, which does not know keepalive.
     """
 
     def answers(self, box: bytes) -> list[Control]:
         """
-        What such a peer answers to a control message.
+        @return: the peer's answer to a control message.
         """
         peer = AMP()
         transport = StringTransport()
@@ -36,18 +36,18 @@ class PlainAMPTests(SynchronousTestCase):
 
     def test_ask(self) -> None:
         """
-        It declines, and stays connected.
+        The peer declines a request for keepalive, and stays connected.
         """
         self.assertEqual(self.answers(AMPCodec().ask(5)), [Control(Kind.DECLINE)])
 
     def test_ping(self) -> None:
         """
-        It answers all the same.
+        The peer's error reply to a ping counts as a pong.
         """
         self.assertEqual(self.answers(AMPCodec().ping), [Control(Kind.PONG)])
 
     def test_decline(self) -> None:
         """
-        A server that does not offer keepalive says the same.
+        L{AMPCodec.decline} is read as C{DECLINE}.
         """
         self.assertEqual(sift(AMPCodec(), [AMPCodec().decline()])[1], [Control(Kind.DECLINE)])

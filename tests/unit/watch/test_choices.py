@@ -33,7 +33,7 @@ IMPOSTOR = LineCodec(Words(b"?", b"!"))
 
 class Acme(LineOnlyReceiver):
     """
-    An application of somebody else's protocol.
+    An application with a third party's protocol.
     """
 
     delimiter = b"\n"
@@ -41,25 +41,25 @@ class Acme(LineOnlyReceiver):
 
 class CodecTests(SynchronousTestCase):
     """
-    Codecs by name.
+    Tests for choosing a codec by name.
     """
 
     def setUp(self) -> None:
         """
-        Install the plugins of a third party.
+        Replace the installed plugins.
         """
         self.patch(choices, "getPlugins", self.plugins)
 
     def plugins(self, interface: object) -> Iterator[IHeartbeatCodec]:
         """
-        What is installed.
+        Return a third party's plugins besides kaproto's own.
         """
         self.assertIs(interface, IHeartbeatCodec)
         return iter([IMPOSTOR, *CODECS, ACME])
 
     def test_installed(self) -> None:
         """
-        kaproto's own come first, and cannot be replaced.  All provide the interface.
+        kaproto's own codecs are listed first and cannot be replaced.  All provide the interface.
         """
         codecs = installedCodecs()
         self.assertEqual(list(codecs), [*NAMES, "acme"])
@@ -69,7 +69,7 @@ class CodecTests(SynchronousTestCase):
 
     def test_plugins(self) -> None:
         """
-        Twisted finds kaproto's own where it looks for plugins.
+        Twisted finds kaproto's codecs as plugins.
         """
         found = {codec.name: codec for codec in getPlugins(IHeartbeatCodec)}
         self.assertEqual(
@@ -80,7 +80,7 @@ class CodecTests(SynchronousTestCase):
 
     def test_example(self) -> None:
         """
-        The plugin that the documentation shows is found in its package, and works.
+        The plugin of the documentation's example is found and works.
         """
         package = Path(self.mktemp()) / "twisted" / "plugins"
         copytree(EXAMPLES / "twisted" / "plugins", package)
@@ -91,7 +91,7 @@ class CodecTests(SynchronousTestCase):
 
     def test_named(self) -> None:
         """
-        Both ends can name a codec, their own or somebody else's.
+        Server and client can name a codec of kaproto or of a third party.
         """
         for name, ping, protocol in (("netstrings", b"4:PING,", Protocol), ("acme", b"?\n", Acme)):
             clock, terms = Clock(), KeepAlive(1, 2)
@@ -109,13 +109,13 @@ class CodecTests(SynchronousTestCase):
 
     def test_given(self) -> None:
         """
-        A codec is taken as it is.
+        A codec instance is returned unchanged.
         """
         self.assertIs(codecFor(IMPOSTOR), IMPOSTOR)
 
     def test_unknown(self) -> None:
         """
-        The error lists what there is.
+        The error for an unknown name lists the installed codecs.
         """
         error = self.assertRaises(ValueError, watched, Factory(), 2, "line")
         self.assertEqual(
@@ -126,7 +126,7 @@ class CodecTests(SynchronousTestCase):
 
     def test_noCodec(self) -> None:
         """
-        A class in place of an instance is an error at once.
+        A class instead of an instance is refused.
         """
         error = self.assertRaises(TypeError, codecFor, cast(IHeartbeatCodec, LineCodec))
         self.assertIn("a codec is an instance such as LineCodec(), or a name", str(error))
@@ -134,12 +134,12 @@ class CodecTests(SynchronousTestCase):
 
 class PolicyTests(SynchronousTestCase):
     """
-    Policies by number.
+    Tests for choosing a policy.
     """
 
     def test_modes(self) -> None:
         """
-        A mode's number is that mode, and a policy is taken as it is.
+        A number selects the mode, and a policy is returned unchanged.
         """
         self.assertEqual(policyFor(1), Optional())
         policy = Mandatory(KeepAlive(1, 2))
@@ -147,7 +147,7 @@ class PolicyTests(SynchronousTestCase):
 
     def test_unknown(self) -> None:
         """
-        Any other number or object is an error.
+        Other numbers and objects are refused.
         """
         for number in (-1, 3):
             error = self.assertRaises(ValueError, policyFor, number)

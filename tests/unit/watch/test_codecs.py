@@ -1,5 +1,5 @@
 """
-Tests for all codecs alike: L{kaproto.watch.stringcodecs}, L{kaproto.watch.ampcodec},
+Tests that apply to every codec: L{kaproto.watch.stringcodecs}, L{kaproto.watch.ampcodec},
 L{kaproto.watch.intervals} and L{kaproto.watch.controlfilter}.
 """
 
@@ -40,7 +40,7 @@ CODEC = st.sampled_from(CODECS)
 
 def sift(codec: IHeartbeatCodec, parts: list[bytes]) -> tuple[bytes, list[Control], ControlFilter]:
     """
-    Feed a stream.
+    Feed a stream to a control filter.
 
     @return: the application's bytes, the control messages, and the filter.
     """
@@ -57,7 +57,7 @@ def sift(codec: IHeartbeatCodec, parts: list[bytes]) -> tuple[bytes, list[Contro
 
 def framed(codec: IHeartbeatCodec, payload: bytes) -> bytes:
     """
-    An application's message.
+    @return: an application's message in the codec's framing.
     """
     if isinstance(codec, AMPCodec):
         return box(payload)
@@ -67,12 +67,12 @@ def framed(codec: IHeartbeatCodec, payload: bytes) -> bytes:
 
 class CodecTests(SynchronousTestCase):
     """
-    Control messages.
+    Tests for control messages.
     """
 
     def test_interface(self) -> None:
         """
-        All are codecs.
+        Every codec provides L{IHeartbeatCodec}.
         """
         for codec in CODECS:
             verifyObject(IHeartbeatCodec, codec)
@@ -80,8 +80,8 @@ class CodecTests(SynchronousTestCase):
     @given(CODEC, st.floats(0, 2147483), st.data())
     def test_roundTrip(self, codec: IHeartbeatCodec, interval: float, data: st.DataObject) -> None:
         """
-        What one side says the other understands, however it is cut, and nothing of it reaches the
-        application.
+        Control messages are read back, no matter how they are split, and none of their bytes reach
+        the application.
         """
         messages = [
             codec.ping,
@@ -103,8 +103,7 @@ class CodecTests(SynchronousTestCase):
         self, codec: IHeartbeatCodec, payloads: list[bytes], data: st.DataObject
     ) -> None:
         """
-        The application's messages pass byte by byte, with control messages taken out from
-        between.
+        The application's messages pass unchanged, and control messages between them are removed.
         """
         stream, wanted, pings = b"", b"", 0
         for payload in payloads:
@@ -125,8 +124,8 @@ class CodecTests(SynchronousTestCase):
     @given(CODEC, st.binary(max_size=200), st.data())
     def test_anything(self, codec: IHeartbeatCodec, stream: bytes, data: st.DataObject) -> None:
         """
-        Any bytes pass in order, or are an error, and no more is held than the longest control
-        message.
+        Arbitrary bytes pass in order, or raise L{RemoteProtocolError}; no more bytes are held back
+        than the longest control message has.
         """
         found = ControlFilter(codec)
         rest = b""
@@ -144,7 +143,7 @@ class CodecTests(SynchronousTestCase):
 
     def test_prompts(self) -> None:
         """
-        A line that cannot become a control message does not have to wait for its end.
+        An unfinished line that cannot become a control message, such as a prompt, passes at once.
         """
         for start, passes in (
             (b"login: ", b"login: "),
@@ -159,7 +158,7 @@ class CodecTests(SynchronousTestCase):
 
     def test_notQuite(self) -> None:
         """
-        What is only similar to a control message is the application's.
+        Lines that only resemble a control message belong to the application.
         """
         for line in (
             b"ping",
@@ -183,7 +182,7 @@ class CodecTests(SynchronousTestCase):
 
     def test_similarBox(self) -> None:
         """
-        A box that only mentions a tag of ours is the application's.
+        A box with one of kaproto's tags as a value belongs to the application.
         """
         mine = box(b"kaproto")
         rest, controls, _ = sift(AMPCodec(), [mine])
@@ -191,14 +190,14 @@ class CodecTests(SynchronousTestCase):
 
     def test_withoutNumber(self) -> None:
         """
-        A peer may leave the interval out.
+        A request without an interval is valid.
         """
         _, controls, _ = sift(LineCodec(), [b"KEEPALIVE\r\n"])
         self.assertEqual(controls, [Control(Kind.ASK)])
 
     def test_noNetstrings(self) -> None:
         """
-        What cannot be a netstring is an error, after all that came before it.
+        Bytes that are not a netstring raise an error, after everything before them has passed.
         """
         for stream in (b"04:PING,", b"4:PING;", b":,", b"x", b"12345678901:"):
             found = ControlFilter(NetstringCodec()).feed(b"2:hi," + stream)
@@ -207,7 +206,8 @@ class CodecTests(SynchronousTestCase):
 
     def test_everyoneAnswers(self) -> None:
         """
-        Where every peer answers pings, as in IRC, nobody has to ask.
+        With C{ask=None}, for protocols in which every peer answers pings, such as IRC, nothing is
+        asked.
         """
         codec = LineCodec(Words(ask=None))
         self.assertEqual((codec.ask(1), codec.decline()), (b"", b""))
@@ -216,8 +216,7 @@ class CodecTests(SynchronousTestCase):
 
     def test_impossible(self) -> None:
         """
-        Words that could not be told from one another, or from the application's messages, are
-        refused when they are chosen.
+        Ambiguous words are refused when the codec is created.
         """
         for error, make in (
             (ValueError, lambda: Words(ping=b"")),
@@ -236,7 +235,7 @@ class CodecTests(SynchronousTestCase):
 
     def test_refusals(self) -> None:
         """
-        A refusal is a message of the protocol.
+        A refusal is a message of the application's protocol.
         """
         for codec, first, refusal in (
             (LineCodec(), b"", b"ERROR no\r\n"),
@@ -251,7 +250,7 @@ class CodecTests(SynchronousTestCase):
 
     def serialized(self, tag: bytes) -> bytes:
         """
-        The error box as Twisted writes it.
+        @return: the error box, serialized by Twisted.
         """
         error = Box(
             {

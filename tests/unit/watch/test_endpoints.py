@@ -38,12 +38,12 @@ from tests.unit.watch.test_tunnel import ADDRESS, MESSAGES, TERMS, Applications,
 
 class EndpointTests(TunnelTestCase):
     """
-    The endpoint strings.
+    Tests for C{keepalive:} endpoint strings.
     """
 
     def test_server(self) -> None:
         """
-        A server's string names the policy; the rest is the inner endpoint's.
+        A server string has the policy's parameters; the others are the inner endpoint's.
         """
         endpoint: Any = serverFromString(
             MemoryReactorClock(),
@@ -58,7 +58,7 @@ class EndpointTests(TunnelTestCase):
 
     def test_defaults(self) -> None:
         """
-        By default clients without a tunnel are served.
+        By default the policy is mode 1, and clients need a tunnel.
         """
         endpoint: Any = serverFromString(MemoryReactorClock(), "keepalive:tcp:40")
         self.assertEqual((endpoint.policy, endpoint.wait), (Optional(KeepAlive(5, 5)), 1))
@@ -68,7 +68,7 @@ class EndpointTests(TunnelTestCase):
 
     def test_innerEndpoints(self) -> None:
         """
-        Any inner endpoint will do, and what has to be quoted in its string is quoted.
+        Every endpoint can be the inner one, and escaped characters in its string are kept.
         """
         for string, kind in {
             "keepalive:unix:/run/a\\=b\\:c:mode=660:policy=2": UNIXServerEndpoint,
@@ -82,7 +82,7 @@ class EndpointTests(TunnelTestCase):
 
     def test_listen(self) -> None:
         """
-        Listening is listening on the inner endpoint, with anything beneath it.
+        Listening goes to the inner endpoint, and other wrappers can be put beneath the tunnel.
         """
         reactor = MemoryReactorClock()
         endpoint: Any = serverFromString(reactor, "keepalive:tcp:40")
@@ -98,7 +98,7 @@ class EndpointTests(TunnelTestCase):
 
     def test_client(self) -> None:
         """
-        Connecting gives the application's protocol.
+        A client string has the keepalive parameters; the others are the inner endpoint's.
         """
         endpoint: Any = clientFromString(
             MemoryReactorClock(), "keepalive:tcp:host=192.0.2.1:port=40:count=2:plain=yes"
@@ -110,7 +110,7 @@ class EndpointTests(TunnelTestCase):
 
     def connecting(self, answers: list[bytes], *, plain: bool) -> tuple[Deferred[Any], list[Any]]:
         """
-        Connect to servers that answer this and close.
+        Connect to fake servers, each of which sends one answer and closes.
         """
         built: list[Any] = []
 
@@ -132,7 +132,8 @@ class EndpointTests(TunnelTestCase):
 
     def test_connect(self) -> None:
         """
-        Through a tunnel; or with C{plain=yes}, over a second connection without one.
+        Connecting returns the application's protocol, through a tunnel or, with C{plain=yes}, over
+        a second connection without one.
         """
         connecting, _built = self.connecting([MESSAGES.answer(1)], plain=False)
         self.assertIs(self.successResultOf(connecting), self.client)
@@ -144,7 +145,7 @@ class EndpointTests(TunnelTestCase):
 
     def test_mistakes(self) -> None:
         """
-        Mistakes are errors that show what is right.
+        Mistakes raise an error that says what is valid.
         """
         for rest, reason in {
             "": "not before ''",
@@ -185,7 +186,7 @@ class EndpointTests(TunnelTestCase):
 
     def test_plugin(self) -> None:
         """
-        Twisted finds it, for servers and clients.
+        Twisted finds the plugin for servers and clients.
         """
         for interface in (
             IStreamServerEndpointStringParser,

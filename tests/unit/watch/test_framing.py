@@ -25,14 +25,14 @@ from kaproto.watch.framing import (
 
 def netstring(payload: bytes) -> bytes:
     """
-    A netstring.
+    @return: a netstring.
     """
     return b"%d:%b," % (len(payload), payload)
 
 
 def box(payload: bytes) -> bytes:
     """
-    An AMP box, by Twisted's own code.
+    @return: an AMP box, serialized by Twisted.
     """
     made: bytes = Box({b"key": payload, b"other": b""}).serialize()
     return made
@@ -53,7 +53,7 @@ PAYLOADS = st.lists(st.binary(max_size=12) | st.sampled_from([b"a\r", b"\rb", b"
 
 def pieces(data: st.DataObject, stream: bytes) -> list[bytes]:
     """
-    Cut a stream.
+    @return: a stream, split at random places.
     """
     cuts = sorted(data.draw(st.sets(st.integers(0, len(stream)))))
     ends = [*cuts, len(stream)]
@@ -62,13 +62,13 @@ def pieces(data: st.DataObject, stream: bytes) -> list[bytes]:
 
 class FramingTests(SynchronousTestCase):
     """
-    Where messages end.
+    Tests for finding the ends of messages.
     """
 
     @given(FRAMING, PAYLOADS, st.data())
     def test_ends(self, made: Made, payloads: list[bytes], data: st.DataObject) -> None:
         """
-        However a stream is cut, each message is found to end where it does.
+        The end of every message is found, no matter how the stream is split.
         """
         make, frame = made
         messages = [frame(payload) for payload in payloads]
@@ -91,7 +91,8 @@ class FramingTests(SynchronousTestCase):
     @given(FRAMING, st.binary(max_size=40), st.binary(max_size=5))
     def test_whole(self, made: Made, payload: bytes, start: bytes) -> None:
         """
-        A short message is found whole, when all of it is there, and a longer one is told.
+        C{whole} returns a message once it is complete, and C{LONGER} if its payload exceeds the
+        limit.
         """
         make, frame = made
         message = frame(payload)
@@ -107,7 +108,7 @@ class FramingTests(SynchronousTestCase):
 
     def test_payloads(self) -> None:
         """
-        What frames a message does not belong to its payload.
+        A payload does not include the framing.
         """
         for framing, message in (
             (Lines(), b"PING\r\n"),
@@ -118,7 +119,7 @@ class FramingTests(SynchronousTestCase):
 
     def test_longerWithoutItsEnd(self) -> None:
         """
-        It does not take the end of a message to know that it is longer.
+        A message that exceeds the limit is recognized before it is complete.
         """
         for framing, data in (
             (Lines(), b"x" * 13),
@@ -131,7 +132,7 @@ class FramingTests(SynchronousTestCase):
 
     def test_noNetstrings(self) -> None:
         """
-        Bytes that are no netstring are an error.
+        Bytes that are not a netstring raise L{RemoteProtocolError}.
         """
         for data in (b"a", b":", b"1a", b"12345678901", b"-1:", b"1 :"):
             for act in (
@@ -143,19 +144,19 @@ class FramingTests(SynchronousTestCase):
 
     def test_framed(self) -> None:
         """
-        A string that its prefix cannot count is cut.
+        A string too long for its prefix is truncated.
         """
         self.assertEqual(PrefixedStrings("!B").framed(b"x" * 300), b"\xff" + b"x" * 255)
 
 
 class TrackerTests(SynchronousTestCase):
     """
-    What an application writes.
+    Tests for tracking what an application writes.
     """
 
     def test_between(self) -> None:
         """
-        The tracker knows where the first message ends and whether another is under way.
+        The tracker reports the end of the first message, and whether another one is incomplete.
         """
         tracker = Tracker(Lines())
         self.assertTrue(tracker.between)

@@ -37,7 +37,7 @@ ADDRESS = IPv4Address("TCP", "192.0.2.1", 5)
 
 class Application(Protocol):
     """
-    Keeps what it is sent.
+    An application that records the bytes it receives.
     """
 
     greeting = b""
@@ -49,7 +49,7 @@ class Application(Protocol):
 
     def connectionMade(self) -> None:
         """
-        Greet.
+        Count the connection, and send the greeting if there is one.
         """
         self.connections += 1
         if self.greeting:
@@ -58,13 +58,13 @@ class Application(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """
-        Keep it.
+        Record the bytes.
         """
         self.heard += data
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
-        Keep the reason.
+        Record the reason.
         """
         assert reason.value is not None
         self.lost.append(reason.value)
@@ -73,26 +73,26 @@ class Application(Protocol):
 @implementer(IHalfCloseableProtocol)
 class HalfCloseable(Application):
     """
-    An application that goes on when its peer has nothing more to say.
+    An application that stays connected when its peer closes one direction.
     """
 
     ended = 0
 
     def readConnectionLost(self) -> None:
         """
-        Note it.
+        Count the end of the peer's stream.
         """
         self.ended += 1
 
     def writeConnectionLost(self) -> None:
         """
-        Twisted tells this, too.
+        Do nothing: the end of our own stream is not recorded.
         """
 
 
 class TLSTransport(StringTransport):
     """
-    A transport that knows who its peer is.
+    A TLS transport with a peer certificate.
     """
 
     def __init__(self) -> None:
@@ -101,14 +101,14 @@ class TLSTransport(StringTransport):
 
     def getPeerCertificate(self) -> object:
         """
-        The peer's certificate.
+        @return: a stand-in for the peer's certificate.
         """
         return "a certificate"
 
 
 class Applications(Factory):
     """
-    Builds one application.
+    A factory that always returns the same application.
     """
 
     noisy = False
@@ -118,19 +118,19 @@ class Applications(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """
-        The application.
+        Return the application.
         """
         return self.application
 
 
 class TunnelTestCase(SynchronousTestCase):
     """
-    Two applications with a tunnel between them, on a clock.
+    A test case with two applications, a tunnel between them, and a clock.
     """
 
     def setUp(self) -> None:
         """
-        Make them.
+        Create the clock and the applications.
         """
         self.clock = Clock()
         self.server: Any = Application()
@@ -141,7 +141,7 @@ class TunnelTestCase(SynchronousTestCase):
         """
         Connect the two.
 
-        @param plain: whether the client knows no tunnel.
+        @param plain: connect the client without a tunnel.
         """
         server = tunnelServer(
             Applications(self.server), policy or Mandatory(TERMS), clock=self.clock, **more
@@ -155,19 +155,19 @@ class TunnelTestCase(SynchronousTestCase):
 
     def logged(self) -> str:
         """
-        The log.
+        @return: the log as one text.
         """
         return "\n".join(formatEvent(event) for event in self.events)
 
 
 class TunnelTests(TunnelTestCase):
     """
-    A tunnel with both its ends.
+    Tests for a tunnel with both ends.
     """
 
     def test_bytes(self) -> None:
         """
-        What one application writes the other gets, and each knows who the other is.
+        The applications' bytes arrive, and the server's application sees the client's address.
         """
         pair = self.pair()
         self.assertIs(self.successResultOf(pair.client.ready), self.client)
@@ -180,8 +180,7 @@ class TunnelTests(TunnelTestCase):
 
     def test_certificate(self) -> None:
         """
-        The application finds what its transport knows: the addresses and, over TLS, the peer's
-        certificate.
+        The application's transport has the addresses and the certificate of the underlying one.
         """
         factory = tunnelServer(Applications(self.server), Mandatory(TERMS), clock=self.clock)
         protocol: Any = factory.buildProtocol(ADDRESS)
@@ -206,7 +205,7 @@ class TunnelTests(TunnelTestCase):
 
     def test_greeting(self) -> None:
         """
-        A server that speaks first is heard at once, whatever the mode, and so is a producer.
+        A server can speak first in every mode, with or without a producer.
         """
         for policy in (Optional(TERMS), Mandatory(TERMS)):
             self.setUp()
@@ -224,7 +223,7 @@ class TunnelTests(TunnelTestCase):
 
     def test_dead(self) -> None:
         """
-        Both find out when the network swallows everything.
+        Both ends detect that the network no longer delivers anything.
         """
         pair = self.pair()
         pair.blackhole()
@@ -236,7 +235,7 @@ class TunnelTests(TunnelTestCase):
 
     def test_modes(self) -> None:
         """
-        In mode 0 nobody is pinged by the server; in all modes the client's pings are answered.
+        In mode 0 the server sends no pings; the client's pings are answered in all modes.
         """
         for policy in (Disable(TERMS), Optional(TERMS), Mandatory(TERMS)):
             self.setUp()
@@ -248,7 +247,7 @@ class TunnelTests(TunnelTestCase):
 
     def test_large(self) -> None:
         """
-        More than one message can hold is cut into several.
+        Data that is too long for one message is split.
         """
         wire = TunnelWire(server=True)
         data = wire.wrap(bytes(DATA_MAX + 5))
@@ -256,7 +255,7 @@ class TunnelTests(TunnelTestCase):
 
     def connectSocket(self) -> tuple[Any, Any, socket.socket]:
         """
-        Connect the server's end of a tunnel to a socket of its own.
+        Connect the server's end of a tunnel to a real socket.
 
         @return: the tunnel, Twisted's connection and the peer's socket.
         """
@@ -278,8 +277,8 @@ class TunnelTests(TunnelTestCase):
 
     def test_roomForHeaders(self) -> None:
         """
-        An application that writes as much as Twisted reads at once, 64 KiB, is paused after the
-        second piece, as without a tunnel, and each piece comes out at once and whole.
+        Message headers do not change backpressure: an application that writes 64 KiB pieces is
+        paused after the second, as without a tunnel, and each piece is sent whole.
         """
         protocol, connection, _peer = self.connectSocket()
         with self.assertRaises(BlockingIOError):
@@ -299,8 +298,8 @@ class TunnelTests(TunnelTestCase):
 
     def test_writing(self) -> None:
         """
-        A large piece is sent at once; small ones are sent together, in the reactor's next turn;
-        the order is kept.
+        A large piece is sent at once, and small pieces together in the reactor's next turn, in
+        order.
         """
         small, large = b"word", bytes(16384)
         protocol, connection, peer = self.connectSocket()
@@ -315,7 +314,8 @@ class TunnelTests(TunnelTestCase):
 
     def test_readingMore(self) -> None:
         """
-        During a transfer more is read at once than Twisted's 64 KiB, and not after it.
+        During a bulk transfer the connection reads more than Twisted's usual 64 KiB at once, and
+        afterwards as usual.
         """
         protocol, connection, _peer = self.connectSocket()
         transfer = protocol._wire.wrap(bytes(65536))
@@ -327,7 +327,7 @@ class TunnelTests(TunnelTestCase):
 
     def test_close(self) -> None:
         """
-        Closing and aborting are what they are without a tunnel.
+        Closing and aborting work as without a tunnel.
         """
         pair = self.pair()
         self.server.transport.write(b"bye")
@@ -344,7 +344,7 @@ class TunnelTests(TunnelTestCase):
 
     def test_halfClose(self) -> None:
         """
-        Each direction can end by itself, and pings go on.
+        Each direction can be closed by itself, and pings continue.
         """
         self.server, self.client = HalfCloseable(), HalfCloseable()
         pair = self.pair()
@@ -362,7 +362,7 @@ class TunnelTests(TunnelTestCase):
 
     def test_noUseForHalf(self) -> None:
         """
-        An application that has no use for half a connection is disconnected.
+        An application that does not support half-closed connections is disconnected.
         """
         for end, other in (("client", "server"), ("server", "client")):
             self.setUp()

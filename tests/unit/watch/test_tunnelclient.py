@@ -24,12 +24,12 @@ from tests.unit.watch.test_tunnel import ADDRESS, MESSAGES, TERMS, Applications,
 
 class ClientTests(TunnelTestCase):
     """
-    A client of a tunnel, with servers that know none or do not want it.
+    Tests for a client whose server has no tunnel or refuses it.
     """
 
     def connect(self) -> tuple[Any, StringTransport]:
         """
-        Connect to somebody.
+        Connect the client, and check that it asks for a tunnel.
         """
         factory = tunnelClient(Applications(self.client), TERMS, clock=self.clock)
         protocol: Any = factory.buildProtocol(ADDRESS)
@@ -40,8 +40,8 @@ class ClientTests(TunnelTestCase):
 
     def test_otherServers(self) -> None:
         """
-        A server that answers something else, early or late, or nothing, or closes, does not speak
-        keepalive.
+        A server without a tunnel, whatever it answers and even if it closes, fails the connection
+        with L{KeepAliveUnsupported}.
         """
         for answer, why in (
             (b"H", "in place of the answer of a tunnel"),
@@ -64,7 +64,7 @@ class ClientTests(TunnelTestCase):
 
     def test_silentServer(self) -> None:
         """
-        A server that says nothing is not waited for without end.
+        A server that does not answer is disconnected after ten seconds.
         """
         protocol, transport = self.connect()
         self.clock.advance(10)
@@ -75,7 +75,7 @@ class ClientTests(TunnelTestCase):
 
     def test_refused(self) -> None:
         """
-        A server that refuses says why.
+        The error has the reason with which the server refused.
         """
 
         class Never(Policy):
@@ -91,7 +91,7 @@ class ClientTests(TunnelTestCase):
 
     def test_notOffered(self) -> None:
         """
-        A policy that does not advertise keepalive offers no tunnel.
+        If the policy does not advertise keepalive, the client is told that there is no tunnel.
         """
 
         class Silent(Policy):
@@ -109,7 +109,7 @@ class ClientTests(TunnelTestCase):
 
     def test_badRefusal(self) -> None:
         """
-        A refusal that cannot be read is one.
+        A refusal that cannot be decoded is reported as such.
         """
         protocol, _transport = self.connect()
         protocol.dataReceived(
@@ -121,7 +121,7 @@ class ClientTests(TunnelTestCase):
 
     def test_noProtocol(self) -> None:
         """
-        An application that does not want the connection closes it.
+        If the client's factory returns no protocol, the connection is closed.
         """
         self.client = None
         protocol, transport = self.connect()
@@ -132,7 +132,7 @@ class ClientTests(TunnelTestCase):
 
     def test_cancelled(self) -> None:
         """
-        To cancel the wait for the server's answer closes the connection.
+        Cancelling the pending connection closes it.
         """
         protocol, transport = self.connect()
         protocol.ready.cancel()
@@ -143,7 +143,7 @@ class ClientTests(TunnelTestCase):
 
     def test_lostAfterwards(self) -> None:
         """
-        A connection that is lost after it was ready is the application's affair.
+        A connection that is lost once it is ready is reported to the application only.
         """
         protocol, _transport = self.connect()
         protocol.dataReceived(MESSAGES.answer(0.1))

@@ -28,13 +28,13 @@ from tests.unit.watch.test_tunnel import (
 
 class PlainClientTests(TunnelTestCase):
     """
-    A client that knows no tunnel.
+    Tests for clients without a tunnel.
     """
 
     def test_served(self) -> None:
         """
-        In mode 1 it is served at its first byte, unwatched, and the log says that mode 2 would
-        refuse it.
+        In mode 1 a plain client is served from its first byte, without pings, and the log says that
+        mode 2 would refuse it.
         """
         pair = self.pair(Optional(TERMS), plain=True)
         self.client.transport.write(b"GET")
@@ -47,7 +47,8 @@ class PlainClientTests(TunnelTestCase):
 
     def test_similar(self) -> None:
         """
-        A client whose first bytes are like those of a tunnel's is recognized where they differ.
+        A client whose first bytes match a tunnel's is recognized as plain at the first that
+        differs.
         """
         pair = self.pair(Optional(TERMS), plain=True)
         start = MESSAGES.ask(1)[:7]
@@ -60,8 +61,8 @@ class PlainClientTests(TunnelTestCase):
 
     def test_silent(self) -> None:
         """
-        Where the server speaks first, it is heard after a while; a client that has said too little
-        to tell is served then, too.
+        A client that has sent nothing, or too little to tell, is served as plain after C{wait}
+        seconds, so that the server can speak first.
         """
         for said in (b"", MESSAGES.ask(1)[:5]):
             self.setUp()
@@ -76,7 +77,7 @@ class PlainClientTests(TunnelTestCase):
 
     def test_clientFirst(self) -> None:
         """
-        With no time to wait, the server's application is held back until the client speaks.
+        With C{wait=0} the server's bytes are held back until the client has sent something.
         """
         self.server.greeting = b"hi"
         pair = self.pair(Optional(TERMS), plain=True, wait=0)
@@ -88,7 +89,8 @@ class PlainClientTests(TunnelTestCase):
 
     def test_heldBack(self) -> None:
         """
-        Held back are also a producer and the end of the connection.
+        Until the client is recognized, the application's producer is paused and its close is
+        delayed.
         """
 
         class Producer:
@@ -114,7 +116,7 @@ class PlainClientTests(TunnelTestCase):
 
     def test_endHeldBack(self) -> None:
         """
-        Held back is the end of the stream, too, and it comes after what was written.
+        A half-close is delayed as well, until the application's earlier bytes have been sent.
         """
         self.server, self.client = HalfCloseable(), HalfCloseable()
         server = tunnelServer(Applications(self.server), Optional(TERMS), clock=self.clock)
@@ -128,9 +130,8 @@ class PlainClientTests(TunnelTestCase):
 
     def test_pauses(self) -> None:
         """
-        An application that pauses its transport at once, as a web server does while its producer
-        is paused and a port forwarder until it has connected, does not keep its client from being
-        known.  It gets nothing before it resumes.
+        A client is recognized even if the application pauses its transport at once, as a web server
+        or a port forwarder does.  The application gets nothing until it resumes.
         """
         for plain in (True, False):
             self.setUp()
@@ -161,8 +162,7 @@ class PlainClientTests(TunnelTestCase):
 
     def test_webServer(self) -> None:
         """
-        Twisted's web server, which registers a producer that pauses its transport, answers clients
-        of a tunnel and plain ones.
+        Twisted's web server, which pauses its transport, serves clients with and without a tunnel.
         """
         request = b"GET / HTTP/1.0\r\n\r\n"
         for plain in (True, False):
@@ -183,7 +183,8 @@ class PlainClientTests(TunnelTestCase):
 
     def test_producers(self) -> None:
         """
-        A pull producer is asked once the client is known; one that has gone is not.
+        A pull producer is registered with the transport once the client is recognized, unless it
+        has been unregistered.
         """
         pair = self.pair(Optional(TERMS), plain=True)
         transport = self.server.transport
@@ -199,7 +200,7 @@ class PlainClientTests(TunnelTestCase):
 
     def test_refused(self) -> None:
         """
-        In mode 2 it is closed at its first byte, and the application sees nothing.
+        In mode 2 a plain client is closed at its first byte, and the application is not told.
         """
         pair = self.pair(plain=True)
         self.client.transport.write(b"GET")
@@ -210,8 +211,8 @@ class PlainClientTests(TunnelTestCase):
 
     def test_refusedLater(self) -> None:
         """
-        A policy may refuse a silent client when it turns out to be plain; what was held back is not
-        sent then.
+        A policy may refuse a silent client when it is recognized as plain; the bytes held back are
+        then not sent.
         """
 
         class Moody(Policy):
@@ -228,7 +229,7 @@ class PlainClientTests(TunnelTestCase):
 
     def test_silentRefused(self) -> None:
         """
-        One that says nothing is closed after ten seconds.
+        In mode 2 a silent client is closed after ten seconds.
         """
         pair = self.pair(plain=True)
         pair.advance(9.9)
@@ -238,7 +239,7 @@ class PlainClientTests(TunnelTestCase):
 
     def test_halfClose(self) -> None:
         """
-        Its half-closed connection is the transport's own.
+        For a plain client C{loseWriteConnection} is the transport's own.
         """
         pair = self.pair(Optional(TERMS), plain=True)
         self.client.transport.write(b"x")

@@ -20,19 +20,20 @@ from tests.unit.watch.test_tunnel import MESSAGES
 
 class WireTests(SynchronousTestCase):
     """
-    The bytes in a tunnel.
+    Tests for the bytes in a tunnel.
     """
 
     def test_messages(self) -> None:
         """
-        The tunnel has all control messages.
+        The tunnel's messages provide L{IControlMessages}.
         """
         verifyObject(IControlMessages, MESSAGES)
 
     @given(st.lists(st.binary(max_size=30)), st.data())
     def test_transparent(self, written: list[bytes], data: st.DataObject) -> None:
         """
-        However it is cut, the application's stream arrives as it was, without what is between.
+        The application's stream arrives unchanged without the control messages, no matter how it is
+        split.
         """
         sender, receiver = TunnelWire(server=False), TunnelWire(server=True)
         stream = MESSAGES.ask(2.5)
@@ -58,7 +59,7 @@ class WireTests(SynchronousTestCase):
     @given(st.booleans(), st.booleans(), st.binary(max_size=200), st.data())
     def test_anything(self, server: bool, opened: bool, stream: bytes, data: st.DataObject) -> None:
         """
-        Any bytes pass as they are, are a tunnel's, or an error.
+        Arbitrary bytes pass as plain, are read as a tunnel's, or raise L{RemoteProtocolError}.
         """
         wire = TunnelWire(server=server)
         if opened:
@@ -77,7 +78,7 @@ class WireTests(SynchronousTestCase):
 
     def test_notInATunnel(self) -> None:
         """
-        What no peer may send is an error.
+        Messages that are not valid in a tunnel raise L{RemoteProtocolError}.
         """
         ask = MESSAGES.ask(1)
         for message in (
@@ -95,7 +96,7 @@ class WireTests(SynchronousTestCase):
 
     def test_longRefusal(self) -> None:
         """
-        However long the reason of a refusal is, the client can read it.
+        A long reason is truncated, so that the client can read the refusal.
         """
         wire = TunnelWire(server=False)
         (control,) = wire.feed(MESSAGES.refusal("\U0001f494" * 5000, b""))
@@ -104,7 +105,7 @@ class WireTests(SynchronousTestCase):
 
     def test_ended(self) -> None:
         """
-        As with TCP, what is written after the end of the stream is dropped.
+        As with TCP, bytes written after the end of the stream are dropped.
         """
         wire = TunnelWire(server=False)
         self.assertFalse(wire.isWaiting(PING))
@@ -112,7 +113,8 @@ class WireTests(SynchronousTestCase):
 
     def test_fewPieces(self) -> None:
         """
-        What came together is passed on together, and a part of a longer message without a copy.
+        Data of messages that arrive together is returned in one piece, and a part of a longer
+        message without a copy.
         """
         sender, receiver = TunnelWire(server=False), TunnelWire(server=True)
         list(receiver.feed(MESSAGES.ask(1)))
@@ -125,7 +127,7 @@ class WireTests(SynchronousTestCase):
 
     def test_badOpening(self) -> None:
         """
-        A first message that is none is an error.
+        An invalid first message raises L{RemoteProtocolError}.
         """
         for kind, payload in ((MessageType.REPLY, b"\0\0\0\1"), (MessageType.STREAM, b"\0\0\0\1")):
             message = packMessage(Message(TUNNEL_PROGRAM, 1, 1, kind, 0, 0, payload))

@@ -32,7 +32,7 @@ TERMS = KeepAlive(1, 2)
 
 class Application:
     """
-    Keeps what happens to it.
+    An application that records every method call.
     """
 
     def __init__(self) -> None:
@@ -40,14 +40,14 @@ class Application:
 
     def __getattr__(self, name: str) -> Any:
         """
-        Every method keeps its name and its arguments.
+        Return a method that records its name and arguments.
         """
         return lambda *arguments: self.events.append((name, *arguments))
 
 
 class Applications:
     """
-    Builds one.
+    A factory that always returns the same application.
     """
 
     def __init__(self) -> None:
@@ -55,14 +55,14 @@ class Applications:
 
     def buildProtocol(self, _: object) -> Any:
         """
-        The application.
+        Return the application.
         """
         return self.application
 
 
 class Wire:
     """
-    The wire's end of a web socket.
+    The transport of a fake WebSocket.
     """
 
     def __init__(self) -> None:
@@ -72,25 +72,25 @@ class Wire:
 
     def ping(self, payload: bytes = b"") -> None:
         """
-        Keep it.
+        Record the payload.
         """
         self.pings.append(payload)
 
     def loseConnection(self, code: int = 1000) -> None:
         """
-        Keep the code.
+        Record the code.
         """
         self.closed.append(code)
 
 
 class WebSocketTests(SynchronousTestCase):
     """
-    Web sockets that are watched.
+    Tests for WebSockets with keepalive.
     """
 
     def setUp(self) -> None:
         """
-        Make an application.
+        Create an application and a clock.
         """
         self.clock = Clock()
         self.wire = Wire()
@@ -99,7 +99,7 @@ class WebSocketTests(SynchronousTestCase):
 
     def connect(self, factory: Any) -> Any:
         """
-        Connect, and finish the handshake.
+        Connect, and complete the handshake.
         """
         protocol = factory.buildProtocol("ws://192.0.2.1/")
         protocol.negotiationStarted(self.wire)
@@ -108,26 +108,27 @@ class WebSocketTests(SynchronousTestCase):
 
     def server(self, policy: Any) -> Any:
         """
-        A server's end.
+        @return: a watched server connection.
         """
         return self.connect(watchedWebSocket(self.applications, policy, clock=self.clock))
 
     def pass_(self, seconds: float) -> None:
         """
-        Let time pass in small steps.
+        Advance the clock in small steps.
         """
         for _ in range(round(seconds / TICK)):
             self.clock.advance(TICK)
 
     def names(self) -> list[str]:
         """
-        What happened to the application.
+        @return: the names of the methods that were called on the application.
         """
         return [event[0] for event in self.applications.application.events]
 
     def test_answered(self) -> None:
         """
-        Whoever answers pings lives, and the application hears nothing of it but what is its own.
+        A peer that answers pings stays connected.  The application gets only pongs of its own
+        pings.
         """
         for factory in (
             watchedWebSocket(self.applications, Mandatory(TERMS), clock=self.clock),
@@ -148,7 +149,7 @@ class WebSocketTests(SynchronousTestCase):
 
     def test_messages(self) -> None:
         """
-        Messages are signs of life.
+        Messages postpone pings.
         """
         made = self.server(Mandatory(TERMS))
         for _ in range(10):
@@ -162,7 +163,7 @@ class WebSocketTests(SynchronousTestCase):
 
     def test_dead(self) -> None:
         """
-        Whoever answers nothing is dead in time, and the application is told why.
+        A peer that answers nothing is disconnected in time, and the application gets the reason.
         """
         made = self.server(2)
         self.assertEqual(made.heartbeat.keepAlive, KeepAlive())
@@ -178,7 +179,8 @@ class WebSocketTests(SynchronousTestCase):
 
     def test_closing(self) -> None:
         """
-        Nobody is pinged in the closing handshake; a peer that does not let it end is dead in time.
+        No pings are sent during the closing handshake, but a peer that does not complete it is
+        disconnected in time.
         """
 
         def closing(payload: bytes = b"") -> None:
@@ -192,7 +194,7 @@ class WebSocketTests(SynchronousTestCase):
 
     def test_disabled(self) -> None:
         """
-        In mode 0 nobody is pinged.
+        In mode 0 no pings are sent.
         """
         self.server(Disable(TERMS))
         self.pass_(10)
@@ -200,7 +202,7 @@ class WebSocketTests(SynchronousTestCase):
 
     def test_refused(self) -> None:
         """
-        A policy may refuse a client: the socket is closed for a violation of policy.
+        If the policy refuses a client, the WebSocket is closed with code 1008, policy violation.
         """
 
         class Never(Policy):

@@ -44,7 +44,7 @@ ADDRESS = IPv4Address("TCP", "192.0.2.1", 5)
 
 class Chat(LineReceiver):
     """
-    An application that knows nothing of keepalive.
+    An application without any knowledge of keepalive.
     """
 
     greeting: bytes | None = None
@@ -56,7 +56,7 @@ class Chat(LineReceiver):
 
     def connectionMade(self) -> None:
         """
-        Greet.
+        Count the connection, and send the greeting if there is one.
         """
         self.connections += 1
         if self.greeting is not None:
@@ -64,13 +64,13 @@ class Chat(LineReceiver):
 
     def lineReceived(self, line: bytes) -> None:
         """
-        Keep it.
+        Record the line.
         """
         self.lines.append(line)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
-        Keep the reason.
+        Record the reason.
         """
         assert isinstance(reason.value, Exception)
         self.lost.append(reason.value)
@@ -78,7 +78,7 @@ class Chat(LineReceiver):
 
 class ChatFactory(Factory):
     """
-    Builds one chat.
+    A factory that always returns the same application.
     """
 
     noisy = False
@@ -88,21 +88,21 @@ class ChatFactory(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """
-        The chat.
+        Return the application.
         """
         return self.chat
 
 
 class WatchTestCase(SynchronousTestCase):
     """
-    A server whose clients are watched, on a clock.
+    A test case with a watched server and a clock.
     """
 
     codec: IHeartbeatCodec = LineCodec()
 
     def setUp(self) -> None:
         """
-        Make the clock.
+        Create the clock and the factories.
         """
         self.clock = Clock()
         self.server, self.client = ChatFactory(), ChatFactory()
@@ -112,7 +112,7 @@ class WatchTestCase(SynchronousTestCase):
         self, policy: Any, *, keepAlive: KeepAlive | None = TERMS, bears: float = 0.1, **more: Any
     ) -> Any:
         """
-        Connect a client, which asks unless C{keepAlive} is C{None}.
+        Connect a client, which asks for keepalive unless C{keepAlive} is C{None}.
         """
         serverFactory = watched(self.server, policy, self.codec, clock=self.clock, **more)
         clientFactory: Any = self.client
@@ -126,25 +126,25 @@ class WatchTestCase(SynchronousTestCase):
 
     def logged(self) -> list[str]:
         """
-        The log's lines.
+        @return: the lines of the log.
         """
         return [formatEvent(event) for event in self.events]
 
     def pings(self, pair: Any, name: str) -> int:
         """
-        How many pings one end has sent.
+        @return: the number of pings that one end has sent.
         """
         return sum(data.count(self.codec.ping) for _, data in pair.writtenBy(name))
 
 
 class ModeTests(WatchTestCase):
     """
-    The three modes, with clients that ask and clients that do not.
+    Tests for the three modes.
     """
 
     def test_asked(self) -> None:
         """
-        A client that asks is served in every mode, and pinged but for mode 0.
+        A client that asks is served in every mode, and pinged except in mode 0.
         """
         for mode, policy in enumerate((Disable(TERMS), Optional(TERMS), Mandatory(TERMS))):
             self.setUp()
@@ -159,7 +159,7 @@ class ModeTests(WatchTestCase):
 
     def test_byNumber(self) -> None:
         """
-        Modes can be given as numbers.
+        A mode can be given by number.
         """
         for mode, kind in enumerate((Disable, Optional, Mandatory)):
             made: Any = watched(self.server, mode, self.codec, clock=self.clock)
@@ -167,8 +167,8 @@ class ModeTests(WatchTestCase):
 
     def test_plainClient(self) -> None:
         """
-        A client that does not ask is served in modes 0 and 1, in mode 1 with a line in the log,
-        and is never sent anything that is not the application's.
+        A client that does not ask is served in modes 0 and 1, with a warning in mode 1, and gets
+        only the application's bytes.
         """
         for policy in (Disable(TERMS), Optional(TERMS)):
             self.setUp()
@@ -184,8 +184,8 @@ class ModeTests(WatchTestCase):
 
     def test_plainClientRefused(self) -> None:
         """
-        In mode 2 it is refused with its first message, which the application does not see, in the
-        protocol's words.
+        In mode 2 a client that does not ask is refused at its first message, which the application
+        does not get.  The refusal is a message of the application's protocol.
         """
         pair = self.pair(Mandatory(TERMS), keepAlive=None)
         self.client.chat.sendLine(b"hello")
@@ -199,7 +199,7 @@ class ModeTests(WatchTestCase):
 
     def test_silentClientRefused(self) -> None:
         """
-        In mode 2 a client that says nothing is refused after a time.
+        In mode 2 a silent client is refused after C{wait} seconds.
         """
         pair = self.pair(Mandatory(TERMS), keepAlive=None, wait=3)
         pair.advance(2.9)
@@ -210,7 +210,7 @@ class ModeTests(WatchTestCase):
 
     def test_refusedClientThatDoesNotClose(self) -> None:
         """
-        A refused client that does not read its refusal is dropped.
+        A refused client that does not read the refusal is disconnected after five seconds.
         """
         pair = self.pair(Mandatory(TERMS), keepAlive=None)
         pair.clientTransport.reading = False
@@ -222,7 +222,7 @@ class ModeTests(WatchTestCase):
 
     def test_greetingWaits(self) -> None:
         """
-        In mode 2 a server that speaks first does so once the client has asked.
+        In mode 2 the server's greeting is sent after the answer to the client's request.
         """
         self.server.chat.greeting = b"welcome"
         pair = self.pair(Mandatory(TERMS))
@@ -231,7 +231,7 @@ class ModeTests(WatchTestCase):
 
     def test_declined(self) -> None:
         """
-        A policy that does not advertise keepalive leaves the client unasked.
+        If the policy does not advertise keepalive, the client is declined and nothing is pinged.
         """
 
         class Silent(Policy):
@@ -254,7 +254,7 @@ class ModeTests(WatchTestCase):
 
     def test_askedAgain(self) -> None:
         """
-        Asking twice changes nothing.
+        A repeated request or answer does not change the interval.
         """
         pair = self.pair(Optional(TERMS))
         pair.clientTransport.write(LineCodec().ask(100))
@@ -265,7 +265,7 @@ class ModeTests(WatchTestCase):
 
     def test_answeredOnce(self) -> None:
         """
-        A peer that asks, or answers, again and again gets one answer and one line in the log.
+        A peer that repeats requests or answers gets only one answer, and one line is logged.
         """
 
         class Silent(Policy):
@@ -288,7 +288,7 @@ class ModeTests(WatchTestCase):
 
     def test_refusedAfterAll(self) -> None:
         """
-        A policy may refuse a client that asked.
+        A policy may refuse a client even if it has asked.
         """
 
         class Never(Policy):
@@ -303,7 +303,7 @@ class ModeTests(WatchTestCase):
 
     def test_askedLate(self) -> None:
         """
-        In mode 1 a client may ask after it has said something; it is watched from then on.
+        In mode 1 a client may ask after other messages, and is pinged from then on.
         """
         pair = self.pair(Optional(TERMS), keepAlive=None)
         pair.clientTransport.write(b"hello\r\n" + LineCodec().ask(0))
@@ -313,7 +313,7 @@ class ModeTests(WatchTestCase):
 
     def test_changesItsMind(self) -> None:
         """
-        A policy's last word counts, which is said when the client speaks.
+        The policy is asked again when the client sends its first message, and that answer counts.
         """
 
         class Moody(Policy):
@@ -330,7 +330,7 @@ class ModeTests(WatchTestCase):
 
     def test_everyoneAnswers(self) -> None:
         """
-        Where every peer answers pings, all are watched, and nobody is refused.
+        With a codec in which every peer answers pings, all clients are pinged and none is refused.
         """
         self.codec = LineCodec(Words(ask=None))
         pair = self.pair(Mandatory(TERMS))
@@ -341,12 +341,12 @@ class ModeTests(WatchTestCase):
 
 class LifeTests(WatchTestCase):
     """
-    Who is alive.
+    Tests for detecting dead peers.
     """
 
     def test_idle(self) -> None:
         """
-        Idle ends stay connected, and both know how fast the other answers.
+        Idle ends stay connected, and both measure the latency.
         """
         pair = self.pair(Mandatory(TERMS))
         pair.advance(60)
@@ -358,8 +358,8 @@ class LifeTests(WatchTestCase):
 
     def test_dead(self) -> None:
         """
-        When the network swallows everything both ends find out in time, and their applications
-        are told why.
+        When the network no longer delivers anything, both ends detect it in time, and the
+        applications get the reason.
         """
         pair = self.pair(Mandatory(TERMS))
         pair.blackhole()
@@ -374,7 +374,7 @@ class LifeTests(WatchTestCase):
 
     def test_slowerThanWanted(self) -> None:
         """
-        Nobody is pinged faster than it agrees to, and the log says so.
+        A peer is not pinged more often than it allows, and the log says so.
         """
         pair = self.pair(Mandatory(TERMS), keepAlive=KeepAlive(2, 2), bears=4)
         self.assertEqual(pair.server.heartbeat.keepAlive, KeepAlive(4, 2))
@@ -383,7 +383,7 @@ class LifeTests(WatchTestCase):
 
     def test_pause(self) -> None:
         """
-        The silence of a peer that the application does not read does not count.
+        While the application pauses reading, the peer's silence does not count.
         """
         pair = self.pair(Mandatory(TERMS))
         self.server.chat.transport.pauseProducing()
@@ -400,7 +400,7 @@ class LifeTests(WatchTestCase):
 
     def test_halfClose(self) -> None:
         """
-        An application that sends no more can send no pings.
+        After the application has closed its direction, no pings are sent.
         """
         pair = self.pair(Mandatory(TERMS))
         closed = []
@@ -411,7 +411,7 @@ class LifeTests(WatchTestCase):
 
     def test_close(self) -> None:
         """
-        An application that closes its connection leaves nothing behind.
+        Closing a connection leaves no timer and no protocol in the factory.
         """
         pair = self.pair(Mandatory(TERMS))
         self.server.chat.transport.stopProducing()
@@ -423,12 +423,12 @@ class LifeTests(WatchTestCase):
 
 class StreamTests(WatchTestCase):
     """
-    The bytes on the wire.
+    Tests for the bytes on the wire.
     """
 
     def test_betweenMessages(self) -> None:
         """
-        Pings and pongs go between the application's messages, never into one.
+        Pings and pongs are sent between the application's messages, never inside one.
         """
         pair = self.pair(Mandatory(TERMS), keepAlive=KeepAlive(0, 0))
         application = self.server.chat.transport
@@ -448,7 +448,7 @@ class StreamTests(WatchTestCase):
 
     def test_pingWaits(self) -> None:
         """
-        A ping that became due in the middle of a message is sent after it.
+        A ping that becomes due inside a message is sent after it.
         """
         pair = self.pair(Mandatory(TERMS))
         application = self.server.chat.transport
@@ -462,8 +462,8 @@ class StreamTests(WatchTestCase):
 
     def test_pausedInBetween(self) -> None:
         """
-        An application that pauses gets what came together with its last bytes once it has resumed,
-        and not within the call.
+        An application that pauses while receiving gets the remaining messages after it resumes, but
+        not within the call to C{resumeProducing}.
         """
         pair = self.pair(Mandatory(TERMS))
         heard: list[bytes] = []
@@ -491,7 +491,7 @@ class StreamTests(WatchTestCase):
 
     def test_pausedAndGone(self) -> None:
         """
-        Nothing is left of a connection that ends while its application has paused.
+        A connection that ends while the application has paused leaves no timer.
         """
         for resume in (False, True):
             self.setUp()
@@ -510,7 +510,7 @@ class StreamTests(WatchTestCase):
 
     def test_dropped(self) -> None:
         """
-        What is left when a peer is dropped is not passed on.
+        The remaining messages of a dropped peer are not delivered.
         """
         pair = self.pair(Mandatory(TERMS))
         heard: list[bytes] = []
@@ -530,7 +530,7 @@ class StreamTests(WatchTestCase):
 
     def test_pingWhileClosing(self) -> None:
         """
-        Pings are not answered any more once the application has closed.
+        Pings are not answered after the application has closed.
         """
         pair = self.pair(Mandatory(TERMS))
         self.server.chat.lineReceived = lambda _line: self.server.chat.transport.loseConnection()
@@ -540,8 +540,8 @@ class StreamTests(WatchTestCase):
 
     def test_reassures(self) -> None:
         """
-        While an application has paused its peer gets pongs, so that it does not find this end
-        dead; a peer that has not asked gets none, nor one that reads nothing.
+        While the application pauses reading, its peer is sent pongs, unless the peer has not asked
+        for keepalive or does not read.
         """
         pair = self.pair(Mandatory(TERMS))
         self.server.chat.transport.pauseProducing()
@@ -564,8 +564,8 @@ class StreamTests(WatchTestCase):
 
     def test_middleOfAMessage(self) -> None:
         """
-        A client that cannot be pinged because the application is in the middle of a message, as
-        with a prompt, is not given up.  After the message it is judged as ever.
+        A client that cannot be pinged because the application's message is incomplete, such as a
+        prompt, is not timed out.  After the message it can be.
         """
         pair = self.pair(Mandatory(TERMS), keepAlive=KeepAlive(0, 0))
         self.server.chat.transport.write(b"login: ")
@@ -578,7 +578,7 @@ class StreamTests(WatchTestCase):
 
     def test_wrongApplication(self) -> None:
         """
-        An application whose messages are not the codec's is told.
+        An application whose messages do not match the codec gets an error.
         """
         self.codec = NetstringCodec()
         pair = self.pair(Mandatory(TERMS))
@@ -587,7 +587,7 @@ class StreamTests(WatchTestCase):
 
     def test_wrongPeer(self) -> None:
         """
-        A peer whose messages are not the codec's is dropped, with a line in the log.
+        A peer whose messages do not match the codec is dropped, and one line is logged.
         """
         self.codec = NetstringCodec()
         pair = self.pair(Optional(TERMS), keepAlive=None)
@@ -599,7 +599,7 @@ class StreamTests(WatchTestCase):
 
     def test_nothingAfterTheEnd(self) -> None:
         """
-        An application that ends the connection gets nothing more.
+        An application that aborts the connection gets no further messages.
         """
 
         class Once(NetstringReceiver):
@@ -626,7 +626,7 @@ class StreamTests(WatchTestCase):
 
     def test_unreadPongs(self) -> None:
         """
-        So is one that pings and reads no answers.
+        A peer that pings and does not read the pongs is dropped.
         """
         pair = self.pair(Optional(TERMS), keepAlive=None)
         self.patch(protocolModule, "unsent", lambda _: True)
@@ -640,12 +640,12 @@ class StreamTests(WatchTestCase):
 
 class FactoryTests(WatchTestCase):
     """
-    Wrapped factories and endpoints.
+    Tests for wrapped factories and endpoints.
     """
 
     def test_declinedByFactory(self) -> None:
         """
-        A factory may decline a connection; what the peer says after that is ignored.
+        A factory may decline a connection; bytes from the peer are then ignored.
         """
         self.server.chat = None
         for mode, said in ((1, b""), (1, b"hello\r\n"), (2, self.codec.ask(1) + b"hello\r\n")):
@@ -659,14 +659,14 @@ class FactoryTests(WatchTestCase):
 
     def test_defaultClock(self) -> None:
         """
-        Without a clock it is the reactor's, by the monotonic clock.
+        By default the clock is the reactor's, with monotonic time.
         """
         made: Any = watched(self.server, 1, self.codec)
         self.assertNotIsInstance(made.clock, Clock)
 
     def test_endpoint(self) -> None:
         """
-        A wrapped endpoint gives the application's protocol.
+        A wrapped endpoint returns the application's protocol.
         """
 
         class Connected:

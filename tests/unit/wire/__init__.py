@@ -1,3 +1,3 @@
 """
-Tests of L{kaproto.wire}, a module for each of its modules.
+Tests for L{kaproto.wire}, one test module for each of its modules.
 """

@@ -30,12 +30,12 @@ ON_THE_WIRE = "00000004 74657374 6695eb01f6a4830479aa97f2502e193f 00000001"
 
 class WireTests(SynchronousTestCase):
     """
-    The structs as virsh 9.0.0 and libvirtd 9.0.0 send them to each other.
+    Tests for the structs as virsh 9.0.0 and libvirtd 9.0.0 exchange them.
     """
 
     def test_recorded(self) -> None:
         """
-        Each is the bytes that were seen on the wire.
+        Each value is packed to the recorded bytes, and unpacked from them.
         """
         for value, expected in (
             (TEST, ON_THE_WIRE),
@@ -60,12 +60,12 @@ class WireTests(SynchronousTestCase):
 
 class NumbersTests(SynchronousTestCase):
     """
-    The numbers of libvirt's public enums.
+    Tests for the numbers of libvirt's public enums.
     """
 
     def test_names(self) -> None:
         """
-        Each enum counts its names from 0, and the flags are single bits.
+        Enums count from 0, and flags are single bits.
         """
         for enum, names in (
             (DomainState, "NOSTATE RUNNING BLOCKED PAUSED SHUTDOWN SHUTOFF CRASHED PMSUSPENDED"),
@@ -81,7 +81,7 @@ class NumbersTests(SynchronousTestCase):
 
     def test_newer(self) -> None:
         """
-        A number that a newer libvirt has a name for keeps its value.
+        An unknown number, from a newer libvirt, keeps its value.
         """
         for enum in (DomainState, LifecycleEventType):
             self.assertEqual(enum(99), 99)

@@ -38,13 +38,13 @@ KEEPING = Message(KEPT, 1, 2, 3, 4, 5, b"kept")
 ANSWER = packMessage(Message(0xBEEF, 1, 1, 2, 0, 0, b""))
 INJECTED = (PING, PONG, ANSWER)
 """
-What these tests inject.
+The messages that these tests inject.
 """
 
 
 def parsed(data: bytes) -> list[Message]:
     """
-    @return: the messages in these bytes.
+    @return: the messages in C{data}.
     """
     reader = MessageReader()
     reader.feed(data)
@@ -57,7 +57,7 @@ def parsed(data: bytes) -> list[Message]:
 
 class Sieve:
     """
-    A filter and its output.
+    A filter that records its output.
     """
 
     def __init__(self, whole: int = 0) -> None:
@@ -77,21 +77,21 @@ class Sieve:
 
     def take(self, message: Message, raw: bytes) -> None:
         """
-        Note an intercepted message.
+        Record an intercepted message.
         """
         self.taken.append(message)
         self.raw.append(raw)
 
     def forward(self, data: Bytes) -> None:
         """
-        Note forwarded bytes.
+        Record forwarded bytes.
         """
         self.forwarded += data
         self.forwards.append(bytes(data))
 
     def feed(self, *data: bytes) -> None:
         """
-        Feed bytes, piece by piece.
+        Feed the pieces one by one.
         """
         for piece in data:
             self.sieve.feed(piece)
@@ -104,7 +104,7 @@ class Discarding(Sieve):
 
     def take(self, message: Message, raw: bytes) -> None:
         """
-        Note an intercepted message.
+        Record an intercepted message, and drop the bytes after it.
         """
         super().take(message, raw)
         self.sieve.discard(3)
@@ -119,7 +119,7 @@ Messages, some of them to be intercepted, and their bytes in pieces.
 @st.composite
 def streams(draw: st.DrawFn) -> Stream:
     """
-    Any L{Stream}.
+    Draw any L{Stream}.
     """
     some = messages() | messages().map(lambda message: message._replace(program=KEPT))
     drawn = draw(
@@ -130,16 +130,17 @@ def streams(draw: st.DrawFn) -> Stream:
 
 class MessagesTests(SynchronousTestCase):
     """
-    Streams of messages, however they are cut.
+    Tests for streams of messages, split in any way.
     """
 
     @given(streams(), st.data())
     def test_anything(self, drawn: Stream, data: st.DataObject) -> None:
         """
-        However the stream is cut and whenever messages are injected: each message is either
-        forwarded unchanged or intercepted whole, in order; injected messages are sent between two
-        others, at once if possible, but a ping or pong waits only once; each header is shown once;
-        and messages up to a size are forwarded in one piece.
+        In any stream each message is either forwarded unchanged or intercepted whole, in order.
+
+        Injected messages are sent between two others, at once if possible, but a ping or pong waits
+        only once.  Each header is seen once.  Messages up to C{whole} bytes are forwarded in one
+        piece.
         """
         stream, cut = drawn
         whole = data.draw(st.sampled_from([0, 28, 60, 100, INTERCEPTED_MAX]))
@@ -177,8 +178,7 @@ class MessagesTests(SynchronousTestCase):
 
     def test_turns(self) -> None:
         """
-        Only some of many messages are handled in a turn, the next ones in the next turn, and all of
-        them in order.
+        At most C{TURN_MAX} messages are handled per turn, and the rest in later turns, in order.
         """
         out = Sieve()
         one, other = packMessage(KEEPING), packMessage(PASSING)
@@ -192,7 +192,7 @@ class MessagesTests(SynchronousTestCase):
 
     def test_oneTurn(self) -> None:
         """
-        As many messages as one turn allows need no second turn.
+        C{TURN_MAX} messages are handled in one turn.
         """
         out = Sieve()
         self.assertFalse(out.sieve.feed(packMessage(PASSING) * TURN_MAX))
@@ -200,7 +200,7 @@ class MessagesTests(SynchronousTestCase):
     @given(streams())
     def test_nothingHeldBack(self, drawn: Stream) -> None:
         """
-        No more than the beginning of a header is held of a message that is forwarded.
+        Of a forwarded message no more than an incomplete header is held back.
         """
         _messages, cut = drawn
         out = Sieve()
@@ -222,8 +222,8 @@ class MessagesTests(SynchronousTestCase):
     @given(st.lists(garbage(), max_size=4))
     def test_garbage(self, data: list[bytes]) -> None:
         """
-        For any bytes the only error is L{RemoteProtocolError}, and what was forwarded before it is
-        what was fed.
+        Arbitrary bytes raise nothing but L{RemoteProtocolError}, and what is forwarded before the
+        error is unchanged.
         """
         out = Sieve()
         try:
@@ -235,7 +235,7 @@ class MessagesTests(SynchronousTestCase):
 
     def test_order(self) -> None:
         """
-        When a message is handed over, everything before it has been forwarded, and nothing after
+        When a message is intercepted, everything before it has been forwarded, and nothing after
         it.
         """
         seen: list[object] = []
@@ -251,12 +251,12 @@ class MessagesTests(SynchronousTestCase):
 
 class LengthTests(SynchronousTestCase):
     """
-    What length words promise.
+    Tests for lengths of messages.
     """
 
     def refused(self, length: int, program: int, cut: int) -> str:
         """
-        @return: the error for a message of that length, whose header arrives in two pieces.
+        @return: the error for a message of C{length} bytes, whose header is split at C{cut}.
         """
         header = HEADER.pack(length, program, 1, 5, 0, 0, 0)
         out = Sieve()
@@ -267,8 +267,8 @@ class LengthTests(SynchronousTestCase):
 
     def test_outOfBounds(self) -> None:
         """
-        A length word that is too small, or larger than libvirt allows, is an error that names
-        the length, the procedure, the program and the bounds, also when it comes in pieces.
+        A length outside libvirt's bounds raises an error that has the length, the procedure, the
+        program and the bounds, even if the header arrives in pieces.
         """
         for cut in (0, 1, 27):
             for length in (0, 4, 27, MESSAGE_MAX + 1, 2**32 - 1):
@@ -281,8 +281,8 @@ class LengthTests(SynchronousTestCase):
 
     def test_keptOutOfBounds(self) -> None:
         """
-        A message that is to be intercepted and too long for it is an error as soon as its header
-        has arrived: nothing of it is collected.
+        A message that is too long to be intercepted raises an error as soon as its header has
+        arrived.
         """
         for cut in (0, 1, 27):
             for length in (INTERCEPTED_MAX + 1, MESSAGE_MAX):
@@ -292,7 +292,7 @@ class LengthTests(SynchronousTestCase):
 
     def test_longest(self) -> None:
         """
-        The longest message of each kind is accepted.
+        A message of the maximal length is accepted, forwarded or intercepted.
         """
         out = Sieve()
         kept = KEEPING._replace(payload=bytes(INTERCEPTED_MAX - HEADER_SIZE))
@@ -307,7 +307,7 @@ class LengthTests(SynchronousTestCase):
 
     def test_between(self) -> None:
         """
-        Whether a message is under way can be told.
+        C{between} is false while a message is incomplete or waits for the next turn.
         """
         for message in (PASSING, KEEPING):
             out = Sieve()
@@ -325,7 +325,7 @@ class LengthTests(SynchronousTestCase):
 
     def test_errorAfterGood(self) -> None:
         """
-        What came before the error has been forwarded.
+        Messages before an invalid one are forwarded.
         """
         out = Sieve()
         passing = packMessage(PASSING)
@@ -334,8 +334,8 @@ class LengthTests(SynchronousTestCase):
 
     def test_memory(self) -> None:
         """
-        A message of 32 MiB that arrives in pieces of 4 KiB is forwarded in the same pieces, of
-        which one is held at a time.
+        A message of 32 MiB that arrives in pieces of 4 KiB is forwarded in the same pieces, and at
+        most one piece is held in memory.
         """
         total = 0
 
@@ -360,12 +360,12 @@ class LengthTests(SynchronousTestCase):
 
 class WholeTests(SynchronousTestCase):
     """
-    Messages that are forwarded in one piece.
+    Tests for forwarding short messages in one piece.
     """
 
     def test_inFront(self) -> None:
         """
-        While such a message trickles in, others are sent in front of it.
+        While a message is collected, injected messages are sent before it.
         """
         packed = packMessage(PASSING)
         out = Sieve(len(packed))
@@ -382,7 +382,7 @@ class WholeTests(SynchronousTestCase):
 
     def test_longer(self) -> None:
         """
-        Longer ones are forwarded as they come.
+        Messages longer than C{whole} bytes are forwarded as they arrive.
         """
         packed = packMessage(PASSING)
         out = Sieve(len(packed) - 1)
@@ -393,13 +393,13 @@ class WholeTests(SynchronousTestCase):
 
 class InjectTests(SynchronousTestCase):
     """
-    Injected messages.
+    Tests for injected messages.
     """
 
     def test_atOnce(self) -> None:
         """
-        Between two messages an injected one is sent at once, also while one that is intercepted is
-        arriving.
+        An injected message is sent at once between two messages, and while an intercepted one
+        arrives.
         """
         out = Sieve()
         out.feed(packMessage(KEEPING)[:-1])
@@ -409,8 +409,8 @@ class InjectTests(SynchronousTestCase):
 
     def test_waits(self) -> None:
         """
-        Within a message injected ones wait for its end, in order.  A ping or pong waits only once,
-        but each of two equal replies is sent.
+        Inside a forwarded message, injected ones wait for its end, in order.  A ping or pong waits
+        only once, but each of two equal replies is sent.
         """
         out = Sieve()
         packed = packMessage(PASSING)
@@ -425,7 +425,7 @@ class InjectTests(SynchronousTestCase):
 
     def test_whileTaking(self) -> None:
         """
-        The receiver of a message can inject another in its place, after all that came before.
+        When a message is intercepted, another one can be injected in its place.
         """
         forwarded: list[Bytes] = []
         sieve = MessageFilter(
@@ -440,8 +440,8 @@ class InjectTests(SynchronousTestCase):
 
     def test_discard(self) -> None:
         """
-        The receiver of a message can have the bytes after it dropped, in whatever pieces they come;
-        what follows them is forwarded.
+        After an intercepted message a number of bytes can be discarded, in whatever pieces they
+        arrive; bytes after them are forwarded.
         """
         packed, kept = packMessage(PASSING), packMessage(KEEPING)
         for fed in (
@@ -458,8 +458,8 @@ class InjectTests(SynchronousTestCase):
 
     def test_exactEnd(self) -> None:
         """
-        An injected message is sent right after the last byte of the one before, and does not wait
-        for the next.
+        A waiting message is injected right after the last byte of the current one, not when the
+        next one arrives.
         """
         out = Sieve()
         packed = packMessage(PASSING)
@@ -471,12 +471,12 @@ class InjectTests(SynchronousTestCase):
 
 class StopTests(SynchronousTestCase):
     """
-    A filter that was stopped.
+    Tests for stopping a filter.
     """
 
     def test_stopped(self) -> None:
         """
-        Nothing is forwarded or intercepted any more, and nothing is an error.
+        A stopped filter forwards and intercepts nothing, and raises nothing.
         """
         for sent in (b"", packMessage(PASSING)[:50]):
             out = Sieve()
@@ -487,7 +487,8 @@ class StopTests(SynchronousTestCase):
 
     def test_stoppedMeanwhile(self) -> None:
         """
-        The receiver of a message can stop the filter: nothing after the message is forwarded.
+        A filter can be stopped while it hands over a message: nothing after that message is
+        forwarded.
         """
         taken: list[Message] = []
         forwarded: list[Bytes] = []

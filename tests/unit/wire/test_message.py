@@ -37,20 +37,20 @@ UNKNOWN_PROCEDURE = bytes.fromhex(
     "00000000 ffffffff ffffffff 00000000"
 )
 """
-What libvirtd 9.0.0 answered to a call of procedure 9999.
+The reply of libvirtd 9.0.0 to a call of procedure 9999.
 """
 
 
 def lengthWord(length: int) -> bytes:
     """
-    @return: the first four bytes of a message of that length.
+    @return: the first four bytes of a message of C{length} bytes.
     """
     return length.to_bytes(4, "big")
 
 
 def readAll(reader: MessageReader, data: Iterable[bytes]) -> tuple[list[Message], str | None]:
     """
-    @return: the messages in the data, up to an error, and the error's text.
+    @return: the messages in C{data} up to an error, and the error's text.
     """
     taken: list[Message] = []
     try:
@@ -65,7 +65,7 @@ def readAll(reader: MessageReader, data: Iterable[bytes]) -> tuple[list[Message]
 
 def peakMemory(action: Callable[[], object]) -> int:
     """
-    @return: the most bytes that Python had allocated at once during the action.
+    @return: the peak of Python's memory during the action, in bytes.
     """
     tracemalloc.start()
     try:
@@ -77,7 +77,7 @@ def peakMemory(action: Callable[[], object]) -> int:
 
 class PackTests(SynchronousTestCase):
     """
-    Messages as bytes.
+    Tests for packing messages.
     """
 
     def test_keepAliveMessages(self) -> None:
@@ -93,8 +93,8 @@ class PackTests(SynchronousTestCase):
 
     def test_wordsAndPayload(self) -> None:
         """
-        The length counts itself, the header and the payload; a negative procedure is a negative
-        number on the wire.
+        The length includes itself, the header and the payload.  A negative procedure is packed as a
+        signed number.
         """
         message = Message(0x20008086, 1, -1, MessageType.CALL, 5, Status.OK, b"\0\0\0\7")
         self.assertEqual(
@@ -106,7 +106,8 @@ class PackTests(SynchronousTestCase):
 
     def test_largestMessage(self) -> None:
         """
-        A message has 32 MiB and 4 bytes at most; libvirtd would close the connection over more.
+        A message has at most 32 MiB and 4 bytes; libvirtd would close the connection if it were
+        longer.
         """
         header = Message(0x20008086, 1, 1, MessageType.CALL, 0, Status.OK)
         largest = header._replace(payload=bytes(MESSAGE_MAX - HEADER_SIZE))
@@ -118,7 +119,7 @@ class PackTests(SynchronousTestCase):
 
     def test_numbersThatDoNotFit(self) -> None:
         """
-        A number that does not fit into its word of the header is an error that names it.
+        A number that does not fit into its header field raises an error that has the number.
         """
         good = Message(0x20008086, 1, 1, MessageType.CALL, 0, Status.OK)
         for bad, number in [
@@ -133,7 +134,8 @@ class PackTests(SynchronousTestCase):
     @given(messages())
     def test_replies(self, call: Message) -> None:
         """
-        A reply repeats its call's program, version, procedure and serial, and nothing else.
+        A reply has the program, version, procedure and serial of its call, and its own type, status
+        and payload.
         """
         expected = call._replace(type=MessageType.REPLY, status=Status.OK, payload=b"done")
         self.assertEqual(readAll(MessageReader(), [call.reply(b"done")]), ([expected], None))
@@ -145,13 +147,13 @@ class PackTests(SynchronousTestCase):
 
 class MessageReaderTests(SynchronousTestCase):
     """
-    Messages from bytes.
+    Tests for reading messages.
     """
 
     @given(st.lists(messages(), max_size=5), st.data())
     def test_roundTrip(self, sent: list[Message], data: st.DataObject) -> None:
         """
-        The same messages are read however their bytes are cut, and nothing is left.
+        The same messages are read, no matter how their bytes are split, and no bytes are left.
         """
         stream = b"".join(map(packMessage, sent))
         reader = MessageReader()
@@ -162,8 +164,8 @@ class MessageReaderTests(SynchronousTestCase):
     @given(garbage(), st.data())
     def test_anyBytes(self, stream: bytes, data: st.DataObject) -> None:
         """
-        Any bytes make messages or a L{RemoteProtocolError}, the same ones whether they arrive at
-        once, in pieces, or one at a time.
+        Arbitrary bytes are read as messages or raise L{RemoteProtocolError}, with the same result
+        no matter how they are split.
         """
         limit = data.draw(st.sampled_from([HEADER_SIZE, 40, MESSAGE_MAX]))
         whole = readAll(MessageReader(limit), [stream])
@@ -186,7 +188,7 @@ class MessageReaderTests(SynchronousTestCase):
 
     def test_foreign(self) -> None:
         """
-        The beginning of another protocol is called by its name.
+        The error for the beginning of another protocol has that protocol's name.
         """
         for begin, name in (
             (b"\x16\x03\x01\x02\x00\x01", "a TLS handshake"),
@@ -207,8 +209,8 @@ class MessageReaderTests(SynchronousTestCase):
 
     def test_lengthBounds(self) -> None:
         """
-        A length word below 28 or above the limit is an error as soon as its four bytes have
-        arrived. The error gives all three numbers.
+        A length below 28 or above the limit raises an error as soon as its four bytes have arrived.
+        The error has the length and both bounds.
         """
         limit = 100
         for length, good in [
@@ -236,7 +238,7 @@ class MessageReaderTests(SynchronousTestCase):
 
     def test_lengthBoundsOfTheProtocol(self) -> None:
         """
-        By default the limit is libvirtd's: 33554436 bytes are accepted, 33554437 are not.
+        By default the limit is libvirtd's: 33,554,436 bytes are accepted, 33,554,437 are not.
         """
         for length in (28, 33554436):
             reader = MessageReader()
@@ -249,7 +251,7 @@ class MessageReaderTests(SynchronousTestCase):
 
     def test_limitChangesBetweenMessages(self) -> None:
         """
-        A new limit applies to the next message, even if its bytes have arrived already.
+        A new limit applies to the next message, even if its bytes have already arrived.
         """
         reader = MessageReader(HEADER_SIZE)
         long = packMessage(Message(1, 1, 1, MessageType.CALL, 0, Status.OK, b"payload"))
@@ -289,12 +291,12 @@ class MessageReaderTests(SynchronousTestCase):
 
 class MemoryTests(SynchronousTestCase):
     """
-    What reading costs.
+    Tests for the memory that reading needs.
     """
 
     def test_nothingIsAllocatedForAPromise(self) -> None:
         """
-        For a peer that announces 32 MiB and sends only the header, only the header is held.
+        If a peer announces 32 MiB and sends only the header, only the header is held.
         """
         reader = MessageReader()
         header = lengthWord(MESSAGE_MAX) + PING[4:]
@@ -308,7 +310,7 @@ class MemoryTests(SynchronousTestCase):
 
     def test_nothingIsHeldBetweenMessages(self) -> None:
         """
-        The memory of a large message is freed once the message is.
+        The memory of a large message is freed after the message has been returned.
         """
         reader = MessageReader()
         large = packMessage(Message(1, 1, 1, MessageType.CALL, 0, Status.OK, bytes(1_000_000)))
@@ -324,8 +326,8 @@ class MemoryTests(SynchronousTestCase):
     def test_largeMessageInSmallReads(self) -> None:
         """
         A message of 32 MiB that arrives in reads of 4 KiB is copied into the buffer once and out of
-        it once. If it were copied at each read, as when buffers are concatenated, it would be in
-        memory twice before it is complete.
+        it once.  A copy at each read, as with concatenated bytes, would hold the message in memory
+        twice before it is complete.
         """
         reader = MessageReader()
         first = lengthWord(MESSAGE_MAX) + PING[4:] + bytes(4096 - HEADER_SIZE)
@@ -354,7 +356,7 @@ class MemoryTests(SynchronousTestCase):
 
 class ErrorTests(SynchronousTestCase):
     """
-    Errors as payloads.
+    Tests for error payloads.
     """
 
     def test_errorFromLibvirtd(self) -> None:
@@ -371,8 +373,8 @@ class ErrorTests(SynchronousTestCase):
 
     def test_errorAsBytes(self) -> None:
         """
-        An error has every field that libvirt's clients read. The strings that no client prints are
-        absent, and the two numbers are -1, as from libvirtd.
+        An error has all fields that libvirt's clients read.  The strings that no client prints are
+        absent, and the two numbers are -1, as in libvirtd's errors.
         """
         self.assertEqual(
             packError(RemoteError(9, 7, "no")),
@@ -385,13 +387,13 @@ class ErrorTests(SynchronousTestCase):
     @given(errors())
     def test_roundTrip(self, error: RemoteError) -> None:
         """
-        Code, domain, level and message are unpacked as they were packed.
+        Code, domain, level and message survive packing and unpacking.
         """
         self.assertEqual(unpackError(packError(error)).args, error.args)
 
     def test_withoutText(self) -> None:
         """
-        An error without a message gets one, so that there is something to print.
+        An error without a message gets one, so that a client has something to print.
         """
         absent = bytes.fromhex("00000001 00000000 00000000 00000002")
         empty = bytes.fromhex("00000001 00000000 00000001 00000000 00000002")
@@ -401,7 +403,7 @@ class ErrorTests(SynchronousTestCase):
     @given(st.binary(max_size=60))
     def test_anyBytes(self, payload: bytes) -> None:
         """
-        Any bytes are an error of the peer's or an L{XDRError}.
+        Arbitrary bytes are unpacked as an error or raise L{XDRError}.
         """
         try:
             error = unpackError(payload)

@@ -1,5 +1,5 @@
 """
-Tests for L{kaproto.wire.programs}: its numbers, written down once more.
+Tests for L{kaproto.wire.programs}, with a second copy of libvirt's numbers.
 """
 
 from __future__ import annotations
@@ -82,12 +82,12 @@ ERROR_CODES = {
 
 class NumbersTests(SynchronousTestCase):
     """
-    The numbers that libvirt's clients and servers use.
+    Tests for the numbers that libvirt's clients and servers use.
     """
 
     def assertNumbers(self, enum: type[IntEnum], expected: Mapping[str, int]) -> None:
         """
-        Fail unless the enum has exactly these members.
+        Check that the enum has exactly these members.
         """
         self.assertEqual({name: int(member) for name, member in enum.__members__.items()}, expected)
 
@@ -116,7 +116,7 @@ class NumbersTests(SynchronousTestCase):
 
     def test_adminProcedures(self) -> None:
         """
-        The procedures of the ADMIN program have the numbers of C{admin_protocol.x}: 1 to 20, in
+        The procedures of the admin program have the numbers of C{admin_protocol.x}: 1 to 20, in
         its order.
         """
         names = [
@@ -160,7 +160,7 @@ class NumbersTests(SynchronousTestCase):
 
     def test_authTypes(self) -> None:
         """
-        The ways to authenticate are those of C{remote_auth_type}.
+        The authentication types are those of C{remote_auth_type}.
         """
         self.assertNumbers(programs.AuthType, {"NONE": 0, "SASL": 1, "POLKIT": 2})
 

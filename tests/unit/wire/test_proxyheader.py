@@ -22,7 +22,7 @@ SERVER4 = IPv4Address("TCP", "198.51.100.1", 16509)
 
 def field(kind: int, value: bytes) -> bytes:
     """
-    A TLV.
+    @return: a type-length-value field.
     """
     return struct.pack(">BH", kind, len(value)) + value
 
@@ -31,7 +31,7 @@ def header(
     rest: bytes, *, command: int = 0x21, family: int = 0x11, length: int | None = None
 ) -> bytes:
     """
-    A header of version 2.
+    @return: a header of version 2.
     """
     size = len(rest) if length is None else length
     return SIGNATURE + struct.pack(">BBH", command, family, size) + rest
@@ -39,7 +39,7 @@ def header(
 
 def summed(rest: bytes, *, wrong: int = 0) -> bytes:
     """
-    A header with a checksum after some other fields.
+    @return: a header with a checksum as its last field.
     """
     blank = header(TCP4 + rest + field(3, bytes(4)))
     return blank[:-4] + (crc32c(blank) ^ wrong).to_bytes(4)
@@ -47,19 +47,19 @@ def summed(rest: bytes, *, wrong: int = 0) -> bytes:
 
 def read(data: bytes) -> ProxyHeader | None:
     """
-    Read a header that comes in one piece.
+    Read a header that arrives in one piece.
     """
     return ProxyHeaderReader().feed(data)
 
 
 class HeaderTests(SynchronousTestCase):
     """
-    Headers as balancers send them.
+    Tests for headers as load balancers send them.
     """
 
     def test_accepted(self) -> None:
         """
-        Both versions give the client's address, and none where the balancer gives none.
+        Headers of both versions have the client's address, unless the balancer gives none.
         """
         six = bytes.fromhex("20010db8" + "00" * 11 + "01") * 2 + b"\x00\x07\x40\x7d"
         client6 = IPv6Address("TCP", "2001:db8::1", 7)
@@ -91,7 +91,7 @@ class HeaderTests(SynchronousTestCase):
 
     def test_refused(self) -> None:
         """
-        Anything else is an error that says what is wrong, as soon as that is certain.
+        Everything else raises an error that has the reason, as soon as that is certain.
         """
         expected = {
             b"\x16\x03\x01": "in place of a PROXY header",
@@ -127,27 +127,27 @@ class HeaderTests(SynchronousTestCase):
 
     def test_checkSum(self) -> None:
         """
-        The checksum is that of RFC 3720, and covers the whole header wherever it stands.
+        The checksum is the CRC32C of RFC 3720 and covers the whole header.
         """
         self.assertEqual(crc32c(b"123456789"), 0xE3069283)
         good = summed(field(2, b"host"))
         found = read(good)
         assert found is not None
         self.assertEqual(found.source, CLIENT4)
-        kind = len(good) - 7  # of the sum's own field: with another there is no sum to check
+        kind = len(good) - 7  # the type of the checksum's field; if damaged, nothing is checked
         for number in {*range(len(good))} - {kind}:
             damaged = good[:number] + bytes([good[number] ^ 1]) + good[number + 1 :]
             try:
                 result = read(damaged)
             except RemoteProtocolError:
                 continue
-            # A longer length, or a command that ignores the rest, cannot be told from damage.
+            # A header whose length grew is incomplete, and a changed command may ignore the rest.
             self.assertIn(result, (None, ProxyHeader()), number)
 
     @given(st.data())
     def test_pieces(self, data: st.DataObject) -> None:
         """
-        A header may come in any pieces, and what follows it is not lost.
+        A header can arrive in any pieces, and the bytes after it are kept.
         """
         whole = data.draw(
             st.sampled_from(
@@ -176,7 +176,7 @@ class HeaderTests(SynchronousTestCase):
     )
     def test_anything(self, data: bytes, start: bytes) -> None:
         """
-        Any bytes are a header, the beginning of one, or an error.
+        Arbitrary bytes are a header, an incomplete one, or raise L{RemoteProtocolError}.
         """
         reader = ProxyHeaderReader()
         for number in range(0, len(start + data), 7):
@@ -189,12 +189,12 @@ class HeaderTests(SynchronousTestCase):
 
 class TLSTests(SynchronousTestCase):
     """
-    What a balancer says of the TLS connection that it ended.
+    Tests for the TLS fields of a balancer that terminates TLS.
     """
 
     def tls(self, client: int, verification: int, inner: bytes = b"") -> ProxyTLS | None:
         """
-        Read the field for TLS.
+        @return: the TLS part of a header with these fields.
         """
         value = struct.pack(">BI", client, verification) + inner
         found = read(header(TCP4 + field(0x20, value)))
@@ -203,7 +203,7 @@ class TLSTests(SynchronousTestCase):
 
     def test_verified(self) -> None:
         """
-        A client is verified only if it gave a certificate and the balancer found it valid.
+        A client is verified only if it has sent a certificate and the balancer found that valid.
         """
         inner = field(0x22, b"alice") + field(0x28, b"DER")
         expected = [(0, 0, None), (2, 0, None), (1, 0, False), (1, 1, False), (3, 1, False)]
@@ -214,13 +214,13 @@ class TLSTests(SynchronousTestCase):
 
     def test_partial(self) -> None:
         """
-        Name and certificate may be missing.
+        The name and the certificate may be missing.
         """
         self.assertEqual(self.tls(3, 0), ProxyTLS(verified=True))
 
     def test_unreadable(self) -> None:
         """
-        What cannot be read says nothing.
+        TLS fields that cannot be decoded are ignored.
         """
         for inner in (b"\x22", field(0x22, b"\xff"), b"\x22\0\5alic"):
             self.assertIsNone(self.tls(3, 0, inner), inner)

@@ -34,7 +34,7 @@ class SASLTests(SynchronousTestCase):
 
     def test_startBytes(self) -> None:
         """
-        A start is the mechanism, whether there is no data, and four bytes for each byte of data.
+        A start has the mechanism, a flag for absent data, and four bytes for each byte of data.
         """
         self.assertEqual(
             packStart("PLAIN", b"\0a"),
@@ -43,14 +43,14 @@ class SASLTests(SynchronousTestCase):
 
     def test_noDataBytes(self) -> None:
         """
-        That there is no data is said by a flag of 1; data that is empty has a flag of 0.
+        Absent data has a flag of 1, and empty data a flag of 0.
         """
         self.assertEqual(packStep(None), bytes.fromhex("00000001 00000000"))
         self.assertEqual(packStep(b""), bytes.fromhex("00000000 00000000"))
 
     def test_resultBytes(self) -> None:
         """
-        A result begins with whether the exchange is complete.
+        A result begins with the flag that the exchange is complete.
         """
         self.assertEqual(
             packResult(SASLResult(complete=True, data=None)),
@@ -60,21 +60,21 @@ class SASLTests(SynchronousTestCase):
     @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=30), DATA)
     def test_start(self, mechanism: str, data: bytes | None) -> None:
         """
-        What was packed as a start comes out as it went in.
+        A start survives packing and unpacking.
         """
         self.assertEqual(unpackStart(packStart(mechanism, data)), (mechanism, data))
 
     @given(DATA)
     def test_step(self, data: bytes | None) -> None:
         """
-        What was packed as a step comes out as it went in.
+        A step survives packing and unpacking.
         """
         self.assertEqual(unpackStep(packStep(data)), data)
 
     @given(st.booleans(), DATA)
     def test_result(self, complete: bool, data: bytes | None) -> None:
         """
-        What was packed as a result comes out as it went in.
+        A result survives packing and unpacking.
         """
         result = SASLResult(complete, data)
         self.assertEqual(unpackResult(packResult(result)), result)
@@ -82,26 +82,26 @@ class SASLTests(SynchronousTestCase):
     @given(st.lists(st.from_regex(r"[A-Z0-9_-]{1,20}", fullmatch=True)))
     def test_mechanisms(self, names: list[str]) -> None:
         """
-        The names of mechanisms come out as they went in; there may be none.
+        A list of mechanisms, even an empty one, survives packing and unpacking.
         """
         self.assertEqual(unpackMechanisms(packMechanisms(names)), names)
 
     def test_signExtended(self) -> None:
         """
-        C clients send bytes above 127 as negative numbers.
+        Bytes above 127, which C clients send as negative numbers, are read correctly.
         """
         payload = struct.pack(">iIi", 0, 1, -61)
         self.assertEqual(unpackStep(payload), b"\xc3")
 
     def test_absentDataIgnored(self) -> None:
         """
-        Data that is said to be absent is not looked at.
+        Data that is marked as absent is ignored.
         """
         self.assertIsNone(unpackStep(struct.pack(">iIi", 1, 1, 65)))
 
     def test_tooMuchToPack(self) -> None:
         """
-        More data than libvirt takes is not packed.
+        Data above libvirt's limit cannot be packed.
         """
         packStep(bytes(SASL_DATA_MAX))
         with self.assertRaisesRegex(XDRError, "65537 bytes of SASL data"):
@@ -109,7 +109,7 @@ class SASLTests(SynchronousTestCase):
 
     def test_tooMuchToUnpack(self) -> None:
         """
-        A count above the most that libvirt allows is refused, whatever follows.
+        A count above libvirt's limit is refused, whatever follows.
         """
         with self.assertRaisesRegex(XDRError, "65537 bytes of SASL data"):
             unpackStep(struct.pack(">iI", 0, SASL_DATA_MAX + 1))
@@ -117,7 +117,7 @@ class SASLTests(SynchronousTestCase):
     @given(st.binary(max_size=40))
     def test_garbage(self, payload: bytes) -> None:
         """
-        Whatever comes in either can be decoded or is an L{XDRError}.
+        Arbitrary bytes are decoded or raise L{XDRError}.
         """
         for unpack in (unpackStart, unpackStep, unpackResult, unpackMechanisms):
             try:

@@ -31,7 +31,7 @@ class Color(IntEnum):
 @attrs.frozen
 class Point:
     """
-    A struct inside of others.
+    A struct that is a field of others.
     """
 
     x: int
@@ -64,7 +64,7 @@ class Everything:
 @attrs.frozen
 class Short:
     """
-    A struct with limits of its own.
+    A struct with its own limits.
     """
 
     text: Annotated[str, Limit(3)] = ""
@@ -98,7 +98,7 @@ points = st.builds(Point, INT32, st.none() | st.floats(allow_nan=False))
 
 class RoundTripTests(SynchronousTestCase):
     """
-    What is packed is unpacked as it was.
+    Tests for values that are packed and unpacked again.
     """
 
     @given(
@@ -123,27 +123,27 @@ class RoundTripTests(SynchronousTestCase):
     )
     def test_everything(self, value: Everything) -> None:
         """
-        A struct of all types, with private fields and fields by keyword only.
+        A struct with fields of all types, private and keyword-only ones included.
         """
         self.assertEqual(unpack(Everything, pack(value)), value)
 
     @given(INT32 | st.booleans() | texts() | st.binary(max_size=20) | st.floats(allow_nan=False))
     def test_plain(self, value: object) -> None:
         """
-        Values of the plain types need no struct.
+        Values of plain types are packed without a struct.
         """
         self.assertEqual(unpack(type(value), pack(value)), value)
 
     def test_nan(self) -> None:
         """
-        A float that is not a number stays one.
+        A NaN is unpacked as a NaN.
         """
         self.assertTrue(math.isnan(unpack(float, pack(math.nan))))
 
     @given(st.binary(max_size=60))
     def test_garbage(self, data: bytes) -> None:
         """
-        Whatever the bytes are, there is a value or an XDRError.
+        Arbitrary bytes are unpacked or raise L{XDRError}.
         """
         for cls in (Everything, Short, Even, Point):
             try:
@@ -154,12 +154,12 @@ class RoundTripTests(SynchronousTestCase):
 
 class WireTests(SynchronousTestCase):
     """
-    The bytes of structs.
+    Tests for the bytes of structs.
     """
 
     def test_struct(self) -> None:
         """
-        A struct is its fields one after the other, as they would be packed by hand.
+        A struct is packed as its fields, one after the other.
         """
         by = Packer().uint32(2).int32(1).uint32(0).int32(-1).uint32(1).double(0.5)
         by.fixed(UUID(int=7).bytes).int32(-2).int32(1)
@@ -178,7 +178,7 @@ class WireTests(SynchronousTestCase):
 @attrs.frozen
 class Mixed:
     """
-    A struct whose bytes are written down.
+    A struct with fields of several types.
     """
 
     points: list[Point]
@@ -189,12 +189,12 @@ class Mixed:
 
 class ErrorTests(SynchronousTestCase):
     """
-    Values that do not fit.
+    Tests for invalid values.
     """
 
     def test_packing(self) -> None:
         """
-        A value that does not fit is a PackError that names the field, however deep.
+        A value that cannot be packed raises L{PackError} with the path of its field.
         """
         mixed: Any = Mixed
         point: Any = Point
@@ -218,7 +218,8 @@ class ErrorTests(SynchronousTestCase):
 
     def test_unpacking(self) -> None:
         """
-        Bytes that are no such value are an XDRError, no PackError, that names the field.
+        Bytes that cannot be unpacked raise an L{XDRError}, but not a L{PackError}, with the name of
+        the field.
         """
         three = Packer().string("abc").opaque(b"abc")
         for cls, payload, message in (
@@ -235,7 +236,7 @@ class ErrorTests(SynchronousTestCase):
 
     def test_bugsInTheClass(self) -> None:
         """
-        What else a class raises when it is made is not taken for a fault of the peer.
+        Other exceptions from a struct's constructor are not blamed on the peer.
         """
 
         def fail(self: object) -> None:
@@ -246,7 +247,7 @@ class ErrorTests(SynchronousTestCase):
 
     def test_defaultLimits(self) -> None:
         """
-        Without a limit of its own a list has as many elements as libvirt's do, on both ends.
+        Without its own limit a list has libvirt's, for packing and unpacking.
         """
         most = Everyone([Point(1)] * ARRAY_MAX)
         self.assertEqual(unpack(Everyone, pack(most)), most)
@@ -258,7 +259,7 @@ class ErrorTests(SynchronousTestCase):
 @attrs.frozen
 class Everyone:
     """
-    A struct with a list without limit of its own.
+    A struct with a list that has no limit of its own.
     """
 
     points: list[Point]
@@ -266,12 +267,12 @@ class Everyone:
 
 class TypeErrorTests(SynchronousTestCase):
     """
-    Classes that cannot be packed, which L{checkType} finds before there are values.
+    Tests for classes that cannot be packed, which L{checkType} finds without an instance.
     """
 
     def test_classes(self) -> None:
         """
-        The error names the class, the field, and what there is.
+        The error has the class, the field and the reason.
         """
         hints: tuple[tuple[Any, str], ...] = (
             (object, "Bad.field: object has no XDR; use an attrs class, str, bytes, bool, int"),
@@ -293,7 +294,7 @@ class TypeErrorTests(SynchronousTestCase):
 
     def test_notForReading(self) -> None:
         """
-        A field that cannot be given to a new instance cannot be read.
+        A field that the constructor does not take cannot be unpacked.
         """
         cls = attrs.make_class("Bad", {"field": attrs.field(type=int, init=False)})
         error = self.assertRaises(TypeError, checkType, cls)
@@ -301,14 +302,15 @@ class TypeErrorTests(SynchronousTestCase):
 
     def test_recursive(self) -> None:
         """
-        A struct that contains itself is refused, as the peer could choose how deep it goes.
+        A struct that contains itself is refused, because the peer would choose the depth of the
+        recursion.
         """
         error = self.assertRaises(TypeError, checkType, Chain)
         self.assertIn("Chain.next: Chain contains itself", str(error))
 
     def test_good(self) -> None:
         """
-        Other classes are fine, marks that mean something to others included.
+        Other classes are valid, even with annotations that XDR does not use.
         """
         hints: tuple[Any, ...] = (
             Annotated[int, "a remark"],
@@ -325,7 +327,7 @@ class TypeErrorTests(SynchronousTestCase):
 @attrs.frozen
 class Chain:
     """
-    A struct without an end.
+    A struct that contains itself.
     """
 
     next: Chain | None

@@ -25,12 +25,12 @@ from tests.strategies import INT32, INT64, UINT32, UINT64, parameters, texts
 
 class WireTests(SynchronousTestCase):
     """
-    Values and their exact bytes.
+    Tests for the exact bytes of values.
     """
 
     def test_numbers(self) -> None:
         """
-        Numbers are big-endian, of four or eight bytes, and negative ones are in two's complement.
+        Numbers are big-endian, in two's complement, and have four or eight bytes.
         """
         packer = Packer().int32(-2).uint32(0x20008086).uint64(1_002_003).int64(-2).double(-0.5)
         self.assertEqual(
@@ -42,7 +42,7 @@ class WireTests(SynchronousTestCase):
 
     def test_booleans(self) -> None:
         """
-        Truth is 1 or 0, and any number but 0 is true, as in libvirt's decoder.
+        A boolean is packed as 1 or 0.  Any number but 0 is unpacked as true, as in libvirt.
         """
         packer = Packer().boolean(True).boolean(None).boolean("x")
         self.assertEqual(packer.packed(), bytes.fromhex("00000001 00000000 00000001"))
@@ -51,7 +51,7 @@ class WireTests(SynchronousTestCase):
 
     def test_typedParameters(self) -> None:
         """
-        A typed parameter is its name, the number of its type, and the value.
+        A typed parameter has a name, the number of its type, and a value.
         """
         for parameter, expected in (
             (TypedParameter("a", -1, ParameterType.INT), "00000001 ffffffff"),
@@ -71,8 +71,8 @@ class WireTests(SynchronousTestCase):
 
     def test_oddParameters(self) -> None:
         """
-        A parameter of an unknown type cannot be unpacked, and one whose value is not of its type
-        cannot be packed.
+        A parameter of unknown type cannot be unpacked, and a value that is not of its type cannot
+        be packed.
         """
         for kind in (0, 8):
             data = Packer().uint32(1).string("a").int32(kind).packed() + bytes(8)
@@ -87,13 +87,14 @@ class WireTests(SynchronousTestCase):
 
     def test_nothing(self) -> None:
         """
-        Nothing packed is no bytes.
+        A new packer has no bytes.
         """
         self.assertEqual(Packer().packed(), b"")
 
     def test_strings(self) -> None:
         """
-        A string is its length in bytes, its bytes in UTF-8, and zeros to a multiple of four.
+        A string is packed as its length in bytes, its bytes in UTF-8, and zeros up to a multiple of
+        four bytes.
         """
         for text, expected in [
             ("", "00000000"),
@@ -107,7 +108,7 @@ class WireTests(SynchronousTestCase):
 
     def test_optionalStrings(self) -> None:
         """
-        A string that may be absent has a 0 in its place if it is, and a 1 before it if not.
+        An absent optional string is packed as 0, a present one as 1 and the string.
         """
         packer = Packer().optionalString(None).optionalString("").optionalString("a")
         self.assertEqual(
@@ -116,7 +117,7 @@ class WireTests(SynchronousTestCase):
 
     def test_fixed(self) -> None:
         """
-        Opaque data of known length is its bytes, without a length, padded.
+        Opaque data of fixed length is packed without a length, and padded.
         """
         uuid = bytes(range(16))
         self.assertEqual(Packer().fixed(uuid).packed(), uuid)
@@ -124,7 +125,7 @@ class WireTests(SynchronousTestCase):
 
     def test_chars(self) -> None:
         """
-        Each element of a C char array has four bytes to itself.
+        Each element of a C char array takes four bytes.
         """
         self.assertEqual(Packer().chars(b"a\xc3").packed()[:7], bytes.fromhex("00000061 000000"))
         self.assertEqual(len(Packer().chars(bytes(32)).packed()), 128)
@@ -133,15 +134,15 @@ class WireTests(SynchronousTestCase):
 
     def test_signExtendedChars(self) -> None:
         """
-        Elements above 127 are read as they were meant, whether or not the client extended their
-        sign, as those on x86 do.
+        Elements above 127 are read correctly, whether or not the client has extended the sign, as
+        clients on x86 do.
         """
         data = bytes.fromhex("ffffffc3 000000c3 00000061")
         self.assertEqual(Unpacker(data).chars(3), b"\xc3\xc3a")
 
     def test_paddingIsNotChecked(self) -> None:
         """
-        Padding may have any bytes.
+        Padding may have any value.
         """
         unpacker = Unpacker(bytes.fromhex("00000001 61ffffff 00000007"))
         self.assertEqual(unpacker.string(), "a")
@@ -155,13 +156,13 @@ class WireTests(SynchronousTestCase):
 
     def test_embeddedNUL(self) -> None:
         """
-        A NUL in a string is a character like any other.
+        A NUL in a string is kept.
         """
         self.assertEqual(Unpacker(bytes.fromhex("00000003 61006200")).string(), "a\0b")
 
     def test_anyNonzeroMeansPresent(self) -> None:
         """
-        An optional string is present if the word before it is not 0, as in libvirt's decoder.
+        An optional string is present if the word before it is not 0, as in libvirt.
         """
         self.assertEqual(
             Unpacker(bytes.fromhex("00000002 00000001 61000000")).optionalString(), "a"
@@ -170,7 +171,7 @@ class WireTests(SynchronousTestCase):
 
 class RoundTripTests(SynchronousTestCase):
     """
-    What one end packs the other unpacks.
+    Tests for values that are packed and unpacked again.
     """
 
     @given(INT32, UINT32, UINT64, INT64, st.floats(allow_nan=False))
@@ -178,7 +179,7 @@ class RoundTripTests(SynchronousTestCase):
         self, signed: int, unsigned: int, long: int, longSigned: int, real: float
     ) -> None:
         """
-        Numbers are unpacked as they were packed, and no bytes are left.
+        Numbers survive packing and unpacking, and no bytes are left.
         """
         packer = Packer().int32(signed).uint32(unsigned).uint64(long)
         unpacker = Unpacker(packer.int64(longSigned).double(real).packed())
@@ -191,7 +192,7 @@ class RoundTripTests(SynchronousTestCase):
     @given(texts(), st.none() | texts())
     def test_strings(self, text: str, maybe: str | None) -> None:
         """
-        Strings are unpacked as they were packed, also those from bytes that are not UTF-8.
+        Strings survive packing and unpacking, even those decoded from invalid UTF-8.
         """
         unpacker = Unpacker(Packer().string(text).optionalString(maybe).packed())
         self.assertEqual(unpacker.string(), text)
@@ -200,7 +201,7 @@ class RoundTripTests(SynchronousTestCase):
     @given(st.binary(max_size=40))
     def test_bytesInStrings(self, data: bytes) -> None:
         """
-        Any bytes of a string are the same when it is packed again.
+        Any bytes of a string survive unpacking and packing.
         """
         packed = Packer().opaque(data).packed()
         self.assertEqual(Packer().string(Unpacker(packed).string()).packed(), packed)
@@ -208,8 +209,8 @@ class RoundTripTests(SynchronousTestCase):
     @given(st.binary(max_size=40), st.binary(max_size=40), st.binary(max_size=40))
     def test_opaqueData(self, first: bytes, second: bytes, third: bytes) -> None:
         """
-        Opaque data and char arrays are unpacked as they were packed, and each takes a multiple of
-        four bytes.
+        Opaque data and char arrays survive packing and unpacking, and take a multiple of four
+        bytes.
         """
         data = Packer().opaque(first).fixed(second).chars(third).packed()
         self.assertEqual(len(data) % 4, 0)
@@ -222,7 +223,7 @@ class RoundTripTests(SynchronousTestCase):
     @given(st.lists(INT32, max_size=20))
     def test_arrays(self, numbers: list[int]) -> None:
         """
-        An array is its count and its elements.
+        An array is packed as its count and its elements.
         """
         packer, byHand = Packer(), Packer().uint32(len(numbers))
         for number in numbers:
@@ -235,7 +236,7 @@ class RoundTripTests(SynchronousTestCase):
     @given(st.none() | INT64)
     def test_optional(self, value: int | None) -> None:
         """
-        An optional value is unpacked as it was packed.
+        An optional value survives packing and unpacking.
         """
         packer = Packer()
         packer.optional(value, packer.int64)
@@ -246,7 +247,7 @@ class RoundTripTests(SynchronousTestCase):
     @given(st.lists(parameters(), max_size=5))
     def test_typedParameters(self, values: list[TypedParameter]) -> None:
         """
-        Typed parameters of every type are unpacked as they were packed.
+        Typed parameters of every type survive packing and unpacking.
         """
         packed = Packer().typedParameters(values).packed()
         self.assertEqual(Unpacker(packed).typedParameters(), values)
@@ -254,12 +255,12 @@ class RoundTripTests(SynchronousTestCase):
 
 class LimitTests(SynchronousTestCase):
     """
-    Values that are too large or incomplete.
+    Tests for values that are too large or incomplete.
     """
 
     def test_numbersThatDoNotFit(self) -> None:
         """
-        Numbers just outside their range, and values of other types, are errors.
+        Numbers just outside their range, and values of other types, raise L{PackError}.
         """
         packer = Packer()
         for pack, value in [
@@ -281,7 +282,7 @@ class LimitTests(SynchronousTestCase):
 
     def test_packingLongStrings(self) -> None:
         """
-        A string can have as many bytes as in libvirt; the limit counts bytes, not characters.
+        A string is limited to libvirt's length, in bytes, not characters.
         """
         self.assertEqual(len(Packer().string("x" * STRING_MAX).packed()), 4 + 4194304)
         self.assertRaises(XDRError, Packer().string, "x" * (STRING_MAX + 1))
@@ -289,7 +290,7 @@ class LimitTests(SynchronousTestCase):
 
     def test_unpackingLongStrings(self) -> None:
         """
-        The same limit applies when a string is unpacked, even if it is complete.
+        The same limit applies to unpacking, even if the string is complete.
         """
         longest = Packer().uint32(STRING_MAX).packed() + b"x" * STRING_MAX
         self.assertEqual(len(Unpacker(longest).string()), STRING_MAX)
@@ -300,7 +301,7 @@ class LimitTests(SynchronousTestCase):
 
     def test_opaqueLimit(self) -> None:
         """
-        A field's own limit applies on both sides.
+        A field's own limit applies to packing and unpacking.
         """
         data = Packer().opaque(b"12345", 5).packed()
         self.assertEqual(Unpacker(data).opaque(5), b"12345")
@@ -313,7 +314,7 @@ class LimitTests(SynchronousTestCase):
 
     def test_arrayLimit(self) -> None:
         """
-        An array with too many elements is an error before any is unpacked.
+        An array with too many elements raises an error before any element is unpacked.
         """
         unpacker = Unpacker(Packer().uint32(3).int32(1).int32(2).int32(3).packed())
         read: list[int] = []
@@ -332,15 +333,15 @@ class LimitTests(SynchronousTestCase):
 
     def test_arrayThatIsNotAllThere(self) -> None:
         """
-        An array with more elements than the rest of the data can hold is an error before any is
-        unpacked.
+        An array with more elements than the remaining bytes can hold raises an error before any
+        element is unpacked.
         """
         unpacker = Unpacker(Packer().uint32(3).int32(1).int32(2).packed() + b"\0\0\0")
         self.assertRaises(XDRError, unpacker.array, lambda: None)
 
     def test_fieldsThatAreNotAllThere(self) -> None:
         """
-        The error for data that ends too soon, even within its padding, says how much was needed.
+        The error for incomplete data, even in its padding, says how many bytes there were.
         """
         for size, read in [
             (3, Unpacker(bytes(3)).int32),
@@ -366,13 +367,13 @@ class LimitTests(SynchronousTestCase):
 
 class GarbageTests(SynchronousTestCase):
     """
-    Bytes that mean nothing.
+    Tests for arbitrary bytes.
     """
 
     @given(st.data())
     def test_anyBytes(self, data: st.DataObject) -> None:
         """
-        Whatever is unpacked from any bytes is a value or an L{XDRError}.
+        Unpacking arbitrary bytes returns a value or raises L{XDRError}.
         """
         size = data.draw(st.integers(0, 12))
         word = st.sampled_from([0, 1, 2, 5]) | UINT32
@@ -398,11 +399,11 @@ class GarbageTests(SynchronousTestCase):
 
 class SurrogateTests(SynchronousTestCase):
     """
-    Strings that cannot be encoded.
+    Tests for strings that cannot be encoded.
     """
 
     def test_loneSurrogate(self) -> None:
         """
-        A lone surrogate that did not come from undecodable bytes cannot be packed.
+        A lone surrogate that is not from undecodable bytes cannot be packed.
         """
         self.assertRaises(XDRError, Packer().string, "\ud800")
