@@ -1,3 +1,3 @@
 """
-Tests of L{kaproto.backends}, a module for each of its modules.
+Tests for L{kaproto.backends}, one module for each of its modules.
 """

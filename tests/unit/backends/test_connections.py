@@ -1,5 +1,5 @@
 """
-Tests for L{kaproto.backends.connections}: how a gateway and all its connections find out whether
+Tests for L{kaproto.backends.connections}: how a gateway's connections find out together whether
 libvirtd is alive.
 """
 
@@ -17,13 +17,14 @@ from tests.support_gateway import WATCHED, FarEnd, ThreeParties, WatchTestCase, 
 
 class BusyTests(WatchTestCase):
     """
-    A libvirtd that has as many calls in hand as it reads of one connection.
+    Tests for a libvirtd that stops reading a connection because it is busy with that connection's
+    calls.
     """
 
     def test_alone(self) -> None:
         """
-        Its client stays connected for as long as a new connection is answered, which is closed
-        afterwards.  That is logged once.  All calls are answered.
+        The client stays connected for as long as a new connection, the probe, is answered.  All
+        calls are answered, and then the probe is closed.  The state is logged once.
         """
         near, far = self.calling(8)
         self.parties.advance(120)
@@ -45,7 +46,7 @@ class BusyTests(WatchTestCase):
 
     def test_fewPings(self) -> None:
         """
-        However long it takes, no more than C{count} pings wait for libvirtd to read them.
+        At most C{count} pings wait until libvirtd reads again, however long that takes.
         """
         _near, far = self.calling()
         before = far.pings
@@ -55,7 +56,7 @@ class BusyTests(WatchTestCase):
 
     def test_whatTheProbeSays(self) -> None:
         """
-        The probe logs in, and no more.
+        The probe makes no calls except those for the login, and pings.
         """
         self.calling()
         self.parties.advance(20)
@@ -66,7 +67,7 @@ class BusyTests(WatchTestCase):
 
     def test_goodbye(self) -> None:
         """
-        The connection that asks when somebody looks closes as clients do.
+        A probe for the gateway's health closes its connection as clients do.
         """
         self.parties.gateway.health.look()
         self.parties.advance(2)
@@ -80,7 +81,7 @@ class BusyTests(WatchTestCase):
 
     def test_another(self) -> None:
         """
-        While another client's connection is answered, none is made to ask.
+        No probe is made while another client's connection is answered.
         """
         near, _far = self.calling()
         self.parties.opened()
@@ -90,7 +91,7 @@ class BusyTests(WatchTestCase):
 
     def test_stream(self) -> None:
         """
-        An upload that its sink does not take counts like a call.
+        An upload that is not read counts like a call.
         """
         near, far = self.parties.opened()
         self.parties.advance(0.5)
@@ -102,7 +103,7 @@ class BusyTests(WatchTestCase):
 
     def test_clientGoes(self) -> None:
         """
-        When the client goes, so does the probe.
+        The probe is closed when the client disconnects.
         """
         near, _far = self.calling()
         self.parties.advance(20)
@@ -114,7 +115,7 @@ class BusyTests(WatchTestCase):
 
     def test_probeLost(self) -> None:
         """
-        A probe that is lost is made again.
+        A probe that is lost is replaced.
         """
         near, _far = self.calling()
         self.parties.advance(20)
@@ -125,7 +126,7 @@ class BusyTests(WatchTestCase):
 
     def test_probeRefused(self) -> None:
         """
-        libvirtd that takes connections and refuses them is alive.
+        A libvirtd that accepts connections and then refuses to open is alive.
         """
         near, _far = self.calling()
         self.parties.upstream.factory.policy = Mandatory(KeepAlive(1, 1))
@@ -137,12 +138,12 @@ class BusyTests(WatchTestCase):
 
 class HangTests(WatchTestCase):
     """
-    A libvirtd that is connected and does nothing.
+    Tests for a libvirtd that accepts connections but does nothing with them.
     """
 
     def hang(self) -> None:
         """
-        Stop libvirtd.
+        Make libvirtd hang.
         """
         self.parties.upstream.mute = True
         for pair in self.parties.upstream.pairs:
@@ -150,8 +151,8 @@ class HangTests(WatchTestCase):
 
     def test_found(self) -> None:
         """
-        It is found in C{interval * (count + 1)} seconds when nothing is under way, and in
-        C{interval * (count + 3)} when something is; all clients are told why.
+        The hang is detected in C{interval * (count + 1)} seconds when no call is under way, else in
+        C{interval * (count + 3)}; each call is answered with an error that says why.
         """
         for number, bound in ((0, 6.1), (4, 10.1), (8, 10.1)):
             self.setUp()
@@ -169,7 +170,7 @@ class HangTests(WatchTestCase):
 
     def test_cannotConnect(self) -> None:
         """
-        A probe that cannot be connected is tried again, and proves nothing meanwhile.
+        A probe that cannot connect is tried again, and proves nothing until then.
         """
         near, _far = self.calling()
         self.hang()
@@ -183,7 +184,7 @@ class HangTests(WatchTestCase):
 
     def test_connectingHangs(self) -> None:
         """
-        Connecting is given up when libvirtd is.
+        A probe that is still connecting is cancelled when libvirtd is found to hang.
         """
         near, _far = self.calling()
         self.hang()
@@ -196,12 +197,12 @@ class HangTests(WatchTestCase):
 
 class AskTests(WatchTestCase):
     """
-    A libvirtd that is not asked for keepalive.
+    Tests for a libvirtd that the gateway does not ask for keepalive.
     """
 
     def test_notAsked(self) -> None:
         """
-        It is pinged at once, and then as often as ever, and never pings.
+        The gateway pings libvirtd at once, and then once per interval; libvirtd never pings.
         """
         near, far = self.parties.opened()
         self.assertEqual(
@@ -215,7 +216,8 @@ class AskTests(WatchTestCase):
 
     def test_neverAnswers(self) -> None:
         """
-        One that does not answer the first ping knows nothing of keepalive: it is not judged.
+        A libvirtd that does not answer the first ping has no keepalive: it is not pinged again, and
+        not considered dead.
         """
         self.parties.upstream.factory.protocol = Ignorant
         near, far = self.parties.opened()
@@ -225,7 +227,7 @@ class AskTests(WatchTestCase):
 
     def test_answersLate(self) -> None:
         """
-        From its first answer on it is watched, as idly as any other.
+        From the first pong on, however late, libvirtd is watched like any other.
         """
         self.parties.upstream.factory.protocol = Ignorant
         near, far = self.parties.opened()
@@ -242,7 +244,7 @@ class AskTests(WatchTestCase):
 
     def test_off(self) -> None:
         """
-        With an interval of zero it is never pinged.
+        With an interval of zero, libvirtd is never pinged.
         """
         self.parties = ThreeParties(upstreamKeepAlive=KeepAlive(0, 5), ask=False)
         near, far = self.calling()
@@ -252,7 +254,8 @@ class AskTests(WatchTestCase):
 
     def test_mandatory(self) -> None:
         """
-        A kaserver in mode 2 does not open for who does not ask; the log says what to do.
+        A kaserver in mode 2 refuses a gateway that does not ask for keepalive; the log says which
+        flag to pass.
         """
         self.parties.upstream.factory.policy = Mandatory(WATCHED)
         near = self.parties.connect()
@@ -272,14 +275,14 @@ class Ignorant(FarEnd):
 
 class AskedTests(WatchTestCase):
     """
-    A libvirtd that was asked.
+    Tests for a libvirtd that the gateway asks for keepalive.
     """
 
     ask = True
 
     def test_busy(self) -> None:
         """
-        While it lives a busy connection is not taken for dead.
+        A busy connection is not considered dead while libvirtd is alive.
         """
         near, _far = self.calling()
         self.parties.advance(60)

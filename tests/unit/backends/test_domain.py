@@ -17,10 +17,10 @@ from kaproto.wire.domains import LifecycleEvent
 
 class FakeConnection:
     """
-    A connection that keeps the events it is to send.
+    A connection that records the events that it sends.
 
-    @ivar events: for each, the callback's ID and the event.
-    @ivar reason: why it was disconnected.
+    @ivar events: the callback's ID and the event, for each event.
+    @ivar reason: why it was disconnected, C{None} if it was not.
     """
 
     congested = False
@@ -31,7 +31,7 @@ class FakeConnection:
 
     def sendEvent(self, program: int, procedure: int, payload: bytes) -> None:
         """
-        Keep an event.
+        Record an event.
         """
         assert (program, procedure) == (0x20008086, 318)
         event = unpack(LifecycleEvent, payload)
@@ -40,20 +40,20 @@ class FakeConnection:
 
     def disconnect(self, reason: Exception) -> None:
         """
-        Keep the reason.
+        Record the reason.
         """
         self.reason = reason
 
 
 class DomainTests(SynchronousTestCase):
     """
-    A domain that runs or is paused.
+    Tests for a domain's states, running and paused.
     """
 
     def test_states(self) -> None:
         """
-        It runs from the start, is paused when it is suspended, and runs when it is resumed; each
-        state has libvirt's number for its reason.
+        The domain runs at the start, is paused by suspend, and runs again after resume; each state
+        has libvirt's number for its reason.
         """
         domain = SharedDomain()
         states = [domain.state]
@@ -78,7 +78,7 @@ class DomainTests(SynchronousTestCase):
 
     def test_matches(self) -> None:
         """
-        The list of domains can be narrowed by each of libvirt's groups of flags.
+        Each of libvirt's groups of flags filters the list of domains.
         """
         running, paused = SharedDomain(), SharedDomain()
         paused.suspend()
@@ -110,12 +110,12 @@ class DomainTests(SynchronousTestCase):
 
 class CallbackTests(SynchronousTestCase):
     """
-    Event callbacks.
+    Tests for event callbacks.
     """
 
     def setUp(self) -> None:
         """
-        Make a domain.
+        Create a domain.
         """
         self.domain = SharedDomain()
 
@@ -128,8 +128,8 @@ class CallbackTests(SynchronousTestCase):
 
     def test_lifecycle(self) -> None:
         """
-        Every lifecycle callback of every connection is sent each change; those for other events
-        are sent nothing.
+        Each change is sent to every lifecycle callback of every connection, and to no callback for
+        other events.
         """
         one, first = self.connect()
         other, second = self.connect()
@@ -145,7 +145,7 @@ class CallbackTests(SynchronousTestCase):
 
     def test_deregistered(self) -> None:
         """
-        A callback that was deregistered is sent nothing more, and its ID is not given out again.
+        No events are sent to a deregistered callback, and its ID is not used again.
         """
         callbacks, connection = self.connect()
         self.assertEqual([callbacks.register(0), callbacks.register(0)], [0, 1])
@@ -168,7 +168,7 @@ class CallbackTests(SynchronousTestCase):
 
     def test_tooMany(self) -> None:
         """
-        A connection has a bounded number of callbacks at a time.
+        A connection has at most C{CALLBACKS_MAX} callbacks at a time.
         """
         callbacks, _connection = self.connect()
         for _number in range(CALLBACKS_MAX):
@@ -181,8 +181,7 @@ class CallbackTests(SynchronousTestCase):
 
     def test_unread(self) -> None:
         """
-        A client that does not read what it is sent is disconnected instead of being sent more;
-        the others hear of the change.
+        A client that does not read its events is disconnected; other clients still get the event.
         """
         (one, stuck), (other, reading) = self.connect(), self.connect()
         one.register(0)

@@ -1,5 +1,5 @@
 """
-Tests for L{kaproto.backends.gateway}: opening, with all that can go wrong behind it.
+Tests for L{kaproto.backends.gateway}: opening, and all its failures.
 """
 
 from __future__ import annotations
@@ -43,18 +43,19 @@ OPEN = opening("test:///default", 1, serial=8)
 
 class GatewayTests(SynchronousTestCase):
     """
-    The backend by itself.
+    Tests for the backend alone.
     """
 
     def test_description(self) -> None:
         """
-        Log lines name it and its libvirtd.
+        Log lines name the gateway and its libvirtd.
         """
         self.assertEqual(str(ThreeParties().gateway), f"gateway to {DESCRIPTION}")
 
     def test_time(self) -> None:
         """
-        It has one time with its connections, although it is made before them.
+        The gateway and its clients' connections share one pacemaker, although the gateway is
+        created first.
         """
         clock = Clock()
         gateway = Gateway(Upstream(Clock()), DESCRIPTION, KeepAlive(5, 5), clock)
@@ -66,21 +67,21 @@ class GatewayTests(SynchronousTestCase):
 
     def test_knows(self) -> None:
         """
-        Any procedure may be one of libvirtd's.
+        The gateway passes on every procedure, since libvirtd may know it.
         """
         self.assertTrue(ThreeParties().gateway.knows(9999))
 
 
 class Answering(FarEnd):
     """
-    Answers one procedure as the test says, and the others as usual.
+    A libvirtd that answers one procedure as the test says, and the others as usual.
     """
 
     procedure = Procedure.CONNECT_OPEN
 
     def answers(self, message: Message) -> bool:
         """
-        Answer.
+        Answer the procedure.
         """
         if message.procedure == self.procedure:
             self.answer(message)
@@ -89,13 +90,13 @@ class Answering(FarEnd):
 
     def answer(self, message: Message) -> None:
         """
-        Override it.
+        Override it to write the answer.
         """
 
 
 class Listening(Answering):
     """
-    Notes whom it is told of.
+    A libvirtd that records clients' identities.
     """
 
     procedure = Procedure.CONNECT_SET_IDENTITY
@@ -106,7 +107,7 @@ class Listening(Answering):
 
     def answer(self, message: Message) -> None:
         """
-        Say that it is so.
+        Record the identity and reply.
         """
         self.asked.append(message.payload)
         self.write(message.reply())
@@ -114,7 +115,7 @@ class Listening(Answering):
 
 class OpenTestCase(SynchronousTestCase):
     """
-    Opens, and looks at the answer.
+    Base class for tests of opening.
 
     @ivar wire: the newest client's connection.
     """
@@ -132,10 +133,10 @@ class OpenTestCase(SynchronousTestCase):
         self, policy: IKeepAlivePolicy | None = None, keepAlive: KeepAlive = KeepAlive(5, 5)
     ) -> None:
         """
-        Connect another client to another gateway.
+        Connect a client to a new gateway.
 
-        @param policy: the gateway's.
-        @param keepAlive: how closely it watches its libvirtd.
+        @param policy: the gateway's policy.
+        @param keepAlive: the gateway's keepalive towards libvirtd.
         """
         self.parties = ThreeParties(policy, keepAlive)
         self.upstream = self.parties.upstream
@@ -152,7 +153,7 @@ class OpenTestCase(SynchronousTestCase):
 
     def ask(self, message: Message) -> list[Message]:
         """
-        @return: what the client is answered at once.
+        @return: the replies to a message that arrive at once.
         """
         self.wire.feed(message)
         self.parties.flush()
@@ -160,7 +161,7 @@ class OpenTestCase(SynchronousTestCase):
 
     def refusal(self, answers: list[Message]) -> tuple[int, int, int, str]:
         """
-        @return: the code, domain, level and text of the only answer, a refusal to open.
+        @return: the code, domain, level and text of the only reply, which refuses to open.
         """
         (answer,) = answers
         self.assertEqual((answer.procedure, answer.serial), (OPEN.procedure, OPEN.serial))
@@ -168,7 +169,7 @@ class OpenTestCase(SynchronousTestCase):
 
     def assertOpens(self) -> None:
         """
-        The client can open, and then call libvirtd.
+        Check that the client can open, and then call libvirtd.
         """
         self.assertEqual(self.ask(OPEN), [OPEN._replace(type=MessageType.REPLY, payload=b"")])
         far = self.parties.toUpstream.server
@@ -179,7 +180,7 @@ class OpenTestCase(SynchronousTestCase):
 
     def assertNobodyUpstream(self) -> None:
         """
-        No connection to libvirtd is left, and no timer.
+        Check that no connection to libvirtd is left, and no timer.
         """
         self.parties.flush()
         for pair in self.upstream.pairs:
@@ -192,7 +193,7 @@ class OpenTestCase(SynchronousTestCase):
     @property
     def openDeadline(self) -> object:
         """
-        The timer that runs for a client which has not opened.
+        The timer of a client that has not opened.
         """
         deadline = self.wire.protocol._kaproto.closing._deadline
         return deadline._call if isinstance(deadline, Deadline) else deadline
@@ -200,20 +201,20 @@ class OpenTestCase(SynchronousTestCase):
     @property
     def warnings(self) -> list[str]:
         """
-        What was logged as a warning or worse.
+        The log lines of level warning or above.
         """
         return [formatEvent(event) for event in self.log if event["log_level"] >= LogLevel.warn]
 
 
 class OpenTests(OpenTestCase):
     """
-    Opening a libvirtd that is all right.
+    Tests for opening a libvirtd without problems.
     """
 
     def test_opens(self) -> None:
         """
-        Once the client wants to open, and not before, the gateway connects, asks for keepalive
-        and opens what the client wants with the flags it gave. It says so to nobody.
+        When the client opens, and not before, the gateway connects, asks for keepalive, and opens
+        with the client's name and flags.  Nothing is logged.
         """
         self.ask(FEATURE_KEEPALIVE)
         self.assertEqual(self.upstream.pairs, [])
@@ -232,7 +233,7 @@ class OpenTests(OpenTestCase):
 
     def test_oneEach(self) -> None:
         """
-        Every client has a connection to libvirtd of its own.
+        Every client has its own connection to libvirtd.
         """
         self.assertOpens()
         self.connect()
@@ -241,7 +242,7 @@ class OpenTests(OpenTestCase):
 
     def test_mandatory(self) -> None:
         """
-        A client that mode 2 refuses does not come near libvirtd.
+        No connection to libvirtd is made for a client that mode 2 refuses.
         """
         self.setUpWith(Mandatory())
         code, _domain, _level, text = self.refusal(self.ask(OPEN))
@@ -252,7 +253,7 @@ class OpenTests(OpenTestCase):
 
     def test_optional(self) -> None:
         """
-        In mode 1 such a client opens, and a log line says what mode 2 would do.
+        In mode 1 a client without keepalive opens, and a log line says what mode 2 would do.
         """
         self.setUpWith(Optional())
         self.assertOpens()
@@ -261,19 +262,19 @@ class OpenTests(OpenTestCase):
 
     def test_withoutKeepAlive(self) -> None:
         """
-        A libvirtd without keepalive is opened all the same, and never pinged.
+        A libvirtd without keepalive can be opened, and is never pinged.
         """
 
         class Old(Answering):
             """
-            Does not know the procedure.
+            A libvirtd that does not know the procedure.
             """
 
             procedure = Procedure.CONNECT_SUPPORTS_FEATURE
 
             def answer(self, message: Message) -> None:
                 """
-                Answer with an error.
+                Reply with an error.
                 """
                 error = packError(RemoteError(39, 7, "unknown procedure: 60"))
                 self.write(message.reply(error, Status.ERROR))
@@ -287,8 +288,8 @@ class OpenTests(OpenTestCase):
 
     def test_identity(self) -> None:
         """
-        Only where that is asked for, libvirtd is told who an authenticated client is, before
-        anything is relayed; it is told nothing of one of whom nothing is known.
+        With C{forwardIdentity}, and not without, libvirtd gets the identity of an authenticated
+        client before anything is relayed.
         """
         self.upstream.factory.protocol = Listening
         for forward, user, told in ((False, "fred", 0), (True, None, 0), (True, "fred", 1)):
@@ -302,7 +303,7 @@ class OpenTests(OpenTestCase):
 
     def test_early(self) -> None:
         """
-        A call that comes while libvirtd is being opened is answered as libvirtd would.
+        Calls that arrive while libvirtd is being opened get libvirtd's own errors.
         """
         self.upstream.mute = True
         self.ask(OPEN)
@@ -314,14 +315,13 @@ class OpenTests(OpenTestCase):
 
 class FailureTests(OpenTestCase):
     """
-    Opening a libvirtd that is not.
+    Tests for a libvirtd that cannot be opened.
     """
 
     def test_refused(self) -> None:
         """
-        When nobody listens there, the client is told whom the gateway could not connect to and
-        why, and the log has it too. The client may try again and gets through as soon as libvirtd
-        is there.
+        When the connection is refused, the client and the log get the reason, with libvirtd's
+        address.  The client may try again, and opens once libvirtd is running.
         """
         self.upstream.error = Refused()
         for _attempt in range(2):
@@ -347,8 +347,8 @@ class FailureTests(OpenTestCase):
 
     def test_full(self) -> None:
         """
-        When libvirtd does not accept connections and no more can wait for that, the client is
-        told so, and nothing of what that is like inside Twisted.
+        When libvirtd's listen queue is full, the error says that it accepts no connections, without
+        Twisted's internals.
         """
         self.upstream.error = ConnectError(string=Failure(ConnectionDone()))
         code, _domain, _level, text = self.refusal(self.ask(OPEN))
@@ -361,8 +361,8 @@ class FailureTests(OpenTestCase):
 
     def test_outOfFiles(self) -> None:
         """
-        When the gateway itself has no more files, as Twisted tells for TCP and for UNIX sockets,
-        the client is told so and what would help.
+        When the gateway has reached its limit of open files, over TCP or UNIX sockets, the error
+        says how to raise it.
         """
         for number in (errno.EMFILE, errno.ENFILE):
             text = os.strerror(number)
@@ -375,7 +375,7 @@ class FailureTests(OpenTestCase):
 
     def test_otherError(self) -> None:
         """
-        Any other error is told as it is, or by its name if it says nothing.
+        Any other error is passed on, or its class name if it has no text.
         """
         for error, said in (
             (DNSLookupError("no such host"), "DNS lookup failed: no such host."),
@@ -390,7 +390,7 @@ class FailureTests(OpenTestCase):
 
     def slow(self, seconds: float = 10) -> None:
         """
-        Have the client told after so many seconds, and no sooner.
+        Check that the client gets an error after exactly this time, and can then try again.
         """
         late = f"did not open within {seconds:g} s"
         self.assertEqual(self.ask(OPEN), [])
@@ -417,8 +417,7 @@ class FailureTests(OpenTestCase):
 
     def test_connectingHangs(self) -> None:
         """
-        When connecting takes for ever, the client is told after ten seconds; the attempt is given
-        up, and the next one may succeed.
+        Connecting is cancelled after ten seconds; the client gets an error, and can try again.
         """
         self.upstream.deaf = True
         self.slow()
@@ -426,14 +425,15 @@ class FailureTests(OpenTestCase):
 
     def test_openingHangs(self) -> None:
         """
-        The same when libvirtd accepts the connection and then says nothing.
+        Opening is given up in the same way when libvirtd accepts the connection and then does not
+        answer.
         """
         self.upstream.mute = True
         self.slow()
 
     def test_limits(self) -> None:
         """
-        The time can be changed while the gateway runs.
+        The timeout can be changed while the gateway runs.
         """
         gateway = self.parties.gateway
         gateway.limits = attrs.evolve(gateway.limits, openTimeout=3.0)
@@ -442,18 +442,17 @@ class FailureTests(OpenTestCase):
 
     def test_ownError(self) -> None:
         """
-        libvirtd's own error is passed on unchanged, is nothing to log, and leaves no
-        connection.
+        libvirtd's own error is passed on unchanged, is not logged, and leaves no connection.
         """
 
         class Refusing(Answering):
             """
-            Has no such driver.
+            A libvirtd without the driver.
             """
 
             def answer(self, message: Message) -> None:
                 """
-                Answer with an error.
+                Reply with an error.
                 """
                 error = packError(RemoteError(5, 0, "no connection driver available", 1))
                 self.write(message.reply(error, Status.ERROR))
@@ -467,19 +466,19 @@ class FailureTests(OpenTestCase):
 
     def failing(self, answer: Callable[[Answering, Message], object], procedure: int) -> str:
         """
-        Open a libvirtd that answers one procedure in a strange way.
+        Open a libvirtd that answers one procedure in an unusual way.
 
-        @return: what the client is told.
+        @return: the end of the error that the client gets.
         """
 
         class Strange(Answering):
             """
-            Does it.
+            A libvirtd with the unusual answer.
             """
 
             def answer(self, message: Message) -> None:
                 """
-                Answer.
+                Write it.
                 """
                 answer(self, message)
 
@@ -495,8 +494,7 @@ class FailureTests(OpenTestCase):
 
     def test_authentication(self) -> None:
         """
-        A libvirtd that wants authentication cannot be opened, and the client is told what it
-        wants.
+        A libvirtd that requires authentication cannot be opened; the error names the method.
         """
         types = Packer().uint32(1).int32(AuthType.SASL).packed()
         said = self.failing(
@@ -506,14 +504,14 @@ class FailureTests(OpenTestCase):
 
     def test_garbage(self) -> None:
         """
-        One that sends what is no message cannot be opened.
+        A libvirtd that sends invalid messages cannot be opened.
         """
         said = self.failing(lambda far, _message: far.write(bytes(28)), Procedure.CONNECT_OPEN)
         self.assertIn("a message of 0 bytes", said)
 
     def test_closed(self) -> None:
         """
-        One that closes the connection instead of answering cannot be opened.
+        A libvirtd that closes the connection instead of answering cannot be opened.
         """
         said = self.failing(
             lambda far, _message: far.transport.loseConnection(), Procedure.CONNECT_OPEN
@@ -522,12 +520,12 @@ class FailureTests(OpenTestCase):
 
     def test_closedAfter(self) -> None:
         """
-        One that opens and closes in one go is open for as long as that takes.
+        A libvirtd that closes right after opening is opened, and then the client is disconnected.
         """
 
         class Fickle(Answering):
             """
-            Closes when it has opened.
+            A libvirtd that closes right after opening.
             """
 
             def answer(self, message: Message) -> None:
@@ -546,12 +544,12 @@ class FailureTests(OpenTestCase):
 
 class FreedTests(SynchronousTestCase):
     """
-    What is left of a relay.
+    Tests that a relay is freed without the garbage collector.
     """
 
     def test_freed(self) -> None:
         """
-        When both ends have gone, nothing of it waits for the garbage collector.
+        When both connections have ended, no reference cycle keeps the relay in memory.
         """
         gc.collect()
         gc.disable()
@@ -567,19 +565,20 @@ class FreedTests(SynchronousTestCase):
 
     def relays(self) -> int:
         """
-        @return: how many relays there are in this process.
+        @return: the number of relays in this process.
         """
         return sum(isinstance(each, Relay) for each in gc.get_objects())
 
 
 class ClientGoneTests(OpenTestCase):
     """
-    A client that does not wait for the end of opening.
+    Tests for a client that leaves while libvirtd is being opened.
     """
 
     def gone(self, leave: Callable[[], object]) -> None:
         """
-        Have a client leave: the attempt is given up at once, and that is nothing to log.
+        Check that opening is given up at once when the client leaves, and that no warning is
+        logged.
         """
         self.ask(OPEN)
         leave()
@@ -590,7 +589,7 @@ class ClientGoneTests(OpenTestCase):
 
     def test_connecting(self) -> None:
         """
-        A client goes while the gateway is connecting.
+        The client disconnects while the gateway is connecting.
         """
         self.upstream.deaf = True
         self.gone(self.wire.lose)
@@ -598,14 +597,14 @@ class ClientGoneTests(OpenTestCase):
 
     def test_opening(self) -> None:
         """
-        A client goes while the gateway is opening.
+        The client disconnects while the gateway is opening.
         """
         self.upstream.mute = True
         self.gone(self.wire.lose)
 
     def test_closes(self) -> None:
         """
-        A client changes its mind and closes while the gateway is opening.
+        The client closes while the gateway is opening.
         """
 
         def close() -> None:
@@ -619,7 +618,7 @@ class ClientGoneTests(OpenTestCase):
 
     def test_closing(self) -> None:
         """
-        libvirtd has opened when the client is about to be disconnected.
+        libvirtd opens after the client has closed.
         """
         self.upstream.mute = True
         self.ask(OPEN)
@@ -632,8 +631,8 @@ class ClientGoneTests(OpenTestCase):
 
     def test_garbage(self) -> None:
         """
-        What a client sent together with its wish to open is relayed once it is open, and ends the
-        connection if it is no message.
+        Bytes that arrive while libvirtd is being opened are relayed once it is open; an invalid
+        message then closes the connection.
         """
         self.upstream.mute = True
         self.ask(OPEN)

@@ -15,13 +15,12 @@ from tests.support_gateway import ThreeParties, WatchTestCase
 
 class SessionTests(WatchTestCase):
     """
-    One client's session.
+    Tests for a client's session at a gateway.
     """
 
     def test_session(self) -> None:
         """
-        A session answers no calls, since they are relayed; before that starts it has nothing to
-        do, and it can be closed.
+        A session answers no calls itself.  Before relaying starts it is idle, and it can be closed.
         """
         parties = ThreeParties()
         opened = parties.gateway.open(Peer(ADDRESS, "tcp"), OpenRequest("test:///default", 0))
@@ -38,7 +37,7 @@ class SessionTests(WatchTestCase):
 
     def test_shown(self) -> None:
         """
-        Operators can see that a client waits for libvirtd, for how long, and with how many calls.
+        The status shows that a client waits for libvirtd, for how long, and with how many calls.
         """
         near, far = self.calling(8)
         (client,) = self.parties.factory.clients
@@ -54,13 +53,13 @@ class SessionTests(WatchTestCase):
 
     def state(self, client: ServerConnection) -> str:
         """
-        @return: how libvirtd deals with a client.
+        @return: the state of libvirtd for a client, as the status shows it.
         """
         return str(getattr(client.session, "upstreamState", None))
 
     def test_disconnected(self) -> None:
         """
-        A client that waits for a busy libvirtd is told that an administrator disconnected it.
+        An administrator's reason to disconnect a client reaches it while libvirtd is busy.
         """
         near, _far = self.calling(8)
         (client,) = self.parties.factory.clients
@@ -75,15 +74,15 @@ class SessionTests(WatchTestCase):
 
 class AskedTests(WatchTestCase):
     """
-    The session at a libvirtd that was asked for keepalive.
+    Tests for a session at a libvirtd that the gateway asks for keepalive.
     """
 
     ask = True
 
     def test_drops(self) -> None:
         """
-        When it drops a connection with as many calls under way as it reads, the client is told
-        what may be done about that.
+        When libvirtd closes a connection that has as many calls under way as it reads, the error
+        says what can be done about it.
         """
         for number in (4, 5):
             near, far = self.calling(number)

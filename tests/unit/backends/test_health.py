@@ -15,7 +15,7 @@ from kaproto.backends.health import Health
 
 class Asking:
     """
-    In the place of a connection that asks.
+    Stands in for the connection of a probe.
     """
 
     lastHeard = -inf
@@ -24,19 +24,19 @@ class Asking:
 
     def close(self) -> None:
         """
-        It is no longer needed.
+        Record that the probe was closed.
         """
         self.closed = True
 
 
 class HealthTests(SynchronousTestCase):
     """
-    What is wrong with a server.
+    Tests for L{Health}, which knows whether a server works.
     """
 
     def setUp(self) -> None:
         """
-        Nothing is.
+        Create a server without problems.
         """
         self.clock = Clock()
         self.asked: list[Asking] = []
@@ -45,15 +45,15 @@ class HealthTests(SynchronousTestCase):
 
     def ask(self) -> Asking:
         """
-        Connect.
+        Start a probe.
         """
         self.asked.append(Asking())
         return self.asked[-1]
 
     def test_works(self) -> None:
         """
-        A server that worked a moment ago is not asked, and neither is one that failed while nobody
-        looks.
+        A server that worked in the last ten seconds is not probed.  A failure starts no probe until
+        somebody looks.
         """
         self.health.failed("it hangs")
         self.health.works()
@@ -63,14 +63,14 @@ class HealthTests(SynchronousTestCase):
 
     def refresh(self) -> Deferred[None]:
         """
-        Wait until it is known how the server is.
+        Wait for an up-to-date result.
         """
         return Deferred.fromCoroutine(self.health.refresh())
 
     def test_unknown(self) -> None:
         """
-        A server that nobody has opened, or not for some seconds, or whose connections were lost, is
-        asked, and whoever wants to know waits for the answer.
+        A server is probed if no client has opened it, or not in the last ten seconds, or if
+        connections were lost.  All waiting callers share the probe.
         """
         for seconds in (0.0, 10.1, 0.0):
             self.clock.advance(seconds)
@@ -90,8 +90,8 @@ class HealthTests(SynchronousTestCase):
 
     def test_away(self) -> None:
         """
-        One that cannot be connected to, or does not answer in time, fails; that is known at once
-        until it answers.
+        A server that refuses the connection, or does not answer within 2 seconds, has failed; the
+        result is available at once until it answers.
         """
         for problem, words in (("refused", "refused"), (None, "did not answer within 2 s")):
             waiting = self.refresh()
@@ -108,7 +108,7 @@ class HealthTests(SynchronousTestCase):
 
     def test_stops(self) -> None:
         """
-        Nobody is left waiting when the gateway stops.
+        C{close} ends all waiting.
         """
         waiting = self.refresh()
         self.health.close()
@@ -116,7 +116,7 @@ class HealthTests(SynchronousTestCase):
 
     def test_asks(self) -> None:
         """
-        One that failed is asked by one connection, until it has answered.
+        A server that has failed is probed on one connection until it answers.
         """
         self.health.failed("it hangs")
         self.assertEqual(self.health.look(), "it hangs")
@@ -131,7 +131,7 @@ class HealthTests(SynchronousTestCase):
 
     def test_clientIsFirst(self) -> None:
         """
-        A client that is served shows as well that the server works.
+        A client that opens proves that the server works, and so ends the probe.
         """
         self.health.failed("it hangs")
         self.health.look()
@@ -141,7 +141,7 @@ class HealthTests(SynchronousTestCase):
 
     def test_close(self) -> None:
         """
-        When the gateway stops, nobody is asked any more.
+        C{close} ends the probe.
         """
         self.health.failed("it hangs")
         self.health.look()

@@ -31,12 +31,12 @@ FLAGS = b"\0\0\0\0"
 
 class HostTestCase(SynchronousTestCase):
     """
-    Calls an embedded host.
+    Base class for tests of an embedded host.
     """
 
     def setUp(self) -> None:
         """
-        Make a host.
+        Create a host.
         """
         self.host = EmbeddedHost()
 
@@ -50,7 +50,7 @@ class HostTestCase(SynchronousTestCase):
         self, procedure: int, payload: bytes = b"", session: ISession | None = None
     ) -> Unpacker:
         """
-        @return: the answer to a call.
+        @return: the reply to a call.
         """
         self.assertTrue(self.host.knows(procedure))
         answer = (self.open() if session is None else session).callReceived(procedure, payload)
@@ -61,7 +61,7 @@ class HostTestCase(SynchronousTestCase):
         self, procedure: int, payload: bytes, session: ISession | None = None
     ) -> tuple[int, int, str]:
         """
-        @return: code, domain and message of the error that answers a call.
+        @return: code, domain and message of the error that a call raises.
         """
         error = self.assertRaises(RemoteError, self.ask, procedure, payload, session)
         return error.code, error.domain, error.message
@@ -69,12 +69,12 @@ class HostTestCase(SynchronousTestCase):
 
 class OpenTests(HostTestCase):
     """
-    Opening the host.
+    Tests for opening the host.
     """
 
     def test_interfaces(self) -> None:
         """
-        It is a backend with domain events, and opens sessions, which are never busy.
+        The host is a backend with domain events, and its sessions are never busy.
         """
         verifyObject(IBackend, self.host)
         self.assertEqual(self.host.features, {Feature.REMOTE_EVENT_CALLBACK})
@@ -85,7 +85,7 @@ class OpenTests(HostTestCase):
 
     def test_names(self) -> None:
         """
-        A client may open the test driver's name, with any parameters, or no name.
+        A client may open no name, or the test driver's, with any parameters.
         """
         for name, uri in (
             ("", HOST_NAME),
@@ -97,7 +97,7 @@ class OpenTests(HostTestCase):
 
     def test_otherNames(self) -> None:
         """
-        Any other name has no driver, and the error says what there is.
+        Any other name is refused; the error says which name to open.
         """
         for name in ("qemu:///system", "foo:///x", "test:///other", f"{HOST_NAME}s"):
             error = self.assertRaises(RemoteError, self.open, name)
@@ -109,7 +109,7 @@ class OpenTests(HostTestCase):
 
     def test_knows(self) -> None:
         """
-        It knows the procedures that it answers, and no others.
+        The host does not know procedures that it cannot answer.
         """
         for procedure in (1, 2, 5, 60, 66, 318, 360, 362, 0, -1, 9999):
             self.assertFalse(self.host.knows(procedure), procedure)
@@ -117,12 +117,12 @@ class OpenTests(HostTestCase):
 
 class MachineTests(HostTestCase):
     """
-    What the host says of the machine.
+    Tests for the host's description of the machine.
     """
 
     def test_strings(self) -> None:
         """
-        The type is kaproto's own, and the name the machine's.
+        The type is C{kaproto}, and the host name is the machine's.
         """
         self.assertEqual(self.ask(Procedure.CONNECT_GET_TYPE).string(), "kaproto")
         self.assertEqual(self.ask(Procedure.CONNECT_GET_HOSTNAME).string(), socket.gethostname())
@@ -136,7 +136,7 @@ class MachineTests(HostTestCase):
 
     def test_machine(self) -> None:
         """
-        The machine's description is that of L{kaproto.backends.machine}.
+        The machine's description comes from L{kaproto.backends.machine}.
         """
         answer = self.ask(Procedure.NODE_GET_INFO)
         self.assertEqual(answer.fixed(len(nodeInfo())), nodeInfo())
@@ -145,7 +145,7 @@ class MachineTests(HostTestCase):
 
     def test_secure(self) -> None:
         """
-        A connection is secure if nobody in between can read it.
+        Connections over TLS and UNIX sockets are secure, those over TCP are not.
         """
         for transport, secure in (("tcp", 0), ("tls", 1), ("unix", 1)):
             session = self.open(peer=Peer(transport=transport))
@@ -155,7 +155,7 @@ class MachineTests(HostTestCase):
 
 class DomainTests(HostTestCase):
     """
-    The domain C{test}.
+    Tests for the domain C{test}.
     """
 
     def state(self, session: ISession | None = None) -> tuple[int, int]:
@@ -178,7 +178,7 @@ class DomainTests(HostTestCase):
 
     def test_notFound(self) -> None:
         """
-        Any other domain is not found, by whatever it is named, and the error says which there is.
+        No other domain is found by any key; the error says which domain exists.
         """
         for procedure, payload, named in (
             (Procedure.DOMAIN_LOOKUP_BY_ID, Packer().int32(2).packed(), "ID 2"),
@@ -201,8 +201,8 @@ class DomainTests(HostTestCase):
 
     def test_listed(self) -> None:
         """
-        The domain is listed if it has the flags; who only wants the number of domains gets no
-        domains.
+        The domain is listed if it matches the flags.  A client may also ask for the number of
+        domains alone.
         """
         for wanted, flags, expected in (
             (1, 1, b"\0\0\0\1" + TEST + b"\0\0\0\1"),
@@ -216,8 +216,8 @@ class DomainTests(HostTestCase):
 
     def test_facts(self) -> None:
         """
-        It runs, with 1 GiB and one CPU; it is active and persistent, and does not start by
-        itself.
+        The domain is running, active and persistent, has 1 GiB and one CPU, and does not start
+        automatically.
         """
         info = self.ask(Procedure.DOMAIN_GET_INFO, TEST)
         self.assertEqual(
@@ -235,7 +235,7 @@ class DomainTests(HostTestCase):
 
     def test_description(self) -> None:
         """
-        Its XML has the same name, UUID, ID and memory.
+        The domain's XML has the same name, UUID, ID and memory.
         """
         text = self.ask(Procedure.DOMAIN_GET_XML_DESC, TEST + FLAGS).string()
         document = ET.fromstring(text)
@@ -247,8 +247,8 @@ class DomainTests(HostTestCase):
     @given(st.sampled_from(list(Procedure)), st.binary(max_size=60))
     def test_garbage(self, procedure: int, payload: bytes) -> None:
         """
-        Whatever bytes a procedure is called with, it returns, or raises one of the two errors that
-        the client is told.
+        Every procedure returns for every payload, or raises one of the two errors that are sent to
+        the client.
         """
         if not self.host.knows(procedure):
             return
@@ -259,7 +259,7 @@ class DomainTests(HostTestCase):
 
     def test_suspendAndResume(self) -> None:
         """
-        Suspended by one connection it is paused for all, and runs again when another resumes it.
+        A domain that one connection suspends is paused for all, until any of them resumes it.
         """
         one, other = self.open(), self.open()
         self.assertEqual(self.state(other), (1, 1))
@@ -271,7 +271,7 @@ class DomainTests(HostTestCase):
 
     def test_readOnly(self) -> None:
         """
-        A read-only connection can read, and change nothing.
+        A read-only connection cannot change the domain.
         """
         session = self.open(flags=1)
         for procedure, function in (
@@ -286,12 +286,12 @@ class DomainTests(HostTestCase):
 
 class EventTests(HostTestCase):
     """
-    Domain events.
+    Tests for domain events.
     """
 
     def connect(self) -> tuple[ISession, FakeConnection]:
         """
-        @return: an open session, and the connection that it sends to.
+        @return: an open session, and the connection that its events are sent to.
         """
         session, connection = self.open(), FakeConnection()
         session.opened(connection)
@@ -317,8 +317,8 @@ class EventTests(HostTestCase):
 
     def test_events(self) -> None:
         """
-        Callbacks for all domains and for this one are sent what another connection does, until
-        they are deregistered.
+        Callbacks for all domains and for this one get the events that other connections cause,
+        until they are deregistered.
         """
         session, connection = self.connect()
         self.assertEqual([self.register(session), self.register(session, TEST)], [0, 1])
@@ -330,7 +330,7 @@ class EventTests(HostTestCase):
 
     def test_stranger(self) -> None:
         """
-        No callback can be registered for a domain that there is not.
+        A callback for an unknown domain is refused.
         """
         session, _connection = self.connect()
         error = self.assertRaises(RemoteError, self.register, session, STRANGER)
@@ -338,7 +338,7 @@ class EventTests(HostTestCase):
 
     def test_closed(self) -> None:
         """
-        A connection that is closed, opened or not, is sent nothing more.
+        No events are sent to a closed session, and a session that was never opened can be closed.
         """
         session, connection = self.connect()
         self.register(session)

@@ -26,12 +26,12 @@ def unpackIdentity(payload: bytes) -> dict[str, tuple[int, int | str]]:
 
 class PackIdentityTests(SynchronousTestCase):
     """
-    What libvirtd is told of a client.
+    Tests for the identity that a gateway forwards to libvirtd.
     """
 
     def test_nothingKnown(self) -> None:
         """
-        Of a client that did not authenticate there is nothing to tell.
+        A client that has not authenticated has no identity.
         """
         self.assertIsNone(packIdentity(Peer()))
 
@@ -48,7 +48,7 @@ class PackIdentityTests(SynchronousTestCase):
 
     def test_unix(self) -> None:
         """
-        The kernel's word on a UNIX socket is numbers, of the types libvirt gives them.
+        The credentials of a UNIX socket's peer are numbers of libvirt's types.
         """
         payload = packIdentity(Peer(unixCredentials=UnixCredentials(pid=17, uid=1000, gid=100)))
         assert payload is not None

@@ -16,12 +16,12 @@ from kaproto.wire.xdr import Unpacker, XDRError
 
 class VersionTests(SynchronousTestCase):
     """
-    Versions as libvirt counts them.
+    Tests for version numbers in libvirt's format.
     """
 
     def test_number(self) -> None:
         """
-        A version is one number: a million for each major, a thousand for each minor version.
+        A version is one number: the major version counts a million, the minor one a thousand.
         """
         for version, number in {
             "1.2.3": 1002003,
@@ -35,12 +35,13 @@ class VersionTests(SynchronousTestCase):
 
 class MachineTests(SynchronousTestCase):
     """
-    What is said of the machine.
+    Tests for the description of the machine.
     """
 
     def test_nodeInfo(self) -> None:
         """
-        Architecture, memory and CPUs are true; the CPUs are cores of one socket.
+        Architecture, memory and number of CPUs are those of this machine; the CPUs are cores of one
+        socket.
         """
         answer = Unpacker(nodeInfo())
         self.assertEqual(answer.chars(32).rstrip(b"\0").decode(), os.uname().machine)
@@ -52,7 +53,7 @@ class MachineTests(SynchronousTestCase):
 
     def test_longModel(self) -> None:
         """
-        An architecture that is longer than its field is cut, and still ends with a zero.
+        An architecture that is too long for its field is truncated, and still ends with a zero.
         """
         self.patch(os, "uname", lambda: os.uname_result(("", "", "", "", "m" * 40)))
         self.assertEqual(Unpacker(nodeInfo()).chars(32), b"m" * 31 + b"\0")

@@ -1,5 +1,5 @@
 """
-Tests for L{kaproto.backends.relay}, between a client and a libvirtd that are made up.
+Tests for L{kaproto.backends.relay}, between a client and a libvirtd in memory.
 """
 
 from __future__ import annotations
@@ -69,18 +69,18 @@ from tests.support_gateway import (
 LIMITS = Limits()
 WATCHED = KeepAlive(2, 2)
 """
-Dead after 6 seconds.
+A peer is dead after 6 seconds.
 """
 
 BIG = 3_000_000
 """
-More bytes than any buffer here holds.
+More bytes than any buffer in these tests holds.
 """
 
 
 def reply(to: Message, payload: bytes = b"", status: int = Status.OK) -> Message:
     """
-    libvirtd's answer to a call.
+    The reply to a call.
     """
     return to._replace(type=MessageType.REPLY, payload=payload, status=status)
 
@@ -94,14 +94,14 @@ def number(value: int) -> bytes:
 
 class RelayTestCase(SynchronousTestCase):
     """
-    Connects the three parties, and looks afterwards whether a timer was left behind.
+    Base class for tests of three parties.
 
-    @ivar log: what was logged.
+    @ivar log: the logged events.
     """
 
     def setUp(self) -> None:
         """
-        Keep the log.
+        Capture the log.
         """
         self.log = cast(list[LogEvent], self.enterContext(capturedLogs()))
 
@@ -113,16 +113,16 @@ class RelayTestCase(SynchronousTestCase):
         farewell: bool = False,
     ) -> tuple[ThreeParties, NearEnd, FarEnd]:
         """
-        @param keepAlive: how closely the client is watched.
-        @param upstreamKeepAlive: how closely libvirtd is.
-        @param farewell: whether the client wants to be told why it is disconnected.
+        @param keepAlive: the gateway's keepalive towards the client.
+        @param upstreamKeepAlive: the gateway's keepalive towards libvirtd.
+        @param farewell: whether the client registers a close callback.
         """
         parties = ThreeParties(Mandatory(keepAlive), upstreamKeepAlive)
         return parties, *parties.opened(farewell=farewell)
 
     def assertAllGone(self, parties: ThreeParties) -> None:
         """
-        Nobody is connected any more, and nothing will happen any more.
+        Check that no connection and no timer is left.
         """
         parties.flush()
         for pair in parties.pairs:
@@ -141,12 +141,12 @@ def _isRelayed(message: Message) -> bool:
 
 class PassingTests(RelayTestCase):
     """
-    What is relayed.
+    Tests for relayed messages.
     """
 
     def exchange(self, there: Sequence[Message], back: Sequence[Message]) -> None:
         """
-        Send messages both ways, and see them arrive as they are.
+        Send messages both ways, and check that they arrive unchanged.
         """
         parties, near, far = self.opened()
         near.write(*there)
@@ -158,7 +158,7 @@ class PassingTests(RelayTestCase):
 
     def test_traced(self) -> None:
         """
-        A trace sees each message of the client's, and none of keepalive with libvirtd.
+        A trace has every message of the client, but not the keepalive with libvirtd.
         """
         parties, near, far = self.opened()
         seen: list[tuple[str, int, int]] = []
@@ -176,8 +176,8 @@ class PassingTests(RelayTestCase):
 
     def test_calls(self) -> None:
         """
-        Calls to any procedure of any program are relayed unchanged, and so are the answers
-        in any order, errors included; serials need not be unique or in order.
+        Calls to any procedure of any program are relayed unchanged, and so are replies and errors,
+        in any order.  Serials need not be unique or in order.
         """
         calls = [
             call(Procedure.CONNECT_GET_HOSTNAME, serial=5),
@@ -204,7 +204,7 @@ class PassingTests(RelayTestCase):
 
     def test_streams(self) -> None:
         """
-        Streams and their holes come through both ways.
+        Streams and their holes are relayed both ways.
         """
         hole = stream(9)._replace(type=MessageType.STREAM_HOLE)
         parts = [stream(9, payload=bytes(1000)), hole, stream(9), stream(9, Status.OK)]
@@ -212,7 +212,7 @@ class PassingTests(RelayTestCase):
 
     def test_oddities(self) -> None:
         """
-        What libvirtd would pass over is not looked at: it comes there.
+        Messages that libvirtd would ignore are relayed.
         """
         odd = [call(59, kind=kind) for kind in (1, 2, 5, 6, 7, 99)]
         self.exchange([*odd, call(59, bytes(4), kind=MessageType.CALL_WITH_FDS)], [])
@@ -223,7 +223,7 @@ class PassingTests(RelayTestCase):
     )
     def test_anything(self, drawn: list[Message], data: st.DataObject) -> None:
         """
-        However the bytes of messages are cut, they arrive, in both directions at once.
+        Messages arrive in both directions, no matter how their bytes are split.
         """
         parties, near, far = self.opened()
         packed = b"".join(map(packMessage, drawn))
@@ -238,7 +238,7 @@ class PassingTests(RelayTestCase):
 
     def test_bigMessage(self) -> None:
         """
-        Of a big message the half that has come is passed on before the other half comes.
+        The first half of a big message is forwarded before the second half arrives.
         """
         parties, near, far = self.opened()
         packed = packMessage(call(148, bytes(BIG)))
@@ -251,8 +251,7 @@ class PassingTests(RelayTestCase):
 
     def test_manyAtOnce(self) -> None:
         """
-        More messages at once than are relayed in one turn arrive all the same, in both directions
-        and in order, once the others have had theirs.
+        More messages than one turn relays arrive in later turns, in both directions and in order.
         """
         parties, near, far = self.opened()
         calls = [call(148, serial=serial) for serial in range(2 * TURN_MAX + 1)]
@@ -266,8 +265,7 @@ class PassingTests(RelayTestCase):
 
     def test_beforeRelaying(self) -> None:
         """
-        What libvirtd sends together with its answer to open is not lost, nor what the client
-        sends before it knows that it is open.
+        An event in the same read as libvirtd's reply to open is relayed.
         """
         parties = ThreeParties()
         event = Message(REMOTE_PROGRAM, 1, 318, MessageType.MESSAGE, 1, Status.OK, b"early")
@@ -279,7 +277,7 @@ class PassingTests(RelayTestCase):
 
             def callAnswered(self) -> None:
                 """
-                Send it in one go with the answer.
+                Send the event together with the reply.
                 """
                 end = cast(FarEnd, self.hooks)
                 if self.session is not None and not end.scripted:
@@ -289,7 +287,7 @@ class PassingTests(RelayTestCase):
 
         class Eager(FarEnd):
             """
-            Has such a connection.
+            A libvirtd that sends an event as soon as it is open.
             """
 
             _kaprotoConnection = EagerConnection
@@ -302,12 +300,12 @@ class PassingTests(RelayTestCase):
 
 class OwnHopTests(RelayTestCase):
     """
-    What is not relayed.
+    Tests for messages that the gateway answers itself.
     """
 
     def answer(self, message: Message) -> Message:
         """
-        @return: the gateway's own answer to a call that is not relayed.
+        @return: the gateway's own reply to a call.
         """
         parties, near, far = self.opened()
         near.write(message)
@@ -324,7 +322,7 @@ class OwnHopTests(RelayTestCase):
 
     def refusal(self, message: Message) -> tuple[int, str]:
         """
-        @return: the code and the text of the gateway's own refusal of a call.
+        @return: the code and the text of the gateway's own error for a call.
         """
         answer = self.answer(message)
         self.assertEqual(answer.status, Status.ERROR)
@@ -334,8 +332,8 @@ class OwnHopTests(RelayTestCase):
 
     def test_features(self) -> None:
         """
-        The gateway has keepalive, whatever libvirtd has.  All else is asked of libvirtd, also what
-        is no proper question.
+        The gateway answers that it has keepalive.  Queries of other features, and malformed ones,
+        are relayed.
         """
         self.assertEqual(self.answer(feature(Feature.PROGRAM_KEEPALIVE)).payload, number(1))
         parties, near, far = self.opened()
@@ -346,7 +344,7 @@ class OwnHopTests(RelayTestCase):
 
     def test_authentication(self) -> None:
         """
-        Authentication is over: none is needed, and none succeeds.
+        After opening, no authentication is required, and none succeeds.
         """
         answer = self.answer(call(Procedure.AUTH_LIST))
         self.assertEqual(answer.payload, number(1) + number(0))
@@ -356,7 +354,7 @@ class OwnHopTests(RelayTestCase):
 
     def test_setIdentity(self) -> None:
         """
-        Nobody can claim to be somebody else.
+        A client cannot set its own identity.
         """
         code, text = self.refusal(call(Procedure.CONNECT_SET_IDENTITY, bytes(8)))
         self.assertEqual(code, ErrorCode.OPERATION_DENIED)
@@ -364,8 +362,8 @@ class OwnHopTests(RelayTestCase):
 
     def test_passingFds(self) -> None:
         """
-        The procedures that return file descriptors are refused, with the reason.  Those that take
-        some are called with none as well, and relayed then.
+        Procedures that return file descriptors are refused, and the error says why.  Those that
+        take file descriptors are relayed when they are called with none.
         """
         for program, procedure in ((REMOTE_PROGRAM, 343), (LXC_PROGRAM, 1)):
             code, text = self.refusal(call(procedure, program=program))
@@ -380,8 +378,8 @@ class OwnHopTests(RelayTestCase):
 
     def test_fds(self) -> None:
         """
-        A call that comes with file descriptors is refused.  They are dropped, and so is the byte
-        that comes with each, whenever it comes.
+        A call with file descriptors is refused.  They are dropped, with the byte that follows for
+        each, no matter how it is split.
         """
         asked = call(7, number(3), program=QEMU_PROGRAM, kind=MessageType.CALL_WITH_FDS)
         for parts in ([b"\0\0\0"], [b"", b"\0", b"\0\0"], [b"\0\0", b"\0"]):
@@ -399,7 +397,7 @@ class OwnHopTests(RelayTestCase):
 
     def test_fdsFromServer(self) -> None:
         """
-        An answer with file descriptors becomes an error, and one with none is relayed.
+        A reply with file descriptors becomes an error, and one with none is relayed.
         """
         parties, near, far = self.opened()
         calls = [call(59, serial=serial) for serial in (5, 6, 7)]
@@ -419,7 +417,7 @@ class OwnHopTests(RelayTestCase):
 
     def test_manyFds(self) -> None:
         """
-        More than libvirt allows in one message end the connection.
+        A message with more file descriptors than libvirt allows closes the connection.
         """
         parties, near, _far = self.opened()
         near.write(call(59, number(DESCRIPTORS_MAX + 1), kind=MessageType.CALL_WITH_FDS))
@@ -429,8 +427,8 @@ class OwnHopTests(RelayTestCase):
 
     def test_featureWithFds(self) -> None:
         """
-        A feature that belongs to one hop is answered there, also where the question comes in the
-        form of a call with file descriptors, of which there are none.
+        A query of keepalive is answered by the gateway even in a call of type C{CALL_WITH_FDS} that
+        has none.
         """
         parties, near, far = self.opened()
         near.write(call(60, number(0) + number(10), kind=MessageType.CALL_WITH_FDS))
@@ -440,8 +438,8 @@ class OwnHopTests(RelayTestCase):
 
     def test_lastWords(self) -> None:
         """
-        What libvirtd said before it broke the protocol arrives, also when it came in the same
-        read, and whatever was not answered by then is answered by the gateway.
+        Messages that precede libvirtd's protocol error are relayed, even those in the same read;
+        the gateway answers the remaining calls with errors.
         """
         first, second = call(59, serial=5), call(3, serial=6)
         answer = packMessage(first._replace(type=MessageType.REPLY, payload=bytes(100)))
@@ -464,8 +462,7 @@ class OwnHopTests(RelayTestCase):
 
     def test_pings(self) -> None:
         """
-        Each side's pings are answered by the gateway, and the other side sees nothing of them,
-        however they are cut.
+        The gateway answers both sides' pings, no matter how they are split, and relays none.
         """
         parties, near, far = self.opened()
         for party, other in ((near, far), (far, near)):
@@ -480,14 +477,14 @@ class OwnHopTests(RelayTestCase):
 
     def test_calledAsKeepAlive(self) -> None:
         """
-        A call of the keepalive program is answered with an error, as libvirtd does.
+        A call of the keepalive program gets the same error as from libvirtd.
         """
         code, text = self.refusal(call(1, program=KEEPALIVE_PROGRAM))
         self.assertEqual((code, text), (39, f"Cannot find program {KEEPALIVE_PROGRAM} version 1"))
 
     def test_flood(self) -> None:
         """
-        A client that pings without end is dropped for it.
+        A client that sends too many pings is disconnected.
         """
         parties, near, _far = self.opened()
         near.write(PING * 101)
@@ -498,12 +495,12 @@ class OwnHopTests(RelayTestCase):
 
 class WatchTests(RelayTestCase):
     """
-    Keepalive on each of the two hops.
+    Tests for keepalive on each of the two hops.
     """
 
     def test_idle(self) -> None:
         """
-        Both sides are pinged, each at its own interval, and stay connected.
+        Both peers are pinged, each at its own interval, and stay connected.
         """
         parties, near, far = self.opened(KeepAlive(2, 1), KeepAlive(5, 1))
         parties.advance(60.5)
@@ -512,7 +509,8 @@ class WatchTests(RelayTestCase):
 
     def test_clientDead(self) -> None:
         """
-        A client that hangs is found dead in time, and libvirtd is rid of it at once.
+        A client that hangs is dead after C{interval * (count + 1)} seconds, and the connection to
+        libvirtd is closed at once.
         """
         parties, near, far = self.opened()
         near.answering = False
@@ -525,8 +523,8 @@ class WatchTests(RelayTestCase):
 
     def test_serverDead(self) -> None:
         """
-        With nothing under way a libvirtd that hangs is found in C{interval * (count + 1)} seconds,
-        and the client is told.
+        Without calls under way, a libvirtd that hangs is detected in C{interval * (count + 1)}
+        seconds, and the client gets the event for that.
         """
         parties, near, far = self.opened(farewell=True)
         far.answering = False
@@ -540,9 +538,9 @@ class WatchTests(RelayTestCase):
 
     def test_serverHangs(self) -> None:
         """
-        With calls under way it is asked on another connection first, and found in
-        C{interval * (count + 3)} seconds.  The calls are answered with an error that says so, in
-        the order in which they were made, and the client is told and disconnected.
+        With calls under way, a hang is detected with a probe in C{interval * (count + 3)} seconds.
+        The calls are answered with an error, in the order in which they were made, and the client
+        is disconnected.
         """
         parties, near, far = self.opened(farewell=True)
         far.answering = False
@@ -570,7 +568,7 @@ class WatchTests(RelayTestCase):
 
     def test_notWatched(self) -> None:
         """
-        With zeros libvirtd is never pinged.
+        With an interval of zero, libvirtd is never pinged.
         """
         parties, near, far = self.opened(upstreamKeepAlive=KeepAlive(0, 0))
         far.answering = False
@@ -580,8 +578,8 @@ class WatchTests(RelayTestCase):
 
     def test_pingBetweenMessages(self) -> None:
         """
-        While one side sends a long message, the other is pinged before or after it and never
-        in the middle.
+        While one side sends a long message, the other is pinged before or after it, and never in
+        the middle.
         """
         parties, near, far = self.opened(KeepAlive(60, 1), KeepAlive(2, 60))
         message = call(148, bytes(3000))
@@ -595,7 +593,7 @@ class WatchTests(RelayTestCase):
 
     def trickle(self, slow: NearEnd | FarEnd, parties: ThreeParties, seconds: float) -> None:
         """
-        Have one side send a message too long to be relayed whole, one byte in four seconds.
+        Send a message, too long to be relayed whole, at one byte in four seconds.
         """
         message = packMessage(stream(9, payload=bytes(WHOLE_MAX)))
         slow.write(message[:WHOLE_MAX])
@@ -613,8 +611,8 @@ class WatchTests(RelayTestCase):
 
     def test_clientSlow(self) -> None:
         """
-        libvirtd, which cannot be pinged while a client takes minutes over one long message, is not
-        found dead for that.
+        While a client takes minutes for one long message, libvirtd cannot be pinged and is not
+        considered dead.
         """
         parties, near, far = self.opened()
         self.trickle(near, parties, 60)
@@ -624,7 +622,7 @@ class WatchTests(RelayTestCase):
 
     def test_serverSlow(self) -> None:
         """
-        The same the other way round.
+        While libvirtd takes minutes for one long message, the client is not considered dead.
         """
         parties, near, far = self.opened()
         self.trickle(far, parties, 60)
@@ -633,7 +631,7 @@ class WatchTests(RelayTestCase):
 
     def test_deadAfterSlow(self) -> None:
         """
-        Once that message is complete, a side that is dead is found dead in time.
+        A dead peer is detected in time once the long message is complete.
         """
         parties, near, far = self.opened(KeepAlive(60, 1))
         packed = packMessage(stream(9, payload=bytes(WHOLE_MAX)))
@@ -649,8 +647,8 @@ class WatchTests(RelayTestCase):
 
     def test_shortMessage(self) -> None:
         """
-        A message that is short enough is relayed whole: while it trickles in, the other side is
-        pinged in front of it, and found dead in time if it does not answer.
+        A short message is relayed whole: until it is complete, the other side is pinged, and is
+        considered dead in time if it does not answer.
         """
         packed = packMessage(stream(9, payload=bytes(100)))
         for dead in range(2):
@@ -666,8 +664,8 @@ class WatchTests(RelayTestCase):
 
     def test_bothDead(self) -> None:
         """
-        A client that hangs in the middle of a message is the one that is found dead, though
-        libvirtd has been silent as long.
+        A client that hangs in the middle of a message is the one that is considered dead, although
+        libvirtd was silent for the same time.
         """
         parties, near, _far = self.opened(KeepAlive(2, 2), KeepAlive(2, 1))
         near.write(packMessage(call(59, bytes(WHOLE_MAX)))[:WHOLE_MAX])
@@ -679,13 +677,13 @@ class WatchTests(RelayTestCase):
 
 class EndTests(RelayTestCase):
     """
-    How a relay ends.
+    Tests for the end of a relay.
     """
 
     def test_clientCloses(self) -> None:
         """
-        A client's goodbye and libvirtd's answer are relayed, and then all is closed
-        without anything to log or count.
+        The call to close and its reply are relayed; then both connections are closed, without a log
+        line or an error counted.
         """
         parties, near, far = self.opened(farewell=True)
         goodbye = call(Procedure.CONNECT_CLOSE)
@@ -704,7 +702,7 @@ class EndTests(RelayTestCase):
 
     def test_clientVanishes(self) -> None:
         """
-        What a client sent before it disconnected is still relayed.
+        A client's last message before it disconnects is relayed.
         """
         parties, near, far = self.opened()
         last = call(59, bytes(100))
@@ -718,8 +716,8 @@ class EndTests(RelayTestCase):
 
     def test_serverGone(self) -> None:
         """
-        When libvirtd goes, the calls it left unanswered, and only those, are answered with an
-        error that says so; the client, which wants to know, is told before it is disconnected.
+        When libvirtd disconnects, exactly the unanswered calls are answered with an error, and the
+        client, which has a close callback, gets the event before it is disconnected.
         """
         parties, near, far = self.opened(farewell=True)
         calls = [call(59, serial=serial) for serial in range(10, 14)]
@@ -741,7 +739,7 @@ class EndTests(RelayTestCase):
 
     def test_notAskedForFarewell(self) -> None:
         """
-        A client that has not asked to be told, or does not want to be told any more, is not.
+        A client without a close callback, or that has removed it, gets no event.
         """
         for calls in ([], [call(360), call(361)]):
             parties, near, far = self.opened()
@@ -755,7 +753,8 @@ class EndTests(RelayTestCase):
 
     def test_serverGoneMidMessage(self) -> None:
         """
-        When libvirtd goes in the middle of a message, nothing is put there in its place.
+        When libvirtd disconnects in the middle of a message, nothing is written after the half
+        message.
         """
         parties, near, far = self.opened(farewell=True)
         asked = call(59)
@@ -770,7 +769,7 @@ class EndTests(RelayTestCase):
 
     def test_manyOutstanding(self) -> None:
         """
-        A limited number of calls is remembered, however many are made.
+        At most C{relayedCalls} calls are remembered, however many are made.
         """
         parties, near, far = self.opened()
         near.write(*(call(59, serial=serial) for serial in range(LIMITS.relayedCalls + 10)))
@@ -782,7 +781,8 @@ class EndTests(RelayTestCase):
 
     def test_garbageFromServer(self) -> None:
         """
-        When libvirtd sends what is no message, the client is told what it was.
+        When libvirtd sends an invalid message, the client's calls are answered with an error about
+        it.
         """
         parties, near, far = self.opened()
         near.write(call(59))
@@ -796,8 +796,8 @@ class EndTests(RelayTestCase):
     @given(garbage(), st.booleans())
     def test_garbage(self, data: bytes, fromClient: bool) -> None:
         """
-        Whatever bytes come from either side, the worst is that the connection ends: nothing is
-        left behind, and the next client can open.
+        Arbitrary bytes from either side at worst close the connection: nothing is left, and the
+        next client can open.
         """
         parties, near, far = self.opened()
         (near if fromClient else far).write(data)
@@ -808,7 +808,7 @@ class EndTests(RelayTestCase):
 
     def test_nothingLeft(self) -> None:
         """
-        Nothing of a connection is left in memory, however it ended.
+        No object of a connection is left in memory, however it ended.
         """
         freezeOlder(self)
         parties = ThreeParties(Mandatory(WATCHED), WATCHED)
@@ -847,7 +847,7 @@ class EndTests(RelayTestCase):
             "client hangs",
         ):
             end(how)
-        # A log line has the reason with it, which has a traceback.
+        # A logged event refers to the reason, which refers to a traceback.
         self.log.clear()
         gc.collect()
         self.assertEqual([how for how, end in ends.items() if end() is not None], [])
@@ -856,14 +856,14 @@ class EndTests(RelayTestCase):
 
 class DrainTests(RelayTestCase):
     """
-    What happens to relayed connections when kaserver stops.
+    Tests for relayed connections when kaserver stops.
     """
 
     def drain(self, parties: ThreeParties) -> list[None]:
         """
-        Start to drain.
+        Start to stop.
 
-        @return: a list that gets an element when nobody is left.
+        @return: a list that gets an element when all clients are gone.
         """
         done: list[None] = []
         parties.factory.drain().addCallback(done.append)
@@ -872,7 +872,7 @@ class DrainTests(RelayTestCase):
 
     def test_idle(self) -> None:
         """
-        A client that waits for nothing is told, and closed.
+        An idle client gets an event and is disconnected.
         """
         parties, near, _far = self.opened(farewell=True)
         self.assertEqual(self.drain(parties), [None])
@@ -882,7 +882,7 @@ class DrainTests(RelayTestCase):
 
     def test_call(self) -> None:
         """
-        A client that waits for an answer gets it before it is closed.
+        A client with a call under way gets the reply before it is disconnected.
         """
         parties, near, far = self.opened()
         asked = call(59)
@@ -898,10 +898,10 @@ class DrainTests(RelayTestCase):
 
     def streaming(self, clients: Message, last: Message) -> None:
         """
-        Drain while a stream is under way.
+        Stop while a stream is open.
 
         @param clients: the client's last message.
-        @param last: the server's, which ends it.
+        @param last: the server's last message, which ends the stream.
         """
         parties, client, server = self.opened()
         client.write(stream(9, payload=b"up"))
@@ -919,25 +919,25 @@ class DrainTests(RelayTestCase):
 
     def test_streamConfirmed(self) -> None:
         """
-        A stream goes on until libvirtd has confirmed its end.
+        A stream stays open until libvirtd has confirmed its end.
         """
         self.streaming(stream(9, Status.OK), stream(9, Status.OK))
 
     def test_streamFailed(self) -> None:
         """
-        A stream goes on until libvirtd says that it has failed.
+        A stream stays open until libvirtd sends an error.
         """
         self.streaming(stream(9), stream(9, Status.ERROR, b"why"))
 
     def test_streamAborted(self) -> None:
         """
-        A stream that the client aborts goes on until libvirtd has confirmed that.
+        A stream that the client aborts stays open until libvirtd has confirmed that.
         """
         self.streaming(stream(9, Status.ERROR), stream(9, Status.OK))
 
     def test_streamFailedMeanwhile(self) -> None:
         """
-        What the client sends before it has read that the stream failed is not another stream.
+        Data that the client sends before it reads the stream's error opens no new stream.
         """
         parties, near, far = self.opened()
         for serial in range(LIMITS.relayedStreams + 3):
@@ -951,7 +951,7 @@ class DrainTests(RelayTestCase):
 
     def test_longReply(self) -> None:
         """
-        A call is answered when the last byte of its reply has been relayed.
+        A call is under way until the last byte of its reply has been relayed.
         """
         parties, near, far = self.opened()
         asked = call(14)
@@ -971,8 +971,8 @@ class DrainTests(RelayTestCase):
 
     def test_manyStreams(self) -> None:
         """
-        However many streams a client makes up, no more than so many are told apart.  If there are
-        more, they count as open until the connection ends.
+        At most C{relayedStreams} streams are tracked.  Beyond that, the client counts as streaming
+        until its connection ends.
         """
         for number in (LIMITS.relayedStreams, LIMITS.relayedStreams + 1):
             parties, near, far = self.opened()
@@ -988,20 +988,20 @@ class DrainTests(RelayTestCase):
 
 class PressureTests(RelayTestCase):
     """
-    A side that does not read.
+    Tests for a peer that does not read.
     """
 
     def held(self, parties: ThreeParties) -> int:
         """
-        @return: how many bytes the gateway has written to either side and not sent.
+        @return: the number of bytes that the gateway has written to both sides and not sent.
         """
         return parties.toClient.serverTransport._size + parties.toUpstream.clientTransport._size
 
     def test_clientDoesNotRead(self) -> None:
         """
-        While a client does not read a long download, the gateway holds little of it and reads no
-        more; libvirtd, which it does not read, is not found dead. When the client reads on, it
-        gets every byte.
+        While a client does not read a long download, the gateway buffers little of it and stops
+        reading. libvirtd, whose answers are not read, is not considered dead.  When the client
+        reads again, it gets every byte.
         """
         parties, near, far = self.opened(KeepAlive(60, 60))
         parts = [stream(9, payload=bytes([index]) * 50_000) for index in range(100)]
@@ -1023,7 +1023,8 @@ class PressureTests(RelayTestCase):
 
     def test_serverDoesNotRead(self) -> None:
         """
-        The same the other way round, with a long upload.
+        While libvirtd does not read a long upload, the gateway buffers little of it, and the client
+        is not considered dead.
         """
         parties, near, far = self.opened(WATCHED, KeepAlive(60, 60))
         parts = [stream(9, payload=bytes([index]) * 50_000) for index in range(100)]
@@ -1044,8 +1045,8 @@ class PressureTests(RelayTestCase):
 
     def test_clientDies(self) -> None:
         """
-        A client that neither reads nor answers pings is dead, and what it has not read does not
-        delay its end.
+        A client that neither reads nor answers pings is dead, and unsent bytes do not delay its
+        end.
         """
         parties, near, far = self.opened(farewell=True)
         near.transport.pauseProducing()
@@ -1059,8 +1060,8 @@ class PressureTests(RelayTestCase):
 
     def test_serverDies(self) -> None:
         """
-        A libvirtd that takes no more of an upload, nor answers pings, is dead; the client, which
-        was not read meanwhile, is told.
+        A libvirtd that neither reads an upload nor answers pings is dead; the client, which was not
+        read from, gets an error and an event.
         """
         parties, near, far = self.opened(farewell=True)
         far.transport.pauseProducing()
@@ -1078,7 +1079,7 @@ class PressureTests(RelayTestCase):
 
     def test_serverDiesMidMessage(self) -> None:
         """
-        The same in the middle of a message, of which the client would send the rest.
+        The same holds in the middle of a message.
         """
         parties, near, far = self.opened()
         far.transport.pauseProducing()
@@ -1092,7 +1093,7 @@ class PressureTests(RelayTestCase):
 
     def test_unasked(self) -> None:
         """
-        An answer to no call is relayed, and no call counts as answered for it.
+        A reply without a call is relayed, and does not count as the reply to a later call.
         """
         parties, near, far = self.opened()
         answer = reply(call(59))
@@ -1106,7 +1107,7 @@ class PressureTests(RelayTestCase):
 
     def test_unstuck(self) -> None:
         """
-        When neither side reads, and one does again within the minute, all goes on.
+        When neither side reads, and one resumes within a minute, relaying goes on.
         """
         for first in (0, 1):
             parties, near, far = self.opened(KeepAlive(600, 1), KeepAlive(600, 1))
@@ -1126,7 +1127,8 @@ class PressureTests(RelayTestCase):
 
     def test_stuck(self) -> None:
         """
-        When neither side reads, neither can be found dead; after a minute that is the end.
+        When neither side reads for a minute, both are disconnected, since neither can be found
+        dead.
         """
         parties, near, far = self.opened()
         for party in (near, far):
@@ -1143,7 +1145,7 @@ class PressureTests(RelayTestCase):
 
     def test_congestedBefore(self) -> None:
         """
-        A client that is behind with reading already when relaying starts holds up libvirtd too.
+        When a client is slow to read before relaying begins, libvirtd is not read either.
         """
         parties = ThreeParties()
         parties.upstream.mute = True
@@ -1163,8 +1165,8 @@ class PressureTests(RelayTestCase):
 
     def test_refusedWithoutReading(self) -> None:
         """
-        A client that makes calls the gateway refuses, and does not read the refusals, is not read
-        any further; it may catch up.
+        A client that does not read the gateway's own replies is not read from, until it reads
+        again.
         """
         parties, near, far = self.opened()
         near.transport.pauseProducing()
@@ -1182,7 +1184,7 @@ class PressureTests(RelayTestCase):
 
     def test_refusedAndGone(self) -> None:
         """
-        If it does not catch up, it is dropped after a minute.
+        Such a client is disconnected after a minute.
         """
         parties, near, _far = self.opened()
         near.transport.pauseProducing()
@@ -1195,7 +1197,8 @@ class PressureTests(RelayTestCase):
 
     def test_refusedMidMessage(self) -> None:
         """
-        Refusals that wait for the end of a message from libvirtd do not grow without bound.
+        At most C{waitingAnswers} of the gateway's own replies wait for the end of a message from
+        libvirtd.
         """
         parties, near, far = self.opened()
         far.write(packMessage(stream(9, payload=bytes(WHOLE_MAX)))[:-50])
@@ -1215,35 +1218,36 @@ class PressureTests(RelayTestCase):
 
 class Producer:
     """
-    Notes whether it is paused.
+    A producer that records whether it is paused.
     """
 
     paused = False
 
     def pauseProducing(self) -> None:
         """
-        The transport's buffer is full.
+        Record that the transport's buffer is full.
         """
         self.paused = True
 
     def resumeProducing(self) -> None:
         """
-        The transport's buffer is empty again.
+        Record that the transport's buffer is empty.
         """
         self.paused = False
 
 
 class SocketTests(SynchronousTestCase):
     """
-    What is relayed reaches real sockets, at once if nothing is waiting.
+    Tests for relaying to real sockets, where messages are sent at once if the transport has nothing
+    to send.
 
-    @ivar ways: for each direction, what feeds the relay, the transport it writes to, and the
-        socket at the other end.
+    @ivar ways: for each direction the function that feeds the relay, the transport that it writes
+        to, and the socket of the receiver.
     """
 
     def setUp(self) -> None:
         """
-        Put a relay between two sockets.
+        Create a relay between two sockets.
         """
         self.reactor = MemoryReactor()
         client, clientSocket = self.connected()
@@ -1265,7 +1269,7 @@ class SocketTests(SynchronousTestCase):
 
     def connected(self) -> tuple[Connection, socket.socket]:
         """
-        A transport, and the socket at its other end.
+        @return: a transport, and its peer's socket.
         """
         ours, far = socket.socketpair()
         for each in (ours, far):
@@ -1278,7 +1282,7 @@ class SocketTests(SynchronousTestCase):
 
     def read(self, far: socket.socket) -> bytes:
         """
-        What has come.
+        @return: the bytes that arrived at the receiver.
         """
         data = b""
         try:
@@ -1290,9 +1294,9 @@ class SocketTests(SynchronousTestCase):
 
     def writeOut(self, transport: Connection, far: socket.socket) -> bytes:
         """
-        Do what the reactor does, until nothing is left to write.
+        Do what the reactor does, until the transport has nothing to send.
 
-        @return: what has come.
+        @return: the bytes that arrived at the receiver.
         """
         data = self.read(far)
         while transport in self.reactor.getWriters():
@@ -1302,7 +1306,7 @@ class SocketTests(SynchronousTestCase):
 
     def test_atOnce(self) -> None:
         """
-        A message that came whole is with the receiver before the reactor's next turn.
+        A whole message arrives before the reactor's next turn.
         """
         message = packMessage(call(Procedure.CONNECT_GET_HOSTNAME))
         for feed, _transport, far in self.ways:
@@ -1312,7 +1316,7 @@ class SocketTests(SynchronousTestCase):
 
     def test_order(self) -> None:
         """
-        A message does not overtake what the transport has not sent yet.
+        A message does not overtake bytes that the transport has not sent yet.
         """
         message = packMessage(call(Procedure.CONNECT_GET_HOSTNAME))
         for feed, transport, far in self.ways:
@@ -1323,8 +1327,8 @@ class SocketTests(SynchronousTestCase):
 
     def test_slowReader(self) -> None:
         """
-        While the receiver does not read, the sender is told to pause, and afterwards everything
-        is there, in order.
+        While the receiver does not read, the sender is paused; afterwards everything arrives in
+        order.
         """
         message = packMessage(stream(1, payload=bytes(range(256)) * 1024))
         for feed, transport, far in self.ways:
@@ -1342,8 +1346,8 @@ class SocketTests(SynchronousTestCase):
 
     def test_closed(self) -> None:
         """
-        Nothing is written to a connection that is gone, and what was written before a close is
-        still sent.
+        Nothing is written to a lost connection, and messages written while it closes are still
+        sent.
         """
         message = packMessage(call(Procedure.CONNECT_GET_HOSTNAME))
         for feed, transport, far in self.ways:

@@ -31,12 +31,12 @@ from tests.support_tls import TLSTestCase
 
 class RelayReaderTests(SocketRelayTestCase):
     """
-    What comes from a socket past the reactor.
+    Tests for reading relayed connections without the reactor.
     """
 
     def assertDirect(self, *ends: End) -> None:
         """
-        These and no others are read by the reader.
+        Check that only these ends are read by the reader.
         """
         self.assertEqual(len(self.reader), len(ends))
         for end in ends:
@@ -44,7 +44,7 @@ class RelayReaderTests(SocketRelayTestCase):
 
     def test_where(self) -> None:
         """
-        There is a reader where there are both epoll and a reactor that waits for files.
+        A reader is available if the system has epoll and the reactor can wait for file descriptors.
         """
         pacemaker = self.factory._monitor.pacemaker
         clock = mock.create_autospec(MonotonicClock, instance=True, reactor=self.reactor)
@@ -54,8 +54,8 @@ class RelayReaderTests(SocketRelayTestCase):
 
     def test_messages(self) -> None:
         """
-        Messages arrive at once and as they are, whole, in pieces and many together; the reactor has
-        neither to read nor to write.
+        Messages are relayed at once and unchanged, no matter how they are split; the reactor
+        neither reads nor writes.
         """
         some = HOSTNAME + packMessage(stream(9, payload=bytes(range(250))))
         for near, far in self.ways:
@@ -70,7 +70,7 @@ class RelayReaderTests(SocketRelayTestCase):
 
     def test_life(self) -> None:
         """
-        Whatever comes is a sign of life, half a header included.
+        Any bytes are a sign of life, even half a header.
         """
         for near, _far in self.ways:
             liveness = near._kaproto.heartbeat.liveness
@@ -81,8 +81,7 @@ class RelayReaderTests(SocketRelayTestCase):
 
     def test_keepAlive(self) -> None:
         """
-        Pings are answered here, and pongs measured, those in the middle of other bytes included;
-        neither is relayed.
+        Pings are answered and pongs measured by this hop, and neither is relayed.
         """
         for near, far in self.ways:
             heartbeat = near._kaproto.heartbeat
@@ -97,7 +96,7 @@ class RelayReaderTests(SocketRelayTestCase):
 
     def test_looksLikePong(self) -> None:
         """
-        Bytes within a message that are those of a pong are relayed like any others.
+        Bytes in a message that look like a pong are relayed like all others.
         """
         packed = packMessage(stream(9, payload=bytes(70000) + PONG))
         for near, far in self.ways:
@@ -111,7 +110,7 @@ class RelayReaderTests(SocketRelayTestCase):
 
     def test_order(self) -> None:
         """
-        A message does not overtake what the transport has not sent yet.
+        A message does not overtake bytes that the transport has not sent yet.
         """
         for near, far in self.ways:
             far.transport.write(PING)
@@ -121,8 +120,8 @@ class RelayReaderTests(SocketRelayTestCase):
 
     def test_slowReader(self) -> None:
         """
-        While one end does not read, no more is read from the other than fits into the buffers;
-        then everything arrives, in order, though the buffer that was read into has been used since.
+        While one end does not read, the other is read only until the buffers are full; afterwards
+        everything arrives in order, although the reader's buffer has been overwritten.
         """
         packed = packMessage(stream(9, payload=bytes(range(256)) * 8192))
         for near, far in self.ways:
@@ -147,8 +146,8 @@ class RelayReaderTests(SocketRelayTestCase):
 
     def test_manyAtOnce(self) -> None:
         """
-        Of more messages than one turn allows the rest waits until others have had their turn, and
-        nothing is read meanwhile.
+        One turn relays at most C{TURN_MAX} messages.  The rest waits for the next turn, and nothing
+        is read until then.
         """
         packed = HOSTNAME
         for near, far in self.ways:
@@ -163,7 +162,7 @@ class RelayReaderTests(SocketRelayTestCase):
 
     def test_end(self) -> None:
         """
-        The reactor finds out itself that a peer has closed, or its connection was reset.
+        A connection that its peer closed is left to the reactor, which detects the end itself.
         """
         for end in (self.client, self.upstream):
             end.far.close()
@@ -174,7 +173,7 @@ class RelayReaderTests(SocketRelayTestCase):
 
     def test_reset(self) -> None:
         """
-        An error is left to the reactor as well.
+        A connection with a socket error is left to the reactor too.
         """
         broken = mock.Mock(side_effect=ConnectionResetError)
         descriptor = self.client.transport.fileno()
@@ -185,7 +184,7 @@ class RelayReaderTests(SocketRelayTestCase):
 
     def test_spuriousEvents(self) -> None:
         """
-        A socket that has nothing after all is read on, and one that was released is not.
+        An event without data changes nothing, and one for a released socket is ignored.
         """
         self.reader.doRead()
         descriptors = [end.transport.fileno() for end in (self.client, self.upstream)]
@@ -196,7 +195,8 @@ class RelayReaderTests(SocketRelayTestCase):
 
     def test_garbage(self) -> None:
         """
-        What is no message closes the connection with the reason, after what came before it.
+        An invalid message closes the connection with the reason, after the messages before it were
+        relayed.
         """
         self.send(self.client, HOSTNAME + bytes(HEADER_SIZE))
         self.assertEqual(self.upstream.read(), HOSTNAME)
@@ -205,14 +205,14 @@ class RelayReaderTests(SocketRelayTestCase):
 
     def test_undecodable(self) -> None:
         """
-        So does a message for this hop that cannot be decoded.
+        A message for this hop that cannot be decoded closes the connection too.
         """
         self.send(self.client, packMessage(call(1, kind=4)))
         self.assertIsInstance(self.client._kaproto.closing.reason, RemoteProtocolError)
 
     def test_failure(self) -> None:
         """
-        When relaying fails, the log has the reason and the connection is closed.
+        When relaying raises an exception, it is logged and the connection closed.
         """
         self.patch(
             self.client._kaproto.incoming, "trace", mock.Mock(side_effect=RuntimeError("a defect"))
@@ -223,7 +223,7 @@ class RelayReaderTests(SocketRelayTestCase):
 
     def test_relayed(self) -> None:
         """
-        Who waits for the end of what is under way is told of all that is relayed.
+        The callback C{relayed} is called for each read from the connection that has it.
         """
         told = mock.Mock()
         self.upstream._kaproto.incoming.relayed = told
@@ -234,7 +234,7 @@ class RelayReaderTests(SocketRelayTestCase):
 
     def test_closing(self) -> None:
         """
-        However a connection ends, it is not read any more, and the other one is read on.
+        A connection that ends in any way is not read any more.
         """
         ends: tuple[Callable[[End], object], ...] = (
             lambda end: end._kaproto.disconnect(ConnectionClosed("bye")),
@@ -253,7 +253,7 @@ class RelayReaderTests(SocketRelayTestCase):
 
     def test_closedWhilePaused(self) -> None:
         """
-        A connection that is gone is not read when there is no more reason to pause it.
+        A connection that ended while it was paused is not read when it resumes.
         """
         self.client._kaproto.pauseReading(Pause.CONGESTION)
         self.client.transport.connected = False
@@ -262,7 +262,7 @@ class RelayReaderTests(SocketRelayTestCase):
 
     def test_pausedBefore(self) -> None:
         """
-        A connection that is paused when relaying begins is read when it resumes.
+        A connection that was paused before relaying begins is read when it resumes.
         """
         client, upstream = self.connect(), self.connect()
         client._kaproto.pauseProducing()
@@ -276,7 +276,7 @@ class RelayReaderTests(SocketRelayTestCase):
 
     def test_fullBefore(self) -> None:
         """
-        So is one that has too many calls under way when relaying begins.
+        A connection with too many calls under way before relaying begins is read when it resumes.
         """
         client, upstream = self.connect(), self.connect()
         client._kaproto.pauseReading(Pause.CALLS)
@@ -289,7 +289,7 @@ class RelayReaderTests(SocketRelayTestCase):
 
     def test_closedBefore(self) -> None:
         """
-        One that is being closed when relaying begins is not read.
+        A connection that is closing when relaying begins is not read.
         """
         client, upstream = self.connect(), self.connect()
         client._kaproto.disconnect(ConnectionClosed("bye"))
@@ -299,7 +299,7 @@ class RelayReaderTests(SocketRelayTestCase):
 
     def test_otherTransports(self) -> None:
         """
-        TLS, and whatever is no connection of Twisted's own, is read by the reactor.
+        TLS, and transports that are not Twisted's own, are read by the reactor.
         """
         secure, other = self.connect(), self.connect()
         secure.transport.TLS = True
@@ -311,13 +311,13 @@ class RelayReaderTests(SocketRelayTestCase):
 
     def test_neverIdle(self) -> None:
         """
-        It stays here when there is nothing to relay for long.
+        A relayed connection never moves to the reader of idle connections.
         """
         self.assertIsNone(self.client._kaproto.heartbeat._isBetween)
 
     def test_shutdown(self) -> None:
         """
-        A reactor that shuts down tells those it reads from; the reader tells the relayed ones.
+        When the reactor shuts down, the reader closes the relayed connections.
         """
         self.reader.connectionLost(Failure(ConnectionLost()))
         for end in (self.client, self.upstream):
@@ -327,15 +327,15 @@ class RelayReaderTests(SocketRelayTestCase):
 
 class SecureTests(SocketRelayTestCase):
     """
-    A relay from a client over TLS.
+    Tests for relaying from a client over TLS.
 
-    @ivar secure: the client's end here.
-    @ivar peer: the client's own, as OpenSSL has it.
+    @ivar secure: the gateway's end of the client's connection.
+    @ivar peer: the client's end, in OpenSSL.
     """
 
     def setUp(self) -> None:
         """
-        Complete the client's handshake, and relay.
+        Complete the client's handshake, and start relaying.
         """
         super().setUp()
         certificates = TLSTestCase("mktemp")
@@ -360,7 +360,7 @@ class SecureTests(SocketRelayTestCase):
 
     def connectBelow(self, context: ServerContextFactory) -> End:
         """
-        Connect an end with TLS below it.
+        Connect an end over TLS.
         """
         plain = self.connect()
         end, factory = End(), Factory.forProtocol(cast(Any, lambda: end))
@@ -374,7 +374,7 @@ class SecureTests(SocketRelayTestCase):
 
     def decrypted(self) -> bytes:
         """
-        @return: what has come to the client.
+        @return: the bytes that arrived at the client.
         """
         received = self.secure.read()
         if received:
@@ -387,7 +387,7 @@ class SecureTests(SocketRelayTestCase):
 
     def encrypted(self, *parts: bytes) -> bytes:
         """
-        @return: what the client sends, a record for each part.
+        @return: the client's bytes, one record for each part.
         """
         for part in parts:
             self.peer.send(part)
@@ -395,8 +395,8 @@ class SecureTests(SocketRelayTestCase):
 
     def test_messages(self) -> None:
         """
-        They are read past the reactor and sent at once, in both directions: whole, in pieces, and
-        many records together.
+        Messages are read without the reactor and sent at once in both directions: whole, in pieces,
+        and many records together.
         """
         self.send(self.secure, self.encrypted(HOSTNAME))
         self.assertEqual(self.upstream.read(), HOSTNAME)
@@ -412,7 +412,7 @@ class SecureTests(SocketRelayTestCase):
 
     def test_large(self) -> None:
         """
-        Messages of many records arrive as they are.
+        Messages of many records arrive unchanged.
         """
         packed = packMessage(stream(9, payload=bytes(range(256)) * 250))
         self.send(self.secure, self.encrypted(*(packed[at : at + 16000] for at in (0, 16000))))
@@ -423,7 +423,7 @@ class SecureTests(SocketRelayTestCase):
 
     def test_keepAlive(self) -> None:
         """
-        Pings are answered here, and over TLS.
+        Pings over TLS are answered by this hop.
         """
         self.send(self.secure, self.encrypted(PING))
         self.assertEqual(self.decrypted(), PONG)
@@ -431,7 +431,7 @@ class SecureTests(SocketRelayTestCase):
 
     def test_notEncrypted(self) -> None:
         """
-        Plain text from the network, be it a pong, ends the connection.
+        Plain text from the network, even a pong, closes the connection.
         """
         liveness = self.secure._kaproto.heartbeat.liveness
         liveness.unanswered = 1
@@ -442,7 +442,7 @@ class SecureTests(SocketRelayTestCase):
 
     def test_end(self) -> None:
         """
-        The client's farewell is taken in.
+        The client's close alert closes the connection.
         """
         self.peer.shutdown()
         self.send(self.secure, self.peer.bio_read(1 << 16))
@@ -451,7 +451,7 @@ class SecureTests(SocketRelayTestCase):
 
     def test_failure(self) -> None:
         """
-        When that fails, the log has the reason and the connection is closed.
+        When decrypting raises an exception, it is logged and the connection closed.
         """
         self.patch(self.layer, "dataReceived", mock.Mock(side_effect=RuntimeError("a defect")))
         self.send(self.secure, self.encrypted(HOSTNAME))
@@ -472,7 +472,7 @@ class SecureTests(SocketRelayTestCase):
 
     def test_wrapped(self) -> None:
         """
-        Where something is between TLS and the socket, the reactor reads.
+        With another protocol between TLS and the socket, the reactor reads.
         """
         self.secure._kaproto.reading._direct = None
         before = len(self.reader)

@@ -19,10 +19,10 @@ STEP = 0.25
 
 class FakeProbe:
     """
-    A connection made to ask.
+    A probe's connection.
 
-    @ivar lastHeard: when it was answered.
-    @ivar closed: whether it is no longer needed.
+    @ivar lastHeard: when the server last answered.
+    @ivar closed: whether it was closed.
     """
 
     def __init__(self) -> None:
@@ -31,20 +31,20 @@ class FakeProbe:
 
     def close(self) -> None:
         """
-        Note it.
+        Record that it was closed.
         """
         self.closed = True
 
 
 class FakeConnection:
     """
-    A connection whose server answers pings while the test says so.
+    A client's connection.  Its server answers pings while the test says so.
 
-    @ivar calls: whether anything is under way.
-    @ivar read: whether the server reads it.
-    @ivar busyAt: when it became busy.
-    @ivar endedAt: when it ended.
-    @ivar reason: why, C{None} if its own pings decided.
+    @ivar calls: whether calls are under way.
+    @ivar read: whether the server reads from it.
+    @ivar busyAt: the times when it became busy.
+    @ivar endedAt: when it ended, C{None} while it has not.
+    @ivar reason: why it ended, C{None} if its own pings were not answered.
     """
 
     def __init__(self, case: UpstreamTestCase, *, calls: bool, read: bool) -> None:
@@ -62,26 +62,26 @@ class FakeConnection:
     @property
     def lastHeard(self) -> float:
         """
-        When the server was last heard.
+        The time when the server was last heard.
         """
         return self.liveness.heard
 
     def becameBusy(self) -> None:
         """
-        Note it.
+        Record the time.
         """
         self.busyAt.append(self._case.clock.seconds())
 
     def hung(self, reason: UpstreamHung) -> None:
         """
-        End.
+        Record the reason and end.
         """
         self.reason = reason
         self.end()
 
     def end(self) -> None:
         """
-        End, for whatever reason.
+        Record the time and leave.
         """
         if self.endedAt is None:
             self.endedAt = self._case.clock.seconds()
@@ -89,7 +89,7 @@ class FakeConnection:
 
     def beat(self) -> None:
         """
-        Do what a heartbeat does.
+        Do what a heartbeat does in each turn.
         """
         now = self._case.clock.seconds()
         if self.endedAt is not None:
@@ -110,17 +110,17 @@ class FakeConnection:
 
 class UpstreamTestCase(SynchronousTestCase):
     """
-    A server that lives or hangs, and connections to it.
+    Base class for tests of a server that works or hangs, and connections to it.
 
-    @ivar alive: whether the server does anything.
-    @ivar accepts: whether it accepts connections.
+    @ivar alive: whether the server works.
+    @ivar accepts: whether the server answers on new connections.
     """
 
     keepAlive = KeepAlive(1, 2)
 
     def setUp(self) -> None:
         """
-        Start the server.
+        Create a server that works.
         """
         self.clock = Clock()
         self.alive = self.accepts = True
@@ -130,24 +130,24 @@ class UpstreamTestCase(SynchronousTestCase):
 
     def makeProbe(self) -> FakeProbe:
         """
-        Connect once more.
+        Connect a probe.
         """
         self.probes.append(FakeProbe())
         return self.probes[-1]
 
     def connect(self, *, calls: bool = False, read: bool = True) -> FakeConnection:
         """
-        Connect.
+        Connect a client.
 
         @param calls: whether calls are under way.
-        @param read: whether the server reads it.
+        @param read: whether the server reads from the connection.
         """
         self.connections.append(FakeConnection(self, calls=calls, read=read))
         return self.connections[-1]
 
     def advance(self, seconds: float) -> None:
         """
-        Let time pass.
+        Advance the clock in small steps.
         """
         for _ in range(round(seconds / STEP)):
             self.clock.advance(STEP)
@@ -160,12 +160,12 @@ class UpstreamTestCase(SynchronousTestCase):
 
 class UpstreamTests(UpstreamTestCase):
     """
-    Who is busy, and who is dead.
+    Tests for which connections are busy and which are dead.
     """
 
     def test_idle(self) -> None:
         """
-        Connections that answer need no probe.
+        Connections whose pings are answered need no probe.
         """
         self.connect()
         self.connect(calls=True)
@@ -175,7 +175,7 @@ class UpstreamTests(UpstreamTestCase):
 
     def test_otherAnswers(self) -> None:
         """
-        While another connection answers, one with calls under way is busy, from when all its
+        While another connection is answered, one with calls under way becomes busy when all its
         pings are unanswered, and no probe is made.
         """
         busy = self.connect(calls=True, read=False)
@@ -189,8 +189,8 @@ class UpstreamTests(UpstreamTestCase):
 
     def test_probe(self) -> None:
         """
-        When no other connection answers, one probe is made for all that are silent, and closed
-        when the server reads them again.
+        When no other connection is answered, one probe is made for all silent ones, and closed when
+        the server reads from them again.
         """
         connections = [self.connect(calls=True, read=False) for _ in range(3)]
         self.advance(1.75)
@@ -209,7 +209,8 @@ class UpstreamTests(UpstreamTestCase):
 
     def test_noLongerNeeded(self) -> None:
         """
-        It is closed as well when the last such connection ends, or another one answers.
+        The probe is also closed when the last silent connection ends, or another connection is
+        answered.
         """
         busy = self.connect(calls=True, read=False)
         self.advance(5)
@@ -225,7 +226,7 @@ class UpstreamTests(UpstreamTestCase):
 
     def test_shortLived(self) -> None:
         """
-        Connections that come and go show it, too.
+        Short-lived connections that are answered also prove that the server works.
         """
         busy = self.connect(calls=True, read=False)
         for _ in range(20):
@@ -235,7 +236,7 @@ class UpstreamTests(UpstreamTestCase):
 
     def test_nothingUnderWay(self) -> None:
         """
-        With nothing under way silence has no excuse, and nobody else is asked.
+        A silent connection without calls under way is dead, and no probe is made.
         """
         for others in (0, 1):
             begun = self.clock.seconds()
@@ -248,8 +249,8 @@ class UpstreamTests(UpstreamTestCase):
 
     def test_hangs(self) -> None:
         """
-        A server that hangs is found: in C{interval * (count + 1)} seconds with nothing under way,
-        else in C{interval * (count + 3)}, for all such connections at once.
+        A server that hangs is detected in C{interval * (count + 1)} seconds without calls under
+        way, else in C{interval * (count + 3)}, on all such connections at once.
         """
         idle, *calling = [self.connect(calls=calls) for calls in (False, True, True, True)]
         self.advance(10)
@@ -272,8 +273,8 @@ class UpstreamTests(UpstreamTestCase):
 
     def test_hangsWhileBusy(self) -> None:
         """
-        So is one that hangs while connections are busy, whether others or a probe answered for
-        it until then.
+        A server that hangs while connections are busy is detected in the same time, no matter
+        whether other connections or a probe were answered before.
         """
         for others in (0, 1):
             busy = [self.connect(calls=True, read=False) for _ in range(3)]
@@ -291,7 +292,7 @@ class UpstreamTests(UpstreamTestCase):
 
     def test_hangsAgain(self) -> None:
         """
-        After that it is asked anew for those that connect later.
+        After a hang, a new probe is made for later connections.
         """
         self.connect(calls=True)
         self.alive = False
@@ -304,15 +305,15 @@ class UpstreamTests(UpstreamTestCase):
 
     def test_accepts(self) -> None:
         """
-        A probe that is connected and not answered, because the server has all the clients that it
-        accepts, proves nothing while other connections answer.
+        A probe that is connected but not answered, because the server is at its limit of clients,
+        proves nothing while other connections are answered.
         """
         self.accepts = False
         busy = self.connect(calls=True, read=False)
         other = self.connect()
         self.advance(20)
         self.assertIsNone(busy.endedAt)
-        # For a while the other one says nothing: its last word is not the end.
+        # The other one is silent for a while, with a call under way.
         other.read = False
         other.isUnderWay = True
         self.advance(3.5)
@@ -324,7 +325,7 @@ class UpstreamTests(UpstreamTestCase):
 
     def test_oneUnanswered(self) -> None:
         """
-        With a count of one the probe is made when death is due.
+        With a count of one, the probe is made when the connection would otherwise be dead.
         """
         self.keepAlive = KeepAlive(1, 1)
         self.setUp()
@@ -337,7 +338,7 @@ class UpstreamTests(UpstreamTestCase):
 
     def test_becomesBusyAgain(self) -> None:
         """
-        Each time a connection becomes busy is counted.
+        C{busyTotal} counts each time that a connection becomes busy.
         """
         busy = self.connect(calls=True, read=False)
         self.connect()
@@ -381,9 +382,9 @@ class UpstreamTests(UpstreamTestCase):
     )
     def test_anything(self, steps: list[tuple[str, int, bool]], count: int) -> None:
         """
-        Whatever happens, a live server that reads all connections with nothing under way, and
-        accepts new ones, loses none; and when it hangs all end within C{interval * (count + 3)}
-        seconds of its last sign of life, and with count + 1 if nothing is under way.
+        A server that works, accepts new connections, and reads all those without calls under way,
+        loses no connection.  When it hangs, all end within C{interval * (count + 3)} seconds of the
+        last sign of life, and those without calls within C{interval * (count + 1)}.
         """
         self.keepAlive = KeepAlive(1, count)
         self.setUp()
