@@ -1,3 +1,3 @@
 """
-Tests of L{kaproto.client}, a module for each of its modules.
+Tests for L{kaproto.client}, one module for each of its modules.
 """

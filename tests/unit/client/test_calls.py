@@ -24,7 +24,7 @@ DOMAIN = wire.Domain("test", UUID(int=7), 1)
 
 class Connection:
     """
-    A connection with two procedures, which notes how they are performed.
+    A connection with two procedures, which records calls.
     """
 
     hostname = Call(59, Nothing, str)
@@ -35,7 +35,7 @@ class Connection:
 
     def perform(self, call: Call[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> Deferred[_R]:
         """
-        Note the call.
+        Record a call.
         """
         self.performed.append((call.procedure, call.arguments(*args, **kwargs)))
         return succeed(call.result())
@@ -44,7 +44,7 @@ class Connection:
 @attrs.frozen
 class Domain:
     """
-    A domain with a procedure.
+    A domain with one procedure.
     """
 
     connection: Connection
@@ -55,12 +55,12 @@ class Domain:
 
 class CallTests(SynchronousTestCase):
     """
-    Attributes that are procedures.
+    Tests for procedures that are declared as attributes.
     """
 
     def test_methods(self) -> None:
         """
-        They are methods, which make the procedure's arguments of their own.
+        A declared procedure is a method, which packs its arguments into the procedure's.
         """
         connection = Connection()
         self.assertEqual(self.successResultOf(connection.hostname()), "")
@@ -77,26 +77,26 @@ class CallTests(SynchronousTestCase):
 
     def test_wrongArguments(self) -> None:
         """
-        Arguments that the procedure does not have are a L{TypeError}.
+        Arguments that the procedure does not take raise a L{TypeError}.
         """
         self.assertRaises(TypeError, Connection().hostname, 1)
 
     def test_ofTheClass(self) -> None:
         """
-        Of the class they are the declarations.
+        Attributes of the class are the declarations.
         """
         self.assertEqual(Connection.hostname, Call(59, Nothing, str))
         self.assertEqual(Domain.state, DomainCall(212, wire.DomainAndFlags, str))
 
     def test_nothing(self) -> None:
         """
-        No arguments are no bytes.
+        L{Nothing} is packed into no bytes.
         """
         self.assertEqual(pack(Nothing()), b"")
 
     def test_version(self) -> None:
         """
-        A version is written as people do.
+        A version is converted to a dotted string.
         """
         version = unpack(Version, (12_008_001).to_bytes(8, "big"))
         self.assertEqual((version, str(version)), (Version(12_008_001), "12.8.1"))

@@ -43,8 +43,8 @@ class StaticResolver:
     """
     Resolves every name to the same addresses.
 
-    @ivar addresses: the addresses, C{None} to never say any.
-    @ivar asked: the names it was asked for.
+    @ivar addresses: the addresses, C{None} to never finish.
+    @ivar asked: the names to resolve.
     """
 
     def __init__(self, addresses: list[str] | None) -> None:
@@ -60,7 +60,7 @@ class StaticResolver:
         transportSemantics: str = "TCP",
     ) -> IHostResolution:
         """
-        Give the addresses at once.
+        Resolve at once.
         """
         self.asked.append(hostName)
         resolution = HostResolution(hostName)
@@ -75,7 +75,7 @@ class StaticResolver:
 
 class ThreadedReactor(MemoryReactorClock):
     """
-    A reactor that has a thread pool, which is started with the reactor.
+    A reactor with a thread pool, which has not been started.
     """
 
     def __init__(self) -> None:
@@ -92,7 +92,7 @@ class ThreadedReactor(MemoryReactorClock):
 
 class AsyncioReactor(MemoryReactorClock):
     """
-    A reactor that uses an event loop of asyncio's.
+    A reactor that uses an asyncio event loop.
     """
 
     _asyncioEventloop: asyncio.AbstractEventLoop
@@ -100,18 +100,18 @@ class AsyncioReactor(MemoryReactorClock):
 
 class EndpointTests(SynchronousTestCase):
     """
-    Where to connect, by URI or endpoint string.
+    Tests for the endpoint of a URI or an endpoint string.
     """
 
     def setUp(self) -> None:
         """
-        Have a reactor that connects nowhere.
+        Create a reactor in memory.
         """
         self.reactor = MemoryReactorClock()
 
     def connectTo(self, uri: str, *, readOnly: bool = False) -> str:
         """
-        Begin to connect.
+        Start to connect.
 
         @return: the name to open.
         """
@@ -122,7 +122,7 @@ class EndpointTests(SynchronousTestCase):
 
     def test_tcp(self) -> None:
         """
-        A URI with C{+tcp} names a host and a port.
+        A URI with C{+tcp} is for a host and a port.
         """
         endpoint, name = endpointFor(self.reactor, "test+tcp://localhost:4040/default")
         self.assertEqual(endpoint, HostEndpoint(self.reactor, "localhost", 4040))
@@ -133,7 +133,7 @@ class EndpointTests(SynchronousTestCase):
 
     def test_unix(self) -> None:
         """
-        A URI without a host, or with C{+unix}, is a UNIX socket: libvirtd's, or another.
+        A URI without a host, or with C{+unix}, is for a UNIX socket: libvirtd's, or another.
         """
         for uri, readOnly, path in (
             ("qemu:///system", False, "/run/libvirt/libvirt-sock"),
@@ -148,7 +148,7 @@ class EndpointTests(SynchronousTestCase):
 
     def test_endpointString(self) -> None:
         """
-        Anything else is a Twisted endpoint string, with which the server's default is opened.
+        Any other text is a Twisted endpoint string, with the server's default to open.
         """
         endpoint, _name = endpointFor(self.reactor, "tcp:host=192.0.2.1:port=7")
         self.assertIsInstance(endpoint, TCP4ClientEndpoint)
@@ -157,7 +157,7 @@ class EndpointTests(SynchronousTestCase):
 
     def test_bad(self) -> None:
         """
-        What cannot be used is a L{ValueError}, now and from C{connect}, which says why.
+        C{endpointFor} and C{connect} refuse other texts with a L{ValueError} that says why.
         """
         for uri, why in (
             ("test+tls://host/default?pkipath=/nothere", "/nothere/cacert.pem: there is no such"),
@@ -173,18 +173,18 @@ class EndpointTests(SynchronousTestCase):
 
 class HostEndpointTests(SynchronousTestCase):
     """
-    Names, which are resolved, and addresses, which are not.
+    Tests for host names, which are resolved, and addresses, which are not.
     """
 
     def setUp(self) -> None:
         """
-        Have a reactor that connects nowhere.
+        Create a reactor in memory.
         """
         self.reactor = MemoryReactorClock()
 
     def test_addresses(self) -> None:
         """
-        An address is connected to at once, however it is written.
+        An address in any notation is connected to at once.
         """
         for host, address in [
             ("192.0.2.1", "192.0.2.1"),
@@ -202,7 +202,7 @@ class HostEndpointTests(SynchronousTestCase):
 
     def test_name(self) -> None:
         """
-        A name is resolved, and all addresses that it has are tried.
+        A name is resolved, and all its addresses are tried.
         """
         resolver = StaticResolver(["192.0.2.1", "2001:db8::1"])
         self.reactor.nameResolver = resolver
@@ -215,7 +215,7 @@ class HostEndpointTests(SynchronousTestCase):
 
     def test_unresolvable(self) -> None:
         """
-        A name with no addresses, or that cannot be one, is an error.
+        A name without addresses, and an invalid name, are errors.
         """
         self.reactor.nameResolver = StaticResolver([])
         for host, error in [
@@ -228,8 +228,8 @@ class HostEndpointTests(SynchronousTestCase):
 
     def test_reactorNotStarted(self) -> None:
         """
-        In a reactor whose event loop runs and which has not been started itself, as happens with
-        asyncio, resolving a name would never end, and is an error that says what to do.
+        Names cannot be resolved in a reactor that has not been started, though its event loop runs,
+        as may happen with asyncio.  That is an error, which says what to do.
         """
         reactor = ThreadedReactor()
         connecting = HostEndpoint(reactor, "host.test", 7).connect(Factory())
@@ -243,7 +243,7 @@ class HostEndpointTests(SynchronousTestCase):
 
     def test_reactorStartedLater(self) -> None:
         """
-        Connecting may begin before the reactor runs.
+        The reactor may be started after C{connect} was called.
         """
         reactor = ThreadedReactor()
         reactor.nameResolver = StaticResolver(["192.0.2.1"])
@@ -255,12 +255,12 @@ class HostEndpointTests(SynchronousTestCase):
 
 class EventLoopTests(SynchronousTestCase):
     """
-    Connecting in an asyncio program.
+    Tests for connecting in an asyncio program.
     """
 
     def connecting(self, reactor: MemoryReactorClock) -> Deferred[Connection]:
         """
-        Begin to connect in asyncio's event loop.
+        Start to connect in asyncio's event loop.
         """
 
         async def main() -> Deferred[Connection]:
@@ -272,7 +272,7 @@ class EventLoopTests(SynchronousTestCase):
 
     def test_another(self) -> None:
         """
-        A reactor that does not use that loop is an error, which says what to do.
+        A reactor that does not use the running event loop is an error, which says what to do.
         """
         connecting = self.connecting(MemoryReactorClock())
         error = self.failureResultOf(connecting, ReactorNotRunning).value
@@ -280,7 +280,7 @@ class EventLoopTests(SynchronousTestCase):
 
     def test_running(self) -> None:
         """
-        A reactor that runs is none, be it in another thread.
+        A reactor that is running, perhaps in another thread, is no error.
         """
         reactor = MemoryReactorClock()
         reactor.running = True
@@ -288,34 +288,34 @@ class EventLoopTests(SynchronousTestCase):
 
     def test_theOne(self) -> None:
         """
-        Nor is one that uses the loop.
+        A reactor that uses the running event loop is no error.
         """
         self.assertNoResult(self.connecting(AsyncioReactor()))
 
 
 class ConnectTests(ClientTestCase):
     """
-    L{connect}.
+    Tests for L{connect}.
     """
 
     def begin(
         self, uri: str, **arguments: object
     ) -> tuple[Deferred[Connection], Wire[KeepAliveClientProtocol]]:
         """
-        Have the network connect, but not the server answer yet.
+        Connect to a server that has not answered yet.
         """
         reactor = MemoryReactorClock()
         self.clock = reactor
         connecting = connect(reactor, uri, **arguments)  # type: ignore[arg-type]
         reactor.advance(0)
         built = reactor.tcpClients[0][2].buildProtocol(ADDRESS)
-        # The endpoint wraps the connection in a protocol that does nothing but pass on.
+        # The endpoint wraps the connection in a protocol that only forwards.
         wire = self.wire(cast(KeepAliveClientProtocol, built))
         return connecting, wire
 
     def test_connect(self) -> None:
         """
-        It connects, opens what the URI names, and fires with the connection.
+        C{connect} opens what the URI names, and fires with the connection.
         """
         connecting, wire = self.begin("test+tcp://127.0.0.1/default")
         self.assertNoResult(connecting)
@@ -327,7 +327,7 @@ class ConnectTests(ClientTestCase):
 
     def test_arguments(self) -> None:
         """
-        The name, read-only and the keepalive to start with may be given.
+        The name, the read-only flag and keepalive can be passed as arguments.
         """
         connecting, wire = self.begin(
             "tcp:127.0.0.1:16509", name="test:///default", readOnly=True, keepAlive=KEEPALIVE
@@ -337,7 +337,7 @@ class ConnectTests(ClientTestCase):
 
     def test_refused(self) -> None:
         """
-        It fails with the server's error.
+        C{connect} fails with the server's error.
         """
         connecting, wire = self.begin("test+tcp://127.0.0.1/default")
         self.answerAll(wire, {opening("test:///default"): REFUSED})
@@ -346,8 +346,8 @@ class ConnectTests(ClientTestCase):
 
     def test_noConnection(self) -> None:
         """
-        When connecting takes too long, resolving the name included, that is an error which says
-        what has not happened.
+        When resolving and connecting take longer than the timeout, the error says what did not
+        happen in time.
         """
         for resolver in (StaticResolver(["192.0.2.1"]), StaticResolver(None)):
             reactor = MemoryReactorClock()
@@ -362,7 +362,7 @@ class ConnectTests(ClientTestCase):
 
     def test_notOpened(self) -> None:
         """
-        The same time is all that the server has until the connection is open.
+        The timeout includes opening.
         """
         connecting, wire = self.begin("test+tcp://127.0.0.1/default", timeout=8)
         self.clock.pump([1] * 8)
@@ -374,7 +374,7 @@ class ConnectTests(ClientTestCase):
 
     def test_cancelledEarly(self) -> None:
         """
-        Who gives up before there is a connection gets the error that says so.
+        Cancelling while connecting fails with L{ConnectingCancelledError}.
         """
         reactor = MemoryReactorClock()
         connecting = connect(reactor, "test+tcp://127.0.0.1/default")
@@ -384,7 +384,7 @@ class ConnectTests(ClientTestCase):
 
     def test_cancelled(self) -> None:
         """
-        Who gives up waiting leaves no connection behind.
+        Cancelling while opening closes the connection.
         """
         connecting, wire = self.begin("test+tcp://127.0.0.1/default")
         connecting.cancel()

@@ -72,13 +72,13 @@ from tests.support_client import (
 
 class OpenTests(ClientTestCase):
     """
-    How a connection comes to be open.
+    Tests for opening a connection.
     """
 
     def test_order(self) -> None:
         """
-        A client authenticates, asks for keepalive, opens, and asks to be told why the server
-        closes, one after the other, with serials from 0.
+        A client authenticates, asks for keepalive, opens, and registers a close callback, one call
+        after the other, with serials from 0.
         """
         wire = self.connect(KeepAliveClientFactory("test:///default", 1, clock=self.clock))
         self.assertEqual(
@@ -97,8 +97,8 @@ class OpenTests(ClientTestCase):
 
     def test_oneAtATime(self) -> None:
         """
-        Nothing is asked before the answer to what was asked before, and the connection is open
-        when all is answered.
+        Each call is made after the reply to the one before, and the connection is open after the
+        last reply.
         """
         wire = self.connect()
         opened = wire.protocol.whenOpen()
@@ -113,7 +113,7 @@ class OpenTests(ClientTestCase):
 
     def test_noFarewell(self) -> None:
         """
-        A client need not want to know why the server closes.
+        A client need not register a close callback.
         """
         factory = self.factory()
         factory.registersCloseCallback = False
@@ -123,7 +123,7 @@ class OpenTests(ClientTestCase):
 
     def test_farewellUnsupported(self) -> None:
         """
-        A server without the close callback, or that refuses it, is opened all the same.
+        A server that lacks the close callback, or refuses it, can be opened.
         """
         asked = feature(Feature.REMOTE_CLOSE_CALLBACK)
         register = call(Procedure.CONNECT_REGISTER_CLOSE_CALLBACK)
@@ -132,8 +132,7 @@ class OpenTests(ClientTestCase):
 
     def test_oldServer(self) -> None:
         """
-        A server that knows neither authentication nor features is opened all the same, and may
-        not be pinged.
+        A server that knows neither authentication nor features can be opened, but not pinged.
         """
         wire = self.connectOpen(
             KeepAliveClientFactory(keepAlive=KEEPALIVE, clock=self.clock),
@@ -147,7 +146,7 @@ class OpenTests(ClientTestCase):
 
     def test_refused(self) -> None:
         """
-        When the server refuses, C{whenOpen} fails with its error.
+        When the server refuses to open, C{whenOpen} fails with its error.
         """
         error = self.failsToOpen({OPEN: REFUSED})
         assert isinstance(error, RemoteError)
@@ -158,7 +157,7 @@ class OpenTests(ClientTestCase):
 
     def test_authentication(self) -> None:
         """
-        A server that wants authentication cannot be opened, and the error says what it wants.
+        A server that requires authentication cannot be opened; the error names the method.
         """
         error = self.failsToOpen({call(Procedure.AUTH_LIST): b"\0\0\0\1\0\0\0\1"})
         self.assertIsInstance(error, AuthenticationFailed)
@@ -166,14 +165,14 @@ class OpenTests(ClientTestCase):
 
     def test_authenticationFails(self) -> None:
         """
-        An error at the first question that does not come from an old server is the end.
+        An error in reply to C{AUTH_LIST}, other than an old server's, is raised by C{whenOpen}.
         """
         error = RemoteError(45, 7, "go away")
         self.assertEqual(str(self.failsToOpen({call(Procedure.AUTH_LIST): error})), str(error))
 
     def test_garbled(self) -> None:
         """
-        Answers during open that cannot be decoded are the server's mistake.
+        Replies that cannot be decoded are a L{RemoteProtocolError}.
         """
         for asked in (
             call(Procedure.AUTH_LIST),
@@ -186,7 +185,7 @@ class OpenTests(ClientTestCase):
 
     def test_timeout(self) -> None:
         """
-        A server that does not let the client open in time is given up.
+        A connection that is not open in time is aborted.
         """
         wire = self.connect()
         opened = wire.protocol.whenOpen()
@@ -202,7 +201,7 @@ class OpenTests(ClientTestCase):
 
     def test_lost(self) -> None:
         """
-        A connection that is lost before it is open cannot be opened.
+        When the connection is lost before it is open, C{whenOpen} fails with the reason.
         """
         for reason, expected in ((None, ConnectionClosed), (ConnectionLost(), ConnectionLost)):
             wire = self.connect()
@@ -213,7 +212,7 @@ class OpenTests(ClientTestCase):
 
     def test_nobodyWaits(self) -> None:
         """
-        When nobody waits for a connection to be open, that it could not be opened is logged.
+        A failure to open is logged if C{whenOpen} was not called.
         """
         wire = self.connect(KeepAliveClientFactory("test:///default", clock=self.clock))
         self.answerAll(wire, {opening("test:///default"): REFUSED})
@@ -223,7 +222,7 @@ class OpenTests(ClientTestCase):
 
     def test_refusedAndStays(self) -> None:
         """
-        A server that refuses and does not close is not waited for.
+        A server that refuses to open but does not close is disconnected after a timeout.
         """
         wire = self.connect()
         opened = wire.protocol.whenOpen()
@@ -235,7 +234,7 @@ class OpenTests(ClientTestCase):
 
     def test_keepAlive(self) -> None:
         """
-        A factory may say how closely its connections watch their server from the beginning.
+        Keepalive can be set in the factory.
         """
         wire = self.connectOpen(KeepAliveClientFactory(keepAlive=KEEPALIVE, clock=self.clock))
         self.assertEqual(wire.protocol.keepAlive, KEEPALIVE)
@@ -245,7 +244,7 @@ class OpenTests(ClientTestCase):
 
 class WaysToOpenTests(ClientTestCase):
     """
-    Clients that open differently.
+    Tests for clients that open in another way.
     """
 
     def test_withoutAsking(self) -> None:
@@ -262,7 +261,7 @@ class WaysToOpenTests(ClientTestCase):
 
     def test_startsOpen(self) -> None:
         """
-        Where no C{CONNECT_OPEN} is known, a client calls at once.
+        With a server that has no C{CONNECT_OPEN}, a client can call at once.
         """
         factory = self.factory()
         factory.startsOpen = True
@@ -279,13 +278,13 @@ class WaysToOpenTests(ClientTestCase):
 
 class CallTests(ClientTestCase):
     """
-    Calls and their answers.
+    Tests for calls and their replies.
     """
 
     def test_result(self) -> None:
         """
-        A call has the numbers and the payload it is given and the next serial, and fires with
-        the payload of its reply.
+        A call has the given numbers and payload, and the next serial; it fires with the payload of
+        the reply.
         """
         wire = self.connectOpen()
         result = wire.protocol.call(Probe.number, 7, b"abcd", 3)
@@ -313,7 +312,7 @@ class CallTests(ClientTestCase):
 
     def test_outOfOrder(self) -> None:
         """
-        Replies may come in any order, and several in one read.
+        Replies may arrive in any order, and several in one read.
         """
         wire = self.connectOpen()
         results = [wire.protocol.call(Probe.number, Probe.ECHO) for _time in range(3)]
@@ -323,7 +322,7 @@ class CallTests(ClientTestCase):
 
     def test_error(self) -> None:
         """
-        An error from the server is an exception that has its code, domain, level and message.
+        An error from the server raises L{RemoteError} with its code, domain, level and message.
         """
         wire = self.connectOpen()
         result = wire.protocol.call(Probe.number, Probe.FAIL)
@@ -337,7 +336,7 @@ class CallTests(ClientTestCase):
 
     def test_beforeOpen(self) -> None:
         """
-        Before the connection is open there is nothing to call, and the error says what to do.
+        Calls before the connection is open fail, and the error says what to do.
         """
         wire = self.connect()
         wire.take()
@@ -347,7 +346,7 @@ class CallTests(ClientTestCase):
 
     def test_afterClose(self) -> None:
         """
-        Calls fail with the reason for which the connection was closed.
+        Calls after the end of the connection fail with its reason.
         """
         wire = self.connectOpen()
         wire.lose(ConnectionLost())
@@ -355,7 +354,7 @@ class CallTests(ClientTestCase):
 
     def test_lost(self) -> None:
         """
-        Calls that are not answered when the connection is lost fail with the reason.
+        Unanswered calls fail with the reason when the connection is lost.
         """
         wire = self.connectOpen()
         results = [wire.protocol.call(Probe.number, 1) for _time in range(2)]
@@ -365,7 +364,7 @@ class CallTests(ClientTestCase):
 
     def test_tooLarge(self) -> None:
         """
-        A payload that does not fit into a message fails the call, and nothing else.
+        A payload that is too large for a message fails only this call.
         """
         wire = self.connectOpen()
         result = wire.protocol.call(Probe.number, 1, bytes(MESSAGE_MAX))
@@ -375,7 +374,7 @@ class CallTests(ClientTestCase):
 
     def test_badNumbers(self) -> None:
         """
-        Numbers that do not fit into a message fail the call, and nothing else.
+        Numbers that do not fit into a message fail only this call.
         """
         wire = self.connectOpen()
         for program, procedure, version in ((-1, 1, 1), (1, 2**31, 1), (1, 1, 2**32)):
@@ -386,7 +385,7 @@ class CallTests(ClientTestCase):
 
     def test_serialsWrap(self) -> None:
         """
-        After 2^32 calls the serials begin again.
+        After 2^32 calls, serials start again at 0.
         """
         wire = self.connectOpen()
         wire.protocol._kaproto._replies.serial = 2**32 - 1
@@ -399,7 +398,7 @@ class CallTests(ClientTestCase):
 
     def test_cancelled(self) -> None:
         """
-        A call may be given up; its answer is swallowed when it comes after all, good or bad.
+        A call can be cancelled; its reply is then ignored, even if it is an error.
         """
         for late in (b"abcd", REFUSED):
             wire = self.connectOpen()
@@ -411,7 +410,7 @@ class CallTests(ClientTestCase):
 
     def test_cancelledAndLost(self) -> None:
         """
-        A call that was given up does not care for the end of the connection.
+        A cancelled call is unaffected by the end of the connection.
         """
         wire = self.connectOpen()
         result = wire.protocol.call(Probe.number, 1)
@@ -422,12 +421,12 @@ class CallTests(ClientTestCase):
 
 class OddInputTests(ClientTestCase):
     """
-    What no server may send closes the connection with an error that names it.
+    Tests for invalid messages from the server, which close the connection with an error about them.
     """
 
     def test_replyToNothing(self) -> None:
         """
-        A reply that answers no call is named by its serial and procedure.
+        The error for a reply without a call has its serial and procedure.
         """
         wire = self.connectOpen()
         wire.feed(answer(call(59, serial=1234)))
@@ -435,7 +434,7 @@ class OddInputTests(ClientTestCase):
 
     def test_secondReply(self) -> None:
         """
-        A second reply to a call answers no call.
+        A second reply to a call is a reply without a call.
         """
         wire = self.connectOpen()
         result = wire.protocol.call(Probe.number, 1)
@@ -446,8 +445,8 @@ class OddInputTests(ClientTestCase):
 
     def test_replyToAnother(self) -> None:
         """
-        A reply from another procedure or program than was called is named, with what was called;
-        the call fails with that.
+        The error for a reply from another procedure or program has the procedure that was called;
+        the call fails with this error.
         """
         for program, procedure in ((Probe.number, 8), (QEMU_PROGRAM, 7)):
             wire = self.connectOpen()
@@ -458,7 +457,7 @@ class OddInputTests(ClientTestCase):
 
     def test_status(self) -> None:
         """
-        A reply is good or an error and nothing else.
+        A reply with another status than OK and ERROR is invalid.
         """
         for status in (2, 3, -1):
             wire = self.connectOpen()
@@ -469,7 +468,7 @@ class OddInputTests(ClientTestCase):
 
     def test_errorGarbled(self) -> None:
         """
-        An error that cannot be decoded is the server's mistake, and no answer.
+        An error that cannot be decoded is invalid, and the call fails with that.
         """
         wire = self.connectOpen()
         result = wire.protocol.call(Probe.number, 7)
@@ -479,7 +478,7 @@ class OddInputTests(ClientTestCase):
 
     def test_types(self) -> None:
         """
-        A client has no use for calls, streams and file descriptors.
+        Calls, streams and messages with file descriptors are invalid.
         """
         for kind in (0, 3, 4, 5, 6, 7):
             wire = self.connectOpen()
@@ -488,7 +487,7 @@ class OddInputTests(ClientTestCase):
 
     def test_keepAliveAsReply(self) -> None:
         """
-        A keepalive message that claims to be a reply answers no call.
+        A keepalive message of type reply is a reply without a call.
         """
         wire = self.connectOpen()
         wire.feed(call(2, serial=77, program=KEEPALIVE_PROGRAM, kind=MessageType.REPLY))
@@ -496,7 +495,7 @@ class OddInputTests(ClientTestCase):
 
     def test_length(self) -> None:
         """
-        A length word that no message can have is named.
+        The error for an invalid length word has the length.
         """
         wire = self.connectOpen()
         wire.feed(bytes(4))
@@ -504,7 +503,7 @@ class OddInputTests(ClientTestCase):
 
     def test_nothingIsLogged(self) -> None:
         """
-        Why a connection was closed is for whoever uses it to log.
+        The connection does not log why it was closed; its user may.
         """
         wire = self.connectOpen()
         wire.feed(bytes(4))
@@ -514,9 +513,8 @@ class OddInputTests(ClientTestCase):
     @given(st.data())
     def test_garbage(self, data: st.DataObject) -> None:
         """
-        Whatever bytes come, in whatever pieces and however far the client has come, nothing is
-        raised: the client goes on, or it closes for what came; no timer is left, and whoever
-        waits is told.
+        Arbitrary bytes, split anywhere and at any time, raise no exception: the client continues or
+        closes the connection, C{whenOpen} and C{whenClosed} fire, and no timer is left.
         """
         clock = Clock()
         factory = KeepAliveClientFactory(keepAlive=KEEPALIVE, clock=clock)
@@ -541,13 +539,12 @@ class OddInputTests(ClientTestCase):
 
 class SetKeepAliveTests(ClientTestCase):
     """
-    L{KeepAliveClientProtocol.setKeepAlive}.
+    Tests for L{KeepAliveClientProtocol.setKeepAlive}.
     """
 
     def test_shortestInterval(self) -> None:
         """
-        Ten pings a second are allowed, and no more are, for as long as the interval is above 0;
-        nor can a factory be made that would send more.
+        The shortest interval except 0 is 0.1 seconds, for a connection, a factory and C{connect}.
         """
         wire = self.connectOpen()
         wire.protocol.setKeepAlive(0.1, 2)
@@ -561,8 +558,8 @@ class SetKeepAliveTests(ClientTestCase):
 
     def test_hardlyAnyInterval(self) -> None:
         """
-        However short the interval, there is one ping in a turn of the pacemaker's and no more, and
-        a server that answers is alive.
+        With a tiny interval there is one ping for each turn of the pacemaker, and a server that
+        answers is alive.
         """
         for interval in (1e-300, 1e-16, 1e-6):
             wire = self.connectOpen()
@@ -578,8 +575,8 @@ class SetKeepAliveTests(ClientTestCase):
 
     def test_onTheWire(self) -> None:
         """
-        A silent server is pinged after each interval, count times, and is then aborted; whoever
-        waits learns of the L{KeepAliveTimeout}.
+        A silent server is pinged after each interval, C{count} times, and is then disconnected;
+        pending calls fail with L{KeepAliveTimeout}.
         """
         wire = self.connectOpen()
         wire.protocol.setKeepAlive(1, 2)
@@ -601,7 +598,7 @@ class SetKeepAliveTests(ClientTestCase):
 
     def test_replaced(self) -> None:
         """
-        A second call takes the place of the first at once.
+        A second call replaces the settings of the first at once.
         """
         wire = self.connectOpen()
         wire.protocol.setKeepAlive(100, 5)
@@ -617,7 +614,7 @@ class SetKeepAliveTests(ClientTestCase):
 
     def test_zeroStops(self) -> None:
         """
-        A zero in either argument stops a running keepalive, and it can be started again.
+        A zero in either argument stops keepalive, which can then be started again.
         """
         wire = self.connectOpen()
         for interval, count in ((0, 2), (1, 0), (0, 0)):
@@ -631,8 +628,8 @@ class SetKeepAliveTests(ClientTestCase):
 
     def test_bad(self) -> None:
         """
-        What is no interval or no count is refused before anything changes, also where keepalive
-        is unsupported or the connection gone.
+        Invalid arguments are refused before anything changes, even if keepalive is unsupported or
+        the connection lost.
         """
         wire = self.connectOpen()
         wire.protocol.setKeepAlive(1, 2)
@@ -656,7 +653,7 @@ class SetKeepAliveTests(ClientTestCase):
 
     def test_unsupported(self) -> None:
         """
-        A server that answered 0, or an error, to the feature check may not be pinged.
+        A server that answered the feature query with 0 or an error cannot be pinged.
         """
         for no in (NO, UNKNOWN_PROCEDURE):
             wire = self.connectOpen(answers={feature(Feature.PROGRAM_KEEPALIVE): no})
@@ -669,14 +666,14 @@ class SetKeepAliveTests(ClientTestCase):
 
     def test_beforeOpen(self) -> None:
         """
-        A server that has not been asked may not be pinged.
+        A server cannot be pinged before it has answered the feature query.
         """
         wire = self.connect()
         self.assertRaises(KeepAliveUnsupported, wire.protocol.setKeepAlive, 1, 2)
 
     def test_closed(self) -> None:
         """
-        When the connection is gone, the reason is raised.
+        After the connection was lost, C{setKeepAlive} raises the reason.
         """
         wire = self.connectOpen()
         wire.lose(ConnectionLost())
@@ -684,7 +681,7 @@ class SetKeepAliveTests(ClientTestCase):
 
     def test_latency(self) -> None:
         """
-        The latency is the time the latest ping took to be answered.
+        The latency is the time between the latest ping and its pong.
         """
         wire = self.connectOpen()
         wire.protocol.setKeepAlive(1, 2)
@@ -697,8 +694,8 @@ class SetKeepAliveTests(ClientTestCase):
 
     def test_ping(self) -> None:
         """
-        A single ping fires with the time its answer took; one answer counts for all pings before
-        it.  One that nobody waits for any more is no obstacle.
+        C{ping} fires with the time until the pong; one pong answers all earlier pings, even those
+        whose Deferred was cancelled.
         """
         wire = self.connectOpen()
         first, second = wire.protocol.ping(), wire.protocol.ping()
@@ -718,7 +715,7 @@ class SetKeepAliveTests(ClientTestCase):
 
     def test_pingUnsupported(self) -> None:
         """
-        A server that has not been asked, or has no keepalive, is not pinged.
+        C{ping} fails if the server has not answered the feature query, or lacks keepalive.
         """
         self.failureResultOf(self.connect().protocol.ping(), KeepAliveUnsupported)
         wire = self.connectOpen(answers={feature(Feature.PROGRAM_KEEPALIVE): NO})
@@ -728,13 +725,13 @@ class SetKeepAliveTests(ClientTestCase):
 
 class CloseTests(ClientTestCase):
     """
-    The end of a connection, from this side or the other.
+    Tests for the end of a connection, closed by either side.
     """
 
     def test_close(self) -> None:
         """
-        A client says goodbye, and closes when that has been answered.  Whoever waits is told
-        when the connection is gone.
+        C{close} calls C{CONNECT_CLOSE}, closes the connection after the reply, and fires when the
+        connection is lost.
         """
         wire = self.connectOpen()
         closed = wire.protocol.close()
@@ -754,7 +751,7 @@ class CloseTests(ClientTestCase):
 
     def test_hungServer(self) -> None:
         """
-        A server that does not answer a goodbye is not waited for longer than C{closeTimeout}.
+        A server that does not reply to C{CONNECT_CLOSE} is disconnected after C{closeTimeout}.
         """
         wire = self.connectOpen()
         closed = wire.protocol.close()
@@ -767,7 +764,7 @@ class CloseTests(ClientTestCase):
 
     def test_goodbyeRefused(self) -> None:
         """
-        A server that answers a goodbye with an error is left all the same.
+        The connection is closed even if the server replies to C{CONNECT_CLOSE} with an error.
         """
         wire = self.connectOpen()
         wire.protocol.close()
@@ -776,7 +773,7 @@ class CloseTests(ClientTestCase):
 
     def test_serverClosesFirst(self) -> None:
         """
-        A server may close when it hears the goodbye, without an answer.
+        The server may close without a reply to C{CONNECT_CLOSE}.
         """
         wire = self.connectOpen()
         closed = wire.protocol.close()
@@ -786,7 +783,7 @@ class CloseTests(ClientTestCase):
 
     def test_closedAlready(self) -> None:
         """
-        What is closed already need not be closed.
+        C{close} on a lost connection fires with the reason.
         """
         wire = self.connectOpen()
         wire.lose(ConnectionLost())
@@ -796,7 +793,7 @@ class CloseTests(ClientTestCase):
 
     def test_twice(self) -> None:
         """
-        To close again is to wait for the same end: it does not cut the goodbye short.
+        A second C{close} fires at the same time as the first, and does not cut it short.
         """
         wire = self.connectOpen()
         first = wire.protocol.close()
@@ -812,8 +809,7 @@ class CloseTests(ClientTestCase):
 
     def test_whileClosing(self) -> None:
         """
-        A connection that is closing takes no more calls and does not come to be open, and says
-        so.
+        While the connection is closing, C{call} and C{whenOpen} fail, and the error says why.
         """
         wire = self.connectOpen()
         wire.protocol.close()
@@ -825,7 +821,7 @@ class CloseTests(ClientTestCase):
 
     def test_beforeOpen(self) -> None:
         """
-        A connection may be closed before it is open, which it then never is.
+        A connection can be closed before it is open, and C{whenOpen} then fails.
         """
         wire = self.connect()
         opened = wire.protocol.whenOpen()
@@ -839,8 +835,8 @@ class CloseTests(ClientTestCase):
 
     def test_whenClosed(self) -> None:
         """
-        C{whenClosed} fires when the connection is gone, after the calls have failed, with the
-        same reason for everybody, and afterwards at once.
+        C{whenClosed} fires after all calls have failed, with the same reason for all callers, and
+        at once when the connection is already lost.
         """
         wire = self.connectOpen()
         order: list[str] = []
@@ -856,7 +852,8 @@ class CloseTests(ClientTestCase):
 
     def test_serverSays(self) -> None:
         """
-        When the server says why it closes, that is the reason, in words and in libvirt's number.
+        When the server sends its reason to close, that is the connection's reason, with libvirt's
+        number.
         """
         for number, words in (
             (CloseReason.ERROR, "an error"),
@@ -879,7 +876,7 @@ class CloseTests(ClientTestCase):
 
     def test_serverSaysNothing(self) -> None:
         """
-        When the server says why it closes in a way that cannot be read, that closes it.
+        A reason that cannot be decoded closes the connection.
         """
         wire = self.connectOpen()
         wire.feed(event(Procedure.CONNECT_EVENT_CONNECTION_CLOSED, b"\0"))
@@ -887,8 +884,8 @@ class CloseTests(ClientTestCase):
 
     def test_serverSaysAndBreaks(self) -> None:
         """
-        What the server said is the reason also when the connection then breaks, as it does when
-        the server had not read everything.
+        The server's reason holds even if the connection is then reset, as happens when the server
+        has not read everything.
         """
         wire = self.connectOpen()
         wire.feed(closing(CloseReason.KEEPALIVE))
@@ -899,8 +896,8 @@ class CloseTests(ClientTestCase):
 
     def test_ownReasonStays(self) -> None:
         """
-        What this side closes for, such as the server's death, is not covered up by what the
-        server had said.
+        This side's reason to close, such as a keepalive timeout, takes precedence over the
+        server's.
         """
         wire = self.connectOpen()
         wire.feed(closing(1))
@@ -911,13 +908,13 @@ class CloseTests(ClientTestCase):
 
 class ListenTests(ClientTestCase):
     """
-    Messages that answer no call.
+    Tests for messages that are no replies.
     """
 
     def test_listen(self) -> None:
         """
-        A listener is called with the procedure and the payload of its program's messages; a
-        second listener takes its place.
+        A listener is called with the procedure and the payload of its program's messages; a second
+        listener replaces it.
         """
         wire = self.connectOpen()
         heard: list[tuple[str, int, bytes]] = []
@@ -929,7 +926,7 @@ class ListenTests(ClientTestCase):
 
     def test_nobodyListens(self) -> None:
         """
-        What nobody listens to is passed over.
+        Messages without a listener are ignored.
         """
         wire = self.connectOpen()
         wire.feed(event(9, b"abcd", Probe.number), event(318), event(362, b"", Probe.number))
@@ -938,7 +935,7 @@ class ListenTests(ClientTestCase):
 
     def test_remoteProgram(self) -> None:
         """
-        The events of the remote program can be listened to, the server's last words included.
+        The events of the remote program can be listened to, including the server's reason to close.
         """
         wire = self.connectOpen()
         heard: list[int] = []
@@ -949,12 +946,12 @@ class ListenTests(ClientTestCase):
 
 class AgainstServerTests(ClientTestCase):
     """
-    The client and this project's own server.
+    Tests for the client and kaproto's own server.
     """
 
     def test_calls(self) -> None:
         """
-        Calls and events get through.
+        Calls and events arrive.
         """
         server = KeepAliveServerFactory(programs=[Probe()], clock=self.clock)
         pair = self.pair(server)
@@ -969,7 +966,7 @@ class AgainstServerTests(ClientTestCase):
 
     def test_close(self) -> None:
         """
-        A goodbye is understood.
+        The server understands the client's C{close}.
         """
         pair = self.pair()
         closed = pair.client.close()
@@ -979,7 +976,7 @@ class AgainstServerTests(ClientTestCase):
 
     def test_drained(self) -> None:
         """
-        When the server shuts down, the client knows why.
+        When the server shuts down, the client gets its reason.
         """
         pair = self.pair()
         pair.server.factory.drain()

@@ -18,7 +18,7 @@ class EventStreamTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """
-        Make a stream that holds two events.
+        Create a stream with room for two events.
         """
         self.stops = 0
         self.stream: EventStream[int] = EventStream(self.stopped, most=2)
@@ -26,20 +26,20 @@ class EventStreamTests(SynchronousTestCase):
 
     def stopped(self) -> None:
         """
-        Note that nobody wants more events.
+        Count a call of the stop function.
         """
         self.stops += 1
 
     async def take(self) -> None:
         """
-        Take events until there are no more.
+        Record events until there are no more.
         """
         async for event in self.stream:
             self.taken.append(event)
 
     def test_next(self) -> None:
         """
-        Events come in order, whether they or those who wait were first.
+        Events arrive in order, no matter whether C{put} or C{next} is called first.
         """
         self.stream.put(1)
         self.stream.put(2)
@@ -50,7 +50,7 @@ class EventStreamTests(SynchronousTestCase):
 
     def test_cancelled(self) -> None:
         """
-        Who gives up waiting takes no event from others.
+        A cancelled C{next} takes no event.
         """
         first, second = self.stream.next(), self.stream.next()
         first.cancel()
@@ -60,7 +60,7 @@ class EventStreamTests(SynchronousTestCase):
 
     def test_iteration(self) -> None:
         """
-        A loop takes events as they come.
+        A loop gets events as they arrive.
         """
         looping = Deferred.fromCoroutine(self.take())
         for event in range(5):
@@ -72,7 +72,7 @@ class EventStreamTests(SynchronousTestCase):
 
     def test_stopped(self) -> None:
         """
-        After a stop there are those events that came before, once.
+        After C{stop}, only earlier events are delivered, and the stop function is called once.
         """
         self.stream.put(1)
         self.stream.stop()
@@ -85,7 +85,7 @@ class EventStreamTests(SynchronousTestCase):
 
     def test_ended(self) -> None:
         """
-        A stream that ends otherwise raises the reason, after the events that came before.
+        After C{end}, the reason is raised once the earlier events have been delivered.
         """
         reason = ZeroDivisionError()
         self.stream.put(1)
@@ -99,7 +99,7 @@ class EventStreamTests(SynchronousTestCase):
 
     def test_endedWhileWaiting(self) -> None:
         """
-        Those who wait hear of the end as well.
+        C{end} also raises the reason in callers that are waiting.
         """
         looping, waiting = Deferred.fromCoroutine(self.take()), self.stream.next()
         self.stream.end(ZeroDivisionError())
@@ -108,7 +108,7 @@ class EventStreamTests(SynchronousTestCase):
 
     def test_endedQuietly(self) -> None:
         """
-        An end that is as it should be ends a loop, and is an error to who wants one more.
+        A regular end finishes a loop, and raises the reason in a waiting C{next}.
         """
         looping, waiting = Deferred.fromCoroutine(self.take()), self.stream.next()
         self.stream.end(ConnectionClosed("closed"), wanted=False)
@@ -117,7 +117,7 @@ class EventStreamTests(SynchronousTestCase):
 
     def test_tooMany(self) -> None:
         """
-        Who takes no events gets those that there is room for, and then an error.
+        A consumer that is too slow gets the events that there was room for, and then an error.
         """
         for event in range(5):
             self.stream.put(event)

@@ -30,7 +30,7 @@ SUSPENDED = LifecycleEventType.SUSPENDED
 
 def lifecycle(callback: int, domain: wire.Domain = TEST) -> Message:
     """
-    @return: the event that a domain was suspended.
+    @return: the event for a suspended domain.
     """
     return event(
         Procedure.DOMAIN_EVENT_CALLBACK_LIFECYCLE,
@@ -40,12 +40,12 @@ def lifecycle(callback: int, domain: wire.Domain = TEST) -> Message:
 
 class ConnectionTestCase(ClientTestCase):
     """
-    A test with an open connection.
+    Base class for tests with an open connection.
     """
 
     def setUp(self) -> None:
         """
-        Open.
+        Open a connection.
         """
         super().setUp()
         self.server = self.connectOpen()
@@ -54,9 +54,9 @@ class ConnectionTestCase(ClientTestCase):
 
     def ask(self, *answers: Answer) -> list[Message]:
         """
-        Answer the calls that come one after the other.
+        Reply to the next calls, one after the other.
 
-        @return: them, with serial 0.
+        @return: the calls, with serial 0.
         """
         calls = []
         for each in answers:
@@ -68,7 +68,7 @@ class ConnectionTestCase(ClientTestCase):
 
     def subscribe(self, callback: int = 5) -> EventStream[DomainEvent]:
         """
-        Get events.
+        Register for lifecycle events.
         """
         subscribing = self.connection.lifecycleEvents()
         self.ask(pack(callback))
@@ -77,12 +77,12 @@ class ConnectionTestCase(ClientTestCase):
 
 class CallTests(ConnectionTestCase):
     """
-    Procedures.
+    Tests for procedures.
     """
 
     def test_procedures(self) -> None:
         """
-        Each method calls its procedure with its arguments, and gives the result.
+        Each method calls its procedure with its arguments, and returns the result.
         """
         connection, domain = self.connection, self.domain
         test, other = pack(TEST), pack(wire.DomainList([TEST, OTHER], 2))
@@ -144,7 +144,7 @@ class CallTests(ConnectionTestCase):
 
     def test_domain(self) -> None:
         """
-        A domain is the same as another with its UUID, however it is called.
+        Domains are equal if their UUIDs are, whatever their names.
         """
         renamed = Domain(self.connection, wire.Domain("new", TEST.uuid, -1))
         self.assertEqual(self.domain, renamed)
@@ -154,8 +154,8 @@ class CallTests(ConnectionTestCase):
 
     def test_states(self) -> None:
         """
-        The states of all domains are asked for one after the other; a domain that has gone
-        meanwhile is left out.
+        The states of all domains are queried one after the other; a domain that no longer exists is
+        left out.
         """
         asking = self.connection.domainStates()
         running = StateAndReason(DomainState.RUNNING, 1)
@@ -169,7 +169,7 @@ class CallTests(ConnectionTestCase):
 
     def test_statesFail(self) -> None:
         """
-        Any other error is one.
+        Any other error for a domain is raised.
         """
         asking = self.connection.domainStates()
         self.ask(pack(wire.DomainList([TEST], 1)), RemoteError(1, 10, "a bug"))
@@ -178,12 +178,12 @@ class CallTests(ConnectionTestCase):
 
 class EventTests(ConnectionTestCase):
     """
-    Lifecycle events.
+    Tests for lifecycle events.
     """
 
     def test_events(self) -> None:
         """
-        Events come once the server has agreed, of all domains or of one.
+        Events of all domains, or of one, arrive after registration.
         """
         subscribing = self.connection.lifecycleEvents()
         register = call(316, pack(wire.RegisterCallback(0)))
@@ -200,7 +200,7 @@ class EventTests(ConnectionTestCase):
 
     def test_refused(self) -> None:
         """
-        A server that has no events says so.
+        A server without events replies to the registration with an error, which is raised.
         """
         subscribing = self.connection.lifecycleEvents()
         self.ask(RemoteError(39, 7, "unknown procedure: 316"))
@@ -210,7 +210,7 @@ class EventTests(ConnectionTestCase):
 
     def test_streams(self) -> None:
         """
-        Each stream gets its own events, until it is stopped.
+        Each stream gets its own events until it is stopped.
         """
         first, second = self.subscribe(1), self.subscribe(2)
         first.stop()
@@ -221,7 +221,7 @@ class EventTests(ConnectionTestCase):
 
     def test_earlyEvents(self) -> None:
         """
-        Events that come before the answer to the registration are not lost, up to a number.
+        Up to C{EVENTS_MAX} events that arrive before the reply to the registration are kept.
         """
         subscribing = self.connection.lifecycleEvents()
         for _ in range(EVENTS_MAX + 5):
@@ -245,7 +245,7 @@ class EventTests(ConnectionTestCase):
 
     def test_lost(self) -> None:
         """
-        A stream fails with the reason when the connection is lost.
+        When the connection is lost, the stream fails with the reason.
         """
         stream = self.subscribe()
         waiting = stream.next()
@@ -275,7 +275,7 @@ class EventTests(ConnectionTestCase):
 
     def test_listen(self) -> None:
         """
-        Others may listen to the messages of any program, the remote one included.
+        An application can listen to the messages of any program, including the remote one.
         """
         heard: list[tuple[int, bytes]] = []
         self.connection.listen(REMOTE_PROGRAM, lambda *message: heard.append(message))
@@ -288,12 +288,12 @@ class EventTests(ConnectionTestCase):
 
 class KeepAliveTests(ConnectionTestCase):
     """
-    What the protocol does, offered here.
+    Tests for the protocol's methods that the connection offers.
     """
 
     def test_keepAlive(self) -> None:
         """
-        The server can be pinged, and how long it took to answer is known.
+        The connection can ping the server, and knows its latency.
         """
         self.assertTrue(self.connection.keepAliveSupported)
         self.assertIsNone(self.connection.latency)
@@ -307,7 +307,7 @@ class KeepAliveTests(ConnectionTestCase):
 
     def test_unsupported(self) -> None:
         """
-        Where the server has no keepalive, there is none.
+        A connection to a server without keepalive cannot ping.
         """
         server = self.connectOpen(answers={feature(Feature.PROGRAM_KEEPALIVE): NO})
         connection = Connection(server.protocol)
@@ -316,7 +316,7 @@ class KeepAliveTests(ConnectionTestCase):
 
     def test_call(self) -> None:
         """
-        Any procedure of any program can be called in XDR.
+        Any procedure of any program can be called with a payload in XDR.
         """
         calling = self.connection.call(0x66656564, 3, b"four", version=2)
         expected = call(3, b"four", program=0x66656564, version=2)
@@ -325,7 +325,7 @@ class KeepAliveTests(ConnectionTestCase):
 
     def test_whenClosed(self) -> None:
         """
-        The end is told.
+        C{whenClosed} fires when the connection is lost.
         """
         closed = self.connection.whenClosed()
         self.server.lose()

@@ -42,9 +42,9 @@ NO = Packer().int32(0).packed()
 
 class Server:
     """
-    A server that answers as it is told, by procedure.
+    A server with a fixed reply for each procedure.
 
-    @ivar calls: what it was asked.
+    @ivar calls: the calls received.
     """
 
     def __init__(self, answers: Mapping[int, bytes | Exception]) -> None:
@@ -53,7 +53,7 @@ class Server:
 
     async def call(self, procedure: int, payload: bytes) -> bytes:
         """
-        Answer a call.
+        Reply to a call.
         """
         self.calls.append((procedure, payload))
         answer = self._answers[procedure]
@@ -63,25 +63,25 @@ class Server:
 
     def procedures(self) -> list[int]:
         """
-        Which procedures were called.
+        @return: the procedures called.
         """
         return [procedure for procedure, _ in self.calls]
 
 
 async def needNothing(offered: list[int]) -> None:
     """
-    Authenticate, where there is no need to.
+    Authenticate to a server that requires no authentication.
     """
 
 
 class NegotiateTests(SynchronousTestCase):
     """
-    The way to being open, as the client goes it.
+    Tests for the client's side of opening.
     """
 
     def supported(self, server: Server) -> bool:
         """
-        Open, and say whether keepalive is supported.
+        @return: whether keepalive is supported, after opening.
         """
         result = Deferred.fromCoroutine(negotiate(server.call, "test:///default", 0, needNothing))
         return self.successResultOf(result)
@@ -98,7 +98,7 @@ class NegotiateTests(SynchronousTestCase):
 
     def test_order(self) -> None:
         """
-        The client asks how to authenticate, asks for keepalive, and opens, in this order.
+        The client authenticates, asks for keepalive, and opens, in this order.
         """
         server = Server({})
         self.assertIs(self.supported(server), True)
@@ -113,7 +113,7 @@ class NegotiateTests(SynchronousTestCase):
 
     def test_nameAndFlags(self) -> None:
         """
-        The name and the flags are sent as they are given.
+        The name and the flags are sent unchanged.
         """
         server = Server({})
         self.successResultOf(Deferred.fromCoroutine(negotiate(server.call, "", 1, needNothing)))
@@ -121,7 +121,7 @@ class NegotiateTests(SynchronousTestCase):
 
     def test_onlyAuthenticate(self) -> None:
         """
-        Without a name nothing is opened.
+        Without a name, the client does not open.
         """
         server = Server({})
         result = Deferred.fromCoroutine(negotiate(server.call, None, 0, needNothing))
@@ -133,8 +133,7 @@ class NegotiateTests(SynchronousTestCase):
 
     def test_oneAfterTheOther(self) -> None:
         """
-        Nothing is asked before the answer to what was asked before has come, for servers may
-        answer out of order.
+        Each call is made after the reply to the one before, since servers may reply out of order.
         """
         waiting: list[tuple[int, Deferred[bytes]]] = []
 
@@ -153,8 +152,8 @@ class NegotiateTests(SynchronousTestCase):
 
     def test_serverWithoutKeepAlive(self) -> None:
         """
-        A server that says no to keepalive, or does not know the question, or has another error
-        for it, is opened all the same, and may not be pinged.
+        A server that denies keepalive, does not know the procedure, or replies with another error,
+        can be opened, but not pinged.
         """
         for answer in (NO, rpcError("unknown procedure: 60"), RemoteError(1, 0, "not today")):
             server = Server({60: answer})
@@ -170,7 +169,7 @@ class NegotiateTests(SynchronousTestCase):
 
     def test_refusedAtOnce(self) -> None:
         """
-        Any other error at the first question is the server's answer to the whole.
+        Any other error in reply to C{AUTH_LIST} ends the negotiation.
         """
         for error in (
             RemoteError(45, 7, "authentication failed: go away"),
@@ -183,7 +182,7 @@ class NegotiateTests(SynchronousTestCase):
 
     def test_authenticates(self) -> None:
         """
-        Whoever can authenticate is given the choice, and all else waits until that is done.
+        The authenticator gets the server's list, and the next call waits until it has finished.
         """
         server = Server({66: types(1, 2)})
         offered: list[list[int]] = []
@@ -203,8 +202,8 @@ class NegotiateTests(SynchronousTestCase):
 
     def test_offered(self) -> None:
         """
-        What the server offers, be it nothing, is for the authenticator to judge.  A server so old
-        that it does not know the question offers nothing.
+        The authenticator gets even an empty list.  A server too old for C{AUTH_LIST} offers
+        nothing.
         """
         for answer, expected in (
             (types(), []),
@@ -225,8 +224,7 @@ class NegotiateTests(SynchronousTestCase):
 
     def test_authenticationFails(self) -> None:
         """
-        When the server does not take the credentials, the error is what comes of it and nothing
-        more is asked.
+        When authentication fails, its error is raised, and no more calls are made.
         """
 
         async def authenticate(choice: list[int]) -> None:
@@ -239,14 +237,14 @@ class NegotiateTests(SynchronousTestCase):
 
     def test_openRefused(self) -> None:
         """
-        A server's refusal comes out as it is.
+        The server's error in reply to open is raised unchanged.
         """
         error = rpcError(refusalFor(Peer()), 9)
         self.assertIs(self.failure(Server({1: error})), error)
 
     def test_connectionLost(self) -> None:
         """
-        Errors that are not the server's answer are nobody else's business, at any point.
+        Errors that are no reply are raised unchanged, at any call.
         """
         for procedure in (66, 60, 1):
             error = ConnectionResetError()
@@ -256,8 +254,8 @@ class NegotiateTests(SynchronousTestCase):
 
     def test_garbage(self) -> None:
         """
-        Answers that cannot be decoded are errors: too short, or more ways to authenticate than
-        the protocol allows.
+        Replies that cannot be decoded are errors: truncated ones, and lists of authentication
+        methods that are longer than the protocol allows.
         """
         for procedure, answer in (
             (66, b""),

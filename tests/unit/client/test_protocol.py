@@ -46,12 +46,12 @@ from tests.support_client import (
 
 class HookTests(ClientTestCase):
     """
-    The factory's hook that runs after each open.
+    Tests for the factory's hook that runs after each open.
     """
 
     def test_sync(self) -> None:
         """
-        The hook is called with the connection, which is open already, before C{whenOpen} fires.
+        The hook is called with the open connection, before C{whenOpen} fires.
         """
         seen: list[object] = []
 
@@ -65,7 +65,7 @@ class HookTests(ClientTestCase):
 
     def test_async(self) -> None:
         """
-        The hook may call the server; the connection counts as open when it has ended.
+        The hook may call the server; C{whenOpen} fires when the hook has ended.
         """
         results: list[bytes] = []
 
@@ -80,7 +80,7 @@ class HookTests(ClientTestCase):
 
     def test_notBeforeTheHookEnds(self) -> None:
         """
-        Who asks while the hook runs waits for it as well.
+        C{whenOpen}, when called while the hook runs, also waits for the hook.
         """
         hook: Deferred[None] = Deferred()
         wire = self.connectOpen(self.factory(lambda _connection: hook))
@@ -91,7 +91,8 @@ class HookTests(ClientTestCase):
 
     def test_fails(self) -> None:
         """
-        A hook that fails, at once or later, closes the connection, and its error is the reason.
+        A hook that fails, synchronously or later, closes the connection with its error as the
+        reason.
         """
         error = ZeroDivisionError("a bug")
 
@@ -106,7 +107,7 @@ class HookTests(ClientTestCase):
 
     def test_endsTheProcess(self) -> None:
         """
-        What is to end the process is not taken for a failure to open.
+        SystemExit in a hook is not handled as a failure to open.
         """
 
         def onOpen(connection: KeepAliveClientProtocol) -> None:
@@ -121,8 +122,8 @@ class HookTests(ClientTestCase):
 
     def test_lostMeanwhile(self) -> None:
         """
-        When the connection is lost while the hook runs, it does not come to be open, even if the
-        hook ends well later on.
+        When the connection is lost while the hook runs, C{whenOpen} fails, even if the hook
+        succeeds later.
         """
         hook: Deferred[None] = Deferred()
         wire = self.connect(self.factory(lambda _connection: hook))
@@ -135,8 +136,8 @@ class HookTests(ClientTestCase):
 
     def test_lostAndFails(self) -> None:
         """
-        When the connection is lost while the hook runs, C{whenOpen} fails with why, even if the
-        hook fails later on.
+        When the connection is lost while the hook runs, C{whenOpen} fails with that reason, even if
+        the hook fails later.
         """
         hook: Deferred[None] = Deferred()
         wire = self.connect(self.factory(lambda _connection: hook))
@@ -149,7 +150,7 @@ class HookTests(ClientTestCase):
 
 class Logged(Protocol):
     """
-    An end whose protocol's failures at the end of the connection are logged, as a reactor does.
+    A wrapper that logs exceptions in C{connectionLost}, as a reactor does.
     """
 
     def __init__(self, protocol: IProtocol) -> None:
@@ -157,19 +158,19 @@ class Logged(Protocol):
 
     def makeConnection(self, transport: ITransport) -> None:
         """
-        Pass it on.
+        Forward to the protocol.
         """
         self._protocol.makeConnection(transport)
 
     def dataReceived(self, data: bytes) -> None:
         """
-        Pass it on.
+        Forward to the protocol.
         """
         self._protocol.dataReceived(data)
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         """
-        Pass it on, and log what goes wrong.
+        Forward to the protocol, and log its exceptions.
         """
         with Logger().failuresHandled("connectionLost"):
             self._protocol.connectionLost(reason)
@@ -178,7 +179,7 @@ class Logged(Protocol):
 @implementer(IStreamClientEndpoint)
 class MemoryEndpoint:
     """
-    Where a server listens that the test can stop.
+    The endpoint of a server in memory, which the test can stop.
 
     @ivar transports: the two ends of each connection, the server's first.
     @ivar listening: whether connections are accepted.
@@ -192,7 +193,7 @@ class MemoryEndpoint:
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """
-        See L{IStreamClientEndpoint.connect}.
+        Connect in memory, or fail if the server is stopped.
         """
         if not self.listening:
             return fail(ConnectError())
@@ -212,7 +213,7 @@ class MemoryEndpoint:
 
     def flush(self) -> None:
         """
-        Deliver what was written on all connections.
+        Deliver all written bytes on all connections.
         """
         moving = True
         while moving:
@@ -223,7 +224,7 @@ class MemoryEndpoint:
 
 class Closed(Policy):
     """
-    A policy that refuses everybody.
+    A policy that refuses every client.
     """
 
     name = "closed"
@@ -237,15 +238,15 @@ class Closed(Policy):
 
 class ClientServiceTests(ClientTestCase):
     """
-    L{KeepAliveClientFactory} under L{ClientService}, which reconnects.
+    Tests for L{KeepAliveClientFactory} under L{ClientService}, which reconnects.
 
-    (Twisted's service has no place for the end of a connection before that was prepared: it logs
-    a C{NoTransition} and goes on.)
+    (Twisted's service has no transition for a connection that is lost while it is prepared: it logs
+    a C{NoTransition} and continues.)
     """
 
     def setUp(self) -> None:
         """
-        Make a service for a server in mode 2.
+        Create a service for a server in mode 2.
         """
         super().setUp()
         self.server = KeepAliveServerFactory(Mandatory(KEEPALIVE), clock=self.clock)
@@ -264,14 +265,14 @@ class ClientServiceTests(ClientTestCase):
 
     def onOpen(self, connection: KeepAliveClientProtocol) -> Deferred[None] | None:
         """
-        Remember the connection, and wait if the test says so.
+        Record the connection, and wait if the test says so.
         """
         self.hooked.append(connection)
         return self.hook
 
     def start(self) -> None:
         """
-        Start the service, and let it connect if it can.
+        Start the service, and deliver all bytes.
         """
         self.service.startService()
         self.endpoint.flush()
@@ -286,21 +287,21 @@ class ClientServiceTests(ClientTestCase):
 
     def lose(self) -> None:
         """
-        Break the latest connection.
+        Abort the latest connection.
         """
         self.endpoint.transports[-1][0].abortConnection()
         self.endpoint.flush()
 
     def retry(self, attempt: int) -> float:
         """
-        @return: a minute for each attempt.
+        @return: a minute for each failed attempt.
         """
         self.retries.append(attempt)
         return 60.0 * attempt
 
     def connected(self) -> KeepAliveClientProtocol:
         """
-        @return: the connection that the service has now.
+        @return: the service's current connection.
         """
         connection = self.successResultOf(self.service.whenConnected())
         assert isinstance(connection, KeepAliveClientProtocol)
@@ -309,8 +310,7 @@ class ClientServiceTests(ClientTestCase):
 
     def test_reconnects(self) -> None:
         """
-        When the connection is lost the service opens a new one, and the hook runs after each
-        open.
+        After a lost connection the service opens a new one, and the hook runs after each open.
         """
         self.start()
         first = self.connected()
@@ -325,7 +325,7 @@ class ClientServiceTests(ClientTestCase):
 
     def test_notBeforeOpen(self) -> None:
         """
-        The service does not hand out a connection that is not open yet.
+        C{whenConnected} does not fire before the connection is open.
         """
         self.service.startService()
         waiting = self.service.whenConnected()
@@ -336,7 +336,7 @@ class ClientServiceTests(ClientTestCase):
 
     def test_deadServer(self) -> None:
         """
-        The service notices by keepalive that the server is dead, and connects again.
+        The service detects a dead server by keepalive, and reconnects.
         """
         self.start()
         first = self.connected()
@@ -351,7 +351,7 @@ class ClientServiceTests(ClientTestCase):
 
     def test_noServer(self) -> None:
         """
-        A service whose server is away tries again with growing delays.
+        While the server is down, the service retries with growing delays.
         """
         self.start()
         self.endpoint.listening = False
@@ -365,8 +365,8 @@ class ClientServiceTests(ClientTestCase):
 
     def test_refused(self) -> None:
         """
-        A server that refuses the client counts as a failed attempt: the delays grow, and when it
-        lets the client in, that is connected.
+        A refusal by the server counts as a failed attempt: the delays grow until the server admits
+        the client.
         """
         self.server.policy = Closed()
         self.start()
@@ -383,7 +383,7 @@ class ClientServiceTests(ClientTestCase):
 
     def test_hookFails(self) -> None:
         """
-        A hook that fails counts as a failed attempt as well.
+        A failing hook counts as a failed attempt.
         """
         self.hook = Deferred()
         self.start()
@@ -394,7 +394,7 @@ class ClientServiceTests(ClientTestCase):
 
     def test_lostBeforeOpen(self) -> None:
         """
-        So does a connection that is lost before it is open.
+        A connection that is lost before it is open counts as a failed attempt.
         """
         self.service.startService()
         self.lose()
@@ -403,7 +403,7 @@ class ClientServiceTests(ClientTestCase):
 
     def test_lostDuringHook(self) -> None:
         """
-        So does one that is lost while the hook waits for something else.
+        A connection that is lost while the hook runs counts as a failed attempt.
         """
         self.hook = Deferred()
         self.start()

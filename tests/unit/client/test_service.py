@@ -33,12 +33,12 @@ SUSPENDED = pack(wire.LifecycleEvent(5, TEST, LifecycleEventType.SUSPENDED, 0))
 
 class ServiceTestCase(ClientTestCase):
     """
-    A test of a service whose connections the test makes.
+    Base class for tests of a service whose connections the test makes.
     """
 
     def setUp(self) -> None:
         """
-        Note what the service does.
+        Replace C{connect}.
         """
         super().setUp()
         self.connecting: list[Deferred[Connection]] = []
@@ -50,7 +50,7 @@ class ServiceTestCase(ClientTestCase):
 
     def connect_(self, reactor: object, uri: str, **arguments: object) -> Deferred[Connection]:
         """
-        Connect, for the service.
+        Record an attempt to connect.
         """
         self.arguments = {"uri": uri, **arguments}
         self.connecting.append(Deferred())
@@ -58,7 +58,7 @@ class ServiceTestCase(ClientTestCase):
 
     def retry(self, failures: int) -> float:
         """
-        Say when to try again.
+        Record the number of failures, and retry in 10 seconds.
         """
         self.failures.append(failures)
         return 10
@@ -78,7 +78,7 @@ class ServiceTestCase(ClientTestCase):
 
     def connected(self) -> Wire[KeepAliveClientProtocol]:
         """
-        Have the last attempt to connect succeed.
+        Let the latest attempt to connect succeed.
         """
         server = self.connectOpen()
         self.connecting[-1].callback(Connection(server.protocol))
@@ -88,7 +88,7 @@ class ServiceTestCase(ClientTestCase):
         """
         Answer one call.
 
-        @return: its procedure.
+        @return: the call's procedure.
         """
         called = server.takeOne()
         server.feed(answer(called, result))
@@ -96,7 +96,7 @@ class ServiceTestCase(ClientTestCase):
 
     def subscribed(self) -> Wire[KeepAliveClientProtocol]:
         """
-        Connect, agree to send events, and tell that C{test} is paused.
+        Connect, register for events, and report that C{test} is paused.
         """
         server = self.connected()
         self.assertEqual(self.answerOne(server, pack(5)), 316)
@@ -107,12 +107,12 @@ class ServiceTestCase(ClientTestCase):
 
 class ConnectionTests(ServiceTestCase):
     """
-    Connecting, and connecting again.
+    Tests for connecting and reconnecting.
     """
 
     def test_connects(self) -> None:
         """
-        It connects once, and keeps to the connection, whoever asks for it, as long as it lives.
+        The service connects once, and keeps the connection as long as it is alive.
         """
         service = self.start()
         first = service.whenConnected()
@@ -129,7 +129,7 @@ class ConnectionTests(ServiceTestCase):
 
     def test_arguments(self) -> None:
         """
-        It connects with what it was given; by default it pings.
+        The service passes its arguments to C{connect}; by default it pings.
         """
         KeepAliveClientService(MemoryReactorClock(), "qemu:///system").startService()
         expected: dict[str, object] = {
@@ -148,8 +148,8 @@ class ConnectionTests(ServiceTestCase):
 
     def test_backoff(self) -> None:
         """
-        After a failure it waits, according to how many there have been, and logs each; after a
-        success the count begins again.
+        The delay depends on the number of failures, each of which is logged; a success resets the
+        number.
         """
         service = self.start()
         for _ in range(3):
@@ -172,7 +172,7 @@ class ConnectionTests(ServiceTestCase):
 
     def test_onOpen(self) -> None:
         """
-        A connection is given out when the hook has ended.
+        C{whenConnected} fires when the hook has ended.
         """
         hook: Deferred[None] = Deferred()
         opened: list[Connection] = []
@@ -191,7 +191,7 @@ class ConnectionTests(ServiceTestCase):
 
     def test_onOpenNow(self) -> None:
         """
-        The hook may be over at once.
+        The hook may be synchronous.
         """
         service = self.start(lambda _connection: None)
         self.connected()
@@ -199,7 +199,7 @@ class ConnectionTests(ServiceTestCase):
 
     def test_onOpenFails(self) -> None:
         """
-        When the hook fails, the connection is closed, and that was a failed attempt.
+        A failing hook closes the connection and counts as a failed attempt.
         """
 
         def onOpen(connection: Connection) -> None:
@@ -214,7 +214,7 @@ class ConnectionTests(ServiceTestCase):
 
     def test_cancelWaiting(self) -> None:
         """
-        Who waits for the connection may give up.
+        Waiting for the connection can be cancelled.
         """
         service = self.start()
         waiting = service.whenConnected()
@@ -225,7 +225,7 @@ class ConnectionTests(ServiceTestCase):
 
     def test_deadConnection(self) -> None:
         """
-        A connection that is being closed is not given out any more.
+        C{whenConnected} does not fire with a connection that is closing.
         """
         service = self.start()
         server = self.connected()
@@ -241,7 +241,7 @@ class ConnectionTests(ServiceTestCase):
 
     def test_brokenPolicy(self) -> None:
         """
-        A policy that fails ends the service's work, and the log says so.
+        A retry policy that raises an exception stops the service, and the exception is logged.
         """
         service = KeepAliveClientService(
             self.clock, "test+tcp://host/default", retryPolicy=lambda _failures: 1 / 0
@@ -255,12 +255,12 @@ class ConnectionTests(ServiceTestCase):
 
 class StopTests(ServiceTestCase):
     """
-    Stopping, wherever it happens.
+    Tests for stopping the service in each of its states.
     """
 
     def assertStopped(self, stopped: Deferred[None]) -> None:
         """
-        Check that nothing is left.
+        Check that the service has stopped, without a timer or another attempt.
         """
         self.assertIsNone(self.successResultOf(stopped))
         attempts = len(self.connecting)
@@ -270,14 +270,14 @@ class StopTests(ServiceTestCase):
 
     def test_beforeStart(self) -> None:
         """
-        What was not started can be stopped.
+        A service that was not started can be stopped.
         """
         service = KeepAliveClientService(self.clock, "test+tcp://host/default")
         self.assertStopped(service.stopService())
 
     def test_connecting(self) -> None:
         """
-        While it connects, that is given up, and nobody is left waiting.
+        Stopping cancels an attempt to connect, and C{whenConnected} fails.
         """
         service = self.start()
         waiting = service.whenConnected()
@@ -287,7 +287,7 @@ class StopTests(ServiceTestCase):
 
     def test_waitingToRetry(self) -> None:
         """
-        While it waits for the next attempt, there is none.
+        Stopping cancels the next attempt.
         """
         service = self.start()
         self.connecting[-1].errback(ConnectionRefusedError())
@@ -295,7 +295,7 @@ class StopTests(ServiceTestCase):
 
     def test_connected(self) -> None:
         """
-        While it is connected, the connection is closed first.
+        Stopping closes the connection first.
         """
         service = self.start()
         server = self.connected()
@@ -308,7 +308,7 @@ class StopTests(ServiceTestCase):
 
     def test_inHook(self) -> None:
         """
-        The hook may stop the service, at once or later.
+        The hook may stop the service, synchronously or later.
         """
 
         def atOnce(connection: Connection) -> None:
@@ -331,7 +331,7 @@ class StopTests(ServiceTestCase):
 
     def test_hookOutlives(self) -> None:
         """
-        A hook that goes on after the service was stopped starts nothing again.
+        A hook that ends after the service has stopped does not restart it.
         """
         for result in (None, Failure(ValueError("too late"))):
             hook: Deferred[None] = Deferred()
@@ -345,7 +345,7 @@ class StopTests(ServiceTestCase):
 
     def test_byWhoWaits(self) -> None:
         """
-        So may those who waited for the connection.
+        A caller of C{whenConnected} may stop the service as soon as it fires.
         """
 
         async def useOnce() -> None:
@@ -363,7 +363,7 @@ class StopTests(ServiceTestCase):
 
     def test_again(self) -> None:
         """
-        It can be started again.
+        A stopped service can be started again.
         """
         service = self.start()
         service.stopService()
@@ -375,12 +375,12 @@ class StopTests(ServiceTestCase):
 
 class EventTests(ServiceTestCase):
     """
-    Lifecycle events over several connections.
+    Tests for lifecycle events over several connections.
     """
 
     def setUp(self) -> None:
         """
-        Take events.
+        Iterate over events.
         """
         super().setUp()
         self.service = self.start()
@@ -389,15 +389,15 @@ class EventTests(ServiceTestCase):
 
     async def take(self) -> None:
         """
-        Take events until there are no more.
+        Record events until there are no more.
         """
         async for each in self.service.lifecycleEvents():
             self.events.append(each)
 
     def test_registersAgain(self) -> None:
         """
-        On every connection the service registers for events, and says how things are; after a
-        loss also why and for how long there were no events.
+        The service registers for events on every connection, and begins with a snapshot of all
+        states; after a loss, the snapshot has the reason and the time without events.
         """
         server = self.subscribed()
         connection = self.successResultOf(self.service.whenConnected())
@@ -417,7 +417,7 @@ class EventTests(ServiceTestCase):
 
     def test_early(self) -> None:
         """
-        Events that come while the states are asked for are not lost.
+        Events that arrive before the states are not lost.
         """
         server = self.connected()
         self.answerOne(server, pack(5))
@@ -429,7 +429,8 @@ class EventTests(ServiceTestCase):
 
     def test_lostWhileRegistering(self) -> None:
         """
-        What was missed was missed since there were events, whatever connections came in between.
+        The time without events counts from the last connection that had events, not from later
+        failed ones.
         """
         self.connected().lose()
         self.clock.advance(10)
@@ -447,7 +448,7 @@ class EventTests(ServiceTestCase):
 
     def test_noEvents(self) -> None:
         """
-        A server without events is an error, and the connection stays.
+        A server without events raises its error, and the connection stays open.
         """
         server = self.connected()
         server.feed(answer(server.takeOne(), RemoteError(39, 7, "unknown procedure: 316")))
@@ -456,7 +457,7 @@ class EventTests(ServiceTestCase):
 
     def test_stopped(self) -> None:
         """
-        There are no more when the service is stopped, connected or not.
+        The events end when the service is stopped.
         """
         server = self.subscribed()
         self.service.stopService()
@@ -467,7 +468,7 @@ class EventTests(ServiceTestCase):
 
     def test_stoppedBefore(self) -> None:
         """
-        So it is if there was no connection at all.
+        The events also end when the service is stopped before it connects.
         """
         self.service.stopService()
         self.assertIsNone(self.successResultOf(self.taking))
@@ -475,12 +476,12 @@ class EventTests(ServiceTestCase):
 
 class SlowTests(ServiceTestCase):
     """
-    Lifecycle events for who takes them one by one.
+    Tests for lifecycle events that are taken one by one.
     """
 
     def test_lostBefore(self) -> None:
         """
-        What was missed is counted from the loss, not from when somebody comes to it.
+        The time without events counts from the loss, even if the next event is requested later.
         """
 
         async def take() -> DomainEvent | Snapshot:

@@ -1,3 +1,3 @@
 """
-Tests of L{kaproto.policies}, a module for each of its modules.
+Tests for L{kaproto.policies}, one module for each of its modules.
 """

@@ -19,7 +19,7 @@ from kaproto.policies.conditions import (
 
 def at(host: str) -> Peer:
     """
-    @return: a peer with an address.
+    @return: a peer at an address.
     """
     kind = IPv6Address if ":" in host else IPv4Address
     return Peer(kind("TCP", host, 1234))
@@ -30,12 +30,12 @@ LOCAL = Peer(UNIXAddress(""), "unix", program="virt-install")
 
 class FitTests(SynchronousTestCase):
     """
-    Which conditions fit which peers.
+    Tests for which conditions match which peers.
     """
 
     def test_words(self) -> None:
         """
-        For each word some peers that its values fit, and some that they do not.
+        Each condition matches some peers, and others not.
         """
         for text, fits, others in (
             (
@@ -51,7 +51,7 @@ class FitTests(SynchronousTestCase):
             ("user=a*", [Peer(user="alice")], [Peer(user="bob"), Peer()]),
             ("user=a=b", [Peer(user="a=b")], [Peer(user="a")]),
             ("program=virt-install", [LOCAL], [Peer(program="virt-instal"), Peer()]),
-            # 15 bytes, which is not too long.
+            # These 15 bytes are not too long.
             ("program=virt-install-*0", [Peer(program="virt-install-10")], [LOCAL]),
             ("program=virt-*", [LOCAL, Peer(program="virt-clone")], [Peer(program="virsh")]),
         ):
@@ -63,7 +63,7 @@ class FitTests(SynchronousTestCase):
 
     def test_longPrograms(self) -> None:
         """
-        The kernel keeps 15 bytes of a program's name, so no more than these are compared.
+        Only 15 bytes of a program's name are compared, since the kernel has no more.
         """
         for name, comm in (
             ("prometheus-libvirt-exporter", "prometheus-libv"),
@@ -76,8 +76,8 @@ class FitTests(SynchronousTestCase):
 
     def test_several(self) -> None:
         """
-        All conditions have to fit, each by one of its values; where there are none they fit
-        everybody.
+        A peer must match all conditions, each by one of its values; without conditions, every peer
+        matches.
         """
         conditions = Conditions.parse({"user": ["a", "b"], "transport": ["tls"]})
         for user, transport, fits in (
@@ -92,12 +92,12 @@ class FitTests(SynchronousTestCase):
 
 class MistakeTests(SynchronousTestCase):
     """
-    Conditions that cannot be used.
+    Tests for invalid conditions.
     """
 
     def test_mistakes(self) -> None:
         """
-        The error names the word, and what was written.
+        The error has the condition's name and the value.
         """
         for text, message in (
             ("netwrok=10/8", "there is no condition 'netwrok'; is network=10/8 meant?"),
@@ -120,12 +120,13 @@ class MistakeTests(SynchronousTestCase):
 
 class OfferTests(SynchronousTestCase):
     """
-    What a refusal says that an administrator can except.
+    Tests for the exception that a refusal suggests to the administrator.
     """
 
     def test_offers(self) -> None:
         """
-        It is the narrowest condition that is short and plain enough, and fits the peer.
+        The suggestion is the narrowest condition that matches the peer, and is short and has no
+        special characters.
         """
         address = IPv4Address("TCP", "192.0.2.1", 1234)
         for peer, expected in (
@@ -149,6 +150,6 @@ class OfferTests(SynchronousTestCase):
 
     def test_words(self) -> None:
         """
-        There are no others.
+        These are all conditions.
         """
         self.assertEqual(list(CONDITIONS), ["network", "transport", "dn", "cn", "user", "program"])

@@ -22,14 +22,14 @@ BOTH = ["user=backup", "program=virt-install"]
 
 class Picky(Policy):
     """
-    A policy that wants keepalive, and something else of everybody.
+    A policy that requires keepalive, and refuses TCP.
     """
 
     name = "picky"
 
     def admit(self, peer: Peer) -> Admission | Refused:
         """
-        Refuse plain TCP, and those that did not ask.
+        Refuse plain TCP, and clients that did not ask for keepalive.
         """
         if peer.transport == "tcp":
             return Refused("not over TCP")
@@ -38,12 +38,12 @@ class Picky(Policy):
 
 class ExceptionsTests(SynchronousTestCase):
     """
-    A policy with exceptions.
+    Tests for a policy with exceptions.
     """
 
     def test_interface(self) -> None:
         """
-        It is a policy, of the other one's name.
+        A policy with exceptions has the wrapped policy's name and description.
         """
         policy = Exceptions(Mandatory(TERMS), BOTH)
         verifyObject(IKeepAlivePolicy, policy)
@@ -51,8 +51,8 @@ class ExceptionsTests(SynchronousTestCase):
 
     def test_exempt(self) -> None:
         """
-        An exempt peer that did not ask is admitted in mode 2, and the exception named; others are
-        refused as ever.
+        Mode 2 admits an exempt peer that did not ask for keepalive, and names the exception; other
+        peers are refused.
         """
         policy = Exceptions(Mandatory(TERMS), BOTH)
         for peer, rule in (
@@ -66,7 +66,7 @@ class ExceptionsTests(SynchronousTestCase):
 
     def test_unknownProgram(self) -> None:
         """
-        No exception by program is for a peer whose program is not known.
+        No exception for programs matches a peer whose program is unknown.
         """
         policy = Exceptions(Mandatory(TERMS), ["program=*"])
         self.assertIsInstance(policy.admit(Peer(transport="unix")), Refused)
@@ -74,7 +74,7 @@ class ExceptionsTests(SynchronousTestCase):
 
     def test_asked(self) -> None:
         """
-        An exempt peer that asks for keepalive is treated like all others that do.
+        An exempt peer that asks for keepalive is treated like any other that does.
         """
         peer = Peer(user="backup", asked=True)
         policy = Exceptions(Mandatory(TERMS), BOTH)
@@ -84,8 +84,8 @@ class ExceptionsTests(SynchronousTestCase):
 
     def test_warnings(self) -> None:
         """
-        With mode 1 there is no warning about exempt peers, so that the others are those whom
-        mode 2 with the same exceptions would refuse; with mode 0 nothing changes.
+        In mode 1 exempt peers get no warning, so that warnings are for the peers that mode 2 with
+        the same exceptions would refuse.  Mode 0 is unchanged.
         """
         optional = Exceptions(Optional(TERMS), BOTH)
         exempt = optional.admit(Peer(user="backup"))
@@ -98,7 +98,7 @@ class ExceptionsTests(SynchronousTestCase):
 
     def test_onlyKeepAlive(self) -> None:
         """
-        An exception exempts from keepalive only: what else a policy wants of a peer still holds.
+        An exception exempts from keepalive only: the policy's other requirements still hold.
         """
         policy = Exceptions(Picky(), BOTH)
         exempt = Peer(transport="tls", user="backup")
@@ -110,7 +110,7 @@ class ExceptionsTests(SynchronousTestCase):
 
     def test_rules(self) -> None:
         """
-        With rules, both the rule and the exception are named, also when the rules are read again.
+        With rules, the answer names both the rule and the exception, also after a reload.
         """
         path = Path(self.mktemp())
         path.write_text("[default]\nmode = 2\n")
@@ -126,7 +126,7 @@ class ExceptionsTests(SynchronousTestCase):
 
     def test_configured(self) -> None:
         """
-        It is configured as the other one is, with the same exceptions.
+        Configuring configures the wrapped policy, and keeps the exceptions.
         """
         policy = Exceptions(Mandatory(), BOTH).configured(None, TERMS)
         self.assertEqual(policy.keepAlive(Peer()), TERMS)
@@ -135,7 +135,7 @@ class ExceptionsTests(SynchronousTestCase):
 
     def test_mistakes(self) -> None:
         """
-        An exception that cannot be used is an error that names it.
+        The error for an invalid exception has its text.
         """
         error = self.assertRaises(ConditionError, Exceptions, Mandatory(), ["user=a", "users=a"])
         self.assertIn("users=a: there is no condition 'users'; is user=a meant?", str(error))

@@ -22,19 +22,19 @@ TERMS = KeepAlive(2, 3)
 
 class ModesTests(SynchronousTestCase):
     """
-    The three modes.
+    Tests for the three modes.
     """
 
     def test_numbers(self) -> None:
         """
-        Mode 0 is disable, 1 optional and 2 mandatory, by number and by name.
+        Modes 0, 1 and 2 are disable, optional and mandatory.
         """
         self.assertEqual([type(mode) for mode in MODES], [Disable, Optional, Mandatory])
         self.assertEqual([mode.name for mode in MODES], ["disable", "optional", "mandatory"])
 
     def test_help(self) -> None:
         """
-        The help for each starts with its number, tells the default, and promises no argument.
+        Each mode's help starts with its number, marks the default, and has no argument.
         """
         for number, mode in enumerate(MODES):
             self.assertTrue(mode.description.startswith(f"mode {number}: "), mode.description)
@@ -44,7 +44,7 @@ class ModesTests(SynchronousTestCase):
     @given(st.sampled_from(MODES), keepAlives())
     def test_configured(self, mode: Policy, terms: KeepAlive) -> None:
         """
-        A mode takes the interval and count of the command line and leaves the plugin as it was.
+        A configured mode has the command line's interval and count; the original is unchanged.
         """
         configured = mode.configured(None, terms)
         self.assertIs(type(configured), type(mode))
@@ -53,7 +53,7 @@ class ModesTests(SynchronousTestCase):
 
     def test_noArgument(self) -> None:
         """
-        A mode takes no argument, not even an empty one, and says so.
+        Modes refuse every argument, even an empty one.
         """
         for mode in MODES:
             for argument in ("", "10"):
@@ -63,7 +63,7 @@ class ModesTests(SynchronousTestCase):
 
     def test_advertised(self) -> None:
         """
-        Every mode says yes to clients that ask for keepalive, so that they may ping the server.
+        Every mode advertises keepalive, so that clients can ping the server.
         """
         for mode in MODES:
             for asked in (False, True):
@@ -71,8 +71,8 @@ class ModesTests(SynchronousTestCase):
 
     def test_pings(self) -> None:
         """
-        Clients that asked are pinged in modes 1 and 2 with the given interval and count, and in
-        mode 0 nobody is.
+        Clients that asked for keepalive are pinged with the given interval and count in modes 1 and
+        2, and not in mode 0.
         """
         peer = Peer(asked=True)
         pinged = [mode.configured(None, TERMS).keepAlive(peer) for mode in MODES]
@@ -87,7 +87,7 @@ class ModesTests(SynchronousTestCase):
 
     def test_clientsThatDidNotAsk(self) -> None:
         """
-        A client that did not ask is admitted in mode 0, admitted with a warning about mode 2 in
+        A client that did not ask for keepalive is admitted in mode 0, admitted with a warning in
         mode 1, and refused in mode 2.
         """
         disable, optional, mandatory = (mode.admit(Peer()) for mode in MODES)
@@ -98,9 +98,9 @@ class ModesTests(SynchronousTestCase):
 
     def test_refusal(self) -> None:
         """
-        The refusal says in its first clause what is the matter, after the prefix that libvirt's
-        own messages with this code have; then what an administrator can do about this client;
-        then what a programmer can do.  It is one line of 300 characters at most.
+        The refusal has one line of at most 300 characters: libvirt's prefix for this error code,
+        the reason, then what an administrator can do about this client, then what a programmer can
+        do.
         """
         address = IPv6Address("TCP", "2001:db8:1111:2222:3333:4444:5555:6666", 4040)
         for peer, exception in (
@@ -125,13 +125,13 @@ class ModesTests(SynchronousTestCase):
 
 class OwnPolicyTests(SynchronousTestCase):
     """
-    A policy that somebody else writes.
+    Tests for a third-party policy.
     """
 
     def test_onlyWhatIsDifferent(self) -> None:
         """
-        A subclass states what is different and gets the rest: it advertises, pings on the terms
-        of the command line, and admits.
+        A subclass of L{Policy} needs only a name: it advertises keepalive, pings with the command
+        line's interval and count, and admits.
         """
 
         class Quiet(Policy):

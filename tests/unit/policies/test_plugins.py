@@ -33,7 +33,7 @@ class Moody(Policy):
 
     def configured(self, argument: str | None, keepAlive: KeepAlive) -> Self:
         """
-        Take the days.
+        Store the days.
         """
         if argument == "someday":
             raise ValueError("'someday' is no day of the week")
@@ -42,7 +42,7 @@ class Moody(Policy):
 
 class Impostor(Policy):
     """
-    A policy that has the name of another.
+    A policy with the name of another.
     """
 
     name = "mandatory"
@@ -50,19 +50,19 @@ class Impostor(Policy):
 
 class PoliciesTestCase(SynchronousTestCase):
     """
-    A test with the plugins of a third party.
+    Base class for tests with third-party plugins.
     """
 
     def setUp(self) -> None:
         """
-        Install the plugins.
+        Replace C{getPlugins}.
         """
         self.asked: list[object] = []
         self.patch(policies, "getPlugins", self.getPlugins)
 
     def getPlugins(self, interface: object) -> Iterator[Policy]:
         """
-        What is installed.
+        @return: the installed plugins.
         """
         self.asked.append(interface)
         return iter([Impostor(), *MODES, Moody()])
@@ -70,12 +70,12 @@ class PoliciesTestCase(SynchronousTestCase):
 
 class InstalledTests(PoliciesTestCase):
     """
-    Which policies there are.
+    Tests for the list of policies.
     """
 
     def test_installed(self) -> None:
         """
-        The three modes and the rules come first, then installed plugins.
+        The three modes and the rules are listed first, then installed plugins.
         """
         installed = installedPolicies()
         self.assertEqual(list(installed), ["disable", "optional", "mandatory", "rules", "moody"])
@@ -84,7 +84,7 @@ class InstalledTests(PoliciesTestCase):
 
     def test_ownCannotBeReplaced(self) -> None:
         """
-        A plugin with the name of a mode does not replace it: mode 2 stays mandatory.
+        A plugin with the name of a mode does not replace the mode.
         """
         self.assertIsInstance(installedPolicies()["mandatory"], Mandatory)
 
@@ -102,12 +102,12 @@ class InstalledTests(PoliciesTestCase):
 
 class FindTests(PoliciesTestCase):
     """
-    Which policy C{--mode} means.
+    Tests for the policy that C{--mode} selects.
     """
 
     def test_modes(self) -> None:
         """
-        The modes have numbers and names, and take the interval and count.
+        Modes are selected by number or name, and get the interval and count.
         """
         for selectors, mode in (
             (("0", "disable"), Disable(TERMS)),
@@ -119,7 +119,7 @@ class FindTests(PoliciesTestCase):
 
     def test_argument(self) -> None:
         """
-        The text after the first colon is the policy's argument; it may be empty.
+        The text after the first colon is the policy's argument, which may be empty.
         """
         self.assertEqual(findPolicy("moody", TERMS), Moody(TERMS))
         self.assertEqual(findPolicy("moody:", TERMS), Moody(TERMS, ""))
@@ -127,7 +127,7 @@ class FindTests(PoliciesTestCase):
 
     def test_badArgument(self) -> None:
         """
-        The error for an argument that the policy does not take is the policy's own.
+        The error for an invalid argument is the policy's own.
         """
         error = self.assertRaises(ValueError, findPolicy, "moody:someday", TERMS)
         self.assertEqual(str(error), "policy moody: 'someday' is no day of the week")
@@ -137,7 +137,7 @@ class FindTests(PoliciesTestCase):
 
     def test_unknown(self) -> None:
         """
-        The error for an unknown policy names it and lists the others.
+        The error for an unknown policy has its name and lists the known ones.
         """
         for selector in ("3", "-1", "2.0", "", ":x", "Mandatory", "99999999999999999999"):
             error = self.assertRaises(ValueError, findPolicy, selector, TERMS)

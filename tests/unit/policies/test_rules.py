@@ -67,12 +67,12 @@ def peer(
 
 class ExampleTests(SynchronousTestCase):
     """
-    Which mode a peer gets.
+    Tests for the mode of a peer.
     """
 
     def setUp(self) -> None:
         """
-        Parse the example.
+        Parse the example rules.
         """
         self.rules = parseRules(EXAMPLE, "rules.toml", TERMS)
 
@@ -85,13 +85,13 @@ class ExampleTests(SynchronousTestCase):
 
     def test_transport(self) -> None:
         """
-        A rule can be for a transport.
+        A rule can match a transport.
         """
         self.assertEqual(self.mode(peer(transport="unix")), ("disable", TERMS))
 
     def test_all(self) -> None:
         """
-        A rule fits only if all its conditions do.
+        A rule matches only if all its conditions do.
         """
         dn = "C=GB,O=Example,CN=backup-1"
         self.assertEqual(self.mode(peer("10.1.2.3", "tls", dn)), ("optional", TERMS))
@@ -113,26 +113,26 @@ class ExampleTests(SynchronousTestCase):
 
     def test_first(self) -> None:
         """
-        The first rule that fits decides.
+        The first matching rule decides.
         """
         self.assertEqual(self.mode(peer(transport="unix", user="root"))[0], "disable")
 
     def test_default(self) -> None:
         """
-        A peer that no rule fits gets the default.
+        A peer that matches no rule gets the default.
         """
         self.assertEqual(self.mode(peer(user="alice")), ("mandatory", KeepAlive(7, 9)))
 
     def test_noDefault(self) -> None:
         """
-        Without a default that is mode 0.
+        Without a default, the mode is 0.
         """
         self.rules = parseRules("", "empty", TERMS)
         self.assertEqual(self.mode(peer()), ("disable", TERMS))
 
     def test_modes(self) -> None:
         """
-        A mode is a number, the same as a string, or a name.
+        A mode is a number, a string with that number, or a name.
         """
         for number, name in enumerate(("disable", "optional", "mandatory")):
             for value in (str(number), f'"{number}"', f'"{name}"'):
@@ -142,12 +142,12 @@ class ExampleTests(SynchronousTestCase):
 
 class ReadOnlyTests(SynchronousTestCase):
     """
-    Rules that open connections read-only.
+    Tests for rules that open connections read-only.
     """
 
     def test_readOnly(self) -> None:
         """
-        The first rule that fits decides, with true or false, or yes or no as for listeners.
+        The first matching rule decides, with true or false, or yes or no as for listeners.
         """
         for value, readOnly in (("true", True), ("false", False), ('"yes"', True), ('"no"', False)):
             text = f'[[rule]]\nuser = "a"\nmode = 1\nreadonly = {value}\n[default]\nmode = 0'
@@ -160,7 +160,7 @@ class ReadOnlyTests(SynchronousTestCase):
 
     def test_program(self) -> None:
         """
-        A rule for a program decides about keepalive only, since a program can have any name.
+        A rule for a program decides about keepalive only, since any program can have that name.
         """
         text = """
 [[rule]]
@@ -189,12 +189,12 @@ readonly = true
 
 class MistakesTests(SynchronousTestCase):
     """
-    Errors name the file, the rule and the key.
+    Tests for invalid rules, whose errors name the file, the rule and the key.
     """
 
     def test_mistakes(self) -> None:
         """
-        For each mistake, how the message begins after the name of the file.
+        Each mistake has its own message after the name of the file.
         """
         one = "[[rule]]\nmode = 1\n"
         for text, message in (
@@ -251,7 +251,7 @@ class MistakesTests(SynchronousTestCase):
 
     def test_syntax(self) -> None:
         """
-        For a file that is not TOML the error names the line; deep nesting is an error, too.
+        The error for a file that is not TOML has the line; deep nesting is an error too.
         """
         error = self.assertRaises(RulesError, parseRules, "a = 1\nb\n", "f.toml", TERMS)
         self.assertIn("f.toml: ", str(error))
@@ -271,7 +271,7 @@ PEERS = st.builds(
 
 def some(*values: str) -> st.SearchStrategy[list[str] | None]:
     """
-    @return: conditions with some of these values, or none.
+    @return: some of these values for a condition, or C{None}.
     """
     return st.none() | st.lists(st.sampled_from(values), min_size=1, unique=True)
 
@@ -291,7 +291,7 @@ RULES = st.fixed_dictionaries(
 
 def glob(pattern: str, text: str | None) -> bool:
     """
-    Match a pattern in another way.
+    Match a pattern, independently of the implementation.
     """
     expression = re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
     return text is not None and re.fullmatch(expression, text) is not None
@@ -299,7 +299,7 @@ def glob(pattern: str, text: str | None) -> bool:
 
 def expected(rules: list[dict[str, Any]], default: int, somebody: Peer) -> tuple[int, float]:
     """
-    Find the mode and the interval in another way.
+    Find the mode and the interval, independently of the implementation.
     """
     for rule in rules:
         if rule["transport"] is not None and somebody.transport not in rule["transport"]:
@@ -327,7 +327,7 @@ def expected(rules: list[dict[str, Any]], default: int, somebody: Peer) -> tuple
 
 def written(rules: list[dict[str, Any]], default: int) -> str:
     """
-    @return: the rules as a file.
+    @return: the rules in TOML.
     """
     lines = []
     for rule in rules:
@@ -338,13 +338,13 @@ def written(rules: list[dict[str, Any]], default: int) -> str:
 
 class ModelTests(SynchronousTestCase):
     """
-    The first rule that fits decides.
+    Tests that compare the implementation with a model.
     """
 
     @given(st.lists(RULES, max_size=5), st.integers(0, 2), PEERS)
     def test_first(self, rules: list[dict[str, Any]], default: int, somebody: Peer) -> None:
         """
-        For any rules and any peer, both ways agree.
+        Both agree for arbitrary rules and peers.
         """
         policy = parseRules(written(rules, default), "f", TERMS).ruleFor(somebody).policy
         names = ("disable", "optional", "mandatory")
@@ -367,13 +367,13 @@ class PolicyTests(SynchronousTestCase):
 
     def test_interface(self) -> None:
         """
-        It provides IKeepAlivePolicy.
+        The policy provides IKeepAlivePolicy.
         """
         verifyObject(IKeepAlivePolicy, self.policy)
 
     def test_asks(self) -> None:
         """
-        It treats each peer as the rules say.
+        The policy treats each peer as its rule says.
         """
         unix, monitor, anybody = peer(transport="unix"), peer(user="monitor"), peer()
         self.assertIsNone(self.policy.keepAlive(unix))
@@ -389,7 +389,7 @@ class PolicyTests(SynchronousTestCase):
 
     def test_noArgument(self) -> None:
         """
-        Without a file name it cannot be configured.
+        Without a file name, the policy cannot be configured.
         """
         for argument in (None, ""):
             with self.assertRaisesRegex(ValueError, "needs the name of a file"):
@@ -397,7 +397,7 @@ class PolicyTests(SynchronousTestCase):
 
     def test_unconfigured(self) -> None:
         """
-        Without a file it is mode 0.
+        An unconfigured policy is mode 0.
         """
         policy = RulesPolicy()
         policy.reload()
@@ -405,7 +405,7 @@ class PolicyTests(SynchronousTestCase):
 
     def test_unreadable(self) -> None:
         """
-        The error for a file that cannot be read names it.
+        The error for an unreadable file names the file.
         """
         with self.assertRaisesRegex(RulesError, "nothere: cannot be read"):
             RulesPolicy().configured("nothere", TERMS)
@@ -415,7 +415,7 @@ class PolicyTests(SynchronousTestCase):
 
     def test_reload(self) -> None:
         """
-        New rules apply once they have been read.
+        Changed rules apply after a reload.
         """
         self.path.write_text("[default]\nmode = 1")
         self.assertIsInstance(self.policy.admit(peer()), Refused)
@@ -424,7 +424,7 @@ class PolicyTests(SynchronousTestCase):
 
     def test_reloadFails(self) -> None:
         """
-        After a file that cannot be used, the old rules stay in force.
+        When reloading fails, the old rules stay in force.
         """
         self.path.write_text("[default]\nmode = 9")
         self.assertRaises(RulesError, self.policy.reload)
@@ -433,12 +433,12 @@ class PolicyTests(SynchronousTestCase):
 
 class KindsTests(SynchronousTestCase):
     """
-    The policies of rules.
+    Tests for the policies of rules.
     """
 
     def test_modes(self) -> None:
         """
-        They are the three modes.
+        Rules use the three modes.
         """
         rules = parseRules(EXAMPLE, "f", TERMS)
         self.assertIsInstance(rules, Rules)

@@ -13,7 +13,7 @@ from kaproto.program import ApplicationBackend
 
 class ApplicationBackendTests(SynchronousTestCase):
     """
-    The backend of a server that serves only programs of its own.
+    Tests for the backend of a server that serves only an application's programs.
     """
 
     def test_opensAnything(self) -> None:
@@ -31,7 +31,7 @@ class ApplicationBackendTests(SynchronousTestCase):
 
     def test_knowsNothing(self) -> None:
         """
-        It adds no procedures and no features to the remote program.
+        The backend adds no procedures and no features to the remote program.
         """
         self.assertFalse(any(ApplicationBackend().knows(number) for number in range(500)))
         self.assertEqual(ApplicationBackend().features, frozenset())

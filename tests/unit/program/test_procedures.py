@@ -25,13 +25,13 @@ def _define(method: Callable[..., Any], decorator: Callable[[Any], Any], name: s
 
 class EarlyErrorTests(ProgramTestCase):
     """
-    A program that cannot work is an error when its class is made, which names the class and the
-    procedure.
+    Tests for programs that are invalid: defining the class raises an error that names the class and
+    the procedure.
     """
 
     def test_declarations(self) -> None:
         """
-        Numbers, names, classes and signatures that cannot be used.
+        Invalid numbers, names, classes and signatures are refused.
         """
 
         def good(self: object, connection: object, payload: bytes) -> bytes:
@@ -71,7 +71,7 @@ class EarlyErrorTests(ProgramTestCase):
 
     def test_notMethods(self) -> None:
         """
-        Static methods, class methods and properties are not called with the program.
+        Static methods, class methods and properties cannot be procedures.
         """
 
         def method(self: object, connection: object, payload: bytes) -> bytes:
@@ -98,8 +98,7 @@ class EarlyErrorTests(ProgramTestCase):
 
     def test_withoutNumbers(self) -> None:
         """
-        A procedure needs a number, and a class of programs to be used as well; one to inherit
-        from does not.
+        A procedure needs a number, and so does a program, unless it is only a base class.
         """
         self.assertIn("@procedure(1)", str(self.assertRaises(TypeError, procedure)))
 
@@ -113,7 +112,8 @@ class EarlyErrorTests(ProgramTestCase):
 
     def test_numbers(self) -> None:
         """
-        A program's number and version have 32 bits, and the keepalive program is libvirt's.
+        A program's number and version have 32 bits, and the number of libvirt's keepalive program
+        is refused.
         """
         for name, value, message in (
             ("number", "feed", "Bad.number: a whole number of up to 32 bits, not 'feed'"),
@@ -127,7 +127,7 @@ class EarlyErrorTests(ProgramTestCase):
 
     def test_largestNumbers(self) -> None:
         """
-        A procedure's number has 31 bits, and a program's 32.
+        A procedure's number has at most 31 bits, and a program's at most 32.
         """
 
         class Last(Program):
@@ -141,7 +141,7 @@ class EarlyErrorTests(ProgramTestCase):
 
     def test_twoMethodsForOneNumber(self) -> None:
         """
-        Two methods of one program that claim the same number are named both.
+        The error for two methods with the same number names both.
         """
 
         def define() -> None:
@@ -160,7 +160,8 @@ class EarlyErrorTests(ProgramTestCase):
 
 class ResultTests(ProgramTestCase):
     """
-    A method that returns something else than it should, now or later, is an error that names it.
+    Tests for methods that return something other than their declared result, at once or later,
+    which is an error that names the method.
     """
 
     def returning(self, value: object, *, later: bool, **types: Any) -> Program:
@@ -176,7 +177,8 @@ class ResultTests(ProgramTestCase):
 
     def test_results(self) -> None:
         """
-        Raw results must be bytes; others must be of the declared class, and fit.
+        Raw results must be bytes; others must be instances of the declared class, and fit into its
+        XDR.
         """
         for value, types, message in (
             (None, {}, "returned None: it should return bytes, the result in XDR"),

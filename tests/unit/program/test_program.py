@@ -17,7 +17,7 @@ from kaproto.program import Program, UInt, XDRError, pack, procedure, unpack
 
 class Number(IntEnum):
     """
-    The procedures of L{Sums} by name.
+    The procedures of L{Sums}.
     """
 
     SIZE = 1
@@ -25,7 +25,7 @@ class Number(IntEnum):
 
 class Sums(Program):
     """
-    A program that answers 1, 2 and 3, and has a method that is no procedure.
+    A program with the procedures 1, 2 and 3, and a method that is no procedure.
     """
 
     number: ClassVar[int] = 0x20304050
@@ -33,20 +33,20 @@ class Sums(Program):
     @procedure(Number.SIZE)
     def size(self, connection: object, payload: bytes) -> bytes:
         """
-        Say how long the payload was.
+        Return the payload's length.
         """
         return b"%d" % len(payload)
 
     @procedure(2, 3)
     def later(self, connection: object, payload: bytes) -> Awaitable[bytes]:
         """
-        Say later who asked.
+        Return the connection, later.
         """
         return succeed(repr(connection).encode())
 
     def other(self, connection: object, payload: bytes) -> bytes:
         """
-        Be no procedure.
+        Raise an error if it is called.
         """
         raise NotImplementedError
 
@@ -54,7 +54,7 @@ class Sums(Program):
 @attrs.frozen
 class Reading:
     """
-    Arguments and results of L{Sensors}.
+    The arguments and results of L{Sensors}.
     """
 
     sensor: str
@@ -110,12 +110,12 @@ class Sensors(Program):
 
 class ProgramTestCase(SynchronousTestCase):
     """
-    Calls programs.
+    Base class for tests that call programs.
     """
 
     def call(self, program: Program, number: int, payload: bytes = b"") -> bytes:
         """
-        @return: the answer, whether it comes at once or is awaited.
+        @return: the result, at once or awaited.
         """
         result = program.callReceived("connection", number, payload)
         if isinstance(result, bytes):
@@ -125,19 +125,19 @@ class ProgramTestCase(SynchronousTestCase):
 
 async def awaited(result: Awaitable[bytes]) -> bytes:
     """
-    @return: the result of something that can be awaited.
+    @return: the result of an awaitable.
     """
     return await result
 
 
 class ProgramTests(ProgramTestCase):
     """
-    Programs whose procedures take and return XDR.
+    Tests for programs whose procedures take and return XDR.
     """
 
     def test_procedures(self) -> None:
         """
-        Decorated methods answer their numbers, and no other numbers are answered.
+        A program knows the numbers of decorated methods, and no others.
         """
         program = Sums()
         known = [number for number in range(-1, 10) if program.knows(number)]
@@ -146,7 +146,7 @@ class ProgramTests(ProgramTestCase):
 
     def test_calls(self) -> None:
         """
-        A method is called with the connection and the payload, and returns the answer, now or
+        A method is called with the connection and the payload, and returns the result, at once or
         later.
         """
         self.assertEqual(self.call(Sums(), 1, b"four"), b"4")
@@ -155,20 +155,20 @@ class ProgramTests(ProgramTestCase):
 
     def test_version(self) -> None:
         """
-        A program is in version 1, as all of libvirt's are, unless it says otherwise.
+        A program's version is 1 by default, as in all of libvirt's programs.
         """
         self.assertEqual(Sums().version, 1)
 
     def test_methodsStayMethods(self) -> None:
         """
-        A decorated method can be called as any other.
+        A decorated method can be called like any other.
         """
         self.assertEqual(Sums().size(None, b"123"), b"3")
 
     def test_subclass(self) -> None:
         """
-        A subclass has the procedures of its base. It can override a method or a number, and the
-        base stays as it was.
+        A subclass inherits procedures.  It can override a method or a number, which does not change
+        the base class.
         """
 
         class More(Sums):
@@ -188,7 +188,7 @@ class ProgramTests(ProgramTestCase):
 
     def test_twoPrograms(self) -> None:
         """
-        A program that inherits from two has the procedures of both.
+        A program with two base classes has the procedures of both.
         """
 
         class First(Program):
@@ -208,7 +208,7 @@ class ProgramTests(ProgramTestCase):
 
     def test_renumbered(self) -> None:
         """
-        A method to which a subclass gives another number loses the old one.
+        A method with another number in a subclass loses the old one.
         """
 
         class Renumbered(Sums):
@@ -221,13 +221,13 @@ class ProgramTests(ProgramTestCase):
 
 class TypedTests(ProgramTestCase):
     """
-    Programs whose procedures take and return Python objects.
+    Tests for programs whose procedures take and return Python objects.
     """
 
     def test_calls(self) -> None:
         """
-        Arguments arrive unpacked, and results are packed: attrs classes, plain types or nothing,
-        now or later.
+        Arguments are unpacked, and results packed: attrs classes, plain types or nothing, at once
+        or later.
         """
         program = Sensors()
         self.assertEqual(self.call(program, 2, pack(Reading("door", 1))), b"")
@@ -240,7 +240,7 @@ class TypedTests(ProgramTestCase):
 
     def test_badArguments(self) -> None:
         """
-        Arguments that cannot be unpacked are an XDRError, and the method is not called.
+        Arguments that cannot be unpacked raise XDRError, and the method is not called.
         """
         program = Sensors()
         error = self.assertRaises(XDRError, self.call, program, 2, b"\0\0\0\1x")
@@ -249,6 +249,6 @@ class TypedTests(ProgramTestCase):
 
     def test_ownErrors(self) -> None:
         """
-        Exceptions of a method are passed on unchanged.
+        A method's exceptions are raised unchanged.
         """
         self.assertRaises(KeyError, self.call, Sensors(), 1, pack("window"))

@@ -15,19 +15,20 @@ from kaproto.records.audit import auditClosed, auditOpened
 
 class AuditTests(SynchronousTestCase):
     """
-    The lines of the audit log.
+    Tests for the lines of the audit log.
     """
 
     def setUp(self) -> None:
         """
-        Have a client.
+        Create a client.
         """
         BOUNDS.clear()
         self.peer = Peer(IPv4Address("TCP", "192.0.2.1", 5), id=7, requested="qemu:///system")
 
     def test_opened(self) -> None:
         """
-        Who opened what, how, and which policy and which of its rules admitted it.
+        The line for opening has the client, what it opened and how, and the policy and the rule
+        that admitted it.
         """
         with capturedLogs() as log:
             auditOpened(self.peer, "optional")
@@ -50,7 +51,7 @@ class AuditTests(SynchronousTestCase):
 
     def test_closed(self) -> None:
         """
-        Whose connection ended, after what time, and why.
+        The line for the end has the client, the duration and the reason.
         """
         with capturedLogs() as log:
             auditClosed(self.peer, "closed", "the client closed the connection", 35.24)
@@ -65,7 +66,7 @@ class AuditTests(SynchronousTestCase):
 
     def test_bounded(self) -> None:
         """
-        A line is as short, and there are as few, as of all lines about clients.
+        Length and number of lines are bounded like those of all lines about clients.
         """
         self.peer.requested = "x" * 100_000 + "\n"
         with capturedLogs() as log:

@@ -15,13 +15,13 @@ from kaproto.records.endings import KEPT, KINDS, Endings, kindOf
 
 class KindTests(SynchronousTestCase):
     """
-    The closed set of reasons.
+    Tests for the kinds of endings, a fixed set.
     """
 
     def test_errorTree(self) -> None:
         """
-        Every error of kaproto's that can end a connection has a kind of its own, or that of its
-        base; only those that never end a server's connection are plain errors.
+        Every error that can end a server's connection has its own kind, or that of its base class;
+        only the others are of the kind C{error}.
         """
         plain = set()
         for name in errors.__all__:
@@ -33,8 +33,8 @@ class KindTests(SynchronousTestCase):
 
     def test_foreign(self) -> None:
         """
-        The network's errors are a lost connection; an application's subclass counts as its base,
-        and anything else as an error.
+        Network errors are of the kind C{connection_lost}, an application's subclass has the kind of
+        its base class, and all other errors are of the kind C{error}.
         """
 
         class Rude(errors.PeerFlooded):
@@ -55,12 +55,12 @@ class KindTests(SynchronousTestCase):
 
 class EndingsTests(SynchronousTestCase):
     """
-    The ring of endings.
+    Tests for the list of the latest endings.
     """
 
     def test_ring(self) -> None:
         """
-        The latest are kept, the latest first; all are counted.
+        The latest endings are kept, the latest first; all are counted.
         """
         endings = Endings()
         for number in range(KEPT + 5):
@@ -76,7 +76,7 @@ class EndingsTests(SynchronousTestCase):
 
     def test_words(self) -> None:
         """
-        What a peer chose is kept on one line and cut.
+        Text from a peer is escaped onto one line and truncated.
         """
         endings = Endings()
         endings.ended(Peer(requested="a\n" * 1000), errors.RemoteProtocolError("b\n" * 1000), 0)

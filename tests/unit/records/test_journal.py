@@ -41,21 +41,21 @@ def counted(journal: Journal) -> dict[str, int]:
 
 class JournalTests(SynchronousTestCase):
     """
-    What is counted, logged and kept.
+    Tests for what is counted, logged and recorded.
     """
 
     def setUp(self) -> None:
         """
-        Open a journal.
+        Create a clock and a journal.
         """
         self.clock = Clock()
         self.journal = Journal(self.clock.seconds, lambda: 1000.0 + self.clock.seconds())
 
     def ended(self, reason: Exception) -> tuple[dict[str, int], list[str | None]]:
         """
-        Have a connection end.
+        Record the end of a connection.
 
-        @return: what was counted, and what was logged.
+        @return: the counters that changed, and the log lines.
         """
         self.setUp()
         with capturedLogs() as events:
@@ -64,7 +64,7 @@ class JournalTests(SynchronousTestCase):
 
     def test_endings(self) -> None:
         """
-        Each kind of ending has its counter and its words, which name the peer and the reason.
+        Each kind of ending has its own counter and log line, which names the peer and the reason.
         """
         who = "tcp 192.0.2.1:5"
         expected: list[tuple[Exception, str, str]] = [
@@ -93,7 +93,7 @@ class JournalTests(SynchronousTestCase):
 
     def test_authenticationFailed(self) -> None:
         """
-        Failed logins are counted one by one, and logged when the connection ends.
+        Failed logins are counted individually, and logged when the connection ends.
         """
         self.assertEqual(
             self.ended(AuthenticationFailed("three times wrong")),
@@ -102,14 +102,14 @@ class JournalTests(SynchronousTestCase):
 
     def test_inOrder(self) -> None:
         """
-        Nothing is logged of connections that end in order, or that the network loses.
+        Connections that are closed regularly, or lost by the network, are not logged.
         """
         for reason in (ConnectionClosed("the peer closed the connection"), ConnectionLost()):
             self.assertEqual(self.ended(reason), ({}, []))
 
     def test_numbers(self) -> None:
         """
-        Each connection has a number of its own, from 1, and the time at which it came.
+        Each connection has a unique number, from 1, and the time when it was accepted.
         """
         first, second = somebody(), somebody()
         self.journal.connected(first)
@@ -121,7 +121,7 @@ class JournalTests(SynchronousTestCase):
 
     def test_keepsEndings(self) -> None:
         """
-        An ending is kept with who it was, why it ended, and how long it had been there.
+        An ending is recorded with the peer, the reason and the duration.
         """
         peer = somebody()
         self.journal.connected(peer)
@@ -143,8 +143,7 @@ class JournalTests(SynchronousTestCase):
 
     def test_audit(self) -> None:
         """
-        If it is to audit, a client that has opened has a line at open and one at its end; others
-        have none.
+        With C{audits}, each client that has opened gets a log line for opening and one for its end.
         """
         for audits in (False, True):
             self.journal.audits = audits
@@ -162,7 +161,7 @@ class JournalTests(SynchronousTestCase):
 
     def test_rule(self) -> None:
         """
-        The log names the rule that refused.
+        The log line for a refusal names the rule.
         """
         peer = somebody()
         peer.rule = "rule 2, mode mandatory"

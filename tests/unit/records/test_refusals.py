@@ -20,12 +20,12 @@ def caller(host: int, port: int = 1) -> Peer:
 
 class RefusalsTests(SynchronousTestCase):
     """
-    Refusals summed by caller.
+    Tests for the sums of refusals by caller.
     """
 
     def test_sums(self) -> None:
         """
-        The same caller from another port is the same caller; the latest comes first.
+        A caller's port does not matter; the latest caller comes first.
         """
         refusals = Refusals()
         refusals.add(caller(1), 1.0, refused=False)
@@ -38,7 +38,7 @@ class RefusalsTests(SynchronousTestCase):
 
     def test_bounded(self) -> None:
         """
-        Strangers cannot make it grow: those refused longest ago are forgotten.
+        The number of callers is bounded: those refused longest ago are dropped.
         """
         refusals = Refusals()
         for number in range(CALLERS_MAX):

@@ -11,13 +11,13 @@ from kaproto.records.wallclock import WallClock
 
 class WallClockTests(SynchronousTestCase):
     """
-    The time of day of moments.
+    Tests for the conversion of monotonic times to times of day.
     """
 
     def test_steadyUntilSet(self) -> None:
         """
-        A moment keeps its time of day while the two clocks drift apart a little, and moves with
-        the wall clock when that is set.
+        A moment's time of day stays the same while the two clocks drift apart a little, and changes
+        when the wall clock is set.
         """
         now = {"monotonic": 10.0, "wall": 1000.0}
         clock = WallClock(lambda: now["monotonic"], lambda: now["wall"])

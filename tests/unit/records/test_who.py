@@ -16,12 +16,13 @@ from kaproto.records.who import TEXT_MAX, Caller, Who, clean
 
 class CleanTests(SynchronousTestCase):
     """
-    Text that clients choose.
+    Tests for the escaping of text that clients choose.
     """
 
     def test_table(self) -> None:
         """
-        Names stay as they are; what could move a cursor, break a line or hide is escaped.
+        Ordinary names are unchanged; characters that move the cursor, break the line or are
+        invisible are escaped.
         """
         for given_, expected in [
             ("CN=Zoë, O=Ex ample", "CN=Zoë, O=Ex ample"),
@@ -36,7 +37,7 @@ class CleanTests(SynchronousTestCase):
     @given(text())
     def test_always(self, value: str) -> None:
         """
-        Whatever it is, it is printable and of bounded length.
+        The result for any text is printable and of bounded length.
         """
         cleaned = clean(value)
         self.assertTrue(cleaned.isprintable())
@@ -45,12 +46,12 @@ class CleanTests(SynchronousTestCase):
 
 class WhoTests(SynchronousTestCase):
     """
-    What is kept of a peer.
+    Tests for the record of a peer.
     """
 
     def test_addresses(self) -> None:
         """
-        An address is shown with its port; a UNIX socket has none, and tells the process.
+        A TCP address is shown with its port; a UNIX socket has none.
         """
         table: list[tuple[IAddress, str | None, str | None]] = [
             (IPv4Address("TCP", "192.0.2.1", 5), "192.0.2.1:5", "192.0.2.1"),
@@ -63,7 +64,7 @@ class WhoTests(SynchronousTestCase):
 
     def test_local(self) -> None:
         """
-        A local peer has the user, the process and the program that the kernel names.
+        The record of a local peer has the user, process and program that the kernel reports.
         """
         peer = Peer(UNIXAddress(b""), "unix", unixCredentials=UnixCredentials(7, 8, 9))
         self.assertEqual(Who.of(peer), Who(0, "unix", None, Caller(None, None, None, 8), 7))

@@ -11,12 +11,12 @@ from kaproto.uri import checkName, isURI
 
 class IsURITests(SynchronousTestCase):
     """
-    Telling URIs from endpoint strings.
+    Tests that tell URIs from endpoint strings.
     """
 
     def test_uris(self) -> None:
         """
-        What libvirt's users write is a URI.
+        libvirt's connection URIs are URIs.
         """
         for text in (
             "qemu:///system",
@@ -35,7 +35,7 @@ class IsURITests(SynchronousTestCase):
 
     def test_endpoints(self) -> None:
         """
-        Endpoint strings are not, nor are host names and paths.
+        Endpoint strings, host names and paths are not URIs.
         """
         for text in (
             "tcp:host:16509",
@@ -57,12 +57,12 @@ class IsURITests(SynchronousTestCase):
 
 class NameTests(SynchronousTestCase):
     """
-    What a libvirtd can be asked to open.
+    Tests for the names that a libvirtd can open.
     """
 
     def test_good(self) -> None:
         """
-        Paths that the driver opens are good, and so is any of a driver that is not known.
+        Paths that the driver opens are valid, and so is any path of an unknown driver.
         """
         for driver, path in (
             ("qemu", "/system"),
@@ -77,7 +77,7 @@ class NameTests(SynchronousTestCase):
 
     def test_mistakes(self) -> None:
         """
-        The error says what could have been meant.
+        The error for an invalid name suggests a valid one.
         """
         for driver, path, message in (
             (

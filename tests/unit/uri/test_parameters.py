@@ -1,7 +1,7 @@
 """
 Tests for L{kaproto.uri.parameters}.
 
-C{tests/interop/test_uris.py} holds what is expected here against libvirt's own client.
+C{tests/interop/test_uris.py} compares these expectations with libvirt's own client.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from kaproto.uri import ConnectionURI, parseURI
 
 class ParameterTests(SynchronousTestCase):
     """
-    The parameters that are for the client.
+    Tests for the parameters that are for the client.
     """
 
     def parse(self, query: str) -> ConnectionURI:
         """
-        @return: a URI with parameters, taken apart.
+        @return: a parsed URI with these parameters.
         """
         return parseURI(f"qemu+tls://host/system?{query}")
 
     def test_defaults(self) -> None:
         """
-        Without any, the server's certificate is checked, and nothing is asked for.
+        Without parameters, the server's certificate is verified, and no other setting is changed.
         """
         expected = ConnectionURI("tls", "host", 16514, "", "qemu:///system")
         self.assertEqual(self.parse(""), expected)
@@ -32,8 +32,8 @@ class ParameterTests(SynchronousTestCase):
 
     def test_verify(self) -> None:
         """
-        Only a 1 switches the check of the server's certificate off, and what is neither 0 nor 1
-        is an error.
+        Only C{no_verify=1} disables verification of the server's certificate; values other than 0
+        and 1 are errors.
         """
         for value, verify in [("0", True), ("1", False), ("01", False), ("%201", False)]:
             self.assertIs(self.parse(f"no_verify={value}").verify, verify, value)
@@ -59,7 +59,7 @@ class ParameterTests(SynchronousTestCase):
 
     def test_authentication(self) -> None:
         """
-        C{auth} names a way to authenticate, and of SASL a mechanism.
+        C{auth} selects an authentication method, and for SASL optionally a mechanism.
         """
         for value, expected in [
             ("sasl", ("sasl", None)),
@@ -73,7 +73,7 @@ class ParameterTests(SynchronousTestCase):
 
     def test_paths(self) -> None:
         """
-        Paths are taken as they are, decoded.
+        Paths are decoded, and not checked.
         """
         uri = self.parse("pkipath=%2Fetc%2Fpki&AuthFile=a%20b")
         self.assertEqual((uri.pkipath, uri.authfile), ("/etc/pki", "a b"))

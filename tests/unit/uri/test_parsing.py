@@ -1,7 +1,7 @@
 """
 Tests for L{kaproto.uri.parsing}.
 
-C{tests/interop/test_uris.py} holds what is expected here against libvirt's own client.
+C{tests/interop/test_uris.py} compares these expectations with libvirt's own client.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ SYSTEM_SOCKET = "/run/libvirt/libvirt-sock"
 
 class PlaceTests(SynchronousTestCase):
     """
-    Where a URI says to connect.
+    Tests for where to connect.
     """
 
     def test_hosts(self) -> None:
         """
-        The transport is the one after the plus sign, in any case; without one a host means TLS.
-        Without a host it is this machine's; the port is libvirt's, unless one is given.
+        The transport follows the plus sign, in any case; without one, a host means TLS.  The
+        default host is C{localhost}, and the default port libvirt's.
         """
         for text, transport, host, port in [
             ("qemu+tcp://host/system", "tcp", "host", 16509),
@@ -60,7 +60,8 @@ class PlaceTests(SynchronousTestCase):
 
     def test_sockets(self) -> None:
         """
-        Without host and transport it is libvirtd's socket on this machine, or the one given.
+        Without host and transport, the place is libvirtd's socket on this machine, or the given
+        one.
         """
         for text, socket in [
             ("qemu:///system", SYSTEM_SOCKET),
@@ -91,7 +92,7 @@ class PlaceTests(SynchronousTestCase):
 
     def test_session(self) -> None:
         """
-        C{/session} and the test driver are a daemon of the user's own; root has none.
+        C{/session} and the test driver use the user's own daemon, except for root.
         """
         self.patch(os, "geteuid", lambda: 1000)
         self.patch(os, "environ", {"XDG_RUNTIME_DIR": "/run/user/7", "HOME": "/home/alice"})
@@ -117,8 +118,8 @@ class PlaceTests(SynchronousTestCase):
 
     def test_mode(self) -> None:
         """
-        C{mode} chooses between libvirtd and the driver's own daemon; by default it is the
-        latter, if its socket is there.
+        C{mode} selects libvirtd or the driver's own daemon; the default is the latter if its socket
+        exists.
         """
         self.patch(os, "geteuid", lambda: 1000)
         directory = Path(self.mktemp()).absolute() / "libvirt"
@@ -140,12 +141,12 @@ class PlaceTests(SynchronousTestCase):
 
 class NameTests(SynchronousTestCase):
     """
-    What a URI says to open.
+    Tests for the name to open.
     """
 
     def test_names(self) -> None:
         """
-        It is the URI without transport, host and the client's own parameters.
+        The name is the URI without transport, host and the client's own parameters.
         """
         for text, name in [
             ("test+tcp://host/default", "test:///default"),
@@ -164,7 +165,7 @@ class NameTests(SynchronousTestCase):
 
     def test_escapes(self) -> None:
         """
-        Escapes are read and written again, which makes a difference for some characters.
+        Escapes are decoded and encoded again, which changes some of them.
         """
         for text, name in [
             ("/de%20fault", "/de%20fault"),
@@ -182,8 +183,8 @@ class NameTests(SynchronousTestCase):
 
     def test_parameters(self) -> None:
         """
-        Parameters that the client does not know go to the server.  Both separators are read, and
-        one is written.
+        Parameters that the client does not know are sent to the server.  Both separators are
+        understood, and C{&} is sent.
         """
         for query, sent in [
             ("foo=bar", "?foo=bar"),
@@ -214,7 +215,7 @@ class NameTests(SynchronousTestCase):
 
     def test_serversDefault(self) -> None:
         """
-        C{remote} asks for whatever the server has.
+        C{remote} opens the server's default.
         """
         for text in ("remote+tcp://host/", "remote:///", "remote+tcp://host/x?y=1#z"):
             self.assertEqual(parseURI(text).name, "", text)
@@ -222,7 +223,7 @@ class NameTests(SynchronousTestCase):
 
     def test_givenName(self) -> None:
         """
-        C{name} is what is asked for, as it stands, even if it is empty.
+        C{name} is opened unchanged, even if it is empty.
         """
         for query, name in [
             ("name=xen:///x#frag", "xen:///x"),
@@ -236,12 +237,12 @@ class NameTests(SynchronousTestCase):
 
 class MistakesTests(SynchronousTestCase):
     """
-    URIs that cannot be used.
+    Tests for invalid URIs.
     """
 
     def test_mistakes(self) -> None:
         """
-        The error quotes the URI, and says what is wrong with it or what to write instead.
+        The error quotes the URI, and says why it is invalid or what to write instead.
         """
         for text, word in [
             ("tcp:host:16509", "qemu+tcp://host/system"),
@@ -294,7 +295,7 @@ class MistakesTests(SynchronousTestCase):
 
     def test_tlsOnly(self) -> None:
         """
-        What is wrong for TLS is not looked at without it, as libvirt does not.
+        Parameters for TLS are checked only with TLS, as in libvirt.
         """
         self.assertEqual(parseURI("qemu+tcp://h/x?tls_priority=x").name, "qemu:///x")
         self.assertEqual(parseURI("qemu+tls://h/x?tls_priority=NORMAL").name, "qemu:///x")
@@ -305,8 +306,8 @@ class MistakesTests(SynchronousTestCase):
     )
     def test_anyText(self, scheme: str, rest: str) -> None:
         """
-        Any text is a place and a name, or a L{ValueError}: there is somewhere to connect to,
-        either a host with a port or a path.
+        Any text either is refused with a L{ValueError}, or gives a place to connect to: a host with
+        a port, or a path.
         """
         try:
             uri = parseURI(f"{scheme}:{rest}")
