@@ -17,12 +17,12 @@ from tests.support_registry import RegistryTestCase
 
 class LinkTests(RegistryTestCase):
     """
-    One connection.
+    Tests for one connection to Redis.
     """
 
     def connect(self) -> RedisLink:
         """
-        @return: a connection that is prepared.
+        @return: a connection that has logged in.
         """
         link = self.result(connectLink(self.redis, self.factory))
         self.addCleanup(self.turns)
@@ -31,7 +31,7 @@ class LinkTests(RegistryTestCase):
 
     def test_missing(self) -> None:
         """
-        Without txredisapi the error says what to install.
+        The error for a missing txredisapi says what to install.
         """
         with patch.dict(sys.modules, {"txredisapi": None}):
             error = self.assertRaises(MissingExtra, requireExtra)
@@ -39,7 +39,7 @@ class LinkTests(RegistryTestCase):
 
     def test_commands(self) -> None:
         """
-        Commands have replies, or errors.
+        A command returns its reply or raises the error.
         """
         link = self.connect()
         self.assertEqual(self.result(link.command("PING")), "PONG")
@@ -47,7 +47,7 @@ class LinkTests(RegistryTestCase):
 
     def test_user(self) -> None:
         """
-        Whom to log in as is in the location.
+        The user and the database are taken from the location.
         """
         self.redis.password = self.password.text = "secret"
         self.factory._arguments = (
@@ -59,8 +59,8 @@ class LinkTests(RegistryTestCase):
 
     def test_watched(self) -> None:
         """
-        A connection on which nothing comes is pinged, also when it is subscribed, and ended when
-        Redis does not answer.
+        An idle connection is pinged, even when it is subscribed.  It is closed if Redis does not
+        answer.
         """
         link = self.connect()
         self.result(link.command("SUBSCRIBE", "x"))
@@ -76,7 +76,7 @@ class LinkTests(RegistryTestCase):
 
     def test_messages(self) -> None:
         """
-        Messages are given to whoever wants them.
+        Published messages are given to C{message}.
         """
         link = self.connect()
         messages: list[object] = []
@@ -88,7 +88,7 @@ class LinkTests(RegistryTestCase):
 
     def test_ends(self) -> None:
         """
-        Why a connection has ended is said in words.
+        The reason for the end of a connection is readable.
         """
         for reason, words in (
             (ConnectionDone(), "Redis has ended the connection"),
@@ -103,7 +103,7 @@ class LinkTests(RegistryTestCase):
 
     def test_somethingElse(self) -> None:
         """
-        What does not speak Redis is given up.
+        A server that is not Redis is disconnected.
         """
         link = self.connect()
         ended = link.whenEnded()

@@ -25,7 +25,7 @@ from kaproto.registry.listing import BATCH, CHANGES_MAX, PERIOD, RENEW, RETRY_MA
 @attrs.define
 class Stored:
     """
-    What a registry has of one node, and how it answers.  The script in Redis does the same.
+    A model of one node's data in Redis, which answers as the script in Redis does.
     """
 
     epoch: int = 0
@@ -36,7 +36,9 @@ class Stored:
 
     def write(self, batch: Batch, hint: int = 1000, process: object = None) -> tuple[str, int, int]:
         """
-        @return: the answer to a batch of a process.
+        Apply a batch.
+
+        @return: the script's answer.
         """
         same = process is not None and process == self.process
         epoch = batch.epoch or (self.epoch if same else max(self.epoch + 1, hint))
@@ -59,12 +61,12 @@ class Stored:
 
 class ListingTests(SynchronousTestCase):
     """
-    One node, step by step.
+    Tests for the listing of one node, step by step.
     """
 
     def setUp(self) -> None:
         """
-        Have a node with three clients.
+        Create a node with three clients.
         """
         self.clients = {number: f"client {number}" for number in (1, 2, 3)}
         self.stored = Stored()
@@ -72,7 +74,7 @@ class ListingTests(SynchronousTestCase):
 
     def write(self, now: float) -> Batch | None:
         """
-        Write what there is to write.
+        Write the next batch, if there is one.
         """
         batch = self.listing.next(now)
         if batch is not None:
@@ -81,7 +83,7 @@ class ListingTests(SynchronousTestCase):
 
     def synced(self) -> None:
         """
-        Have all written at 0.0.
+        Write all clients at time 0.
         """
         self.listing.ready(0.0)
         self.write(0.0)
@@ -89,7 +91,7 @@ class ListingTests(SynchronousTestCase):
 
     def change(self, number: int, text: str | None) -> None:
         """
-        A client changes, or ends.
+        Change or end a client.
         """
         if text is None:
             del self.clients[number]
@@ -99,7 +101,7 @@ class ListingTests(SynchronousTestCase):
 
     def test_nothingBeforeThereIsAConnection(self) -> None:
         """
-        Without a connection nothing is written, and nothing is kept for later.
+        Without a connection no changes are written or recorded.
         """
         self.change(4, "new")
         self.assertIsNone(self.listing.next(5.0))
@@ -108,7 +110,7 @@ class ListingTests(SynchronousTestCase):
 
     def test_everythingFirst(self) -> None:
         """
-        First everything is written, and the registry gives an epoch.
+        On the first connection all clients are written, and the registry assigns an epoch.
         """
         self.synced()
         self.assertEqual(self.stored, Stored(1000, 1, self.clients, complete=True))
@@ -116,8 +118,8 @@ class ListingTests(SynchronousTestCase):
 
     def test_batches(self) -> None:
         """
-        Many clients are written in batches, one after the other, and only with the last of them
-        all are there.
+        Many clients are written in several batches, one after the other, and the last one completes
+        the list.
         """
         self.clients.update(dict.fromkeys(range(1, 2 * BATCH + 2), "x"))
         self.listing.ready(0.0)
@@ -133,7 +135,7 @@ class ListingTests(SynchronousTestCase):
 
     def test_changesAreCollected(self) -> None:
         """
-        What changes within a second is written once, as it is then.
+        Several changes of a client within a second are written once, with the latest state.
         """
         self.synced()
         self.change(2, "changed")
@@ -150,7 +152,7 @@ class ListingTests(SynchronousTestCase):
 
     def test_manyChangesDoNotWait(self) -> None:
         """
-        A full batch is written at once, and the rest after it.
+        A full batch is written at once, and the remaining changes after it.
         """
         self.synced()
         for number in range(10, 10 + BATCH + 1):
@@ -172,7 +174,7 @@ class ListingTests(SynchronousTestCase):
 
     def test_tooManyChanges(self) -> None:
         """
-        There is a bound to what is noted, beyond which all is written anew.
+        The number of recorded changes is bounded; beyond it all clients are written again.
         """
         self.synced()
         for number in range(10, 11 + CHANGES_MAX):
@@ -184,8 +186,8 @@ class ListingTests(SynchronousTestCase):
 
     def test_lost(self) -> None:
         """
-        After a lost connection everything is written anew, with the epoch from before.  An answer
-        that comes late is not looked at.
+        After a lost connection all clients are written again in the same epoch.  A late answer is
+        ignored.
         """
         self.synced()
         self.change(1, "changed")
@@ -200,7 +202,7 @@ class ListingTests(SynchronousTestCase):
 
     def test_failed(self) -> None:
         """
-        After an error the next try is a second later, then two, and at most five.
+        After an error the listing waits for 1, 2, 4 and at most 5 seconds before the next try.
         """
         now, waits = 0.0, []
         for _time in range(5):
@@ -220,8 +222,8 @@ class ListingTests(SynchronousTestCase):
 
     def test_flushed(self) -> None:
         """
-        When the registry has lost everything, everything is written anew; again and again only
-        after ten seconds.
+        If the registry has lost its data, all clients are written again, but at most every ten
+        seconds.
         """
         self.synced()
         for begun, flushedAt, again in ((2, 20.0, 20.0), (3, 24.0, 30.0)):
@@ -236,7 +238,7 @@ class ListingTests(SynchronousTestCase):
 
     def test_changedByOthers(self) -> None:
         """
-        A wrong number of clients is noticed with the next batch.
+        A wrong number of clients is detected with the next batch.
         """
         self.synced()
         self.stored.clients[99] = "a stranger"
@@ -247,7 +249,7 @@ class ListingTests(SynchronousTestCase):
 
     def test_superseded(self) -> None:
         """
-        A process whose node was started anew never writes again.
+        A process whose node was restarted never writes again.
         """
         self.synced()
         self.stored = Stored(2000, 1, {1: "of the new process"})
@@ -263,8 +265,8 @@ class ListingTests(SynchronousTestCase):
 
     def test_ownFirstBatchComesLate(self) -> None:
         """
-        What the first connection sent may come to Redis after a second one has got an epoch.  That
-        is no other process, and does not take the node's name.
+        The first connection's batch may reach Redis after a second connection has been assigned an
+        epoch.  It is not mistaken for another process.
         """
         self.listing.ready(0.0)
         late = self.listing.next(0.0)
@@ -282,7 +284,7 @@ class ListingTests(SynchronousTestCase):
 
 class _Node:
     """
-    One process of a node, and the batch of it that is on its way.
+    One process of a node, with its pending batch.
     """
 
     def __init__(self, now: float) -> None:
@@ -294,11 +296,11 @@ class _Node:
 
 class ListingMachine(RuleBasedStateMachine):
     """
-    A node that is restarted while its older processes may still write, and a Redis of which
-    anything can be expected.
+    A node that is restarted while older processes may still write, and a Redis that may fail in any
+    way.
 
-    What is written by an older process never replaces what a newer one wrote, and as soon as all
-    is well for a while, what is stored is what is there.
+    An older process never overwrites a newer one's data, and once failures stop, the stored clients
+    are the node's.
     """
 
     numbers: ClassVar = st.integers(1, 5)
@@ -306,7 +308,7 @@ class ListingMachine(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         """
-        There is one process.
+        Start one process.
         """
         self.now, self.version = 0.0, 0
         self.stored = Stored()
@@ -323,7 +325,7 @@ class ListingMachine(RuleBasedStateMachine):
     @rule(number=numbers, ends=st.booleans())
     def change(self, number: int, *, ends: bool) -> None:
         """
-        A client of any kind of change.
+        Change or end a client.
         """
         self.version += 1
         for each in self.nodes[-2:]:
@@ -335,7 +337,7 @@ class ListingMachine(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.0, 0.5, 1.0, 4.0, 11.0]))
     def wait(self, seconds: float) -> None:
         """
-        Time passes, and each process sends what is due.
+        Advance the time, and let each process send what is due.
         """
         self.now += seconds
         for each in self.nodes:
@@ -345,7 +347,7 @@ class ListingMachine(RuleBasedStateMachine):
     @rule(which=st.integers(-2, -1))
     def connect(self, which: int) -> None:
         """
-        A process reaches Redis.
+        Connect a process to Redis.
         """
         node = self.nodes[max(which, -len(self.nodes))]
         if not node.isConnected:
@@ -355,7 +357,7 @@ class ListingMachine(RuleBasedStateMachine):
     @rule(which=st.integers(-2, -1), outcome=st.sampled_from(["ok", "ok", "ok", "lost", "error"]))
     def deliver(self, which: int, outcome: str) -> None:
         """
-        A batch comes to Redis, however late.  Its answer may be lost, or be an error.
+        Deliver a pending batch to Redis; its answer may be lost or be an error.
         """
         node = self.nodes[max(which, -len(self.nodes))]
         batch, node.onItsWay = node.onItsWay, None
@@ -375,8 +377,7 @@ class ListingMachine(RuleBasedStateMachine):
     @rule(which=st.integers(-2, -1))
     def giveUp(self, which: int) -> None:
         """
-        A process gives up a connection on which a batch is still on its way, and has another at
-        once.
+        Replace a process's connection, while a batch may still be pending on the old one.
         """
         node = self.nodes[max(which, -len(self.nodes))]
         node.isConnected = False
@@ -391,8 +392,8 @@ class ListingMachine(RuleBasedStateMachine):
     @rule()
     def deliverLate(self) -> None:
         """
-        It comes to Redis after all, and nobody reads the answer.  If all was written anew since,
-        nothing comes of it.
+        Deliver a batch of a replaced connection, whose answer is not read.  It has no effect if all
+        clients have been written again since.
         """
         batch, node = self.late.pop(0)
         before = attrs.evolve(self.stored)
@@ -404,14 +405,14 @@ class ListingMachine(RuleBasedStateMachine):
     @rule()
     def flush(self) -> None:
         """
-        Redis forgets everything.
+        Delete all data in Redis.
         """
         self.stored = Stored()
 
     @rule()
     def vandalize(self) -> None:
         """
-        Somebody else writes to Redis.
+        Write to Redis as another program.
         """
         self.stored.clients[99] = "a stranger"
 
@@ -419,7 +420,8 @@ class ListingMachine(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         """
-        The node is started anew and takes its epoch, while the older process may live on.
+        Start another process of the node, which is assigned an epoch, while the older one may still
+        run.
         """
         self.nodes.append(node := _Node(self.now))
         node.isConnected = True
@@ -431,7 +433,7 @@ class ListingMachine(RuleBasedStateMachine):
     @invariant()
     def epochsGrow(self) -> None:
         """
-        Nobody who was superseded has anything under way, and nobody forgets that.
+        A superseded process writes nothing and keeps reporting the problem.
         """
         for each in self.nodes:
             if each.listing.superseded:
@@ -441,7 +443,7 @@ class ListingMachine(RuleBasedStateMachine):
     @invariant()
     def bounded(self) -> None:
         """
-        Nothing is noted for a process that cannot write.
+        A process without a connection records no changes.
         """
         for each in self.nodes:
             if not each.isConnected:
@@ -449,7 +451,7 @@ class ListingMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """
-        All is well for half a minute: the newest process has all of its clients listed.
+        Without failures for 30 seconds, the newest process has all its clients listed.
         """
         node = self.newest
         if not node.isConnected:
@@ -472,13 +474,12 @@ class ListingMachine(RuleBasedStateMachine):
 
 class ModelTests(SynchronousTestCase):
     """
-    Nodes, processes and a registry in any order of events.
+    Tests with a state machine of nodes, processes and a registry.
     """
 
     def test_machine(self) -> None:
         """
-        An older process never replaces what a newer one wrote, and the list becomes right by
-        itself.
+        An older process never overwrites a newer one's data, and the list recovers by itself.
         """
         run_state_machine_as_test(
             ListingMachine,

@@ -13,12 +13,12 @@ from tests.support_registry import FakeNode
 
 class LocalRegistryTests(SynchronousTestCase):
     """
-    The registry of a server that is alone.
+    Tests for the registry of a server without Redis.
     """
 
     def test_nothing(self) -> None:
         """
-        It asks its server for nothing, and all is well with it.
+        The local registry does not use its node, and has no problems.
         """
         registry, node = LocalRegistry("host1"), FakeNode()
         registry.start(node)

@@ -16,12 +16,12 @@ from tests.pki import Authority, distinguished
 
 class LocationTests(SynchronousTestCase):
     """
-    URLs.
+    Tests for URLs.
     """
 
     def test_urls(self) -> None:
         """
-        A URL names the host, and may name all else.
+        A URL has a host, and may have a port, a database, a user and files.
         """
         file = Path("/etc/kaproto/redis")
         for url, location, shown in (
@@ -42,7 +42,7 @@ class LocationTests(SynchronousTestCase):
 
     def test_mistakes(self) -> None:
         """
-        What is wrong with a URL is said, and a password in it is not repeated.
+        The error for an invalid URL has the reason, but never the password.
         """
         for url, words in (
             ("localhost:6379", "redis://HOST:6379/0"),
@@ -65,7 +65,7 @@ class LocationTests(SynchronousTestCase):
 
     def test_endpoints(self) -> None:
         """
-        With TLS there are certificates to read.
+        With TLS the endpoint reads the certificates, and an error has the reason.
         """
         folder = Path(self.mktemp())
         folder.mkdir()
@@ -93,12 +93,13 @@ class LocationTests(SynchronousTestCase):
 
 class PasswordTests(SynchronousTestCase):
     """
-    Passwords from files.
+    Tests for passwords from files.
     """
 
     def test_reload(self) -> None:
         """
-        A password is the first line of a file, and the one from before where that cannot be read.
+        The password is the file's first line; if the file becomes unreadable, the previous one is
+        kept.
         """
         path = Path(self.mktemp())
         path.write_text("first\r\nsecond\n", "utf-8")
@@ -117,7 +118,7 @@ class PasswordTests(SynchronousTestCase):
 
     def test_none(self) -> None:
         """
-        There may be no password.
+        A password is optional.
         """
         password = Password(None)
         password.reload()

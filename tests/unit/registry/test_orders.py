@@ -18,7 +18,7 @@ GOOD = {"token": TOKEN, "epoch": 1, "number": 2, "reason": None}
 
 class OrderTests(SynchronousTestCase):
     """
-    Orders and answers.
+    Tests for orders and their answers.
     """
 
     @given(
@@ -28,21 +28,21 @@ class OrderTests(SynchronousTestCase):
     )
     def test_roundTrip(self, epoch: int, number: int | None, reason: str | None) -> None:
         """
-        Orders are as they were.
+        Orders survive encoding and decoding.
         """
         order = Order(TOKEN, epoch, number, reason)
         self.assertEqual(Order.decode(order.encode()), order)
 
     def test_long(self) -> None:
         """
-        A long reason is cut.
+        A long reason is truncated.
         """
         order = Order.decode(Order(TOKEN, 1, 2, "x" * 1000).encode())
         self.assertEqual(order.reason, "x" * 256)
 
     def test_bad(self) -> None:
         """
-        Everything else is no order.
+        Invalid orders are refused.
         """
         for text in (
             None,
@@ -71,7 +71,7 @@ class OrderTests(SynchronousTestCase):
 
     def test_answers(self) -> None:
         """
-        An answer says what is wrong, or that nothing is.
+        An answer has a problem or none, and invalid answers are refused.
         """
         for problem in (None, "no such client"):
             self.assertEqual(decodeAnswer(encodeAnswer(problem)), problem)

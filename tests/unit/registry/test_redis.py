@@ -21,12 +21,12 @@ TOKEN = "0123456789abcdef" * 2
 
 class RedisRegistryTests(RegistryTestCase):
     """
-    Listing one node.
+    Tests for the registry of one node.
     """
 
     def setUp(self) -> None:
         """
-        Have a node with two clients.
+        Create a node with two clients.
         """
         super().setUp()
         self.node = FakeNode()
@@ -34,13 +34,15 @@ class RedisRegistryTests(RegistryTestCase):
 
     def listed(self, name: str = "host1") -> dict[int, object]:
         """
-        @return: the clients that Redis has of a node.
+        @return: the clients of a node in Redis.
         """
         return {int(key): json.loads(value) for key, value in self.redis.clients(name).items()}
 
     def assertProblem(self, words: str | None) -> None:
         """
-        @param words: what is wrong with the registry.
+        Check the problem that the registry reports.
+
+        @param words: a part of it, or C{None} if there must be no problem.
         """
         problem = self.subject.status().problem
         if words is None:
@@ -50,13 +52,13 @@ class RedisRegistryTests(RegistryTestCase):
 
     def start(self) -> None:
         """
-        List the node.
+        Start the registry.
         """
         self.subject = self.registry(self.node)
 
     def test_listed(self) -> None:
         """
-        The clients are listed at once, and changes within a second.
+        All clients are written at the start, and changes within a second.
         """
         self.start()
         self.assertEqual(self.listed(), self.node.clients)
@@ -72,7 +74,7 @@ class RedisRegistryTests(RegistryTestCase):
 
     def test_many(self) -> None:
         """
-        Many clients are written in batches, without waiting in between.
+        Many clients are written in batches without waiting in between.
         """
         self.node.clients = {number: {"id": number} for number in range(1, 2 * BATCH + 2)}
         self.start()
@@ -92,7 +94,7 @@ class RedisRegistryTests(RegistryTestCase):
 
     def test_long(self) -> None:
         """
-        Values are bounded.
+        Long values are truncated.
         """
         self.node.clients[1] = {"id": 1, "user": "x" * 5000}
         self.start()
@@ -100,8 +102,8 @@ class RedisRegistryTests(RegistryTestCase):
 
     def test_refused(self) -> None:
         """
-        Who was refused is written when it has changed, every ten seconds at most, and a hundred of
-        them at most.
+        Refused clients are written when they have changed, at most every ten seconds and at most
+        100 of them.
         """
         self.start()
         self.node.refusals = [{"host": f"192.0.2.{number}"} for number in range(150)]
@@ -116,7 +118,7 @@ class RedisRegistryTests(RegistryTestCase):
 
     def test_away(self) -> None:
         """
-        A Redis that cannot be reached is said once in the log, and tried again.
+        A Redis that cannot be reached is logged once, and retried.
         """
         self.redis.refuses = True
         self.start()
@@ -132,8 +134,7 @@ class RedisRegistryTests(RegistryTestCase):
 
     def test_hangs(self) -> None:
         """
-        A Redis that hangs is noticed by keepalive, and what happened meanwhile is written once it
-        goes on.
+        Keepalive detects a Redis that hangs; changes since then are written when it continues.
         """
         self.start()
         self.redis.hangs = True
@@ -148,7 +149,7 @@ class RedisRegistryTests(RegistryTestCase):
 
     def test_restarted(self) -> None:
         """
-        A Redis that is restarted, and has lost everything, gets everything again.
+        After a restart that lost its data, Redis gets all clients again.
         """
         self.start()
         self.redis.flush()
@@ -160,7 +161,7 @@ class RedisRegistryTests(RegistryTestCase):
 
     def test_flushed(self) -> None:
         """
-        A Redis that was emptied gets everything again.
+        After all its data were deleted, Redis gets all clients again.
         """
         self.start()
         self.wait(20)
@@ -172,7 +173,7 @@ class RedisRegistryTests(RegistryTestCase):
 
     def test_full(self) -> None:
         """
-        A Redis that takes no writes is tried again every few seconds.
+        A Redis that refuses writes is retried every few seconds.
         """
         self.start()
         self.redis.error = "-OOM command not allowed when used memory > 'maxmemory'."
@@ -186,7 +187,7 @@ class RedisRegistryTests(RegistryTestCase):
 
     def test_nonsense(self) -> None:
         """
-        Answers that are none are errors as well.
+        Answers that are not valid are errors too.
         """
         self.redis.error = "+nonsense"
         self.start()
@@ -200,7 +201,7 @@ class RedisRegistryTests(RegistryTestCase):
 
     def test_cannotDescribe(self) -> None:
         """
-        What goes wrong with a client does not end the list: it is tried again.
+        An exception while describing a client is logged, and the registry tries again.
         """
         self.patch(self.node, "client", lambda number: {"id": number}[number])
         self.start()
@@ -214,7 +215,7 @@ class RedisRegistryTests(RegistryTestCase):
 
     def test_anyText(self) -> None:
         """
-        Names that are no UTF-8 are listed as well.
+        Names with invalid Unicode are listed too.
         """
         self.node.clients[1] = {"id": 1, "user": "\udcff\ud800 é"}
         self.start()
@@ -222,7 +223,7 @@ class RedisRegistryTests(RegistryTestCase):
 
     def test_notStarted(self) -> None:
         """
-        Before its start a registry is not up, and can be stopped.
+        Before its start a registry reports that it is not connected, and it can be stopped.
         """
         registry = RedisRegistry("x", "y", self.redis, self.factory, IReactorTime(self.clock))
         self.assertEqual(registry.status(), RegistryStatus("y", NOT_YET))
@@ -230,7 +231,7 @@ class RedisRegistryTests(RegistryTestCase):
 
     def test_password(self) -> None:
         """
-        A wrong password is a problem like any other, until the file has been corrected.
+        A wrong password is reported as a problem until the file is corrected.
         """
         self.redis.password = "secret"
         self.start()
@@ -246,7 +247,7 @@ class RedisRegistryTests(RegistryTestCase):
 
     def test_superseded(self) -> None:
         """
-        A process whose name another one has taken says so and stops writing.
+        A process whose node name another process has taken reports it and stops writing.
         """
         self.start()
         other = FakeNode()
@@ -259,7 +260,7 @@ class RedisRegistryTests(RegistryTestCase):
 
     def test_left(self) -> None:
         """
-        A node that stops is taken off the list.
+        A node that stops is removed from the list.
         """
         self.start()
         self.stop(self.subject)
@@ -267,7 +268,7 @@ class RedisRegistryTests(RegistryTestCase):
 
     def test_cannotLeave(self) -> None:
         """
-        A Redis that hangs does not keep a node from stopping.
+        A Redis that hangs does not prevent a node from stopping.
         """
         self.start()
         self.redis.hangs = True
@@ -277,7 +278,7 @@ class RedisRegistryTests(RegistryTestCase):
 
     def test_stoppedWhileConnecting(self) -> None:
         """
-        Nor does one that hangs while it is connected to.
+        A Redis that hangs during the connection attempt does not prevent a node from stopping.
         """
         self.redis.hangs = True
         self.start()
@@ -286,7 +287,7 @@ class RedisRegistryTests(RegistryTestCase):
 
     def order(self, order: Order | str) -> str | None:
         """
-        @return: what the node answers to an order.
+        @return: the node's answer to an order.
         """
         answers: list[str] = []
 
@@ -305,8 +306,8 @@ class RedisRegistryTests(RegistryTestCase):
 
     def test_orders(self) -> None:
         """
-        A client is disconnected, and the node drained, as ordered, if the order is for this start
-        of the node.
+        Orders disconnect a client or drain the node, unless they are for an earlier start of the
+        node.
         """
         self.start()
         self.assertIsNone(self.order(Order(TOKEN, 1000, 2, "updates")))
@@ -323,7 +324,7 @@ class RedisRegistryTests(RegistryTestCase):
 
     def test_allowed(self) -> None:
         """
-        An administrator decides which orders a node obeys.
+        C{--registry-orders} restricts the orders that a node follows.
         """
         for orders, refused in (("disconnect", [None]), ("none", [None, 2])):
             self.subject = self.registry(self.node, orders=orders)
@@ -335,7 +336,7 @@ class RedisRegistryTests(RegistryTestCase):
 
     def test_badOrders(self) -> None:
         """
-        What is no order is ignored, and said once a minute.
+        Invalid orders are ignored, and logged once per minute.
         """
         self.start()
         for _time in range(3):
@@ -345,7 +346,7 @@ class RedisRegistryTests(RegistryTestCase):
 
     def test_floodOfOrders(self) -> None:
         """
-        There is a bound to the orders of one second.
+        The number of orders per second is limited.
         """
         self.start()
         for _time in range(100):
@@ -355,7 +356,7 @@ class RedisRegistryTests(RegistryTestCase):
 
     def test_noWayToAnswer(self) -> None:
         """
-        An order is obeyed even if the answer cannot be sent.
+        An order is followed even if the answer cannot be sent.
         """
         self.start()
         writer = next(each for each in self.redis.transports if not each.channels)
@@ -366,7 +367,7 @@ class RedisRegistryTests(RegistryTestCase):
 
     def test_deaf(self) -> None:
         """
-        Without its subscription a node cannot be given orders, and says so.
+        A node without its subscription, which cannot receive orders, reports a problem.
         """
         self.start()
         subscriber = next(each for each in self.redis.transports if each.channels)

@@ -22,12 +22,12 @@ from kaproto.registry.schema import (
 
 class SchemaTests(SynchronousTestCase):
     """
-    Keys and values.
+    Tests for keys and values.
     """
 
     def test_keys(self) -> None:
         """
-        All keys and channels begin in one way, so that a rule for access can name them.
+        All keys and channels have the same prefix, so that an access rule can name them.
         """
         for name in (*keysOf("host1"), orderChannel("host1"), answerChannel("0f")):
             self.assertTrue(name.startswith("kaproto:"), name)
@@ -35,7 +35,7 @@ class SchemaTests(SynchronousTestCase):
 
     def test_names(self) -> None:
         """
-        What could be mistaken for something else is no name.
+        Names that could be mistaken for something else are refused.
         """
         for name in ("host1", "HOST_1.example-2", "_", "x" * 64):
             self.assertTrue(NODE_NAME.fullmatch(name), name)
@@ -45,7 +45,7 @@ class SchemaTests(SynchronousTestCase):
 
     def test_bounds(self) -> None:
         """
-        A value has one line, and bounds wherever a client could choose.
+        An encoded value is one line, and its strings and lists are bounded.
         """
         text = encode({"a": "x" * 999, "b": ["é\n" * 999, 1, None], "c": list(range(999)), "d": 1})
         self.assertNotIn("\n", text)

@@ -16,12 +16,12 @@ from tests.support_registry import FakeNode, RegistryTestCase
 
 class FleetTests(RegistryTestCase):
     """
-    What there is to see of two nodes.
+    Tests for viewing two nodes.
     """
 
     def setUp(self) -> None:
         """
-        Have two nodes and somebody who looks at them.
+        Create two nodes and a view of them.
         """
         super().setUp()
         self.nodes = {name: FakeNode() for name in ("host1", "host2")}
@@ -36,7 +36,7 @@ class FleetTests(RegistryTestCase):
 
     def hangUp(self) -> None:
         """
-        End all connections.
+        Close all connections.
         """
         for each in self.links:
             each.abort("the test is over")
@@ -50,7 +50,7 @@ class FleetTests(RegistryTestCase):
 
     def test_nodes(self) -> None:
         """
-        Nodes are listed by name, with their clients by number.
+        Nodes are listed by name, with their clients by id.
         """
         first, second = self.result(self.fleet.nodes(clients=True))
         self.assertEqual((first.name, second.name), ("host1", "host2"))
@@ -61,8 +61,8 @@ class FleetTests(RegistryTestCase):
 
     def test_states(self) -> None:
         """
-        A node whose lease has run out is gone, with the clients that it had, and one that has not
-        listed all of its clients is listing.
+        A node whose lease has expired is gone, and one that has not written all its clients yet is
+        listing.
         """
         self.redis.hashes["kaproto:node:host2"]["complete"] = "0"
         self.redis.leases["kaproto:lease:host1"] -= LEASE
@@ -71,7 +71,7 @@ class FleetTests(RegistryTestCase):
 
     def test_vandals(self) -> None:
         """
-        What others have written to Redis does no harm.
+        Invalid data in Redis is ignored.
         """
         self.redis.nodes |= {"host3", "../host4"}
         self.redis.hashes["kaproto:node:host1"].update(about="[]", refused='[1, {"host": 2}]')
@@ -83,7 +83,7 @@ class FleetTests(RegistryTestCase):
 
     def order(self, number: int | None, seconds: float = 1.0, name: str = "host1") -> None:
         """
-        Give a node an order.
+        Give a node an order, and wait for the answer.
         """
         node = self.result(self.fleet.node(name))
         assert node is not None
@@ -91,7 +91,7 @@ class FleetTests(RegistryTestCase):
 
     def test_orders(self) -> None:
         """
-        An order is obeyed, and its answer seen.
+        An order is followed, and its answer is returned or raised.
         """
         self.order(2)
         self.order(None)
@@ -104,7 +104,7 @@ class FleetTests(RegistryTestCase):
 
     def test_nobodyThere(self) -> None:
         """
-        Nobody listens, or nobody answers.
+        An order fails if the node is not connected or does not answer.
         """
         self.deafen()
         self.assertRaisesRegex(OrderFailed, "not connected", self.order, 2, name="host3")
@@ -115,14 +115,16 @@ class FleetTests(RegistryTestCase):
 
     def deafen(self) -> None:
         """
-        Have a node that does not listen to orders, named host3.
+        Add a node named host3 that does not subscribe to orders.
         """
         self.redis.nodes.add("host3")
         self.redis.hashes["kaproto:node:host3"] = self.redis.hashes["kaproto:node:host1"]
 
     def listen(self) -> list[object]:
         """
-        @return: the orders that host3 will be given.
+        Subscribe to host3's orders.
+
+        @return: a list to which they are added.
         """
         heard: list[object] = []
         link = self.result(self.connect())
@@ -132,7 +134,7 @@ class FleetTests(RegistryTestCase):
 
     def test_nonsense(self) -> None:
         """
-        An answer may be nonsense; only the first one counts.
+        An invalid answer fails the order, and further answers are ignored.
         """
         self.deafen()
         heard = self.listen()

@@ -311,7 +311,7 @@ class LingerTests(ProtocolTestCase):
 
     def test_notRead(self) -> None:
         """
-        The same holds if reading from the peer was paused before.
+        After closing, bytes from the peer are read and dropped, even if reading was paused before.
         """
         for pause in (Pause.CALLS, Pause.TURN):
             self.connection.pauseReading(pause)

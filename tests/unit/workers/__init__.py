@@ -1,3 +1,3 @@
 """
-Tests of L{kaproto.workers}, a module for each of its modules.
+Tests for L{kaproto.workers}, one test module for each of its modules.
 """

@@ -39,12 +39,12 @@ from tests.support_workers import SERVER, TeamTestCase
 
 class ControlTests(TeamTestCase):
     """
-    C{kaproto} and the workers.
+    Tests for the C{kaproto} command on a server with workers.
     """
 
     def test_lists(self) -> None:
         """
-        Lists are those of all workers, and each client is shown by its own.
+        Lists have the clients of all workers, and each client is shown by its own worker.
         """
         listed = self.document(ControlProcedure.LIST, Page(0))
         self.assertEqual([each["id"] for each in listed], [4, 5])
@@ -60,7 +60,7 @@ class ControlTests(TeamTestCase):
 
     def test_disconnect(self) -> None:
         """
-        A client is disconnected at its own worker.
+        A client's own worker disconnects it.
         """
         self.call(self.control_, ControlProcedure.DISCONNECT, Disconnecting(5, "why"))
         self.assertIsNone(self.clients[0].closing.reason)
@@ -68,7 +68,7 @@ class ControlTests(TeamTestCase):
 
     def test_status(self) -> None:
         """
-        The status has the sums, and the workers.
+        The status has the sums of all workers, and a list of the workers.
         """
         (status,) = self.document(ControlProcedure.STATUS)
         self.assertEqual((status["accepted"], status["clients"]), (2, 2))
@@ -76,7 +76,7 @@ class ControlTests(TeamTestCase):
 
     def test_replace(self) -> None:
         """
-        Workers are replaced, or it is said why not.
+        C{REPLACE} returns the number of replaced workers, or an error if it cannot replace them.
         """
         self.assertEqual(self.document(ControlProcedure.REPLACE), [2])
         connection = cast(KeepAliveServerProtocol, self.caller)
@@ -89,7 +89,7 @@ class ControlTests(TeamTestCase):
 
     def test_replaceByClient(self) -> None:
         """
-        kaproto says how many were replaced.
+        L{ControlClient.replace} returns the number of replaced workers.
         """
         factory = adminFactory(self.parent, [self.control_, self.admin])
         factory.policy = Disable()
@@ -102,12 +102,12 @@ class ControlTests(TeamTestCase):
 
 class AdminTests(TeamTestCase):
     """
-    C{virt-admin} and the workers.
+    Tests for C{virt-admin} on a server with workers.
     """
 
     def test_list(self) -> None:
         """
-        The list is that of all workers; so is how many there are.
+        Lists and counts have the clients of all workers.
         """
         which = AdminProcedure.SERVER_LIST_CLIENTS
         unpacker = Unpacker(self.call(self.admin, which, ServerListOptions(SERVER, 1, 0)))
@@ -119,7 +119,8 @@ class AdminTests(TeamTestCase):
 
     def test_client(self) -> None:
         """
-        A client is found, shown and closed at its own worker, and administrators at the parent.
+        A client's own worker looks it up, shows it and closes it; the parent does so for
+        administrators.
         """
         which = AdminProcedure.SERVER_LOOKUP_CLIENT
         found = unpack(ClientName, self.call(self.admin, which, ClientLookup(SERVER, 5, 0)))
@@ -136,7 +137,7 @@ class AdminTests(TeamTestCase):
 
     def test_limits(self) -> None:
         """
-        Limits are set at all workers, and shown with the sums.
+        Limits are set in all workers, and shown with the sums of their clients.
         """
         parameters = [TypedParameter("nclients_max", 7, ParameterType.UINT)]
         which = AdminProcedure.SERVER_SET_CLIENT_LIMITS

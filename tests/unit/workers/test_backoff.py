@@ -11,12 +11,12 @@ from kaproto.workers.backoff import LASTED, LONGEST, Backoff
 
 class BackoffTests(SynchronousTestCase):
     """
-    How soon a worker is replaced.
+    Tests for the delay before a worker is replaced.
     """
 
     def test_delays(self) -> None:
         """
-        One that ends soon is replaced later and later, up to a bound; one that lasted, at once.
+        The delay doubles, up to a maximum, while workers end soon; after one that lasted it is 0.
         """
         backoff = Backoff()
         delays = [backoff.ended(0.1) for _ in range(9)]

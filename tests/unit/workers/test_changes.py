@@ -19,7 +19,7 @@ class ChangesTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """
-        Have a node with one client.
+        Create a node with one client.
         """
         self.node = FakeNode()
         self.node.clients[1] = {"id": 1}
@@ -27,7 +27,7 @@ class ChangesTests(SynchronousTestCase):
 
     def end(self, number: int) -> None:
         """
-        A client leaves.
+        Disconnect a client.
         """
         del self.node.clients[number]
         self.node.changed(number)
@@ -43,8 +43,8 @@ class ChangesTests(SynchronousTestCase):
 
     def test_changes(self) -> None:
         """
-        At first all clients have changed, later those that connect, change or leave: once each,
-        with the latest description.
+        At first all clients are reported, and later those that connect, change or leave: once each,
+        with the latest data.
         """
         self.assertEqual(self.take(), {1: {"id": 1}})
         self.assertEqual(self.take(), {})
@@ -56,8 +56,8 @@ class ChangesTests(SynchronousTestCase):
 
     def test_unknown(self) -> None:
         """
-        The parent is not told of clients that came and went since it last asked, so there is a
-        bound to what is noted.
+        Clients that connect and leave between two reports are not reported, so the number of
+        recorded changes is bounded.
         """
         self.take()
         for number in range(2, 1000):
@@ -71,7 +71,7 @@ class ChangesTests(SynchronousTestCase):
 
     def test_many(self) -> None:
         """
-        Many changes are told in batches.
+        Many changes are reported in batches.
         """
         for number in range(2, 2 * BATCH):
             self.node.set(number)

@@ -26,8 +26,8 @@ class FakeWorker:
     """
     A worker without a process.
 
-    @ivar signals: what it was sent.
-    @ivar drained: within how many seconds its clients were to leave, each time it was told.
+    @ivar signals: the signals it was sent.
+    @ivar drained: the time limit of each order to drain, in seconds.
     """
 
     def __init__(self, seat: int, row: int, now: float) -> None:
@@ -45,14 +45,14 @@ class FakeWorker:
 
     def serve(self, accepted: int = 0) -> None:
         """
-        Begin to serve.
+        Report the first figures, so that the worker is ready.
         """
         self.figures = Figures({"accepted": accepted}, {}, [0] * 66, [0] * 66)
         self.ready.callback(self)
 
     def end(self, how: str = "exited with 1") -> None:
         """
-        End.
+        End the process.
         """
         if not self.ready.called:
             self.ready.errback(RuntimeError(how))
@@ -60,13 +60,13 @@ class FakeWorker:
 
     def send(self, number: signal.Signals) -> None:
         """
-        Remember a signal.
+        Record the signal.
         """
         self.signals.append(number)
 
     def call(self, program: int, procedure: int, payload: bytes = b"") -> Deferred[bytes]:
         """
-        Be drained.
+        Record an order to drain.
         """
         assert (program, procedure) == (CONTROL_PROGRAM, ControlProcedure.DRAIN)
         self.drained.append(unpack(Draining, payload).within)
@@ -75,7 +75,7 @@ class FakeWorker:
 
 class CrewTests(SynchronousTestCase):
     """
-    Two seats, and who takes them.
+    Tests for a crew with two seats.
     """
 
     def setUp(self) -> None:
@@ -95,7 +95,7 @@ class CrewTests(SynchronousTestCase):
 
     def start(self, seat: int, row: int) -> FakeWorker:
         """
-        Start a worker.
+        Create a fake worker and record it.
         """
         worker = FakeWorker(seat, row, self.clock.seconds())
         self.started.append(worker)
@@ -103,7 +103,9 @@ class CrewTests(SynchronousTestCase):
 
     def serve(self) -> Sequence[FakeWorker]:
         """
-        @return: two workers that serve.
+        Let the two latest workers serve.
+
+        @return: the workers.
         """
         for each in self.started[-2:]:
             each.serve()
@@ -111,7 +113,7 @@ class CrewTests(SynchronousTestCase):
 
     def test_ready(self) -> None:
         """
-        It is ready when all seats are taken.
+        The crew is ready when all workers serve.
         """
         first, second = self.started
         self.assertEqual([(each.seat, each.row) for each in self.started], [(0, 0), (1, 1)])
@@ -123,7 +125,7 @@ class CrewTests(SynchronousTestCase):
 
     def test_cannotStart(self) -> None:
         """
-        One that ends before it ever served is not replaced, and the server cannot start.
+        If a worker ends before the crew was ready, it is not replaced, and the start fails.
         """
         self.started[0].end("exited with 1")
         failure = self.failureResultOf(self.crew.whenReady, CannotStart)
@@ -132,9 +134,8 @@ class CrewTests(SynchronousTestCase):
 
     def test_replaced(self) -> None:
         """
-        One that ends is replaced, at the same seat and with the same row, at once; if it ends again
-        and again, later and later.  Its clients are not counted any more, but what it has counted
-        is.
+        A worker that ends is replaced at once, with the same seat and row, or after a growing delay
+        if workers end repeatedly.  Its clients no longer count, but its counters are kept.
         """
         first, second = self.started
         first.serve(accepted=3)
@@ -157,8 +158,8 @@ class CrewTests(SynchronousTestCase):
 
     def test_drain(self) -> None:
         """
-        When they are drained, all end when they can and none is replaced, not even one that waits
-        for that, nor one that has not served yet.
+        After C{drain} no worker is replaced, not even one whose replacement was already scheduled,
+        and C{whenEmpty} fires when all have ended.
         """
         first, second = self.serve()
         first.end()
@@ -178,7 +179,7 @@ class CrewTests(SynchronousTestCase):
 
     def test_drainedLate(self) -> None:
         """
-        One that begins to serve after that is drained, too.
+        A worker that becomes ready after C{drain} is drained too.
         """
         first, second = self.started
         first.serve()
@@ -189,7 +190,7 @@ class CrewTests(SynchronousTestCase):
 
     def test_stop(self) -> None:
         """
-        To stop, all are told; one that does not stop is killed.
+        C{stop} sends all workers SIGTERM, and kills those that do not end in time.
         """
         first, second = self.serve()
         stopped = self.crew.stop(5)
@@ -203,7 +204,7 @@ class CrewTests(SynchronousTestCase):
 
     def test_stopInTime(self) -> None:
         """
-        Nothing is left to be done when all have stopped.
+        If all workers end in time, no timer is left.
         """
         workers = self.serve()
         stopped = self.crew.stop(5)
@@ -214,9 +215,9 @@ class CrewTests(SynchronousTestCase):
 
     def test_rolling(self) -> None:
         """
-        Workers are replaced one after another: an old one is drained when the new one serves, and
-        not before, and its end is in order.  Meanwhile, and until all old ones have ended, none is
-        replaced again.
+        C{replace} replaces workers one after another: an old worker is drained once the new one
+        serves, and its end is not logged as an error.  Until all old workers have ended, a second
+        replacement is refused.
         """
         first, second = self.serve()
         replacing = Deferred.fromCoroutine(self.crew.replace(30))
@@ -243,7 +244,8 @@ class CrewTests(SynchronousTestCase):
 
     def test_rollingFails(self) -> None:
         """
-        When a new one cannot start, such as after a broken upgrade, the old ones serve on.
+        If a new worker cannot start, for example after a broken upgrade, the old workers continue
+        to serve.
         """
         first, second = self.serve()
         replacing = Deferred.fromCoroutine(self.crew.replace(30))
@@ -260,7 +262,7 @@ class CrewTests(SynchronousTestCase):
 
     def test_rollingWhileStopping(self) -> None:
         """
-        Nobody is replaced in a server that stops.
+        A server that stops does not replace workers.
         """
         self.serve()
         self.crew.stop(5)

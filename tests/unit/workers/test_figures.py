@@ -14,12 +14,12 @@ from tests.support_admin import AdminTestCase
 
 class FiguresTests(AdminTestCase):
     """
-    What workers count, and the sums.
+    Tests for the figures of workers and their sums.
     """
 
     def figures(self) -> Figures:
         """
-        @return: the figures of the test's server, on their way between two processes.
+        @return: the figures of the test's server, encoded and decoded again.
         """
         turns = Histogram()
         turns.add(0.5)
@@ -27,8 +27,8 @@ class FiguresTests(AdminTestCase):
 
     def test_sums(self) -> None:
         """
-        The sums of two workers, and of their successors, are what one process would have counted;
-        nothing that is counted since the start goes down when a worker ends.
+        The sums of running and ended workers are those that a single process would have, so that no
+        counter decreases when a worker ends.
         """
         self.openClient()
         peer = self.connectionOf(self.client()).peer
@@ -62,7 +62,7 @@ class FiguresTests(AdminTestCase):
 
     def test_problem(self) -> None:
         """
-        What one gateway has found out is wrong for all: they have one server behind them.
+        A problem of one worker's gateway applies to all, because they have the same upstream.
         """
         gateway = self.daemon.becomeGateway()
         fine = self.figures()

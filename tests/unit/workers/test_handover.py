@@ -11,12 +11,12 @@ from kaproto.workers.handover import Handover
 
 class HandoverTests(SynchronousTestCase):
     """
-    What a worker is told.
+    Tests for the data that a worker gets from its parent.
     """
 
     def test_passedOn(self) -> None:
         """
-        A worker reads what its parent has written.
+        A worker reads the data that its parent has written.
         """
         handover = Handover(
             settings='mode = "2"\n',

@@ -23,7 +23,7 @@ from kaproto.workers.logs import LogTarget, numbered
 
 def program(**values: object) -> Options:
     """
-    @return: the options of a program that runs the service.
+    @return: the options of the program that runs the service.
     """
     options = Options()
     options.update(values)
@@ -32,12 +32,12 @@ def program(**values: object) -> Options:
 
 class TargetTests(SynchronousTestCase):
     """
-    Where workers write their log.
+    Tests for the log target of workers.
     """
 
     def test_of(self) -> None:
         """
-        To the standard output, where twist says, to syslog, or into a file of their own.
+        A worker logs to standard output, to C{twist}'s output, to syslog, or into its own file.
         """
         folder = os.getcwd()
         cases: list[tuple[Mapping[str, object] | None, str | None, LogTarget]] = [
@@ -59,7 +59,7 @@ class TargetTests(SynchronousTestCase):
 
     def test_output(self) -> None:
         """
-        The standard output is this process's, unless twist writes into a file.
+        Standard output is this process's own, unless C{twist} writes into a file.
         """
         self.assertEqual((LogTarget.output(None), LogTarget.output(program())), (1, 1))
         with open(self.mktemp(), "w") as file:
@@ -67,7 +67,7 @@ class TargetTests(SynchronousTestCase):
 
     def test_begin(self) -> None:
         """
-        Each line says which worker it is of, and a file is rotated on SIGUSR1.
+        Each line has the number of its worker, and a log file is rotated on SIGUSR1.
         """
         begun: list[list[ILogObserver]] = []
         handlers: dict[int, Any] = {}
@@ -90,13 +90,13 @@ class TargetTests(SynchronousTestCase):
 
     def callFromThread(self, work: Any) -> None:
         """
-        Do it.
+        Call the function.
         """
         work()
 
     def test_json(self) -> None:
         """
-        In JSON the worker's number is a value of its own.
+        In JSON the worker's number is a field.
         """
         out = io.StringIO()
         observer = numbered(makeObserver("json", out, {}), 2)

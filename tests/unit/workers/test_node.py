@@ -35,7 +35,7 @@ class TeamNodeTests(TeamTestCase):
 
     def connect(self) -> Wire[KeepAliveServerProtocol]:
         """
-        @return: one more client of the second worker.
+        @return: another client, of the second worker.
         """
         protocol = self.daemons[1].factory.buildProtocol(ADDRESS)
         assert isinstance(protocol, KeepAliveServerProtocol)
@@ -43,7 +43,7 @@ class TeamNodeTests(TeamTestCase):
 
     def later(self, seconds: float = 0.5) -> set[int]:
         """
-        Let time pass.
+        Advance the clock.
 
         @return: the clients that have changed.
         """
@@ -53,7 +53,7 @@ class TeamNodeTests(TeamTestCase):
 
     def test_clients(self) -> None:
         """
-        The clients are those of all workers, and their changes are told within half a second.
+        The node has the clients of all workers, and reports changes within half a second.
         """
         self.assertEqual(self.changes, [4, 5])
         self.assertEqual(sorted(self.node.numbers()), [4, 5])
@@ -75,8 +75,8 @@ class TeamNodeTests(TeamTestCase):
 
     def test_workers(self) -> None:
         """
-        The clients of a worker that has ended are no longer listed; those of one that begins to
-        serve, or that is leaving, are.
+        When a worker has ended, its clients are removed.  Clients of a new worker, or of one that
+        is leaving, are listed.
         """
         ended, leaving = self.members
         leaving.leaving = True
@@ -90,8 +90,8 @@ class TeamNodeTests(TeamTestCase):
 
     def test_silence(self) -> None:
         """
-        A worker that does not answer, or whose connection is lost, keeps its list, and the others
-        are asked as before.
+        The clients of a worker that does not answer, or whose connection is lost, stay listed, and
+        the other workers are still asked.
         """
         asked: list[Deferred[bytes]] = []
 
@@ -110,7 +110,7 @@ class TeamNodeTests(TeamTestCase):
 
     def test_many(self) -> None:
         """
-        A worker with many changes is asked again at once.
+        A worker that has reported a full batch is asked again at once.
         """
         factory = self.daemons[1].factory
         for _ in range(2 * BATCH):
@@ -119,7 +119,8 @@ class TeamNodeTests(TeamTestCase):
 
     def test_server(self) -> None:
         """
-        The node has the number of all clients, a worker's problem, and all workers' refusals.
+        The node's data has the number of all clients, the problem of any worker, and all workers'
+        refusals.
         """
         self.assertEqual((self.node.about()["clients"], self.node.refused()), (2, []))
         gateway = self.daemons[1].becomeGateway()
@@ -145,7 +146,7 @@ class TeamNodeTests(TeamTestCase):
 
     def test_orders(self) -> None:
         """
-        A client is disconnected by its own worker, whatever the reason is, and the server is
+        A client's own worker disconnects it, whatever the reason contains, and the server can be
         drained.
         """
         for nobody in (6, 9):
@@ -160,7 +161,7 @@ class TeamNodeTests(TeamTestCase):
 
     def test_noAnswer(self) -> None:
         """
-        It is said when a worker does not answer an order.
+        If a worker does not answer an order, the order fails.
         """
         self.node.stop()
         self.patch(self.members[1], "call", lambda *_arguments: Deferred())

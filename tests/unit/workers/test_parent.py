@@ -28,12 +28,12 @@ from tests.support_workers import SpawningReactor
 
 class ParentTests(ClockTestCase):
     """
-    The service of a server with workers.
+    Tests for the service of a server with workers.
     """
 
     def make(self, *arguments: str) -> Parent:
         """
-        @return: the service.
+        @return: the service for a command line.
         """
         self.reactor = SpawningReactor()
         options = Options(self.reactor)
@@ -48,8 +48,8 @@ class ParentTests(ClockTestCase):
 
     def test_start(self) -> None:
         """
-        It binds the sockets and starts workers, which are told the settings, but not those that
-        are the parent's; nobody sees those on a command line.
+        The service binds the sockets and starts the workers.  They get the settings, without the
+        parent's own, and not on their command line.
         """
         service = self.make("--mode=2", "--insecure")
         service.privilegedStartService()
@@ -76,7 +76,7 @@ class ParentTests(ClockTestCase):
 
     def test_cannotStart(self) -> None:
         """
-        When a worker cannot start, the server stops and says why.
+        If a worker cannot start, the service stops and logs a critical error.
         """
         service = self.make()
         service.startService()
@@ -87,7 +87,7 @@ class ParentTests(ClockTestCase):
 
     def test_orders(self) -> None:
         """
-        Reloading, replacing, draining and stopping are the crew's.
+        Reloading, replacing, draining and stopping are passed on to the workers.
         """
         service = self.make()
         asked: list[object] = []
@@ -115,8 +115,8 @@ class ParentTests(ClockTestCase):
 
     def test_registry(self) -> None:
         """
-        The parent is one node of the registry, and its workers are not told of that.  Reloading
-        reads the password again.
+        The parent registers all workers as one node, and workers get no settings of the registry.
+        A reload reads the password again.
         """
         path = Path(self.mktemp())
         path.write_text("secret")
@@ -145,14 +145,16 @@ class ParentTests(ClockTestCase):
 
     def test_patience(self) -> None:
         """
-        Workers are watched as clients are, but never so closely that a busy one would be killed.
+        Workers are pinged with the clients' interval and count, but never so strictly that a busy
+        worker would be killed.
         """
         self.assertEqual(patience(KeepAlive(5, 5)), KeepAlive(5, 5))
         self.assertEqual(patience(KeepAlive(0.1, 1)), KeepAlive(0.5, 3))
 
     def test_options(self) -> None:
         """
-        auto is one for each processor; what cannot be is a mistake of usage.
+        With C{--workers=auto} there is one worker per processor.  Invalid numbers, and endpoints
+        that cannot be shared, are usage errors.
         """
         self.patch(os, "sched_getaffinity", lambda _: {1, 2, 3})
         options = Options(MemoryReactorClock())

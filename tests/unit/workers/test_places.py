@@ -19,19 +19,19 @@ from kaproto.workers.places import Elsewhere, SharedCounts
 
 class SharedCountsTests(SynchronousTestCase):
     """
-    How many clients each worker has.
+    Tests for the counts of clients in shared memory.
     """
 
     def setUp(self) -> None:
         """
-        Have four rows.
+        Create counts with four rows.
         """
         self.counts = SharedCounts.create(4)
         self.addCleanup(self.counts.close)
 
     def test_shared(self) -> None:
         """
-        What one process writes, another reads, until the row is cleared.
+        A count that one process writes is read by others, until it is cleared.
         """
         other = SharedCounts(4, os.dup(self.counts.descriptor))
         self.addCleanup(other.close)
@@ -42,7 +42,7 @@ class SharedCountsTests(SynchronousTestCase):
 
     def test_numbers(self) -> None:
         """
-        No two connections have one number, whoever has a row, and each says which row it was.
+        Connection numbers are unique, even if a row is used again, and each yields its row.
         """
         first = list(islice(self.counts.numbers(2), 3))
         other = list(islice(self.counts.numbers(3), 3))
@@ -54,12 +54,12 @@ class SharedCountsTests(SynchronousTestCase):
 
 class ElsewhereTests(SynchronousTestCase):
     """
-    The limits of several processes.
+    Tests for limits across processes.
     """
 
     def processes(self, rows: int, room: int = 0) -> list[Clients[str, str]]:
         """
-        @return: the clients of some processes with one limit.
+        @return: the clients of several processes with a common limit.
         """
         counts = SharedCounts.create(rows)
         self.addCleanup(counts.close)
@@ -73,7 +73,7 @@ class ElsewhereTests(SynchronousTestCase):
     @given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from("cog")), max_size=60))
     def test_maxClients(self, steps: list[tuple[int, str]]) -> None:
         """
-        However clients come, open and go, no more have a place than the limit says for all
+        No matter how clients connect, open and leave, at most C{maxClients} have a place in all
         processes together.
         """
         limits = Limits(maxClients=4)
@@ -100,8 +100,8 @@ class ElsewhereTests(SynchronousTestCase):
 
     def test_full(self) -> None:
         """
-        A client for whom others have left no place is told so; when one of those leaves, the next
-        has one.
+        A client is refused while clients of other processes have all places; when one of them
+        leaves, the next client gets its place.
         """
         one, two = self.processes(2)
         limits = Limits(maxClients=2)
@@ -116,7 +116,7 @@ class ElsewhereTests(SynchronousTestCase):
 
     def test_room(self) -> None:
         """
-        A process takes no more clients than it has files for, whatever all may have.
+        A process accepts no more clients than it has room for, even if the common limit is higher.
         """
         (one, _two) = self.processes(2, room=1)
         for name, has in (("a", True), ("b", False)):
@@ -126,7 +126,7 @@ class ElsewhereTests(SynchronousTestCase):
 
     def test_anonymous(self) -> None:
         """
-        Each process may have its part of those who have not logged in.
+        Each process may have its share of the anonymous clients.
         """
         one, two = self.processes(2)
         limits = Limits(maxAnonymousClients=3)

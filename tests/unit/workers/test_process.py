@@ -25,7 +25,7 @@ from tests.support_admin import AdminTestCase
 
 class FakeTransport:
     """
-    A process that only remembers its signals.
+    A process that only records signals.
     """
 
     pid = 77
@@ -36,9 +36,9 @@ class FakeTransport:
 
     def signalProcess(self, number: int) -> None:
         """
-        Remember a signal.
+        Record a signal.
 
-        @raise ProcessExitedAlready: when the process has ended.
+        @raise ProcessExitedAlready: if the process has ended.
         """
         if self.exited:
             raise ProcessExitedAlready
@@ -47,12 +47,12 @@ class FakeTransport:
 
 class WorkerProcessTests(AdminTestCase):
     """
-    A worker, as its parent has it.
+    Tests for a worker as the parent sees it.
     """
 
     def setUp(self) -> None:
         """
-        Start one, which is not connected.
+        Create a worker that is not connected yet.
         """
         super().setUp()
         self.worker = WorkerProcess(0, 3, KeepAlive(1, 3), self.clock)
@@ -63,7 +63,7 @@ class WorkerProcessTests(AdminTestCase):
 
     def begin(self) -> None:
         """
-        Have it serve.
+        Connect the worker to a server for its figures.
         """
         factory = KeepAliveServerFactory(
             programs=[WorkerProgram(self.daemon, Histogram())], clock=self.clock, startsOpen=True
@@ -76,15 +76,15 @@ class WorkerProcessTests(AdminTestCase):
 
     def end(self, reason: Exception) -> None:
         """
-        Have the process end.
+        Report that the process has ended.
         """
         self.process.exited = True
         self.worker.processEnded(Failure(reason))
 
     def test_life(self) -> None:
         """
-        It serves once it has told its figures; it passes on what it traces; its last figures count,
-        and it has ended when both the process and the connection have.
+        A worker is ready after it has sent figures.  Trace events are passed on, and its last
+        figures are kept.  It has ended when both its process and its connection have.
         """
         self.assertEqual(str(self.worker), "worker 1 (pid 77)")
         self.failureResultOf(self.worker.call(1, 1), ConnectionClosed)
@@ -108,14 +108,14 @@ class WorkerProcessTests(AdminTestCase):
 
     def test_killed(self) -> None:
         """
-        It says which signal killed it, also before it served.
+        The end of a killed worker has the signal's name, even before it was ready.
         """
         self.end(ProcessTerminated(None, signal.SIGKILL, 9))
         self.assertEqual(self.successResultOf(self.worker.whenEnded), "killed by SIGKILL")
 
     def test_slowStart(self) -> None:
         """
-        One that does not begin to serve is killed.
+        A worker that is not ready within 60 seconds is killed.
         """
         self.clock.advance(60)
         self.assertEqual(self.process.signals, [signal.SIGKILL])
@@ -124,7 +124,7 @@ class WorkerProcessTests(AdminTestCase):
 
     def test_wedged(self) -> None:
         """
-        One that does not answer pings is killed, and it is said why.
+        A worker that does not answer pings is killed, and its end has that reason.
         """
         self.begin()
         self.clock.pump([0.25] * 40)
@@ -134,7 +134,7 @@ class WorkerProcessTests(AdminTestCase):
 
     def test_disconnected(self) -> None:
         """
-        One that closes its connection and goes on is killed.
+        A worker that closes its connection without ending is killed after five seconds.
         """
         self.begin()
         self.wires.server.abort(ConnectionClosed("why"))

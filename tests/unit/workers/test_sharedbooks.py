@@ -17,12 +17,13 @@ HERE = "192.0.2.1"
 
 class SharedBooksTests(SynchronousTestCase):
     """
-    Two workers with the same books: ten guesses a minute, and a second between two turns.
+    Tests for two workers with the same books, with ten guesses per minute and one second between
+    turns.
     """
 
     def setUp(self) -> None:
         """
-        Start both.
+        Create both workers' limits.
         """
         descriptor = createBooks()
         self.books = [sharedBooks(os.dup(descriptor)), sharedBooks(descriptor)]
@@ -30,7 +31,7 @@ class SharedBooksTests(SynchronousTestCase):
 
     def attack(self, worker: GuessLimit, times: int, now: float) -> None:
         """
-        Fail with a different name each time, without having to wait.
+        Fail logins with different names, none of which has to wait.
         """
         for number in range(times):
             attempt = worker.enter(HERE, f"guess {number}", now)
@@ -39,9 +40,9 @@ class SharedBooksTests(SynchronousTestCase):
 
     def later(self, begin: float, seconds: int) -> list[float]:
         """
-        Fail every login whose turn comes in one of the two.
+        Fail every login whose turn comes, at either worker.
 
-        @return: when that was.
+        @return: the times of these turns.
         """
         granted = []
         for step in range(seconds * 100 + 1):
@@ -54,8 +55,8 @@ class SharedBooksTests(SynchronousTestCase):
 
     def test_failures(self) -> None:
         """
-        Failures at both add up; those who wait then have their turns one after another; a minute
-        later nobody waits, and the log says once what was waited for.
+        Failures at both workers are added up.  Further logins wait for turns, one per second, and
+        after a minute without failures they no longer wait.  The wait is reported once.
         """
         self.attack(self.one, 5, 1000)
         self.attack(self.two, 5, 1000)
@@ -67,8 +68,8 @@ class SharedBooksTests(SynchronousTestCase):
 
     def test_hurry(self) -> None:
         """
-        When more wait at both than have a turn in a hundred seconds, both are faster, and nobody
-        waits longer than that.
+        If more logins wait than have turns in 100 seconds, turns come faster at both workers, so
+        that none waits longer.
         """
         self.attack(self.one, 10, 1000)
         for each in (self.one, self.two):
@@ -81,7 +82,7 @@ class SharedBooksTests(SynchronousTestCase):
 
     def test_known(self) -> None:
         """
-        A user who has logged in at one is known at the other, and at one that is started later.
+        A user who has logged in at one worker is known at the others, and at workers started later.
         """
         self.one.succeeded(self.one.enter(HERE, "alice", 1000), 1000)
         self.attack(self.one, 10, 1000)
@@ -91,8 +92,8 @@ class SharedBooksTests(SynchronousTestCase):
 
     def test_crowd(self) -> None:
         """
-        Logins that are being checked at one count at the other, until they have succeeded; those
-        of a worker that was killed do so for a minute.
+        Pending logins at one worker count at the other until they succeed; those of a killed worker
+        count for one minute.
         """
         crowd = [self.one.enter(HERE, f"user {number}", 1000) for number in range(10)]
         waits = self.two.enter(HERE, "alice", 1000)
@@ -110,7 +111,7 @@ class SharedBooksTests(SynchronousTestCase):
 
     def test_lock(self) -> None:
         """
-        Only one has the books at a time; when it has ended, the other has.
+        Only one worker holds the lock at a time, and the end of a worker releases it.
         """
         one, two = (each.lock for each in self.books)
         self.assertTrue(one.acquire())

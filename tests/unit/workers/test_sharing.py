@@ -14,12 +14,12 @@ from kaproto.workers.sharing import whyNotShared
 
 class SharingTests(SynchronousTestCase):
     """
-    What cannot be shared is said.
+    Tests for listeners and settings that workers cannot share.
     """
 
     def test_listeners(self) -> None:
         """
-        Sockets can be shared, whatever is around them; a terminal cannot.
+        Sockets can be shared with any endpoint around them; standard input cannot.
         """
         for shared in (
             "tcp:0",
@@ -35,7 +35,7 @@ class SharingTests(SynchronousTestCase):
 
     def test_program(self) -> None:
         """
-        twistd's own way of logging cannot be handed on.
+        A logger given to C{twistd} cannot be passed on to workers.
         """
         program = Options()
         self.assertIsNone(whyNotShared([], program))
@@ -44,7 +44,7 @@ class SharingTests(SynchronousTestCase):
 
     def test_system(self) -> None:
         """
-        Other systems do not divide connections.
+        Workers need Linux, because other systems do not distribute connections among sockets.
         """
         self.patch(sys, "platform", "darwin")
         self.assertIn("Linux", str(whyNotShared([], None)))

@@ -24,12 +24,12 @@ from kaproto.workers.sockets import BindingReactor, BoundPort, HandedReactor
 
 class SocketsTestCase(SynchronousTestCase):
     """
-    A parent with two workers.
+    A test case with a parent of two workers.
     """
 
     def setUp(self) -> None:
         """
-        Have a reactor that binds.
+        Create a reactor that binds sockets for workers.
         """
         self.reactor: Any = MemoryReactorClock()
         self.binding = BindingReactor(self.reactor, 2, {"LISTEN_FDNAMES": "a:b"})
@@ -46,13 +46,13 @@ class SocketsTestCase(SynchronousTestCase):
 
 class BindingTests(SocketsTestCase):
     """
-    The parent's sockets.
+    Tests for the parent's sockets.
     """
 
     def test_tcp(self) -> None:
         """
-        Each worker has a socket of its own at one address, with IPv4 and IPv6, and below TLS or
-        PROXY headers.
+        With TCP each worker has its own socket at the same address, over IPv4 and IPv6, also below
+        TLS, PROXY headers and keepalive tunnels.
         """
         for description, kind in (
             ("tcp:0:interface=127.0.0.1", IPv4Address),
@@ -74,7 +74,7 @@ class BindingTests(SocketsTestCase):
 
     def test_inUse(self) -> None:
         """
-        Another server at the same address is noticed, though the kernel would let us share it.
+        A port that another server uses is refused, although C{SO_REUSEPORT} would allow it.
         """
         port = self.bind("tcp:0:interface=127.0.0.1").getHost().port  # type: ignore[attr-defined]
         endpoint = serverEndpoint(self.binding, f"tcp:{port}:interface=127.0.0.1")
@@ -83,7 +83,7 @@ class BindingTests(SocketsTestCase):
 
     def test_noSuchAddress(self) -> None:
         """
-        What cannot be bound leaves no socket behind.
+        A socket that cannot be bound is closed.
         """
         made: list[socket.socket] = []
 
@@ -99,7 +99,8 @@ class BindingTests(SocketsTestCase):
 
     def test_unix(self) -> None:
         """
-        All workers share a UNIX socket, which has its mode, and is removed when it is closed.
+        All workers share a UNIX socket.  It has the given mode, and is removed when the parent
+        closes it.
         """
         path = Path(self.mktemp())
         port = self.bind(f"unix:{path}:mode=600")
@@ -113,7 +114,7 @@ class BindingTests(SocketsTestCase):
 
     def test_passed(self) -> None:
         """
-        A socket that systemd passes is kept, by its number.
+        A socket that systemd has passed is kept under its number.
         """
         passed = socket.socket(socket.AF_UNIX)
         self.addCleanup(passed.close)
@@ -128,7 +129,7 @@ class BindingTests(SocketsTestCase):
 
     def test_otherwiseTheReactor(self) -> None:
         """
-        What is not about listening is the reactor's.
+        Everything but listening is delegated to the reactor.
         """
         self.assertEqual(self.binding.seconds, self.reactor.seconds)
         self.assertEqual(HandedReactor(self.reactor, {}).seconds, self.reactor.seconds)
@@ -136,7 +137,7 @@ class BindingTests(SocketsTestCase):
 
 class HandedTests(SocketsTestCase):
     """
-    The workers' sockets.
+    Tests for the workers' sockets.
     """
 
     def handed(self, port: BoundPort) -> HandedReactor:
@@ -147,7 +148,7 @@ class HandedTests(SocketsTestCase):
 
     def test_tcp(self) -> None:
         """
-        A worker accepts on its own socket.
+        A worker accepts on its own TCP socket.
         """
         description = "tcp:0:interface=127.0.0.1"
         port = self.bind(description)
@@ -160,7 +161,7 @@ class HandedTests(SocketsTestCase):
 
     def test_unix(self) -> None:
         """
-        A worker accepts on the socket that all share, and leaves it as it is when it stops.
+        A worker accepts on the shared UNIX socket, and does not remove it when it stops.
         """
         path = Path(self.mktemp())
         description = f"unix:{path}"
@@ -175,7 +176,7 @@ class HandedTests(SocketsTestCase):
 
     def test_passed(self) -> None:
         """
-        A worker accepts on what systemd has passed.
+        A worker accepts on a socket that systemd has passed.
         """
         handed = HandedReactor(self.reactor, {})
         path = self.mktemp()

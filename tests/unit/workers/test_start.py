@@ -25,12 +25,12 @@ from tests.support_workers import SpawningReactor
 
 class StarterTests(AdminTestCase):
     """
-    How one worker is started.
+    Tests for starting a worker.
     """
 
     def setUp(self) -> None:
         """
-        Have nothing bound yet.
+        Create a starter without any bound sockets.
         """
         super().setUp()
         self.reactor = SpawningReactor()
@@ -67,8 +67,8 @@ class StarterTests(AdminTestCase):
 
     def test_passed(self) -> None:
         """
-        A socket that systemd passed has the same number in the worker; those that were bound here
-        come after it.
+        A socket that systemd has passed has the same number in the worker, and sockets that the
+        parent has bound follow.
         """
         passed = socket.socket(socket.AF_UNIX)
         self.addCleanup(passed.close)
@@ -87,7 +87,7 @@ class StarterTests(AdminTestCase):
 
     def test_serves(self) -> None:
         """
-        The worker is ready once it has answered over its connection.
+        A worker is ready after its first answer.
         """
         worker = self.start(0, 0)
         self.assertNoResult(worker.ready)

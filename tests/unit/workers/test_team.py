@@ -11,18 +11,18 @@ from tests.support_workers import TeamTestCase
 
 class RegisterTests(TeamTestCase):
     """
-    What is known of the clients of all.
+    Tests for the clients of all workers.
     """
 
     def newest(self, text: str = "", before: int = 0, most: int = 9) -> list[ClientStatus]:
         """
-        @return: clients.
+        @return: the newest clients.
         """
         return self.wait(self.parent.register.newest(text, before, most))
 
     def test_clients(self) -> None:
         """
-        The clients are those of all workers.
+        The register has the clients of all workers.
         """
         register = self.parent.register
         self.assertEqual(len(register), 2)
@@ -32,7 +32,7 @@ class RegisterTests(TeamTestCase):
 
     def test_records(self) -> None:
         """
-        Endings are in order, and what one caller was told by several workers is one refusal.
+        Endings are ordered by time, and refusals of the same client by several workers are summed.
         """
         for step in range(3):
             self.clock.advance(1)
@@ -46,8 +46,8 @@ class RegisterTests(TeamTestCase):
 
     def test_refresh(self) -> None:
         """
-        Figures are asked for once a second; those of a worker that does not answer stay what they
-        were.
+        Figures are refreshed at most once per second.  If a worker does not answer, its previous
+        figures are kept.
         """
         register = self.parent.register
         self.assertEqual((register.upstream(), register.problem()), (None, None))

@@ -23,7 +23,7 @@ class TraceTests(TeamTestCase):
 
     def test_trace(self) -> None:
         """
-        The administrator gets the events of the client's worker, to the end of the trace.
+        The administrator gets the events from the client's worker until the trace ends.
         """
         events = self.caller.events
         self.call(self.control_, ControlProcedure.TRACE, Tracing(5, 3))
@@ -38,8 +38,7 @@ class TraceTests(TeamTestCase):
 
     def test_traceLeft(self) -> None:
         """
-        When the administrator leaves, the trace ends, also of a client whose worker does not
-        answer.
+        When the administrator disconnects, the trace ends, even if a worker does not answer.
         """
         self.call(self.control_, ControlProcedure.TRACE, Tracing(4, 60))
         self.call(self.control_, ControlProcedure.TRACE, Tracing(5, 60))
@@ -52,7 +51,7 @@ class TraceTests(TeamTestCase):
 
     def test_traceTaken(self) -> None:
         """
-        Only one administrator at a time can trace a client; a trace that could not start does not
+        Only one administrator at a time can trace a client.  A trace that failed to start does not
         count.
         """
         other = cast(KeepAliveServerProtocol, Administrator(self.server))
@@ -68,15 +67,15 @@ class TraceTests(TeamTestCase):
 
     def echo(self) -> None:
         """
-        Have the second worker's client call something.
+        Make the second worker's client send a call.
         """
         self._pairs[1].client.call(REMOTE_PROGRAM, Procedure.CONNECT_GET_TYPE).addErrback(str)
         self._pairs[1].flush()
 
     def test_workerEnds(self) -> None:
         """
-        When the client's worker ends, so does the trace, which says why; traces of other workers'
-        clients go on.  Afterwards other administrators may trace.
+        When the client's worker ends, the trace ends with the reason, and another administrator may
+        trace the client.  Traces at other workers continue.
         """
         for number in (4, 5):
             self.call(self.control_, ControlProcedure.TRACE, Tracing(number, 60))
@@ -93,7 +92,7 @@ class TraceTests(TeamTestCase):
 
     def test_workerLeaves(self) -> None:
         """
-        The trace of a client of a worker that has been replaced goes on, and ends with the client.
+        A trace at a worker that is being replaced continues, and ends with the client.
         """
         self.call(self.control_, ControlProcedure.TRACE, Tracing(5, 60))
         self.members[1].leaving = True
@@ -108,7 +107,8 @@ class TraceTests(TeamTestCase):
 
     def test_slowAdministrator(self) -> None:
         """
-        What an administrator does not read in time is left out, and counted; the end is not.
+        Messages that the administrator does not read in time are left out and counted; the end of
+        the trace is always sent.
         """
         self.call(self.control_, ControlProcedure.TRACE, Tracing(5, 3))
         self.caller.congested = True
