@@ -1,3 +1,3 @@
 """
-Tests of one module each, without a network and without other processes.
+Unit tests, without a network and without subprocesses.
 """

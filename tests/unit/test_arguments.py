@@ -1,5 +1,5 @@
 """
-Tests for L{kaproto.arguments}, and that the constructors of the doors use it.
+Tests for L{kaproto.arguments}, and for the constructors that use it.
 """
 
 from __future__ import annotations
@@ -22,20 +22,19 @@ from tests.support import Probe
 
 class ArgumentsTests(SynchronousTestCase):
     """
-    The wrong type of argument is an error that says what to write.
+    Tests for the errors about arguments of the wrong type.
     """
 
     def test_accepted(self) -> None:
         """
-        Instances, also of subclasses, are accepted.
+        Instances, including those of subclasses, are accepted.
         """
         checkType("flags", True, int)
         checkInstance("clock", Clock(), IReactorTime)
 
     def test_messages(self) -> None:
         """
-        The message names the argument and its value, and the call that was meant if that can be
-        told.
+        The error has the argument's name and value, and the intended call if it can be guessed.
         """
         other = "is not an instance of KeepAlive"
         for value, message in (
@@ -51,7 +50,7 @@ class ArgumentsTests(SynchronousTestCase):
 
     def test_constructors(self) -> None:
         """
-        The policies, factories and C{connect} check what they are given.
+        The policies, the factories and C{connect} check their arguments.
         """
         clock = Clock()
         cases: tuple[tuple[Callable[..., Any], dict[str, Any], str], ...] = (

@@ -18,26 +18,26 @@ WORDS = st.text("ab:=\\, /", max_size=8)
 
 class EndpointStringTests(SynchronousTestCase):
     """
-    Endpoint strings, taken apart and put together.
+    Tests for parsing and building endpoint strings.
     """
 
     @given(st.lists(WORDS, min_size=1), st.dictionaries(WORDS, WORDS))
     def test_roundTrip(self, arguments: list[str], keywords: dict[str, str]) -> None:
         """
-        Twisted splits a string into what it was made of, whatever that contains.
+        Twisted splits an endpoint string into the parts it was made of, whatever they contain.
         """
         parse: Any = endpoints._parse
         self.assertEqual(parse(unparsed(arguments, keywords)), (arguments, keywords))
 
     def test_quoted(self) -> None:
         """
-        The characters that Twisted splits at are quoted.
+        The characters at which Twisted splits are quoted.
         """
         self.assertEqual(quoted("O=a:b\\c"), "O\\=a\\:b\\\\c")
 
     def test_takeKeywords(self) -> None:
         """
-        The keywords of the outer endpoint are taken out, others stay.
+        The outer endpoint's keywords are removed, and the inner one's stay.
         """
         keywords = {"from": "192.0.2.1", "interface": "::1"}
         self.assertEqual(takeKeywords(keywords, ("from", "uid")), {"from": "192.0.2.1"})
@@ -45,7 +45,7 @@ class EndpointStringTests(SynchronousTestCase):
 
     def test_nothingToSay(self) -> None:
         """
-        An error without words is named.
+        An inner endpoint's error without a text is shown by its name.
         """
 
         def parse(_reactor: object, _text: str) -> None:

@@ -22,12 +22,12 @@ from kaproto.errors import (
 
 class ErrorsTests(SynchronousTestCase):
     """
-    The classes of errors and their messages.
+    Tests for the exception classes and their messages.
     """
 
     def test_oneRoot(self) -> None:
         """
-        Catching L{KaprotoError} catches them all, and all are exported.
+        All exceptions are subclasses of L{KaprotoError} and are exported.
         """
         classes = {
             name
@@ -40,8 +40,7 @@ class ErrorsTests(SynchronousTestCase):
 
     def test_faults(self) -> None:
         """
-        A protocol error is this side's or the peer's, never both; floods and missed deadlines are
-        the peer's.
+        A protocol error is local or remote, never both; floods and missed deadlines are remote.
         """
         self.assertFalse(issubclass(LocalProtocolError, RemoteProtocolError))
         self.assertFalse(issubclass(RemoteProtocolError, LocalProtocolError))
@@ -52,7 +51,7 @@ class ErrorsTests(SynchronousTestCase):
 
     def test_printable(self) -> None:
         """
-        An error's text is safe for logs and terminals, even where it quotes bytes from the peer.
+        An error's text is safe for logs and terminals, even where it quotes the peer's bytes.
         """
         quoted = "k\u00f6nnte\nno\udcff\x1b[31m\x00"
         for error in (
@@ -72,7 +71,7 @@ class ErrorsTests(SynchronousTestCase):
 
     def test_somebodyIsAtFault(self) -> None:
         """
-        A protocol error cannot be raised without saying whose fault it is.
+        L{ProtocolError} itself cannot be raised, only its local and remote subclasses.
         """
         error = self.assertRaises(TypeError, ProtocolError, "something")
         self.assertIn("LocalProtocolError or RemoteProtocolError", str(error))
@@ -81,7 +80,7 @@ class ErrorsTests(SynchronousTestCase):
 
     def test_keepAliveTimeout(self) -> None:
         """
-        The error about a dead peer has libvirt's words for it, and the figures.
+        The error for a dead peer has libvirt's words and the numbers.
         """
         error = KeepAliveTimeout(1.5, 2, 4.516)
         self.assertEqual(
@@ -93,7 +92,7 @@ class ErrorsTests(SynchronousTestCase):
 
     def test_deadlineMissed(self) -> None:
         """
-        A missed deadline says what was expected, and within how many seconds.
+        The error for a missed deadline says what was expected, and within how many seconds.
         """
         error = DeadlineMissed("it did not open the connection", 10.0)
         self.assertEqual(str(error), "it did not open the connection within 10 s")
@@ -101,7 +100,7 @@ class ErrorsTests(SynchronousTestCase):
 
     def test_connectionClosed(self) -> None:
         """
-        The end of a connection has libvirt's number for the reason, if there is one.
+        L{ConnectionClosed} has libvirt's number for the reason, if there is one.
         """
         self.assertIsNone(ConnectionClosed("over").reason)
         error = ConnectionClosed("over", 2)
@@ -109,8 +108,7 @@ class ErrorsTests(SynchronousTestCase):
 
     def test_remoteError(self) -> None:
         """
-        An error of a call has all four of libvirt's fields and shows them; by default it is an
-        error, not a warning.
+        L{RemoteError} has libvirt's four fields and shows them; its level is an error by default.
         """
         error = RemoteError(9, 7, "operation failed: no", 1)
         self.assertEqual(

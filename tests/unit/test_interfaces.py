@@ -1,5 +1,5 @@
 """
-Tests for L{kaproto.interfaces}, and for the classes that implement interfaces.
+Tests for L{kaproto.interfaces}, and for all classes that implement an interface.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ The classes whose instances are verified below.
 @implementer(IStreamClientEndpoint)
 class ServerInMemory:
     """
-    An endpoint that connects to a server in memory.
+    An endpoint that connects to an in-memory server.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -160,7 +160,7 @@ class ServerInMemory:
 
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """
-        Connect to it.
+        Connect to a new server.
         """
         assert isinstance(factory, KeepAliveClientFactory)
         return succeed(connectedPair(KeepAliveServerFactory(clock=self._clock), factory).client)
@@ -168,7 +168,7 @@ class ServerInMemory:
 
 class ProvidersTests(SynchronousTestCase):
     """
-    The classes that implement an interface.
+    Tests for the classes that implement an interface.
     """
 
     def test_nobodyIsLeftOut(self) -> None:
@@ -187,7 +187,7 @@ class ProvidersTests(SynchronousTestCase):
 
     def test_registries(self) -> None:
         """
-        A server lists its clients in a registry.
+        The registries provide L{IRegistry}.
         """
         clock, location = Clock(), Location("redis.example")
         factory = RedisFactory(location, Password(None), clock)
@@ -200,8 +200,7 @@ class ProvidersTests(SynchronousTestCase):
 
     def test_policies(self) -> None:
         """
-        The three modes are policies and plugins, as they are and as they are configured, and so
-        is the policy to subclass.
+        The three modes, also once configured, and L{Policy} are policies and plugins.
         """
         self.assertTrue(verifyObject(IKeepAlivePolicy, RulesPolicy()))
         for policy in (Policy(), *MODES):
@@ -211,7 +210,7 @@ class ProvidersTests(SynchronousTestCase):
 
     def test_installedPolicies(self) -> None:
         """
-        Twisted finds the three modes where it looks for plugins.
+        Twisted finds the plugins of the three modes.
         """
         installed = list(getPlugins(IKeepAlivePolicy))
         for mode in MODES:
@@ -219,15 +218,14 @@ class ProvidersTests(SynchronousTestCase):
 
     def test_installedService(self) -> None:
         """
-        Twisted finds kaserver where it looks for services.
+        Twisted finds the plugin of kaserver.
         """
         (maker,) = (each for each in getPlugins(IServiceMaker) if each.tapname == "kaserver")
         self.assertTrue(verifyObject(IServiceMaker, maker))
 
     def test_backends(self) -> None:
         """
-        The embedded host and the application's backend are backends, and what they open are
-        sessions.
+        The embedded host and the application's backend are backends, and open sessions.
         """
         for backend in (EmbeddedHost(), ApplicationBackend()):
             self.assertTrue(verifyObject(IBackend, backend))
@@ -236,7 +234,7 @@ class ProvidersTests(SynchronousTestCase):
 
     def test_gateway(self) -> None:
         """
-        So is the gateway, and what it opens.
+        The gateway is a backend, and opens sessions.
         """
         clock = Clock()
         gateway = Gateway(ServerInMemory(clock), "memory", KeepAlive(0, 0), clock)
@@ -249,7 +247,7 @@ class ProvidersTests(SynchronousTestCase):
 
     def test_idleReader(self) -> None:
         """
-        What reads connections past the reactor is something that a reactor can wait for.
+        A reactor can poll the readers of idle connections and of relays.
         """
         reactor, pacemaker = cast(IReactorFDSet, MemoryReactor()), Pacemaker(Clock())
         for reader in (IdleReader(reactor, pacemaker), RelayReader(reactor, pacemaker)):
@@ -257,13 +255,13 @@ class ProvidersTests(SynchronousTestCase):
 
     def test_logBounds(self) -> None:
         """
-        The bounds of the log are an observer.
+        The bounds of the log are a log observer.
         """
         self.assertTrue(verifyObject(ILogObserver, BOUNDS))
 
     def test_viewer(self) -> None:
         """
-        A status page that is kept up to date can be told to wait.
+        A viewer of the live status page is a push producer.
         """
         viewer = _Viewer(cast(Any, None), View())
         self.assertTrue(verifyObject(IPushProducer, viewer))
@@ -271,7 +269,7 @@ class ProvidersTests(SynchronousTestCase):
 
     def test_clock(self) -> None:
         """
-        The monotonic clock schedules as a reactor does, and a reactor can wait for its alarm.
+        The monotonic clock provides L{IReactorTime}, and a reactor can poll its alarm.
         """
         reactor = MemoryReactorClock()
         clock = MonotonicClock(reactor)
@@ -283,7 +281,7 @@ class ProvidersTests(SynchronousTestCase):
 
     def test_programs(self) -> None:
         """
-        A program to subclass is one, and so is the remote program.
+        L{Program} and the remote program provide L{IProgram}.
         """
         numbered = type("Numbered", (Program,), {"number": 7})
         for program in (numbered(), RemoteProgram(ApplicationBackend())):
@@ -291,8 +289,7 @@ class ProvidersTests(SynchronousTestCase):
 
     def test_protocols(self) -> None:
         """
-        Protocols take what transports give them, and their connections can be told to stop writing;
-        factories build them.
+        The protocols, factories and connections provide the interfaces that Twisted expects.
         """
         for protocol in (KeepAliveServerProtocol(), KeepAliveClientProtocol()):
             self.assertTrue(verifyObject(IFileDescriptorReceiver, protocol))
@@ -311,7 +308,7 @@ class ProvidersTests(SynchronousTestCase):
 
     def test_tls(self) -> None:
         """
-        What makes TLS connections, and what listens with them, are what Twisted takes them for.
+        The TLS context factories and endpoints provide the interfaces that Twisted expects.
         """
         authority = Authority()
         directory = Path(self.mktemp())
@@ -329,7 +326,8 @@ class ProvidersTests(SynchronousTestCase):
 
     def test_credentials(self) -> None:
         """
-        Those who let users in, and what they are given, are what cred takes them for.
+        The checkers, credentials and login queue provide the interfaces that cred and kaproto
+        expect.
         """
         path = Path(self.mktemp())
         path.write_text(f"alice:{ScramKeys.fromPassword('sesame').toText()}\n")
@@ -351,14 +349,14 @@ class ProvidersTests(SynchronousTestCase):
 
     def test_notEverythingPasses(self) -> None:
         """
-        An object that only claims to provide an interface fails verification.
+        An object that only declares an interface fails verification.
         """
         for interface in (IKeepAlivePolicy, IBackend, ISession, IProgram):
             self.assertRaises(Invalid, verifyObject, interface, self.pretender(interface))
 
     def pretender(self, interface: type[Interface]) -> object:
         """
-        @return: an object that only claims to provide the interface.
+        @return: an object that only declares the interface.
         """
 
         @implementer(interface)
@@ -370,13 +368,12 @@ class ProvidersTests(SynchronousTestCase):
 
 class OpenRequestTests(SynchronousTestCase):
     """
-    The arguments of C{CONNECT_OPEN}.
+    Tests for L{OpenRequest}, the arguments of C{CONNECT_OPEN}.
     """
 
     def test_readOnly(self) -> None:
         """
-        Bit 0 of the flags asks for a read-only connection, and the other bits, which clients set
-        for themselves, do not.
+        Bit 0 of the flags requests a read-only connection; the other bits do not.
         """
         for flags, readOnly in [(0, False), (1, True), (2, False), (3, True), (4, False)]:
             self.assertIs(OpenRequest("", flags).readOnly, readOnly)
@@ -384,12 +381,12 @@ class OpenRequestTests(SynchronousTestCase):
 
 class AnswersTests(SynchronousTestCase):
     """
-    What a policy says to a peer that wants to open.
+    Tests for a policy's answers to a client that opens.
     """
 
     def test_admission(self) -> None:
         """
-        An admission has no warning unless there is one.
+        An admission has no warning by default.
         """
         self.assertIsNone(ADMITTED.warning)
         self.assertEqual(ADMITTED, Admission())
@@ -404,7 +401,7 @@ class AnswersTests(SynchronousTestCase):
 
     def test_answersAreFinal(self) -> None:
         """
-        Neither can be changed afterwards, for policies may share them among peers.
+        Both are immutable, so a policy can share them among peers.
         """
         self.assertRaises(AttributeError, setattr, ADMITTED, "warning", "changed")
         self.assertRaises(AttributeError, setattr, Refused("why"), "message", "changed")

@@ -39,19 +39,19 @@ WRONG = call(Procedure.AUTH_SASL_START, packStart("PLAIN", b"\0alice\0wrong"))
 
 class LimitsTests(SynchronousTestCase):
     """
-    The values.
+    Tests for the values of L{Limits}.
     """
 
     def test_defaults(self) -> None:
         """
-        A client waits longer for a server than a server for a client.
+        By default a client waits longer for a server than a server for a client.
         """
         self.assertEqual(Limits().openTimeout, 10)
         self.assertEqual(CLIENT_LIMITS, attrs.evolve(Limits(), openTimeout=30))
 
     def test_documented(self) -> None:
         """
-        The documentation has every limit, in the order in which they are given.
+        Every limit is documented, in the order of the fields.
         """
         lines = (inspect.getdoc(Limits) or "").splitlines()
         documented = [line.split()[1] for line in lines if line.startswith("@ivar ")]
@@ -59,7 +59,7 @@ class LimitsTests(SynchronousTestCase):
 
     def test_refused(self) -> None:
         """
-        What cannot be a limit is refused, and the error names it.
+        Invalid values are refused, with the limit's name.
         """
         for name in NAMES:
             whole = isinstance(getattr(Limits(), name), int)
@@ -69,7 +69,7 @@ class LimitsTests(SynchronousTestCase):
 
     def test_zero(self) -> None:
         """
-        Zero clients means any number, and there need be no delay; other limits are above zero.
+        Zero clients means any number, and the delay may be zero; other limits must be above zero.
         """
         Limits(maxClients=0, maxAnonymousClients=0, failureDelay=0)
         for name in set(NAMES) - {"maxClients", "maxAnonymousClients", "failureDelay"}:
@@ -85,12 +85,12 @@ class LimitsTests(SynchronousTestCase):
 
 class ChangeTests(ClockTestCase):
     """
-    Each limit holds from when it is changed, in a server that is running.
+    Tests that a limit can be changed while the server runs, one test for each limit.
     """
 
     def setUp(self) -> None:
         """
-        Have a server.
+        Create a server.
         """
         super().setUp()
         self.probe = Probe()
@@ -107,13 +107,13 @@ class ChangeTests(ClockTestCase):
 
     def come(self) -> Wire[KeepAliveServerProtocol]:
         """
-        Connect, where a password may be sent as it is.
+        Connect a client over a UNIX socket, where PLAIN is accepted.
         """
         return self.accept(self.factory, UNIXAddress(None))
 
     def open(self) -> Wire[KeepAliveServerProtocol]:
         """
-        Connect and open.
+        Connect and open a client.
         """
         wire = self.come()
         wire.ask(OPEN)
@@ -121,21 +121,21 @@ class ChangeTests(ClockTestCase):
 
     def wantPasswords(self) -> None:
         """
-        Have clients log in.
+        Require clients to log in.
         """
         checker = InMemoryUsernamePasswordDatabaseDontUse(alice=b"sesame")
         self.factory.accessControl = AccessControl(makePortal([checker]))
 
     def later(self, wire: Wire[KeepAliveServerProtocol], count: int, payload: bytes = b"") -> None:
         """
-        Call what takes time.
+        Call a procedure that does not return yet, C{count} times.
         """
         wire.feed(*[Probe.message(Probe.LATER, payload)] * count)
         self.turns()
 
     def assertEnds(self, wire: Wire[KeepAliveServerProtocol], seconds: float) -> None:
         """
-        Fail unless a connection is closed after so many seconds, and not before.
+        Check that a connection is closed after that many seconds, and not earlier.
         """
         self.advance(seconds - 0.25)
         self.assertFalse(wire.closing)
@@ -144,7 +144,7 @@ class ChangeTests(ClockTestCase):
 
     def test_maxClients(self) -> None:
         """
-        One client is one too many.
+        A client above the limit is refused.
         """
         self.open()
         self.change(maxClients=1)
@@ -153,7 +153,7 @@ class ChangeTests(ClockTestCase):
 
     def test_maxAnonymousClients(self) -> None:
         """
-        The one that came first goes.
+        Above the limit, the oldest unauthenticated client is disconnected.
         """
         self.wantPasswords()
         first = self.come()
@@ -163,7 +163,7 @@ class ChangeTests(ClockTestCase):
 
     def test_handshakeTimeout(self) -> None:
         """
-        There is less time for the TLS handshake.
+        A client has less time for the TLS handshake.
         """
         self.change(handshakeTimeout=2)
         transport = StringTransport()
@@ -180,7 +180,7 @@ class ChangeTests(ClockTestCase):
 
     def test_loginTimeout(self) -> None:
         """
-        There is less time to log in.
+        A client has less time to log in.
         """
         self.wantPasswords()
         self.change(loginTimeout=2)
@@ -188,7 +188,7 @@ class ChangeTests(ClockTestCase):
 
     def test_failureDelay(self) -> None:
         """
-        The answer comes later, also to somebody who is logging in.
+        A failed login is answered later, also for a client that is logging in already.
         """
         self.wantPasswords()
         wire = self.come()
@@ -202,7 +202,7 @@ class ChangeTests(ClockTestCase):
 
     def test_loginTries(self) -> None:
         """
-        There are fewer tries, also for somebody who has had one.
+        A client has fewer tries, including those it has had already.
         """
         self.wantPasswords()
         wire = self.come()
@@ -229,14 +229,14 @@ class ChangeTests(ClockTestCase):
 
     def test_openTimeout(self) -> None:
         """
-        There is less time to open.
+        A client has less time to open.
         """
         self.change(openTimeout=3)
         self.assertEnds(self.come(), 3)
 
     def test_unreadTimeout(self) -> None:
         """
-        There is less time to read.
+        A client has less time to read replies.
         """
         wire = self.open()
         wire.protocol._kaproto.pauseProducing()
@@ -246,7 +246,7 @@ class ChangeTests(ClockTestCase):
 
     def test_stuckTimeout(self) -> None:
         """
-        There is less time for the two sides of a relay.
+        The two sides of a relay have less time to read.
         """
         left, right = self.open(), self.open()
         through = MessageFilter(lambda _header: False, lambda _message, _raw: None, print)
@@ -259,7 +259,7 @@ class ChangeTests(ClockTestCase):
 
     def test_closeTimeout(self) -> None:
         """
-        There is more time to read the last that was written.
+        A client has more time to read the last replies.
         """
         wire = self.open()
         self.change(closeTimeout=8)
@@ -271,7 +271,7 @@ class ChangeTests(ClockTestCase):
 
     def test_pingBudget(self) -> None:
         """
-        Fewer pings are a flood.
+        Fewer pings a second are allowed.
         """
         wire = self.open()
         self.change(pingBudget=3)
@@ -282,7 +282,7 @@ class ChangeTests(ClockTestCase):
 
     def test_unreadPongs(self) -> None:
         """
-        Fewer pongs may be left unread.
+        Fewer pongs may be unread.
         """
         wire = self.open()
         wire.protocol._kaproto.pauseProducing()
@@ -294,7 +294,7 @@ class ChangeTests(ClockTestCase):
 
     def test_runningCalls(self) -> None:
         """
-        Fewer calls run at once.
+        Fewer calls run at a time.
         """
         wire = self.open()
         self.change(runningCalls=2)
@@ -303,7 +303,7 @@ class ChangeTests(ClockTestCase):
 
     def test_waitingCalls(self) -> None:
         """
-        Fewer calls may wait.
+        Fewer calls may be queued.
         """
         wire = self.open()
         self.later(wire, 20)
@@ -315,7 +315,7 @@ class ChangeTests(ClockTestCase):
 
     def test_waitingBytes(self) -> None:
         """
-        Fewer bytes may wait.
+        Fewer bytes of calls may be queued.
         """
         wire = self.open()
         self.later(wire, 20)
@@ -327,7 +327,7 @@ class ChangeTests(ClockTestCase):
 
     def relayed(self, **limits: int) -> tuple[ThreeParties, NearEnd, FarEnd]:
         """
-        Connect a client through a gateway, whose limits change then.
+        Connect a client through a gateway, then change the gateway's limits.
         """
         parties = ThreeParties()
         near, far = parties.opened()
@@ -336,7 +336,7 @@ class ChangeTests(ClockTestCase):
 
     def test_relayedCalls(self) -> None:
         """
-        Fewer calls are answered when libvirtd is lost.
+        Fewer calls are answered when the connection to libvirtd is lost.
         """
         parties, near, far = self.relayed(relayedCalls=3)
         near.write(*(call(59, serial=serial) for serial in range(9)))
@@ -347,7 +347,7 @@ class ChangeTests(ClockTestCase):
 
     def test_relayedStreams(self) -> None:
         """
-        Fewer streams are told apart: with more, the connection is never idle.
+        Fewer streams are tracked: with more of them, the connection is never idle.
         """
         for number, idle in ((2, True), (3, False)):
             parties, near, far = self.relayed(relayedStreams=2)
@@ -364,7 +364,7 @@ class ChangeTests(ClockTestCase):
 
     def test_waitingAnswers(self) -> None:
         """
-        Fewer answers of the gateway's own may wait for the end of a message.
+        Fewer answers of the gateway itself may wait for the end of a relayed message.
         """
         parties, near, far = self.relayed(waitingAnswers=2)
         long = call(201, bytes(65536), kind=MessageType.STREAM, status=Status.CONTINUE)
@@ -377,7 +377,7 @@ class ChangeTests(ClockTestCase):
 
     def assertTooLong(self, message: Message, limit: int) -> None:
         """
-        Fail unless a message is taken, and the next larger one is not.
+        Check that a message of C{limit} bytes is accepted, and a longer one is not.
         """
         wire = self.come()
         room = bytes(limit - 28)
@@ -388,7 +388,7 @@ class ChangeTests(ClockTestCase):
 
     def test_messageBeforeLogin(self) -> None:
         """
-        Messages of those who have not logged in are shorter.
+        Clients that have not logged in may send only shorter messages.
         """
         self.wantPasswords()
         self.change(messageBeforeLogin=256)
@@ -396,13 +396,13 @@ class ChangeTests(ClockTestCase):
 
     def test_messageBeforeOpen(self) -> None:
         """
-        Messages of those who have not opened are shorter.
+        Clients that have not opened may send only shorter messages.
         """
         self.change(messageBeforeOpen=512)
         self.assertTooLong(call(Procedure.AUTH_LIST), 512)
 
     def test_all(self) -> None:
         """
-        There is a test here for each limit.
+        Every limit has a test here.
         """
         self.assertEqual([name for name in NAMES if not hasattr(self, f"test_{name}")], [])

@@ -1,5 +1,5 @@
 """
-The rules of liveness, one by one, between two ends in memory.
+Tests for the rules of liveness, one by one, between two ends in memory.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ LIMITS = Limits()
 
 class SilentConnection(ClientConnection):
     """
-    A connection on which nothing is said by itself.
+    A client's connection that sends nothing by itself.
     """
 
     def start(self) -> None:
         """
-        Say nothing.
+        Send nothing.
         """
 
 
 class RawClient(KeepAliveClientProtocol, isBase=True):
     """
-    A client that says nothing by itself, and keeps what it hears.
+    A client that sends nothing by itself, and records what it receives.
     """
 
     _kaprotoConnection = SilentConnection
@@ -50,14 +50,14 @@ class RawClient(KeepAliveClientProtocol, isBase=True):
 
     def dataReceived(self, data: bytes) -> None:
         """
-        Keep it.
+        Record the bytes.
         """
         self.heard += data
 
 
 class RuleTests(ClockTestCase):
     """
-    Liveness: who is alive, who is dead, and what becomes of them.
+    Tests for who is alive, who is dead, and what happens then.
 
     @ivar isFull: whether our receive buffer is full.
     @ivar inFlight: segments that the peer's host has not acknowledged.
@@ -76,7 +76,7 @@ class RuleTests(ClockTestCase):
 
     def connectRaw(self, policy: Policy | None = None, *said: bytes) -> Pair:
         """
-        Connect a client that says only what it is told to.
+        Connect a client that sends only what the test tells it to.
         """
         policy = Mandatory(KEEPALIVE) if policy is None else policy
         self.probe = Probe()
@@ -89,9 +89,9 @@ class RuleTests(ClockTestCase):
 
     def say(self, pair: Pair, *said: bytes) -> bytes:
         """
-        Have a raw client say something.
+        Send bytes from a raw client.
 
-        @return: what it hears.
+        @return: the bytes it receives.
         """
         assert isinstance(pair.client, RawClient)
         pair.client.heard = b""
@@ -102,13 +102,13 @@ class RuleTests(ClockTestCase):
 
     def pings(self, pair: Pair) -> list[float]:
         """
-        @return: when the server has pinged.
+        @return: the times at which the server pinged.
         """
         return [at for at, data in pair.writtenBy("server") if data == PING]
 
     def dies(self, pair: Pair, at: float) -> None:
         """
-        Let time pass, and check that the server closes the connection at a certain time.
+        Check that the server closes the connection at that time, and not before.
         """
         pair.advance(at - self.clock.seconds() - 0.001)
         self.assertFalse(pair.serverTransport.disconnected)
@@ -117,8 +117,7 @@ class RuleTests(ClockTestCase):
 
     def test_rule1_anyBytesAreLife(self) -> None:
         """
-        Any bytes from the peer count as life, even a message that comes one byte at a time and
-        is never finished.
+        Any byte from the peer is a sign of life, even one of a message that is never completed.
         """
         pair = self.connectRaw(None, packMessage(FEATURE_KEEPALIVE), packMessage(OPEN))
         for byte in packMessage(Probe.message(Probe.ECHO))[:20]:
@@ -129,9 +128,9 @@ class RuleTests(ClockTestCase):
 
     def test_rule1_halfATLSRecord(self) -> None:
         """
-        Bytes that the kernel has received are life although no protocol can be told of them yet,
-        as with a TLS record that takes longer than a dead peer is given.  No ping goes out sooner
-        than an interval after the latest, and without more of them the peer dies in its time.
+        Bytes that the kernel has received are a sign of life before a protocol can see them, as in
+        a long TLS record. No ping is sent within an interval of the last ones, and without further
+        bytes the peer is dead in time.
         """
         pair = self.connect()
         pair.blackhole()
@@ -152,7 +151,7 @@ class RuleTests(ClockTestCase):
 
     def test_rule1_idleRoundTripsAreNotLookedAt(self) -> None:
         """
-        The kernel is asked only when a second ping is due.
+        The kernel's counters are read only when a second ping is due.
         """
         looks: list[float] = []
 
@@ -169,7 +168,7 @@ class RuleTests(ClockTestCase):
 
     def test_rule1_ownWritesAreNot(self) -> None:
         """
-        What this end writes is no sign of life, however much it is.
+        Our own writes are no sign of life, however many there are.
         """
         pair = self.connect()
         pair.blackhole()
@@ -181,8 +180,8 @@ class RuleTests(ClockTestCase):
 
     def test_rule2_pingsAfterSilence(self) -> None:
         """
-        Pings go out only after an interval of silence.  A pong, or anything else, acknowledges
-        all earlier pings, and never are there more than count unanswered.
+        A ping is sent only after an interval of silence. A pong or any other message answers all
+        earlier pings, and never more than C{count} are unanswered.
         """
         pair = self.connectRaw(
             Mandatory(KeepAlive(1, 3)), packMessage(FEATURE_KEEPALIVE), packMessage(OPEN)
@@ -199,7 +198,7 @@ class RuleTests(ClockTestCase):
 
     def test_rule3_monotonicTime(self) -> None:
         """
-        Steps of the wall clock by hours kill nobody, and save nobody.
+        Setting the wall clock by hours neither kills a peer nor keeps one alive.
         """
         pair = self.connect()
         pair.client.setKeepAlive(1, 2)
@@ -218,8 +217,8 @@ class RuleTests(ClockTestCase):
 
     def test_rule4_stallsDoNotCount(self) -> None:
         """
-        When this end was not looking, bytes that wait to be read are read before anybody is
-        judged, and the time does not count as silence.
+        After a stall of this process, waiting bytes are read before any peer is judged, and the
+        time does not count as silence.
         """
         pair = self.connect()
         pair.advance(0.99)
@@ -239,7 +238,7 @@ class RuleTests(ClockTestCase):
 
     def test_rule4_pausedReading(self) -> None:
         """
-        While this end does not want to read, the peer's silence does not count.
+        While this end does not read, the peer's silence does not count.
         """
         pair = self.connect()
         pair.server._kaproto.pauseReading(Pause.CALLS)
@@ -252,8 +251,8 @@ class RuleTests(ClockTestCase):
 
     def test_rule5_deathIsAbort(self) -> None:
         """
-        Death closes at once whatever could not be sent, for a reason that has the interval, the
-        count and the silence, and leaves no timer.
+        A dead peer's connection is aborted, whatever could not be sent. The reason has the
+        interval, the count and the silence, and no timer is left.
         """
         pair = self.connect()
         pair.client.setKeepAlive(0.5, 4)
@@ -292,7 +291,7 @@ class RuleTests(ClockTestCase):
 
     def fill(self, pair: Pair) -> None:
         """
-        Have as many calls wait as there is room for, so that the server stops reading.
+        Make as many calls as the server queues, so that it stops reading.
         """
         calls = LIMITS.runningCalls + LIMITS.waitingCalls
         for _ in range(calls + 1):
@@ -302,9 +301,9 @@ class RuleTests(ClockTestCase):
 
     def test_rule6_callsThatWait(self) -> None:
         """
-        While so many calls wait that nothing more is read, a client that has asked for keepalive
-        is sent pongs that it did not ask for, twice in each interval at which it has pinged, and
-        does not find the server dead.
+        While so many calls wait that reading stops, a client that asked for keepalive gets
+        unsolicited pongs, two in each of its ping intervals, so that it does not find the server
+        dead.
         """
         for interval, pongs in ((0.5, 40), (1, 20)):
             pair = self.connect()
@@ -321,7 +320,7 @@ class RuleTests(ClockTestCase):
 
     def test_rule6_askedAndHasNotPinged(self) -> None:
         """
-        A client that has not pinged yet gets one pong a second, and none once it is read again.
+        A client that has not pinged yet gets one pong a second, until it is read again.
         """
         pair = self.connect()
         self.fill(pair)
@@ -335,8 +334,8 @@ class RuleTests(ClockTestCase):
 
     def test_rule6_toNobodyElse(self) -> None:
         """
-        A client that neither asked for keepalive nor pinged gets none, nor does one that does not
-        read.
+        A client that neither asked for keepalive nor pinged gets no pongs, nor does one that does
+        not read.
         """
         pair = self.connectRaw(Optional(KEEPALIVE))
         self.say(pair, packMessage(OPEN))
@@ -352,8 +351,8 @@ class RuleTests(ClockTestCase):
 
     def test_rule6_floodsAreClosed(self) -> None:
         """
-        A peer that pings more than its budget allows is closed, and so is one that does not read
-        the answers.
+        A peer that exceeds its ping budget is disconnected, and so is one that does not read the
+        pongs.
         """
         pair = self.connectRaw(Disable(), packMessage(OPEN))
         self.assertEqual(self.say(pair, PING * 100), PONG * 100)
@@ -370,9 +369,9 @@ class RuleTests(ClockTestCase):
 
     def unreadClient(self, look: Callable[[Pair], Delivery], policy: Policy | None = None) -> Pair:
         """
-        Connect a client, and stop reading it.
+        Connect a client, and stop reading from it.
 
-        @param look: what the kernel says of it.
+        @param look: returns the kernel's counters.
         """
         pair = self.connect(policy)
         for module in (unreadpeer, suspicion):
@@ -385,8 +384,8 @@ class RuleTests(ClockTestCase):
 
     def test_rule6_unreadClientsAreWatched(self) -> None:
         """
-        A client that asked is pinged on while it is not read.  It lives as long as the kernel
-        receives answers, and dies in its time when it does not.
+        A client that asked for keepalive is still pinged while it is not read. It is alive as long
+        as the kernel receives answers, and dead in time if it does not.
         """
         end = 20.5
         pair = self.unreadClient(
@@ -399,8 +398,8 @@ class RuleTests(ClockTestCase):
 
     def test_rule6_fullReceiveBuffer(self) -> None:
         """
-        Once our receive buffer is full no answer can come.  Then silence proves nothing, but that
-        the host acknowledges no ping does.
+        When our receive buffer is full, no answer can arrive, so silence proves nothing. A host
+        that acknowledges no ping is dead nevertheless.
         """
         pair = self.unreadClient(
             lambda _pair: Delivery(0, 0, self.inFlight, 0, silence=self.clock.seconds())
@@ -414,10 +413,10 @@ class RuleTests(ClockTestCase):
 
     def test_rule6_unreadUNIXClients(self) -> None:
         """
-        On a UNIX socket the kernel does not say when bytes came, but whether the client reads.  It
-        lives as long as it does, and dies in its time when it does not, whether our receive buffer
-        is full or not.  It is looked at before each pong of our own accord, and when it is due; a
-        pong that it has not read yet proves nothing.
+        On a UNIX socket the kernel knows whether the client reads, not when bytes arrived. A client
+        is alive while it reads, and dead in time after it stops, whether or not our receive buffer
+        is full. It is checked before each unsolicited pong and when it is due; a pong that it has
+        not read yet proves nothing.
         """
         for keepAlive in (KeepAlive(1, 2), KeepAlive(1, 1), KeepAlive(0.25, 2), KeepAlive(5, 5)):
             for self.isFull in (False, True):
@@ -433,8 +432,8 @@ class RuleTests(ClockTestCase):
 
     def test_rule6_unreadUNIXClientWrites(self) -> None:
         """
-        A client that does not read for its part lives while what it writes arrives.  What had come
-        before proves nothing.
+        A client that does not read is alive while the bytes that it writes arrive. Those that
+        arrived earlier prove nothing.
         """
         pair = self.unreadClient(lambda _pair: Delivery(768, local=True, unread=100))
         self.dies(pair, 3)
@@ -453,8 +452,8 @@ class RuleTests(ClockTestCase):
 
     def _unreadUNIXClient(self, keepAlive: KeepAlive) -> tuple[Pair, list[float]]:
         """
-        @return: a client that reads a hundredth of a second after it was written to, and when it
-            stops doing so, to be filled in.
+        @return: a client that reads 0.01 s after each write, and a list for the time at which it
+            stops.
         """
         stopped: list[float] = []
 
@@ -468,8 +467,8 @@ class RuleTests(ClockTestCase):
 
     def test_rule6_unreadElsewhere(self) -> None:
         """
-        Where the kernel says neither, the silence of a client that is not read does not count, and
-        it is not pinged.
+        Where the kernel knows neither, a client that is not read is not pinged, and its silence
+        does not count.
         """
         pair = self.unreadClient(lambda _pair: Delivery(0))
         pair.advance(20)
@@ -482,7 +481,7 @@ class RuleTests(ClockTestCase):
     def test_rule6_unreadServer(self) -> None:
         """
         A peer that has not asked for keepalive, such as a server, is not pinged while it is not
-        read, whatever the kernel says.
+        read.
         """
         pair = self.connect(Disable(KEEPALIVE))
         pair.client.setKeepAlive(1, 2)
@@ -500,9 +499,9 @@ class RuleTests(ClockTestCase):
 
     def test_rule7_slowPeers(self) -> None:
         """
-        A peer that reads slowly and answers each ping that it gets is kept, whoever it is of the
-        two; it gets no second ping before it has read what was written in front of the first.
-        Once it no longer reads it dies in its time.
+        A client or server that reads slowly and answers each ping that it has read is alive. It
+        gets no second ping before it has read everything written before the first. When it stops
+        reading it is dead in time.
         """
         for slow in ("client", "server"):
             pair = self.connect()
@@ -536,8 +535,8 @@ class RuleTests(ClockTestCase):
 
     def test_rule9_deadlines(self) -> None:
         """
-        A client that does not open in time is closed, and so is one that is refused and does not
-        read why.
+        A client that does not open in time is disconnected, and so is one that does not read its
+        refusal.
         """
         pair = self.connectRaw()
         pair.advance(9.9)
@@ -555,8 +554,8 @@ class RuleTests(ClockTestCase):
 
     def test_rule10_countedAndLoggedOnce(self) -> None:
         """
-        Refusals, deaths and floods are counted and logged once, with peer and reason; of pings
-        that are answered there is nothing in the log.
+        Refusals, deaths and floods are counted and logged once, with the peer and the reason;
+        answered pings are not logged.
         """
         factory = KeepAliveServerFactory(Mandatory(KEEPALIVE), clock=self.clock)
         raw = KeepAliveClientFactory(clock=self.clock)

@@ -17,19 +17,19 @@ from kaproto.peer import Peer
 
 def peerAt(host: str, port: int = 1) -> Peer:
     """
-    @return: a peer that connected from there.
+    @return: a peer that connected from this address.
     """
     return Peer(IPv4Address("TCP", host, port))
 
 
 class LogBoundsTestCase(SynchronousTestCase):
     """
-    A test with a log of its own.
+    A test case with its own log and bounds.
     """
 
     def setUp(self) -> None:
         """
-        Allow three lines a peer and five in all.
+        Allow three lines for each peer and five in all.
         """
         self.clock = Clock()
         self.events: list[LogEvent] = []
@@ -41,20 +41,20 @@ class LogBoundsTestCase(SynchronousTestCase):
     @provider(ILogObserver)
     def keep(self, event: LogEvent) -> None:
         """
-        Be the log.
+        Record an event.
         """
         self.events.append(event)
 
     def drop(self, host: str, times: int = 1) -> None:
         """
-        Log something about a peer.
+        Log lines about a peer.
         """
         for port in range(times):
             self.journal.warn("dropped {peer}", peer=peerAt(host, port))
 
     def lines(self) -> list[str]:
         """
-        @return: what was logged since the last time.
+        @return: the lines logged since the last call.
         """
         lines = [formatEvent(event) for event in self.events]
         self.events.clear()
@@ -63,12 +63,12 @@ class LogBoundsTestCase(SynchronousTestCase):
 
 class NumberTests(LogBoundsTestCase):
     """
-    How many lines there are.
+    Tests for the number of lines.
     """
 
     def test_perPeer(self) -> None:
         """
-        A peer causes as many lines as are allowed, whatever its port, and one more for each second.
+        A peer causes a limited number of lines, whatever its port, and one more each second.
         """
         self.drop("192.0.2.1", 100)
         self.assertEqual(self.lines(), [f"dropped tcp 192.0.2.1:{port}" for port in (0, 1, 2)])
@@ -78,7 +78,7 @@ class NumberTests(LogBoundsTestCase):
 
     def test_others(self) -> None:
         """
-        One peer's flood leaves the others their lines.
+        One peer's flood does not suppress lines about others.
         """
         self.drop("192.0.2.1", 100)
         self.lines()
@@ -87,7 +87,7 @@ class NumberTests(LogBoundsTestCase):
 
     def test_overall(self) -> None:
         """
-        All peers together cause as many lines as are allowed in all.
+        All peers together cause a limited number of lines.
         """
         for number in range(100):
             self.drop(f"192.0.2.{number}")
@@ -99,7 +99,7 @@ class NumberTests(LogBoundsTestCase):
 
     def test_withoutPeer(self) -> None:
         """
-        What is about no peer is always logged.
+        Lines that are not about a peer are always logged.
         """
         for number in range(100):
             self.journal.info("line {number}", number=number)
@@ -108,8 +108,8 @@ class NumberTests(LogBoundsTestCase):
 
     def test_summary(self) -> None:
         """
-        With the first event after a minute one line says how many were not logged, and about whom
-        most of them were; they are not told of again.
+        After a minute the next event is followed by a summary: how many lines were suppressed, and
+        which peer had the most. They are counted only once.
         """
         self.drop("192.0.2.1", 8)
         self.drop("192.0.2.2", 30)
@@ -124,8 +124,8 @@ class NumberTests(LogBoundsTestCase):
 
     def test_forgotten(self) -> None:
         """
-        The table of peers is bounded.  What was left out about those that were forgotten is counted
-        all the same.
+        The table of peers is bounded, and lines about peers that were dropped from it are still
+        counted.
         """
         self.bounds.PEERS_MAX = 2  # type: ignore[misc]
         self.drop("192.0.2.1", 5)
@@ -141,7 +141,7 @@ class NumberTests(LogBoundsTestCase):
 
     def test_clear(self) -> None:
         """
-        After C{clear} everybody starts again.
+        C{clear} resets all counts.
         """
         self.drop("192.0.2.1", 100)
         self.lines()
@@ -152,12 +152,12 @@ class NumberTests(LogBoundsTestCase):
 
 class LengthTests(LogBoundsTestCase):
     """
-    How long the lines are.
+    Tests for the length of lines.
     """
 
     def test_shortened(self) -> None:
         """
-        Every value is shortened, be it text, an exception or a peer, and whoever it is about.
+        Every long value is shortened: text, exceptions and peers.
         """
         name = "A" * 320_000
         peer = Peer(peerAt("192.0.2.1").address, tlsDN=f"CN={name}")
@@ -170,7 +170,7 @@ class LengthTests(LogBoundsTestCase):
 
     def test_oneLine(self) -> None:
         """
-        No value begins a new line or controls a terminal, however it is put into the text.
+        Line breaks and control characters in values are escaped.
         """
         self.journal.info("{one} {two!r}", one="a\nb\x1b[31m\u2028", two="c\r\n")
         (line,) = self.lines()
@@ -178,7 +178,7 @@ class LengthTests(LogBoundsTestCase):
 
     def test_untouched(self) -> None:
         """
-        Events with nothing to shorten are passed on as they are.
+        Events without long values are passed on unchanged.
         """
         self.journal.info("{number} {text}", number=1, text="two")
         (event,) = self.events
@@ -186,7 +186,7 @@ class LengthTests(LogBoundsTestCase):
 
     def test_traceback(self) -> None:
         """
-        A traceback that is long because of what a peer sent is cut; others are left alone.
+        A traceback that is long because of the peer's data is cut; others are not.
         """
         for length in (10, 1_000_000):
             self.journal.failure("went wrong", Failure(ValueError("x" * length)))
@@ -199,7 +199,7 @@ class LengthTests(LogBoundsTestCase):
 
     def test_shorten(self) -> None:
         """
-        Text that expands when it is escaped is cut all the same.
+        Text that grows when it is escaped is cut, too.
         """
         self.assertEqual(shorten("plain"), "plain")
         self.assertEqual(shorten("abcdef", 3), "abc... (6 characters)")
@@ -208,11 +208,11 @@ class LengthTests(LogBoundsTestCase):
 
 class GlobalTests(SynchronousTestCase):
     """
-    The bounds of the process.
+    Tests for the bounds of the whole process.
     """
 
     def test_global(self) -> None:
         """
-        They let thousands of clients come back at once, and log to Twisted's log.
+        Thousands of clients can reconnect at once without suppressed lines.
         """
         self.assertGreaterEqual(BOUNDS.overall.burst, 10_000)

@@ -16,7 +16,7 @@ SOCKET = UNIXAddress("")
 
 class PeerTests(SynchronousTestCase):
     """
-    What is known of a peer.
+    Tests for L{Peer}.
     """
 
     def test_nothingKnown(self) -> None:
@@ -33,7 +33,7 @@ class PeerTests(SynchronousTestCase):
 
     def test_host(self) -> None:
         """
-        A peer on the network has an IP address, one on a UNIX socket has none.
+        A peer on the network has an IP address; one on a UNIX socket does not.
         """
         self.assertEqual(Peer(FOUR).host, "192.0.2.1")
         self.assertEqual(Peer(SIX).host, "2001:db8::1")
@@ -41,8 +41,7 @@ class PeerTests(SynchronousTestCase):
 
     def test_network(self) -> None:
         """
-        Limits are counted for an IPv4 address, for 64 bits of an IPv6 address, and for a user of
-        this machine.
+        Limits apply to an IPv4 address, to 64 bits of an IPv6 address, or to a local user.
         """
         for peer, network in (
             (Peer(FOUR), "192.0.2.1"),
@@ -57,7 +56,7 @@ class PeerTests(SynchronousTestCase):
 
     def test_secure(self) -> None:
         """
-        TLS is secure and so is a UNIX socket; plain TCP is not.
+        TLS and UNIX sockets are secure; plain TCP is not.
         """
         self.assertFalse(Peer(FOUR).secure)
         self.assertTrue(Peer(FOUR, "tls").secure)
@@ -65,7 +64,7 @@ class PeerTests(SynchronousTestCase):
 
     def test_names(self) -> None:
         """
-        In the log a peer is the transport and where it connected from.
+        A peer is shown by its transport and address.
         """
         self.assertEqual(str(Peer(FOUR)), "tcp 192.0.2.1:4040")
         self.assertEqual(str(Peer(SIX, "tls")), "tls [2001:db8::1]:4040")
@@ -74,8 +73,7 @@ class PeerTests(SynchronousTestCase):
 
     def test_identities(self) -> None:
         """
-        Its identities follow, quoted, so that a name that a peer chose cannot pass for something
-        else in the log.
+        Its identities follow, quoted, so that a name the peer chose cannot forge a log entry.
         """
         peer = Peer(FOUR, "tls", tlsDN="C=GB,CN=a\nb", user="alice user='bob'")
         self.assertEqual(
@@ -90,12 +88,12 @@ class PeerTests(SynchronousTestCase):
 
 class AddressTests(SynchronousTestCase):
     """
-    Addresses and networks, as what they mean.
+    Tests for L{parseAddress} and L{parseNetwork}.
     """
 
     def test_addresses(self) -> None:
         """
-        A zone does not count, and an IPv4 address may be written as IPv6 has it.
+        A zone is ignored, and an IPv4-mapped IPv6 address is an IPv4 address.
         """
         for text, expected in (
             ("192.0.2.1", "192.0.2.1"),
@@ -109,7 +107,7 @@ class AddressTests(SynchronousTestCase):
 
     def test_networks(self) -> None:
         """
-        A network of IPv4 addresses may be written as IPv6 has it, and one address is a network.
+        An IPv4-mapped IPv6 network is an IPv4 network, and a single address is a network.
         """
         for text, expected in (
             ("10.0.0.0/8", "10.0.0.0/8"),
@@ -124,7 +122,8 @@ class AddressTests(SynchronousTestCase):
 
     def test_noNetworks(self) -> None:
         """
-        The error for a malformed network names it, and what was probably meant.
+        L{parseNetwork} refuses malformed networks and those with host bits set. The error has the
+        text and, if possible, the right form.
         """
         for text, message in (
             ("10.0.0.1/8", "an address in a network; the network is 10.0.0.0/8"),

@@ -18,12 +18,12 @@ from twisted.plugins import kaproto_plugins
 
 class PluginTests(SynchronousTestCase):
     """
-    What an installed kaproto plugs into Twisted.
+    Tests for kaproto's Twisted plugins.
     """
 
     def test_service(self) -> None:
         """
-        C{twistd} finds C{kaserver}, whose options and service are this package's.
+        C{twistd} finds C{kaserver} with this package's options and service.
         """
         found = [each for each in getPlugins(IServiceMaker) if each.tapname == "kaserver"]
         self.assertEqual(found, [kaproto_plugins.kaserver])
@@ -35,7 +35,7 @@ class PluginTests(SynchronousTestCase):
 
     def test_policies(self) -> None:
         """
-        The three modes are found as plugins, as anybody's policies are.
+        The three modes are plugins, as policies of other packages are.
         """
         found = list(getPlugins(IKeepAlivePolicy))
         for mode in MODES:

@@ -1,5 +1,5 @@
 """
-Tests for L{kaproto.regularfile}, and that the others read their files with it.
+Tests for L{kaproto.regularfile}, and for the modules that read files with it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class ReadTests(SynchronousTestCase):
 
     def test_whole(self) -> None:
         """
-        A file is read whole, up to a size.
+        A file is read whole, up to a maximum size.
         """
         path = Path(self.mktemp())
         path.write_bytes(b"a\r\n\xff")
@@ -39,8 +39,8 @@ class ReadTests(SynchronousTestCase):
 
     def test_others(self) -> None:
         """
-        A folder, a pipe that nobody writes to and a device without end are errors, at once, whoever
-        reads them.
+        A folder, a pipe without a writer and an endless device are errors at once, in every module
+        that reads files.
         """
         folder = Path(self.mktemp())
         folder.mkdir()

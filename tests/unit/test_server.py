@@ -49,13 +49,12 @@ from tests.support_server import (
 
 class FactoryTests(ServerTestCase):
     """
-    What a server serves.
+    Tests for L{KeepAliveServerFactory}.
     """
 
     def test_defaults(self) -> None:
         """
-        Unless told otherwise a server is in mode 0, opens whatever is asked for and has the
-        remote program only.
+        By default a server is in mode 0, opens any name and has only the remote program.
         """
         factory = KeepAliveServerFactory(clock=self.clock)
         self.assertIsInstance(factory.policy, Disable)
@@ -66,7 +65,7 @@ class FactoryTests(ServerTestCase):
 
     def test_numbersCollide(self) -> None:
         """
-        Two programs with one number are a mistake, which names it; so is a second remote program.
+        Two programs with the same number are refused.
         """
 
         class Second(Program):
@@ -80,8 +79,7 @@ class FactoryTests(ServerTestCase):
 
     def test_instances(self) -> None:
         """
-        A class instead of an instance, or something else altogether, is an error that says so when
-        the factory is made.
+        A class instead of an instance, or an object of another kind, is refused by the constructor.
         """
         for arguments, message in (
             ({"policy": Mandatory}, "policy is the class Mandatory, not an instance: write Mandat"),
@@ -98,7 +96,7 @@ class FactoryTests(ServerTestCase):
 
     def test_connections(self) -> None:
         """
-        The factory knows its connections for as long as they are there.
+        The factory lists its connections while they exist.
         """
         wire = self.connect()
         factory = wire.protocol.factory
@@ -110,7 +108,7 @@ class FactoryTests(ServerTestCase):
 
     def test_peer(self) -> None:
         """
-        The peer is what the transport tells of it.
+        The peer is identified from the transport.
         """
         self.assertEqual(self.connect().protocol.peer, Peer(ADDRESS, "tcp", id=1))
         wire = self.accept(KeepAliveServerFactory(clock=self.clock), UNIXAddress(None))
@@ -118,7 +116,7 @@ class FactoryTests(ServerTestCase):
 
     def test_startKeepAlive(self) -> None:
         """
-        An application can change the interval and count of a client, and stop pinging it.
+        An application can change a client's interval and count, and stop pinging it.
         """
         wire = self.connectOpen(Optional(KEEPALIVE), FEATURE_KEEPALIVE)
         for keepAlive, pings in ((KeepAlive(0.5, 9), 4), (KeepAlive(0, 0), 0)):
@@ -128,7 +126,7 @@ class FactoryTests(ServerTestCase):
 
     def test_disconnect(self) -> None:
         """
-        An application can close a connection after what was written, or at once.
+        An application can close a connection cleanly, or at once.
         """
         for end, aborted in (("disconnect", False), ("abort", True)):
             wire = self.connectOpen()
@@ -140,7 +138,7 @@ class FactoryTests(ServerTestCase):
 
     def test_modes(self) -> None:
         """
-        The number of a mode stands for its policy, by position or by name; there are three.
+        The number of a mode selects its policy; there are three.
         """
         self.assertIsInstance(KeepAliveServerFactory(2).policy, Mandatory)
         self.assertIsInstance(KeepAliveServerFactory(mode=1).policy, Optional)
@@ -151,12 +149,12 @@ class FactoryTests(ServerTestCase):
 
 class ModeTests(ServerTestCase):
     """
-    The three modes, and other policies.
+    Tests for the three modes and for other policies.
     """
 
     def test_readOnlyListener(self) -> None:
         """
-        Where all connections are read-only, whatever a client asks for is opened for reading.
+        On a read-only listener every connection is opened read-only.
         """
         factory = KeepAliveServerFactory(
             Disable(),
@@ -172,7 +170,7 @@ class ModeTests(ServerTestCase):
 
     def test_disable(self) -> None:
         """
-        In mode 0 a client that asks for keepalive is told that it is there, and never pinged.
+        In mode 0 keepalive is advertised, and no client is ever pinged.
         """
         wire = self.connect(Disable(KEEPALIVE))
         self.assertEqual(wire.ask(FEATURE_KEEPALIVE).payload, b"\0\0\0\1")
@@ -184,7 +182,7 @@ class ModeTests(ServerTestCase):
 
     def test_pingsWhoAsked(self) -> None:
         """
-        In modes 1 and 2 a client is pinged from the moment it asks, before it has opened.
+        In modes 1 and 2 a client is pinged once it has asked, even before it opens.
         """
         for policy in (Optional(KEEPALIVE), Mandatory(KEEPALIVE)):
             wire = self.connect(policy)
@@ -198,8 +196,8 @@ class ModeTests(ServerTestCase):
 
     def test_optionalUnasked(self) -> None:
         """
-        In mode 1 a client that did not ask is let in and never pinged; it is counted, and logged
-        as one that mode 2 would refuse.
+        In mode 1 a client that did not ask is admitted and not pinged. It is counted, and logged as
+        one that mode 2 would refuse.
         """
         wire = self.connectOpen(Optional(KEEPALIVE))
         self.advance(20)
@@ -211,7 +209,7 @@ class ModeTests(ServerTestCase):
 
     def test_optionalAsked(self) -> None:
         """
-        In mode 1 there is nothing to say about a client that asked.
+        In mode 1 a client that asked causes no log line.
         """
         wire = self.connectOpen(Optional(KEEPALIVE), FEATURE_KEEPALIVE)
         self.counted(wire, opened=1)
@@ -219,7 +217,7 @@ class ModeTests(ServerTestCase):
 
     def test_mandatoryAsked(self) -> None:
         """
-        In mode 2 a client that asked is let in.
+        In mode 2 a client that asked is admitted.
         """
         wire = self.connectOpen(Mandatory(KEEPALIVE), FEATURE_KEEPALIVE)
         self.assertUsable(wire)
@@ -227,8 +225,8 @@ class ModeTests(ServerTestCase):
 
     def test_mandatoryUnasked(self) -> None:
         """
-        In mode 2 a client that did not ask gets an error that says what to do, and nothing more:
-        the connection is closed as soon as that is sent.  It is counted and logged once.
+        In mode 2 a client that did not ask gets one error, which says what to do, and the
+        connection is closed once that is sent. It is counted and logged once.
         """
         wire = self.connect(Mandatory(KEEPALIVE))
         reply = wire.ask(opening(serial=3), AUTH_LIST, OPEN)
@@ -246,7 +244,7 @@ class ModeTests(ServerTestCase):
 
     def test_refusedAndDoesNotRead(self) -> None:
         """
-        A client that is refused and does not read why cannot stay.
+        A refused client that does not read the error is disconnected after a timeout.
         """
         wire = self.connect(Mandatory(KEEPALIVE))
         wire.feed(OPEN)
@@ -269,7 +267,7 @@ class ModeTests(ServerTestCase):
 
     def test_askedTwice(self) -> None:
         """
-        Asking again does not begin a new silence.
+        Asking a second time changes nothing.
         """
         wire = self.connect(Optional(KEEPALIVE))
         wire.feed(FEATURE_KEEPALIVE, FEATURE_KEEPALIVE)
@@ -278,7 +276,7 @@ class ModeTests(ServerTestCase):
 
     def test_askedAfterOpen(self) -> None:
         """
-        In mode 1 a client may ask when it is open, and is pinged from then on.
+        In mode 1 a client may ask after it has opened, and is pinged from then on.
         """
         wire = self.connectOpen(Optional(KEEPALIVE))
         self.assertEqual(wire.ask(FEATURE_KEEPALIVE).payload, b"\0\0\0\1")
@@ -287,8 +285,8 @@ class ModeTests(ServerTestCase):
 
     def test_perPeer(self) -> None:
         """
-        A policy decides peer by peer whether to advertise, at which interval and count to ping,
-        and what to say of whom it admits.
+        A policy decides for each peer whether to advertise keepalive, how to ping, and whether to
+        admit it.
         """
 
         class ByAddress(Policy):
@@ -323,9 +321,9 @@ class ModeTests(ServerTestCase):
 
 class Broken(Policy):
     """
-    A policy that has a bug in everything it is asked.
+    A policy that raises an error in every method.
 
-    @ivar works: what it is asked without failing.
+    @ivar works: the methods that do not.
     """
 
     name = "broken"
@@ -333,7 +331,7 @@ class Broken(Policy):
 
     def advertises(self, peer: Peer) -> bool:
         """
-        Fail, or not.
+        Raise an error, unless C{works} has this method.
         """
         if "advertises" in self.works:
             return True
@@ -341,26 +339,26 @@ class Broken(Policy):
 
     def keepAlive(self, peer: Peer) -> KeepAlive | None:
         """
-        Fail.
+        Raise an error.
         """
         raise ZeroDivisionError("keepAlive")
 
     def admit(self, peer: Peer) -> Admission | Refused:
         """
-        Fail.
+        Raise an error.
         """
         raise ZeroDivisionError("admit")
 
 
 class BrokenPolicyTests(ServerTestCase):
     """
-    A policy that raises what it should not lets nobody in and has nobody pinged, and the log names
-    it.
+    Tests for policies that raise errors: no client is admitted or pinged, and the log has the
+    reason.
     """
 
     def assertLogged(self, where: str) -> None:
         """
-        Check the log.
+        Check that the log names the policy and the method.
         """
         (failure,) = self.flushLoggedErrors(ZeroDivisionError)
         self.assertEqual(str(failure.value), where)
@@ -369,8 +367,8 @@ class BrokenPolicyTests(ServerTestCase):
 
     def test_feature(self) -> None:
         """
-        When it fails at the feature check, the client counts as one that did not ask: it is
-        answered 0, is not pinged, and is not admitted where asking is mandatory.
+        If a policy fails when the client asks, it counts as a client that did not ask: it is
+        answered 0 and not pinged.
         """
 
         class Advertising(Broken):
@@ -386,7 +384,7 @@ class BrokenPolicyTests(ServerTestCase):
 
     def test_mandatory(self) -> None:
         """
-        In mode 2 nobody gets in unwatched by its mistake.
+        In mode 2 such a client is refused, so none is admitted without pings.
         """
 
         class BrokenMandatory(Broken):
@@ -401,7 +399,8 @@ class BrokenPolicyTests(ServerTestCase):
 
     def test_open(self) -> None:
         """
-        When it fails at open, the client is refused, and told where the reason is.
+        If a policy fails when the client opens, the client is refused, with a hint to the server's
+        log.
         """
         wire = self.connect(Broken())
         code, domain, level, message = errorOf(wire.ask(OPEN))
@@ -415,7 +414,7 @@ class BrokenPolicyTests(ServerTestCase):
 
 class StartsOpenTests(ServerTestCase):
     """
-    Servers whose clients need not open.
+    Tests for servers with C{startsOpen}, whose clients need not open.
     """
 
     def serveOpen(self, policy: Policy | None = None) -> Wire[KeepAliveServerProtocol]:
@@ -429,7 +428,7 @@ class StartsOpenTests(ServerTestCase):
 
     def test_open(self) -> None:
         """
-        Calls are answered from the start, there is no deadline, no ping, and no remote program.
+        Calls are answered from the start, without a deadline, pings or the remote program.
         """
         wire = self.serveOpen(Optional(KEEPALIVE))
         self.assertEqual(wire.ask(Probe.message(Probe.ECHO, b"abcd")).payload, b"abcd")
@@ -445,9 +444,8 @@ class StartsOpenTests(ServerTestCase):
 
     def test_refused(self) -> None:
         """
-        Whom the policy refuses is told so at each call, and dropped when it should have opened.
-        Until then it may leave by itself: what it writes before it has read its refusal must not
-        end it.
+        A client that the policy refuses gets the refusal for each call. It is disconnected at the
+        deadline for opening and not earlier, since closing at once could lose the refusal.
         """
         wire = self.serveOpen(Mandatory(KEEPALIVE))
         refusal = (9, 7, 2, refusalFor(wire.protocol.peer))
@@ -465,7 +463,7 @@ class StartsOpenTests(ServerTestCase):
 
     def test_noLogin(self) -> None:
         """
-        A server that clients would have to log in to cannot do without the remote program.
+        C{startsOpen} cannot be combined with a login, which needs the remote program.
         """
         error = self.assertRaises(
             ValueError,

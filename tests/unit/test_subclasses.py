@@ -1,5 +1,5 @@
 """
-Tests that subclasses of the two protocols may have any names, and need to call no C{super()}.
+Tests that subclasses of the two protocols may use any names, and need not call C{super()}.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "protoc
 
 PUBLIC_MAX = 25
 """
-How many public names each of the two protocols may have.
+The most public names that each of the two protocols may have.
 """
 
 TAKEN = (
@@ -39,7 +39,7 @@ TAKEN = (
     "fileDescriptorReceived",
 )
 """
-What the transport calls.
+The methods that the transport calls.
 """
 
 BOTH = (KeepAliveServerProtocol, KeepAliveClientProtocol)
@@ -62,13 +62,13 @@ def publicNames(kind: type) -> set[str]:
 
 class NamesTests(ClockTestCase):
     """
-    The names of the two protocols.
+    Tests for the names of the two protocols.
     """
 
     def test_few(self) -> None:
         """
-        There are few public names, Twisted's own eight among them, and every private name is
-        Python's or says whose it is.
+        The number of public names is limited, including the eight of Twisted's own, and every
+        private name contains C{kaproto}.
         """
         for kind in BOTH:
             names = publicNames(kind)
@@ -79,7 +79,7 @@ class NamesTests(ClockTestCase):
 
     def test_documented(self) -> None:
         """
-        The reference lists exactly these.
+        The reference documents exactly the public names.
         """
         page = REFERENCE.read_text("utf-8")
         for kind in BOTH:
@@ -89,8 +89,8 @@ class NamesTests(ClockTestCase):
 
     def test_taken(self) -> None:
         """
-        A class that defines what the transport calls is refused when it is made, and the error
-        names the class, the method and what to use; a mixin makes no difference.
+        A subclass that overrides a method the transport calls is refused when its class is created.
+        The error has the class, the method and what to use instead; a mixin makes no difference.
         """
         for kind in BOTH:
             for name in TAKEN:
@@ -103,7 +103,7 @@ class NamesTests(ClockTestCase):
 
     def test_subclassOfSubclass(self) -> None:
         """
-        So is a subclass of a subclass.
+        A subclass of a subclass is refused as well.
         """
 
         class Mine(KeepAliveServerProtocol):
@@ -114,8 +114,8 @@ class NamesTests(ClockTestCase):
 
     def test_everyNameIsFree(self) -> None:
         """
-        Whatever name of the machinery below a subclass has of its own, with any value, keepalive
-        goes on.
+        A subclass may use every internal name of the connection, with any value, and keepalive
+        works.
         """
         inside = {
             name
@@ -140,8 +140,7 @@ class NamesTests(ClockTestCase):
 
     def test_publicNamesAreFree(self) -> None:
         """
-        The same holds of the public names, but for those that the transport calls and Twisted's
-        own.
+        A subclass may use every public name, except those the transport calls and Twisted's own.
         """
         names = publicNames(KeepAliveServerProtocol) - publicNames(Protocol) - {*TAKEN}
         hooks = {"connectionOpened", "connectionClosed"}
@@ -152,7 +151,7 @@ class NamesTests(ClockTestCase):
         self, kind: type[KeepAliveServerProtocol], *programs: Program
     ) -> ConnectedPair[Any, Any]:
         """
-        Connect a client to a server of this kind, which pings it once a second.
+        Connect a client to a server of this class, which pings it once a second.
         """
         factory = KeepAliveServerFactory(2, FakeBackend(), [Probe(), *programs], clock=self.clock)
         factory.policy = factory.policy.configured(None, KeepAlive(1, 3))
@@ -165,7 +164,7 @@ class NamesTests(ClockTestCase):
         self, kind: type[KeepAliveServerProtocol], *programs: Program
     ) -> ConnectedPair[Any, Any]:
         """
-        Fail unless a healthy client is pinged 20 times in 20 seconds, and stays.
+        Check that a healthy client is pinged 20 times in 20 seconds, and stays connected.
         """
         pair = self.pinging(kind, *programs)
         pair.advance(20.5)
@@ -176,7 +175,7 @@ class NamesTests(ClockTestCase):
 
     def test_ping(self) -> None:
         """
-        A method called C{ping} is the application's own.
+        A subclass may have a method C{ping}.
         """
 
         class Device(KeepAliveServerProtocol):
@@ -187,7 +186,7 @@ class NamesTests(ClockTestCase):
 
     def test_beat(self) -> None:
         """
-        So is one called C{beat}.
+        A subclass may have a method C{beat}.
         """
 
         class Metronome(KeepAliveServerProtocol):
@@ -198,8 +197,8 @@ class NamesTests(ClockTestCase):
 
     def test_closed(self) -> None:
         """
-        A subclass that defines C{closed}, or the hook without calling super, still lets go of what
-        was open, and a dead client is counted.
+        If a subclass defines C{closed}, or the hook without calling super, the session is still
+        closed and a dead client counted.
         """
 
         class Forgetful(KeepAliveServerProtocol):
@@ -223,8 +222,8 @@ class NamesTests(ClockTestCase):
 
     def test_procedures(self) -> None:
         """
-        A program whose procedures are called as its own attributes are works, or is refused when
-        the class is made.
+        A program whose procedures have the names of its own attributes works, or is refused when
+        its class is created.
         """
         for name in ("version", "number", "knows", "callReceived"):
 
@@ -246,21 +245,21 @@ class NamesTests(ClockTestCase):
 
 class HooksTests(ClockTestCase):
     """
-    What a subclass is told.
+    Tests for the hooks of a subclass.
     """
 
     def setUp(self) -> None:
         """
-        Have something to note it in.
+        Create a list of the hooks called.
         """
         super().setUp()
         self.events: list[str] = []
 
     def connect(self, **hooks: Any) -> ConnectedPair[Any, Any]:
         """
-        Connect protocols that note what they are told.
+        Connect protocols that record their hooks.
 
-        @param hooks: what to do besides.
+        @param hooks: further actions, by name.
         """
         events = self.events
 
@@ -287,7 +286,8 @@ class HooksTests(ClockTestCase):
 
     def test_openedAndClosed(self) -> None:
         """
-        Each end is told when it is open, and once when it has ended and why.
+        On each end, C{connectionOpened} is called once, and C{connectionClosed} once with the
+        reason.
         """
         pair = self.connect()
         self.assertEqual(self.events, ["server opened", "client opened"])
@@ -303,7 +303,7 @@ class HooksTests(ClockTestCase):
 
     def test_neverOpened(self) -> None:
         """
-        A connection that does not come to be open is only told of its end.
+        For a connection that never opens, only C{connectionClosed} is called.
         """
         self.connect(mode=2)
         self.assertEqual(
@@ -312,7 +312,7 @@ class HooksTests(ClockTestCase):
 
     def test_beforeWhenClosed(self) -> None:
         """
-        The hook is called before those who wait for the end are told.
+        C{connectionClosed} is called before C{whenClosed} fires.
         """
         pair = self.connect()
         pair.server.whenClosed().addCallback(lambda _: self.events.append("told"))
@@ -323,7 +323,7 @@ class HooksTests(ClockTestCase):
 
     def test_openedFails(self) -> None:
         """
-        A hook that fails is logged, and closes its connection.
+        An error in C{connectionOpened} is logged, and closes the connection.
         """
         pair = self.connect(serverOpened=lambda: 1 / 0)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)

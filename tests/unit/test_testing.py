@@ -45,12 +45,12 @@ BUFFER_SIZE = 65536
 
 class TestingTestCase(ClockTestCase):
     """
-    A test of a pair in mode 2.
+    A test case with a pair in mode 2.
     """
 
     def connect(self, *, flush: bool = True) -> Pair:
         """
-        Connect a pair.
+        Connect a client and a server.
         """
         self.probe = Probe()
         server = KeepAliveServerFactory(
@@ -60,19 +60,19 @@ class TestingTestCase(ClockTestCase):
 
     def reason(self, pair: Pair) -> Exception:
         """
-        @return: why the client's end is closed.
+        @return: why the client's end was closed.
         """
         return self.successResultOf(pair.client.whenClosed())
 
 
 class ConnectedPairTests(TestingTestCase):
     """
-    Two ends, connected.
+    Tests for L{ConnectedPair}.
     """
 
     def test_open(self) -> None:
         """
-        The two have negotiated and are open, and know where the other is.
+        The two ends have negotiated and are open, and have each other's address.
         """
         pair = self.connect()
         self.assertTrue(pair.client.isAlive())
@@ -83,7 +83,7 @@ class ConnectedPairTests(TestingTestCase):
 
     def test_notFlushed(self) -> None:
         """
-        On request nothing has been delivered yet.
+        With C{flush=False} nothing is delivered yet.
         """
         pair = self.connect(flush=False)
         self.assertEqual(pair.server.factory.counters.accepted, 1)
@@ -94,7 +94,7 @@ class ConnectedPairTests(TestingTestCase):
 
     def test_ownClasses(self) -> None:
         """
-        The two ends are of the classes that the factories build.
+        The two ends are instances of the factories' classes.
         """
 
         class OwnServer(KeepAliveServerProtocol):
@@ -113,7 +113,7 @@ class ConnectedPairTests(TestingTestCase):
 
     def test_clocks(self) -> None:
         """
-        The two ends must have the same clock, which the test can advance.
+        The two ends must share one clock that the test can advance.
         """
         from twisted.internet import reactor
 
@@ -129,7 +129,7 @@ class ConnectedPairTests(TestingTestCase):
 
     def test_writeSequence(self) -> None:
         """
-        Several pieces are sent as one.
+        C{writeSequence} sends its pieces as one.
         """
         pair = self.connect()
         pair.serverTransport.writeSequence([PING[:5], PING[5:]])
@@ -137,7 +137,7 @@ class ConnectedPairTests(TestingTestCase):
 
     def test_sent(self) -> None:
         """
-        All that is written is kept, with the time and by whom.
+        Everything written is recorded, with the time and the end.
         """
         pair = self.connect()
         before = len(pair.sent)
@@ -149,7 +149,7 @@ class ConnectedPairTests(TestingTestCase):
 
     def test_advance(self) -> None:
         """
-        Time passes in small steps, in which pings are sent and answered.
+        C{advance} takes small steps, in which pings are sent and answered.
         """
         pair = self.connect()
         pair.advance(9.5)
@@ -161,7 +161,7 @@ class ConnectedPairTests(TestingTestCase):
 
     def test_advanceByPartOfAStep(self) -> None:
         """
-        Any time can pass, also one that is no whole number of steps.
+        C{advance} accepts times that are not a multiple of a step.
         """
         pair = self.connect()
         pair.advance(1.0001)
@@ -171,7 +171,7 @@ class ConnectedPairTests(TestingTestCase):
 
     def test_blackhole(self) -> None:
         """
-        When the network swallows everything neither end is told, and each finds out by keepalive.
+        When the network loses everything, neither end is told, and both detect it by keepalive.
         """
         pair = self.connect()
         pair.client.setKeepAlive(2, 2)
@@ -185,7 +185,7 @@ class ConnectedPairTests(TestingTestCase):
 
     def test_blackholeInTime(self) -> None:
         """
-        When the network comes back in time, nobody has been found dead.
+        If the network recovers in time, neither end is dead.
         """
         pair = self.connect()
         pair.blackhole()
@@ -196,7 +196,7 @@ class ConnectedPairTests(TestingTestCase):
 
     def test_oneWay(self) -> None:
         """
-        The network may swallow what only one end writes.
+        The network can lose what only one end writes.
         """
         pair = self.connect()
         pair.clientTransport.blackhole = True
@@ -212,12 +212,12 @@ class ConnectedPairTests(TestingTestCase):
 
 class MemoryTransportTests(TestingTestCase):
     """
-    The transports behave as Twisted's do.
+    Tests that L{MemoryTransport} behaves as Twisted's transports do.
     """
 
     def test_nothingMovesByItself(self) -> None:
         """
-        What is written arrives when the pair is flushed.
+        Bytes arrive when the pair is flushed.
         """
         pair = self.connect()
         result = pair.client.call(Probe.number, Probe.ECHO)
@@ -227,7 +227,8 @@ class MemoryTransportTests(TestingTestCase):
 
     def test_backpressure(self) -> None:
         """
-        An end whose peer does not read is told when much is waiting, and when it has gone.
+        An end whose peer does not read is paused when many bytes are buffered, and resumed when
+        they are sent.
         """
         pair = self.connect()
         paused: list[None] = []
@@ -254,7 +255,7 @@ class MemoryTransportTests(TestingTestCase):
 
     def test_backpressureWithoutProducer(self) -> None:
         """
-        An end that does not want to be told is not.
+        Without a registered producer, backpressure is not reported.
         """
         pair = self.connect()
         chunk = packMessage(Probe.message(1, bytes(BUFFER_SIZE))._replace(type=2))
@@ -269,8 +270,8 @@ class MemoryTransportTests(TestingTestCase):
 
     def test_loseConnection(self) -> None:
         """
-        What was written before is delivered first, nothing that is written afterwards, and then
-        both ends are told that the connection was closed.
+        Bytes written before C{loseConnection} are delivered, later ones are not, and both ends are
+        told that the connection was closed.
         """
         pair = self.connect()
         heard: list[bytes] = []
@@ -287,7 +288,7 @@ class MemoryTransportTests(TestingTestCase):
 
     def test_loseConnectionToOneThatDoesNotRead(self) -> None:
         """
-        A connection is not closed before everything has been delivered.
+        A connection is closed only after everything was delivered.
         """
         pair = self.connect()
         pair.clientTransport.pauseProducing()
@@ -301,8 +302,8 @@ class MemoryTransportTests(TestingTestCase):
 
     def test_abortConnection(self) -> None:
         """
-        What was written before is not delivered; this end learns of it in the next turn, and so
-        does the other, for which the connection is lost.
+        Bytes written before C{abortConnection} are lost. Both ends are told in the next turn; for
+        the other end, the connection was lost.
         """
         pair = self.connect()
         heard: list[int] = []
@@ -320,7 +321,7 @@ class MemoryTransportTests(TestingTestCase):
 
     def test_abortTwice(self) -> None:
         """
-        An end is told once that the connection is gone, however often it is aborted and by whom.
+        An end is told of the abort only once, however often and by whom it is aborted.
         """
         pair = self.connect()
         pair.clientTransport.abortConnection()
@@ -333,8 +334,7 @@ class MemoryTransportTests(TestingTestCase):
 
     def test_abortIntoBlackhole(self) -> None:
         """
-        When the network swallows everything, the other end does not learn that the connection
-        was aborted.
+        When the network loses everything, the other end is not told of the abort.
         """
         pair = self.connect()
         pair.blackhole()
@@ -345,7 +345,7 @@ class MemoryTransportTests(TestingTestCase):
 
     def test_writeToTheDead(self) -> None:
         """
-        What is written to an end that is gone does not arrive, also when the network is back.
+        Bytes written to an aborted end do not arrive after the network has recovered.
         """
         pair = self.connect()
         pair.blackhole()
@@ -360,7 +360,7 @@ class MemoryTransportTests(TestingTestCase):
 
     def test_writeAfterTheEnd(self) -> None:
         """
-        What is written when the connection is gone is not even noted.
+        Writes to a closed connection are not recorded.
         """
         pair = self.connect()
         pair.serverTransport.abortConnection()
@@ -372,7 +372,7 @@ class MemoryTransportTests(TestingTestCase):
 
     def test_alone(self) -> None:
         """
-        A transport must have another end before anything can be delivered.
+        A transport without another end cannot deliver.
         """
         transport = MemoryTransport("client", self.clock, [], ADDRESS, ADDRESS)
         self.assertRaises(AssertionError, transport.deliver)
@@ -381,14 +381,14 @@ class MemoryTransportTests(TestingTestCase):
 
 class Chat(LineReceiver):
     """
-    A protocol with a heartbeat of its own.
+    A line-based protocol with a heartbeat.
     """
 
     lost: BaseException | None = None
 
     def connectionMade(self) -> None:
         """
-        Watch the peer.
+        Start the heartbeat.
         """
         assert self.transport is not None
         self.heartbeat = Heartbeat(self.transport, lambda: self.sendLine(b"PING"), died=self.died)
@@ -396,13 +396,13 @@ class Chat(LineReceiver):
 
     def died(self, reason: BaseException) -> None:
         """
-        Keep the reason.
+        Record the reason.
         """
         self.lost = reason
 
     def dataReceived(self, data: bytes) -> None:
         """
-        Any bytes are a sign of life.
+        Report every byte as a sign of life.
         """
         self.heartbeat.heard()
         super().dataReceived(data)  # type: ignore[no-untyped-call]
@@ -417,14 +417,14 @@ class Chat(LineReceiver):
 
 class Quiet(Protocol):
     """
-    An application that knows nothing of keepalive, behind a tunnel or a web socket.
+    An application protocol without keepalive, for a tunnel or a web socket.
     """
 
     lost: BaseException | None = None
 
     def negotiationStarted(self, transport: object) -> None:
         """
-        The web socket's handshake begins.
+        The web socket's handshake has started.
         """
 
     def negotiationFinished(self) -> None:
@@ -434,19 +434,20 @@ class Quiet(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
-        Keep the reason.
+        Record the reason.
         """
         self.lost = reason.value
 
 
 class MemoryEndpointTests(ClockTestCase):
     """
-    Anything that is watched, on a clock, with a black hole.
+    Tests for L{MemoryEndpoint} and L{memoryPair}, with each kind of protocol that has keepalive.
     """
 
     def diesInTime(self, pair: ConnectedPair[Any, Any], *ends: Any) -> None:
         """
-        Both ends live while they are idle, and find each other dead in the black hole.
+        Check that idle ends stay connected, and that both find the other dead when the network
+        loses everything.
         """
         terms = KEEPALIVE
         pair.advance(10 * terms.interval)
@@ -458,13 +459,13 @@ class MemoryEndpointTests(ClockTestCase):
 
     def test_interface(self) -> None:
         """
-        It is an endpoint.
+        L{MemoryEndpoint} is a client endpoint.
         """
         verifyObject(IStreamClientEndpoint, MemoryEndpoint(Factory(), self.clock))
 
     def test_heartbeat(self) -> None:
         """
-        A heartbeat finds the clock by itself.
+        A heartbeat uses the pair's clock.
         """
         factory = Factory.forProtocol(Chat)
         pair = memoryPair(factory, factory, self.clock)
@@ -472,7 +473,7 @@ class MemoryEndpointTests(ClockTestCase):
 
     def test_tunnel(self) -> None:
         """
-        A tunnel's endpoint gives the application's protocol.
+        A tunnel's client endpoint returns the application's protocol.
         """
         factory = Factory.forProtocol(Quiet)
         server = tunnelServer(factory, Mandatory(KEEPALIVE), clock=self.clock)
@@ -485,7 +486,7 @@ class MemoryEndpointTests(ClockTestCase):
 
     def test_webSocket(self) -> None:
         """
-        Web sockets connect through it, too.
+        Web sockets connect through the endpoint.
         """
         made: list[Quiet] = []
 

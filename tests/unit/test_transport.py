@@ -46,12 +46,12 @@ ADDRESS = IPv4Address("TCP", "192.0.2.1", 4040)
 
 class IdentifyTests(SynchronousTestCase):
     """
-    What a transport tells of the peer.
+    Tests for L{identify} and L{tlsOf}.
     """
 
     def identify(self, address: IAddress, *, tls: bool = False) -> Peer:
         """
-        Identify the peer of a transport that has this address.
+        Identify the peer of a transport with this address.
         """
         transport = StringTransport(peerAddress=address)
         if tls:
@@ -60,19 +60,19 @@ class IdentifyTests(SynchronousTestCase):
 
     def test_tcp(self) -> None:
         """
-        A TCP connection tells the address.
+        A TCP peer is identified by its address.
         """
         self.assertEqual(self.identify(ADDRESS), Peer(ADDRESS, "tcp"))
 
     def test_tls(self) -> None:
         """
-        A TLS connection is told from a TCP connection.
+        A TLS peer is distinguished from a TCP peer.
         """
         self.assertEqual(self.identify(ADDRESS, tls=True), Peer(ADDRESS, "tls"))
 
     def test_wrappedTLS(self) -> None:
         """
-        TLS is found under other protocols, whether these say that they have it or not.
+        TLS is found below other protocols, whether or not they declare it.
         """
         layer = StringTransport(peerAddress=ADDRESS)
         directlyProvides(layer, ISSLTransport)
@@ -86,7 +86,7 @@ class IdentifyTests(SynchronousTestCase):
 
     def test_unix(self) -> None:
         """
-        A connection to a UNIX socket is known by its address.
+        A UNIX socket is recognized by its address.
         """
         address = UNIXAddress("")
         self.assertEqual(self.identify(address), Peer(address, "unix"))
@@ -94,12 +94,12 @@ class IdentifyTests(SynchronousTestCase):
 
 class StreamTransportTests(SynchronousTestCase):
     """
-    The slice of a transport that connections use.
+    Tests for L{StreamTransport}.
     """
 
     def test_everyTransportHasIt(self) -> None:
         """
-        Twisted's TCP and UNIX transports have all the methods, and so has the one in memory.
+        Twisted's TCP and UNIX transports, and the one in memory, have all its methods.
         """
         methods = {name for name in vars(StreamTransport) if not name.startswith("_")}
         self.assertIn("abortConnection", methods)
@@ -117,20 +117,19 @@ class WithHandle:
 
     def getHandle(self) -> object:
         """
-        See L{twisted.internet.interfaces.ISystemHandle}.
+        @return: the socket.
         """
         return self.handle
 
 
 class ProgramTests(SynchronousTestCase):
     """
-    Tests for L{programOf}, and for who uses it.
+    Tests for L{programOf}, and for its use in L{identify}.
     """
 
     def test_own(self) -> None:
         """
-        The kernel says what a process is called, and the name on a UNIX socket is that of whoever
-        connected.
+        The name is the kernel's, and a UNIX peer has the name of the process that connected.
         """
         with open("/proc/self/comm", encoding="utf-8") as file:
             name = file.read().strip()
@@ -145,15 +144,15 @@ class ProgramTests(SynchronousTestCase):
 
     def test_odd(self) -> None:
         """
-        A name may have line ends and bytes that are not UTF-8.
+        A name may have line breaks and bytes that are not UTF-8.
         """
         self.patch(Path, "read_bytes", lambda _path: b"a\nb\xff\n")
         self.assertEqual(programOf(1), "a\nb\\xff")
 
     def test_unknown(self) -> None:
         """
-        Nothing is known of a process in another PID namespace, which has the number 0, or of one
-        that is gone.
+        A process in another PID namespace, which has the number 0, or one that has ended has no
+        name.
         """
         self.assertIsNone(programOf(0))
         self.assertIsNone(programOf(2**22 + 1))
@@ -166,7 +165,7 @@ class UnixCredentialsTests(SynchronousTestCase):
 
     def test_known(self) -> None:
         """
-        The kernel says who is at the other end.
+        The credentials are the kernel's.
         """
         here, there = socket.socketpair()
         with here, there:
@@ -177,13 +176,13 @@ class UnixCredentialsTests(SynchronousTestCase):
 
     def test_nobody(self) -> None:
         """
-        There is nobody to speak of on a UNIX user id that is not in this name space.
+        A peer whose ids do not exist in this namespace has the kernel's values for unknown ids.
         """
 
         class Strange(socket.socket):
             def getsockopt(self, *arguments: object) -> bytes:  # type: ignore[override]
                 """
-                Answer as the kernel does for a process that it cannot name.
+                Return what the kernel has for a process outside this namespace.
                 """
                 return bytes(4) + b"\xff" * 8
 
@@ -194,7 +193,7 @@ class UnixCredentialsTests(SynchronousTestCase):
 
     def test_otherSockets(self) -> None:
         """
-        Other sockets have no such credentials.
+        Other sockets have no credentials.
         """
         with socket.socket(socket.AF_INET) as handle:
             self.assertIsNone(unixCredentials(WithHandle(handle)))
@@ -202,7 +201,7 @@ class UnixCredentialsTests(SynchronousTestCase):
 
     def test_noSocket(self) -> None:
         """
-        Nor have transports without a socket, or with one that is closed.
+        Transports without a socket, or with a closed one, have no credentials.
         """
         self.assertIsNone(unixCredentials(StringTransport()))
         handle = socket.socket(socket.AF_UNIX)
@@ -212,12 +211,12 @@ class UnixCredentialsTests(SynchronousTestCase):
 
 class HasUnreadTests(SynchronousTestCase):
     """
-    Whether anything has come that was not read.
+    Tests for L{hasUnread}.
     """
 
     def setUp(self) -> None:
         """
-        Connect a transport to a socket.
+        Connect a transport on a socket.
         """
         ours, self.peer = socket.socketpair()
         self.addCleanup(self.peer.close)
@@ -227,7 +226,7 @@ class HasUnreadTests(SynchronousTestCase):
 
     def test_bytes(self) -> None:
         """
-        Bytes that have come are noticed, and stay where they are.
+        Bytes that wait to be read are detected, and not consumed.
         """
         self.assertFalse(hasUnread(self.transport))
         self.peer.send(b"x")
@@ -237,7 +236,7 @@ class HasUnreadTests(SynchronousTestCase):
 
     def test_tls(self) -> None:
         """
-        With TLS it is the encrypted bytes that count.
+        With TLS, encrypted bytes count.
         """
         options = CertificateOptions()
         wrapped = TLSMemoryBIOFactory(options, False, Factory.forProtocol(Protocol))
@@ -249,7 +248,7 @@ class HasUnreadTests(SynchronousTestCase):
 
     def test_wrapped(self) -> None:
         """
-        However many protocols are between the connection and the one that asks.
+        The socket is found below any number of protocols.
         """
         factory = WrappingFactory(WrappingFactory(Factory.forProtocol(Protocol)))
         wrapper = factory.buildProtocol(None)
@@ -262,7 +261,7 @@ class HasUnreadTests(SynchronousTestCase):
 
     def test_end(self) -> None:
         """
-        The end counts as well, and after it there is nothing more.
+        The end of the stream counts as unread, until the transport is disconnected.
         """
         self.peer.close()
         self.assertIs(hasUnread(self.transport), True)
@@ -271,7 +270,7 @@ class HasUnreadTests(SynchronousTestCase):
 
     def test_reset(self) -> None:
         """
-        So does a reset, which may be learned only once.
+        A reset counts as unread, even at the second call.
         """
         far, near = tcpPair(self)
         transport = tcp.Connection(near, Protocol(), MemoryReactor())
@@ -283,21 +282,21 @@ class HasUnreadTests(SynchronousTestCase):
 
     def test_closed(self) -> None:
         """
-        From a socket that this end has closed nothing more comes.
+        A socket closed on this side has nothing unread.
         """
         self.transport.socket.close()
         self.assertIs(hasUnread(self.transport), False)
 
     def test_unknown(self) -> None:
         """
-        Of other transports it cannot be told.
+        For other transports the answer is C{None}.
         """
         self.assertIsNone(hasUnread(StringTransport()))
 
 
 class Accepted(StringTransport):
     """
-    A transport that a port has made.
+    A transport that a port created.
     """
 
     def __init__(self, server: object) -> None:
@@ -307,12 +306,12 @@ class Accepted(StringTransport):
 
 class PaceAcceptsTests(SynchronousTestCase):
     """
-    How many connections are accepted at a time.
+    Tests for L{paceAccepts}.
     """
 
     def test_crowd(self) -> None:
         """
-        A port that accepts many connections at a time goes back to few.
+        A port that accepts many connections per turn is limited to a few.
         """
         port = tcp.Port(0, Factory(), reactor=MemoryReactor())
         port.numberAccepts = 500
@@ -325,7 +324,7 @@ class PaceAcceptsTests(SynchronousTestCase):
 
     def test_few(self) -> None:
         """
-        A port that accepts few at a time is left alone.
+        A port that accepts few connections per turn is left alone.
         """
         port = tcp.Port(0, Factory(), reactor=MemoryReactor())
         port.numberAccepts = 1
@@ -335,7 +334,7 @@ class PaceAcceptsTests(SynchronousTestCase):
 
     def test_noPort(self) -> None:
         """
-        Not every connection comes from one of Twisted's ports.
+        Transports without one of Twisted's ports are left alone.
         """
         paceAccepts(StringTransport(), Clock())
         other = SimpleNamespace(numberAccepts=500)
@@ -344,8 +343,8 @@ class PaceAcceptsTests(SynchronousTestCase):
 
     def test_realPort(self) -> None:
         """
-        A port of Twisted's, with more connections waiting than it is to accept in one turn, does
-        what it does once, and then accepts no more than it was told, and 20 that it adds by itself.
+        With many connections waiting, Twisted's port accepts at most its limit, plus the 20 that it
+        adds itself, from the second turn on.
         """
         factory = PacedFactory()
         port = tcp.Port(0, factory, 200, "127.0.0.1", MemoryReactor())
@@ -368,7 +367,7 @@ class PaceAcceptsTests(SynchronousTestCase):
 
 class PacedFactory(Factory):
     """
-    Holds its port to a few connections at a time.
+    A factory that paces its port.
     """
 
     def __init__(self) -> None:
@@ -377,7 +376,7 @@ class PacedFactory(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
         """
-        Make a connection that is noted.
+        Build a protocol whose transport is recorded.
         """
         accepted, clock = self.accepted, self.clock
 
@@ -392,7 +391,7 @@ class PacedFactory(Factory):
 
 class WithoutPrivateBuffer(tcp.Connection):
     """
-    A connection whose Twisted keeps waiting bytes somewhere else.
+    A connection of a Twisted that has its write buffer elsewhere.
     """
 
     def __init__(self, *args: object) -> None:
@@ -402,14 +401,14 @@ class WithoutPrivateBuffer(tcp.Connection):
 
     def write(self, data: bytes) -> None:
         """
-        Keep what is written.
+        Record the bytes.
         """
         self.written.append(data)
 
 
 class Taking:
     """
-    A socket that takes so many bytes at once and no more.
+    A socket that accepts at most a given number of bytes per call.
     """
 
     def __init__(self, socket: socket.socket, most: int) -> None:
@@ -418,7 +417,7 @@ class Taking:
 
     def sendmsg(self, pieces: Iterable[bytes]) -> int:
         """
-        Send the beginning.
+        Send as much as is accepted.
         """
         if not self.most:
             raise BlockingIOError
@@ -427,24 +426,24 @@ class Taking:
 
 class Direct(DirectWriter, StringTransport):
     """
-    A transport with a way of its own.
+    A transport with its own L{DirectWriter.writeNow}.
     """
 
     def writeNow(self, data: bytes | memoryview, /) -> None:
         """
-        Keep what is written.
+        Write the bytes.
         """
         self.write(bytes(data))
 
 
 class WriteSoonTests(SynchronousTestCase):
     """
-    A few bytes on their way past the reactor.
+    Tests for L{writeNow}.
     """
 
     def setUp(self) -> None:
         """
-        Connect a transport to a socket.
+        Connect a transport on a socket.
         """
         ours, self.peer = socket.socketpair()
         self.addCleanup(self.peer.close)
@@ -455,7 +454,7 @@ class WriteSoonTests(SynchronousTestCase):
 
     def connect(self, kind: type[tcp.Connection], ours: socket.socket) -> tcp.Connection:
         """
-        Make a connection of that kind.
+        Create a transport of that class.
         """
         transport = kind(ours, Protocol(), self.reactor)
         transport.connected = True
@@ -463,7 +462,7 @@ class WriteSoonTests(SynchronousTestCase):
 
     def received(self) -> bytes:
         """
-        @return: what the peer has received since it last looked.
+        @return: the bytes the peer has received since the last call.
         """
         data = b""
         try:
@@ -475,9 +474,9 @@ class WriteSoonTests(SynchronousTestCase):
 
     def writeOut(self) -> bytes:
         """
-        Do what the reactor does, for as long as the transport wants to write.
+        Write as the reactor does, until the transport has nothing more to write.
 
-        @return: what the peer receives.
+        @return: the bytes the peer receives.
         """
         data = b""
         while self.transport in self.reactor.getWriters():
@@ -487,8 +486,7 @@ class WriteSoonTests(SynchronousTestCase):
 
     def test_idle(self) -> None:
         """
-        On an idle connection the bytes are with the peer at once, and the reactor is not asked to
-        write anything.
+        On an idle connection the bytes are sent at once, and the reactor is not asked to write.
         """
         writeNow(self.transport, b"ping")
         self.assertEqual(self.received(), b"ping")
@@ -496,7 +494,7 @@ class WriteSoonTests(SynchronousTestCase):
 
     def test_bytesWaitingForTheReactor(self) -> None:
         """
-        Bytes do not overtake those written before them in the same turn.
+        Bytes do not overtake those written earlier in the same turn.
         """
         self.transport.write(b"first ")
         writeNow(self.transport, b"second")
@@ -505,7 +503,7 @@ class WriteSoonTests(SynchronousTestCase):
 
     def test_bytesThatDidNotFit(self) -> None:
         """
-        Bytes do not overtake those that the socket would not take before.
+        Bytes do not overtake those that the socket did not accept earlier.
         """
         large = bytes(range(256)) * 16384
         self.transport.write(large)
@@ -517,7 +515,7 @@ class WriteSoonTests(SynchronousTestCase):
 
     def test_partlySent(self) -> None:
         """
-        What the socket does not take of the bytes themselves is sent when it does.
+        Bytes that the socket does not accept are sent later.
         """
         large = bytes(range(256)) * 16384
         writeNow(self.transport, large)
@@ -527,7 +525,7 @@ class WriteSoonTests(SynchronousTestCase):
 
     def test_header(self) -> None:
         """
-        A header precedes the bytes, whatever the socket takes: both, nothing, or a part of either.
+        A header precedes the bytes, whether the socket accepts both, nothing, or a part of either.
         """
         header, data = b"header", bytes(range(256))
         for took in (len(header + data), 0, 2, len(header), len(header) + 3):
@@ -545,7 +543,7 @@ class WriteSoonTests(SynchronousTestCase):
 
     def test_fullSocket(self) -> None:
         """
-        When the socket takes nothing, the bytes wait for it.
+        If the socket accepts nothing, the bytes are sent later.
         """
         filler = b""
         try:
@@ -559,7 +557,7 @@ class WriteSoonTests(SynchronousTestCase):
 
     def test_peerGone(self) -> None:
         """
-        A broken connection is found by the reactor as it always is, and no error is raised here.
+        An error is left for the reactor to find, and not raised.
         """
         self.peer.close()
         writeNow(self.transport, b"ping")
@@ -567,7 +565,7 @@ class WriteSoonTests(SynchronousTestCase):
 
     def test_notConnected(self) -> None:
         """
-        Once the connection is gone, bytes go nowhere, as with any other write.
+        On a closed connection, bytes are discarded as by C{write}.
         """
         self.transport.connected = False
         writeNow(self.transport, b"ping")
@@ -576,7 +574,7 @@ class WriteSoonTests(SynchronousTestCase):
 
     def test_tls(self) -> None:
         """
-        On a connection that has become a TLS connection, no plain text gets to the socket.
+        After C{startTLS}, no plain text is written to the socket.
         """
 
         class Server(tcp.Connection):
@@ -595,8 +593,7 @@ class WriteSoonTests(SynchronousTestCase):
 
     def test_wrapped(self) -> None:
         """
-        A transport that is wrapped, as one with TLS from the start is, is written to and not its
-        socket, which the wrapper would hand out.
+        Bytes go to the wrapper itself, although it would hand out the socket of what it wraps.
         """
         written = []
 
@@ -613,8 +610,7 @@ class WriteSoonTests(SynchronousTestCase):
 
     def test_anotherTwisted(self) -> None:
         """
-        Where it cannot be told whether anything waits to be sent, the transport is left to do
-        what is right.
+        If it is unknown whether bytes wait to be sent, the transport's own C{write} is called.
         """
         transport = self.connect(WithoutPrivateBuffer, self.transport.socket)
         assert isinstance(transport, WithoutPrivateBuffer)

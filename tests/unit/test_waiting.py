@@ -12,12 +12,12 @@ from kaproto.waiting import Waiting
 
 class WaitingTests(SynchronousTestCase):
     """
-    Those who wait for one thing.
+    Tests for L{Waiting}.
     """
 
     def test_all(self) -> None:
         """
-        All who wait are told once, and those who begin then wait for the next time.
+        All waiting Deferreds fire once; one created in a callback waits for the next result.
         """
         waiting: Waiting[int] = Waiting()
         first, second = waiting.wait(), waiting.wait()
@@ -34,7 +34,7 @@ class WaitingTests(SynchronousTestCase):
 
     def test_cancelled(self) -> None:
         """
-        Who cancels waits no longer, even if another does it for him while all are told.
+        A cancelled Deferred does not fire, even if another's callback cancels it.
         """
         waiting: Waiting[int] = Waiting()
         first, second, third = (waiting.wait() for _ in range(3))
