@@ -68,6 +68,11 @@ class _EPollReactor(Protocol):
     _selectables: Mapping[int, object]
     _justStopped: bool
 
+    def _doReadOrWrite(self, selectable: object, descriptor: int, event: int) -> None:
+        """
+        Let a descriptor read or write.  Errors are logged, and close it.
+        """
+
     def timeout(self) -> float | None:
         """
         @return: seconds until the next timed call; C{None} if there is none.
@@ -79,8 +84,10 @@ class _FewAtATime:
     An C{epoll} that reports at most L{MAX_EVENTS} descriptors at a time.  The kernel reports the
     remaining ones first the next time, so no descriptor starves.
 
-    If only a L{DirectReader} is readable, it is read here, without a turn of the reactor, which
-    would look for timed calls and log contexts in vain.
+    It also serves them, in place of the reactor, which would set a log context around each, for
+    C{twisted.python.log}, that takes longer than the C{recv}.  If only a L{DirectReader} is
+    readable, it is read again and again without a turn of the reactor, which would look for timed
+    calls in vain.
     """
 
     def __init__(self, poller: _Poller, reactor: _EPollReactor) -> None:
@@ -98,7 +105,8 @@ class _FewAtATime:
             events = self._poll(timeout, most)
             reader = reactor._selectables.get(events[0][0]) if len(events) == 1 else None
             if not isinstance(reader, DirectReader):
-                return events
+                self._serve(events)
+                return []
             reader.doRead()
             nextCall = reactor.timeout()
             timeout = until - time.monotonic()
@@ -108,6 +116,14 @@ class _FewAtATime:
                 return []
             if timeout == inf:
                 timeout = _FOR_EVER
+
+    def _serve(self, events: list[tuple[int, int]]) -> None:
+        reactor = self._reactor
+        for descriptor, event in events:
+            selectable = reactor._selectables.get(descriptor)
+            # It may have been closed since, by one that was served before it.
+            if selectable is not None:
+                reactor._doReadOrWrite(selectable, descriptor, event)
 
 
 def limitEventsPerTurn(reactor: object) -> None:

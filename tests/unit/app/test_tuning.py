@@ -10,6 +10,7 @@ import socket
 import sys
 import weakref
 from collections.abc import Callable
+from functools import partial
 from unittest import skipUnless
 
 from twisted.internet.interfaces import IReadDescriptor
@@ -256,6 +257,38 @@ class LimitEventsTests(SynchronousTestCase):
         late.hush()
         self.reactor.doIteration(0)
         self.assertEqual(late.turns, 1)
+
+    def test_removed(self) -> None:
+        """
+        A descriptor that another removes in the same turn is not served.
+        """
+        limitEventsPerTurn(self.reactor)
+        served: list[Talker] = []
+
+        def serve(talker: Talker) -> None:
+            served.append(talker)
+            for each in self.talkers:
+                self.reactor.removeReader(each)
+
+        for each in self.talkers:
+            self.patch(each, "doRead", partial(serve, each))
+        self.reactor.doIteration(0)
+        self.assertEqual(len(served), 1)
+
+    def test_error(self) -> None:
+        """
+        An error while a descriptor is served is logged, and closes that descriptor; the others are
+        served.
+        """
+        limitEventsPerTurn(self.reactor)
+        broken = self.talkers[0]
+        lost: list[Failure] = []
+        self.patch(broken, "doRead", lambda: 1 / 0)
+        self.patch(broken, "connectionLost", lost.append)
+        self.assertEqual(self.served(), MAX_EVENTS - 1)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertIsInstance(lost[0].value, ZeroDivisionError)
+        self.assertNotIn(broken, self.reactor.getReaders())
 
     def test_twice(self) -> None:
         """
