@@ -42,10 +42,12 @@ class Monitor:
             from twisted.internet import reactor
 
             clock = IReactorTime(reactor)
-        clock = monotonicClock(clock)
         monitor = _monitors.get(clock)
         if monitor is None:
-            monitor = _monitors[clock] = cls(clock)
+            clock = monotonicClock(clock)
+            monitor = _monitors.get(clock)
+            if monitor is None:
+                monitor = _monitors[clock] = cls(clock)
         return monitor
 
 

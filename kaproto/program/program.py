@@ -99,6 +99,8 @@ class Program:
         arguments = entry.declaration.arguments
         if arguments is RAW:
             result = method(self, connection, payload)
+            if isinstance(result, bytes) and entry.declaration.result is RAW:
+                return result
         elif arguments is None:
             result = method(self, connection)
         else:

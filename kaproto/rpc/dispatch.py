@@ -183,12 +183,13 @@ class Calls:
         self._reply(message.reply(packError(error), Status.ERROR))
 
     def _reply(self, reply: bytes) -> None:
-        if self._connection is not None:
-            if self.idle:
-                self._connection.sendNow(reply)
+        connection = self._connection
+        if connection is not None:
+            if self._running or self._waiting:
+                connection.send(reply)
             else:
-                self._connection.send(reply)
-            self._connection.callAnswered()
+                connection.sendNow(reply)
+            connection.callAnswered()
 
     def _mayStart(self) -> bool:
         if self._held or not self._running or self._connection is None:

@@ -47,10 +47,11 @@ class Outgoing:
             self.trace("out", HEADER.unpack_from(data))
         if self.filter is not None:
             self.filter.inject(data)
-        elif atOnce:
-            self.forward(data)
+            return
+        self.bytesSent += len(data)
+        if atOnce:
+            writeNow(self._transport, data)
         else:
-            self.bytesSent += len(data)
             self._transport.write(data)
 
     def forward(self, data: Bytes) -> None:

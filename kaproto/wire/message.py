@@ -112,17 +112,8 @@ class Message(NamedTuple):
         """
         @return: the bytes of the reply to this call.
         """
-        return packMessage(
-            Message(
-                self.program,
-                self.version,
-                self.procedure,
-                _REPLY,
-                self.serial,
-                status,
-                payload,
-            )
-        )
+        program, version, procedure, _, serial, _, _ = self
+        return _pack((program, version, procedure, _REPLY, serial, status), payload)
 
 
 def packMessage(message: Message) -> bytes:
@@ -131,16 +122,20 @@ def packMessage(message: Message) -> bytes:
     @raise LocalProtocolError: when it would be larger than L{MESSAGE_MAX}, or one of its numbers
         has more than 32 bits.
     """
-    length = HEADER_SIZE + len(message.payload)
+    return _pack(message[:6], message.payload)
+
+
+def _pack(words: tuple[int, int, int, int, int, int], payload: bytes) -> bytes:
+    length = HEADER_SIZE + len(payload)
     if length > MESSAGE_MAX:
         raise LocalProtocolError(
             f"a message of {length} bytes is larger than the {MESSAGE_MAX} that the protocol allows"
         )
     try:
-        header = HEADER.pack(length, *message[:6])
+        header = HEADER.pack(length, *words)
     except struct.error as error:
-        raise LocalProtocolError(f"{message[:6]} cannot be packed as a header: {error}") from error
-    return header + message.payload
+        raise LocalProtocolError(f"{words} cannot be packed as a header: {error}") from error
+    return header + payload
 
 
 def _packKeepAlive(procedure: KeepAliveProcedure) -> bytes:
