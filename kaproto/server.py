@@ -20,6 +20,7 @@ from kaproto.policies import MODES, Disable, Policy
 from kaproto.program import ApplicationBackend, Program
 from kaproto.records.journal import Journal
 from kaproto.rpc.clients import Clients
+from kaproto.rpc.policycheck import PolicyCheck
 from kaproto.rpc.protocol import KeepAliveFactory, KeepAliveProtocol
 from kaproto.rpc.remote import RemoteProgram
 from kaproto.rpc.serverconnection import ServerConnection
@@ -109,7 +110,7 @@ class KeepAliveServerFactory(KeepAliveFactory):
     """
     Serves the remote program, with negotiated keepalive, and programs of an application's own.
 
-    @ivar policy: decides about keepalive for each client.
+    @ivar policyCheck: calls the policy.
     @ivar programs: the application's programs, by number.
     @ivar accessControl: who may connect.
     @ivar loginQueue: decides when the password of a client may be checked.  It can be replaced by
@@ -152,7 +153,6 @@ class KeepAliveServerFactory(KeepAliveFactory):
             when C{startsOpen} is combined with logins.
         """
         super().__init__(clock, limits)
-        self.policy = _policyFor(policy, mode)
         self.programs: dict[int, IProgram] = {}
         if backend is not None:
             checkInstance("backend", backend, IBackend)
@@ -167,6 +167,7 @@ class KeepAliveServerFactory(KeepAliveFactory):
         self.clients: Clients[ServerConnection, KeepAliveServerProtocol] = Clients(self.clock)
         self.journal = Journal(self.seconds)
         self.counters = self.journal.counters
+        self.policy = _policyFor(policy, mode)
         if accessControl is None:
             accessControl = AccessControl()
         checkType("accessControl", accessControl, AccessControl)
@@ -175,6 +176,17 @@ class KeepAliveServerFactory(KeepAliveFactory):
         if startsOpen and self.accessControl.portal is not None:
             raise ValueError("startsOpen: clients cannot log in without the remote program")
         self.startsOpen = startsOpen
+
+    @property
+    def policy(self) -> IKeepAlivePolicy:
+        """
+        Decides about keepalive for each client that connects from now on.
+        """
+        return self.policyCheck.policy
+
+    @policy.setter
+    def policy(self, policy: IKeepAlivePolicy) -> None:
+        self.policyCheck = PolicyCheck(policy, self.journal.policyFailed)
 
     @property
     def connections(self) -> list[KeepAliveServerProtocol]:

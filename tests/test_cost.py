@@ -59,7 +59,7 @@ PING_CALLS = 9
 Python functions called for a ping, from the wheel's slot to the socket and back into a slot.
 """
 
-OPEN_CALLS = 224
+OPEN_CALLS = 202
 """
 Python functions called from a client's connection until it is open.
 """

@@ -95,7 +95,7 @@ class _HostSession:
     """
     One connection to the host.
 
-    @ivar callbacks: its event callbacks, once the connection is open.
+    @ivar connection: the connection, once it is open.
     """
 
     host: EmbeddedHost
@@ -103,14 +103,25 @@ class _HostSession:
     peer: Peer
     name: str
     readOnly: bool
-    callbacks: EventCallbacks | None = None
+    connection: KeepAliveServerProtocol | None = None
     idle: bool = True
+    _callbacks: EventCallbacks | None = None
 
     def opened(self, connection: KeepAliveServerProtocol) -> None:
         """
         Let the client register callbacks.
         """
-        self.callbacks = EventCallbacks(self.host.domain, connection)
+        self.connection = connection
+
+    @property
+    def callbacks(self) -> EventCallbacks:
+        """
+        Its event callbacks.
+        """
+        if self._callbacks is None:
+            assert self.connection is not None, "only an open connection calls procedures"
+            self._callbacks = EventCallbacks(self.host.domain, self.connection)
+        return self._callbacks
 
     def callReceived(self, procedure: int, payload: bytes) -> bytes:
         """
@@ -124,8 +135,8 @@ class _HostSession:
         """
         Send no more events.
         """
-        if self.callbacks is not None:
-            self.callbacks.clear()
+        if self._callbacks is not None:
+            self._callbacks.clear()
 
 
 def _mayWrite(session: _HostSession, function: str) -> None:
@@ -252,10 +263,8 @@ class _HostProgram(Program):
     def registerCallback(self, session: _HostSession, callback: RegisterCallback) -> int:
         if callback.domain is not None:
             checkDomain(callback.domain)
-        assert session.callbacks is not None
         return session.callbacks.register(callback.event)
 
     @procedure(Procedure.CONNECT_DOMAIN_EVENT_CALLBACK_DEREGISTER_ANY, arguments=int)
     def deregisterCallback(self, session: _HostSession, callback: int) -> None:
-        assert session.callbacks is not None
         session.callbacks.deregister(callback)

@@ -5,9 +5,8 @@ timer is left.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionDone
@@ -21,12 +20,23 @@ from kaproto.transport import StreamTransport, closeIfSent, endWriting, hasUnrea
 from kaproto.waiting import Waiting
 from kaproto.wire.message import MESSAGE_MAX
 
-__all__ = ["Closing"]
+__all__ = ["Closing", "Stopped"]
 
 _LINGER: Final = 1.0
 """
 Seconds that a peer has to close its end, after everything has been sent to it.
 """
+
+
+class Stopped(Protocol):
+    """
+    The part of the connection that L{Closing} uses.
+    """
+
+    def closingBegan(self) -> None:
+        """
+        The connection begins to close: send nothing more.
+        """
 
 
 class Closing:
@@ -37,11 +47,11 @@ class Closing:
     """
 
     __slots__ = (
+        "_connection",
         "_deadline",
         "_discarded",
         "_ended",
         "_shared",
-        "_stop",
         "_transport",
         "_waiting",
         "reason",
@@ -51,16 +61,16 @@ class Closing:
         self,
         transport: StreamTransport,
         shared: Shared,
-        stop: Callable[[], object],
+        connection: Stopped,
     ) -> None:
         """
         @param shared: has the clock and the limits.
-        @param stop: called when the connection begins to close: nothing more may be sent.
+        @param connection: told when it begins to close.
         """
         self.reason: Exception | None = None
         self._transport = transport
         self._shared = shared
-        self._stop = stop
+        self._connection: Stopped | None = connection
         self._deadline: Deadline | IDelayedCall | None = None
         self._waiting: Waiting[Exception] | None = None
         self._discarded = 0
@@ -162,7 +172,8 @@ class Closing:
         # until the garbage collector runs.
         self.reason = reason.with_traceback(None)
         self.clearDeadline()
-        self._stop()
+        assert self._connection is not None, "a connection that has ended has a reason"
+        self._connection.closingBegan()
         return True
 
     def _lingerFor(self, seconds: float, more: float) -> None:
@@ -213,8 +224,8 @@ class Closing:
         The connection has ended: fire every Deferred of L{whenClosed}.
         """
         self._ended = True
-        # The function refers to the connection, which it would keep in memory.
-        self._stop = lambda: None
+        # Break the cycle of references, to free the connection without the garbage collector.
+        self._connection = None
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
             assert self.reason is not None, "it is set when the transport is lost"

@@ -67,7 +67,7 @@ class Connection:
     ) -> None:
         self.transport = transport
         self.hooks: Hooks | None = hooks
-        self.closing = Closing(transport, shared, self._stop)
+        self.closing = Closing(transport, shared, self)
         self.heartbeat = heartbeat = Heartbeat(
             transport,
             PING,
@@ -80,7 +80,7 @@ class Connection:
         self.outgoing = Outgoing(transport)
         self._peerPings = PeerPings(shared)
         self.reading = Reading(transport, heartbeat, self.outgoing, self._peerPings)
-        self.incoming = Incoming(shared.clock, self.closing, self.reading, self.received)
+        self.incoming = Incoming(shared.clock, self.closing, self.reading, self)
         self._shared = shared
         self._source: Connection | None = None
         self._kernelWatch: KernelWatch | None = None
@@ -265,7 +265,10 @@ class Connection:
         """
         self.closing.abort(reason)
 
-    def _stop(self) -> None:
+    def closingBegan(self) -> None:
+        """
+        The connection begins to close: stop all parts.
+        """
         self._stopParts()
         self.transport.unregisterProducer()
         self.stopped()

@@ -5,6 +5,7 @@ Parses messages from a peer's bytes, a limited number in each turn of the reacto
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
@@ -15,7 +16,20 @@ from kaproto.wire.filter import Header, MessageFilter
 from kaproto.wire.message import HEADER_SIZE, MESSAGE_MAX, TURN_MAX, Message, MessageReader
 from kaproto.wire.xdr import XDRError
 
-__all__ = ["Gate", "Incoming"]
+__all__ = ["Gate", "Incoming", "Receiver"]
+
+
+class Receiver(Protocol):
+    """
+    The part of the connection that L{Incoming} uses.
+    """
+
+    def received(self, message: Message, /) -> None:
+        """
+        Process a message.
+
+        @raise XDRError: to abort the connection; so does L{ProtocolError}.
+        """
 
 
 class Gate:
@@ -53,7 +67,7 @@ class Incoming:
         "_closing",
         "_nextTurn",
         "_reading",
-        "_received",
+        "_receiver",
         "bypass",
         "bytesReceived",
         "reader",
@@ -66,11 +80,10 @@ class Incoming:
         clock: IReactorTime,
         closing: Closing,
         reading: Reading,
-        received: Callable[[Message], object],
+        receiver: Receiver,
     ) -> None:
         """
-        @param received: called with each message; it may raise L{XDRError} or L{ProtocolError} to
-            abort the connection.
+        @param receiver: is passed each message.
         """
         self.reader = MessageReader(MESSAGE_MAX)
         self.bypass: MessageFilter | Gate | None = None
@@ -80,7 +93,7 @@ class Incoming:
         self._clock = clock
         self._closing = closing
         self._reading = reading
-        self._received = received
+        self._receiver: Receiver | None = receiver
         self._nextTurn: IDelayedCall | None = None
 
     def isBetweenMessages(self) -> bool:
@@ -146,8 +159,7 @@ class Incoming:
         The connection has ended.
         """
         # These refer to the connection.  Break the cycle, to free it without the garbage collector.
-        self.bypass = self.relayed = None
-        self._received = lambda _message: None
+        self.bypass = self.relayed = self._receiver = None
 
     def _parse(self, data: bytes) -> bool:
         """
@@ -182,7 +194,8 @@ class Incoming:
     def _handOver(self, message: Message) -> None:
         if self.trace is not None:
             self.trace("in", (HEADER_SIZE + len(message.payload), *message[:6]))
-        self._received(message)
+        assert self._receiver is not None, "no message is passed on after the end"
+        self._receiver.received(message)
 
     def _cancelTurn(self) -> None:
         if self._nextTurn is not None:

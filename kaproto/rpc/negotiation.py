@@ -21,11 +21,11 @@ from kaproto.errors import (
     RemoteProtocolError,
     TooManyClients,
 )
-from kaproto.interfaces import Admission, IKeepAlivePolicy, OpenRequest, Refused
+from kaproto.interfaces import Admission, OpenRequest, Refused
 from kaproto.keepalive.liveness import KeepAlive
 from kaproto.limits import Limits
 from kaproto.peer import Peer
-from kaproto.rpc.policycheck import PolicyCheck, PolicyFailed, TellFailure
+from kaproto.rpc.policycheck import PolicyCheck, PolicyFailed
 from kaproto.wire.message import MESSAGE_MAX, rpcError
 from kaproto.wire.programs import (
     REMOTE_PROGRAM,
@@ -225,21 +225,13 @@ class ServerNegotiation:
         "terms",
     )
 
-    def __init__(
-        self,
-        peer: Peer,
-        policy: IKeepAlivePolicy,
-        policyFailed: TellFailure | None = None,
-    ) -> None:
-        """
-        @param policyFailed: see L{PolicyCheck}.
-        """
+    def __init__(self, peer: Peer, policy: PolicyCheck) -> None:
         self.peer = peer
         self.terms: KeepAlive | None = None
         self.phase = Phase.CONNECTED
         self.full = False
         self._farewell: Exception | None = None
-        self.policy = PolicyCheck(policy, policyFailed)
+        self.policy = policy
         self._rejection: RemoteError | None = None
         self._openTimeLeft: float | None = None
 

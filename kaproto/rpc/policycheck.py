@@ -26,16 +26,18 @@ class PolicyFailed(Exception):
 class PolicyCheck:
     """
     Calls the methods of a policy, which an application may have written.
+
+    @ivar policy: the policy.
     """
 
-    __slots__ = ("_policy", "_tell")
+    __slots__ = ("_tell", "policy")
 
-    def __init__(self, policy: IKeepAlivePolicy, tell: TellFailure | None) -> None:
+    def __init__(self, policy: IKeepAlivePolicy, tell: TellFailure | None = None) -> None:
         """
         @param tell: called when the policy raises an error; with a L{TypeError} when it returns a
             value of a wrong type.
         """
-        self._policy = policy
+        self.policy = policy
         self._tell = tell
 
     @property
@@ -43,7 +45,7 @@ class PolicyCheck:
         """
         The policy's name in log lines.
         """
-        return str(getattr(self._policy, "name", "")) or type(self._policy).__qualname__
+        return str(getattr(self.policy, "name", "")) or type(self.policy).__qualname__
 
     def ask(self, question: str, peer: Peer, *kinds: type) -> object:
         """
@@ -52,7 +54,7 @@ class PolicyCheck:
         @raise PolicyFailed: when it raises or returns anything else.
         """
         try:
-            answer: object = getattr(self._policy, question)(peer)
+            answer: object = getattr(self.policy, question)(peer)
         except Exception as error:
             problem = error
         else:

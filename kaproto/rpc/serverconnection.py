@@ -55,18 +55,17 @@ class ServerConnection(Connection):
     @ivar server: the factory.
     @ivar session: the backend's session, once the connection is open.
     @ivar limits: the limits of its phase.
-    @ivar backpressure: holds back the client's calls.
     @ivar events: messages to the client that answer no call.
     @ivar accessControl: who may connect to this listener.
     @ivar listener: the administrator's name for the listener.
     """
 
     __slots__ = (
+        "_backpressure",
         "_calls",
         "_drainCheck",
         "_entrance",
         "accessControl",
-        "backpressure",
         "events",
         "limits",
         "listener",
@@ -93,15 +92,13 @@ class ServerConnection(Connection):
         self.listener = listener
         self.peer = identify(transport)
         self.peer.readOnly = self.accessControl.readOnly
-        self.negotiation = ServerNegotiation(self.peer, shared.policy, shared.journal.policyFailed)
+        self.negotiation = ServerNegotiation(self.peer, shared.policyCheck)
         self.session: ISession | None = None
         self._entrance: Entrance | None = None
         self.events = Events(self.outgoing)
         self._calls = Calls(self, shared)
         self.limits = PhaseLimits(self.negotiation, self.incoming.reader, self.closing, shared)
-        self.backpressure = Backpressure(
-            self._calls, self.reading, self.outgoing, self.limits, self.peer
-        )
+        self._backpressure: Backpressure | None = None
         self._drainCheck: IDelayedCall | None = None
 
     def start(self) -> None:
@@ -128,6 +125,17 @@ class ServerConnection(Connection):
         """
         if self._entrance is not None:
             self._entrance.handshakeCompleted()
+
+    @property
+    def backpressure(self) -> Backpressure:
+        """
+        Holds back the client's calls.
+        """
+        if self._backpressure is None:
+            self._backpressure = Backpressure(
+                self._calls, self.reading, self.outgoing, self.limits, self.peer
+            )
+        return self._backpressure
 
     @property
     def authentication(self) -> Authentication | None:
@@ -277,14 +285,15 @@ class ServerConnection(Connection):
             session.closed(self.closing.reason)
             return
         self.session = session
-        self.limits.advance(Event.OPENED)
+        # The limits remain those of opening until the reply has been sent.
+        self.negotiation.advance(Event.OPENED)
         self._enteredOpen()
 
     def _enteredOpen(self) -> None:
         server = self.server
         server.clients.opened(self)
         server.journal.opened(self.peer, self.negotiation.policy.name)
-        self.watchByKernel(self.negotiation.keepAlive())
+        self.watchByKernel(self.negotiation.terms or self.negotiation.keepAlive())
 
     def openFailed(self) -> None:
         """

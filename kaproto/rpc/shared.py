@@ -8,12 +8,13 @@ from typing import Any, Protocol
 
 from twisted.internet.interfaces import IReactorTime
 
-from kaproto.interfaces import IKeepAlivePolicy, IProgram
+from kaproto.interfaces import IProgram
 from kaproto.keepalive.histogram import Histogram
 from kaproto.keepalive.kernelwatch import TCPKeepAlive
 from kaproto.limits import Limits
 from kaproto.records.journal import Journal
 from kaproto.rpc.clients import Clients
+from kaproto.rpc.policycheck import PolicyCheck
 from kaproto.security.admission import AccessControl
 from kaproto.security.loginqueue import ILoginQueue
 
@@ -48,7 +49,7 @@ class SharedByServer(SharedByConnections, Protocol):
     """
     The part of the factory that a L{kaproto.rpc.serverconnection.ServerConnection} uses.
 
-    @ivar policy: decides whether a client may open, and how it is pinged.
+    @ivar policyCheck: asks the policy whether a client may open, and how it is pinged.
     @ivar programs: the programs that can be called, by number.
     @ivar accessControl: who may connect.
     @ivar clients: the connected clients.
@@ -57,7 +58,7 @@ class SharedByServer(SharedByConnections, Protocol):
     @ivar startsOpen: whether connections are open without C{CONNECT_OPEN}.
     """
 
-    policy: IKeepAlivePolicy
+    policyCheck: PolicyCheck
     programs: dict[int, IProgram]
     accessControl: AccessControl
     clients: Clients[Any, Any]

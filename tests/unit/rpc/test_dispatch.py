@@ -21,6 +21,7 @@ from kaproto.policies import Disable, Optional, Policy
 from kaproto.program import Program, procedure
 from kaproto.rpc.dispatch import Calls
 from kaproto.rpc.negotiation import Event, ServerNegotiation
+from kaproto.rpc.policycheck import PolicyCheck
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
 from kaproto.wire.message import MESSAGE_MAX, Message, MessageReader, MessageType, Status, rpcError
 from kaproto.wire.programs import REMOTE_PROGRAM, Procedure
@@ -44,7 +45,7 @@ def readyNegotiation(policy: Policy) -> ServerNegotiation:
     """
     @return: the negotiation of a client that may open.
     """
-    negotiation = ServerNegotiation(Peer(), policy)
+    negotiation = ServerNegotiation(Peer(), PolicyCheck(policy))
     negotiation.advance(Event.ACCEPTED)
     return negotiation
 

@@ -28,6 +28,7 @@ from kaproto.rpc.negotiation import (
     Phase,
     ServerNegotiation,
 )
+from kaproto.rpc.policycheck import PolicyCheck
 from kaproto.wire.message import MESSAGE_MAX, rpcError
 from kaproto.wire.programs import KEEPALIVE_PROGRAM, QEMU_PROGRAM, REMOTE_PROGRAM
 from kaproto.wire.xdr import Packer, XDRError
@@ -60,7 +61,7 @@ def negotiationIn(phase: Phase, policy: Policy | None = None) -> ServerNegotiati
     """
     Create a negotiation in a phase.
     """
-    negotiation = ServerNegotiation(Peer(), policy or Policy())
+    negotiation = ServerNegotiation(Peer(), PolicyCheck(policy or Policy()))
     for event in REACHED_BY[phase]:
         negotiation.advance(event)
     assert negotiation.phase is phase
@@ -150,7 +151,7 @@ class TransitionsTests(SynchronousTestCase):
         An event that is invalid in a phase raises an error with both names, and changes nothing.
         Valid events follow the table.
         """
-        negotiation = ServerNegotiation(Peer(), Policy())
+        negotiation = ServerNegotiation(Peer(), PolicyCheck(Policy()))
         phase = Phase.CONNECTED
         for event in events:
             if event in TRANSITIONS[phase]:
@@ -173,7 +174,7 @@ class TransitionsTests(SynchronousTestCase):
             Phase.OPEN: MESSAGE_MAX,
             Phase.DRAINING: MESSAGE_MAX,
         }
-        negotiation = ServerNegotiation(Peer(), Policy())
+        negotiation = ServerNegotiation(Peer(), PolicyCheck(Policy()))
         for phase in Phase:
             negotiation.phase = phase
             self.assertEqual(negotiation.messageLimit(limits), expected.get(phase, 200), phase)
@@ -239,7 +240,7 @@ class AcceptedTests(SynchronousTestCase):
         """
         Accept a peer on a server for one client.
         """
-        negotiation = ServerNegotiation(Peer(), Policy())
+        negotiation = ServerNegotiation(Peer(), PolicyCheck(Policy()))
         negotiation.full = full
         negotiation.accepted(Limits(maxClients=1), login=login)
         return negotiation
@@ -269,7 +270,7 @@ class AcceptedTests(SynchronousTestCase):
         """
         If the limit has been removed since, the client is accepted.
         """
-        negotiation = ServerNegotiation(Peer(), Policy())
+        negotiation = ServerNegotiation(Peer(), PolicyCheck(Policy()))
         negotiation.full = True
         negotiation.accepted(Limits(), login=False)
         self.assertIs(negotiation.phase, Phase.READY)
@@ -416,7 +417,7 @@ class SupportsFeatureTests(SynchronousTestCase):
             for answer in (error, 1, "yes", 5.0, (5, 5)):
                 peer = Peer()
                 negotiation = ServerNegotiation(
-                    peer, Broken(question, answer), lambda *each: told.append(each)
+                    peer, PolicyCheck(Broken(question, answer), lambda *each: told.append(each))
                 )
                 self.assertIs(negotiation.supportsFeature(10), False)
                 self.assertFalse(peer.asked)
@@ -559,7 +560,7 @@ class OpenTests(SynchronousTestCase):
         told: list[object] = []
         for answer in (ZeroDivisionError("a bug"), None, True, "yes"):
             negotiation = ServerNegotiation(
-                Peer(), Broken("admit", answer), lambda *each: told.append(each)
+                Peer(), PolicyCheck(Broken("admit", answer), lambda *each: told.append(each))
             )
             negotiation.advance(Event.ACCEPTED)
             error = self.assertRaises(RemoteError, negotiation.open, openPayload())

@@ -18,6 +18,7 @@ from kaproto.policies import Disable, Policy
 from kaproto.rpc.events import Events
 from kaproto.rpc.negotiation import Event, ServerNegotiation
 from kaproto.rpc.outgoing import Outgoing
+from kaproto.rpc.policycheck import PolicyCheck
 from kaproto.rpc.remote import RemoteProgram
 from kaproto.rpc.serverconnection import ServerConnection
 from kaproto.server import KeepAliveServerProtocol
@@ -54,7 +55,7 @@ class FakeConnection(ServerConnection):
         self.events = Events(Outgoing(StringTransport()))
         self.refusal: RemoteError | None = None
         self._entrance = None
-        self.negotiation = ServerNegotiation(self.peer, policy)
+        self.negotiation = ServerNegotiation(self.peer, PolicyCheck(policy))
         self.negotiation.accepted(Limits(), login=False)
         self.done: list[str] = []
 

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel
+from twisted.python.failure import Failure
 
 from kaproto.errors import (
     ConnectionClosed,
@@ -30,6 +31,7 @@ from kaproto.wire.message import (
     MessageType,
     Status,
     packMessage,
+    rpcError,
 )
 from kaproto.wire.programs import (
     KEEPALIVE_PROGRAM,
@@ -742,14 +744,18 @@ class DrainTests(ServerTestCase):
         """
         A client that is being opened gets its reply before the connection closes.
         """
-        later = self.backend.later = Deferred()
-        wire = self.connect()
-        wire.feed(OPEN)
-        wire.protocol.factory.drain()
-        self.assertFalse(wire.closing)
-        later.callback(ISession(self.backend.session))
-        self.assertEqual(wire.takeOne().status, Status.OK)
-        self.assertTrue(wire.closing)
+        for outcome, status in (
+            (ISession(self.backend.session), Status.OK),
+            (Failure(rpcError("no such host")), Status.ERROR),
+        ):
+            later = self.backend.later = Deferred()
+            wire = self.connect()
+            wire.feed(OPEN)
+            wire.protocol.factory.drain()
+            self.assertFalse(wire.closing)
+            later.callback(outcome)
+            self.assertEqual(wire.takeOne().status, status)
+            self.assertTrue(wire.closing)
 
     def test_closingAlready(self) -> None:
         """
