@@ -1,8 +1,8 @@
 """
 Tests for kaproto.
 
-Hypothesis runs the same examples every time, so a failure can be reproduced on any machine, however
-fast.
+Hypothesis runs the same examples every time, so a failure can be reproduced on any machine, fast or
+slow.
 """
 
 from __future__ import annotations

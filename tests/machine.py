@@ -20,10 +20,10 @@ _FOLDER = Path(tempfile.gettempdir())
 
 def useMachine(test: SynchronousTestCase, *, alone: bool = False) -> None:
     """
-    Wait until the machine is free, and hold it until the end of the test.
+    Wait until the machine is free, and hold its lock until the end of the test.
 
-    Tests hold a lock on a file, shared or exclusive.  A test that waits for the exclusive one also
-    holds a second lock, so that no others can start meanwhile.
+    The lock is a file's, shared or exclusive.  A test that waits for it also holds a second lock,
+    so that no others can start while one waits to run alone.
 
     @param alone: whether no other test may run at the same time.
     """

@@ -163,7 +163,7 @@ class Probe(Program):
     @procedure(BREAK)
     async def breakDown(self, connection: object, payload: bytes) -> bytes:
         """
-        Raise an exception that is no L{RemoteError}, as a bug would.
+        Raise an unexpected exception, as a bug would.
         """
         self.calls.append(self.BREAK)
         raise ZeroDivisionError("a bug")
@@ -330,14 +330,14 @@ class Wire(Generic[_P]):
     @property
     def reading(self) -> bool:
         """
-        Whether the protocol has not paused its transport.
+        Whether the transport is reading, and not paused.
         """
         return self.transport.producerState == "producing"
 
     @property
     def closing(self) -> bool:
         """
-        Whether the protocol has begun to close the connection, in whatever way.
+        Whether the protocol has begun to close the connection, with or without an abort.
         """
         return self.transport.disconnecting
 
@@ -350,7 +350,7 @@ class Wire(Generic[_P]):
 
     def lose(self, reason: BaseException | None = None) -> None:
         """
-        Call C{connectionLost}, unless that is done.
+        Call C{connectionLost}, unless it was called before.
         """
         if not self.lost:
             self.lost = True
@@ -360,8 +360,8 @@ class Wire(Generic[_P]):
 
 class ClockTestCase(SynchronousTestCase):
     """
-    Base class for tests of connections.  At the end, all connections are lost, and no timer may be
-    left.
+    Base class for tests of connections.  When a test ends, all its connections are lost, and no
+    timer may be left.
 
     @ivar clock: the clock of all connections.
     """

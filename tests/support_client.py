@@ -66,7 +66,7 @@ def answer(message: Message, what: Answer = b"") -> bytes:
 
 def event(procedure: int, payload: bytes = b"", program: int = REMOTE_PROGRAM) -> Message:
     """
-    @return: a message that is no reply to a call.
+    @return: an event: a message that is not a reply.
     """
     return call(procedure, payload, 1, program=program, kind=MessageType.MESSAGE)
 

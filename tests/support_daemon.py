@@ -97,7 +97,7 @@ class FakeDaemon:
         """
         Record the command.
 
-        @return: what the test says.
+        @return: C{problems}.
         """
         self.calls.append(("reload",))
         return self.problems

@@ -114,7 +114,7 @@ class Party:
 
     def notes(self, message: Message) -> bool:
         """
-        Record a keepalive message.
+        Record a message if it is keepalive.
 
         @return: whether to handle the message as usual.
         """
@@ -260,7 +260,7 @@ class Upstream:
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """
-        Connect in memory, fail or wait, as the attributes say.
+        Connect in memory, fail or never complete, as the attributes say.
         """
         if self.error is not None:
             return fail(self.error)
@@ -426,8 +426,8 @@ class WatchTestCase(SynchronousTestCase):
 
     def calling(self, number: int = 5) -> tuple[NearEnd, FarEnd]:
         """
-        Connect a client and make calls that libvirtd does not answer.  From five calls on, libvirtd
-        does not read from the connection any more.
+        Connect a client and make calls that libvirtd does not answer.  With five or more, libvirtd
+        also stops reading from the connection.
         """
         near, far = self.parties.opened()
         self.parties.advance(0.5)

@@ -56,7 +56,7 @@ class OptionsTestCase(SynchronousTestCase):
 
     def printed(self, *arguments: str) -> str:
         """
-        @return: the output of a command line that prints something and exits.
+        @return: the output of a command line that only prints something.
         """
         output = StringIO()
         self.patch(sys, "stdout", output)

@@ -150,7 +150,7 @@ class RegistryTestCase(ClockTestCase):
 
     def result(self, coroutine: Coroutine[Deferred[Any], Any, _T], seconds: float = 0) -> _T:
         """
-        @return: the result of a coroutine that ends within this time.
+        @return: the result of a coroutine that ends within this time, in seconds.
         """
         results: list[_T | Failure] = []
         Deferred.fromCoroutine(coroutine).addBoth(results.append)

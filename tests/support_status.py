@@ -77,7 +77,7 @@ class SiteTestCase(AdminTestCase):
 
     def lose(self, protocol: Protocol) -> None:
         """
-        Lose a connection, unless that is done.
+        Lose a connection, unless it is lost already.
         """
         if protocol in self.status.protocols:
             protocol.connectionLost(connectionDone)

@@ -1,9 +1,9 @@
 """
-Tests for the cost of keepalive round trips.  Costs are counted, not timed, so that the tests notice
+Tests for the cost of keepalive round trips.  Costs are counted, not timed, so that the tests detect
 a costlier round trip on any machine.
 
-An idle client costs a server nothing but these round trips.  Each bound is the measured number,
-with a little room for other versions of Python.
+An idle client costs a server nothing but these round trips.  Each bound is the number found when
+the test was written, with a little room for other versions of Python.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def callsOf(run: Callable[[], object]) -> list[str]:
 
 class IdleReactor:
     """
-    A reactor that counts how often it has to wait until a socket is writable.
+    A reactor that counts how often it must wait until a socket is writable.
     """
 
     def __init__(self) -> None:
@@ -330,8 +330,8 @@ class RelayedTests(SocketRelayTestCase):
 
     def test_calls(self) -> None:
         """
-        A call alone, and each further call that arrives with others, calls a bounded number of
-        functions.
+        A call alone takes at most C{RELAYED_CALLS} functions, and each further call that arrives
+        with others C{RELAYED_TOGETHER_CALLS}.
         """
         self.roundTrip()
         one, two, three = (callsOf(partial(self.roundTrip, messages)) for messages in (1, 2, 3))

@@ -254,7 +254,7 @@ class PolicyTests(SynchronousTestCase):
 
     def test_after(self) -> None:
         """
-        From the date on, such a client is refused.
+        From the date on, a client that has not asked is refused.
         """
         self.assertIsInstance(self.admit("2027-03-01", asked=False), Refused)
 
@@ -268,7 +268,7 @@ class PolicyTests(SynchronousTestCase):
 
 def follow(lines: list[str], row: int, column: int) -> int:
     """
-    Follow a line of the drawing that goes right from here, and then up or down.
+    Follow a line of the drawing from here to the right, and then up or down.
 
     @return: the row of the box that the line leads to.
     """

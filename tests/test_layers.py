@@ -111,7 +111,7 @@ class ImportsTests(SynchronousTestCase):
 
     def test_table(self) -> None:
         """
-        The pages show the current floors and doors.  If they do not, run docs/floors.py.
+        The pages show the current floors and public modules.  If they do not, run docs/floors.py.
         """
         for path, lines in floors.TABLES.items():
             self.assertEqual(floors.tableIn(path.read_text("utf-8")), "".join(lines()))

@@ -1,5 +1,5 @@
 """
-Tests that the guide to monitoring, the alerts and the dashboard are true.
+Tests that the guide to monitoring, the alerts and the dashboard match the real metrics.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ class WheelTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """
-        Build and install the wheel, unless that is done.
+        Build and install the wheel, unless another test did.
         """
         self.installed = install()
 
@@ -258,8 +258,8 @@ class CommandTests(SynchronousTestCase):
 
     def test_version(self) -> None:
         """
-        The package is the only place of the version, which the build reads from there.  The latest
-        news is about that version.
+        The version is defined only in the package, where the build reads it.  The latest news is
+        about that version.
         """
         with (PROJECT / "pyproject.toml").open("rb") as file:
             settings = tomllib.load(file)

@@ -190,7 +190,8 @@ class PagesTests(SynchronousTestCase):
 
     def test_inPlace(self) -> None:
         """
-        Code is in the pages themselves, for those who read them in the repository.
+        Code is in the pages themselves, not included from other files, for those who read them in
+        the repository.
         """
         for page in pages():
             self.assertNotIn("literalinclude::", page.read_text("utf-8"), page)

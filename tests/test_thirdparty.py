@@ -57,7 +57,7 @@ class ThirdPartyTests(InteropTestCase):
 
     def setUp(self) -> None:
         """
-        Install the package, unless that is done.
+        Install the package, unless another test did.
         """
         super().setUp()
         self.target = installPolicy()

@@ -56,7 +56,7 @@ class BusyTests(WatchTestCase):
 
     def test_whatTheProbeSays(self) -> None:
         """
-        The probe makes no calls except those for the login, and pings.
+        The probe's only call is C{AUTH_LIST}; after that it only pings.
         """
         self.calling()
         self.parties.advance(20)
@@ -216,8 +216,8 @@ class AskTests(WatchTestCase):
 
     def test_neverAnswers(self) -> None:
         """
-        A libvirtd that does not answer the first ping has no keepalive: it is not pinged again, and
-        not considered dead.
+        A libvirtd that does not answer the first ping is taken to lack keepalive: it is not pinged
+        again, and not considered dead.
         """
         self.parties.upstream.factory.protocol = Ignorant
         near, far = self.parties.opened()

@@ -67,7 +67,7 @@ class GatewayTests(SynchronousTestCase):
 
     def test_knows(self) -> None:
         """
-        The gateway passes on every procedure, since libvirtd may know it.
+        The gateway knows every procedure, since libvirtd may know it.
         """
         self.assertTrue(ThreeParties().gateway.knows(9999))
 
@@ -425,8 +425,7 @@ class FailureTests(OpenTestCase):
 
     def test_openingHangs(self) -> None:
         """
-        Opening is given up in the same way when libvirtd accepts the connection and then does not
-        answer.
+        Opening times out too when libvirtd accepts the connection and then does not answer.
         """
         self.upstream.mute = True
         self.slow()
@@ -473,12 +472,12 @@ class FailureTests(OpenTestCase):
 
         class Strange(Answering):
             """
-            A libvirtd with the unusual answer.
+            A libvirtd that answers as the test says.
             """
 
             def answer(self, message: Message) -> None:
                 """
-                Write it.
+                Call the test's function.
                 """
                 answer(self, message)
 

@@ -53,13 +53,13 @@ class SessionTests(WatchTestCase):
 
     def state(self, client: ServerConnection) -> str:
         """
-        @return: the state of libvirtd for a client, as the status shows it.
+        @return: what the status says about libvirtd and a client.
         """
         return str(getattr(client.session, "upstreamState", None))
 
     def test_disconnected(self) -> None:
         """
-        An administrator's reason to disconnect a client reaches it while libvirtd is busy.
+        A client that waits for a busy libvirtd gets the administrator's reason to disconnect it.
         """
         near, _far = self.calling(8)
         (client,) = self.parties.factory.clients

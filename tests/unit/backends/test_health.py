@@ -53,7 +53,7 @@ class HealthTests(SynchronousTestCase):
     def test_works(self) -> None:
         """
         A server that worked in the last ten seconds is not probed.  A failure starts no probe until
-        somebody looks.
+        C{look} is called.
         """
         self.health.failed("it hangs")
         self.health.works()
@@ -69,8 +69,8 @@ class HealthTests(SynchronousTestCase):
 
     def test_unknown(self) -> None:
         """
-        A server is probed if no client has opened it, or not in the last ten seconds, or if
-        connections were lost.  All waiting callers share the probe.
+        A server is probed if no client ever opened it, none did in the last ten seconds, or
+        connections were lost.  All callers of C{refresh} wait for the same probe.
         """
         for seconds in (0.0, 10.1, 0.0):
             self.clock.advance(seconds)
@@ -90,8 +90,8 @@ class HealthTests(SynchronousTestCase):
 
     def test_away(self) -> None:
         """
-        A server that refuses the connection, or does not answer within 2 seconds, has failed; the
-        result is available at once until it answers.
+        A server that refuses the connection, or does not answer within 2 seconds, has failed.
+        C{refresh} then fires at once until the server answers.
         """
         for problem, words in (("refused", "refused"), (None, "did not answer within 2 s")):
             waiting = self.refresh()
@@ -108,7 +108,7 @@ class HealthTests(SynchronousTestCase):
 
     def test_stops(self) -> None:
         """
-        C{close} ends all waiting.
+        C{close} fires the Deferreds of all callers of C{refresh}.
         """
         waiting = self.refresh()
         self.health.close()

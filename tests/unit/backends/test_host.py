@@ -85,7 +85,7 @@ class OpenTests(HostTestCase):
 
     def test_names(self) -> None:
         """
-        A client may open no name, or the test driver's, with any parameters.
+        A client may open an empty name, or the test driver's with any parameters.
         """
         for name, uri in (
             ("", HOST_NAME),
@@ -178,7 +178,7 @@ class DomainTests(HostTestCase):
 
     def test_notFound(self) -> None:
         """
-        No other domain is found by any key; the error says which domain exists.
+        Any other domain is unknown, whatever key is used; the error says which domain exists.
         """
         for procedure, payload, named in (
             (Procedure.DOMAIN_LOOKUP_BY_ID, Packer().int32(2).packed(), "ID 2"),

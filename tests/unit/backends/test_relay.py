@@ -524,7 +524,7 @@ class WatchTests(RelayTestCase):
     def test_serverDead(self) -> None:
         """
         Without calls under way, a libvirtd that hangs is detected in C{interval * (count + 1)}
-        seconds, and the client gets the event for that.
+        seconds, and the client gets the close event.
         """
         parties, near, far = self.opened(farewell=True)
         far.answering = False
@@ -647,8 +647,8 @@ class WatchTests(RelayTestCase):
 
     def test_shortMessage(self) -> None:
         """
-        A short message is relayed whole: until it is complete, the other side is pinged, and is
-        considered dead in time if it does not answer.
+        A short message is relayed whole: until all of it has arrived, the other side is pinged, and
+        is found dead in time if it does not answer.
         """
         packed = packMessage(stream(9, payload=bytes(100)))
         for dead in range(2):
@@ -716,8 +716,8 @@ class EndTests(RelayTestCase):
 
     def test_serverGone(self) -> None:
         """
-        When libvirtd disconnects, exactly the unanswered calls are answered with an error, and the
-        client, which has a close callback, gets the event before it is disconnected.
+        When libvirtd disconnects, exactly the unanswered calls are answered with an error.  The
+        client has a close callback, so it gets the event before it is disconnected.
         """
         parties, near, far = self.opened(farewell=True)
         calls = [call(59, serial=serial) for serial in range(10, 14)]
@@ -739,7 +739,7 @@ class EndTests(RelayTestCase):
 
     def test_notAskedForFarewell(self) -> None:
         """
-        A client without a close callback, or that has removed it, gets no event.
+        A client that has no close callback, or has removed it, gets no event.
         """
         for calls in ([], [call(360), call(361)]):
             parties, near, far = self.opened()
@@ -861,7 +861,7 @@ class DrainTests(RelayTestCase):
 
     def drain(self, parties: ThreeParties) -> list[None]:
         """
-        Start to stop.
+        Start to stop the server.
 
         @return: a list that gets an element when all clients are gone.
         """
@@ -898,7 +898,7 @@ class DrainTests(RelayTestCase):
 
     def streaming(self, clients: Message, last: Message) -> None:
         """
-        Stop while a stream is open.
+        Stop the server while a stream is open.
 
         @param clients: the client's last message.
         @param last: the server's last message, which ends the stream.
@@ -1079,7 +1079,7 @@ class PressureTests(RelayTestCase):
 
     def test_serverDiesMidMessage(self) -> None:
         """
-        The same holds in the middle of a message.
+        A libvirtd that stops reading in the middle of a message is found dead too.
         """
         parties, near, far = self.opened()
         far.transport.pauseProducing()
@@ -1093,7 +1093,7 @@ class PressureTests(RelayTestCase):
 
     def test_unasked(self) -> None:
         """
-        A reply without a call is relayed, and does not count as the reply to a later call.
+        A reply without a call is relayed, and does not count as the reply to the next call.
         """
         parties, near, far = self.opened()
         answer = reply(call(59))
@@ -1184,7 +1184,7 @@ class PressureTests(RelayTestCase):
 
     def test_refusedAndGone(self) -> None:
         """
-        Such a client is disconnected after a minute.
+        A client that does not read the gateway's own replies for a minute is disconnected.
         """
         parties, near, _far = self.opened()
         near.transport.pauseProducing()

@@ -26,7 +26,7 @@ class RelayedStreamsTests(SynchronousTestCase):
 
     def use(self, *serials: int) -> None:
         """
-        Relay a message of each of some streams.
+        Relay a message for each of these streams.
         """
         for serial in serials:
             self.streams.used(serial)

@@ -223,7 +223,7 @@ class RelayReaderTests(SocketRelayTestCase):
 
     def test_relayed(self) -> None:
         """
-        The callback C{relayed} is called for each read from the connection that has it.
+        C{relayed} is called when messages were read from the connection that it is set on.
         """
         told = mock.Mock()
         self.upstream._kaproto.incoming.relayed = told

@@ -60,7 +60,7 @@ class CallTests(SynchronousTestCase):
 
     def test_methods(self) -> None:
         """
-        A declared procedure is a method, which packs its arguments into the procedure's.
+        A declared procedure is a method whose arguments are the procedure's.
         """
         connection = Connection()
         self.assertEqual(self.successResultOf(connection.hostname()), "")
@@ -83,14 +83,14 @@ class CallTests(SynchronousTestCase):
 
     def test_ofTheClass(self) -> None:
         """
-        Attributes of the class are the declarations.
+        The class's attributes are the declarations themselves.
         """
         self.assertEqual(Connection.hostname, Call(59, Nothing, str))
         self.assertEqual(Domain.state, DomainCall(212, wire.DomainAndFlags, str))
 
     def test_nothing(self) -> None:
         """
-        L{Nothing} is packed into no bytes.
+        L{Nothing} is packed into zero bytes.
         """
         self.assertEqual(pack(Nothing()), b"")
 

@@ -165,7 +165,7 @@ class OpenTests(ClientTestCase):
 
     def test_authenticationFails(self) -> None:
         """
-        An error in reply to C{AUTH_LIST}, other than an old server's, is raised by C{whenOpen}.
+        C{whenOpen} fails with an error in reply to C{AUTH_LIST}, other than an old server's.
         """
         error = RemoteError(45, 7, "go away")
         self.assertEqual(str(self.failsToOpen({call(Procedure.AUTH_LIST): error})), str(error))
@@ -468,7 +468,7 @@ class OddInputTests(ClientTestCase):
 
     def test_errorGarbled(self) -> None:
         """
-        An error that cannot be decoded is invalid, and the call fails with that.
+        An error that cannot be decoded closes the connection, and the call fails with the reason.
         """
         wire = self.connectOpen()
         result = wire.protocol.call(Probe.number, 7)
@@ -503,7 +503,7 @@ class OddInputTests(ClientTestCase):
 
     def test_nothingIsLogged(self) -> None:
         """
-        The connection does not log why it was closed; its user may.
+        The connection does not log why it was closed: that is left to the application.
         """
         wire = self.connectOpen()
         wire.feed(bytes(4))
@@ -852,8 +852,8 @@ class CloseTests(ClientTestCase):
 
     def test_serverSays(self) -> None:
         """
-        When the server sends its reason to close, that is the connection's reason, with libvirt's
-        number.
+        When the server sends its reason to close, that becomes the connection's reason, with
+        libvirt's number.
         """
         for number, words in (
             (CloseReason.ERROR, "an error"),
@@ -908,7 +908,7 @@ class CloseTests(ClientTestCase):
 
 class ListenTests(ClientTestCase):
     """
-    Tests for messages that are no replies.
+    Tests for messages that are not replies to calls.
     """
 
     def test_listen(self) -> None:

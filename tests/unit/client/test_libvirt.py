@@ -169,7 +169,7 @@ class CallTests(ConnectionTestCase):
 
     def test_statesFail(self) -> None:
         """
-        Any other error for a domain is raised.
+        Any other error for a domain makes C{domainStates} fail.
         """
         asking = self.connection.domainStates()
         self.ask(pack(wire.DomainList([TEST], 1)), RemoteError(1, 10, "a bug"))
@@ -200,7 +200,7 @@ class EventTests(ConnectionTestCase):
 
     def test_refused(self) -> None:
         """
-        A server without events replies to the registration with an error, which is raised.
+        When the server has no events, registration fails with its error.
         """
         subscribing = self.connection.lifecycleEvents()
         self.ask(RemoteError(39, 7, "unknown procedure: 316"))

@@ -20,14 +20,14 @@ from kaproto.wire.xdr import Packer, XDRError
 
 def openPayload(name: str, flags: int) -> bytes:
     """
-    The arguments of C{CONNECT_OPEN}.
+    @return: the arguments of C{CONNECT_OPEN}.
     """
     return Packer().optionalString(name).uint32(flags).packed()
 
 
 def types(*numbers: int) -> bytes:
     """
-    The result of C{AUTH_LIST}.
+    @return: the result of C{AUTH_LIST}.
     """
     packer = Packer().uint32(len(numbers))
     for number in numbers:
@@ -162,14 +162,14 @@ class NegotiateTests(SynchronousTestCase):
 
     def test_anyNonzeroIsYes(self) -> None:
         """
-        Any number but 0 means yes.
+        Any nonzero number means that the server has keepalive.
         """
         for number in (1, 2, -1):
             self.assertIs(self.supported(Server({60: Packer().int32(number).packed()})), True)
 
     def test_refusedAtOnce(self) -> None:
         """
-        Any other error in reply to C{AUTH_LIST} ends the negotiation.
+        Any error in reply to C{AUTH_LIST}, other than an old server's, ends the negotiation.
         """
         for error in (
             RemoteError(45, 7, "authentication failed: go away"),
@@ -244,7 +244,7 @@ class NegotiateTests(SynchronousTestCase):
 
     def test_connectionLost(self) -> None:
         """
-        Errors that are no reply are raised unchanged, at any call.
+        The error for a lost connection is raised unchanged, at any call.
         """
         for procedure in (66, 60, 1):
             error = ConnectionResetError()

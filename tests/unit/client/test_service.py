@@ -448,7 +448,7 @@ class EventTests(ServiceTestCase):
 
     def test_noEvents(self) -> None:
         """
-        A server without events raises its error, and the connection stays open.
+        When the server has no events, its error is raised, and the connection stays open.
         """
         server = self.connected()
         server.feed(answer(server.takeOne(), RemoteError(39, 7, "unknown procedure: 316")))

@@ -30,12 +30,12 @@ LOCAL = Peer(UNIXAddress(""), "unix", program="virt-install")
 
 class FitTests(SynchronousTestCase):
     """
-    Tests for which conditions match which peers.
+    Tests that conditions match the right peers.
     """
 
     def test_words(self) -> None:
         """
-        Each condition matches some peers, and others not.
+        Each condition matches the peers that have such a value, and no others.
         """
         for text, fits, others in (
             (
@@ -63,7 +63,7 @@ class FitTests(SynchronousTestCase):
 
     def test_longPrograms(self) -> None:
         """
-        Only 15 bytes of a program's name are compared, since the kernel has no more.
+        Only 15 bytes of a program's name are compared, since the kernel keeps no more.
         """
         for name, comm in (
             ("prometheus-libvirt-exporter", "prometheus-libv"),
@@ -125,7 +125,7 @@ class OfferTests(SynchronousTestCase):
 
     def test_offers(self) -> None:
         """
-        The suggestion is the narrowest condition that matches the peer, and is short and has no
+        The suggestion is the narrowest condition that matches the peer, is short, and has no
         special characters.
         """
         address = IPv4Address("TCP", "192.0.2.1", 1234)
@@ -150,6 +150,6 @@ class OfferTests(SynchronousTestCase):
 
     def test_words(self) -> None:
         """
-        These are all conditions.
+        L{CONDITIONS} has exactly these names.
         """
         self.assertEqual(list(CONDITIONS), ["network", "transport", "dn", "cn", "user", "program"])

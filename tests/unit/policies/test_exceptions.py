@@ -84,8 +84,8 @@ class ExceptionsTests(SynchronousTestCase):
 
     def test_warnings(self) -> None:
         """
-        In mode 1 exempt peers get no warning, so that warnings are for the peers that mode 2 with
-        the same exceptions would refuse.  Mode 0 is unchanged.
+        In mode 1 exempt peers get no warning: those who do are the peers that mode 2 with the same
+        exceptions would refuse.  Mode 0 is unchanged.
         """
         optional = Exceptions(Optional(TERMS), BOTH)
         exempt = optional.admit(Peer(user="backup"))
@@ -135,7 +135,7 @@ class ExceptionsTests(SynchronousTestCase):
 
     def test_mistakes(self) -> None:
         """
-        The error for an invalid exception has its text.
+        An invalid exception raises an error that quotes it.
         """
         error = self.assertRaises(ConditionError, Exceptions, Mandatory(), ["user=a", "users=a"])
         self.assertIn("users=a: there is no condition 'users'; is user=a meant?", str(error))

@@ -251,7 +251,7 @@ class MistakesTests(SynchronousTestCase):
 
     def test_syntax(self) -> None:
         """
-        The error for a file that is not TOML has the line; deep nesting is an error too.
+        The error for a file that is not TOML has the line number; deep nesting is an error too.
         """
         error = self.assertRaises(RulesError, parseRules, "a = 1\nb\n", "f.toml", TERMS)
         self.assertIn("f.toml: ", str(error))
@@ -344,7 +344,7 @@ class ModelTests(SynchronousTestCase):
     @given(st.lists(RULES, max_size=5), st.integers(0, 2), PEERS)
     def test_first(self, rules: list[dict[str, Any]], default: int, somebody: Peer) -> None:
         """
-        Both agree for arbitrary rules and peers.
+        L{Rules.ruleFor} and L{expected} agree for arbitrary rules and peers.
         """
         policy = parseRules(written(rules, default), "f", TERMS).ruleFor(somebody).policy
         names = ("disable", "optional", "mandatory")

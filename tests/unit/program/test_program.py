@@ -46,7 +46,7 @@ class Sums(Program):
 
     def other(self, connection: object, payload: bytes) -> bytes:
         """
-        Raise an error if it is called.
+        Never called, since it is no procedure.
         """
         raise NotImplementedError
 

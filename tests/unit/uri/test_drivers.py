@@ -11,7 +11,7 @@ from kaproto.uri import checkName, isURI
 
 class IsURITests(SynchronousTestCase):
     """
-    Tests that tell URIs from endpoint strings.
+    Tests for telling URIs from endpoint strings.
     """
 
     def test_uris(self) -> None:

@@ -81,7 +81,7 @@ class ParameterTests(SynchronousTestCase):
 
     def test_user(self) -> None:
         """
-        The user name before the host is kept.
+        The user name before the host is decoded and kept.
         """
         for text, user in [("alice%40example.com", "alice@example.com"), ("", None)]:
             self.assertEqual(parseURI(f"qemu+tls://{text}@h/system").user, user)

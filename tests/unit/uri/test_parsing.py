@@ -165,7 +165,7 @@ class NameTests(SynchronousTestCase):
 
     def test_escapes(self) -> None:
         """
-        Escapes are decoded and encoded again, which changes some of them.
+        Escapes are decoded and encoded again, which removes or changes some of them.
         """
         for text, name in [
             ("/de%20fault", "/de%20fault"),
