@@ -35,8 +35,8 @@ class OperatorsTests(SynchronousTestCase):
 
     def test_others(self) -> None:
         """
-        Other users are refused; the message has their user id, and who may administer, by name if
-        there is one.
+        Other users are refused; the message names their user id, and says who may administer the
+        server.
         """
         for own, who in [(0, "root"), (3999998, "root and by uid 3999998")]:
             self.patch(os, "geteuid", lambda own=own: own)

@@ -127,7 +127,7 @@ class ConnectionTests(VirtAdminTestCase):
 
     def test_flags(self) -> None:
         """
-        Flags are refused, and the error that C{virt-admin} prints has the function's name.
+        Flags are refused, and the error that C{virt-admin} prints names the function.
         """
         server, client = SERVER + words(4), SERVER + words(0, 1, 0, 0, 0, 4)
         for procedure, payload, function in [

@@ -48,7 +48,7 @@ class ConfigTestCase(SynchronousTestCase):
 
 class GoodTests(ConfigTestCase):
     """
-    Valid files.
+    Tests for valid files.
     """
 
     def test_example(self) -> None:

@@ -47,7 +47,7 @@ class ServiceTestCase(ClockTestCase):
 
     def stop(self) -> None:
         """
-        Count, instead of stopping a reactor.
+        Count the call.
         """
         self.stopped += 1
 
@@ -136,7 +136,8 @@ class StartTests(ServiceTestCase):
 
     def test_cannotListen(self) -> None:
         """
-        Both methods end the process with a message when an endpoint cannot listen.
+        If an endpoint cannot listen, C{privilegedStartService} and C{startService} end the process
+        with a message.
         """
         for start in ("privilegedStartService", "startService"):
             service = self.make([FakeEndpoint(error=OSError("no"))])
@@ -166,8 +167,8 @@ class OwnProcessTests(ServiceTestCase):
 
     def test_lifetime(self) -> None:
         """
-        systemd is told that the service is ready, once all endpoints listen and the reactor runs;
-        then the number of clients; and that it is stopping.
+        systemd is notified once all endpoints listen and the reactor runs, then of the number of
+        clients, and when the service stops.
         """
         slow: Deferred[IListeningPort] = Deferred()
         endpoint = FakeEndpoint()

@@ -185,8 +185,8 @@ class ServerEndpointTests(EndpointTestCase):
 
     def test_noSuchSocket(self) -> None:
         """
-        The error for a socket that systemd has not passed has its name; Twisted would raise a bare
-        C{KeyError}.
+        The error for a socket that systemd has not passed names it; Twisted itself would raise a
+        bare C{KeyError}.
         """
         for prefix, suffix in (("", ""), ("proxy:", ":from=192.0.2.1")):
             error = self.refused(f"{prefix}systemd:domain=INET:name=nosuch{suffix}")

@@ -237,7 +237,7 @@ class InstallTests(SynchronousTestCase):
 
     def test_file(self) -> None:
         """
-        Otherwise it logs to a file, which is rotated on SIGUSR1.
+        C{twistd} logs to its log file, by default twistd.log, which is rotated on SIGUSR1.
         """
         path = Path(self.mktemp())
         for options, name in (({"logfile": str(path)}, path), ({}, Path("twistd.log"))):

@@ -106,8 +106,8 @@ class AccessTests(AccessTestCase):
 
     def test_unauthenticatedGateway(self) -> None:
         """
-        A gateway refuses TCP listeners without authentication, and the error has both remedies.
-        UNIX sockets, certificates and passwords are accepted.
+        A gateway refuses TCP listeners without authentication, and the error suggests both
+        remedies.  UNIX sockets, certificates and passwords are accepted.
         """
         upstream = "--upstream=unix:/x"
         for listen in (

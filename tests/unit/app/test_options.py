@@ -21,7 +21,7 @@ from tests.support_options import TCP, UNIX, OptionsTestCase
 
 class GoodTests(OptionsTestCase):
     """
-    Valid command lines.
+    Tests for valid command lines.
     """
 
     def test_defaults(self) -> None:
@@ -140,7 +140,8 @@ class GoodTests(OptionsTestCase):
 
 class BadTests(OptionsTestCase):
     """
-    Invalid values are refused with an error that has the flag, the value and what is allowed.
+    Invalid values are refused with an error that names the flag and the value, and says what is
+    allowed.
     """
 
     def assertRefused(self, flag: str, values: tuple[str, ...], *parts: str) -> None:
@@ -189,7 +190,7 @@ class BadTests(OptionsTestCase):
 
     def test_except(self) -> None:
         """
-        The error for an invalid exception has its text and the reason.
+        The error for an invalid exception quotes it and gives the reason.
         """
         for text, message in (
             ("alice", "--except=alice: a condition has a name and a value, such as program="),
@@ -234,7 +235,7 @@ class OperationsTests(OptionsTestCase):
 
     def test_none(self) -> None:
         """
-        There are none by default.
+        By default there are no endpoints for administration and status.
         """
         options = self.parse()
         self.assertIsNone(options.admin)
@@ -250,7 +251,7 @@ class OperationsTests(OptionsTestCase):
 
     def test_mistakes(self) -> None:
         """
-        The error for an invalid endpoint has its flag.
+        The error for an invalid endpoint names its flag.
         """
         self.assertIn("--admin=tcp:1: administration is over", self.refuse("--admin=tcp:1"))
         self.assertEqual(

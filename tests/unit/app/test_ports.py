@@ -185,8 +185,8 @@ class StartTests(PortsTestCase):
 
     def test_busy(self) -> None:
         """
-        When an address is in use, the process ends with a message that has the flag, the reason and
-        what to do.
+        When an address is in use, the process ends with a message that names the flag, gives the
+        reason, and says what to do.
         """
         problem = OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
         busy = FakeEndpoint(error=CannotListenError("127.0.0.1", 16509, problem))

@@ -136,7 +136,7 @@ class SignalTests(ProcessTestCase):
 
     def test_hangUp(self) -> None:
         """
-        SIGHUP reloads, and systemd is told when the reload begins and ends.
+        SIGHUP reloads, and systemd is notified when the reload begins and ends.
         """
         _process, controlled = self.started()
         self.notifier.sent.clear()

@@ -39,7 +39,7 @@ class RegistryTests(OptionsTestCase):
 
     def test_mistakes(self) -> None:
         """
-        The error for a mistake has its flag.
+        The error for a mistake names its flag.
         """
         for arguments, words in (
             (["--node=a/b"], "--node=a/b: a node's name has letters"),

@@ -35,7 +35,7 @@ class SourcesTests(OptionsTestCase):
 
     def test_mistakes(self) -> None:
         """
-        Errors have the file and the key.
+        Errors name the file and the key.
         """
         for text, words in (
             ("count = 0", "count takes a whole number from 1 up, not 0"),

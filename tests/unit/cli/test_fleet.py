@@ -174,7 +174,7 @@ class FleetTests(RegistryTestCase):
 
     def test_unreachable(self) -> None:
         """
-        The error for an unreachable registry has its URL or what to do.
+        The error for an unreachable registry names its URL or says what to do.
         """
         self.assertFails("--registry=URL", ExitCode.USAGE, "nodes")
         self.assertFails("redis://HOST", ExitCode.USAGE, "--registry=x", "nodes")

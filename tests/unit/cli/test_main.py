@@ -71,7 +71,7 @@ class OptionsTests(SynchronousTestCase):
 
     def test_mistakes(self) -> None:
         """
-        The error for a mistake has the argument and says what is allowed.
+        The error for a mistake names the argument or says what is allowed.
         """
         for arguments, words in [
             ((), "which command?"),

@@ -250,7 +250,7 @@ class RemoteTests(AdminTestCase):
 
     def test_unreachable(self) -> None:
         """
-        The error for an unreachable server has the reason and what to do.
+        The error for an unreachable server gives the reason and says what to do.
         """
         for number, words in [
             (errno.EACCES, "as root"),

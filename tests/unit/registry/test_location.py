@@ -42,7 +42,7 @@ class LocationTests(SynchronousTestCase):
 
     def test_mistakes(self) -> None:
         """
-        The error for an invalid URL has the reason, but never the password.
+        The error for an invalid URL gives the reason, but never the password.
         """
         for url, words in (
             ("localhost:6379", "redis://HOST:6379/0"),
@@ -65,7 +65,7 @@ class LocationTests(SynchronousTestCase):
 
     def test_endpoints(self) -> None:
         """
-        With TLS the endpoint reads the certificates, and an error has the reason.
+        With TLS the endpoint reads the certificates; the error for invalid ones gives the reason.
         """
         folder = Path(self.mktemp())
         folder.mkdir()

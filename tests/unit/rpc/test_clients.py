@@ -46,7 +46,7 @@ class ClientsTests(SynchronousTestCase):
 
     def test_oldestAnonymousGoes(self) -> None:
         """
-        One anonymous client too many displaces the oldest anonymous one.
+        If there are too many anonymous clients, the oldest of them is displaced.
         """
         self.assertEqual([self.come(name) for name in "abcd"], [None, None, "a", "b"])
         self.assertEqual((list(self.clients), len(self.clients)), (["c", "d"], 2))
@@ -165,7 +165,7 @@ class ClientsTests(SynchronousTestCase):
 
 class EndTests(SynchronousTestCase):
     """
-    Tests for the end of all connections.
+    Tests for ending all connections.
     """
 
     def test_empty(self) -> None:

@@ -34,7 +34,8 @@ class DeadlineTests(ProtocolTestCase):
 
     def test_missed(self) -> None:
         """
-        A peer that misses a deadline is aborted, and the reason has what was expected and the time.
+        A peer that misses a deadline is aborted, and the reason says what it did not do, and within
+        which time.
         """
         wire = self.plain()
         wire.protocol._kaproto.closing.setDeadline(2.5, "it did not sing")

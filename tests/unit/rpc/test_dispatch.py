@@ -251,8 +251,8 @@ class AnswerTests(CallsTestCase):
 
     def test_unknownProgram(self) -> None:
         """
-        The error for an unknown program or version has its number, signed as in libvirtd's, and the
-        reply echoes the header.
+        The error for an unknown program or version names both, in signed decimals as libvirtd does,
+        and the reply echoes the header.
         """
         for program, version, message in (
             (5, 1, "Cannot find program 5 version 1"),
@@ -268,7 +268,7 @@ class AnswerTests(CallsTestCase):
 
     def test_unknownProcedure(self) -> None:
         """
-        The error for an unknown procedure has its number.
+        The error for an unknown procedure names its number.
         """
         for number in (0, 99, -5):
             error = errorOf(self.ask(Probe.message(number)))
@@ -292,7 +292,7 @@ class AnswerTests(CallsTestCase):
 
     def test_noRemoteProgram(self) -> None:
         """
-        Only the given programs exist; even the remote program is not built in.
+        Only the given programs can be called; the remote program is no exception.
         """
         error = errorOf(self.ask(call(Procedure.AUTH_LIST)))
         self.assertEqual(error[3], f"Cannot find program {REMOTE_PROGRAM} version 1")

@@ -70,7 +70,7 @@ class FramingTests(ProtocolTestCase):
 
     def test_lengthOutOfBounds(self) -> None:
         """
-        An invalid length closes the connection, and the reason has the length.
+        An invalid length closes the connection, and the reason names the length.
         """
         for length in (0, HEADER_SIZE - 1, MESSAGE_MAX + 1, 2**32 - 1):
             wire = self.plain()

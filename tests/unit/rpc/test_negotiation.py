@@ -148,7 +148,7 @@ class TransitionsTests(SynchronousTestCase):
     @given(st.lists(st.sampled_from(Event), max_size=20))
     def test_anyEvents(self, events: list[Event]) -> None:
         """
-        An event that is invalid in a phase raises an error with both names, and changes nothing.
+        An event that is invalid in a phase raises an error that names both, and changes nothing.
         Valid events follow the table.
         """
         negotiation = ServerNegotiation(Peer(), PolicyCheck(Policy()))
@@ -346,7 +346,7 @@ class Reluctant(Policy):
 
     def advertises(self, peer: Peer) -> bool:
         """
-        Refuse.
+        Decline keepalive.
         """
         return False
 
@@ -511,7 +511,7 @@ class OpenTests(SynchronousTestCase):
 
     def test_remark(self) -> None:
         """
-        An admission can have a warning.
+        In mode 1 a peer that has not asked for keepalive is admitted with a warning.
         """
         negotiation = negotiationIn(Phase.READY, Optional())
         _request, admission = negotiation.open(openPayload())

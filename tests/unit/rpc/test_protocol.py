@@ -86,7 +86,7 @@ class KeepAliveTests(ProtocolTestCase):
     def test_death(self) -> None:
         """
         A silent peer is pinged C{count} times, once per interval, and then aborted with a
-        L{KeepAliveTimeout} that has the numbers.
+        L{KeepAliveTimeout} that gives the numbers.
         """
         wire = self.plain()
         wire.protocol._kaproto.startKeepAlive(KEEPALIVE)

@@ -36,7 +36,7 @@ class Unadvertised(Policy):
 
     def advertises(self, peer: Peer) -> bool:
         """
-        Refuse.
+        Decline keepalive.
         """
         return False
 
@@ -145,7 +145,7 @@ class RemoteProgramTests(SynchronousTestCase):
 
     def test_knows(self) -> None:
         """
-        It has its own procedures and the backend's.  Events are not procedures.
+        The program has its own procedures and the backend's.  Events are not procedures.
         """
         for procedure in (1, 2, 60, 66, 67, 68, 69, 70, 360, 361, FakeBackend.PROCEDURE):
             self.assertTrue(self.program.knows(procedure), procedure)

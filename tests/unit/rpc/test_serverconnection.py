@@ -335,7 +335,7 @@ class OpenTests(ServerTestCase):
 
     def test_backendCalls(self) -> None:
         """
-        The session answers the backend's procedures, and is told the reason when the connection is
+        The session answers the backend's procedures, and gets the reason when the connection is
         lost.
         """
         wire = self.connectOpen()
@@ -418,8 +418,8 @@ class OpenTests(ServerTestCase):
 
     def test_closingMeanwhile(self) -> None:
         """
-        If the client closes while a backend opens, the new session is closed at once without being
-        told that it is open.
+        If the client closes while a backend opens, the new session is closed at once, and its
+        C{opened} is not called.
         """
         later = self.backend.later = Deferred()
         wire = self.connect()
@@ -511,7 +511,7 @@ class DeathTests(ServerTestCase):
     def test_farewell(self) -> None:
         """
         A client that has registered for the close event is sent the reason, and has 0.1 seconds to
-        take it.
+        read it.
         """
         wire = self.connectOpen(Mandatory(KEEPALIVE), FEATURE_KEEPALIVE)
         wire.ask(REGISTER)

@@ -99,7 +99,7 @@ class TableTests(SynchronousTestCase):
 
     def test_states(self) -> None:
         """
-        Rows of clients that are not pinged, read-only, local, or waiting for libvirtd.
+        A row shows whether a client is pinged, read-only, local, or waiting for libvirtd.
         """
         local = Peer(
             None, "unix", unixCredentials=UnixCredentials(12, 107, 107), program="virt-install"

@@ -75,7 +75,7 @@ class ClientTests(TunnelTestCase):
 
     def test_refused(self) -> None:
         """
-        The error has the reason with which the server refused.
+        The error gives the server's reason for refusing.
         """
 
         class Never(Policy):
@@ -91,7 +91,7 @@ class ClientTests(TunnelTestCase):
 
     def test_notOffered(self) -> None:
         """
-        If the policy does not advertise keepalive, the client is told that there is no tunnel.
+        If the policy does not advertise keepalive, connecting fails with L{KeepAliveUnsupported}.
         """
 
         class Silent(Policy):

@@ -116,7 +116,8 @@ class PlainClientTests(TunnelTestCase):
 
     def test_endHeldBack(self) -> None:
         """
-        A half-close is delayed as well, until the application's earlier bytes have been sent.
+        Until the client is recognized, a half-close is delayed too, and follows the bytes that the
+        application has written before it.
         """
         self.server, self.client = HalfCloseable(), HalfCloseable()
         server = tunnelServer(Applications(self.server), Optional(TERMS), clock=self.clock)
@@ -200,7 +201,7 @@ class PlainClientTests(TunnelTestCase):
 
     def test_refused(self) -> None:
         """
-        In mode 2 a plain client is closed at its first byte, and the application is not told.
+        In mode 2 a plain client is closed at its first byte, and never reaches the application.
         """
         pair = self.pair(plain=True)
         self.client.transport.write(b"GET")

@@ -267,7 +267,7 @@ class LengthTests(SynchronousTestCase):
 
     def test_outOfBounds(self) -> None:
         """
-        A length outside libvirt's bounds raises an error that has the length, the procedure, the
+        A length outside libvirt's bounds raises an error that names the length, the procedure, the
         program and the bounds, even if the header arrives in pieces.
         """
         for cut in (0, 1, 27):

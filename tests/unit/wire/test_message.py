@@ -119,7 +119,7 @@ class PackTests(SynchronousTestCase):
 
     def test_numbersThatDoNotFit(self) -> None:
         """
-        A number that does not fit into its header field raises an error that has the number.
+        A number that does not fit into its header field raises an error that names it.
         """
         good = Message(0x20008086, 1, 1, MessageType.CALL, 0, Status.OK)
         for bad, number in [
@@ -188,7 +188,7 @@ class MessageReaderTests(SynchronousTestCase):
 
     def test_foreign(self) -> None:
         """
-        The error for the beginning of another protocol has that protocol's name.
+        The error for the beginning of another protocol names that protocol.
         """
         for begin, name in (
             (b"\x16\x03\x01\x02\x00\x01", "a TLS handshake"),
@@ -210,7 +210,7 @@ class MessageReaderTests(SynchronousTestCase):
     def test_lengthBounds(self) -> None:
         """
         A length below 28 or above the limit raises an error as soon as its four bytes have arrived.
-        The error has the length and both bounds.
+        The error names the length and both bounds.
         """
         limit = 100
         for length, good in [

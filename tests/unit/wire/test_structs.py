@@ -21,7 +21,7 @@ from tests.strategies import INT32, INT64, UINT32, UINT64, parameters, texts
 
 class Color(IntEnum):
     """
-    An enum.
+    An enum with a negative member.
     """
 
     RED = 1
@@ -272,7 +272,7 @@ class TypeErrorTests(SynchronousTestCase):
 
     def test_classes(self) -> None:
         """
-        The error has the class, the field and the reason.
+        The error names the class and the field, and gives the reason.
         """
         hints: tuple[tuple[Any, str], ...] = (
             (object, "Bad.field: object has no XDR; use an attrs class, str, bytes, bool, int"),

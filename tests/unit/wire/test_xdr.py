@@ -290,7 +290,7 @@ class LimitTests(SynchronousTestCase):
 
     def test_unpackingLongStrings(self) -> None:
         """
-        The same limit applies to unpacking, even if the string is complete.
+        The limit on a string's length applies to unpacking too, even if the string is complete.
         """
         longest = Packer().uint32(STRING_MAX).packed() + b"x" * STRING_MAX
         self.assertEqual(len(Unpacker(longest).string()), STRING_MAX)
