@@ -62,40 +62,30 @@ class GCTuningTests(SynchronousTestCase):
         gc.collect()
         return weakref.ref(cycle)
 
-    def test_setAside(self) -> None:
+    def test_oneLook(self) -> None:
         """
-        Objects from before the start are frozen.
+        A full collection examines each object once: those that have survived no other full one,
+        and not those from before the start.
         """
         frozen = gc.get_freeze_count()
         self.assertGreater(frozen, 1000)
         self.assertLess(len(gc.get_objects()), frozen)
         self.assertEqual(gc.get_threshold(), THRESHOLDS)
-
-    def test_oneLook(self) -> None:
-        """
-        A full collection frees young objects, but not those that survived an earlier one.
-        """
         aged = self.agedCycle()
-        young = weakref.ref(Cycle())
-        gc.collect()
-        self.assertIsNone(young())
-        self.assertIsNotNone(aged())
-
-    def test_onlyFullCollections(self) -> None:
-        """
-        Objects that survived only smaller collections are examined again.
-        """
         cycle = Cycle()
         gc.collect(0)
         gc.collect(1)
-        reference = weakref.ref(cycle)
+        middling = weakref.ref(cycle)
         del cycle
+        young = weakref.ref(Cycle())
         gc.collect()
-        self.assertIsNone(reference())
+        self.assertIsNone(young())
+        self.assertIsNone(middling())
+        self.assertIsNotNone(aged())
 
     def test_sweptWhenIdle(self) -> None:
         """
-        Once there are no clients, all objects are examined again.
+        Once there are no clients, all objects are examined again, and only once.
         """
         aged = self.agedCycle()
         self.clock.advance(MINUTE)
@@ -103,12 +93,6 @@ class GCTuningTests(SynchronousTestCase):
         self.busy = False
         self.clock.advance(MINUTE)
         self.assertIsNone(aged())
-
-    def test_notSweptForNothing(self) -> None:
-        """
-        A server that has been idle since the last sweep is not swept again.
-        """
-        self.busy = False
         swept: list[str] = []
         gc.callbacks.append(lambda phase, _info: swept.append(phase))
         self.addCleanup(gc.callbacks.pop)
