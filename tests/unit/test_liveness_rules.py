@@ -421,10 +421,10 @@ class RuleTests(ClockTestCase):
         for keepAlive in (KeepAlive(1, 2), KeepAlive(1, 1), KeepAlive(0.25, 2), KeepAlive(5, 5)):
             for self.isFull in (False, True):
                 pair, stopped = self._unreadUNIXClient(keepAlive)
-                pair.advance(60)
+                death = keepAlive.interval * (keepAlive.count + 1)
+                pair.advance(2 * death)
                 self.assertFalse(pair.serverTransport.disconnected, keepAlive)
                 stopped.append(self.clock.seconds())
-                death = keepAlive.interval * (keepAlive.count + 1)
                 pair.advance(max(0, death - 1.1))
                 self.assertFalse(pair.serverTransport.disconnected, keepAlive)
                 pair.advance(2.2)
