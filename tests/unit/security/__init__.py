@@ -1,3 +1,3 @@
 """
-Tests of L{kaproto.security}, a module for each of its modules.
+Tests for L{kaproto.security}, one module for each of its modules.
 """

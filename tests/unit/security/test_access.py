@@ -1,5 +1,5 @@
 """
-Tests for how a server lets clients in and a client gets in: with TLS, and with SASL.
+Tests for admitting clients over TLS and SASL, on both ends of a connection.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ REFUSED = (45, 7, 2, "authentication failed: authentication failed")
 
 def entranceOf(wire: Wire[KeepAliveServerProtocol]) -> Entrance:
     """
-    @return: what has yet to let a client in.
+    @return: the part of a server's protocol that admits the client.
     """
     entrance = wire.protocol._kaproto._entrance
     assert entrance is not None
@@ -67,7 +67,7 @@ def entranceOf(wire: Wire[KeepAliveServerProtocol]) -> Entrance:
 
 class Watching(Policy):
     """
-    A policy that remembers whom it admitted.
+    A policy that remembers the clients it admitted.
     """
 
     name = "watching"
@@ -78,7 +78,7 @@ class Watching(Policy):
 
     def admit(self, peer: Peer) -> Admission | Refused:
         """
-        Remember.
+        Record the client and admit it.
         """
         seen: list[Peer] = getattr(self, "seen")  # noqa: B009
         seen.append(peer)
@@ -87,12 +87,12 @@ class Watching(Policy):
 
 class AdmissionTestCase(ClockTestCase):
     """
-    Has a server, and whoever wants to get in.
+    A test case with a server that uses access control.
     """
 
     def setUp(self) -> None:
         """
-        Make it.
+        Create a server that no client has connected to.
         """
         super().setUp()
         self.peers: list[Peer] = []
@@ -106,7 +106,7 @@ class AdmissionTestCase(ClockTestCase):
 
     def wantPasswords(self) -> None:
         """
-        Have clients log in; there is Alice.
+        Require clients to log in; C{alice} is the only user.
         """
         checker = InMemoryUsernamePasswordDatabaseDontUse(alice=b"sesame")
         self.accessControl.portal = makePortal([checker])
@@ -114,7 +114,7 @@ class AdmissionTestCase(ClockTestCase):
 
 class Ends:
     """
-    Two ends that talk TLS in memory.
+    A client and a server, connected by TLS in memory.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class Ends:
 
     def flush(self) -> None:
         """
-        Let all happen that can.
+        Deliver bytes and run the clock's calls until nothing is left to do.
         """
         for _ in range(30):
             self.case.clock.advance(0)
@@ -144,7 +144,7 @@ class Ends:
 
     def end(self) -> None:
         """
-        End the connection, if it has not ended.
+        Abort both ends of the connection.
         """
         for io in (self.pump.serverIO, self.pump.clientIO):
             io.abortConnection()
@@ -153,12 +153,12 @@ class Ends:
 
 class TLSTests(AdmissionTestCase):
     """
-    A client and a server over TLS.
+    Tests for a client and a server over TLS.
     """
 
     def setUp(self) -> None:
         """
-        Make their certificates.
+        Create an authority, and certificates for the server and for C{alice}.
         """
         super().setUp()
         self.authority = Authority()
@@ -177,7 +177,11 @@ class TLSTests(AdmissionTestCase):
         host: str = "host.test",
     ) -> Ends:
         """
-        Connect a client.
+        Connect a client to the server.
+
+        @param identity: the client's certificate, C{None} for none.
+        @param verify: whether the server requires client certificates.
+        @param host: the name that the client expects in the server's certificate.
         """
         flat = Path(self.mktemp())
         self.authority.writeFlat(str(flat), identity)
@@ -201,7 +205,7 @@ class TLSTests(AdmissionTestCase):
 
     def refused(self, ends: Ends, words: str) -> None:
         """
-        Check that the server has refused a client, and said why in its log.
+        Check that the server refused a client and logged the reason.
         """
         self.assertEqual(self.factory.counters.unauthenticated, 1)
         self.assertEqual(self.factory.counters.opened, 0)
@@ -210,7 +214,7 @@ class TLSTests(AdmissionTestCase):
 
     def test_letIn(self) -> None:
         """
-        With a good certificate the client gets in, and the server's policy knows who it is.
+        A client with a valid certificate is admitted, and the policy sees its DN and fingerprint.
         """
         ends = self.connect(self.alice)
         self.assertIs(self.successResultOf(ends.opened), ends.client)
@@ -222,7 +226,7 @@ class TLSTests(AdmissionTestCase):
 
     def test_noCertificate(self) -> None:
         """
-        Without one it does not, and each end says so.
+        A client without a certificate is refused, and both ends report the reason.
         """
         ends = self.connect(None)
         error = self.failureResultOf(ends.opened, AuthenticationFailed).value
@@ -232,14 +236,14 @@ class TLSTests(AdmissionTestCase):
 
     def test_allowed(self) -> None:
         """
-        Where only certain names are let in, it has to have one of them.
+        A client whose DN matches C{tlsAllowedDNs} is admitted.
         """
         self.accessControl.tlsAllowedDNs = ["*,CN=alice"]
         self.successResultOf(self.connect(self.alice).opened)
 
     def test_notAllowed(self) -> None:
         """
-        With another name it does not get in.
+        A client whose DN does not match C{tlsAllowedDNs} is refused.
         """
         self.accessControl.tlsAllowedDNs = ["*,CN=bob"]
         ends = self.connect(self.alice)
@@ -248,7 +252,7 @@ class TLSTests(AdmissionTestCase):
 
     def test_password(self) -> None:
         """
-        A password may be wanted as well, or instead.
+        A password can be required together with a client certificate, or instead of one.
         """
         self.wantPasswords()
         for identity, verify in ((self.alice, True), (None, False)):
@@ -258,7 +262,7 @@ class TLSTests(AdmissionTestCase):
 
     def test_plain(self) -> None:
         """
-        TLS is good enough for passwords as they are.
+        PLAIN is accepted over TLS.
         """
         self.wantPasswords()
         ends = self.connect(self.alice, Login("alice", "sesame", "PLAIN"))
@@ -266,7 +270,7 @@ class TLSTests(AdmissionTestCase):
 
     def test_slowHandshake(self) -> None:
         """
-        A client that does not complete its handshake in time is dropped.
+        A client that does not complete the TLS handshake in time is disconnected.
         """
         wrapper: Any = TLSMemoryBIOFactory(
             ServerContextFactory(partial(serverFiles, self.directory)),
@@ -285,7 +289,7 @@ class TLSTests(AdmissionTestCase):
 
     def broken(self, data: bytes) -> Any:
         """
-        Connect to the server and send something.
+        Connect to the server, send C{data} and disconnect.
         """
         wrapper: Any = TLSMemoryBIOFactory(
             ServerContextFactory(partial(serverFiles, self.directory)),
@@ -302,7 +306,7 @@ class TLSTests(AdmissionTestCase):
 
     def test_noTLS(self) -> None:
         """
-        A client that does not speak TLS is refused, and the log says what it did.
+        A client that does not speak TLS is refused, and the log says what it sent.
         """
         self.broken(b"GET / HTTP/1.1\r\n\r\n")
         self.assertEqual(self.factory.counters.unauthenticated, 1)
@@ -311,7 +315,7 @@ class TLSTests(AdmissionTestCase):
 
     def test_portScan(self) -> None:
         """
-        One that says nothing is not worth a line.
+        A client that sends nothing is not logged.
         """
         self.broken(b"")
         self.assertEqual(self.logged(LogLevel.warn), [])
@@ -319,7 +323,7 @@ class TLSTests(AdmissionTestCase):
 
     def test_lateHandshake(self) -> None:
         """
-        A handshake that completes when the connection is closing already lets nobody in.
+        A handshake that completes while the connection is closing admits nobody.
         """
         wire = self.accept(self.factory)
         wire.protocol._kaproto.disconnect(ConnectionClosed("enough"))
@@ -328,7 +332,7 @@ class TLSTests(AdmissionTestCase):
 
     def test_otherServer(self) -> None:
         """
-        A client that has connected to another server than it wanted says so.
+        A client refuses a server whose certificate is for another host.
         """
         ends = self.connect(self.alice, host="other.test")
         error = self.failureResultOf(ends.opened, CertificateRefused).value
@@ -336,7 +340,7 @@ class TLSTests(AdmissionTestCase):
 
     def clientOf(self) -> Any:
         """
-        Make a client's end, with the test in the place of the server.
+        Create a client with an in-memory transport, for which the test plays the server.
         """
         flat = Path(self.mktemp())
         self.authority.writeFlat(str(flat), self.alice)
@@ -351,7 +355,7 @@ class TLSTests(AdmissionTestCase):
 
     def test_plainServer(self) -> None:
         """
-        A client that has connected to a server without TLS says so.
+        A client that connected to a server without TLS reports that TLS failed.
         """
         wrapper = self.clientOf()
         opened = wrapper.wrappedProtocol.whenOpen()
@@ -362,7 +366,7 @@ class TLSTests(AdmissionTestCase):
 
     def test_serverGone(self) -> None:
         """
-        One whose server goes away in the middle of the handshake does not blame certificates.
+        A client does not blame certificates when the server disconnects during the handshake.
         """
         wrapper = self.clientOf()
         closed = wrapper.wrappedProtocol.whenClosed()
@@ -371,7 +375,7 @@ class TLSTests(AdmissionTestCase):
 
     def confirm(self, data: bytes) -> KeepAliveClientProtocol:
         """
-        Have a server say something as its first.
+        Connect a client whose server first sends C{data}.
         """
         client: KeepAliveClientProtocol = self.clientOf().wrappedProtocol
         client.handshakeCompleted()
@@ -380,7 +384,7 @@ class TLSTests(AdmissionTestCase):
 
     def test_noConfirmation(self) -> None:
         """
-        A server that does not begin as libvirt's do is no such server.
+        A client refuses a server whose first byte is not libvirt's confirmation.
         """
         client = self.confirm(b"220 ready")
         self.assertIsInstance(client._kaproto.closing.reason, RemoteProtocolError)
@@ -392,7 +396,7 @@ class TLSTests(AdmissionTestCase):
 
     def test_confirmationAndMore(self) -> None:
         """
-        What comes together with the confirmation is taken in.
+        Messages that arrive together with the confirmation are handled.
         """
         written: list[bytes] = []
         client = self.clientOf().wrappedProtocol
@@ -404,25 +408,25 @@ class TLSTests(AdmissionTestCase):
 
 class SASLTests(AdmissionTestCase):
     """
-    A client that logs in to a server.
+    Tests for a client that logs in to a server.
     """
 
     def setUp(self) -> None:
         """
-        Have the server want it.
+        Create a server that requires a login.
         """
         super().setUp()
         self.wantPasswords()
 
     def clientWith(self, login: Login | None = ALICE) -> KeepAliveClientFactory:
         """
-        Make a client.
+        Create a client with a login, or without.
         """
         return KeepAliveClientFactory(clock=self.clock, authentication=Authentication(login))
 
     def test_letIn(self) -> None:
         """
-        With the right password it gets in, and the policy knows who it is.
+        A client with the right password is admitted, and the policy sees its user.
         """
         pair = self.pair(self.factory, self.clientWith())
         self.assertTrue(pair.client.isAlive())
@@ -430,7 +434,7 @@ class SASLTests(AdmissionTestCase):
 
     def test_wrong(self) -> None:
         """
-        With a wrong one it does not, after a time.
+        A client with a wrong password is refused, after a delay.
         """
         pair = self.pair(self.factory, self.clientWith(Login("alice", "other")))
         opened = pair.client.whenOpen()
@@ -441,7 +445,7 @@ class SASLTests(AdmissionTestCase):
 
     def test_noLogin(self) -> None:
         """
-        A client without a password says that one is wanted.
+        A client without a login reports that the server requires one.
         """
         pair = self.pair(self.factory, self.clientWith(None), flush=False)
         opened = pair.client.whenOpen()
@@ -451,7 +455,7 @@ class SASLTests(AdmissionTestCase):
 
     def test_tooManyTries(self) -> None:
         """
-        Who fails too often is dropped, after the answer.
+        A client that fails to log in too often is disconnected after the last answer.
         """
         self.factory.limits = Limits(loginTries=2)
         wire = self.accept(self.factory)
@@ -468,7 +472,7 @@ class SASLTests(AdmissionTestCase):
 
     def test_tooLate(self) -> None:
         """
-        Who does not log in in time is dropped.
+        A client that does not log in in time is disconnected.
         """
         wire = self.accept(self.factory)
         self.advance(59.9)
@@ -482,7 +486,7 @@ class SASLTests(AdmissionTestCase):
 
     def guess(self, password: bytes) -> Wire[KeepAliveServerProtocol]:
         """
-        Connect, where a password may be sent as it is, and send one after 3 s.
+        Connect over a UNIX socket, where PLAIN is accepted, and send a password after 3 s.
         """
         wire = self.accept(self.factory, UNIXAddress(None))
         wire.ask(call(Procedure.AUTH_SASL_INIT))
@@ -493,8 +497,8 @@ class SASLTests(AdmissionTestCase):
 
     def test_oneAfterAnother(self) -> None:
         """
-        A client that does not wait for the answers has its messages answered in order, each after
-        the one before.  When it leaves, only the guess that was being checked counts.
+        A client that does not wait for the answers has its messages answered in order, one at a
+        time. When it leaves, only the guess that was being checked counts.
         """
         wire = self.accept(self.factory, UNIXAddress(None))
         for password in (b"wrong", b"wrong again", b"sesame"):
@@ -517,8 +521,7 @@ class SASLTests(AdmissionTestCase):
 
     def test_turn(self) -> None:
         """
-        While a login waits for its turn, the client's time to log in does not run.  Afterwards it
-        has as much left as it had before.
+        A client's login deadline does not run while its login is queued, and continues afterwards.
         """
         self.factory.limits = Limits(loginGuesses=1, failureDelay=20, loginTimeout=10)
         self.guess(b"wrong")
@@ -536,7 +539,7 @@ class SASLTests(AdmissionTestCase):
 
     def test_endsWhileWaiting(self) -> None:
         """
-        A connection that ends while its login waits leaves nothing behind, whoever ends it.
+        A connection that either end closes while its login is queued leaves no timer behind.
         """
         self.factory.limits = Limits(loginGuesses=1, failureDelay=20)
         for how in (Wire.lose, lambda wire: wire.protocol.abort(ConnectionClosed("enough"))):
@@ -546,7 +549,7 @@ class SASLTests(AdmissionTestCase):
 
     def test_stopsWhileWaiting(self) -> None:
         """
-        A server that stops answers who is waiting, and closes.
+        A server that stops answers queued logins and closes their connections.
         """
         self.factory.limits = Limits(loginGuesses=1)
         self.guess(b"wrong")
@@ -557,8 +560,8 @@ class SASLTests(AdmissionTestCase):
 
     def test_tooLong(self) -> None:
         """
-        A password above 1,024 bytes is wrong; a message above 16 KiB, which has 4,080 bytes of
-        data, ends the connection.  The log has the length.
+        A password above 1,024 bytes is wrong; a message above 16 KiB ends the connection. The log
+        has the length.
         """
         for size, words in (
             (4060, "cannot be a password: it is longer than 1,024 bytes"),
@@ -573,8 +576,8 @@ class SASLTests(AdmissionTestCase):
 
     def test_freed(self) -> None:
         """
-        A connection that ends is freed at once, without the garbage collector, however far its
-        login has come.
+        A connection that ends is freed at once, without the garbage collector, at every stage of
+        its login.
         """
         gc.disable()
         self.addCleanup(gc.enable)
@@ -607,7 +610,7 @@ class SASLTests(AdmissionTestCase):
 
     def test_nothingBefore(self) -> None:
         """
-        Before that there is nothing to be had.
+        Before the login, every call but those of authentication is refused.
         """
         wire = self.accept(self.factory)
         for message in (OPEN, call(Procedure.CONNECT_CLOSE), call(Procedure.CONNECT_GET_TYPE)):
@@ -617,7 +620,7 @@ class SASLTests(AdmissionTestCase):
 
     def test_nothingTwice(self) -> None:
         """
-        Who has logged in cannot do it again, as somebody else say.
+        A client that has logged in cannot log in again.
         """
         pair = self.pair(self.factory, self.clientWith())
         for procedure in (
@@ -636,7 +639,7 @@ class SASLTests(AdmissionTestCase):
 
     def test_gone(self) -> None:
         """
-        Who goes away in the middle leaves nothing behind.
+        A client that disconnects during its login leaves no timer behind.
         """
         wire = self.accept(self.factory)
         wire.ask(call(Procedure.AUTH_SASL_INIT))
@@ -646,7 +649,7 @@ class SASLTests(AdmissionTestCase):
 
     def test_unix(self) -> None:
         """
-        On a UNIX socket passwords are taken as they are.
+        PLAIN is accepted on a UNIX socket.
         """
         wire = self.accept(self.factory, UNIXAddress(""))
         wire.ask(call(Procedure.AUTH_SASL_INIT))
@@ -657,20 +660,20 @@ class SASLTests(AdmissionTestCase):
 
 class LimitTests(AdmissionTestCase):
     """
-    A server that has many clients.
+    Tests for a server with as many clients as it may have.
     """
 
     def replyOf(self, wire: Any) -> Message:
         """
-        Ask the first that every client asks.
+        Make C{AUTH_LIST}, the call that every client makes first.
         """
         reply: Message = wire.ask(call(Procedure.AUTH_LIST))
         return reply
 
     def test_displaced(self) -> None:
         """
-        When there are too many that are not known, the oldest of them goes, and the others and
-        those who are known stay.
+        With too many unauthenticated clients, the oldest of them is disconnected; the others and
+        those that have authenticated stay.
         """
         self.wantPasswords()
         self.factory.limits = Limits(maxAnonymousClients=2)
@@ -687,8 +690,8 @@ class LimitTests(AdmissionTestCase):
 
     def test_full(self) -> None:
         """
-        When all are open, the newcomer is told so and dropped, and takes no place with it: there
-        is none either for who comes before it has gone.
+        When all clients are open, a newcomer is refused with an error and disconnected. It takes no
+        place itself: a client that arrives before it has gone is refused too.
         """
         self.factory.limits = Limits(maxClients=1)
         first = self.accept(self.factory)
@@ -712,7 +715,8 @@ class LimitTests(AdmissionTestCase):
 
     def test_fullOfIdlers(self) -> None:
         """
-        When some have not opened, one of them goes.
+        When the server is full, a client that has not opened is disconnected in favour of a
+        newcomer.
         """
         self.factory.limits = Limits(maxClients=2)
         self.accept(self.factory).ask(OPEN)
@@ -729,7 +733,7 @@ class EndpointTests(ClockTestCase):
 
     def setUp(self) -> None:
         """
-        Make a client's files.
+        Write a client's certificate files, and create a reactor.
         """
         super().setUp()
         self.flat = Path(self.mktemp()).absolute()
@@ -739,7 +743,7 @@ class EndpointTests(ClockTestCase):
 
     def test_port(self) -> None:
         """
-        Without a port libvirt's is connected to.
+        A URI without a port uses libvirt's.
         """
         places: list[tuple[object, ...]] = []
 
@@ -756,7 +760,7 @@ class EndpointTests(ClockTestCase):
 
     def test_default(self) -> None:
         """
-        A URI with a host and no transport means TLS; the files may be libvirt's.
+        A URI with a host and without a transport uses TLS, by default with libvirt's files.
         """
         self.patch(Path, "home", lambda: self.flat)
         with self.assertRaisesRegex(ValueError, "/cacert.pem: there is no such file"):
@@ -764,7 +768,7 @@ class EndpointTests(ClockTestCase):
 
     def test_unverified(self) -> None:
         """
-        The server's certificate need not be checked.
+        C{no_verify=1} turns off the check of the server's certificate.
         """
         verified: list[bool] = []
 

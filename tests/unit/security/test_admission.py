@@ -27,14 +27,14 @@ class MechanismsTests(SynchronousTestCase):
 
     def names(self, *interfaces: type[Interface], secure: bool = True) -> list[str]:
         """
-        The mechanisms that there are with a checker for these credentials.
+        @return: the mechanisms offered when a checker takes these credentials.
         """
         checker: Any = mock.Mock(credentialInterfaces=interfaces)
         return list(mechanismsFor(makePortal([checker]), secure=secure))
 
     def test_passwords(self) -> None:
         """
-        A checker that has the passwords is good for both mechanisms.
+        A checker that knows the passwords supports both mechanisms.
         """
         portal = makePortal([InMemoryUsernamePasswordDatabaseDontUse()])
         self.assertEqual(
@@ -44,7 +44,7 @@ class MechanismsTests(SynchronousTestCase):
 
     def test_others(self) -> None:
         """
-        Others are good for what they can check.
+        Other checkers support the mechanisms whose credentials they take.
         """
         self.assertEqual(self.names(IUsernamePassword), ["PLAIN"])
         self.assertEqual(self.names(IScramCredentials), ["SCRAM-SHA-256"])
@@ -52,7 +52,7 @@ class MechanismsTests(SynchronousTestCase):
 
     def test_insecure(self) -> None:
         """
-        Where somebody can listen, passwords are not taken as they are.
+        PLAIN is not offered on an insecure transport.
         """
         self.assertEqual(
             self.names(IUsernamePassword, IScramCredentials, secure=False), ["SCRAM-SHA-256"]
@@ -60,7 +60,7 @@ class MechanismsTests(SynchronousTestCase):
 
     def test_withoutScramp(self) -> None:
         """
-        Without scramp there is PLAIN.
+        Without scramp installed, only PLAIN is offered.
         """
         with mock.patch.dict(sys.modules, {"kaproto.security.scram": None}):
             self.assertEqual(self.names(IUsernamePassword, IScramCredentials), ["PLAIN"])
@@ -73,14 +73,14 @@ class AdmittanceTests(SynchronousTestCase):
 
     def test_anybody(self) -> None:
         """
-        Without patterns, everybody is let in who has no problem.
+        Without DN patterns, every identity without a problem is allowed.
         """
         self.assertIsNone(AccessControl().checkCertificate(TLSIdentity("CN=alice", "00", None)))
         self.assertIsNone(AccessControl().checkCertificate(TLSIdentity(None, None, None)))
 
     def test_problem(self) -> None:
         """
-        A problem is one whatever the name.
+        An identity with a problem is refused, whatever the DN patterns.
         """
         for patterns in (None, ["*"]):
             judge = AccessControl(tlsAllowedDNs=patterns).checkCertificate
@@ -88,7 +88,7 @@ class AdmittanceTests(SynchronousTestCase):
 
     def test_patterns(self) -> None:
         """
-        With patterns, one has to fit.
+        With DN patterns, a certificate's DN must match one of them.
         """
         judge = AccessControl(tlsAllowedDNs=["CN=bob", "*,CN=al*"]).checkCertificate
         for dn in ("CN=bob", "C=GB,CN=alice"):
@@ -99,7 +99,7 @@ class AdmittanceTests(SynchronousTestCase):
 
     def test_noPatterns(self) -> None:
         """
-        With an empty list of patterns nobody is let in.
+        An empty list of DN patterns allows no certificate.
         """
         judge = AccessControl(tlsAllowedDNs=[]).checkCertificate
         self.assertIsNotNone(judge(TLSIdentity("CN=alice", "00", None)))

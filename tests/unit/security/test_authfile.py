@@ -47,26 +47,26 @@ class AuthFileTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """
-        Write a file.
+        Write an auth file.
         """
         self.path = Path(self.mktemp())
         self.path.write_text(CONTENT, encoding="utf-8")
 
     def test_host(self) -> None:
         """
-        A host may have a login of its own.
+        A host's own section takes precedence over the default.
         """
         self.assertEqual(readLogin(self.path, "test.example.org"), Login("fred", "50%secret"))
 
     def test_default(self) -> None:
         """
-        Others have the default.
+        A host without a section uses the default login.
         """
         self.assertEqual(readLogin(self.path, "x.example.org"), Login("alice", "sesame"))
 
     def test_incomplete(self) -> None:
         """
-        A login needs both name and password.
+        A login must have both a name and a password.
         """
         for name in ("half", "lost"):
             with self.assertRaisesRegex(ValueError, "needs authname= and password="):
@@ -74,7 +74,7 @@ class AuthFileTests(SynchronousTestCase):
 
     def test_nobody(self) -> None:
         """
-        Without a default there may be none.
+        A file with neither a section for the host nor a default is an error.
         """
         self.path.write_text("[credentials-x]\nauthname=a\npassword=b\n")
         with self.assertRaisesRegex(ValueError, "neither .auth-libvirt-h. nor .auth-libvirt-def"):
@@ -82,7 +82,7 @@ class AuthFileTests(SynchronousTestCase):
 
     def test_unreadable(self) -> None:
         """
-        It is said why a file cannot be read.
+        A file that cannot be read is an error with the reason.
         """
         with self.assertRaisesRegex(ValueError, "nothere: cannot be read"):
             readLogin(Path("nothere"), "h")
@@ -92,7 +92,7 @@ class AuthFileTests(SynchronousTestCase):
 
     def test_malformed(self) -> None:
         """
-        It is said where a file is malformed, and no password is shown.
+        The error for a malformed file has the line's number, and never a password.
         """
         self.path.write_text("[credentials-x]\nsesame\n")
         error = self.assertRaises(ValueError, readLogin, self.path, "h")
@@ -111,7 +111,7 @@ class AuthenticationForTests(SynchronousTestCase):
 
     def test_withoutFile(self) -> None:
         """
-        C{auth} in a URI says which way to go, and of SASL by which mechanism.
+        C{auth} in a URI selects the authentication type and, for SASL, the mechanism.
         """
         alice = Login("alice", "sesame")
         plain = Login("alice", "sesame", "PLAIN")
@@ -130,7 +130,7 @@ class AuthenticationForTests(SynchronousTestCase):
 
     def test_file(self) -> None:
         """
-        The file is read when the login is wanted.
+        The file is read when the login is needed, not before.
         """
         path = Path(self.mktemp())
         uri = f"qemu+tls://test.example.org/system?auth=sasl.plain&authfile={path}"
@@ -142,7 +142,7 @@ class AuthenticationForTests(SynchronousTestCase):
 
     def test_hosts(self) -> None:
         """
-        The login is that of the URI's host, which is C{localhost} for a UNIX socket.
+        The login is that for the URI's host, which is C{localhost} for a UNIX socket.
         """
         path = Path(self.mktemp())
         path.write_text(f"{CONTENT}\n[auth-libvirt-localhost]\ncredentials=test\n")

@@ -30,7 +30,7 @@ class MakeCheckerTests(SynchronousTestCase):
 
     def test_file(self) -> None:
         """
-        C{file:} is kaproto's own, not Twisted's.
+        C{file:} makes kaproto's L{PasswordFile} instead of Twisted's checker.
         """
         path = Path(self.mktemp())
         path.write_text("alice:sesame\n")
@@ -38,14 +38,14 @@ class MakeCheckerTests(SynchronousTestCase):
 
     def test_others(self) -> None:
         """
-        All others are Twisted's, or plugins.
+        Other checkers come from Twisted's plugins.
         """
         self.assertIsInstance(makeChecker("unix"), UNIXChecker)
         self.assertRaises(InvalidAuthType, makeChecker, "nosuch:x")
 
     def test_memory(self) -> None:
         """
-        The users of C{memory:} log in with the bytes that clients send.
+        The users of C{memory:} log in with a name and password in UTF-8.
         """
         checker = makeChecker("memory:al\u00efce:s\u00e9same:bob:hunter2")
         for name, password in (("al\u00efce", "s\u00e9same"), ("bob", "hunter2")):
@@ -57,7 +57,7 @@ class MakeCheckerTests(SynchronousTestCase):
 
     def test_memoryOfBytes(self) -> None:
         """
-        A Twisted whose C{memory:} has bytes needs no help.
+        The users of a C{memory:} checker that are bytes already are left alone.
         """
         users = InMemoryUsernamePasswordDatabaseDontUse(alice=b"sesame")
         self.patch(strcred, "makeChecker", lambda _description: users)
@@ -66,7 +66,7 @@ class MakeCheckerTests(SynchronousTestCase):
 
     def test_noFile(self) -> None:
         """
-        A file is wanted.
+        C{file:} and C{scram:} without a path are refused.
         """
         for kind in ("file", "scram"):
             for description in (kind, f"{kind}:"):
@@ -81,7 +81,7 @@ class ScramFileFactoryTests(SynchronousTestCase):
 
     def test_installed(self) -> None:
         """
-        Twisted finds it.
+        Twisted finds the plugin.
         """
         path = Path(self.mktemp())
         path.write_text(f"alice:{ScramKeys.fromPassword('sesame').toText()}\n")
@@ -91,7 +91,7 @@ class ScramFileFactoryTests(SynchronousTestCase):
 
     def test_notInstalled(self) -> None:
         """
-        It says what to install when scramp is not there.
+        Without scramp, the error says what to install.
         """
         with (
             mock.patch.dict(sys.modules, {"kaproto.security.scramfile": None}),

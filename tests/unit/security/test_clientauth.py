@@ -22,12 +22,12 @@ ALICE = Login("alice", "secret")
 
 class AuthenticationTests(SynchronousTestCase):
     """
-    Which way to authenticate, and how polkit is asked.
+    Tests for choosing an authentication type, and for polkit.
     """
 
     def setUp(self) -> None:
         """
-        Note which procedures are called.
+        Create a server's answers and a list of the procedures called.
         """
         self.called: list[int] = []
         self.answers: Mapping[int, bytes | Exception] = {
@@ -38,7 +38,7 @@ class AuthenticationTests(SynchronousTestCase):
 
     async def call(self, procedure: int, payload: bytes) -> bytes:
         """
-        Answer as the server.
+        Answer a call as the server does.
         """
         self.called.append(procedure)
         answer = self.answers[procedure]
@@ -48,14 +48,16 @@ class AuthenticationTests(SynchronousTestCase):
 
     def authenticate(self, authentication: Authentication, *offered: int) -> Deferred[None]:
         """
-        Authenticate.
+        Authenticate with a server that offers some types.
+
+        @return: fires when the client has authenticated.
         """
         return Deferred.fromCoroutine(authentication.run(self.call, list(offered), secure=True))
 
     def test_ways(self) -> None:
         """
-        By default the way is SASL for who has a login, polkit for others, none where none is
-        needed; and whatever is wanted.
+        By default a client with a login uses SASL, another one polkit, and neither authenticates if
+        the server does not require it. A type that is asked for overrides that.
         """
         sasl = [Procedure.AUTH_SASL_INIT, Procedure.AUTH_SASL_START]
         polkit = [Procedure.AUTH_POLKIT]
@@ -79,7 +81,7 @@ class AuthenticationTests(SynchronousTestCase):
 
     def test_impossible(self) -> None:
         """
-        What the server wants, or the client, and the other end does not have, is named.
+        If the client and the server have no type in common, the error names the types.
         """
         table: list[tuple[Authentication, list[int], str]] = [
             (Authentication(), [SASL], "authentication by sasl, and none was given"),
@@ -99,7 +101,8 @@ class AuthenticationTests(SynchronousTestCase):
 
     def test_loginIsNotThere(self) -> None:
         """
-        A login is looked for when the server wants one; then it is an error if there is none.
+        A login is looked up only when the server requires one; a failure to find it is then an
+        error.
         """
 
         def find() -> Login:
@@ -110,7 +113,8 @@ class AuthenticationTests(SynchronousTestCase):
 
     def test_polkitRefuses(self) -> None:
         """
-        Polkit's refusal, and no decision at all, is an error; other errors stay what they are.
+        A refusal by polkit, or a reply without a decision, is L{AuthenticationFailed}; other errors
+        are raised unchanged.
         """
         table: list[tuple[bytes | Exception, type[Exception], str]] = [
             (RemoteError(45, 60, "not authorized"), AuthenticationFailed, "user: not authorized"),

@@ -33,9 +33,9 @@ class ClientTests(TLSTestCase):
 
     def refusal(self, client: ClientContextFactory) -> str:
         """
-        Connect.
+        Connect to a server that the client refuses.
 
-        @return: what the client has against the server's certificate.
+        @return: why it refuses the server's certificate.
         """
         _server, end = self.connect(self.serverContext(), client)
         self.assertIsInstance(end.lost, CertificateRefused)
@@ -52,7 +52,7 @@ class ClientTests(TLSTestCase):
 
     def test_accepted(self) -> None:
         """
-        A server is accepted by a name or an address that is in its certificate.
+        A server is accepted by a name or an address in its certificate.
         """
         for host in ("host.test", "10.0.0.1"):
             _server, end = self.connect(self.serverContext(), self.clientContext(self.client, host))
@@ -61,7 +61,7 @@ class ClientTests(TLSTestCase):
 
     def test_otherName(self) -> None:
         """
-        It is not accepted by another name, and the names that there are are told.
+        A name that is not in the certificate is refused, with the names that are.
         """
         self.assertEqual(
             self.refusal(self.clientContext(self.client, "other.test")),
@@ -71,7 +71,7 @@ class ClientTests(TLSTestCase):
 
     def test_manyNames(self) -> None:
         """
-        Of many names, or very long ones, some are told.
+        The error shows only a few of many long names.
         """
         self.issued(*(f"{'x' * 60}.{'y' * 60}.host{number}.test" for number in range(200)))
         message = self.refusal(self.clientContext(self.client))
@@ -80,7 +80,7 @@ class ClientTests(TLSTestCase):
 
     def test_wildcards(self) -> None:
         """
-        A star stands for one part of a name; names that are malformed match nothing.
+        A wildcard matches one label of a name; malformed names match nothing.
         """
         self.issued("*.example.test", "*", "a*b.example.test", "")
         for host in ("host.example.test", "HOST.Example.Test"):
@@ -91,7 +91,7 @@ class ClientTests(TLSTestCase):
 
     def test_zone(self) -> None:
         """
-        The zone of an IPv6 address is this machine's affair, and in no certificate.
+        The zone of an IPv6 address is ignored when the certificate is checked.
         """
         self.issued("fe80::1")
         client = self.clientContext(self.client, "fe80::1%eth0")
@@ -115,13 +115,13 @@ class ClientTests(TLSTestCase):
 
     def test_otherAddress(self) -> None:
         """
-        Nor by another address.
+        An address that is not in the certificate is refused.
         """
         self.assertIn("not for 10.0.0.2", self.refusal(self.clientContext(self.client, "10.0.0.2")))
 
     def test_noNames(self) -> None:
         """
-        Nor without any name, since that in the subject does not count.
+        A certificate without a subjectAltName is refused: the subject's common name does not count.
         """
         self.authority.write(
             str(self.directory), self.authority.issue([(NameOID.COMMON_NAME, "host.test")])
@@ -130,7 +130,7 @@ class ClientTests(TLSTestCase):
 
     def test_otherAuthority(self) -> None:
         """
-        Nor with a certificate that another authority has signed.
+        A certificate from an authority that is not trusted is refused.
         """
         other = Authority("Other CA")
         files = self.clientFiles(other.issue(distinguished("alice")), other)
@@ -141,7 +141,7 @@ class ClientTests(TLSTestCase):
 
     def test_chain(self) -> None:
         """
-        A server shows the authorities between itself and the one that is trusted.
+        A server may send intermediate certificates between its own and the trusted authority.
         """
         between = Authority("Between", issuer=self.authority)
         server = between.issue(distinguished("server"), hosts=["host.test"])
@@ -153,7 +153,7 @@ class ClientTests(TLSTestCase):
 
     def test_unverified(self) -> None:
         """
-        A client can do without all that.
+        With C{verify=False} a client accepts any certificate.
         """
         other = Authority("Other CA")
         files = self.clientFiles(None, other)
@@ -165,7 +165,7 @@ class ClientTests(TLSTestCase):
 
     def test_otherErrors(self) -> None:
         """
-        What is not about certificates stays what it is.
+        TLS errors that are not about certificates are raised unchanged.
         """
 
         def broken(connection: SSL.Connection, *arguments: object) -> bytes:
@@ -186,7 +186,7 @@ class ClientTests(TLSTestCase):
 
     def test_cutShort(self) -> None:
         """
-        A connection that ends in the middle of the handshake is lost as Twisted has it.
+        A connection that ends during the handshake is lost with Twisted's own error.
         """
         clock = Clock()
         factory = TLSMemoryBIOFactory(
