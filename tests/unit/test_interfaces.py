@@ -408,7 +408,7 @@ class AnswersTests(SynchronousTestCase):
 
     def test_answersAreFinal(self) -> None:
         """
-        Both are immutable, so a policy can share them among peers.
+        Admissions and refusals are immutable, so a policy can share them among peers.
         """
         self.assertRaises(AttributeError, setattr, ADMITTED, "warning", "changed")
         self.assertRaises(AttributeError, setattr, Refused("why"), "message", "changed")

@@ -57,7 +57,7 @@ class RawClient(KeepAliveClientProtocol, isBase=True):
 
 class RuleTests(ClockTestCase):
     """
-    Tests for who is alive, who is dead, and what happens then.
+    Tests for detecting dead peers, and for what happens to their connections.
 
     @ivar isFull: whether our receive buffer is full.
     @ivar inFlight: segments that the peer's host has not acknowledged.
@@ -129,8 +129,8 @@ class RuleTests(ClockTestCase):
     def test_rule1_halfATLSRecord(self) -> None:
         """
         Bytes that the kernel has received are a sign of life before a protocol can see them, as in
-        a long TLS record. No ping is sent within an interval of the last ones, and without further
-        bytes the peer is dead in time.
+        a long TLS record. No ping is sent within an interval of the last ones; without further
+        bytes the peer is found dead after the usual time.
         """
         pair = self.connect()
         pair.blackhole()
@@ -385,7 +385,7 @@ class RuleTests(ClockTestCase):
     def test_rule6_unreadClientsAreWatched(self) -> None:
         """
         A client that asked for keepalive is still pinged while it is not read. It is alive as long
-        as the kernel receives answers, and dead in time if it does not.
+        as the kernel receives answers, and is found dead after the usual time without any.
         """
         end = 20.5
         pair = self.unreadClient(
@@ -414,9 +414,9 @@ class RuleTests(ClockTestCase):
     def test_rule6_unreadUNIXClients(self) -> None:
         """
         On a UNIX socket the kernel knows whether the client reads, not when bytes arrived. A client
-        is alive while it reads, and dead in time after it stops, whether or not our receive buffer
-        is full. It is checked before each unsolicited pong and when it is due; a pong that it has
-        not read yet proves nothing.
+        is alive while it reads, and is found dead the usual time after it stops, whether or not our
+        receive buffer is full. It is checked before each unsolicited pong and when it is due; a
+        pong that it has not read yet proves nothing.
         """
         for keepAlive in (KeepAlive(1, 2), KeepAlive(1, 1), KeepAlive(0.25, 2), KeepAlive(5, 5)):
             for self.isFull in (False, True):
@@ -500,8 +500,8 @@ class RuleTests(ClockTestCase):
     def test_rule7_slowPeers(self) -> None:
         """
         A client or server that reads slowly and answers each ping that it has read is alive. It
-        gets no second ping before it has read everything written before the first. When it stops
-        reading it is dead in time.
+        gets no second ping before it has read everything written before the first. It is found dead
+        the usual time after it stops reading.
         """
         for slow in ("client", "server"):
             pair = self.connect()

@@ -73,7 +73,8 @@ class PeerTests(SynchronousTestCase):
 
     def test_identities(self) -> None:
         """
-        Its identities follow, quoted, so that a name the peer chose cannot forge a log entry.
+        A peer's identities are shown after its address, quoted, so that a name the peer chose
+        cannot forge a log entry.
         """
         peer = Peer(FOUR, "tls", tlsDN="C=GB,CN=a\nb", user="alice user='bob'")
         self.assertEqual(

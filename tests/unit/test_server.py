@@ -384,7 +384,8 @@ class BrokenPolicyTests(ServerTestCase):
 
     def test_mandatory(self) -> None:
         """
-        In mode 2 such a client is refused, so none is admitted without pings.
+        A client whose request for keepalive failed in this way is refused by mode 2, so none is
+        admitted without pings.
         """
 
         class BrokenMandatory(Broken):
@@ -419,7 +420,7 @@ class StartsOpenTests(ServerTestCase):
 
     def serveOpen(self, policy: Policy | None = None) -> Wire[KeepAliveServerProtocol]:
         """
-        Connect a client to such a server.
+        Connect a client to a server with C{startsOpen}.
         """
         factory = KeepAliveServerFactory(
             policy, programs=[self.probe], clock=self.clock, startsOpen=True

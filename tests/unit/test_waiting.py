@@ -34,7 +34,8 @@ class WaitingTests(SynchronousTestCase):
 
     def test_cancelled(self) -> None:
         """
-        A cancelled Deferred does not fire, even if another's callback cancels it.
+        A cancelled Deferred does not get the result, even if another's callback cancels it while
+        the result is delivered.
         """
         waiting: Waiting[int] = Waiting()
         first, second, third = (waiting.wait() for _ in range(3))

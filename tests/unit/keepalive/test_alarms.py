@@ -329,7 +329,7 @@ class AlarmThreadTests(SynchronousTestCase):
 
     def ring(self) -> None:
         """
-        Only compared, never called.
+        Never called, only compared.
         """
 
     def test_rings(self) -> None:

@@ -138,7 +138,8 @@ class MonotonicClockTests(SynchronousTestCase):
 
     def test_noDelayAfterManyCancelled(self) -> None:
         """
-        This also holds if calls are cancelled meanwhile.
+        A call that schedules another without delay is made once a turn, even if it cancels other
+        calls.
         """
 
         def again() -> None:

@@ -173,8 +173,8 @@ class HeartbeatTests(HeartbeatTestCase):
 
     def test_death(self) -> None:
         """
-        C{died} is called once, with the interval, the count and the silence; the connection is left
-        to it.
+        C{died} is called once, with the interval, the count and the silence, and the heartbeat does
+        not close the connection itself.
         """
         self.heartbeat(KeepAlive(1, 2))
         self.advance(5)

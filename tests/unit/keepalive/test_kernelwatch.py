@@ -217,7 +217,7 @@ class BusyHeartbeatTests(SynchronousTestCase):
 
     def test_hostGone(self) -> None:
         """
-        Its silence does not count, but it is dead when its host is gone.
+        A busy peer's silence does not count, but it is dead when its host is gone.
         """
         clock = Clock()
         looks = [found(0, 0)] * 10 + [found(2, 1)] * 10
@@ -352,7 +352,8 @@ class PeersTests(SynchronousTestCase):
 
     def test_hostGone(self) -> None:
         """
-        When the host of such a client is gone, the connection is closed and counted as dead.
+        When the host of a client that the kernel watches is gone, the connection is closed and
+        counted as dead.
         """
         factory = KeepAliveServerFactory(Optional(KeepAlive(1, 2)), clock=self.clock)
         protocol: Any = factory.buildProtocol(None)

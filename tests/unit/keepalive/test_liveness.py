@@ -534,8 +534,8 @@ class SlowTests(SynchronousTestCase):
 
     def test_tookAll(self) -> None:
         """
-        When it has taken them, the ping counts as sent just now: the next one is due two intervals
-        later, then death.
+        When it has taken those bytes, the ping counts as sent just now: the next one is due two
+        intervals later, then death.
         """
         liveness = Liveness(0)
         liveness.start(KeepAlive(1, 2))

@@ -38,10 +38,11 @@ The tolerance when times are compared, in seconds.
 
 class BusyClock(Clock):
     """
-    A clock that does some work in each turn of the reactor that a long turn of the wheel allows.
+    A clock that calls C{read} before each call scheduled without delay, as a reactor reads its
+    sockets between two turns.
 
-    @ivar turns: the times of these turns.
-    @ivar read: the work.
+    @ivar turns: the times of these reads.
+    @ivar read: does the reading.
     """
 
     def __init__(self) -> None:
@@ -57,7 +58,7 @@ class BusyClock(Clock):
         **kw: object,
     ) -> IDelayedCall:
         """
-        Schedule a call; one without delay follows a turn of the reactor.
+        Schedule a call, after a read if it has no delay.
         """
         if delay == 0:
             assert len(self.turns) < ENDLESS, "this has no end"
@@ -192,7 +193,8 @@ class TimingTests(PacemakerTestCase):
     )
     def test_everyoneWhenDue(self, begin: int, milliseconds: list[int]) -> None:
         """
-        Each peer is called once, at most a tick after it is due and never before, with the time.
+        Each peer is called once with the current time, at most a tick after it is due and never
+        before.
         """
         self.restart()
         self.clock.advance(begin / 1024)
@@ -875,7 +877,7 @@ class BeatTests(PacemakerTestCase):
 
     def test_watchesItselfAndAnswers(self) -> None:
         """
-        If it also returns a time, that is ignored.
+        The time returned by a peer that has scheduled its next call itself is ignored.
         """
         self.watchesItself(1.5)
 
@@ -996,7 +998,7 @@ class StalledStartTests(SynchronousTestCase):
 
     def test_watchedAfterStall(self) -> None:
         """
-        It is called on time: the stall does not delay it.
+        A peer that is watched after a stall is called on time.
         """
         clock = Clock()
         pacemaker = Pacemaker(clock)

@@ -37,7 +37,7 @@ class HeardAtTests(SynchronousTestCase):
 
     def test_nobodyKnows(self) -> None:
         """
-        Without either, nothing was heard.
+        Without the kernel's time and a TLS layer, nothing was heard.
         """
         progress = Progress()
         looks = [progress.heardAt(at, None, None) for at in (2, 3)]

@@ -112,7 +112,7 @@ class SlowReaderTests(HeartbeatTestCase):
         """
         A peer that stops reading is dead C{interval * (count + 1)} seconds after it last took
         bytes, whether it was reading or idle. On a UNIX socket, where the kernel does not know that
-        time, it may take two intervals longer.
+        time, it may take up to two intervals longer.
         """
         for counts, latest in ((True, 3), (False, 5)):
             for isReading in (True, False):
@@ -122,7 +122,7 @@ class SlowReaderTests(HeartbeatTestCase):
 
     def timeOfDeath(self, counts: bool, isReading: bool, part: float) -> float:
         """
-        Let a peer stop that is reading or idle.
+        Make a reading or an idle peer stop.
 
         @return: the seconds after which it is dead.
         """

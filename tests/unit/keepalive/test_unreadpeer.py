@@ -18,12 +18,12 @@ from kaproto.transport import StreamTransport
 
 class UnreadPeerTests(SynchronousTestCase):
     """
-    A peer that is pinged although it is not read.
+    Tests for L{UnreadPeer}.
     """
 
     def setUp(self) -> None:
         """
-        Have a kernel that says what the test says.
+        Replace the kernel's counters by the test's.
         """
         self.found: Delivery | None = None
         self.patch(unreadpeer, "delivery", lambda _transport: self.found)
@@ -31,7 +31,7 @@ class UnreadPeerTests(SynchronousTestCase):
 
     def peer(self, found: Delivery | None, *, readsOn: bool) -> UnreadPeer | None:
         """
-        @return: the peer of which the kernel says this.
+        @return: a peer with these counters, C{None} if it cannot be watched.
         """
         self.found = found
         transport = cast(StreamTransport, StringTransport())
@@ -39,7 +39,8 @@ class UnreadPeerTests(SynchronousTestCase):
 
     def test_whose(self) -> None:
         """
-        Over TCP the kernel has to say when bytes came; a peer on a UNIX socket has to read on.
+        A peer over TCP is watched if the kernel knows when bytes arrived; one on a UNIX socket, if
+        a live peer keeps reading.
         """
         for found, readsOn, watched in (
             (None, True, False),
@@ -53,8 +54,8 @@ class UnreadPeerTests(SynchronousTestCase):
 
     def test_look(self) -> None:
         """
-        Of a peer on a UNIX socket it is life that it has read everything, or has written more than
-        at the last look.
+        A peer on a UNIX socket is alive if it has read everything, or has written more since the
+        last look.
         """
         peer = self.peer(Delivery(5000, local=True, unread=28), readsOn=True)
         assert peer is not None

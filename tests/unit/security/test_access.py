@@ -497,7 +497,7 @@ class SASLTests(AdmissionTestCase):
 
     def test_oneAfterAnother(self) -> None:
         """
-        A client that does not wait for the answers has its messages answered in order, one at a
+        Messages of a client that does not wait for the answers are answered in order, one at a
         time. When it leaves, only the guess that was being checked counts.
         """
         wire = self.accept(self.factory, UNIXAddress(None))
@@ -690,8 +690,8 @@ class LimitTests(AdmissionTestCase):
 
     def test_full(self) -> None:
         """
-        When all clients are open, a newcomer is refused with an error and disconnected. It takes no
-        place itself: a client that arrives before it has gone is refused too.
+        When all clients are open, newcomers are refused with an error and disconnected, even while
+        an earlier one is still connected.
         """
         self.factory.limits = Limits(maxClients=1)
         first = self.accept(self.factory)

@@ -189,7 +189,7 @@ class StrangerTests(TLSTestCase):
 
     def test_unusualKey(self) -> None:
         """
-        If that certificate's key is unusual, the handshake ends.
+        If a stranger's single certificate has an unusual key, the handshake ends.
         """
         self.patch(handshake, "isUsual", lambda _certificate: False)
         identity = Authority("Stranger").issue(ALICE)

@@ -71,7 +71,7 @@ class OffReactorTests(TestCase):
 
     async def test_threads(self) -> None:
         """
-        At most L{THREADS} functions run at once; results arrive in the order of the calls.
+        Functions run in threads, and their results and errors arrive in the Deferreds.
         """
         await self.start()
         self.go.set()

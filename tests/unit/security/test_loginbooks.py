@@ -22,8 +22,8 @@ NAMES = "abcdefg"
 
 def small() -> Books:
     """
-    @return: books with few rows, so that keys share chains, and push each other out.  Their secret
-        is zero, so that the same keys always share the same chains.
+    @return: books with few rows, so that keys share chains and replace each other. Their secret is
+        zero, so that the same keys always share the same chains.
     """
     usual, loginbooks.TABLE_MAX = loginbooks.TABLE_MAX, ROWS  # type: ignore[misc]
     try:
@@ -34,7 +34,7 @@ def small() -> Books:
 
 class Killed(Exception):
     """
-    The process was killed.
+    Stands for the death of the process.
     """
 
 
@@ -46,7 +46,8 @@ class TableTests(SynchronousTestCase):
     @given(st.lists(st.tuples(st.sampled_from("fsdt"), st.sampled_from(NAMES), st.integers(0, 40))))
     def test_model(self, steps: list[tuple[str, str, int]]) -> None:
         """
-        It counts what has happened within a minute, and keeps those that failed last.
+        A table counts each key's failed and undecided logins of the last minute, and keeps the keys
+        that failed last.
         """
         books, now = small(), 1000.0
         table = books.networks
@@ -90,7 +91,8 @@ class TableTests(SynchronousTestCase):
 
     def test_freed(self) -> None:
         """
-        A full table uses a row that counts nothing any more before it drops one that failed.
+        A full table reuses the rows without counts before it replaces the key that failed longest
+        ago.
         """
         books = small()
         table, keys = books.networks, {name: books.key(name) for name in NAMES}
@@ -108,7 +110,7 @@ class TableTests(SynchronousTestCase):
 
     def test_unfailed(self) -> None:
         """
-        One that has not failed pushes out none whose failures still count.
+        A key that has not failed does not replace one whose failures still count.
         """
         books = small()
         for number in range(ROWS):
@@ -118,7 +120,8 @@ class TableTests(SynchronousTestCase):
 
     def test_killed(self) -> None:
         """
-        Wherever a process is killed, the others find every row but the one that it worked on.
+        If a process is killed at any line, the others still find every row except the one it
+        changed.
         """
         for line in range(1, 1000):
             books = small()
@@ -139,9 +142,10 @@ class TableTests(SynchronousTestCase):
 
     def killed(self, line: int, table: Table, new: bytes, old: bytes) -> bool:
         """
-        Wipe a row, and add two, until so many lines have been executed.
+        Free one row and add two, with the process killed at a given line.
 
-        @return: whether there were so many.
+        @param line: how many lines are executed before.
+        @return: C{False} if there were fewer lines.
         """
         left = line
 

@@ -26,18 +26,18 @@ from tests.pki import Authority, distinguished
 
 class StringTests(SynchronousTestCase):
     """
-    The endpoint string.
+    Tests for the C{proxy:} endpoint string.
     """
 
     def parse(self, description: str) -> Any:
         """
-        Parse it.
+        Parse an endpoint string.
         """
         return serverFromString(MemoryReactorClock(), description)
 
     def test_plugin(self) -> None:
         """
-        Twisted finds it.
+        Twisted finds the plugin.
         """
         found = [
             each for each in getPlugins(IStreamServerEndpointStringParser) if each.prefix == "proxy"
@@ -47,7 +47,7 @@ class StringTests(SynchronousTestCase):
 
     def test_inner(self) -> None:
         """
-        The inner endpoint gets its own arguments, quoted anew.
+        The inner endpoint gets its own arguments, with their quoting.
         """
         endpoint = self.parse("proxy:tcp:16509:interface=\\:\\:1:backlog=7:from=192.0.2.10")
         verifyObject(IStreamServerEndpoint, endpoint)
@@ -58,7 +58,7 @@ class StringTests(SynchronousTestCase):
 
     def test_beneathTLS(self) -> None:
         """
-        With TLS the header is read below it.
+        With TLS the header is read below the TLS layer.
         """
         directory = Path(self.mktemp()).absolute()
         authority = Authority()
@@ -75,7 +75,7 @@ class StringTests(SynchronousTestCase):
 
     def test_mistakes(self) -> None:
         """
-        Mistakes are errors that show what is right.
+        Errors name the argument that is wrong and what is allowed.
         """
         expected = {
             "proxy:tcp:1": "needs from=NETWORK",
