@@ -1,3 +1,3 @@
 """
-Long trials: mutated bytes, broken networks, attacks, days of work in minutes.
+Long tests: mutated bytes, broken networks, attacks, and soak tests.
 """

@@ -1,5 +1,5 @@
 """
-Runs a test of C{tests.interop} at length, in a process of its own.
+Runs a test of C{tests.interop} with larger sizes, in its own process.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ def runAtLength(
     test: str, prefix: str, settings: Mapping[str, object]
 ) -> tuple[int, list[dict[str, Any]]]:
     """
-    Run a test that takes its settings from the environment and writes a line of JSON for each thing
-    that happened.
+    Run a test that reads its settings from the environment, and writes a line of JSON for each
+    event.
 
-    @param test: the name of a module or class of tests.
-    @param prefix: what the names of its environment variables begin with.
-    @param settings: the rest of each name, and the value.  C{REPORT} is added: the file to write.
-    @return: the exit code, and what happened.
+    @param test: the name of a test module or class.
+    @param prefix: the prefix of its environment variables.
+    @param settings: each variable's value, by the rest of its name.  C{REPORT} is added: the file
+        for the events.
+    @return: the exit code, and the events.
     """
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report")

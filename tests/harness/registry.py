@@ -1,5 +1,5 @@
 """
-The trial of the registry at length: thousands of clients, all faults again and again.
+The tests of the registry with thousands of clients, and with repeated faults.
 
 C{python -m tests.harness.registry --clients=1000 --stall=20 --minutes=10} prints the table of
 C{docs/howto/fleet.rst}.
@@ -20,7 +20,7 @@ __all__ = ["main", "rows"]
 def rows(outcomes: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """
     @param outcomes: one L{tests.interop.fleet.Outcome} for each fault and round.
-    @return: the lines of a table in reStructuredText, one row for each fault.
+    @return: the lines of a table in reStructuredText, with one row for each fault.
     """
     faults: dict[str, list[Mapping[str, Any]]] = {}
     for each in outcomes:
@@ -37,7 +37,7 @@ def rows(outcomes: Iterable[Mapping[str, Any]]) -> Iterator[str]:
 
 def main() -> int:
     """
-    Run the trial.
+    Run the tests.
 
     @return: the exit code.
     """

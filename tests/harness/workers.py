@@ -1,5 +1,5 @@
 """
-The trial of workers at length: C{kill -9} of one after another.
+The tests of killed workers with more clients, and for longer.
 
 C{python -m tests.harness.workers --clients=1000 --every=6 --minutes=10} prints what happened.
 """
@@ -16,7 +16,7 @@ __all__ = ["main"]
 
 def main() -> int:
     """
-    Run the trial.
+    Run the tests.
 
     @return: the exit code.
     """

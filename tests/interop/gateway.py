@@ -56,7 +56,7 @@ class GatewayTestCase(InteropTestCase):
         """
         Start both.
 
-        @param arguments: for kaserver, beside C{--mode} and C{--upstream}.
+        @param arguments: for kaserver, besides C{--mode} and C{--upstream}.
         """
         daemon = await LibvirtDaemon.start(self)
         return daemon, await self.startGateway(daemon, *arguments, mode=mode)

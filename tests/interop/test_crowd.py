@@ -55,7 +55,7 @@ class CrowdTests(SecureTestCase):
     async def quickly(self, uri: str, seconds: float = 2.0) -> None:
         """
         Check that virsh connects within C{seconds}.  It has three tries, since other tests may have
-        the processor during one; a server that accepts nobody fails them all.
+        the processor during one; a server that accepts no clients fails them all.
         """
         taken = []
         for _ in range(3):
@@ -84,8 +84,8 @@ class CrowdTests(SecureTestCase):
 
     async def test_idle(self) -> None:
         """
-        With 20 silent anonymous clients, as many as are allowed, libvirtd would accept nobody.
-        Here the oldest is disconnected, and virsh connects.
+        With 20 silent anonymous clients, as many as are allowed, libvirtd would accept no other
+        client.  Here the oldest is disconnected, and virsh connects.
         """
         server = await SecureServer.start(self, self.listener(), "--max-anonymous-clients=20")
         crowd = await self.crowd(int(server.ports[0]), 20)
@@ -143,7 +143,8 @@ class DeafTests(SecureTestCase):
 
     async def test_deaf(self) -> None:
         """
-        libvirtd accepts nobody while C{max_anonymous_clients} anonymous clients are connected.
+        libvirtd accepts no other client while C{max_anonymous_clients} anonymous clients are
+        connected.
         """
         daemon = await SecureDaemon.start(self, settings="max_anonymous_clients = 2\n")
         uri = f"test+unix:///default?socket={daemon.socketPath}{self.authFile()}"

@@ -17,7 +17,7 @@ from tests.interop.support import InteropTestCase
 STRINGS = (0x0C, 0x12, 0x13, 0x14, 0x16, 0x1C, 0x04)
 """
 Tags of string types.  BMP strings are left out: GnuTLS ignores a NUL at their end, and kaproto
-rejects it.
+writes such a name in hexadecimal.
 """
 
 ATTRIBUTES = st.tuples(

@@ -183,7 +183,7 @@ class RegistryTests(InteropTestCase):
         """
         Apply a fault, and measure its effects.
 
-        @return: what a fault does.
+        @return: the effects.
         """
         await fleet.untilRight()
         before = {name: len(lines) for name, lines in fleet.logs().items()}

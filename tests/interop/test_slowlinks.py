@@ -233,7 +233,7 @@ class SlowLinkTests(InteropTestCase):
         """
         A message of 240 kB takes longer than the keepalive timeout in either direction, and so does
         a single TLS record: no peer is declared dead.  When the link is cut in the middle, both
-        ends find out in time.  A gateway probes a server that owes a reply before it gives it up,
+        ends detect it in time.  A gateway probes a server that owes a reply before it gives it up,
         which takes two intervals more.
         """
         record, message = 16_000, 240_000

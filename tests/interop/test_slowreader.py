@@ -201,7 +201,7 @@ class _Server(KeepAliveServerProtocol):
 
 class StoppedTests(InteropTestCase):
     """
-    Tests for clients that stop reading, beside others that do not.
+    Tests for clients that stop reading, and others that do not.
     """
 
     tools = ()

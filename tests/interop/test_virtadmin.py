@@ -251,7 +251,7 @@ class SlowSession:
 
     def opened(self, connection: object) -> None:
         """
-        Ignore it.
+        Do nothing when the connection is open.
         """
 
     def callReceived(self, procedure: int, payload: bytes) -> Deferred[bytes]:
@@ -262,7 +262,7 @@ class SlowSession:
 
     def closed(self, reason: Exception) -> None:
         """
-        Ignore it.
+        Do nothing when the connection has ended.
         """
 
 

@@ -1,7 +1,7 @@
 """
-Slow, greedy and rude peers, servers at their limits and servers that are killed, with honest
-clients beside them whose patience is measured.
+Slow, greedy and hostile peers, servers at their limits and servers that are killed, with
+measurements of honest clients meanwhile.
 
-C{trial tests.harness.attacks} has short forms; C{python -m tests.harness.attacks} has the full
-size, and a libvirtd to compare with.
+C{trial tests.harness.attacks} runs short forms; C{python -m tests.harness.attacks} runs the full
+sizes, and compares with libvirtd.
 """

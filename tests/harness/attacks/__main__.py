@@ -1,6 +1,6 @@
 """
-C{python -m tests.harness.attacks [--seconds N] [NAME...]}: the full size of every attack, or of
-those that are named, on kaserver and on libvirtd, and a table of what came of it.
+C{python -m tests.harness.attacks [--seconds N] [NAME...]}: runs every attack, or the named ones, at
+full size on kaserver and on libvirtd, and prints a table of the results.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _milliseconds(*values: float) -> str:
 
 def row(attack: Attack, name: str, result: Result) -> tuple[str, ...]:
     """
-    @return: what the table has of an attack on one server.
+    @return: the table's row for an attack on one server.
     """
     (outcome,), meter, honest = result.outcomes, result.meter, result.honest
     ends = ", ".join(f"{count} {end}" for end, count in outcome.ends.most_common(4))
@@ -135,7 +135,7 @@ def _kill(kind: str, times: int) -> tuple[str, ...]:
 
 def main(arguments: list[str]) -> None:
     """
-    Run what the command line says.
+    Run the attacks that the command line names.
     """
     names = [attack.name for attack in ATTACKS] + [*_KILLS]
     parser = argparse.ArgumentParser(prog="python -m tests.harness.attacks", description=__doc__)

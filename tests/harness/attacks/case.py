@@ -1,5 +1,5 @@
 """
-What the short forms have in common.
+The base class of the short forms.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ _SLOWEST = 1.0
 
 class AttackTestCase(SynchronousTestCase):
     """
-    A test that attacks servers, and measures how others fare.
+    A test that attacks servers, and measures how honest clients are served.
     """
 
     def setUp(self) -> None:
         """
-        Have the machine alone.
+        Wait until no other test runs on this machine.
         """
         useMachine(self, alone=True)
 
     def target(self, target: Target) -> None:
         """
-        Start a server, which ends with the test.
+        Start a server, and stop it when the test ends.
         """
         if isinstance(target, LibvirtTarget):
             requireInterop("libvirtd")
@@ -44,7 +44,7 @@ class AttackTestCase(SynchronousTestCase):
 
     def kaserver(self, *arguments: str) -> KaTarget:
         """
-        @return: a kaserver.
+        @return: a running kaserver.
         """
         target = KaTarget(*arguments)
         self.target(target)
@@ -52,7 +52,7 @@ class AttackTestCase(SynchronousTestCase):
 
     def gateway(self, *arguments: str, settings: str = "") -> tuple[KaTarget, LibvirtTarget]:
         """
-        @param settings: for libvirtd.
+        @param settings: more lines for libvirtd's configuration.
         @return: a gateway and the libvirtd behind it.
         """
         upstream = LibvirtTarget(settings)
@@ -65,8 +65,8 @@ class AttackTestCase(SynchronousTestCase):
         self, target: Target, *attacks: Callable[[], Outcome], newcomers: bool = True
     ) -> Result:
         """
-        Attack a server, and check that it keeps within bounds, that nothing unexpected is in its
-        log, and that the honest are served.
+        Attack a server.  Check that its memory and files stay bounded, that its log has no
+        unexpected error, and that honest clients are served.
         """
         result = play(target, attacks, 15, newcomers=newcomers)
         target.check()
@@ -87,7 +87,8 @@ class AttackTestCase(SynchronousTestCase):
 
     def assertEnded(self, outcome: Outcome, least: float, most: float) -> None:
         """
-        The server has ended all of these connections, when they were so many seconds old.
+        Check that the server ended all of these connections between C{least} and C{most} seconds
+        after they began.
         """
         self.assertEqual(len(outcome.seconds), outcome.times, outcome)
         self.assertGreater(min(outcome.seconds), least)

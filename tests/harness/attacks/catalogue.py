@@ -1,5 +1,5 @@
 """
-Every attack at its full size.
+Every attack at full size.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ STRANGER = ("bob", "sesame open")
 KEEPALIVE = ("--mode=2", "--interval=1", "--count=2")
 SETTINGS = "keepalive_interval = 1\nkeepalive_count = 2\n"
 """
-The same keepalive for libvirtd.
+The same keepalive settings for libvirtd.
 """
 
 _FILES = 120
@@ -35,14 +35,14 @@ class Attack(NamedTuple):
     """
     One attack.
 
-    @ivar name: what the command line calls it.
-    @ivar what: what is done, for the table.
-    @ivar run: does it.
-    @ivar seconds: how long it may take.
+    @ivar name: its name on the command line.
+    @ivar what: its description in the table.
+    @ivar run: runs it.
+    @ivar seconds: the most seconds it may take.
     @ivar ours: starts the kaserver to attack.
-    @ivar theirs: starts the libvirtd to compare with, if it can be.
-    @ivar early: whether it comes before authentication.
-    @ivar alone: whether no newcomers come beside it, as they could not get in.
+    @ivar theirs: starts the libvirtd to compare with; C{None} for no comparison.
+    @ivar early: whether it attacks before authentication.
+    @ivar alone: whether it runs without newcomers, who could not connect.
     """
 
     name: str
@@ -263,5 +263,5 @@ ATTACKS = (
     ),
 )
 """
-All of those that honest clients are beside.
+The attacks that run beside honest clients.
 """

@@ -1,5 +1,5 @@
 """
-Peers that send more than they should, or read less.
+Peers that send too much, or read too little.
 """
 
 from __future__ import annotations
@@ -37,23 +37,22 @@ _LOOKUP = 23
 
 def flood(address: Address, peers: int, seconds: float, message: bytes) -> Outcome:
     """
-    Open clients that send one message over and over, as fast as the server takes it, and read what
-    comes back.
+    Open clients that send one message repeatedly, as fast as the server reads, and read the
+    answers.
     """
     crowd = opened(address, peers)
     data = message * (_PIECE // len(message))
     sent = _pour(crowd, data, seconds)
     outcome = endings(crowd, f"{sent // len(message):,} messages")
     for peer in crowd:
-        # What is left of the flood in the kernel's buffers is not part of the attack.
+        # Discard the rest of the flood in the kernel's buffers, which is not part of the attack.
         peer.reset()
     return outcome
 
 
 def singleBytes(address: Address, peers: int, seconds: float) -> Outcome:
     """
-    Open clients that send pongs nobody asked for one byte at a time, each in a packet of its own,
-    as fast as that goes.
+    Open clients that send unsolicited pongs as fast as they can, in packets of one byte.
     """
     crowd = opened(address, peers)
     deadline = time.monotonic() + seconds
@@ -97,8 +96,8 @@ def _pour(crowd: list[RawPeer], data: bytes, seconds: float) -> int:
 
 def unreadPongs(address: Address, peers: int, seconds: float) -> Outcome:
     """
-    Open clients that call and ping, both within bounds, and read no answer. What they call for is
-    the long name by which they have opened, since the kernel keeps megabytes of answers.
+    Open clients that call and ping within the limits, and read no answers.  Each answer has the
+    long name they opened with, since the kernel buffers megabytes.
     """
     crowd = [RawPeer(address, receiveBuffer=_SMALLEST) for _ in range(peers)]
     name = wire.optionalString("test:///default?" + "x" * 50000)
@@ -118,7 +117,7 @@ def unreadPongs(address: Address, peers: int, seconds: float) -> Outcome:
 
 def unreadReplies(address: Address, peers: int, seconds: float) -> Outcome:
     """
-    Open clients that call for 15 MB each and read none of it, but say now and then that they are
+    Open clients that each request 15 MB and read none of it, but prove now and then that they are
     alive.
     """
     crowd = [RawPeer(address, receiveBuffer=_SMALLEST) for _ in range(peers)]
@@ -138,16 +137,16 @@ def unreadReplies(address: Address, peers: int, seconds: float) -> Outcome:
 
 def neverReading(address: Address, peers: int, seconds: float, events: int = 30_000) -> Outcome:
     """
-    Clients that want to be told of every event and never read one, while others cause events as
-    fast as they can. To be alive all the same, each says so, by a pong, now and then.
+    Clients that register for all events and never read one, while another causes events as fast as
+    it can.  They send a pong now and then to stay alive.
 
-    @param events: how many to cause at the most. The kernel keeps about 25,000 for each client;
-        for each after that libvirtd, if it is attacked itself, keeps 64 KiB.
+    @param events: the most events to cause.  The kernel buffers about 25,000 for each client; for
+        each further one, an attacked libvirtd uses 64 KiB.
     """
     crowd = [RawPeer(address, receiveBuffer=_SMALLEST) for _ in range(peers)]
     for peer in crowd:
         peer.open()
-        # Any domain, and the events of a domain's life.
+        # Lifecycle events of any domain.
         peer.call(_EVENT_REGISTER, struct.pack(">iI", 0, 0))
     friend = RawPeer(address)
     friend.open()
@@ -165,10 +164,10 @@ def neverReading(address: Address, peers: int, seconds: float, events: int = 30_
 
 def comeAndGo(address: Address, times: int, seconds: float) -> Outcome:
     """
-    Connect and leave, many at once, by turns with FIN and with RST.
+    Connect and close, many at a time, alternately with FIN and with RST.
 
-    @param times: how often.
-    @param seconds: for how long at most.
+    @param times: the number of connections.
+    @param seconds: the most seconds to run.
     """
     ends: Counter[str] = Counter()
     deadline = time.monotonic() + seconds

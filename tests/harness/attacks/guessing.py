@@ -1,5 +1,5 @@
 """
-Peers that guess passwords, and what logging in costs.
+Attacks on passwords, and measurements of logins during them.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _start(mechanism: str, data: bytes) -> bytes:
 
 def guess(user: str, mechanism: str = "PLAIN") -> bytes:
     """
-    @return: the messages that guess a password, another one each time.
+    @return: the messages of a login with a new wrong password.
     """
     number = next(_numbers)
     if mechanism == "PLAIN":
@@ -54,8 +54,8 @@ def guess(user: str, mechanism: str = "PLAIN") -> bytes:
 
 def churn(address: Address, peers: int, seconds: float, user: str = "alice") -> Outcome:
     """
-    Guess as fast as connections can be made: up to C{peers} at a time, each for three guesses, and
-    closed after the 20 ms in which the right password would be answered.
+    Guess as fast as connections can be made: up to C{peers} at a time, each with three guesses, and
+    closed after 20 ms, within which the right password would be answered.
     """
     deadline = time.monotonic() + seconds
     ends: Counter[str] = Counter()
@@ -88,8 +88,8 @@ def flood(
     mechanism: str = "PLAIN",
 ) -> Outcome:
     """
-    Guess on many connections at a time: each waits for the answer to its guess, sends the next, and
-    is replaced when the server closes it.
+    Guess on many connections at a time: each waits for the answer before its next guess, and is
+    replaced when the server closes it.
     """
     deadline = time.monotonic() + seconds
     ends: Counter[str] = Counter()
@@ -126,7 +126,7 @@ def flood(
 
 def logIn(address: Address, login: Login, delay: float, timeout: float) -> Outcome:
     """
-    A user who logs in once, some time after the attack began, by the right password.
+    Log in once with the right password, C{delay} seconds after the attack began.
     """
     time.sleep(delay)
     begun = time.monotonic()
@@ -136,10 +136,10 @@ def logIn(address: Address, login: Login, delay: float, timeout: float) -> Outco
 
 def checks(address: Address, login: Login, seconds: float) -> Outcome:
     """
-    A user who logs in again and again by the right password.
+    Log in repeatedly with the right password.
 
-    @return: the seconds from the password to the answer, without those in which the kernel has the
-        connection wait to be accepted.
+    @return: the seconds from the password to the answer, without the time a connection waits to be
+        accepted.
     """
     name, password = login
     deadline = time.monotonic() + seconds
@@ -159,16 +159,16 @@ def checks(address: Address, login: Login, seconds: float) -> Outcome:
 
 def logInQuietly(address: Address, login: Login, times: int = 7) -> float:
     """
-    A user who logs in again and again, while nothing else happens.
+    Log in repeatedly, without an attack.
 
-    @return: the seconds that it usually takes.
+    @return: the median seconds of a login.
     """
     return median(logIn(address, login, 0.02, 10).seconds[0] for _ in range(times))
 
 
 def burst(address: Address, peers: int, login: Login, user: str = "mallory") -> Outcome:
     """
-    Guess once on each of many connections at the same time, and have a user log in after them.
+    Guess once on each of many connections at the same time, and then log in as a user.
     """
     crowd = [RawPeer(address, timeout=1) for _ in range(peers)]
     for peer in crowd:
@@ -183,9 +183,9 @@ def beside(
     address: Address, login: Login, attack: Callable[..., Outcome], *sizes: object
 ) -> Outcome:
     """
-    An attack, and beside it a user who logs in for the first time.
+    Run an attack, and during it log in as a user who has not logged in before.
 
-    @return: what became of the attack, with the seconds that the user needed.
+    @return: the outcome of the attack, with the seconds of the user's login.
     """
     with ThreadPoolExecutor(1) as thread:
         user = thread.submit(logIn, address, login, 1.0, 110.0)
@@ -197,7 +197,7 @@ def beside(
 
 def challenges(address: Address, peers: int, seconds: float) -> Outcome:
     """
-    Begin SCRAM with ever other names and leave, so that each time the server hashes a password.
+    Begin SCRAM with a new name each time and close, so that the server hashes a password each time.
     """
     deadline = time.monotonic() + seconds
     ends: Counter[str] = Counter()
@@ -215,7 +215,7 @@ def challenges(address: Address, peers: int, seconds: float) -> Outcome:
 
 def hostileNames(address: Address, peers: int, seconds: float) -> Outcome:
     """
-    User names, and passwords, as long as a message may be, of characters that SASLprep makes 18 of.
+    Send the longest possible user names and passwords, of a character that SASLprep expands to 18.
     """
     big = ("\ufdfa" * 1350).encode()
     messages = [

@@ -1,6 +1,6 @@
 """
-An honest client, and others that come in beside it, in a process of their own: what they feel of
-an attack.
+Measures an honest client, and newcomers beside it, during an attack.  They run in their own
+processes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Seconds between two calls.
 
 PATIENCE = 3.0
 """
-Seconds a newcomer waits before it counts as kept out.
+Seconds after which a newcomer counts as kept out.
 """
 
 NEWCOMER_EVERY = 0.3
@@ -34,20 +34,20 @@ Seconds between two newcomers.
 
 Login = tuple[str, str]
 """
-A name and a password.
+A user name and a password.
 """
 
 
 class Report(NamedTuple):
     """
-    What the honest felt.
+    What the honest clients measured.
 
     @ivar calls: how many calls were answered.
-    @ivar latencies: seconds that each took.
+    @ivar latencies: the seconds each took.
     @ivar begun: when each was made, on the monotonic clock.
-    @ivar dropped: how often the connection ended.
-    @ivar newcomers: seconds that those who came during the attack needed to open.
-    @ivar keptOut: how many of them did not get in within L{PATIENCE} seconds.
+    @ivar dropped: how often the connection was lost.
+    @ivar newcomers: the seconds each newcomer needed to open.
+    @ivar keptOut: how many newcomers did not open within L{PATIENCE} seconds.
     """
 
     calls: int
@@ -60,28 +60,29 @@ class Report(NamedTuple):
     @property
     def alive(self) -> bool:
         """
-        Whether nobody honest was dropped or kept out.
+        Whether no honest client was disconnected or kept out.
         """
         return not self.dropped and not self.keptOut
 
 
 def quantile(values: list[float], part: float) -> float:
     """
-    @return: the value below which that part of the values is.
+    @return: that quantile of the values.
+    @param part: between 0 and 1, as 0.5 for the median.
     """
     return sorted(values)[min(len(values) - 1, int(part * len(values)))] if values else 0.0
 
 
 def characters(data: bytes) -> bytes:
     """
-    @return: SASL data, as the remote program's messages have it.
+    @return: SASL data as an XDR array, as the remote program's messages have it.
     """
     return struct.pack(f">iI{len(data)}i", 0, len(data), *data)
 
 
 def enter(address: Address, login: Login | None, timeout: float) -> RawPeer:
     """
-    Connect, log in if need be, and open.
+    Connect, log in if necessary, and open.
 
     @return: the connection.
     """
@@ -98,7 +99,7 @@ def enter(address: Address, login: Login | None, timeout: float) -> RawPeer:
 
 class Honest:
     """
-    A client that opens, makes a call every L{PERIOD} seconds and answers pings, and newcomers who
+    A client that opens, makes a call every L{PERIOD} seconds and answers pings, and newcomers that
     open and leave.
     """
 
@@ -106,7 +107,7 @@ class Honest:
         self, address: Address, login: Login | None = None, *, newcomers: bool = True
     ) -> None:
         """
-        @param newcomers: whether others come beside it.
+        @param newcomers: whether there are newcomers.
         """
         self._old: Worker[_Lived] = Worker(partial(_stay, address, login))
         self._old.waitReady()
@@ -116,7 +117,7 @@ class Honest:
 
     def stop(self) -> Report:
         """
-        @return: what they felt until now.
+        @return: the measurements so far.
         """
         latencies, begun, dropped = self._old.finish(30)
         entered, keptOut = ([], 0) if self._new is None else self._new.finish(PATIENCE + 5)

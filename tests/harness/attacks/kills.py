@@ -1,5 +1,5 @@
 """
-A server that is killed while clients are in every state, and started again.
+Kills a server while clients are in every state, and starts it again.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ __all__ = ["Kill", "killOnce"]
 
 class Kill(NamedTuple):
     """
-    What a kill was like.
+    What was measured around a kill.
 
-    @ivar clients: how many there were.
-    @ivar told: how many saw the end.
+    @ivar clients: the number of clients.
+    @ivar told: how many saw their connection end.
     @ivar seen: seconds until the last of them did.
-    @ivar released: seconds until libvirtd had none of their connections any more.
-    @ivar starting: seconds from starting the server again until it said that it listened.
+    @ivar released: seconds until libvirtd had closed their connections.
+    @ivar starting: seconds from starting the server again until it listened.
     @ivar served: seconds from then until a client was open.
     """
 
@@ -41,8 +41,8 @@ def killOnce(
     target: KaTarget, clients: int, chance: random.Random, upstream: LibvirtTarget | None = None
 ) -> Kill:
     """
-    Connect clients in all states, kill the server at a random moment with more on their way, and
-    start it again.
+    Connect clients in all states, kill the server at a random moment while more connect, and start
+    it again.
 
     @param upstream: the libvirtd behind the server.
     """

@@ -1,5 +1,5 @@
 """
-Servers that have no more of something: open files, room for clients, an upstream that answers.
+Attacks on servers at a limit: open files, clients, or the clients that the upstream accepts.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["crowd", "exhaust", "latecomers"]
 
 def crowd(address: Address, peers: int, seconds: float) -> Outcome:
     """
-    Many clients, one after the other, that open if they can and stay.
+    Connect clients one after the other, which open if they can and stay.
     """
     inside: list[RawPeer] = []
     ends: Counter[str] = Counter()
@@ -38,8 +38,8 @@ def crowd(address: Address, peers: int, seconds: float) -> Outcome:
 
 def latecomers(address: Address, inside: int, late: int, seconds: float) -> Outcome:
     """
-    Some clients that open, and others, at the same time, for whom there is no room any more
-    further on; none of them asks for keepalive.
+    Open some clients, then others at the same time, for which the upstream has no room.  None asks
+    for keepalive.
 
     @param seconds: how long the late ones wait for an answer.
     """
@@ -65,8 +65,8 @@ def latecomers(address: Address, inside: int, late: int, seconds: float) -> Outc
 
 def exhaust(address: Address, peers: int, seconds: float) -> Outcome:
     """
-    More connections than the server may have open files, which say nothing; those that are closed
-    come again.
+    Keep more connections open than the server may have files.  They are silent, and replaced when
+    they are closed.
     """
     ends: Counter[str] = Counter()
     waiting: list[RawPeer] = []

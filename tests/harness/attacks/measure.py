@@ -1,5 +1,5 @@
 """
-What a process costs, as the kernel tells it.
+Measures what a process uses, as the kernel reports it.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 class Sample(NamedTuple):
     """
-    One look at a process.
+    One measurement of a process.
 
     @ivar at: when, on the monotonic clock.
-    @ivar resident: its memory, in KiB.
+    @ivar resident: its resident memory in KiB.
     @ivar files: its open files.
-    @ivar processor: seconds of processor time it has had.
+    @ivar processor: the processor time it has used, in seconds.
     """
 
     at: float
@@ -52,19 +52,19 @@ def _processorSeconds(pid: int) -> float:
 
 def sample(pid: int) -> Sample:
     """
-    @return: how it stands with a process now.
+    @return: a measurement of a process.
     """
     return Sample(time.monotonic(), _residentKiB(pid), fileCount(pid), _processorSeconds(pid))
 
 
 class Meter:
     """
-    Looks at a process before, during and after something.
+    Measures a process before, during and after an attack.
 
-    @ivar before: when it was started.
-    @ivar last: the latest look.
-    @ivar residentMax: the most memory seen, in KiB.
-    @ivar filesMax: the most open files seen.
+    @ivar before: the first measurement.
+    @ivar last: the latest measurement.
+    @ivar residentMax: the most resident memory, in KiB.
+    @ivar filesMax: the most open files.
     """
 
     def __init__(self, pid: int) -> None:
@@ -75,7 +75,7 @@ class Meter:
 
     def look(self) -> None:
         """
-        Look again.  A process that has ended is left at what was seen last.
+        Measure again.  After the process has ended, keep the last measurement.
         """
         with suppress(FileNotFoundError, ProcessLookupError):
             self.last = sample(self._pid)
@@ -85,14 +85,14 @@ class Meter:
     @property
     def growth(self) -> int:
         """
-        KiB of memory at the most, beyond what there was before.
+        The most memory beyond that of the first measurement, in KiB.
         """
         return self.residentMax - self.before.resident
 
     @property
     def share(self) -> float:
         """
-        Which part of one processor it had between the first look and the latest.
+        The fraction of one processor used between the first measurement and the latest.
         """
         elapsed = self.last.at - self.before.at
         return (self.last.processor - self.before.processor) / elapsed if elapsed else 0.0

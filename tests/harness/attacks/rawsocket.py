@@ -1,5 +1,5 @@
 """
-Peers on plain blocking sockets, for attackers and for those who measure what attackers do.
+Peers on blocking sockets, for attackers and for measurements.
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ _sources = count()
 
 class Outcome(NamedTuple):
     """
-    What became of an attack.
+    What happened to the peers of an attack.
 
-    @ivar times: how many peers did it, or how often it was done.
-    @ivar ends: what the server did, and to how many of them.
-    @ivar seconds: how long it took until it did, for each.
-    @ivar note: anything else.
+    @ivar times: the number of peers, or of repetitions.
+    @ivar ends: how many peers ended in which way.
+    @ivar seconds: the seconds until each ended.
+    @ivar note: a remark for the table.
     """
 
     times: int
@@ -76,11 +76,11 @@ def connect(
     address: Address, *, receiveBuffer: int = 0, timeout: float = 10.0, waits: bool = True
 ) -> socket.socket:
     """
-    Connect.  Many loopback addresses are used in turn, since one has not enough ports for those
-    who come and go.
+    Connect.  Loopback source addresses take turns, since one has too few ports for many short
+    connections.
 
-    @param receiveBuffer: bytes that the kernel is to keep for this end; 0 for what it likes.
-    @param waits: whether to wait until the connection is there.
+    @param receiveBuffer: the size of this end's receive buffer in bytes; 0 for the default.
+    @param waits: whether to wait until it is connected.
     """
     if isinstance(address, TLSAddress):
         plain = connect(address.port, receiveBuffer=receiveBuffer, timeout=timeout)
@@ -121,8 +121,8 @@ def _secure(plain: socket.socket, certificate: str) -> socket.socket:
 
 def _connectUnix(one: socket.socket, path: str, timeout: float) -> None:
     """
-    Wait for room in the server's queue, as a blocking socket does; Python's are none if they have
-    a timeout, and then the kernel has nobody wait.
+    Wait for room in the server's queue, as a blocking socket does.  Python's sockets with a timeout
+    are non-blocking, and C{connect} then fails at once.
     """
     deadline = time.monotonic() + timeout
     while True:
@@ -138,12 +138,12 @@ def _connectUnix(one: socket.socket, path: str, timeout: float) -> None:
 
 class RawPeer:
     """
-    One connection that does only what it is told to do.
+    One connection, controlled by the test.
 
     @ivar begun: when it connected, on the monotonic clock.
     @ivar ended: how the server ended it, L{CLOSED} or L{RESET}, or C{None}.
-    @ivar endedAt: when it did.
-    @ivar received: bytes that came.
+    @ivar endedAt: when that was, on the monotonic clock.
+    @ivar received: the number of bytes received.
     """
 
     def __init__(self, address: Address, *, receiveBuffer: int = 0, timeout: float = 10.0) -> None:
@@ -158,7 +158,7 @@ class RawPeer:
 
     def send(self, data: bytes) -> bool:
         """
-        @return: whether all of it could be sent; otherwise the server has ended the connection.
+        @return: whether all of it was sent; otherwise the server has ended the connection.
         """
         try:
             self.socket.sendall(data)
@@ -169,7 +169,7 @@ class RawPeer:
 
     def lost(self, how: str) -> None:
         """
-        The server ended the connection.
+        Record that the server ended the connection.
         """
         if self.ended is None:
             self.ended = how
@@ -177,9 +177,9 @@ class RawPeer:
 
     def receive(self) -> bytes:
         """
-        Read what there is, or wait for it.
+        Read once, and wait for bytes if there are none.
 
-        @return: nothing once the connection has ended.
+        @return: the bytes; empty after the connection has ended.
         """
         try:
             data = self.socket.recv(_PIECE)
@@ -195,7 +195,7 @@ class RawPeer:
         """
         Wait for the reply to a call, and answer pings meanwhile.
 
-        @raise TimeoutError: when it did not come in time.
+        @raise TimeoutError: when it did not arrive in time.
         @raise ConnectionError: when the connection ended first.
         """
         deadline = time.monotonic() + timeout
@@ -214,7 +214,7 @@ class RawPeer:
 
     def takeIn(self) -> None:
         """
-        Read once, note the messages that are no pings, answer those that are.
+        Read once.  Answer pings, and keep the other messages.
         """
         for frame in self._reader.feed(self.receive(), time.monotonic()):
             if frame.program != wire.KEEPALIVE:
@@ -224,7 +224,9 @@ class RawPeer:
 
     def sendCall(self, procedure: int, payload: bytes = b"") -> int:
         """
-        @return: the call's serial.
+        Send a call.
+
+        @return: its serial.
         """
         serial = self._serial
         self._serial += 1
@@ -233,7 +235,7 @@ class RawPeer:
 
     def call(self, procedure: int, payload: bytes = b"", timeout: float = 10.0) -> bytes:
         """
-        Make a call that has to succeed.
+        Make a call that must succeed.
 
         @return: its result.
         """
@@ -244,7 +246,7 @@ class RawPeer:
 
     def askKeepAlive(self, timeout: float = 10.0) -> None:
         """
-        Authenticate where nothing is asked for that, and ask for keepalive.
+        Ask for keepalive on a server that requires no authentication.
         """
         self.call(wire.AUTH_LIST, timeout=timeout)
         feature = struct.pack(">i", wire.FEATURE_KEEPALIVE)
@@ -252,7 +254,9 @@ class RawPeer:
 
     def open(self, *, ask: bool = True, timeout: float = 10.0) -> None:
         """
-        Do all that libvirt's own clients do until they are open.
+        Make the calls of libvirt's own client when it opens.
+
+        @param ask: whether to ask for keepalive first.
         """
         if ask:
             self.askKeepAlive(timeout)
@@ -277,9 +281,9 @@ def watch(
     """
     Wait until the server has ended all of the connections, or the time is over.
 
-    @param reads: whether to read, and forget, what comes; the end is seen all the same.
-    @param do: is done with each that has not ended, again and again.
-    @param every: seconds between that.
+    @param reads: whether to read, and discard, what arrives; the end is noticed in any case.
+    @param do: called repeatedly with each peer that has not ended.
+    @param every: seconds between two calls of C{do}.
     """
     poll = select.poll()
     waiting = {}
@@ -309,7 +313,7 @@ def watch(
 
 def endings(peers: Sequence[RawPeer], note: str = "") -> Outcome:
     """
-    @return: what became of some peers.
+    @return: how the peers ended.
     """
     ends = Counter("stays" if peer.ended is None else peer.ended for peer in peers)
     seconds = [peer.endedAt - peer.begun for peer in peers if peer.ended is not None]

@@ -1,5 +1,5 @@
 """
-Peers that end their connection with RST, in every state that a connection can be in.
+Peers that end their connection with RST, in every state of a connection.
 """
 
 from __future__ import annotations
@@ -122,9 +122,9 @@ REFUSAL_STATES: Mapping[str, State] = {
 
 def resets(address: Address, times: int, states: Mapping[str, State]) -> Outcome:
     """
-    Get into each state and end the connection with RST, several times.
+    Reach each state and end the connection with RST, several times.
 
-    @param times: how often for each state.
+    @param times: the number of connections for each state.
     """
     ends: Counter[str] = Counter()
     for name, state in states.items():

@@ -1,5 +1,5 @@
 """
-One attack on one server, with honest clients beside it.
+Runs attacks on a server, with honest clients beside them.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _LOOK_EVERY = 0.02
 
 class Result(NamedTuple):
     """
-    What came of it.
+    The result of a run.
 
-    @ivar outcomes: what the server did to the attackers.
-    @ivar meter: what it cost the server.
-    @ivar honest: what the honest felt.
-    @ivar log: what the server logged meanwhile.
-    @ivar leftFiles: how many more files than before the server has open afterwards.
-    @ivar virsh: whether the virsh beside it stayed connected; C{None} when there was none.
+    @ivar outcomes: what happened to the peers of each attack.
+    @ivar meter: the server's memory, files and processor time.
+    @ivar honest: what the honest clients measured.
+    @ivar log: what the server logged during the run.
+    @ivar leftFiles: how many more files the server has open than before.
+    @ivar virsh: whether a virsh stayed connected; C{None} if there was none.
     """
 
     outcomes: Sequence[Outcome]
@@ -81,16 +81,16 @@ class Virsh:
 
     def end(self) -> str:
         """
-        Have it make another call and end.
+        Make another call, and end.
 
-        @return: what it said.
+        @return: its output.
         """
         said, _ = self._process.communicate("hostname\nquit\n", timeout=20)
         return said
 
     def stayed(self) -> bool:
         """
-        Have it make another call and end.
+        Make another call, and end.
 
         @return: whether it was connected all the time.
         """
@@ -111,13 +111,13 @@ def play(
     settles: bool = True,
 ) -> Result:
     """
-    Have attacks go on beside honest clients, and look what they do to server and clients.
+    Run attacks beside honest clients, and measure their effect on the server and the clients.
 
-    @param attacks: what is to go on at the same time.
-    @param seconds: how long that may take.
-    @param virsh: whether a virsh is among the honest.
-    @param newcomers: whether some of the honest come during the attack.
-    @param settles: whether the server has to be rid of all attackers once they are gone.
+    @param attacks: the attacks, which run at the same time.
+    @param seconds: the most seconds they may take.
+    @param virsh: whether a virsh is among the honest clients.
+    @param newcomers: whether newcomers connect during the attack.
+    @param settles: whether to count the files that the server still has open after the attack.
     """
     with ExitStack() as stack:
         begun = len(target.log)

@@ -1,6 +1,5 @@
 """
-Peers that abuse TLS: with certificates that take long to check, and with messages that OpenSSL
-answers by itself.
+Attacks on TLS: certificates that are slow to check, and messages that OpenSSL answers by itself.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ class TLSTarget(KaTarget):
 
     def __init__(self, *arguments: str, newest: bool = False) -> None:
         """
-        @param newest: whether to have it speak TLS 1.3.
+        @param newest: whether TLS 1.3 is enabled.
         """
         super().__init__(*arguments)
         self._pki = os.path.join(self.directory, "pki")
@@ -74,13 +73,15 @@ class TLSTarget(KaTarget):
     @property
     def listener(self) -> str:
         """
-        Where it is to listen.
+        The endpoint to listen on.
         """
         return f"libvirttls:0:interface=127.0.0.1:pki={self._pki}"
 
     def revoke(self, *names: str) -> None:
         """
-        Renew the list of revoked certificates.
+        Renew the certificate revocation list.
+
+        @param names: the clients on it.
         """
         path = os.path.join(self._pki, "CA", "cacrl.pem")
         with open(f"{path}.new", "wb") as file:
@@ -96,7 +97,7 @@ class TLSTarget(KaTarget):
     @property
     def environment(self) -> Mapping[str, str]:
         """
-        The variables of its environment.
+        The environment of the server's process.
         """
         if not self._newest:
             return super().environment
@@ -107,7 +108,7 @@ class TLSTarget(KaTarget):
 
     def listens(self, place: str | int) -> None:
         """
-        It listens at a port.
+        Record the port.
         """
         assert isinstance(place, int)
         self.address, self.anonymous = TLSAddress(place, self.certificate("alice")), place
@@ -115,8 +116,8 @@ class TLSTarget(KaTarget):
 
 def reloads(target: TLSTarget, times: int) -> Outcome:
     """
-    Renew the list of revoked certificates and have the server read it, over and over, amid the
-    handshakes of a client that is not on it, and of one that is on every other.
+    Renew the revocation list and reload it repeatedly, during the handshakes of a client that is
+    not on it, and of one that is on every second list.
     """
     address = target.address
     assert isinstance(address, TLSAddress)
@@ -146,7 +147,7 @@ def _logged(target: TLSTarget, begun: int, word: str) -> bool:
 
 def _slowKey() -> rsa.RSAPrivateKey:
     """
-    @return: a key with a public exponent of 3,000 bits, with which a signature takes 5 ms to check.
+    @return: a key with a public exponent of 3,000 bits, whose signatures take 5 ms to check.
     """
     numbers = rsa.generate_private_key(65537, 3072).private_numbers()
     p, q = numbers.p, numbers.q
@@ -198,14 +199,14 @@ def _slow(count: int) -> Callable[[], _Chain]:
 
 def _forged() -> _Chain:
     """
-    @return: a chain that ends at the authority of the server, according to itself.
+    @return: a chain that claims to end at the server's authority.
     """
     return _line(3, _slowKey(), "Test CA")
 
 
 def _names() -> _Chain:
     """
-    @return: two certificates, with as many names and name constraints as there is room for.
+    @return: two certificates, with as many names and name constraints as fit.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     names = x509.SubjectAlternativeName([x509.DNSName(f"a{n}.b") for n in range(1000)])
@@ -234,13 +235,13 @@ CHAINS: Mapping[str, Callable[[], _Chain]] = {
     "101 certificates": _many,
 }
 """
-What strangers show.
+The certificate chains that strangers present.
 """
 
 
 def strangers(address: Address, seconds: float, chain: str) -> Outcome:
     """
-    Begin a handshake with a stranger's certificates, over and over.
+    Make handshakes with a stranger's certificates, one after the other.
 
     @param chain: one of L{CHAINS}.
     """
@@ -265,7 +266,7 @@ def strangers(address: Address, seconds: float, chain: str) -> Outcome:
 
 def _end(one: socket.socket, connection: SSL.Connection) -> str:
     """
-    @return: how a handshake ended, and what came then.
+    @return: how a handshake ended, and what followed.
     """
     try:
         if not _shakeHands(one, connection):
@@ -303,7 +304,7 @@ def _shakeHands(one: socket.socket, connection: SSL.Connection) -> bool:
 
 def _accepted(address: Address, context: SSL.Context) -> tuple[socket.socket, SSL.Connection]:
     """
-    @return: a connection after its handshake, in which nothing has been read or sent since.
+    @return: a connection after its handshake, before any data.
     """
     assert isinstance(address, TLSAddress)
     context.use_certificate_file(address.certificate)
@@ -317,9 +318,9 @@ def _accepted(address: Address, context: SSL.Context) -> tuple[socket.socket, SS
 
 def _flood(one: socket.socket, message: Callable[[], bytes], seconds: float) -> tuple[str, int]:
     """
-    Send a message over and over, and read nothing.
+    Send a message repeatedly, and read nothing.
 
-    @return: how that ended, and how many were sent.
+    @return: how it ended, and the number of messages sent.
     """
     one.settimeout(1)
     sent = 0
@@ -352,7 +353,7 @@ def _floods(
 
 def renegotiations(address: Address, peers: int, seconds: float) -> Outcome:
     """
-    Clients that, after a TLS 1.2 handshake, send one ClientHello after the other.
+    Clients that send one ClientHello after the other, after a TLS 1.2 handshake.
     """
 
     def flood(address: Address, seconds: float) -> tuple[str, int]:
@@ -368,8 +369,8 @@ def renegotiations(address: Address, peers: int, seconds: float) -> Outcome:
 
 def keyUpdates(address: Address, peers: int, seconds: float) -> Outcome:
     """
-    Clients that, after a TLS 1.3 handshake, change their key over and over, and demand each time
-    that the server changes its own.
+    Clients that change their key repeatedly after a TLS 1.3 handshake, and each time demand that
+    the server changes its own.
     """
 
     def flood(address: Address, seconds: float) -> tuple[str, int]:
@@ -384,8 +385,8 @@ def keyUpdates(address: Address, peers: int, seconds: float) -> Outcome:
 
 def announced(address: Address, peers: int, seconds: float) -> Outcome:
     """
-    Peers that announce a ClientHello of 128 KiB, for which OpenSSL sets memory aside, and send no
-    more of it.
+    Peers that announce a ClientHello of 128 KiB, for which OpenSSL allocates memory, and send
+    nothing more of it.
     """
     hello = _HANDSHAKE + struct.pack(">HB", 5, 1) + _HELLO_MAX.to_bytes(3) + b"\3"
     crowd = []
@@ -401,7 +402,7 @@ def announced(address: Address, peers: int, seconds: float) -> Outcome:
 
 def endless(address: Address, peers: int, seconds: float) -> Outcome:
     """
-    Peers that send a handshake that does not end.
+    Peers that send a handshake without end.
     """
     piece = _HANDSHAKE + struct.pack(">H", 16384) + bytes(16384)
     begin = _HANDSHAKE + struct.pack(">HB", 4, 1) + _HELLO_MAX.to_bytes(3)

@@ -1,5 +1,5 @@
 """
-Peers that take their time: byte by byte, half a message, none at all, or only one direction left.
+Slow peers: they send byte by byte, half a message or nothing, or close one direction.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def _drip(peers: list[RawPeer], message: bytes, seconds: float, every: float) ->
 
 def dripFirst(address: Address, peers: int, seconds: float, every: float = 1.0) -> Outcome:
     """
-    The first message comes a byte at a time, as with a slowloris.
+    The first message is sent byte by byte, as by slowloris.
 
     @param every: seconds between two bytes.
     """
@@ -39,7 +39,9 @@ def dripFirst(address: Address, peers: int, seconds: float, every: float = 1.0) 
 
 def dripOpen(address: Address, peers: int, seconds: float, every: float = 1.0) -> Outcome:
     """
-    All is well until the client opens, a byte at a time.
+    The open call is sent byte by byte, after everything before it is sent normally.
+
+    @param every: seconds between two bytes.
     """
     crowd = [RawPeer(address) for _ in range(peers)]
     for peer in crowd:
@@ -50,7 +52,9 @@ def dripOpen(address: Address, peers: int, seconds: float, every: float = 1.0) -
 
 def dripCall(address: Address, peers: int, seconds: float, every: float = 1.0) -> Outcome:
     """
-    An open client calls a byte at a time.
+    An open client sends a call byte by byte.
+
+    @param every: seconds between two bytes.
     """
     crowd = opened(address, peers)
     return _drip(crowd, wire.encode(wire.GET_HOSTNAME, b"\0" * 1000), seconds, every)
@@ -58,10 +62,10 @@ def dripCall(address: Address, peers: int, seconds: float, every: float = 1.0) -
 
 def announced(address: Address, peers: int, seconds: float, *, early: bool = False) -> Outcome:
     """
-    The head of a message of 32 MiB, the largest there may be, and nothing after it, pings
-    unanswered.
+    The header of a message of 32 MiB, the largest allowed, is sent without its rest, and pings are
+    not answered.
 
-    @param early: whether it is the first thing said, and not that of an open client.
+    @param early: whether it is the first message; otherwise the client is open.
     """
     crowd = [RawPeer(address) for _ in range(peers)] if early else opened(address, peers)
     for peer in crowd:
@@ -72,14 +76,14 @@ def announced(address: Address, peers: int, seconds: float, *, early: bool = Fal
 
 def idle(address: Address, peers: int, seconds: float) -> Outcome:
     """
-    Connections that say nothing at all.
+    Connections that send nothing.
     """
     crowd, refused = [], 0
     for _ in range(peers):
         try:
             crowd.append(RawPeer(address, timeout=0.5))
         except OSError:
-            # The server accepts nobody any more, and the kernel's queue is full.
+            # The server accepts no more, and the kernel's queue is full.
             refused = peers - len(crowd)
             break
     watch(crowd, seconds)
@@ -88,8 +92,8 @@ def idle(address: Address, peers: int, seconds: float) -> Outcome:
 
 def halfClose(address: Address, peers: int, seconds: float) -> Outcome:
     """
-    The client ends its own direction: at once, between authentication and open, within a message,
-    when open, with a call under way.
+    Clients that close their own direction: at once, before open, within a message, when open, or
+    with a call in progress.
     """
     crowd = [RawPeer(address) for _ in range(peers)]
     for number, peer in enumerate(crowd):

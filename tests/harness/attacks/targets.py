@@ -1,5 +1,5 @@
 """
-What is attacked: a kaserver, with or without a libvirtd behind it, and a libvirtd alone.
+The servers to attack: a kaserver, with or without a libvirtd behind it, and a libvirtd.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ log_outputs = "3:stderr"
 
 def until(condition: Callable[[], object], what: str, timeout: float = 10.0) -> float:
     """
-    Wait for something to come true.
+    Wait until a condition is true.
 
-    @return: how many seconds that took.
-    @raise AssertionError: when it did not in time.
+    @return: the seconds that took.
+    @raise AssertionError: when it is not true in time.
     """
     begun = time.monotonic()
     while not condition():
@@ -59,12 +59,12 @@ def until(condition: Callable[[], object], what: str, timeout: float = 10.0) -> 
 
 class Target:
     """
-    A server in a process and a folder of its own, which both end with the C{with} statement.
+    A server with its own process and folder, which both end with the C{with} statement.
 
-    @ivar name: what tables call it.
-    @ivar address: where clients are to connect.
-    @ivar anonymous: where those connect that do not log in.
-    @ivar login: what honest clients log in with.
+    @ivar name: its name in tables.
+    @ivar address: the address for clients.
+    @ivar anonymous: the address for clients that do not log in.
+    @ivar login: the login of honest clients.
     """
 
     name = ""
@@ -111,7 +111,7 @@ class Target:
         """
         Run the server's program.
 
-        @param files: how many files it may have open.
+        @param files: its limit of open files.
         """
         limit = None if files is None else partial(_limitFiles, files)
         with open(self._logPath, "ab") as log:
@@ -130,7 +130,7 @@ class Target:
     @property
     def pid(self) -> int:
         """
-        The server's process.
+        The id of the server's process.
         """
         assert self._process is not None
         return self._process.pid
@@ -138,21 +138,21 @@ class Target:
     @property
     def running(self) -> bool:
         """
-        Whether the server has not ended.
+        Whether the server runs.
         """
         return self._process is not None and self._process.poll() is None
 
     @property
     def log(self) -> str:
         """
-        What the server has logged, without the audit lines, which every client that opens has.
+        The server's log without the audit lines, of which every client has some.
         """
         with open(self._logPath, encoding="utf-8", errors="replace") as file:
             return "".join(line for line in file if "[kaproto.audit#" not in line)
 
     def kill(self) -> None:
         """
-        End it at once.
+        Kill the process, even if it is stopped.
         """
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
@@ -168,8 +168,9 @@ class Target:
 
     def check(self) -> None:
         """
-        @raise AssertionError: when the server has ended, or has logged that something went wrong
-            that it had not expected.
+        Check that the server runs, and has logged no unexpected error.
+
+        @raise AssertionError: when it has ended, or has logged one.
         """
         log = self.log
         if not self.running:
@@ -215,13 +216,13 @@ class KaTarget(Target):
         iterations: int | None = None,
     ) -> None:
         """
-        @param upstream: the libvirtd that it is to be a gateway to.
-        @param unix: whether to listen on a UNIX socket, and not on TCP.
-        @param files: how many files it may have open.
-        @param login: what clients have to log in with.
-        @param others: more users who may log in.
-        @param iterations: how often passwords are hashed in the file of users; C{None} for one that
-            has them as they are.
+        @param upstream: the libvirtd to be a gateway to.
+        @param unix: whether to listen on a UNIX socket instead of TCP.
+        @param files: its limit of open files.
+        @param login: the login of honest clients.
+        @param others: the logins of more users.
+        @param iterations: the SCRAM iterations of the users' salted keys; C{None} for passwords in
+            plain text.
         """
         super().__init__()
         self._arguments = [*arguments]
@@ -247,7 +248,7 @@ class KaTarget(Target):
 
     def start(self) -> None:
         """
-        Start it, on the address that it had before if it has had one.
+        Start it.  When it is started again, it listens on the same address.
         """
         began = len(self.log) if os.path.exists(self._logPath) else 0
         command = [*twistdCommand(), "-n", "--pidfile=", "kaserver", f"--listen={self.listener}"]
@@ -266,14 +267,14 @@ class KaTarget(Target):
     @property
     def environment(self) -> Mapping[str, str]:
         """
-        The variables of its environment.
+        The environment of the server's process.
         """
         return os.environ
 
     @property
     def listener(self) -> str:
         """
-        Where it is to listen.
+        The endpoint to listen on.
         """
         if isinstance(self.address, str):
             return f"unix:{self.address}"
@@ -281,17 +282,17 @@ class KaTarget(Target):
 
     def listens(self, place: str | int) -> None:
         """
-        It listens at a path or a port.
+        Record the path or port.
         """
         self.address = self.anonymous = place
 
 
 class LibvirtTarget(Target):
     """
-    A libvirtd with the test driver, that lets everybody in on TCP and wants a password on its UNIX
-    socket.
+    A libvirtd with the test driver, which requires no authentication on TCP, and a password on its
+    UNIX socket.
 
-    @ivar socketPath: the path of that.
+    @ivar socketPath: the path of its UNIX socket.
     """
 
     name = "libvirtd"
@@ -299,7 +300,8 @@ class LibvirtTarget(Target):
     def __init__(self, settings: str = "", *, files: int | None = None, auth: str = "sasl") -> None:
         """
         @param settings: more lines for its C{libvirtd.conf}.
-        @param auth: who it lets in on its UNIX socket.
+        @param auth: C{auth_unix_rw}: the authentication on its UNIX socket.
+        @param files: its limit of open files.
         """
         super().__init__()
         self._settings = settings
@@ -320,7 +322,7 @@ class LibvirtTarget(Target):
 
     def start(self) -> None:
         """
-        Start it, on the port that it had before.
+        Start it.  When it is started again, it listens on the same port.
         """
         environment = privateEnvironment(self.directory)
         path = os.path.join(self.directory, "libvirtd.conf")

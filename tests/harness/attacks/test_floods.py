@@ -1,5 +1,5 @@
 """
-Short forms of the attacks that send more than they should, or read less.
+Short forms of the attacks that send too much, or read too little.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ PEERS = 20
 
 class FloodTests(AttackTestCase):
     """
-    Peers that send too much.
+    Tests for peers that send too much.
     """
 
     def test_pings(self) -> None:
         """
-        A flood of pings ends at once.
+        A flood of pings is disconnected at once.
         """
         target = self.kaserver("--mode=2")
         result = self.attack(target, partial(floods.flood, target.address, PEERS, 3, wire.PING))
@@ -30,8 +30,8 @@ class FloodTests(AttackTestCase):
 
     def test_others(self) -> None:
         """
-        Pongs, calls and replies that nobody asked for, as fast as they go and one byte at a time,
-        do not have others wait: everybody has a turn.
+        Floods of pongs, calls and unsolicited replies, as fast as possible or byte by byte, do not
+        delay other clients.
         """
         target = self.kaserver("--mode=2", "--interval=0.3", "--count=3")
         pong = partial(floods.flood, target.address, PEERS, 0.7, wire.PONG)
@@ -44,7 +44,7 @@ class FloodTests(AttackTestCase):
 
     def test_gateway(self) -> None:
         """
-        So it is through the gateway; and what a client does not read is not kept for it.
+        The same holds through the gateway, which does not buffer what a client does not read.
         """
         target, _upstream = self.gateway("--mode=2")
         self.attack(target, partial(floods.flood, target.address, PEERS, 0.7, wire.PONG))
@@ -54,7 +54,7 @@ class FloodTests(AttackTestCase):
 
     def test_unreadPongs(self) -> None:
         """
-        Who pings and does not read the answers is dropped.
+        A client that pings and does not read the pongs is disconnected.
         """
         target = self.kaserver("--mode=2")
         result = self.attack(target, partial(floods.unreadPongs, target.address, 5, 8))
@@ -63,7 +63,7 @@ class FloodTests(AttackTestCase):
 
     def test_comeAndGo(self) -> None:
         """
-        3,000 that connect and leave, half of them with RST, leave nothing behind.
+        After 3,000 short connections, half of them ended by RST, the server has no files left open.
         """
         target = self.kaserver("--mode=2")
         result = self.attack(target, partial(floods.comeAndGo, target.address, 3000, 10))

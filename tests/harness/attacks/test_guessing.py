@@ -22,12 +22,12 @@ FAILED = "failed to log in as"
 
 class GuessingTests(AttackTestCase):
     """
-    Peers that guess passwords, on the UNIX socket of the honest users' own machine.
+    Tests for guessing passwords on the UNIX socket that honest users of the same machine use.
     """
 
     def users(self, *arguments: str, iterations: int | None = None) -> KaTarget:
         """
-        @return: a kaserver that has two users.
+        @return: a kaserver with two users.
         """
         target = KaTarget(*arguments, login=LOGIN, others=[STRANGER], iterations=iterations)
         self.target(target)
@@ -35,8 +35,8 @@ class GuessingTests(AttackTestCase):
 
     def test_stranger(self) -> None:
         """
-        With 40 guessers who wait for their answers, a user who has not logged in from there before
-        is in after as many turns; one who has is in at once.  The guesses are a turn apart.
+        Beside 40 guessers that wait for their answers, a user who has not logged in before waits
+        for as many turns; one who has logs in at once.  The guesses are answered one turn apart.
         """
         target = self.users("--auth-delay=0.1")
         flood = partial(guessing.flood, target.address, 40, 7, "mallory")
@@ -50,8 +50,8 @@ class GuessingTests(AttackTestCase):
 
     def test_crowd(self) -> None:
         """
-        With 250 it is in after a hundred turns: nobody is turned away, and the queue is faster, as
-        fast as it must be.
+        Beside 250 guessers the user waits for a hundred turns: the queue speeds up, and refuses
+        nobody.
         """
         target = self.users("--auth-delay=0.05")
         flood = partial(guessing.flood, target.address, 250, 7, "mallory")
@@ -62,8 +62,8 @@ class GuessingTests(AttackTestCase):
 
     def test_bound(self) -> None:
         """
-        How many wait is bounded by the connections that have not logged in: the one that came first
-        makes room, and the log names the reason.
+        C{--max-anonymous-clients} bounds the queue: the oldest connection is closed, and the log
+        says why.
         """
         target = self.users("--auth-delay=1", "--max-anonymous-clients=50")
         flood = partial(guessing.flood, target.address, 80, 3, "mallory")
@@ -73,10 +73,9 @@ class GuessingTests(AttackTestCase):
 
     def test_known(self) -> None:
         """
-        Thousands of guesses a second at the password of a user who has logged in from there, on
-        ever new connections, keep neither that user out nor a stranger, and leave nothing behind
-        but some lines in the log.  The user does not wait for the guesses: its password is answered
-        about as fast as a call of somebody who is open.
+        Thousands of guesses per second at the password of a user who has logged in before, on new
+        connections, delay neither that user nor a stranger, and leave only a few lines in the log.
+        The user's password is checked about as fast as a call is answered.
         """
         target = self.users()
         churn = partial(guessing.churn, target.address, 20, 4)
@@ -90,7 +89,7 @@ class GuessingTests(AttackTestCase):
 
     def test_knownAndHashed(self) -> None:
         """
-        A user who is known does not wait while the passwords are hashed that strangers guess.
+        A known user does not wait while strangers' guesses are hashed.
         """
         target = self.users(iterations=600_000)
         quiet = guessing.logInQuietly(target.address, LOGIN, 3)
@@ -99,7 +98,7 @@ class GuessingTests(AttackTestCase):
 
     def test_hashing(self) -> None:
         """
-        While passwords are checked that are hashed 600,000 times, others are served.
+        While passwords are checked with 600,000 iterations, other clients are served.
         """
         target = self.users("--auth-delay=0.1", iterations=600_000)
         flood = partial(guessing.flood, target.address, 12, 3, "mallory")
@@ -107,7 +106,7 @@ class GuessingTests(AttackTestCase):
 
     def test_hostileNames(self) -> None:
         """
-        Names and passwords that SASLprep makes 18 times as long cost next to nothing.
+        Names and passwords that SASLprep makes 18 times as long cost little processor time.
         """
         target = self.users()
         names = partial(guessing.hostileNames, target.address, 10, 2)
@@ -120,7 +119,7 @@ class GuessingTests(AttackTestCase):
 
     def test_challenges(self) -> None:
         """
-        Those who begin SCRAM and leave have guessed: they wait like the others.
+        A client that begins SCRAM and leaves counts as a guess, and the next has to wait.
         """
         target = self.users("--auth-delay=0.1")
         challenges = partial(guessing.challenges, target.address, 10, 2)
@@ -130,8 +129,8 @@ class GuessingTests(AttackTestCase):
 
     def test_hostileFiles(self) -> None:
         """
-        A file of users that is not one is an error at the start, with its line, in one line that
-        quotes no secret.
+        An invalid file of users is a start-up error of one line, which has the line number and no
+        secret.
         """
         directory = self.enterContext(tempfile.TemporaryDirectory())
         path = os.path.join(directory, "users")

@@ -22,12 +22,12 @@ CLIENTS = 50
 
 class KillTests(AttackTestCase):
     """
-    kaserver is killed.
+    Tests for a kaserver that is killed.
     """
 
     def assertOver(self, kill: Kill) -> None:
         """
-        Everybody saw the end at once, and the next kaserver serves at once.
+        Check that all clients saw the end at once, and that the next kaserver serves at once.
         """
         self.assertEqual(kill.told, kill.clients)
         self.assertGreater(kill.clients, CLIENTS)
@@ -36,7 +36,7 @@ class KillTests(AttackTestCase):
 
     def test_host(self) -> None:
         """
-        Clients in every state see the end, and another kaserver serves on the same port.
+        Clients in every state see the end, and the next kaserver serves on the same port.
         """
         target = self.kaserver("--mode=2")
         self.assertOver(killOnce(target, CLIENTS, random.Random(1)))
@@ -44,8 +44,8 @@ class KillTests(AttackTestCase):
 
     def test_unix(self) -> None:
         """
-        So it is on a UNIX socket, whose file is left; no lock is, which could belong to some
-        process that has the same number now.
+        The same holds on a UNIX socket, whose stale file is replaced.  There is no lock file, which
+        could name a reused process id.
         """
         target = KaTarget("--mode=2", unix=True)
         self.target(target)
@@ -56,7 +56,7 @@ class KillTests(AttackTestCase):
 
     def test_gateway(self) -> None:
         """
-        So it is with a gateway, and libvirtd has none of the connections any more.
+        The same holds for a gateway, and libvirtd closes all of its connections.
         """
         target, upstream = self.gateway("--mode=2", settings="max_anonymous_clients = 0\n")
         kill = killOnce(target, CLIENTS, random.Random(3), upstream)
@@ -66,7 +66,7 @@ class KillTests(AttackTestCase):
 
     def test_virsh(self) -> None:
         """
-        virsh fails at its next command, because there is no server.
+        virsh's next command fails, since there is no server.
         """
         requireInterop("virsh")
         target = self.kaserver("--mode=2")
@@ -80,14 +80,14 @@ class KillTests(AttackTestCase):
 
 class ClientTests(TestCase):
     """
-    kaproto's own client, when kaserver is killed.
+    Tests for kaproto's own client when kaserver is killed.
     """
 
     timeout = 30
 
     async def test_whenClosed(self) -> None:
         """
-        It knows at once.
+        C{whenClosed} fires at once.
         """
         target = self.enterContext(KaTarget("--mode=2"))
         client = await connect(reactor, f"test+tcp://127.0.0.1:{target.address}/default")

@@ -19,13 +19,13 @@ FILES = 60
 
 class LimitTests(AttackTestCase):
     """
-    Servers that have no more of something.
+    Tests for servers at their limits.
     """
 
     def test_files(self) -> None:
         """
-        With no more open files kaserver does not spin, goes on serving and pinging those it has,
-        and takes in others as soon as there is room.
+        Without free files kaserver does not spin, still serves and pings its clients, and accepts
+        others as soon as files are free.
         """
         target = KaTarget(
             "--mode=2", "--interval=0.3", "--count=2", "--max-clients=1000", files=FILES
@@ -42,8 +42,8 @@ class LimitTests(AttackTestCase):
 
     def test_ownLimit(self) -> None:
         """
-        Unless told otherwise kaserver lets in no more than it has files for, one after the other
-        or in a crowd.
+        By default kaserver accepts no more clients than it has files for, whether they connect one
+        by one or all at once.
         """
         target = KaTarget("--mode=2", files=100)
         self.target(target)
@@ -57,8 +57,8 @@ class LimitTests(AttackTestCase):
 
     def test_gatewayFiles(self) -> None:
         """
-        A gateway that has a file left for a client, and none for the connection to libvirtd, says
-        so, and what would help.
+        A gateway that has a file for a client, but none for its connection to libvirtd, refuses it
+        with advice.
         """
         upstream = self.gateway()[1]
         target = KaTarget("--max-clients=1000", upstream=upstream, files=FILES)
@@ -79,7 +79,8 @@ class LimitTests(AttackTestCase):
 
     def test_maxClients(self) -> None:
         """
-        One too many is told so, with one line in the log; as soon as one leaves there is room.
+        A client beyond C{--max-clients} is refused with one line in the log.  When another leaves,
+        it can connect.
         """
         target = self.kaserver("--mode=2", "--max-clients=10")
         inside = [enter(target.address, None, 5) for _ in range(10)]

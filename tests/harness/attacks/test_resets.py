@@ -20,13 +20,12 @@ from tests.harness.attacks.targets import KaTarget
 
 class ResetTests(AttackTestCase):
     """
-    Peers that end their connection with RST.
+    Tests for peers that end their connection with RST.
     """
 
     def test_everyState(self) -> None:
         """
-        In whatever state it comes, it is the end of that connection and of nothing else, and there
-        is nothing to say about it.
+        In every state a RST ends that connection only, and nothing is logged.
         """
         target = self.kaserver("--mode=2")
         result = self.attack(target, partial(resets, target.address, 20, STATES))
@@ -35,7 +34,7 @@ class ResetTests(AttackTestCase):
 
     def test_refused(self) -> None:
         """
-        So it is for those who are being refused.
+        The same holds for clients being refused, except for the log lines of the refusals.
         """
         target = self.kaserver("--mode=2")
         result = self.attack(target, partial(resets, target.address, 20, REFUSAL_STATES))
@@ -43,7 +42,7 @@ class ResetTests(AttackTestCase):
 
     def test_loggingIn(self) -> None:
         """
-        So it is for those who are logging in.
+        Clients that are logging in can be reset, and others are served.
         """
         target = KaTarget("--auth-delay=0.2", login=LOGIN)
         self.target(target)
@@ -51,7 +50,7 @@ class ResetTests(AttackTestCase):
 
     def test_gateway(self) -> None:
         """
-        So it is through the gateway, and libvirtd is rid of them as well.
+        The same holds through the gateway, and libvirtd keeps running.
         """
         target, upstream = self.gateway("--mode=2", settings="max_anonymous_clients = 0\n")
         self.attack(target, partial(resets, target.address, 10, GATEWAY_STATES))

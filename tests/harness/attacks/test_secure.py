@@ -17,7 +17,7 @@ MIB = 1024
 
 class SecureTests(AttackTestCase):
     """
-    Peers that abuse TLS.
+    Tests for peers that abuse TLS.
     """
 
     def secure(self, *, newest: bool = False) -> secure.TLSTarget:
@@ -30,8 +30,7 @@ class SecureTests(AttackTestCase):
 
     def test_strangers(self) -> None:
         """
-        Four strangers that show one chain of certificates after the other do not keep honest
-        clients waiting.
+        Four strangers that present slow certificate chains repeatedly do not delay honest clients.
         """
         target = self.secure()
         for chain in ("20 slow certificates", "many names"):
@@ -43,7 +42,7 @@ class SecureTests(AttackTestCase):
 
     def test_renegotiations(self) -> None:
         """
-        Who asks for renegotiation over and over is dropped, and nothing piles up.
+        A client that renegotiates repeatedly is disconnected, and memory stays bounded.
         """
         target = self.secure()
         result = self.attack(target, partial(secure.renegotiations, target.address, 3, 6))
@@ -53,7 +52,7 @@ class SecureTests(AttackTestCase):
 
     def test_keyUpdates(self) -> None:
         """
-        Who changes its key over and over is dropped, and nothing piles up.
+        A client that updates its keys repeatedly is disconnected, and memory stays bounded.
         """
         target = self.secure(newest=True)
         result = self.attack(target, partial(secure.keyUpdates, target.address, 3, 6))
@@ -63,8 +62,8 @@ class SecureTests(AttackTestCase):
 
     def test_reloads(self) -> None:
         """
-        Amid handshakes the list of revoked certificates is renewed: each handshake completes, by
-        the list that was read last, and honest clients do not notice.
+        The revocation list can be reloaded during handshakes: each handshake completes with the
+        latest list, and honest clients are not affected.
         """
         target = self.secure()
         result = self.attack(target, partial(secure.reloads, target, 20))
@@ -76,7 +75,7 @@ class SecureTests(AttackTestCase):
 
     def test_endless(self) -> None:
         """
-        Who sends a handshake that does not end is dropped.
+        A client that sends a handshake without end is disconnected.
         """
         target = self.secure()
         result = self.attack(target, partial(secure.endless, target.anonymous, 20, 6))
@@ -85,8 +84,7 @@ class SecureTests(AttackTestCase):
 
     def test_announced(self) -> None:
         """
-        A long message that is announced in a handshake, and does not come, takes memory, but as
-        much as such a message at the most.
+        A long message announced in a handshake takes no more memory than that message.
         """
         target = self.secure()
         result = self.attack(target, partial(secure.announced, target.anonymous, 50, 1))

@@ -1,5 +1,5 @@
 """
-Short forms of the attacks that take their time.
+Short forms of the attacks with slow peers.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ PEERS = 30
 
 class SlowTests(AttackTestCase):
     """
-    Peers that send too little.
+    Tests for peers that send too little.
     """
 
     def test_slow(self) -> None:
         """
-        Those that are not open in time are dropped, byte by byte or silent; so are those that
-        announce 32 MiB and do not answer pings. One that is open may take its time over a call.
-        All at once they cost next to nothing.
+        Clients that are not open in time are disconnected, whether they send byte by byte or
+        nothing.  So are those that announce 32 MiB and do not answer pings.  An open client may
+        send a call slowly.  Together they cost little processor time.
         """
         target = self.kaserver("--mode=2", "--interval=0.3", "--count=2", "--open-timeout=1")
         result = self.attack(
@@ -51,7 +51,7 @@ class SlowTests(AttackTestCase):
 
     def test_login(self) -> None:
         """
-        Those that do not log in in time are dropped.
+        Clients that do not log in in time are disconnected.
         """
         target = KaTarget("--auth-timeout=1", login=LOGIN)
         self.target(target)

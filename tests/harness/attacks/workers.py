@@ -1,6 +1,5 @@
 """
-Functions that run in processes of their own, so that what floods and what measures do not share an
-interpreter.
+Runs functions in their own processes, so that attacks and measurements do not share an interpreter.
 """
 
 from __future__ import annotations
@@ -22,14 +21,14 @@ _READY = "ready"
 
 class Worker(Generic[_T]):
     """
-    One such process, and the way to it.
+    One such process.
 
-    @ivar pipe: within the process, what becomes readable when it is told to finish.
+    @ivar pipe: in the process: becomes readable when it is told to finish.
     """
 
     def __init__(self, function: Callable[[Worker[_T]], _T]) -> None:
         """
-        @param function: is called in the process with this object, and its result is sent back.
+        @param function: called in the process with this object; its result is sent back.
         """
         self._function = function
         ours, theirs = multiprocessing.Pipe()
@@ -52,7 +51,7 @@ class Worker(Generic[_T]):
 
     def ready(self) -> None:
         """
-        In the process: say that it has begun.
+        In the process: report that it has begun.
         """
         self.pipe.send((None, _READY))
 
@@ -66,7 +65,7 @@ class Worker(Generic[_T]):
     @property
     def running(self) -> bool:
         """
-        Whether it has not sent its result yet.
+        Whether its result has not arrived yet.
         """
         return not self._ours.poll() and self._process.is_alive()
 
@@ -83,7 +82,7 @@ class Worker(Generic[_T]):
         """
         Wait for the function to return.
 
-        @raise AssertionError: with the traceback, when it raised, or did not return in time.
+        @raise AssertionError: when it did not return in time, or raised; then with the traceback.
         """
         try:
             state, said = self._receive(timeout)
@@ -95,7 +94,7 @@ class Worker(Generic[_T]):
 
     def finish(self, timeout: float) -> _T:
         """
-        Tell it to finish, and wait for that.
+        Tell the process to finish, and wait for its result.
         """
         if self._process.is_alive():
             self._ours.send(None)

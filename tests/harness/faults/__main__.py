@@ -1,12 +1,12 @@
 """
-Repeats every fault and prints what came of it, libvirtd's ways beside kaproto's.
+Repeats every fault and prints the outcomes, libvirtd's beside kaproto's.
 
 Usage: C{python -m tests.harness.faults [--seconds SECONDS] [--rounds ROUNDS] [--each]}.  The exit
-status is 0 only if nothing was wrong.
+status is 0 only if every outcome was right.
 
-A row is for one outcome.  Its seconds are, for the dead, from the last new byte that got through
-until the connection was gone, or after a stall from when the process went on; for those who are
-kept, the longest time for which nothing new got through.
+Each row is one outcome.  For connections that died, its seconds are from the last new byte that
+arrived until the connection was gone or, after a stall, from when the process continued.  For
+connections that survived, they are the longest time without a new byte.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = ["main"]
 
 class _Stage(InteropTestCase):
     """
-    What a round runs on in place of a test.
+    Takes the place of a test case in a round.
     """
 
     def runTest(self) -> None:
@@ -49,13 +49,13 @@ class _Stage(InteropTestCase):
 
     def addCleanup(self, f: Callable[..., Any], *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
         """
-        Have something done at the end of the round.
+        Schedule a call for the end of the round.
         """
         self._todo.append(lambda: f(*args, **kwargs))
 
     async def clear(self) -> None:
         """
-        End the round.
+        Make the scheduled calls.
         """
         while self._todo:
             result = self._todo.pop()()
@@ -65,7 +65,7 @@ class _Stage(InteropTestCase):
 
 async def _network(stage: _Stage) -> list[Record]:
     """
-    Every fault of the network, with kaserver and with libvirtd, on links of their own.
+    Run every network fault, with kaserver and with libvirtd, on different links.
     """
     bench = await Bench.make(stage, 2 * network.LINKS)
     kaservers: dict[tuple[int, int], Server] = {}
@@ -83,7 +83,7 @@ async def _network(stage: _Stage) -> list[Record]:
 
 async def _stalls(stage: _Stage) -> list[Record]:
     """
-    Every stall, and a libvirtd that is stopped.
+    Run every stall, and one with a stopped libvirtd for comparison.
     """
     bench = await Bench.make(stage, stalls.LINKS + stalls.COMPARISON_LINKS)
     found = await together(stalls.run(bench), stalls.comparison(bench, stalls.LINKS))
@@ -159,7 +159,7 @@ async def _run(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     """
-    Read the command line and run.
+    Run as the command line says.
     """
     parser = argparse.ArgumentParser(
         prog="python -m tests.harness.faults",

@@ -37,7 +37,7 @@ class Bench:
     @classmethod
     async def make(cls, case: InteropTestCase, links: int) -> Bench:
         """
-        Make the namespaces, and start a process with kaproto's client.
+        Create the namespaces, and start a process with kaproto's client.
         """
         bench = cls(case, await Namespaces.make(case, links))
         bench._watch()
@@ -51,7 +51,7 @@ class Bench:
 
     def _watch(self) -> None:
         """
-        Look at the connections of all servers, often, until the test ends.
+        Check the connections of all servers frequently, until the test ends.
         """
         loop = LoopingCall(self._look)
         loop.start(_LOOK_EVERY)
@@ -72,9 +72,9 @@ class Bench:
         """
         Start a kaserver in mode 2.
 
-        @param arguments: more arguments for it.
-        @param command: another server to start, which says where it listens as kaserver does.
-        @param kind: what to call it.
+        @param arguments: more arguments for kaserver.
+        @param command: another server to start, which logs its address as kaserver does.
+        @param kind: its L{Server.kind}.
         """
         if command is None:
             command = [
@@ -106,7 +106,7 @@ class Bench:
         """
         Start a virsh in the clients' namespace.
 
-        @param interval: its C{-k}: 0 for never pinging.
+        @param interval: its C{-k}; with 0 it never pings.
         @param count: its C{-K}.
         """
         directory = self.case.privateDirectory()

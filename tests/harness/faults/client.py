@@ -1,10 +1,9 @@
 """
-A program with connections of kaproto's own client, which it opens and uses as it is told.
+A program with connections of kaproto's own client, controlled through its input.
 
-Each line of the input is a JSON list: C{["open", NAME, URI, INTERVAL, COUNT]},
-C{["call", NAME, PROGRAM, PROCEDURE]} or C{["silence", NAME]}.  Each line of the output is a JSON
-object with the C{name} of a connection, an C{event} of it, and when that was on the monotonic clock
-(C{at}).
+Each line of the input is a JSON list: C{["open", NAME, URI, INTERVAL, COUNT]}, C{["call", NAME,
+PROGRAM, PROCEDURE]} or C{["silence", NAME]}.  Each line of the output is a JSON object: the C{name}
+of a connection, an C{event}, and its time on the monotonic clock (C{at}).
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ def _tell(name: str, event: str, **more: Any) -> None:
 
 class _Orders(LineOnlyReceiver):
     """
-    Takes orders from the standard input.
+    Reads orders from the standard input.
     """
 
     delimiter = b"\n"
@@ -42,7 +41,7 @@ class _Orders(LineOnlyReceiver):
 
     def lineReceived(self, line: bytes) -> None:
         """
-        Obey.
+        Carry out an order.
         """
         what, name, *arguments = json.loads(line)
         method = getattr(self, f"_{what}")

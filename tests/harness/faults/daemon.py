@@ -18,9 +18,9 @@ _PORT = 16509
 
 class NamespacedDaemon(LibvirtDaemon):
     """
-    A libvirtd that clients reach over links.
+    A libvirtd for clients in the other namespace.
 
-    @ivar program: the process of the present run.
+    @ivar program: the current process.
     """
 
     address = "0.0.0.0"
@@ -32,10 +32,10 @@ class NamespacedDaemon(LibvirtDaemon):
         cls, case: InteropTestCase, namespaces: Namespaces, interval: int = 5, count: int = 5
     ) -> NamespacedDaemon:
         """
-        Start it, and wait until it can be connected to.
+        Start it, and wait until it accepts connections.
 
-        @param interval: its own C{keepalive_interval} in seconds.
-        @param count: its own C{keepalive_count}.
+        @param interval: its C{keepalive_interval} in seconds.
+        @param count: its C{keepalive_count}.
         """
         daemon = cls(case, case.privateDirectory(), interval, count)
         daemon._namespaces = namespaces
@@ -55,12 +55,14 @@ class NamespacedDaemon(LibvirtDaemon):
 
     def listens(self) -> bool:
         """
-        See L{LibvirtDaemon.listens}.
+        Check in the kernel's table, which works across namespaces.
+
+        @return: whether it listens on its TCP port.
         """
         return listening(self.program.pid, self.port)
 
     def server(self) -> Server:
         """
-        @return: what clients connect to.
+        @return: the server for clients to connect to.
         """
         return Server(self.program, self.port, self._interval, self._count, "libvirtd")

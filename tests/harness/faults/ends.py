@@ -1,5 +1,5 @@
 """
-Both ends of connections that faults happen to.
+The two ends of a connection that suffers a fault.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ class Server:
     """
     A server in the servers' namespace.
 
-    @ivar kind: C{"kaserver"} or another name.
+    @ivar kind: C{"kaserver"}, C{"libvirtd"} or another name.
     @ivar program: its process.
-    @ivar port: where it listens, on all addresses of its namespace.
+    @ivar port: the port it listens on, on all addresses of its namespace.
     @ivar interval: seconds of silence before it pings.
-    @ivar count: pings without an answer before it drops a client.
-    @ivar lost: when the kernel had no connection with a client any more, by C{HOST:PORT}, on the
-        monotonic clock.
+    @ivar count: pings without an answer before it disconnects a client.
+    @ivar lost: when each client's connection had gone from the kernel's table, on the monotonic
+        clock, by C{HOST:PORT}.
     """
 
     def __init__(
@@ -48,26 +48,26 @@ class Server:
     @property
     def death(self) -> float:
         """
-        Seconds of silence after which a client is dead.
+        Seconds of silence after which a client is declared dead.
         """
         return self.interval * (self.count + 1)
 
     @property
     def judged(self) -> bool:
         """
-        Whether it has to keep to that, rather than being there for comparison.
+        Whether it is tested, and not there for comparison.
         """
         return self.kind != "libvirtd"
 
     def look(self) -> None:
         """
-        See which connections have come and gone.
+        Record which connections have appeared and gone.
         """
         now = time.monotonic()
         try:
             present = established(self.program.pid, self.port)
             if self._known - present:
-                # The kernel's table is read in pieces, and is not the same for each.
+                # The kernel's table is not read atomically, so read it again.
                 present |= established(self.program.pid, self.port)
         except OSError:
             # The process has ended.
@@ -78,26 +78,26 @@ class Server:
 
     def knows(self, address: str) -> bool:
         """
-        @return: whether there is a connection with that client.
+        @return: whether it has a connection with that client.
         """
         return address in self._known
 
     @property
     def present(self) -> frozenset[str]:
         """
-        The clients that there is a connection with.
+        The clients that it has a connection with.
         """
         return frozenset(self._known)
 
     def uri(self, link: int) -> str:
         """
-        @return: what a client at the other end of a link is to connect to.
+        @return: the URI for a client at the other end of a link.
         """
         return f"test+tcp://{serverAddress(link)}:{self.port}/default"
 
     def deaths(self, address: str) -> list[tuple[float, str]]:
         """
-        @return: when and why a client was found dead, as the log has it.
+        @return: when and why a client was declared dead, according to the log.
         """
         found = self.program.find(f"tcp {re.escape(address)} is dead: (.*)")
         return [(at, match[1]) for at, match in found]
@@ -113,7 +113,7 @@ class Server:
 
     def proceed(self) -> float:
         """
-        Let the process go on.
+        Continue the process.
 
         @return: when that was.
         """
@@ -127,11 +127,11 @@ class End(Protocol):
     A client's end of a connection.
 
     @ivar kind: C{"our client"} or C{"virsh"}.
-    @ivar name: what to call this one.
-    @ivar link: the link that it uses.
-    @ivar port: its own port.
-    @ivar server: whom it is connected to.
-    @ivar death: seconds of silence after which it drops the server; 0 if it never does.
+    @ivar name: its name in records.
+    @ivar link: the number of its link.
+    @ivar port: its local port.
+    @ivar server: the server it is connected to.
+    @ivar death: seconds of silence after which it closes the connection; 0 for never.
     """
 
     kind: ClassVar[str]
@@ -144,20 +144,20 @@ class End(Protocol):
     @property
     def address(self) -> str:
         """
-        Its own address, as C{HOST:PORT}.
+        Its local address, as C{HOST:PORT}.
         """
         return f"{clientAddress(self.link)}:{self.port}"
 
     def lostAt(self) -> tuple[float, str] | None:
         """
-        @return: when and why it knew that the connection was gone, if it does.
+        @return: when and why it noticed the loss of the connection; C{None} if it has not.
         """
 
     async def call(self) -> None:
         """
-        Make a call and wait for the answer.
+        Make a call, and wait for the answer.
 
-        @raise AssertionError: if none comes.
+        @raise AssertionError: when none arrives.
         """
 
 
@@ -180,7 +180,7 @@ class OurClient:
 
     def event(self, name: str, event: str) -> dict[str, Any] | None:
         """
-        @return: the latest of such events of a connection.
+        @return: the latest event of that kind on a connection.
         """
         for _at, line in reversed(self.program.lines):
             if line.startswith("{"):
@@ -208,7 +208,7 @@ class OurClient:
 
     def order(self, *what: Any) -> None:
         """
-        Give it an order.
+        Send it an order.
         """
         self.program.send(json.dumps(what))
 
@@ -218,9 +218,9 @@ class OurClient:
         """
         Open a connection.
 
-        @param interval: at which it is to ping the server, 0 for never.
+        @param interval: its keepalive interval in seconds, 0 for no pings.
         @param count: see L{kaproto.keepalive.liveness.KeepAlive}.
-        @param name: what to call it instead of what it does.
+        @param name: its name in records, instead of one made from its settings.
         """
         self._connections += 1
         key = f"connection {self._connections}"
@@ -258,20 +258,20 @@ class OurEnd(End):
 
     def lostAt(self) -> tuple[float, str] | None:
         """
-        See L{End.lostAt}.
+        @return: the time and the reason of its C{closed} event; C{None} before it.
         """
         event = self.process.event(self._key, "closed")
         return None if event is None else (event["at"], f"{event['kind']}: {event['reason']}")
 
     async def call(self) -> None:
         """
-        See L{End.call}.
+        Ask for the host name.
         """
         await self.callProcedure(wire.REMOTE, wire.GET_HOSTNAME)
 
     async def callProcedure(self, program: int, procedure: int) -> None:
         """
-        Make a call that has to succeed.
+        Make a call that must succeed.
         """
         before = self.process.event(self._key, "answer")
         self.process.order("call", self._key, program, procedure)
@@ -287,7 +287,7 @@ class OurEnd(End):
 
 class VirshEnd(End):
     """
-    A virsh that takes commands.
+    An interactive virsh.
     """
 
     kind = "virsh"
@@ -304,7 +304,8 @@ class VirshEnd(End):
 
     def lostAt(self) -> tuple[float, str] | None:
         """
-        See L{End.lostAt}.
+        @return: the time and the reason that virsh prints, or when it ended; C{None} if it has done
+            neither.
         """
         found = self.program.find("Disconnected from .*? due to (.*)|(client socket is closed)")
         if found:
@@ -314,6 +315,6 @@ class VirshEnd(End):
 
     async def call(self) -> None:
         """
-        See L{End.call}.
+        Ask for the host name.
         """
         await self.program.ask("hostname", r"hostname\n\S+\n", 15)

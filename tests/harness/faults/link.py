@@ -1,17 +1,17 @@
 """
-Two network namespaces, and links between them that can be made bad: a program of its own.
+Two network namespaces, and links between them that can be made bad: run as a program.
 
-It makes the namespaces, which live as long as it does, puts one end of each link into either, and
-carries the packets from one end to the other, as badly as it is told.  It sees what really arrives,
-so it is also the witness for when a byte last got through.
+It creates the namespaces, which exist as long as it runs, puts one end of each link into each, and
+forwards packets between the ends with the quality set for the link.  It sees what arrives, so it is
+also the reference for when a byte last got through.
 
-The ends are TUN devices, set up with nothing but ioctls: neither C{tc} and its netem, nor iptables,
-nor iproute2 are needed.
+The ends are TUN devices, set up with ioctls only: no C{tc} with netem, iptables or iproute2 is
+needed.
 
-Usage: C{python link.py LINKS}.  The first line of the output is a JSON object that tells where the
-namespaces are.  Each line of the input is a JSON object with an C{id}, which comes back in the
-answer, a C{link}, and maybe C{toServer} and C{toClient}: the fields of L{Quality} to set for
-packets in that direction.  The answer tells what has become of the packets so far.
+Usage: C{python link.py LINKS}.  The first line of the output is a JSON object with the paths of the
+namespaces.  Each line of the input is a JSON object with an C{id}, repeated in the answer, a
+C{link}, and optionally C{toServer} and C{toClient}: the fields of L{Quality} to set for packets in
+that direction.  The answer has statistics of the packets so far.
 """
 
 import ctypes
@@ -59,12 +59,13 @@ def clientAddress(link: int) -> str:
 
 class Quality(NamedTuple):
     """
-    How packets fare in one direction of a link.
+    The quality of one direction of a link.
 
-    @ivar loss: the share of packets that is lost, from 0 to 1.
-    @ivar delay: seconds that each takes.
-    @ivar jitter: up to so many seconds more or less, but none overtakes another for that.
-    @ivar reorder: the share of packets that are held up by C{held} seconds more, and overtaken.
+    @ivar loss: the fraction of packets lost, from 0 to 1.
+    @ivar delay: the seconds each packet takes.
+    @ivar jitter: the most seconds added or subtracted at random; packets keep their order.
+    @ivar reorder: the fraction of packets delayed by C{held} more seconds, so that others overtake
+        them.
     @ivar held: see C{reorder}.
     """
 
@@ -77,12 +78,12 @@ class Quality(NamedTuple):
 
 class Stream:
     """
-    One direction of a TCP connection, as the far end of the link gets it.
+    One direction of a TCP connection, as it arrives at the far end of the link.
 
-    A segment behind a gap is of no use to the application until the gap is filled, so only bytes
-    that are next in order count as heard.
+    The application cannot read a segment behind a gap until the gap is filled, so only bytes that
+    are next in order count as heard.
 
-    @ivar heard: when bytes arrived that could be read at once, on the monotonic clock.
+    @ivar heard: when bytes that could be read at once arrived, on the monotonic clock.
     """
 
     def __init__(self) -> None:
@@ -92,9 +93,9 @@ class Stream:
 
     def arrived(self, sequence: int, length: int, *, syn: bool, now: float) -> None:
         """
-        A segment has arrived.
+        Record the arrival of a segment.
 
-        @param length: bytes that it carries.
+        @param length: the number of bytes in it.
         """
         if syn:
             self._next = (sequence + 1) % 2**32
@@ -110,7 +111,7 @@ class Stream:
 
     def _takeNext(self) -> bool:
         """
-        @return: whether one of the waiting segments could be taken out.
+        @return: whether one of the waiting segments was next in order.
         """
         assert self._next is not None
         for start, size in self._waiting.items():
@@ -141,7 +142,7 @@ class _Direction:
 
     def due(self, now: float) -> float | None:
         """
-        @return: when the packet that has come now is to arrive, or C{None} if never.
+        @return: when a packet sent now arrives, or C{None} if it is lost.
         """
         quality = self.quality
         self.packets += 1
@@ -158,9 +159,9 @@ class _Direction:
 
     def deliver(self, packet: bytes, number: int, now: float) -> None:
         """
-        Have a packet arrive.
+        Deliver a packet.
 
-        @param number: higher for packets that set out later.
+        @param number: higher for packets sent later.
         """
         if number < self._newest:
             self.overtaken += 1
@@ -179,7 +180,7 @@ class _Direction:
 
     def report(self) -> dict[str, Any]:
         """
-        @return: what has become of the packets so far.
+        @return: statistics of the packets so far.
         """
         return {
             "packets": self.packets,
@@ -190,7 +191,7 @@ class _Direction:
 
 
 def _unshare(flags: int) -> None:
-    # os.unshare has come with Python 3.12.
+    # os.unshare is new in Python 3.12.
     if ctypes.CDLL(None, use_errno=True).unshare(flags):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
@@ -198,7 +199,7 @@ def _unshare(flags: int) -> None:
 
 def _becomeAdministrator() -> None:
     """
-    Make a user namespace to be root in, which an ordinary user may on many machines.
+    Create a user namespace to be root in, which many machines allow ordinary users.
     """
     user, group = os.geteuid(), os.getegid()
     _unshare(_CLONE_NEWUSER)
@@ -217,9 +218,9 @@ def _enable(control: socket.socket, name: bytes) -> None:
 
 def _device(control: socket.socket, name: bytes, address: str) -> int:
     """
-    Make a TUN device in the present namespace.
+    Create a TUN device in the current namespace.
 
-    @return: its file descriptor, which works from anywhere.
+    @return: its file descriptor, which works in other namespaces too.
     """
     device = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
     fcntl.ioctl(device, _TUNSETIFF, struct.pack("16sH22x", name, _IFF_TUN_NO_PI))
@@ -232,7 +233,7 @@ def _device(control: socket.socket, name: bytes, address: str) -> int:
 
 def _namespace(addresses: list[str]) -> tuple[int, list[int]]:
     """
-    Make a namespace with one end of every link in it.
+    Create a namespace with one end of every link.
 
     @return: a file descriptor of the namespace, and those of the devices.
     """
@@ -247,7 +248,7 @@ def _namespace(addresses: list[str]) -> tuple[int, list[int]]:
 
 class _Carrier:
     """
-    Carries packets and takes orders.
+    Forwards packets and takes orders.
     """
 
     def __init__(self, server: list[int], client: list[int]) -> None:
@@ -267,7 +268,7 @@ class _Carrier:
 
     def run(self) -> None:
         """
-        Go on until the input ends.
+        Run until the input ends.
         """
         while True:
             timeout = None
@@ -313,7 +314,7 @@ class _Carrier:
 
 def main() -> None:
     """
-    Make the namespaces and carry packets.
+    Create the namespaces and forward packets.
     """
     numbers = range(int(sys.argv[1]))
     try:

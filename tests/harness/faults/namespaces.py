@@ -1,5 +1,5 @@
 """
-Two network namespaces joined by bad links, and programs that run in them.
+Two network namespaces joined by links, and programs that run in them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = [
 
 GOOD: Final = Quality()
 """
-Every packet arrives at once.
+Every packet arrives without delay.
 """
 
 CUT: Final = Quality(loss=1.0)
@@ -45,9 +45,9 @@ _LISTENING: Final = "0A"
 
 class TimedProgram(Program):
     """
-    A program whose lines of output are noted with the time at which they came.
+    A program whose lines of output are recorded with their times.
 
-    @ivar lines: the time, on the monotonic clock, and the line.
+    @ivar lines: the time on the monotonic clock, and the line.
     """
 
     def __init__(self, name: str) -> None:
@@ -57,14 +57,14 @@ class TimedProgram(Program):
 
     def outReceived(self, data: bytes) -> None:
         """
-        Note lines of the standard output.
+        Record lines of the standard output.
         """
         super().outReceived(data)
         self._note(1, data)
 
     def errReceived(self, data: bytes) -> None:
         """
-        Note lines of the standard error.
+        Record lines of the standard error.
         """
         super().errReceived(data)
         self._note(2, data)
@@ -76,8 +76,7 @@ class TimedProgram(Program):
 
     def find(self, pattern: str) -> list[tuple[float, re.Match[str]]]:
         """
-        @return: the lines in which C{pattern}, a regular expression, is found, and when they
-            came.
+        @return: the lines that match C{pattern}, a regular expression, and their times.
         """
         found = ((at, re.search(pattern, line)) for at, line in self.lines)
         return [(at, match) for at, match in found if match is not None]
@@ -85,10 +84,10 @@ class TimedProgram(Program):
 
 class Report:
     """
-    What has become of the packets on one link so far.
+    Statistics of the packets on one link so far.
 
-    @ivar toServer: counts of packets towards the servers, see L{link}.
-    @ivar toClient: the same for the other direction.
+    @ivar toServer: those of packets to the servers, see L{link}.
+    @ivar toClient: those of packets to the clients.
     """
 
     def __init__(self, answer: Mapping[str, Any]) -> None:
@@ -99,14 +98,14 @@ class Report:
         """
         @param client: the client's port.
         @param server: the server's port.
-        @return: when new bytes of the client got through to the server's end.
+        @return: when new bytes of the client arrived at the server's end.
         """
         heard: list[float] = self.toServer["heard"].get(f"{client}:{server}", [])
         return heard
 
     def heardByClient(self, client: int, server: int) -> list[float]:
         """
-        @return: when new bytes of the server got through to the client's end.
+        @return: when new bytes of the server arrived at the client's end.
         """
         heard: list[float] = self.toClient["heard"].get(f"{server}:{client}", [])
         return heard
@@ -114,7 +113,7 @@ class Report:
 
 class Namespaces:
     """
-    A namespace for servers, one for clients, and links between the two.
+    A namespace for servers, one for clients, and links between them.
     """
 
     def __init__(self, program: Program, paths: Mapping[str, str | None]) -> None:
@@ -125,10 +124,10 @@ class Namespaces:
     @classmethod
     async def make(cls, case: InteropTestCase, links: int) -> Namespaces:
         """
-        Make them; they go away with the test.
+        Create the namespaces, which are removed when the test ends.
 
-        @param links: how many links, all of which are good to begin with.
-        @raise SkipTest: where that is not allowed, see L{unavailable}.
+        @param links: the number of links, all of which start good.
+        @raise SkipTest: where that is not permitted, see L{unavailable}.
         """
         command = [sys.executable, link.__file__, str(links)]
         program = Program.start(case, command, os.environ)
@@ -149,19 +148,19 @@ class Namespaces:
     def inServers(self, *options: str) -> list[str]:
         """
         @param options: options of C{nsenter}.
-        @return: what to put before a command to run it in the servers' namespace.
+        @return: the words before a command that run it in the servers' namespace.
         """
         return self._inside("server", *options)
 
     def inClients(self) -> list[str]:
         """
-        @return: what to put before a command to run it in the clients' namespace.
+        @return: the words before a command that run it in the clients' namespace.
         """
         return self._inside("client")
 
     def number(self) -> int:
         """
-        @return: a number that nobody has been given before.
+        @return: a new number at each call.
         """
         return next(self._ids)
 
@@ -169,11 +168,11 @@ class Namespaces:
         self, number: int, toServer: Quality | None = None, toClient: Quality | None = None
     ) -> float:
         """
-        Make a link better or worse.
+        Set the quality of a link.
 
         @param number: the link, from 0 on.
-        @param toServer: how packets towards the servers fare from now on.
-        @param toClient: how packets towards the clients fare from now on.
+        @param toServer: the quality for packets to the servers; C{None} to leave it.
+        @param toClient: the quality for packets to the clients; C{None} to leave it.
         @return: when that was done, on the monotonic clock.
         """
         orders: dict[str, Any] = {"link": number}
@@ -186,7 +185,7 @@ class Namespaces:
 
     async def report(self, number: int) -> Report:
         """
-        @return: what has become of the packets on a link.
+        @return: statistics of the packets on a link.
         """
         return Report(await self._order({"link": number}))
 
@@ -199,8 +198,8 @@ class Namespaces:
 
 def _tcpTable(pid: int) -> list[tuple[str, str, str, str]]:
     """
-    @return: of each TCP socket in the namespace of a process: its own end, the other end, its
-        state and its inode.
+    @return: the TCP sockets in the namespace of a process: for each its local address, its remote
+        address, its state and its inode.
     """
     with open(f"/proc/{pid}/net/tcp", encoding="ascii") as file:
         rows = [line.split() for line in file.readlines()[1:]]
@@ -216,8 +215,8 @@ def _shown(end: str) -> str:
 def established(pid: int, port: int) -> set[str]:
     """
     @param pid: the process of a server.
-    @param port: the port that it listens on.
-    @return: the clients, as C{HOST:PORT}, that its kernel has a connection with.
+    @param port: the port it listens on.
+    @return: the clients with an established connection, as C{HOST:PORT}.
     """
     return {
         theirs
@@ -228,7 +227,7 @@ def established(pid: int, port: int) -> set[str]:
 
 def listening(pid: int, port: int) -> bool:
     """
-    @return: whether somebody in the namespace of a process listens on a port.
+    @return: whether a socket in the namespace of a process listens on a port.
     """
     return any(
         state == _LISTENING and ours.endswith(f":{port}")
@@ -239,8 +238,8 @@ def listening(pid: int, port: int) -> bool:
 def portOf(pid: int, server: str) -> int | None:
     """
     @param pid: the process of a client.
-    @param server: what it is connected to, as C{HOST:PORT}.
-    @return: the client's own port, or C{None} if it is not connected.
+    @param server: the server it is connected to, as C{HOST:PORT}.
+    @return: the client's local port, or C{None} if it is not connected.
     """
     sockets = _sockets(pid)
     for ours, theirs, state, inode in _tcpTable(pid):

@@ -1,5 +1,5 @@
 """
-What is done to the network, and what has to come of it.
+Network faults, and the outcomes they must have.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ __all__ = ["BRISK", "FAULTS", "LINKS", "PATIENT", "Fault", "run"]
 
 BRISK: Final = (1, 2)
 """
-Interval and count where the network is cut: death after 3 s.
+Interval and count for cuts: dead peers are detected after 3 s.
 """
 
 PATIENT: Final = (1, 7)
 """
-Interval and count where TCP needs time to get bytes through: death after 8 s.
+Interval and count for faults in which TCP retransmits: dead peers are detected after 8 s.
 """
 
 _WARM: Final = 1.3
 """
-Seconds for a first ping in either direction.
+Seconds until both sides have pinged once.
 """
 
 Fault = Callable[[Bench, int, Server], Coroutine[Deferred[Any], Any, list[Record]]]
 """
-Is called with a link that is its own and a server.
+Runs a fault on a link of its own, with a server.
 """
 
 
 async def _ends(bench: Bench, link: int, server: Server) -> list[End]:
     """
-    Connect four clients: kaproto's and virsh, with a keepalive of their own and without.
+    Connect four clients: kaproto's and virsh, each with its own keepalive and without.
     """
     interval, count = int(server.interval), server.count
     ends: list[End] = await together(
@@ -56,7 +56,7 @@ async def _ends(bench: Bench, link: int, server: Server) -> list[End]:
 
 async def _both(bench: Bench, link: int, server: Server) -> list[Record]:
     """
-    Nothing arrives any more, in either direction: each side finds out for itself.
+    Nothing arrives in either direction: each side detects that.
     """
     fault = "cut both ways"
     ends = await _ends(bench, link, server)
@@ -69,9 +69,9 @@ async def _both(bench: Bench, link: int, server: Server) -> list[Record]:
 
 async def _toServer(bench: Bench, link: int, server: Server) -> list[Record]:
     """
-    Nothing arrives at the server any more: it finds out.  Clients that ping are told, or find out
-    for themselves, since TCP sends them nothing new until they acknowledge the old; the others
-    need not learn of it.
+    Nothing arrives at the server, which detects it.  Clients that ping see the server's close, or
+    detect the cut themselves, since TCP sends them nothing new until they acknowledge the old; the
+    others need not notice.
     """
     fault = "cut client to server"
     ends = await _ends(bench, link, server)
@@ -84,9 +84,9 @@ async def _toServer(bench: Bench, link: int, server: Server) -> list[Record]:
 
 async def _toClient(bench: Bench, link: int, server: Server) -> list[Record]:
     """
-    Nothing arrives at the clients any more.  Those that ping find out, and kaproto's tells the
-    server so at once.  From those that only answer, and from a virsh which closes in good order,
-    the server hears nothing any more: TCP sends nothing new until the old is acknowledged.
+    Nothing arrives at the clients.  Those that ping detect it, and kaproto's resets the connection,
+    which the server sees at once.  From clients without pings, and from a virsh, which closes with
+    FIN, the server hears nothing new: TCP sends it only when the old is acknowledged.
     """
     fault = "cut server to client"
     ends = await _ends(bench, link, server)
@@ -103,7 +103,7 @@ async def _kept(
     bench: Bench, fault: str, link: int, server: Server, quality: Quality, seconds: float
 ) -> tuple[list[Record], list[End]]:
     """
-    Have a bad network for a while, which everybody survives.
+    Degrade the network for C{seconds}, which all connections must survive.
     """
     ends = await _ends(bench, link, server)
     await bench.namespaces.set(link, quality, quality)
@@ -116,7 +116,7 @@ async def _kept(
 
 async def _loss(bench: Bench, link: int, server: Server) -> list[Record]:
     """
-    Three packets in ten are lost, for longer than the death time: TCP sends them again.
+    Three packets in ten are lost, for longer than the timeout: TCP retransmits them.
     """
     fault = "30 % loss"
     quality = Quality(loss=0.3)
@@ -131,8 +131,8 @@ async def _loss(bench: Bench, link: int, server: Server) -> list[Record]:
 
 async def _delay(bench: Bench, link: int, server: Server) -> list[Record]:
     """
-    Each packet takes half a second, more or less, for longer than the death time, so that an
-    answer takes longer than the interval; then nothing arrives any more.
+    Each packet takes about half a second, for longer than the timeout, so that an answer takes
+    longer than the interval.  Then the link is cut.
     """
     fault = "500 ms delay, jitter 200 ms"
     quality = Quality(delay=0.5, jitter=0.2)
@@ -147,7 +147,7 @@ async def _delay(bench: Bench, link: int, server: Server) -> list[Record]:
 async def _reorder(bench: Bench, link: int, server: Server) -> list[Record]:
     """
     Every third packet is overtaken by those sent in the next quarter of a second, for longer than
-    the death time.
+    the timeout.
     """
     fault = "reordering"
     quality = Quality(delay=0.02, reorder=0.33, held=0.25)
@@ -160,13 +160,13 @@ async def _reorder(bench: Bench, link: int, server: Server) -> list[Record]:
 
 def _outage(share: float) -> Fault:
     """
-    @param share: how long nothing arrives, in either direction, as a part of the death time.
+    @param share: how long the link is cut in both directions, as a fraction of the timeout.
     """
 
     async def outage(bench: Bench, link: int, server: Server) -> list[Record]:
         """
-        Nothing arrives for less than the death time, then everything does again.  The more TCP
-        has tried, the longer it waits before it tries again, at most as long as the link was away.
+        The link is cut for less than the timeout, then restored.  TCP doubles the time between its
+        retransmissions, which is at most the length of the cut.
         """
         seconds = share * server.death
         ends = await _ends(bench, link, server)
@@ -194,12 +194,12 @@ FAULTS: Final[dict[str, tuple[tuple[int, int], Fault]]] = {
     "longOutage": (PATIENT, _outage(0.8)),
 }
 """
-The faults, each with the interval and count that it needs.
+The faults, each with its interval and count.
 """
 
 LINKS: Final = len(FAULTS)
 """
-How many links all of them need.
+The number of links that all faults need.
 """
 
 
@@ -207,9 +207,9 @@ async def run(
     bench: Bench, servers: Mapping[tuple[int, int], Server], first: int = 0
 ) -> list[Record]:
     """
-    Have every fault once, all at the same time, on a link each.
+    Run every fault once, all at the same time, each on its own link.
 
-    @param servers: by interval and count.
+    @param servers: the servers, by interval and count.
     @param first: the first of L{LINKS} links.
     """
     found = await together(

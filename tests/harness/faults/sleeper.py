@@ -1,6 +1,5 @@
 """
-A server of somebody's own, one procedure of which blocks the reactor, as code that waits for a disk
-or a lock does.
+A server with a procedure that blocks the reactor, like code that waits for a disk or a lock.
 
 Usage: C{python sleeper.py INTERVAL COUNT SECONDS}.  Procedure 1 of program L{SLEEPER} blocks for
 C{SECONDS}.
@@ -33,7 +32,7 @@ NAP: Final = 1
 
 class _Sleeper(Program):
     """
-    What blocks.
+    The program with the procedure that blocks.
     """
 
     number = SLEEPER
@@ -44,8 +43,8 @@ class _Sleeper(Program):
     @procedure(NAP)
     def nap(self, connection: KeepAliveServerProtocol, payload: bytes) -> bytes:
         """
-        Block the reactor, and print when, by the clock that all processes share: whoever reads
-        that may be late.
+        Block the reactor.  Print the times on the monotonic clock, which all processes share: a
+        test may read them late.
         """
         print("asleep at", time.monotonic(), flush=True)
         time.sleep(self._seconds)

@@ -1,5 +1,6 @@
 """
-Processes that are stopped, or blocked, for longer than the death time, and what has to come of it.
+Stalls: processes that are stopped or blocked for longer than the timeout, and the outcomes they
+must have.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _LINKS_EACH: Final = 3
 
 Stall = Callable[[Bench, int], Coroutine[Deferred[Any], Any, list[Record]]]
 """
-Is called with the first of three links that are its own.
+Runs a stall, on three links of its own, of which it is given the first.
 """
 
 
@@ -40,9 +41,9 @@ class _Company:
     """
     The clients of a server that is about to stall.
 
-    @ivar living: those who are alive all the time; if they ping, then with more patience than
-        the stall lasts.
-    @ivar dying: those whose link is cut during the stall.
+    @ivar living: clients that are alive all the time; those that ping are more patient than the
+        stall is long.
+    @ivar dying: clients whose link is cut during the stall.
     """
 
     def __init__(self, living: list[End], dying: list[End]) -> None:
@@ -52,7 +53,7 @@ class _Company:
     @classmethod
     async def gather(cls, bench: Bench, link: int, server: Server) -> _Company:
         """
-        Connect them.
+        Connect the clients.
         """
         ours = bench.ours
         connected: list[End] = await together(
@@ -71,7 +72,7 @@ class _Company:
         self, bench: Bench, fault: str, stopped: float, proceeded: float
     ) -> list[Record]:
         """
-        See the dead found and the living left alone.
+        Check that the dead are detected and the living are kept.
 
         @param stopped: when the stall began.
         @param proceeded: when it ended.
@@ -86,7 +87,7 @@ class _Company:
 async def _stay(bench: Bench, fault: str, *ends: End) -> list[Record]:
     records = []
     for each in await together(*(bench.judge.stays(fault, end) for end in ends)):
-        # How long they were silent is of no interest: the server did not look.
+        # The seconds of silence mean nothing here: the server did not run.
         records += [attrs.evolve(record, seconds=None) for record in each]
     return records
 
@@ -100,8 +101,8 @@ async def _newcomer(bench: Bench, link: int, server: Server, name: str) -> End |
 
 async def _suspend(bench: Bench, link: int, server: Server, fault: str) -> list[Record]:
     """
-    Stop a server for twice the death time, with clients of all kinds, one that comes meanwhile,
-    and one that is in the middle of opening, for which six packets have to arrive.
+    Stop a server for twice the timeout, with clients of all kinds, one that connects meanwhile, and
+    one that is opening, for which six packets have to arrive.
     """
     company = await _Company.gather(bench, link, server)
     slow = Quality(delay=0.15)
@@ -131,7 +132,7 @@ async def _suspend(bench: Bench, link: int, server: Server, fault: str) -> list[
 
 async def _stopped(bench: Bench, link: int) -> list[Record]:
     """
-    A kaserver is stopped for twice the death time, as by a paused machine.
+    A kaserver is stopped for twice the timeout, as on a suspended machine.
     """
     server = await bench.kaserver(*_BRISK, f"--open-timeout={_OPEN_TIMEOUT}")
     return await _suspend(bench, link, server, "stopped for 2 x death time")
@@ -139,8 +140,8 @@ async def _stopped(bench: Bench, link: int) -> list[Record]:
 
 async def _stoppedGateway(bench: Bench, link: int) -> list[Record]:
     """
-    The same with a gateway, which watches a libvirtd that it does not take for dead; nor is it
-    taken for dead, since libvirtd has more patience by default.
+    A gateway is stopped for twice the timeout.  It does not declare its libvirtd dead, and
+    libvirtd, whose default timeout is longer, does not declare it dead.
     """
     daemon = await NamespacedDaemon.inNamespace(bench.case, bench.namespaces)
     server = await bench.kaserver(
@@ -156,8 +157,8 @@ async def _stoppedGateway(bench: Bench, link: int) -> list[Record]:
 
 async def _impatientLibvirtd(bench: Bench, link: int) -> list[Record]:
     """
-    A gateway is stopped for longer than its libvirtd has patience: libvirtd drops it, and its
-    clients are told so when it goes on.
+    A gateway is stopped for longer than its libvirtd's timeout: libvirtd disconnects it, and its
+    clients are disconnected when it continues.
     """
     fault = "stopped for longer than libvirtd waits"
     daemon = await NamespacedDaemon.inNamespace(bench.case, bench.namespaces, 1, 1)
@@ -173,8 +174,8 @@ async def _impatientLibvirtd(bench: Bench, link: int) -> list[Record]:
 
 async def _stuttering(bench: Bench, link: int) -> list[Record]:
     """
-    A kaserver is stopped again and again, so that it runs for a fifth of the time.  Of each stall
-    a quarter of a second counts as looking, so that no more than half of the time is lost.
+    A kaserver is stopped repeatedly, so that it runs for a fifth of the time.  A quarter of a
+    second of each stall counts as silence, so that detection takes at most twice as long.
     """
     fault = "stopped for 0.4 s, ten times"
     server = await bench.kaserver(*_BRISK)
@@ -200,7 +201,7 @@ async def _stutter(server: Server) -> None:
 
 async def _blocked(bench: Bench, link: int) -> list[Record]:
     """
-    An application of somebody's own blocks the reactor for twice the death time.
+    An application blocks the reactor for twice the timeout.
     """
     arguments = (str(_BRISK[0]), str(_BRISK[1]), str(2 * _DEATH))
     server = await bench.kaserver(
@@ -223,8 +224,8 @@ async def _blocked(bench: Bench, link: int) -> list[Record]:
 
 async def _clientStopped(bench: Bench, link: int) -> list[Record]:
     """
-    A client that watches the server is stopped for twice its own death time: it does not take
-    its own sleep for the server's, and finds out when the server really is gone.
+    A client with keepalive is stopped for twice its own timeout: it does not declare the server
+    dead, and later detects that the link is cut.
     """
     fault = "client stopped for 2 x its death time"
     server = await bench.kaserver(10, 5)
@@ -283,18 +284,18 @@ The stalls.
 
 LINKS: Final = len(STALLS) * _LINKS_EACH
 """
-How many links all of them need.
+The number of links that all stalls need.
 """
 
 COMPARISON_LINKS: Final = 3
 """
-How many links L{comparison} needs.
+The number of links L{comparison} needs.
 """
 
 
 async def run(bench: Bench) -> list[Record]:
     """
-    Have every stall once, all at the same time, with a server each.
+    Run every stall once, all at the same time, each with its own server.
     """
     found = await together(
         *(stall(bench, number * _LINKS_EACH) for number, stall in enumerate(STALLS.values()))
@@ -304,8 +305,8 @@ async def run(bench: Bench) -> list[Record]:
 
 async def comparison(bench: Bench, link: int) -> list[Record]:
     """
-    Stop a libvirtd for twice its death time, a virsh for twice that of its own, and a gateway for
-    longer than its libvirtd waits.
+    Stop a libvirtd for twice its timeout, a virsh for twice its own, and a gateway for longer than
+    its libvirtd waits.
 
     @param link: the first of L{COMPARISON_LINKS} links.
     """

@@ -1,5 +1,6 @@
 """
-The network fails, and processes stall: whoever is dead is found in time, and nobody else is killed.
+Tests for network failures and stalled processes: dead peers are detected in time, and live ones are
+kept.
 """
 
 from __future__ import annotations
@@ -12,25 +13,24 @@ from tests.interop.support import InteropTestCase, together
 
 class FaultTests(InteropTestCase):
     """
-    Real processes over links that are made bad, and real processes that are stopped (C{SIGSTOP})
-    and continued, or blocked.
+    Real processes on bad links, and real processes that are stopped (C{SIGSTOP}) and continued, or
+    blocked.
     """
 
     tools = ("virsh", "libvirtd", "nsenter")
 
     async def test_faults(self) -> None:
         """
-        When nothing arrives in one direction, or in both, each side that hears nothing finds out
-        within half a second of C{interval * (count + 1)} after the last byte.  Nobody dies while
-        bytes get through: with three packets in ten lost, with half a second of delay, with
-        packets out of order, and when the link comes back before the time is up; the same
-        connections go on and work.
+        When nothing arrives in one direction or both, each side that hears nothing closes within
+        half a second of C{interval * (count + 1)} after the last byte.  While bytes get through no
+        connection is closed: with three packets in ten lost, with half a second of delay, with
+        packets out of order, and when the link is back in time.  The connections stay usable.
 
-        A server that was stopped, or blocked in somebody's code, for twice the death time drops
-        nobody who is alive, in whatever state, and finds those who died meanwhile within the
-        death time.  A gateway does not take its libvirtd for dead then, nor a client its server.
+        A server that was stopped, or blocked by its application, for twice the timeout disconnects
+        no live client in any state, and detects clients that died meanwhile within the timeout.
+        Likewise a gateway does not declare its libvirtd dead, nor a client its server.
         """
-        # Both are mostly waiting.
+        # They run together, since both mostly wait.
         ofNetwork, ofStalls = await together(self._network(), self._stalls())
         self.assertEqual(problems(ofNetwork), [])
         self.assertEqual(problems(ofStalls), [])

@@ -1,5 +1,5 @@
 """
-What the kernel finds of clients that cannot be pinged.
+Tests for TCP keepalive and user timeouts, which detect dead clients that cannot be pinged.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _DEATH = _INTERVAL * (_COUNT + 1)
 
 class KernelTests(InteropTestCase):
     """
-    Clients that do not ask, on links that are cut.
+    Tests for clients that do not ask for keepalive, on links that are cut.
     """
 
     def setUp(self) -> None:
         """
-        Look for what it takes.
+        Skip the test, or fail it, if a tool is missing.
         """
         requireInterop("nsenter", "unshare")
         super().setUp()
@@ -37,6 +37,7 @@ class KernelTests(InteropTestCase):
         Start a client.
 
         @return: its address.
+        @param what: what it does once it is open, see L{unasked}.
         """
         command = [sys.executable, unasked.__file__, serverAddress(link), str(server.port), what]
         program = TimedProgram.start(
@@ -47,9 +48,9 @@ class KernelTests(InteropTestCase):
 
     async def test_cut(self) -> None:
         """
-        When the link is cut, an idle client is found by the kernel's probes, and one in the middle
-        of a download by what it does not acknowledge.  One that does not read stays while its link
-        is good; with a cut link and a full window nobody finds it soon.
+        When the link is cut, an idle client is detected by the kernel's probes, and one in a
+        download by its missing acknowledgements.  One that does not read stays connected on a good
+        link; on a cut link its death is not detected soon, since its window is full.
         """
         bench = await Bench.make(self, 4)
         server = await bench.kaserver(_INTERVAL, _COUNT, "--except=network=10.77.0.0/16")
@@ -64,7 +65,7 @@ class KernelTests(InteropTestCase):
             cuts[address] = await bench.namespaces.set(link, CUT, CUT)
         await waitUntil(lambda: idle in server.lost and download in server.lost, "deaths", 20)
         took = {each: server.lost[each] - cuts[each] for each in (idle, download)}
-        # The last probe before the cut may be as old as an interval.
+        # The last probe before the cut may be up to an interval old.
         self.assertTrue(_DEATH - _INTERVAL < took[idle] < _DEATH + 0.5, took)
         self.assertTrue(_DEATH - 0.1 < took[download] < _DEATH + _INTERVAL + 0.5, took)
         await waitUntil(lambda: bool(server.deaths(download)), "a death in the log", 2)

@@ -1,5 +1,5 @@
 """
-Bad links are as bad as they are told to be, and see what arrives.
+Tests for the links: they have the quality they are set to, and report what arrives.
 """
 
 from __future__ import annotations
@@ -46,28 +46,27 @@ print("answers", *answers, flush=True)
 
 class StreamTests(SynchronousTestCase):
     """
-    L{Stream}.
+    Tests for L{Stream}.
     """
 
     def setUp(self) -> None:
         """
-        Open a connection whose sequence numbers are about to start again from 0.
+        Open a connection whose sequence numbers are about to wrap around.
         """
         self.stream = Stream()
         self.stream.arrived(2**32 - 11, 0, syn=True, now=0)
 
     def arrive(self, now: float, start: int, length: int) -> None:
         """
-        Have a segment arrive.
+        Deliver a segment.
 
-        @param start: the number of its first byte, from 0 on.
+        @param start: the offset of its first byte in the stream.
         """
         self.stream.arrived((2**32 - 10 + start) % 2**32, length, syn=False, now=now)
 
     def test_inOrder(self) -> None:
         """
-        Every segment with new bytes is heard, an acknowledgement alone is not, nor is what has
-        come already.
+        Segments with new bytes count as heard; acknowledgements and retransmissions do not.
         """
         self.arrive(1, 0, 5)
         self.arrive(2, 5, 0)
@@ -79,7 +78,7 @@ class StreamTests(SynchronousTestCase):
 
     def test_gap(self) -> None:
         """
-        What comes after a gap is heard when the gap is filled.
+        Bytes behind a gap count as heard when the gap is filled.
         """
         self.arrive(1, 5, 5)
         self.arrive(2, 10, 90)
@@ -91,7 +90,7 @@ class StreamTests(SynchronousTestCase):
 
     def test_unknown(self) -> None:
         """
-        Of a connection whose beginning was not seen, nothing can be told.
+        Segments of a connection whose SYN was not seen are ignored.
         """
         stream = Stream()
         stream.arrived(100, 5, syn=False, now=1)
@@ -100,7 +99,7 @@ class StreamTests(SynchronousTestCase):
 
 class NamespaceTests(InteropTestCase):
     """
-    L{Namespaces}.
+    Tests for L{Namespaces}.
     """
 
     tools = ("nsenter",)
@@ -111,7 +110,7 @@ class NamespaceTests(InteropTestCase):
         """
         Send a hundred numbered packets over link 0 and back.
 
-        @return: those that came back, in their order, and how many seconds it took.
+        @return: the numbers that came back, in order of arrival, and the seconds that took.
         """
         await where.set(0, toServer, toClient)
         start = time.monotonic()
@@ -123,8 +122,8 @@ class NamespaceTests(InteropTestCase):
 
     async def test_qualities(self) -> None:
         """
-        A good link loses nothing and keeps the order; others lose, hold up and reorder packets in
-        the direction that they are told to.
+        A good link delivers all packets in order.  Others lose, delay and reorder packets in the
+        direction they are set to.
         """
         where = await Namespaces.make(self, 1)
         echo = namespaces.TimedProgram.start(
@@ -151,8 +150,8 @@ class NamespaceTests(InteropTestCase):
 
     async def test_notAllowed(self) -> None:
         """
-        Where namespaces are not to be had, a test is skipped with the reason, or fails where they
-        are demanded.
+        Where namespaces are not permitted, a test is skipped with the reason, or fails if interop
+        tests are required.
         """
         script = os.path.join(self.privateDirectory(), "link.py")
         with open(script, "w", encoding="ascii") as file:

@@ -1,7 +1,7 @@
 """
-A client that does not ask for keepalive: a program of its own.
+A client that does not ask for keepalive: run as a program.
 
-Usage: C{python unasked.py HOST PORT idle|download|stuck}.  It opens, prints C{open} with its own
+Usage: C{python unasked.py HOST PORT idle|download|stuck}.  It opens, prints C{open} with its local
 port, and then does nothing, or calls and reads without end, or calls without end and reads nothing.
 """
 
@@ -24,7 +24,7 @@ def _call(procedure: int, payload: bytes = b"") -> bytes:
 
 def main() -> None:
     """
-    Run it.
+    Run the client.
     """
     host, port, what = sys.argv[1:]
     link = socket.create_connection((host, int(port)))

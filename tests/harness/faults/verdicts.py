@@ -1,5 +1,5 @@
 """
-What came of a fault, and whether that is as it should be.
+Records the outcome of a fault, and judges whether it is right.
 """
 
 from __future__ import annotations
@@ -21,34 +21,34 @@ __all__ = ["LATE", "Judge", "Record", "ofClient", "ofServer", "problems", "silen
 
 LATE: Final = 0.5
 """
-The most seconds by which a death may be found late, on a machine that has other things to do.
+The most seconds by which a detection may be late, on a busy machine.
 """
 
 _EARLY: Final = 0.05
 _CROSSING: Final = 0.1
 """
-The most seconds between a byte's coming and a death that it did not prevent: the two may cross, and
-the connection is seen to be gone a little later than it is.
+The most seconds between the arrival of a byte and a close that it did not prevent: the two may
+cross, and the close is noticed a little late.
 """
 
 _RIGHTLY: Final = "dead, rightly"
 _STALL_COUNTS: Final = 0.3
 """
-The most seconds of a stall that a server counts as silence, and a little.
+The most seconds of a stall that a server counts as silence, with some tolerance.
 """
 
 
 @attrs.frozen
 class Record:
     """
-    What one end of one connection made of one fault.
+    The outcome of a fault for one end of a connection.
 
-    @ivar fault: what was done.
-    @ivar view: whose view it is.
-    @ivar who: of whom.
-    @ivar outcome: what it did.
-    @ivar seconds: how long it took, or the longest silence that was survived.
-    @ivar problem: what is wrong with that, if anything.
+    @ivar fault: the fault.
+    @ivar view: the end that acted, such as C{"kaserver"} or C{"virsh of kaserver"}.
+    @ivar who: the name of the client's end.
+    @ivar outcome: what that end did.
+    @ivar seconds: how long it took, or the longest silence it survived.
+    @ivar problem: why that is wrong, or C{None}.
     """
 
     fault: str
@@ -60,7 +60,7 @@ class Record:
 
     def __str__(self) -> str:
         """
-        For failure messages.
+        @return: the text for failure messages.
         """
         after = "" if self.seconds is None else f", {self.seconds:.2f} s"
         text = f"{self.fault}: {self.view} of {self.who}: {self.outcome}{after}"
@@ -71,7 +71,7 @@ def ofServer(
     fault: str, end: End, outcome: str, seconds: float | None = None, problem: str | None = None
 ) -> Record:
     """
-    @return: what a server made of a fault.
+    @return: a record of what the server did.
     """
     return Record(fault, end.server.kind, end.name, outcome, seconds, problem)
 
@@ -80,7 +80,7 @@ def ofClient(
     fault: str, end: End, outcome: str, seconds: float | None = None, problem: str | None = None
 ) -> Record:
     """
-    @return: what a client made of a fault.
+    @return: a record of what the client did.
     """
     return Record(fault, f"{end.kind} of {end.server.kind}", end.name, outcome, seconds, problem)
 
@@ -96,8 +96,8 @@ class Judge:
     @staticmethod
     async def _deaths(end: End) -> list[tuple[float, str]]:
         """
-        @return: the lines in the log about the death of a client.  The last one is written when the
-            connection has ended, a moment after the kernel says that it is closing.
+        @return: when and why the log says that a client died.  The line is written when the
+            connection has ended, a moment after the kernel shows it as closing.
         """
         with suppress(AssertionError):
             await waitUntil(lambda: bool(end.server.deaths(end.address)), "a death", 2)
@@ -106,9 +106,9 @@ class Judge:
 
     async def serverFinds(self, fault: str, end: End, most: float | None = None) -> Record:
         """
-        See a server drop a client that it does not hear any more, in the time that it has to.
+        Check that the server disconnects a client it no longer hears, in time.
 
-        @param most: the most seconds of silence that should take, if not the death time.
+        @param most: the most seconds of silence that may take, if not the server's timeout.
         """
         server = end.server
         if most is None:
@@ -138,11 +138,11 @@ class Judge:
         self, fault: str, end: End, stopped: float, proceeded: float
     ) -> Record:
         """
-        See a server drop a client that fell silent while the server stalled.
+        Check that the server disconnects a client that fell silent while the server stalled.
 
         @param stopped: when the stall began.
         @param proceeded: when it ended.
-        @return: the seconds are those since then.
+        @return: a record with the seconds since C{proceeded}.
         """
         server = end.server
         name = f"{fault}: cut off meanwhile"
@@ -152,7 +152,7 @@ class Judge:
             return ofServer(name, end, "never", None, "it kept a client that was dead")
         report = await self._namespaces.report(end.link)
         heard = report.heardByServer(end.port, server.port)
-        # What came during the stall was read when it ended.
+        # Bytes that arrived during the stall were read when it ended.
         last = max(each for each in heard if each <= lost)
         looked = lost - proceeded + max(0.0, stopped - last) + _STALL_COUNTS
         problem = None
@@ -168,7 +168,7 @@ class Judge:
 
     async def clientFinds(self, fault: str, end: End) -> Record:
         """
-        See a client drop a server that it does not hear any more, in the time that it has to.
+        Check that a client closes a connection to a server it no longer hears, in time.
         """
         try:
             lost, reason = await waitUntil(end.lostAt, "it to drop the server", end.death + 6)
@@ -185,8 +185,8 @@ class Judge:
 
     async def clientLearns(self, fault: str, end: End) -> Record:
         """
-        See what a client learns that is still within the server's reach, while the server hears
-        nothing of it.
+        Record what a client notices that still hears the server, when the server no longer hears
+        it.
         """
         limit = max(end.server.death, end.death) + 2
         try:
@@ -203,10 +203,10 @@ class Judge:
 
     async def clientTold(self, fault: str, end: End, since: float, within: float) -> Record:
         """
-        See a client told in time that its connection has ended.
+        Check that a client gets to know in time that its connection has ended.
 
-        @param since: when the time begins, on the monotonic clock.
-        @param within: how many seconds it is.
+        @param since: when the time starts, on the monotonic clock.
+        @param within: the most seconds it may take.
         """
         try:
             lost, _reason = await waitUntil(end.lostAt, "it to be told", within + 6)
@@ -217,7 +217,7 @@ class Judge:
 
     async def serverSees(self, fault: str, end: End) -> Record:
         """
-        See a server let go of a client that has closed.
+        Check that the server drops a client that has closed, and does not log it as dead.
         """
         server = end.server
         try:
@@ -233,10 +233,10 @@ class Judge:
 
     async def stays(self, fault: str, end: End) -> list[Record]:
         """
-        See that a connection has survived on both sides and is of use, or else that what ended
-        it was as long a silence as was agreed upon.
+        Check that a connection has survived on both sides and is usable, or that it was closed
+        after as long a silence as was agreed.
 
-        The silence is that of the bytes which got through.
+        The silence is measured from the bytes that arrived.
         """
         server = end.server
         if end.address not in server.lost and end.lostAt() is None:
@@ -287,8 +287,8 @@ class Judge:
 
     async def silenceAt(self, end: End, at: float, *, atServer: bool, but: float = 0.0) -> float:
         """
-        @param but: bytes that came so shortly before do not count.
-        @return: the seconds from the last new byte that had got through to one side until C{at}.
+        @param but: bytes that arrived less than this many seconds before C{at} do not count.
+        @return: the seconds from the last new byte that arrived on one side until C{at}.
         """
         report = await self._namespaces.report(end.link)
         hear = report.heardByServer if atServer else report.heardByClient
@@ -296,7 +296,7 @@ class Judge:
 
     async def longestSilence(self, end: End) -> float:
         """
-        @return: the longest time for which no new byte of the client got through.
+        @return: the longest time without a new byte from the client.
         """
         report = await self._namespaces.report(end.link)
         heard = report.heardByServer(end.port, end.server.port)
@@ -305,7 +305,7 @@ class Judge:
 
 def _accounts(end: End, problem: str) -> str:
     """
-    @return: a problem, with what either side says of it.
+    @return: the problem, with what the log and the client say about it.
     """
     log = [line for _at, line in end.server.program.lines if end.address in line]
     return f"{problem}; the log says {log}, the client {end.lostAt()}"
@@ -313,7 +313,7 @@ def _accounts(end: End, problem: str) -> str:
 
 def _leftBefore(lost: tuple[float, str] | None, dropped: float) -> bool:
     """
-    @return: whether a client had found the server dead before that dropped it.
+    @return: whether the client had declared the server dead before the server disconnected it.
     """
     if lost is None or lost[0] > dropped + LATE:
         return False
@@ -326,14 +326,14 @@ def _death(seconds: float, limit: float) -> str:
 
 def problems(records: Sequence[Record]) -> list[str]:
     """
-    @return: what is wrong.
+    @return: the records with a problem, as text.
     """
     return [str(record) for record in records if record.problem is not None]
 
 
 def silence(heard: Sequence[float], at: float) -> float:
     """
-    @param heard: when bytes came.
-    @return: the seconds before C{at} in which none did.
+    @param heard: when bytes arrived.
+    @return: the seconds since the last of them until C{at}.
     """
     return at - max((each for each in heard if each <= at), default=float("-inf"))

@@ -1,13 +1,13 @@
 """
 Attacks on everything that reads bytes from a peer.
 
-Whatever comes in ends in a correct reply, an ignored message, or a close with a reason: no other
-exception, no traceback in the log, nothing left behind and nothing written after the end.
+All input must lead to a correct reply, an ignored message, or a close with a reason: no other
+exception, no traceback in the log, no object left, and nothing written after the end.
 
-C{python -m tests.harness.fuzz} goes on for as long as it is told to, and so does C{--what streams},
-which attacks codecs, tunnels and web sockets.  The state machines, which
-need no bytes, go on for longer when C{KAPROTO_FUZZ_EXAMPLES} says how many examples each is to try,
-and then tries others every time::
+C{python -m tests.harness.fuzz} runs for as long as its options say, and with C{--what streams}
+attacks codecs, tunnels and WebSockets.  The state machines, which need no bytes, run longer if
+C{KAPROTO_FUZZ_EXAMPLES} is set to the number of examples for each, and then try other examples each
+time::
 
     KAPROTO_FUZZ_EXAMPLES=3000 python -m twisted.trial tests.harness.fuzz.test_liveness_model \
         tests.harness.fuzz.test_negotiation_model
@@ -27,7 +27,7 @@ _EXAMPLES: Final = "KAPROTO_FUZZ_EXAMPLES"
 
 def machineSettings(examples: int, steps: int) -> settings:
     """
-    @param examples: how many examples to try where nobody wants more.
+    @param examples: the number of examples to try by default.
     @param steps: the most steps of one example.
     """
     wanted = os.environ.get(_EXAMPLES)

@@ -1,14 +1,14 @@
 """
-Attack for a while, and say what came of it.
+Attack for a while, and print the outcomes.
 
 The command::
 
     python -m tests.harness.fuzz --frames 1000000 --seed 1 --seconds 170
 
-sends at least so many mutated frames, unless the time is over first.  C{--what streams} attacks
-codecs, tunnels and web sockets instead of RPC connections.  Each attack has a seed of its
-own, which is made of that of the run and a number; when one does harm, the run ends, and prints the
-seed and the least that does the same harm, which C{--repeat} sends again.
+sends at least that many mutated frames, unless the time is over first.  C{--what streams} attacks
+codecs, tunnels and WebSockets instead of RPC connections.  Each attack has its own seed, made of
+the run's seed and a number.  When one violates a rule, the run ends, and prints that seed and the
+smallest attack with a violation, which C{--repeat} sends again.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _run(make: Callable[[], Watcher], frames: int, seed: int, seconds: float) ->
     begun = time.monotonic()
     mutated = number = grown = 0
     memory = 0.0
-    # Until somebody does, Twisted keeps what is logged, and with it what it is about.
+    # Until logging begins, Twisted keeps every event, and the objects in it.
     globalLogBeginner.beginLoggingTo([], discardBuffer=True, redirectStandardIO=False)
     with attacker.watching():
         while mutated < frames and time.monotonic() - begun < seconds:
@@ -97,7 +97,7 @@ def _repeat(make: Callable[[], Watcher], text: str) -> int:
 
 def main() -> int:
     """
-    @return: the exit status, 1 after harm.
+    @return: the exit status, 1 after a violation.
     """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--frames", type=int, default=1_000_000, help="mutated frames to send")

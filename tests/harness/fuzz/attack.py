@@ -1,5 +1,5 @@
 """
-One attack after the other: what is sent, how it is sent, and what is looked at afterwards.
+Runs attacks: chooses what is sent and how, and checks the outcome.
 """
 
 from __future__ import annotations
@@ -44,13 +44,14 @@ DRAIN: Final = "empty"
 FAR: Final = "far:"
 Step = bytes | float | str
 """
-Bytes that the attacker sends, seconds that pass, the attacker stops reading or reads everything,
-or bytes in hexadecimal that the other side of a gateway sends.
+Bytes that the attacker sends, seconds that pass, L{FILL} to stop reading, L{DRAIN} to read
+everything, or L{FAR} and bytes in hexadecimal for the other side of a gateway to send.
 """
 
 _SETTLE: Final = (0.03125, 1.0, 1.0, 1.0, *(0.125,) * 9)
 """
-Seconds in which what takes time is done: three logins that fail, one after another.
+Steps of the clock, in seconds, that are enough for everything delayed: three failing logins, one
+after another.
 """
 
 _CENSUS_SLACK: Final = 400
@@ -58,7 +59,7 @@ _CENSUS_SLACK: Final = 400
 
 class Growth(Exception):
     """
-    There are more and more objects.
+    The number of objects keeps growing.
     """
 
 
@@ -75,7 +76,7 @@ class Case:
     @property
     def plain(self) -> bool:
         """
-        Whether nothing happens but that bytes are sent.
+        Whether it only sends bytes.
         """
         return all(isinstance(step, bytes) for step in self.steps)
 
@@ -86,7 +87,7 @@ class Case:
     @classmethod
     def parse(cls, text: str) -> Case:
         """
-        @param text: as C{str} makes it.
+        @param text: an attack as C{str} formats it.
         """
         target, state, words = text.split("|")
         return cls(target, state, tuple(_step(word) for word in words.split()))
@@ -103,9 +104,9 @@ def _step(word: str) -> Step:
 @attrs.define
 class Drawn:
     """
-    An attack that was drawn.
+    A random attack.
 
-    @ivar mutated: how many of the steps are frames that were mutated.
+    @ivar mutated: for each step, whether it is a mutated frame.
     """
 
     case: Case
@@ -114,7 +115,7 @@ class Drawn:
 
 def draw(target: Target, subject: Subject, state: str, random: Random) -> Drawn:
     """
-    Think up an attack on a connection.
+    Choose an attack on a connection at random.
     """
     frames = Frames(random, subject.script, subject.serial, subject.sasl)
     near = frames.fromClient if target.toServer else frames.fromServer
@@ -139,7 +140,7 @@ def draw(target: Target, subject: Subject, state: str, random: Random) -> Drawn:
 @implementer(ILogObserver)
 class _LogWatch:
     """
-    Sees to it that the log is in order: no error, no traceback, nothing that no file takes.
+    Checks that the log has no error, no traceback, and no character that cannot be shown.
     """
 
     def __init__(self) -> None:
@@ -156,13 +157,13 @@ class _LogWatch:
 @attrs.define
 class Tally:
     """
-    What was done, and what came of it.
+    Counts attacks and their outcomes.
 
-    @ivar attacks: how many connections were attacked.
-    @ivar frames: how many frames were sent before the connection ended.
+    @ivar attacks: connections attacked.
+    @ivar frames: frames sent before the connection ended.
     @ivar mutated: how many of them were mutated.
-    @ivar deliveries: how many times an attack was delivered: whole, in pieces, frame by frame.
-    @ivar outcomes: what came of the frames that were sent one by one.
+    @ivar deliveries: deliveries of attacks: whole, in pieces, or frame by frame.
+    @ivar outcomes: how often each outcome followed a frame sent alone.
     """
 
     attacks: int = 0
@@ -182,9 +183,9 @@ def _inAnyOrder(written: bytes) -> bytes:
 
 class Watcher:
     """
-    Looks at the log and at the number of objects while others attack.
+    Watches the log and the number of objects during attacks.
 
-    @ivar tallies: by the name of the target.
+    @ivar tallies: the counts for each target, by its name.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -195,7 +196,7 @@ class Watcher:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """
-        Attack only within this.
+        Watch during the C{with} block; attacks must run inside it.
         """
         globalLogPublisher.addObserver(self._log)
         try:
@@ -206,26 +207,26 @@ class Watcher:
 
     def drawn(self, seed: str) -> Drawn:
         """
-        @return: the attack that belongs to a seed.
+        @return: the attack of a seed.
         """
         raise NotImplementedError
 
     def carryOut(self, case: Case, seed: str, outcomes: Counter[str]) -> int:
         """
-        Carry out an attack, in all the ways there are.
+        Run an attack, delivered in every way.
 
-        @param seed: how to cut it in pieces.
-        @param outcomes: is added to.
-        @return: how many steps it took until the connection ended.
-        @raise Violation: when something comes of it that may not.
+        @param seed: decides how it is split into pieces.
+        @param outcomes: its outcomes are added to this.
+        @return: the number of steps until the connection ended.
+        @raise Violation: when an outcome is not allowed.
         """
         raise NotImplementedError
 
     def attack(self, seed: str) -> None:
         """
-        Carry out the attack that belongs to a seed.
+        Run the attack of a seed, and count it.
 
-        @raise Violation: when something comes of it that may not.
+        @raise Violation: when an outcome is not allowed.
         """
         drawn = self.drawn(seed)
         tally = self.tallies[drawn.case.target]
@@ -237,15 +238,15 @@ class Watcher:
 
     def requireCleanLog(self) -> None:
         """
-        @raise Violation: when something was logged that may not be.
+        @raise Violation: when something was logged that is not allowed.
         """
         wrongs, self._log.wrongs = self._log.wrongs, []
         require(not wrongs, "in the log:\n" + "\n".join(wrongs))
 
     def takeCensus(self) -> int:
         """
-        @return: how many objects there are more than the first time.
-        @raise Growth: when there are many.
+        @return: how many more objects there are than the first time.
+        @raise Growth: when there are too many.
         """
         gc.collect()
         census = Counter(type(each).__qualname__ for each in gc.get_objects())
@@ -272,7 +273,7 @@ class Attacker(Watcher):
 
     def drawn(self, seed: str) -> Drawn:
         """
-        @return: the attack that belongs to a seed.
+        @return: the attack of a seed.
         """
         random = Random(seed)
         target = self.targets[random.choice(list(self.targets))]
@@ -281,7 +282,7 @@ class Attacker(Watcher):
 
     def _known(self, target: Target, state: str) -> Subject:
         """
-        @return: a connection in that state, which is gone by now: they are all alike.
+        @return: a connection in that state, already closed; all of them are alike.
         """
         subject = self._subjects.get((target.name, state))
         if subject is None:
@@ -291,12 +292,13 @@ class Attacker(Watcher):
 
     def carryOut(self, case: Case, seed: str, outcomes: Counter[str]) -> int:
         """
-        Carry out an attack, in all the ways there are.
+        Run an attack: one without pauses frame by frame, whole and in pieces, with the same outcome
+        each time.
 
-        @param seed: how to cut it in pieces.
-        @param outcomes: is added to.
-        @return: how many steps it took until the connection ended.
-        @raise Violation: when something comes of it that may not.
+        @param seed: decides how it is split into pieces.
+        @param outcomes: its outcomes are added to this.
+        @return: the number of steps until the connection ended.
+        @raise Violation: when an outcome is not allowed.
         """
         if not case.plain:
             return self._chaos(case, outcomes)
@@ -304,7 +306,7 @@ class Attacker(Watcher):
         taken, framewise, blind = self._framewise(case, data, outcomes)
         for how, pieces in (("whole", [data]), ("in pieces", _pieces(data, Random(seed)))):
             result = self._deliver(case, pieces)
-            # How much is read before reading stops depends on how it arrives.
+            # How much is read before reading stops depends on how the bytes arrive.
             require(
                 result == framewise or blind, f"delivered {how}: {_difference(result, framewise)}"
             )
@@ -320,10 +322,10 @@ class Attacker(Watcher):
         self, case: Case, data: bytes, outcomes: Counter[str]
     ) -> tuple[int, tuple[object, ...], bool]:
         """
-        Send one frame at a time, and have a judge look at each.
+        Send one frame at a time, and judge the outcome of each.
 
-        @return: how many bytes were sent until the connection ended, what came of them, and whether
-            reading stopped meanwhile.
+        @return: the bytes sent until the connection ended, the result, and whether reading stopped
+            meanwhile.
         """
         target = self.targets[case.target]
         subject = target.connect(case.state)
@@ -339,7 +341,7 @@ class Attacker(Watcher):
             begin += len(piece)
             subject.near.feed(piece)
             if subject.near.paused:
-                # So much is waiting that nothing is read; what comes of it shows in the end.
+                # Too many calls are waiting, so nothing is read; the outcome is checked at the end.
                 outcomes["not read for a while"] += 1
                 blind = True
             elif blind:
@@ -366,7 +368,7 @@ class Attacker(Watcher):
 
     def _endFrame(self, case: Case, judge: RelayJudge) -> None:
         """
-        Nothing is lost of what has to wait: it is there, whole, in the queue.
+        Check that the frames waiting in the queue are complete.
         """
         for each in judge.queue:
             frames, rest = cutAll(each)
@@ -374,7 +376,9 @@ class Attacker(Watcher):
 
     def _finishMid(self, case: Case, subject: Subject) -> bool:
         """
-        Have the other side end its frame, if it has one under way.
+        If the other side of a gateway is in the middle of a frame, send the rest of it.
+
+        @return: whether it was.
         """
         far = subject.far
         if case.state != "mid" or far is None or subject.near.ending or far.ending:
@@ -392,9 +396,9 @@ class Attacker(Watcher):
 
     def _deliver(self, case: Case, pieces: Sequence[bytes]) -> tuple[object, ...]:
         """
-        Send the same in other pieces.
+        Send the attack in other pieces.
 
-        @return: what came of it.
+        @return: the result.
         """
         target = self.targets[case.target]
         subject = target.connect(case.state)
@@ -409,8 +413,8 @@ class Attacker(Watcher):
 
     def _chaos(self, case: Case, outcomes: Counter[str]) -> int:
         """
-        Send, let time pass, read or do not, have the other side send: what is written must be
-        whole frames all the same, and no more replies than calls.
+        Send bytes, let time pass, stop and resume reading, and have the other side send: what is
+        written must still be complete frames, with no more replies than calls.
         """
         target = self.targets[case.target]
         subject = target.connect(case.state)
@@ -449,7 +453,7 @@ class Attacker(Watcher):
         except Violation:
             return
         if any(frame.kind == CALL_WITH_FDS for frame in frames):
-            # Bytes that come with file descriptors are no frames.
+            # Bytes that come with file descriptors are not frames.
             return
         calls = Counter(frame.key for frame in frames)
         replies = Counter(frame.key for frame in written if frame.kind == 1)
@@ -465,7 +469,9 @@ class Attacker(Watcher):
 
     def _result(self, target: Target, subject: Subject) -> tuple[object, ...]:
         """
-        @return: all that came of an attack, once the connection is gone and nothing is left.
+        Close the connection, and check that nothing is left.
+
+        @return: the reasons of the closes, and the bytes written.
         """
         reasons = [
             repr(tap.protocol._kaproto.closing.reason) if tap.ending else "open"
@@ -473,19 +479,19 @@ class Attacker(Watcher):
         ]
         written = [bytes(tap.written) for tap in subject.taps]
         if target.name == "auth":
-            # A failed login is answered late, and what was called meanwhile is not: the order of
-            # the replies depends on when the calls arrive.
+            # A failed login is answered late, and calls made meanwhile are not: the order of the
+            # replies depends on when the calls arrive.
             written = [_inAnyOrder(each) for each in written]
         self._end(target, subject)
         return (*reasons, *written)
 
     def _end(self, target: Target, subject: Subject) -> None:
         """
-        Have the attacker go, and see that nothing of it stays.
+        Disconnect the attacker, and check that nothing is left.
         """
         for tap in subject.taps:
             if tap.ending and not tap.lost:
-                # It is waiting for somebody to read, and not for ever.
+                # It waits for the peer to read, but not for ever.
                 self._pass(target, 6)
                 require(tap.lost, "a connection does not end although it is to")
         subject.near.lose(ConnectionLost())
@@ -512,7 +518,7 @@ class Attacker(Watcher):
 
 def _difference(result: Sequence[object], expected: Sequence[object]) -> str:
     """
-    @return: where the first difference is.
+    @return: a description of the first difference.
     """
     for got, wanted in zip(result, expected, strict=True):
         if isinstance(got, bytes) and isinstance(wanted, bytes) and got != wanted:
@@ -535,7 +541,7 @@ def _difference(result: Sequence[object], expected: Sequence[object]) -> str:
 
 def _pieces(data: bytes, random: Random) -> list[bytes]:
     """
-    @return: the same, one byte at a time unless it is long.
+    @return: the data in pieces: of one byte each, unless it is long.
     """
     if len(data) <= 1500:
         return [data[at : at + 1] for at in range(len(data))]
@@ -550,9 +556,10 @@ def _pieces(data: bytes, random: Random) -> list[bytes]:
 
 def shrink(case: Case, seed: str, make: Callable[[], Watcher] = Attacker, tries: int = 600) -> Case:
     """
-    @param make: what attacks.
-    @return: the least of an attack that does the same harm, as far as that is found in so many
-        tries.
+    Reduce an attack.
+
+    @param make: creates what runs it.
+    @return: the smallest attack found within C{tries} tries that still violates a rule.
     """
 
     def harmful(steps: Sequence[Step]) -> bool:

@@ -1,6 +1,5 @@
 """
-Frames: real ones of every kind, and what becomes of them when somebody who means no good has a
-hand in it.
+Frames: valid ones of every kind, and mutations of them.
 """
 
 from __future__ import annotations
@@ -79,10 +78,10 @@ _SERIALS: Final = 12
 
 class Frame(NamedTuple):
     """
-    What is sent in one go.
+    Bytes sent at once.
 
     @ivar data: the bytes.
-    @ivar mutated: whether it is not a frame as a peer in good order sends it.
+    @ivar mutated: whether they differ from the valid frame.
     """
 
     data: bytes
@@ -91,7 +90,7 @@ class Frame(NamedTuple):
 
 class Frames:
     """
-    Draws frames.
+    Generates random frames.
     """
 
     def __init__(
@@ -102,11 +101,11 @@ class Frames:
         sasl: Sequence[bytes] = (),
     ) -> None:
         """
-        @param random: what all draws come from.
-        @param script: the procedures that the other end calls, by serial number; they can be
+        @param random: the source of randomness.
+        @param script: the procedures that the other end calls, by serial, so that they can be
             answered.
-        @param serial: the first of them that has no answer yet.
-        @param sasl: what can be said in the login that is under way.
+        @param serial: the first of them without an answer.
+        @param sasl: SASL data that is valid in the current login.
         """
         self._random = random
         self._sasl = sasl
@@ -115,13 +114,13 @@ class Frames:
 
     def fromClient(self) -> Frame:
         """
-        @return: what a client sends.
+        @return: a frame of a client.
         """
         return self._mutated(self._random.choice(_CLIENT)(self))
 
     def fromServer(self) -> Frame:
         """
-        @return: what a server sends.
+        @return: a frame of a server.
         """
         return self._mutated(self._random.choice(_SERVER)(self))
 
@@ -159,7 +158,7 @@ class Frames:
         )
 
     def _close(self) -> bytes:
-        # Seldom, or there would be nobody left to send anything to.
+        # Seldom, so that the connection lasts.
         return self._remote(2 if self._random.random() < 0.2 else 66)
 
     def _authList(self) -> bytes:
@@ -239,7 +238,7 @@ class Frames:
 
     def _answer(self) -> bytes:
         """
-        Answer the next call, or one that there is not.
+        Answer the next call, or one that was not made.
         """
         number = self._next
         if self._random.random() < 0.1:
@@ -379,7 +378,7 @@ class Frames:
 
     def _changeCount(self, data: bytes) -> bytes:
         """
-        Put another number where a count, a length or an enum may be.
+        Replace a word that may be a count, a length or an enum.
         """
         words = len(data) // 4 - HEADER_SIZE // 4
         if words <= 0:
@@ -400,7 +399,7 @@ class Frames:
 
     def _flip(self, data: bytes) -> bytes:
         """
-        Change bytes anywhere but in the length word.
+        Flip bits anywhere but in the length field.
         """
         changed = bytearray(data)
         for _time in range(self._random.randint(1, 4)):
@@ -418,7 +417,7 @@ class Frames:
 
     def _join(self, data: bytes) -> bytes:
         """
-        Put the end of one frame behind the beginning of another.
+        Append the end of another frame.
         """
         other = self._random.choice(_CLIENT + _SERVER)(self)
         return data + other[self._random.randrange(len(other)) :]
@@ -478,7 +477,7 @@ _MUTATIONS: Final[tuple[Callable[[Frames, bytes], bytes], ...]] = (
     Frames._flip,
     Frames._repeat,
     Frames._frameOfGarbage,
-    # Those after which nothing fits any more.
+    # After these the stream is out of step.
     Frames._changeLength,
     Frames._truncate,
     Frames._join,

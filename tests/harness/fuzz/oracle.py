@@ -1,7 +1,7 @@
 """
-What may come of a frame, worked out from what the protocol says and not from how kaproto does it.
+The allowed outcomes of each frame, derived from the protocol and not from kaproto's code.
 
-A judge is shown each whole frame that an attacker sends, together with what came out of it.
+A judge sees each frame that an attacker sends, together with what was written because of it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ BEFORE_OPEN: Final = 65536
 
 class Violation(AssertionError):
     """
-    Something came out that may not.
+    An outcome that the protocol does not allow.
     """
 
 
@@ -80,14 +80,14 @@ class Wire(NamedTuple):
     @property
     def key(self) -> tuple[int, int, int, int]:
         """
-        What ties a reply to its call.
+        What a reply has in common with its call.
         """
         return (self.program, self.version, self.procedure, self.serial)
 
 
 def cutOne(data: bytes, begin: int = 0) -> Wire | None:
     """
-    @return: the frame that begins there; C{None} if it is not whole.
+    @return: the frame at C{begin}; C{None} if it is incomplete.
     """
     if len(data) - begin < 28:
         return None
@@ -100,8 +100,8 @@ def cutOne(data: bytes, begin: int = 0) -> Wire | None:
 
 def cutAll(data: bytes) -> tuple[list[Wire], bytes]:
     """
-    @return: the frames, and what is left behind the last.
-    @raise Violation: when no frame can have that length.
+    @return: the frames, and the bytes after the last.
+    @raise Violation: when a length is impossible.
     """
     found: list[Wire] = []
     begin = 0
@@ -118,7 +118,7 @@ def cutAll(data: bytes) -> tuple[list[Wire], bytes]:
 
 def errorIn(payload: bytes) -> tuple[int, str] | None:
     """
-    @return: code and message of the error in a reply, C{None} if there is none.
+    @return: code and message of the error in a reply, C{None} if it is not an error.
     """
     if len(payload) < 12:
         return None
@@ -145,7 +145,7 @@ def isAsync(frame: Wire) -> bool:
 
 def isOpen(client: Tap) -> bool:
     """
-    @return: whether a gateway's client has been told that it is open.
+    @return: whether a gateway's client has got a successful reply to its open.
     """
     return any(
         (frame.program, frame.procedure, frame.kind, frame.status) == (REMOTE, OPEN, REPLY, 0)
@@ -155,10 +155,10 @@ def isOpen(client: Tap) -> bool:
 
 class Judge:
     """
-    Sees what comes of each frame.
+    Judges the outcome of each frame.
 
-    @ivar outcomes: how often what came of one.
-    @ivar dropping: how many bytes after the latest frame belong to none.
+    @ivar outcomes: how often each outcome occurred.
+    @ivar dropping: how many bytes after the latest frame are not a frame.
     """
 
     limit = LONGEST
@@ -173,13 +173,13 @@ class Judge:
     @property
     def over(self) -> bool:
         """
-        Whether the end under attack has begun to close.
+        Whether the attacked end has begun to close.
         """
         return self.subject.near.ending
 
     def written(self, *, far: bool = False) -> bytes:
         """
-        @return: what was written since the last time, on one side.
+        @return: the bytes written to one side since the last call.
         """
         tap = self.subject.far if far else self.subject.near
         if tap is None:
@@ -190,7 +190,7 @@ class Judge:
 
     def frames(self) -> list[Wire]:
         """
-        @return: the frames that were written to the attacker since the last time.
+        @return: the frames written to the attacker since the last call.
         """
         frames, rest = cutAll(self.written())
         require(not rest, f"half a frame was written: {rest.hex()}")
@@ -198,22 +198,22 @@ class Judge:
 
     def judge(self, frame: Wire) -> None:
         """
-        A frame was sent.
+        Judge the outcome of a frame.
 
-        @raise Violation: when what came of it may not come of it.
+        @raise Violation: when it is not allowed.
         """
         raise NotImplementedError
 
     def fragment(self, data: bytes) -> None:
         """
-        What was sent is no frame, or not a whole one.
+        Judge the outcome of bytes that are not a complete frame.
         """
         require(not self.written(), "something came of less than a frame")
         self.checkLength(data)
 
     def checkLength(self, data: bytes, least: int = 4) -> None:
         """
-        Whether the connection was closed for what was sent has to be seen from its length word.
+        Check that the connection was closed if, and only if, the length field is invalid.
         """
         bad = len(data) >= least and not 28 <= int.from_bytes(data[:4], "big") <= self.limit
         require(self.over == bad, f"closed: {self.over}, with {data[:28].hex()}")
@@ -224,7 +224,7 @@ class Judge:
 
     def dropped(self) -> None:
         """
-        The bytes that come with file descriptors were sent.
+        Judge the bytes that come with file descriptors.
         """
         self.dropping = 0
         require(not self.written() and not self.written(far=True), "something came of them")
@@ -232,7 +232,7 @@ class Judge:
 
     def closed(self, why: str, kind: type[Exception] = KaprotoError) -> None:
         """
-        The connection must have been closed for a reason.
+        Check that the connection was closed for a reason of that kind.
         """
         require(self.over, f"it should be closed ({why})")
         reason = self.subject.near.protocol._kaproto.closing.reason
@@ -241,7 +241,7 @@ class Judge:
 
     def stays(self, outcome: str) -> None:
         """
-        The connection must not have been closed.
+        Check that the connection was not closed.
         """
         require(
             not self.over, f"closed with {self.subject.near.protocol._kaproto.closing.reason!r}"
@@ -250,7 +250,7 @@ class Judge:
 
     def keepAlive(self, frame: Wire) -> None:
         """
-        It was a keepalive message.
+        Judge the outcome of a keepalive message.
         """
         if frame.version != 1 or frame.procedure != 1:
             self.nothing()
@@ -264,39 +264,39 @@ class Judge:
 
     def pong(self) -> None:
         """
-        There must be one answer to a ping.
+        Check that a ping got one pong.
         """
         require(self.written() == PONG, "a ping is answered with a pong")
         self.stays("pong")
 
     def nothing(self) -> None:
         """
-        It must have been ignored.
+        Check that the message was ignored.
         """
         require(not self.written(), "it should be ignored")
         self.stays("ignored")
 
     def finish(self) -> None:
         """
-        All has been sent, and time has passed.
+        Judge what is left when everything has been sent and time has passed.
         """
 
     def successor(self) -> Judge:
         """
-        @return: who is to judge the next frame.
+        @return: the judge of the next frame.
         """
         return self
 
 
 class ServerJudge(Judge):
     """
-    For an attacker who is a client, while messages are not relayed.
+    For an attacker that is a client, while messages are not relayed.
     """
 
     def __init__(self, subject: Subject, *, login: bool, later: bool) -> None:
         """
         @param login: whether clients have to log in.
-        @param later: whether what is opened opens later.
+        @param later: whether C{CONNECT_OPEN} is answered later.
         """
         super().__init__(subject)
         self._login = login
@@ -312,7 +312,7 @@ class ServerJudge(Judge):
     @property
     def limit(self) -> int:  # type: ignore[override]
         """
-        The longest message there may be.
+        The longest message allowed.
         """
         if self._open:
             return LONGEST
@@ -327,7 +327,7 @@ class ServerJudge(Judge):
 
     def judge(self, frame: Wire) -> None:
         """
-        See L{Judge.judge}.
+        Judge a keepalive message, a call, or another message, which is ignored.
         """
         kind, payload = frame.kind, frame.payload
         if isAsync(frame):
@@ -357,8 +357,8 @@ class ServerJudge(Judge):
 
     def _mayWait(self, call: Wire) -> bool:
         """
-        Whether a call need not be answered at once: one that takes its time, or that waits for
-        others of that kind.  Before the login every call waits for the one in front of it.
+        @return: whether a call need not be answered at once, because it or others before it take
+            time.  Before the login every call waits for the one before it.
         """
         slow = {
             (REMOTE, 67): self._login,
@@ -413,7 +413,7 @@ class ServerJudge(Judge):
 
     def finish(self) -> None:
         """
-        See L{Judge.finish}: what takes time has had it.
+        Check that all calls have been answered by now.
         """
         for reply in self.frames():
             if not isAsync(reply):
@@ -429,7 +429,7 @@ class ServerJudge(Judge):
 
 class ClientJudge(Judge):
     """
-    For an attacker who is a server.
+    For an attacker that is a server.
     """
 
     def __init__(self, subject: Subject) -> None:
@@ -447,7 +447,7 @@ class ClientJudge(Judge):
 
     def judge(self, frame: Wire) -> None:
         """
-        See L{Judge.judge}.
+        Judge a keepalive message, a reply or an event.
         """
         if isAsync(frame):
             self.keepAlive(frame)
@@ -488,7 +488,7 @@ class ClientJudge(Judge):
 
     def successor(self) -> Judge:
         """
-        See L{Judge.successor}: a gateway relays once its libvirtd has opened.
+        @return: a judge of relayed messages, once the gateway's libvirtd has opened.
         """
         if not self._opened or self.subject.far is None:
             return self
@@ -500,14 +500,14 @@ class ClientJudge(Judge):
 
 class RelayJudge(Judge):
     """
-    For an attacker on one side of a gateway whose connections are relayed.
+    For an attacker on one side of a gateway that relays.
     """
 
     def __init__(self, subject: Subject, *, towardsServer: bool, queueing: bool) -> None:
         """
         @param towardsServer: whether the attacker is the client.
-        @param queueing: whether a frame from the other side is under way, so that the gateway's own
-            have to wait.
+        @param queueing: whether the other side is in the middle of a frame, so that the gateway's
+            own must wait.
         """
         super().__init__(subject)
         self._towardsServer = towardsServer
@@ -518,7 +518,7 @@ class RelayJudge(Judge):
 
     def _isOwn(self, frame: Wire) -> bool:
         """
-        Whether the gateway answers a call itself.
+        @return: whether the gateway answers a call itself.
         """
         which = (frame.program, frame.procedure)
         if frame.program == REMOTE and frame.procedure in AUTHENTICATION:
@@ -532,7 +532,7 @@ class RelayJudge(Judge):
 
     def _isKept(self, frame: Wire) -> bool:
         """
-        Whether the gateway has to see a frame whole.
+        @return: whether the gateway must read a frame completely.
         """
         if frame.program == KEEPALIVE:
             return True
@@ -545,7 +545,7 @@ class RelayJudge(Judge):
 
     def judge(self, frame: Wire) -> None:
         """
-        See L{Judge.judge}.
+        Judge a message that the gateway relays, answers or rejects.
         """
         kept = self._isKept(frame)
         if kept and len(frame.raw) > 65536:
@@ -583,9 +583,10 @@ class RelayJudge(Judge):
 
     def _hasFds(self, frame: Wire) -> bool:
         """
-        See whether a frame has file descriptors, and how many bytes after it are dropped for that.
+        Find out whether a frame has file descriptors, and how many bytes after it are dropped.
 
-        @return: whether it is not to be relayed: it has some, or the connection was closed for it.
+        @return: whether it is not relayed: because it has some, or because the connection was
+            closed for it.
         """
         if len(frame.payload) < 4:
             self._fails("descriptors")
@@ -608,7 +609,7 @@ class RelayJudge(Judge):
 
     def _own(self) -> list[Wire]:
         """
-        @return: what the gateway itself said to the attacker, or will.
+        @return: the gateway's own frames to the attacker, written or waiting.
         """
         if not self._queueing:
             return self.frames()
@@ -621,7 +622,7 @@ class RelayJudge(Judge):
 
     def pong(self) -> None:
         """
-        See L{Judge.pong}.
+        Check that a ping got one pong, written or waiting.
         """
         if self._queueing:
             self._own()
@@ -656,7 +657,7 @@ class RelayJudge(Judge):
 
     def _settleOwed(self) -> None:
         """
-        The other side is told, and gets an answer to every call.
+        Check that the other side was closed, and got an error for every call in progress.
         """
         far = self.subject.far
         assert far is not None
@@ -673,7 +674,8 @@ class RelayJudge(Judge):
 
     def fragment(self, data: bytes) -> None:
         """
-        See L{Judge.fragment}.
+        Judge the outcome of a frame's beginning: the gateway waits for the rest, relays it, or
+        closes.
         """
         if len(data) < 28:
             require(not self.written() and not self.written(far=True), "less than a header")
@@ -710,7 +712,7 @@ _ALSO_KEPT: Final = {(REMOTE, FEATURE), (REMOTE, CLOSE), (REMOTE, 360), (REMOTE,
 
 def judgeFor(target: str, state: str, subject: Subject) -> Judge:
     """
-    @return: who is to judge what comes of an attack.
+    @return: the judge of an attack.
     """
     if subject.relaying:
         return RelayJudge(

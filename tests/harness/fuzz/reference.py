@@ -1,6 +1,7 @@
 """
-What an application behind a codec or a tunnel is to see of a stream.  This is a second reading of
-the protocols, which is slow, takes the whole stream, and shares no code with the first.
+The messages that an application behind a codec or tunnel must see in a stream: a second
+implementation of the protocols, which is slow, needs the whole stream, and shares no code with the
+first.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ __all__ = ["READERS", "TUNNEL_ASKS", "Bad", "Part", "readTunnel"]
 
 class Bad(Exception):
     """
-    No peer may send this.
+    A peer must not send this.
     """
 
 
@@ -27,8 +28,8 @@ class Part:
     A message, or the beginning of one.
 
     @ivar data: its bytes.
-    @ivar kind: C{"ask"}, C{"answer"}, C{"decline"}, C{"ping"}, C{"pong"} or C{"end"}; C{""} for the
-        application's.
+    @ivar kind: C{"ask"}, C{"answer"}, C{"decline"}, C{"ping"}, C{"pong"} or C{"end"}; C{""} for an
+        application's message.
     @ivar whole: whether it is complete.
     """
 
@@ -44,7 +45,7 @@ _WORDS: Final = re.compile(
 )
 _MOST: Final = len("KEEPALIVE-OK 0123456789abcdef")
 """
-The length of the longest word.  A longer string passes unread.
+The length of the longest keepalive word.  A longer string is not read as one.
 """
 
 _INTERVAL_MAX: Final = 2_147_483
@@ -148,12 +149,12 @@ READERS: Final[dict[str, Callable[[bytes], Iterator[Part]]]] = {
     "amp": _boxes,
 }
 """
-By the names of the codecs.
+Readers of streams, by the name of the codec.
 """
 
 TUNNEL_ASKS: Final = bytes.fromhex("00000020 6b617475")
 """
-What the client of a tunnel begins with.
+The first bytes from the client of a tunnel.
 """
 
 _PING: Final = bytes.fromhex("0000001c 6b656570 00000001 00000001 00000002 00000000 00000000")
@@ -171,9 +172,9 @@ _OPENINGS: Final = {
 
 def readTunnel(data: bytes, opening: str) -> Iterator[Part]:
     """
-    @param data: what comes from a peer that speaks the tunnel.
-    @param opening: C{"ask"} or C{"answer"}, which has to come first.
-    @return: the application's bytes, without what is round them, and the rest.
+    @param data: what a peer that speaks the tunnel sends.
+    @param opening: C{"ask"} or C{"answer"}, which must be first.
+    @return: the application's bytes without their framing, and the tunnel's messages.
     """
     first, ended = True, False
     while data:

@@ -1,8 +1,8 @@
 """
 Attacks on codecs and tunnels: any bytes, in any pieces.
 
-The application sees exactly its own bytes, or the connection ends with a reason.  What it is to see
-is found by L{tests.harness.fuzz.reference}.
+The application must see exactly its own bytes, or the connection must end with a reason.
+L{tests.harness.fuzz.reference} computes what it must see.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ _ENOUGH: Final = 16.0
 
 class Application(Protocol):
     """
-    Keeps what it is sent.
+    Records what it receives.
 
     @ivar greeting: what it sends.
-    @ivar clock: if there is one, the application pauses whenever it gets something, until the next
-        turn of the reactor.
+    @ivar clock: if not C{None}, the application pauses whenever it receives something, until the
+        next turn of the reactor.
     """
 
     def __init__(self, greeting: bytes, clock: Clock | None) -> None:
@@ -52,7 +52,7 @@ class Application(Protocol):
 
     def connectionMade(self) -> None:
         """
-        Count it, and speak first.
+        Count the connection, and send the greeting.
         """
         self.connections += 1
         assert self.transport is not None
@@ -61,7 +61,7 @@ class Application(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """
-        Keep it.
+        Record the bytes.
         """
         require(bool(self.connections) and not self.lost, "bytes outside of a connection")
         require(not self._isPaused, "bytes while the application has paused")
@@ -83,14 +83,14 @@ class Application(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
-        Keep the reason.
+        Record the reason.
         """
         self.lost.append(reason.value)
 
 
 def _draw(name: str, opening: bytes, message: Callable[[Random], bytes], random: Random) -> Drawn:
     """
-    Think up a stream: messages, some of them changed a little, and noise.
+    Generate a random stream: messages, some of them mutated.
     """
     steps = [opening] if random.random() < 0.7 else []
     mutated = [False] * len(steps)
@@ -144,7 +144,9 @@ class _Run:
 
     def outcome(self) -> str:
         """
-        Feed the stream, look at what came of it, and end.
+        Feed the stream, check the outcome, and close.
+
+        @return: the outcome.
         """
         tap, application = self._tap, self._application
         sent = b""
@@ -160,7 +162,7 @@ class _Run:
         ended = tap.ending
         reason = type(self._protocol._reason).__name__ if ended else "open"
         if closes:
-            # Whatever follows the end may be a mistake as well.
+            # What follows the end may be an error as well.
             reason = "closed"
         self._clock.pump([0.125] * round(_ENOUGH / 0.125))
         self._checkLater(sent)
@@ -185,7 +187,8 @@ class _Run:
 
     def _checkLater(self, sent: bytes) -> None:
         """
-        Look at what was written, and at those who have said too little.
+        Check what was written, and that a peer that sends too little to ask is served as a plain
+        one.
         """
         application, stream = self._application, self._stream
         parts = stream.read(bytes(self._tap.written))
@@ -220,7 +223,7 @@ class _Run:
 
 class StreamAttacker(Watcher):
     """
-    Attacks, and looks at what comes of it.
+    Attacks codecs, tunnels and WebSockets.
     """
 
     def __init__(self) -> None:
@@ -228,7 +231,7 @@ class StreamAttacker(Watcher):
 
     def drawn(self, seed: str) -> Drawn:
         """
-        @return: the attack that belongs to a seed.
+        @return: the attack of a seed.
         """
         random = Random(seed)
         name = random.choice(list(self.tallies))
@@ -239,19 +242,19 @@ class StreamAttacker(Watcher):
 
     def carryOut(self, case: Case, seed: str, outcomes: Counter[str]) -> int:
         """
-        Send a stream as it was drawn, at once, and in pieces.
+        Send a stream message by message, at once, and in pieces.
 
-        @param seed: how to cut it in pieces.
-        @param outcomes: is added to.
-        @return: how many steps were sent.
-        @raise Violation: when something comes of it that may not.
+        @param seed: decides how it is split into pieces.
+        @param outcomes: its outcomes are added to this.
+        @return: the number of steps sent.
+        @raise Violation: when an outcome is not allowed.
         """
         stream = STREAMS.get(case.target)
         steps = [step for step in case.steps if isinstance(step, bytes)]
         data = b"".join(steps)
         ways = (steps, [data], _pieces(data, Random(seed)))
         if stream is None:
-            # What becomes of a bad request depends on how it arrives, in Twisted's web server.
+            # The outcome of a bad request depends on how it arrives at Twisted's web server.
             results = {compareWebSockets(pieces) for pieces in ways}
         else:
             results = {

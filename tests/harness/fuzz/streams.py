@@ -1,5 +1,5 @@
 """
-What is attacked with a stream of bytes: both ends of each codec, in each mode, and of a tunnel.
+The targets of stream attacks: both ends of each codec, in each mode, and of a tunnel.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ _ENOUGH: Final = 30.0
 @attrs.define
 class Expected:
     """
-    What may come of a stream.
+    The allowed outcome of a stream.
 
     @ivar data: the application's bytes.
-    @ivar tail: how many of the last of them may be kept back, since their message is not complete.
-    @ivar ends: whether the connection has to end.
-    @ivar closes: whether the application, which does not know half a connection, closes it.
+    @ivar tail: how many of the last of them may be held back, since their message is incomplete.
+    @ivar ends: whether the connection must end.
+    @ivar closes: whether the application closes, since it does not support half-closed connections.
     """
 
     data: bytes = b""
@@ -55,17 +55,17 @@ class Expected:
 @attrs.frozen
 class Stream:
     """
-    Something to attack with a stream of bytes.
+    A target of stream attacks.
 
-    @ivar name: for the table.
-    @ivar make: builds a factory of an application's factory and a clock.
-    @ivar expect: what is to come of a stream.
-    @ivar messages: thinks up a message.
-    @ivar opening: what an honest peer begins with.
-    @ivar read: finds what the application has written in what is sent for it.
+    @ivar name: its name in the table.
+    @ivar make: builds a factory from an application's factory and a clock.
+    @ivar expect: computes the allowed outcome of a stream.
+    @ivar messages: generates a random message.
+    @ivar opening: the first message of an honest peer.
+    @ivar read: parses what the target has written.
     @ivar greeting: what the application writes.
-    @ivar held: the most bytes that may be kept back while the connection is open.
-    @ivar waits: whether one who says too little counts as plain after a while.
+    @ivar held: the most bytes that may be held back while the connection is open.
+    @ivar waits: whether a peer that sends too little counts as plain after a while.
     """
 
     name: str
@@ -226,5 +226,5 @@ STREAMS: Final = {
     stream.name: stream for stream in (*chain.from_iterable(map(_ofCodec, READERS)), *_ofTunnel())
 }
 """
-All that is attacked, by name.
+All targets, by name.
 """

@@ -1,5 +1,5 @@
 """
-The transport of an end that is under attack: it notes everything, and does nothing by itself.
+The transport of an attacked end: it records everything, and does nothing by itself.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ __all__ = ["Tap"]
 
 class Tap:
     """
-    One end's transport, with the attacker at its other end.
+    One end's transport, with the attacker at the other end.
 
     @ivar written: all that the end has written.
-    @ivar wrongs: what it did that no end may do.
+    @ivar wrongs: the violations of the end.
     @ivar ending: whether it has begun to close.
-    @ivar lost: whether it has been told that the connection is gone.
+    @ivar lost: whether C{connectionLost} has been called.
     @ivar full: whether the attacker does not read.
-    @ivar paused: whether the end does not read.
+    @ivar paused: whether the end has paused reading.
     """
 
     def __init__(self, clock: Clock, address: IAddress) -> None:
@@ -47,12 +47,11 @@ class Tap:
         self.protocol = protocol
         protocol.makeConnection(self)
 
-    # What the attacker does
+    # Called by the attacker
 
     def feed(self, data: bytes) -> None:
         """
-        Have bytes arrive, unless the end does not want any at present, and let happen what happens
-        at once.
+        Deliver bytes, unless the end has paused, and run what is due.
         """
         if not self.ending:
             self._waiting += data
@@ -90,18 +89,18 @@ class Tap:
 
     def lose(self, reason: Exception) -> None:
         """
-        The connection is gone.
+        Lose the connection.
         """
         if not self.lost:
             self.lost = self.ending = True
             self._waiting.clear()
             self.protocol.connectionLost(Failure(reason))
 
-    # What the end does: see kaproto.transport.StreamTransport
+    # Called by the end: see kaproto.transport.StreamTransport
 
     def write(self, data: bytes, /) -> None:
         """
-        Note what is sent.
+        Record the bytes.
         """
         if self.ending:
             self.wrongs.append(f"{data[:64]!r} was written after the end")
@@ -121,7 +120,7 @@ class Tap:
 
     def abortConnection(self) -> None:
         """
-        Close.
+        Close at once.
         """
         if not self.lost:
             self.ending = True
@@ -129,13 +128,13 @@ class Tap:
 
     def pauseProducing(self) -> None:
         """
-        Let no more arrive.
+        Deliver no more bytes.
         """
         self.paused = True
 
     def resumeProducing(self) -> None:
         """
-        Let what has come meanwhile arrive, in a turn of its own as in a reactor.
+        Deliver the waiting bytes, in a turn of their own, as a reactor does.
         """
         self.paused = False
         if self._waiting:
@@ -143,18 +142,18 @@ class Tap:
 
     def registerProducer(self, producer: IPushProducer, streaming: bool, /) -> None:
         """
-        Note whom to tell that the buffer is full.
+        Remember the producer.
         """
         self._producer = producer
 
     def unregisterProducer(self) -> None:
         """
-        Tell nobody any more.
+        Forget the producer.
         """
         self._producer = None
 
     def getPeer(self) -> IAddress:
         """
-        Where the attacker is.
+        @return: the attacker's address.
         """
         return self._address

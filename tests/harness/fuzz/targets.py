@@ -1,6 +1,6 @@
 """
-What is attacked: a server, one that wants a login, a client, and a gateway from both sides, each
-in every state that matters, on a clock that only the attack advances.
+The targets of attacks: a server, one that requires a login, a client, and a gateway from both
+sides, each in every relevant state, on a clock that only the attack advances.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ _NONCE: Final = "CLIENTNONCE"
 _KEYS: Final = ScramKeys.fromPassword("secret", b"0123456789abcdef")
 _LONG: Final = 65636
 """
-A payload so long that the message is relayed in pieces.
+The size of a payload whose message is relayed in pieces.
 """
 
 _HALF: Final = packMessage(call(316, bytes(_LONG), 1, kind=2))[:-68]
@@ -77,7 +77,7 @@ _HALF: Final = packMessage(call(316, bytes(_LONG), 1, kind=2))[:-68]
 @contextmanager
 def sameNonces() -> Iterator[None]:
     """
-    Have SCRAM say the same each time, so that two runs of one attack can be compared.
+    Make SCRAM's nonces the same each time, so that two runs of an attack can be compared.
     """
     with mock.patch.object(Nonce, "create", lambda: Nonce(_NONCE)):
         yield
@@ -88,14 +88,14 @@ class Subject:
     """
     A connection under attack.
 
-    @ivar near: where the attack comes in.
+    @ivar near: the attacked transport.
     @ivar far: the other connection of a gateway.
-    @ivar script: the procedures that a client has called, and will, by serial number.
-    @ivar serial: the first of them that has no answer yet.
-    @ivar sasl: what could be said in a login that is under way.
+    @ivar script: the procedures that a client has called and will call, by serial.
+    @ivar serial: the first of them without an answer.
+    @ivar sasl: SASL data that is valid in the current login.
     @ivar waiting: what must have fired when the connection is gone.
     @ivar relaying: whether messages are relayed.
-    @ivar owed: the serial numbers of the client's calls that have no answer yet.
+    @ivar owed: the serials of the client's calls without an answer.
     """
 
     near: Tap
@@ -117,11 +117,11 @@ class Subject:
 
 class Target:
     """
-    Something to attack; its connections come one after the other.
+    A target; its connections follow one another.
 
-    @ivar clock: the time of everything.
+    @ivar clock: the clock for everything.
     @ivar toServer: whether the attacker is a client.
-    @ivar states: how far a connection can have come.
+    @ivar states: the states of a connection in which it can be attacked.
     """
 
     name: ClassVar[str]
@@ -133,13 +133,13 @@ class Target:
 
     def connect(self, state: str) -> Subject:
         """
-        @return: a new connection that has come as far as that.
+        @return: a new connection in that state.
         """
         raise NotImplementedError
 
     def leftovers(self) -> list[str]:
         """
-        @return: what is left behind although all connections are gone.
+        @return: what is left although all connections are gone.
         """
         return [f"a timer: {each}" for each in self.clock.getDelayedCalls()]
 
@@ -157,14 +157,14 @@ class Application(Program):
     @procedure(Probe.ECHO)
     def echo(self, connection: object, payload: bytes) -> bytes:
         """
-        Answer with what came.
+        Answer with the payload.
         """
         return payload
 
     @procedure(Probe.LATER)
     def later(self, connection: object, payload: bytes) -> Deferred[bytes]:
         """
-        Answer with what came, a little later.
+        Answer with the payload, a little later.
         """
         return deferLater(self._clock, 0.125, lambda: payload)
 
@@ -178,7 +178,7 @@ class Application(Program):
     @procedure(Probe.DECODE)
     def decode(self, connection: object, payload: bytes) -> bytes:
         """
-        Answer with the string that came.
+        Answer with the string in the payload.
         """
         return Packer().string(Unpacker(payload).string()).packed()
 
@@ -193,7 +193,9 @@ class _ServerTarget(Target):
 
     def accept(self, address: IAddress = _TCP, *said: Message) -> Tap:
         """
-        Have a client connect and say something.
+        Connect a client that sends messages.
+
+        @return: its transport.
         """
         tap = Tap(self.clock, address)
         protocol = self.factory.buildProtocol(address)
@@ -205,7 +207,7 @@ class _ServerTarget(Target):
 
     def leftovers(self) -> list[str]:
         """
-        See L{Target.leftovers}.
+        @return: timers, watched connections and counts that are left.
         """
         factory = self.factory
         found = super().leftovers() + _left("the server", self.clock)
@@ -227,7 +229,7 @@ _SERVER_STATES: Final[dict[str, tuple[Message, ...]]] = {
 
 class Server(_ServerTarget):
     """
-    A server with the embedded host, and a program of an application's own.
+    A server with the embedded host, and an application's program.
     """
 
     name = "server"
@@ -244,7 +246,7 @@ class Server(_ServerTarget):
 
     def connect(self, state: str) -> Subject:
         """
-        See L{Target.connect}.
+        @return: a connection in that state.
         """
         self.factory = self.lenient if state == "open" else self.strict
         return Subject(self.accept(_TCP, *_SERVER_STATES[state]))
@@ -260,7 +262,7 @@ class _Alice:
 
     def requestAvatarId(self, credentials: Any) -> Deferred[bytes | tuple[()]]:
         """
-        See L{ICredentialsChecker}.
+        Check the password, or the proof.
         """
         known = credentials.username == b"alice"
         if not IScramCredentials.providedBy(credentials):
@@ -279,7 +281,7 @@ class _Alice:
 
 class Auth(_ServerTarget):
     """
-    A server at which clients have to log in, on a UNIX socket so that they may use PLAIN.
+    A server that requires a login, on a UNIX socket so that PLAIN is allowed.
     """
 
     name = "auth"
@@ -295,13 +297,13 @@ class Auth(_ServerTarget):
             [Application(clock)],
             clock,
             accessControl,
-            # All attacks fail as one user, and would soon wait for one another.
+            # All attacks fail as one user, and would otherwise soon have to wait.
             Limits(loginGuesses=1_000_000),
         )
 
     def connect(self, state: str) -> Subject:
         """
-        See L{Target.connect}.
+        @return: a connection in that state.
         """
         init = call(67)
         plain = call(68, packStart("PLAIN", b"\0alice\0secret"))
@@ -318,7 +320,7 @@ class Auth(_ServerTarget):
         }[state]
         tap = self.accept(_UNIX, *said)
         if state == "failed":
-            # The second try begins when the first has been answered.
+            # The second attempt begins when the first has been answered.
             self.clock.pump([1, 1])
         if state != "challenged":
             return Subject(tap)
@@ -356,7 +358,7 @@ class Client(Target):
 
     def connect(self, state: str) -> Subject:
         """
-        See L{Target.connect}.
+        @return: a connection in that state.
         """
         login = state in ("login", "scram", "alone with a login")
         factory = self.loginFactory if login else self.factory
@@ -394,14 +396,14 @@ class Client(Target):
 
     def leftovers(self) -> list[str]:
         """
-        See L{Target.leftovers}.
+        @return: timers and watched connections that are left.
         """
         return super().leftovers() + _left("the client", self.clock)
 
 
 def _answer(serial: int, procedure: int, *, login: bool = False) -> bytes:
     """
-    @return: how a server in good order answers a call.
+    @return: the answer of a correct server to a call.
     """
     payload = {
         66: Packer().uint32(1).int32(int(login)).packed(),
@@ -422,7 +424,7 @@ def _messages(tap: Tap) -> list[Message]:
 @implementer(IStreamClientEndpoint)
 class _Upstream:
     """
-    Where libvirtd listens.
+    The endpoint of libvirtd.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -430,7 +432,7 @@ class _Upstream:
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """
-        See L{IStreamClientEndpoint.connect}.
+        Connect at once.
         """
         self.tap = Tap(self._clock, _UNIX)
         protocol = protocolFactory.buildProtocol(_UNIX)
@@ -451,7 +453,7 @@ class _GatewayTarget(_ServerTarget):
 
     def through(self, *said: Message, opened: bool = True) -> tuple[Tap, Tap]:
         """
-        Have a client open through the gateway.
+        Open a client through the gateway.
 
         @return: the client's transport, and libvirtd's.
         """
@@ -465,7 +467,7 @@ class _GatewayTarget(_ServerTarget):
 
     def leftovers(self) -> list[str]:
         """
-        See L{Target.leftovers}.
+        @return: timers, watched connections and counts that are left.
         """
         return super().leftovers() + _left("the gateway", self.clock)
 
@@ -480,10 +482,10 @@ class GatewayClient(_GatewayTarget):
 
     def connect(self, state: str) -> Subject:
         """
-        See L{Target.connect}.
+        @return: a connection in that state.
         """
         if state in ("fresh", "asked"):
-            # Whatever it opens hangs, as nobody speaks for libvirtd.
+            # Its opens hang, since no libvirtd answers.
             return Subject(self.accept(_TCP, *_SERVER_STATES[state]))
         said = [FEATURE_KEEPALIVE] if state in ("watched", "mid") else []
         client, upstream = self.through(*said, opened=state != "opening")
@@ -505,7 +507,7 @@ class GatewayUpstream(_GatewayTarget):
 
     def connect(self, state: str) -> Subject:
         """
-        See L{Target.connect}.
+        @return: a connection in that state.
         """
         opened = state not in ("opening", "asked")
         client, upstream = self.through(FEATURE_KEEPALIVE, opened=opened)
@@ -529,5 +531,5 @@ class GatewayUpstream(_GatewayTarget):
 
 TARGETS: Final[tuple[type[Target], ...]] = (Server, Auth, Client, GatewayClient, GatewayUpstream)
 """
-All that is attacked.
+All targets.
 """

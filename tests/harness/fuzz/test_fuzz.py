@@ -1,6 +1,6 @@
 """
-A short run of the attacks that C{python -m tests.harness.fuzz} carries out at length, always the
-same, and those that once did harm.
+A short run of the attacks of C{python -m tests.harness.fuzz}, always the same ones, and the attacks
+that have found bugs.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from tests.harness.fuzz.streamattack import StreamAttacker
 
 SEEDS = (1, 2, 3, 4)
 """
-The runs whose first attacks are carried out.
+The runs whose first attacks are used.
 """
 
 ATTACKS = 100
 """
-How many attacks of each.
+The number of attacks of each run.
 """
 
 HARMFUL = (
@@ -34,9 +34,9 @@ HARMFUL = (
     "gateway, by libvirtd|mid|"
     "0000002620008086000000010000003b00000001000000050000000000000004686f7374dd32 "
     "0000001e200080860000000100000157000000050000000300000000",
-    # An answer whose length is none.
+    # An answer with an impossible length.
     "gateway, by libvirtd|calls|0000000020008086000000010000003b000000010000000300000000",
-    # The end of a message that is under way, and something that ends the connection.
+    # The end of a message in progress, and something that ends the connection.
     "gateway, by libvirtd|calls|"
     "0000004020008086000000010000013c00000002000000010000000000000000000000000000000000000000"
     "0000000000000000000000000000000000000000 "
@@ -47,9 +47,9 @@ HARMFUL = (
     # More than 64 KiB while libvirtd opens.
     "gateway, by a client|opening|000186a0200080860000000100000003000000000000000400000000"
     + "00" * 99_972,
-    # As many pings as there may be in a second, and one more.
+    # One ping more than allowed in a second.
     "server|open|" + "0000001c6b656570000000010000000100000002000000000000000000"[:56] * 101,
-    # Names that are no text.
+    # Names that are not valid text.
     "client|alone with a login|"
     "00000024200080860000000100000042000000010000000000000000000000010000000100000000 "
     "0000002420008086000000010000004300000001000000010000000000000003ff2c5800",
@@ -61,12 +61,12 @@ _FEATURE = (0x20008086, 60)
 
 class FuzzTests(SynchronousTestCase):
     """
-    Whatever bytes come, in whatever pieces.
+    Tests for any bytes, in any pieces.
     """
 
     def test_kept(self) -> None:
         """
-        What once did harm does none.
+        The attacks that have found bugs are handled correctly.
         """
         attacker = Attacker()
         with attacker.watching():
@@ -77,8 +77,8 @@ class FuzzTests(SynchronousTestCase):
 
     def test_drawn(self) -> None:
         """
-        Every attack on a server, a client or a gateway, from either side, ends in correct replies,
-        ignored messages or a close with a reason, and leaves nothing behind.
+        Every attack on a server, a client or a gateway leads to correct replies, ignored messages
+        or a close with a reason, and leaves nothing behind.
         """
         attacker = Attacker()
         with attacker.watching():
@@ -98,7 +98,7 @@ class FuzzTests(SynchronousTestCase):
 
     def test_notices(self) -> None:
         """
-        What is wrong is noticed: here, a gateway that relays what it should answer.
+        The attacker notices a gateway that relays what it should answer.
         """
         self.enterContext(patch.dict(relay._HANDLERS, {_FEATURE: relay.Relay._relayCall}))
         attacker = Attacker()
@@ -107,7 +107,7 @@ class FuzzTests(SynchronousTestCase):
 
     def test_noticesExceptions(self) -> None:
         """
-        An exception that is not a close with a reason is noticed.
+        The attacker notices an exception that is not a close with a reason.
         """
 
         def fails(_relay: object, _message: object, _raw: bytes) -> None:
@@ -124,7 +124,7 @@ class FuzzTests(SynchronousTestCase):
 
 class StreamTests(SynchronousTestCase):
     """
-    Whatever bytes come to a codec, a tunnel or a web socket, in whatever pieces.
+    Tests for any bytes to a codec, a tunnel or a WebSocket, in any pieces.
     """
 
     def test_drawn(self) -> None:
@@ -140,8 +140,8 @@ class StreamTests(SynchronousTestCase):
 
     def test_notices(self) -> None:
         """
-        A codec that takes a message of the application's for a ping is noticed, and a tunnel that
-        loses a byte.
+        The attacker notices a codec that mistakes an application's message for a ping, and a tunnel
+        that loses a byte.
         """
         original = TunnelWire.wrap
         for mutant, case in (

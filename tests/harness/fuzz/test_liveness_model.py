@@ -1,9 +1,8 @@
 """
-Connections that are watched, against an account of what happened to them from which everything is
-worked out anew each time.
+Watched connections, compared with a model that recomputes everything from the list of events.
 
-L{tests.unit.keepalive.test_liveness} has a model of the arithmetic alone.  Here are whole
-connections with their pacemaker, in a process that stalls.
+L{tests.unit.keepalive.test_liveness} has a model of the arithmetic alone.  Here whole connections
+and their pacemaker run in a process that stalls.
 """
 
 from __future__ import annotations
@@ -38,30 +37,30 @@ from tests.support import call
 
 STEP: Final = TICK / 2
 """
-The seconds by which time passes in a process that has little to do.
+The seconds of one step of time in a process that is not busy.
 """
 
 SLACK: Final = TICK + STEP
 """
-By how many seconds a check may be late in such a process.
+The most seconds by which a check may be late in such a process.
 """
 
 TURNS_MAX: Final = 50
 """
-How many turns of the reactor may follow each other without time passing.
+The most turns of the reactor that may follow one another while no time passes.
 """
 
 ADDRESS: Final = IPv4Address("TCP", "192.0.2.1", 54321)
 UNKNOWN: Final = packMessage(call(1, bytes(40), program=0x2F00BEEF, kind=2))
 """
-A message that is ignored, so that any piece of any number of them can be sent.
+A message that is ignored.  The peer sends it repeatedly, in arbitrary pieces.
 """
 
 
 class ReactorClock(Clock):
     """
-    A reactor's clock, which reads the sockets between what is due now and what becomes due by
-    that.
+    A reactor's clock: after the calls that are due, it reads the sockets before the calls scheduled
+    by them.
     """
 
     def __init__(self) -> None:
@@ -71,7 +70,7 @@ class ReactorClock(Clock):
 
     def advance(self, amount: float) -> None:
         """
-        See L{Clock.advance}.
+        Reset the count of turns, and advance.
         """
         self.turns = 0
         super().advance(amount)
@@ -84,7 +83,7 @@ class ReactorClock(Clock):
         **kw: object,
     ) -> IDelayedCall:
         """
-        See L{Clock.callLater}.
+        Read the sockets before a call without delay.
         """
         if delay == 0:
             self.turns += 1
@@ -96,7 +95,7 @@ class ReactorClock(Clock):
 @attrs.define
 class Heard:
     """
-    Bytes came.
+    Bytes were read.
     """
 
 
@@ -110,7 +109,7 @@ class Pinged:
 @attrs.define
 class Started:
     """
-    Keepalive was started with other numbers.
+    Keepalive was started or changed.
     """
 
     interval: float
@@ -129,8 +128,8 @@ class Passed:
     """
     Time passed.
 
-    @ivar least: how many seconds of it must count as silence.
-    @ivar most: how many may.
+    @ivar least: the seconds of it that must count as silence.
+    @ivar most: the seconds that may count.
     """
 
     least: float
@@ -143,12 +142,12 @@ Happening = Heard | Pinged | Started | Stopped | Passed
 @attrs.define
 class Account:
     """
-    What a list of happenings comes to.
+    The state that follows from a list of events.
 
-    @ivar silence: seconds since bytes came, at least and at most.
-    @ivar watched: seconds since keepalive was started, likewise.
-    @ivar pings: seconds since each ping that has had no answer, likewise.
-    @ivar gap: the longest time since then in which this end could do nothing.
+    @ivar silence: the least and the most seconds since bytes were read.
+    @ivar watched: the least and the most seconds since keepalive was started.
+    @ivar pings: the least and the most seconds since each unanswered ping.
+    @ivar gap: the longest time since then in which this end could not run.
     """
 
     silence: tuple[float, float] = (0, 0)
@@ -160,7 +159,7 @@ class Account:
     @classmethod
     def of(cls, happenings: list[Happening]) -> Account:
         """
-        Work it out.
+        Compute the state.
         """
         account = cls()
         heardAt = startedAt = (0.0, 0.0)
@@ -188,7 +187,7 @@ class Account:
     @property
     def mayPing(self) -> bool:
         """
-        Whether a ping may be sent.
+        Whether a ping is allowed.
         """
         if self.terms is None or len(self.pings) >= self.terms.count:
             return False
@@ -200,7 +199,7 @@ class Account:
     @property
     def mayDie(self) -> bool:
         """
-        Whether the peer may be found dead.
+        Whether the peer may be declared dead.
         """
         if self.terms is None or len(self.pings) != self.terms.count:
             return False
@@ -223,13 +222,13 @@ class Account:
     @property
     def mustBeDead(self) -> bool:
         """
-        Whether death is overdue: C{interval * (count + 1)} after the last byte, or, where keepalive
-        was started when that was nearly over, after all the pings that have to be sent first.
+        Whether the peer must have been declared dead: C{interval * (count + 1)} after the last byte
+        or, if keepalive was started late in that time, after all the pings that must be sent first.
         """
         if self.terms is None:
             return False
         interval, count = self.terms.interval, self.terms.count
-        # What is shorter than a tick or two is as long as one, every time.
+        # An interval shorter than two ticks takes up to two ticks, each time.
         stage = interval if interval >= 2 * SLACK else interval + SLACK
         uncertain = max(self.silence[1] - self.silence[0], self.watched[1] - self.watched[0])
         slack = SLACK + TICK + 2 * uncertain + self.gap * (count + 1)
@@ -245,7 +244,7 @@ def _since(then: tuple[float, float], now: tuple[float, float]) -> tuple[float, 
 
 class Connection:
     """
-    A connection, and what has happened to it.
+    A connection and its events.
     """
 
     protocol: KeepAliveServerProtocol
@@ -272,7 +271,7 @@ class Connection:
 
     def say(self, size: int) -> None:
         """
-        The peer sends a piece of its endless stream.
+        Send a piece of the peer's endless stream.
         """
         while len(self._stream) < size:
             self._stream += UNKNOWN
@@ -281,14 +280,14 @@ class Connection:
 
     def pong(self) -> None:
         """
-        The peer ends its message, and answers a ping.
+        Complete the peer's message, and send a pong.
         """
         self.socket += self._stream + PONG
         self._stream = b""
 
     def read(self) -> None:
         """
-        The reactor reads the socket.
+        Read the socket.
         """
         self.observe()
         if self.socket and not bool(self.protocol._kaproto.reading.pauses) and not self.tap.ending:
@@ -298,7 +297,7 @@ class Connection:
 
     def observe(self) -> None:
         """
-        See what this end has done, and whether it may.
+        Record what this end has done, and check that it was allowed.
         """
         written = bytes(self.tap.written[self._seen :])
         self._seen = len(self.tap.written)
@@ -326,7 +325,7 @@ class Connection:
 
     def check(self) -> None:
         """
-        See what should have been done by now.
+        Check that what must have been done by now has been done.
         """
         self.observe()
         if self.tap.ending or bool(self.protocol._kaproto.reading.pauses) or self.socket:
@@ -368,14 +367,14 @@ class Process(RuleBasedStateMachine):
 
     def read(self) -> None:
         """
-        The reactor reads what there is.
+        Read the sockets of all connections.
         """
         for each in self.connections:
             each.read()
 
     def passed(self, least: float, most: float) -> None:
         """
-        Time has passed, and counts where this end is reading.
+        Record that time has passed; it does not count while reading is paused.
         """
         for each in self.connections:
             paused = bool(each.protocol._kaproto.reading.pauses)
@@ -384,14 +383,14 @@ class Process(RuleBasedStateMachine):
     @initialize(first=INTERVALS, second=INTERVALS, count=COUNTS)
     def begin(self, first: float, second: float, count: int) -> None:
         """
-        Watch both.
+        Watch both connections.
         """
         self.start(0, first, count)
         self.start(1, second, count)
 
     def elapse(self, seconds: float) -> None:
         """
-        Let time pass in a process that has little to do.
+        Let time pass in a process that is not busy.
         """
         end = self.monotonic + seconds
         while self.monotonic < end:
@@ -399,9 +398,9 @@ class Process(RuleBasedStateMachine):
 
     def step(self, *, late: Sequence[Connection] = ()) -> None:
         """
-        Let a moment pass.
+        Let one step of time pass.
 
-        @param late: who says something in the last moment before the reactor's turn, which calls
+        @param late: connections on which a byte arrives just before the reactor's turn, which runs
             what is due before it reads.
         """
         watching = len(self.pacemaker) > 0
@@ -425,7 +424,7 @@ class Process(RuleBasedStateMachine):
     @rule(who=WHO, intervals=st.integers(1, 5), more=st.integers(-2, 4))
     def elapseIntervals(self, who: int, intervals: int, more: int) -> None:
         """
-        Let about so many intervals pass.
+        Let roughly C{intervals} intervals pass.
         """
         terms = Account.of(self.connections[who].happenings).terms
         interval = 0.5 if terms is None else terms.interval
@@ -434,7 +433,7 @@ class Process(RuleBasedStateMachine):
     @rule(who=WHO)
     def speakAtTheLastMoment(self, who: int) -> None:
         """
-        When somebody's time is up, something comes from it that has not been read yet.
+        Just before a peer's time is up, a byte arrives that has not been read.
         """
         connection = self.connections[who]
         terms = Account.of(connection.happenings).terms
@@ -462,8 +461,7 @@ class Process(RuleBasedStateMachine):
     )
     def stall(self, seconds: float, times: int, how: str) -> None:
         """
-        The process does not get to anything for a while, some times one after the other; its peers
-        may say something meanwhile.
+        The process stalls, one or several times; its peers may send something meanwhile.
         """
         for _time in range(times):
             behind = not len(self.pacemaker)
@@ -482,7 +480,7 @@ class Process(RuleBasedStateMachine):
     @rule(who=WHO, size=st.sampled_from((0, 1, 1, 27, 28, 200)))
     def hear(self, who: int, size: int) -> None:
         """
-        Some bytes come, which need not be a whole message, or a pong.
+        Bytes arrive that need not be a complete message, or a pong.
         """
         if size:
             self.connections[who].say(size)
@@ -493,7 +491,7 @@ class Process(RuleBasedStateMachine):
     @rule(who=WHO, interval=INTERVALS, count=COUNTS)
     def start(self, who: int, interval: float, count: int) -> None:
         """
-        Start keepalive, or go on with other numbers.
+        Start keepalive, or change it.
         """
         connection = self.connections[who]
         if not connection.tap.ending:
@@ -513,7 +511,7 @@ class Process(RuleBasedStateMachine):
     @rule(who=WHO)
     def pauseOrResume(self, who: int) -> None:
         """
-        This end stops reading, or reads on.
+        Pause reading, or resume it.
         """
         connection = self.connections[who]
         if connection.tap.ending:
@@ -527,8 +525,8 @@ class Process(RuleBasedStateMachine):
     @rule(who=WHO)
     def congest(self, who: int) -> None:
         """
-        The peer does not read, and then does, which by itself is no sign of life: its kernel reads
-        for a stopped program too.
+        The peer stops reading and then reads everything, which is no proof of life: the kernel
+        accepts bytes for a stopped program too.
         """
         connection = self.connections[who]
         if not connection.tap.ending:
@@ -538,7 +536,7 @@ class Process(RuleBasedStateMachine):
     @invariant()
     def inOrder(self) -> None:
         """
-        Nobody did what nobody may do, and nothing is scheduled more than once.
+        There are no violations, and no timer is scheduled twice.
         """
         for each in self.connections:
             each.observe()
@@ -547,7 +545,7 @@ class Process(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """
-        When both are gone, nothing is left.
+        When both connections are gone, no timer is left.
         """
         for each in self.connections:
             each.tap.lose(ConnectionResetError())
@@ -558,13 +556,13 @@ class Process(RuleBasedStateMachine):
 
 class LivenessModelTests(SynchronousTestCase):
     """
-    Connections against the account.
+    Tests for connections against the model.
     """
 
     def test_anything(self) -> None:
         """
-        Whatever happens in whatever order: no ping before an interval of silence, never more than
-        C{count} unanswered, no death before C{interval * (count + 1)} seconds in which somebody
-        was looking, none while there are bytes to be read, and none later than it should be.
+        For any sequence of events: no ping is sent before an interval of silence, at most C{count}
+        are unanswered, and no peer is declared dead before C{interval * (count + 1)} seconds of
+        running time, while there are bytes to read, or later than it should be.
         """
         run_state_machine_as_test(Process, settings=machineSettings(60, 25))

@@ -1,6 +1,5 @@
 """
-Both ends of a connection, told anything in any order, against what the protocol says they are to
-answer.
+Both ends of a connection, sent any messages in any order, compared with models of the protocol.
 """
 
 from __future__ import annotations
@@ -49,8 +48,8 @@ FAILED: Final = (45, "authentication failed: authentication failed")
 
 class ServerModel(RuleBasedStateMachine):
     """
-    A server.  What is known of the client is whether it is let in, has asked, is opening, is open,
-    is gone.
+    A server.  The model knows whether the client has logged in, has asked for keepalive, is
+    opening, is open, or is gone.
     """
 
     clock: Clock
@@ -76,7 +75,7 @@ class ServerModel(RuleBasedStateMachine):
     )
     def connect(self, mode: int, login: bool, begun: str) -> None:
         """
-        A client connects, and may have begun in good order.
+        A client connects, and may make its first calls in the usual order.
         """
         self.clock = Clock()
         self.backend = FakeBackend()
@@ -112,9 +111,9 @@ class ServerModel(RuleBasedStateMachine):
 
     def ask(self, message: Any) -> list[Wire]:
         """
-        Send a call, and have what takes no time be done.
+        Send a call, and run what takes no time.
 
-        @return: what is answered.
+        @return: the frames sent in answer.
         """
         before = len(self.tap.written)
         self.tap.feed(packMessage(message))
@@ -124,7 +123,10 @@ class ServerModel(RuleBasedStateMachine):
 
     def expect(self, message: Any, expected: tuple[int, str] | bytes | None) -> None:
         """
-        Send a call; it must be answered with an error, or with a result, or not at all for C{None}.
+        Send a call, and check its answer.
+
+        @param expected: the code and beginning of an error, or the payload of a reply; C{None} for
+            no answer.
         """
         if self.gone:
             assert self.ask(message) == [], "nothing comes after the end"
@@ -147,7 +149,7 @@ class ServerModel(RuleBasedStateMachine):
 
     def next(self) -> int:
         """
-        @return: another serial number.
+        @return: a new serial.
         """
         self.serial += 1
         return self.serial
@@ -155,7 +157,7 @@ class ServerModel(RuleBasedStateMachine):
     @rule()
     def authList(self) -> None:
         """
-        It asks how to log in.
+        The client asks how to log in.
         """
         kind = 1 if self.needsLogin and not self.isIn else 0
         self.expect(call(66, serial=self.next()), Packer().uint32(1).int32(kind).packed())
@@ -163,7 +165,7 @@ class ServerModel(RuleBasedStateMachine):
     @rule()
     def saslInit(self) -> None:
         """
-        It begins to log in.
+        The client begins to log in.
         """
         if self.isIn or self.ready:
             self.expect(call(67, serial=self.next()), FAILED)
@@ -176,7 +178,7 @@ class ServerModel(RuleBasedStateMachine):
     @rule(password=st.sampled_from((b"secret", b"secret", b"wrong", None)))
     def saslStart(self, password: bytes | None) -> None:
         """
-        It logs in, with a password that may be wrong or missing.
+        The client logs in with a right, wrong or missing password.
         """
         data = None if password is None else b"\0alice\0" + password
         message = call(68, packStart("PLAIN", data), self.next())
@@ -184,7 +186,7 @@ class ServerModel(RuleBasedStateMachine):
             self.expect(message, FAILED)
         elif password is None:
             self.expect(message, Packer().int32(0).int32(0).uint32(0).packed())
-            # What comes next must be the password.
+            # The next step must have the password.
             self.expect(call(69, Packer().int32(1).uint32(0).packed(), self.next()), bytes(12))
             self.expect(call(67, serial=self.next()), FAILED)
         elif password == b"secret":
@@ -197,7 +199,7 @@ class ServerModel(RuleBasedStateMachine):
     @rule()
     def saslStep(self) -> None:
         """
-        It goes on with what it has not begun.
+        The client continues a login that it has not begun.
         """
         self.expect(call(69, Packer().int32(1).uint32(0).packed(), self.next()), FAILED)
         self.ready = False
@@ -205,14 +207,14 @@ class ServerModel(RuleBasedStateMachine):
     @rule()
     def polkit(self) -> None:
         """
-        It tries what is not offered.
+        The client tries polkit, which is not offered.
         """
         self.expect(call(70, serial=self.next()), FAILED)
 
     @rule()
     def askForKeepAlive(self) -> None:
         """
-        It asks for keepalive.
+        The client asks for keepalive.
         """
         self.expect(feature(10, self.next()), b"\0\0\0\1" if self.isIn else NOT_IN)
         self.asked |= self.isIn and not self.gone
@@ -220,7 +222,7 @@ class ServerModel(RuleBasedStateMachine):
     @rule(number=st.sampled_from((8, 14, 15, -1)))
     def askForFeature(self, number: int) -> None:
         """
-        It asks for something else.
+        The client asks for another feature.
         """
         answer = Packer().int32(number in (14, 15)).packed() if self.isOpen else NOT_OPEN
         self.expect(feature(number, self.next()), answer if self.isIn else NOT_IN)
@@ -228,7 +230,7 @@ class ServerModel(RuleBasedStateMachine):
     @rule(how=st.sampled_from(("now", "later", "fails", "no name", "garbage")))
     def open(self, how: str) -> None:
         """
-        It opens, and the backend opens at once, or later, or cannot.
+        The client opens, and the backend opens at once, later or not.
         """
         self.backend.later = self.backend.error = None
         self.backend.session = FakeSession()
@@ -263,7 +265,7 @@ class ServerModel(RuleBasedStateMachine):
     @rule(well=st.booleans())
     def opened(self, well: bool) -> None:
         """
-        The backend comes to an end with opening.
+        The backend finishes opening, or fails to.
         """
         later, self.later = self.later, None
         assert later is not None
@@ -282,7 +284,7 @@ class ServerModel(RuleBasedStateMachine):
     @rule()
     def work(self) -> None:
         """
-        It calls what the backend answers.
+        The client makes a call that the backend answers.
         """
         answer = b"echo" if self.isOpen else NOT_OPEN
         message = call(FakeBackend.PROCEDURE, b"echo", self.next())
@@ -291,7 +293,7 @@ class ServerModel(RuleBasedStateMachine):
     @rule(procedure=st.sampled_from((360, 361)))
     def register(self, procedure: int) -> None:
         """
-        It wants to be told why the server closes, or not.
+        The client registers or deregisters the close callback.
         """
         answer = b"" if self.isOpen else NOT_OPEN
         self.expect(call(procedure, serial=self.next()), answer if self.isIn else NOT_IN)
@@ -299,14 +301,14 @@ class ServerModel(RuleBasedStateMachine):
     @rule(procedure=st.sampled_from((0, -1, 9999, 362)))
     def unknown(self, procedure: int) -> None:
         """
-        It calls what there is not.
+        The client calls an unknown procedure.
         """
         self.expect(call(procedure, serial=self.next()), (39, f"unknown procedure: {procedure}"))
 
     @rule()
     def elsewhere(self) -> None:
         """
-        It calls a program that there is not, and another version, and with a status.
+        The client calls an unknown program, another version, and with a status.
         """
         self.expect(call(1, program=7, serial=self.next()), (39, "Cannot find program 7 version 1"))
         self.expect(call(1, version=2, serial=self.next()), (39, "Cannot find program"))
@@ -315,14 +317,14 @@ class ServerModel(RuleBasedStateMachine):
     @rule(kind=st.sampled_from((1, 2, 3, 6, 7)))
     def nothing(self, kind: int) -> None:
         """
-        It sends what is no call.
+        The client sends a message that is not a call.
         """
         self.expect(call(1, kind=kind, serial=self.next()), None)
 
     @rule()
     def ping(self) -> None:
         """
-        It pings, which is answered in every state.
+        The client pings, which is answered in every state.
         """
         self.clock.advance(1 / 64)
         before = len(self.tap.written)
@@ -332,7 +334,7 @@ class ServerModel(RuleBasedStateMachine):
     @rule(really=st.sampled_from((False, False, True)))
     def close(self, really: bool) -> None:
         """
-        It says goodbye, though not often, as that is the end.
+        The client closes, though rarely, since that is the end.
         """
         if not really:
             return
@@ -342,7 +344,7 @@ class ServerModel(RuleBasedStateMachine):
     @invariant()
     def agrees(self) -> None:
         """
-        What the server counts, pings and holds open agrees with what is known.
+        The server's state agrees with the model.
         """
         if not hasattr(self, "tap"):
             return
@@ -355,7 +357,7 @@ class ServerModel(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """
-        When it is gone, nothing is left.
+        When the client is gone, no timer is left.
         """
         if hasattr(self, "tap"):
             self.tap.lose(ConnectionResetError())
@@ -364,8 +366,8 @@ class ServerModel(RuleBasedStateMachine):
 
 class ClientModel(RuleBasedStateMachine):
     """
-    A client.  What it is to call next, if all goes well: C{AUTH_LIST}, the feature check, C{OPEN},
-    the feature check for the close callback, and its registration.
+    A client.  It calls, if all goes well: C{AUTH_LIST}, the feature check, C{OPEN}, the feature
+    check for the close callback, and its registration.
     """
 
     ORDER: Final = (66, 60, 1, 60, 360)
@@ -406,13 +408,13 @@ class ClientModel(RuleBasedStateMachine):
     @property
     def waiting(self) -> bool:
         """
-        Whether it has called and waits for an answer before it is open.
+        Whether it waits for an answer before it is open.
         """
         return not self.gone and self.stage < len(self.ORDER)
 
     def answer(self, payload: bytes, status: int = 0) -> None:
         """
-        Answer the call that it makes at this stage.
+        Answer the call of this stage.
         """
         procedure = self.ORDER[self.stage]
         self.tap.feed(packMessage(call(procedure, payload, self.stage, kind=1, status=status)))
@@ -421,7 +423,7 @@ class ClientModel(RuleBasedStateMachine):
     @rule(yes=st.booleans())
     def good(self, yes: bool) -> None:
         """
-        The call is answered well; where it is a question, with yes or no.
+        The call succeeds; a question is answered with yes or no.
         """
         procedure = self.ORDER[self.stage]
         self.answer(
@@ -438,7 +440,7 @@ class ClientModel(RuleBasedStateMachine):
     @rule(unknown=st.booleans())
     def error(self, unknown: bool) -> None:
         """
-        The call is answered with an error: that there is no such procedure, or another.
+        The call fails with an error: unknown procedure, or another.
         """
         text = "unknown procedure: 66" if unknown else "refused"
         self.answer(packError(RemoteError(39, 7, text)), 1)
@@ -465,8 +467,8 @@ class ClientModel(RuleBasedStateMachine):
     )
     def spoil(self, how: str | dict[str, int], really: bool) -> None:
         """
-        The call is answered with what cannot be decoded, or with a wish for a login that there is
-        not, or something comes that answers no call.  Not often, as it is the end.
+        The answer cannot be decoded, or requires a login that is not configured, or a message
+        answers no call.  This happens rarely, since it is the end.
         """
         if not really:
             return
@@ -488,14 +490,14 @@ class ClientModel(RuleBasedStateMachine):
     @rule(procedure=st.sampled_from((316, 362)))
     def event(self, procedure: int) -> None:
         """
-        An event comes, which changes nothing.
+        An event arrives, which changes nothing.
         """
         self.tap.feed(packMessage(call(procedure, b"\0\0\0\2", 1, kind=2)))
 
     @rule()
     def ping(self) -> None:
         """
-        The server pings, and is answered, however far the client has come.
+        The server pings and gets a pong, in every state of the client.
         """
         self.clock.advance(1 / 64)
         self.look()
@@ -507,7 +509,7 @@ class ClientModel(RuleBasedStateMachine):
     @rule(interval=st.sampled_from((0, 100, 1000)))
     def setKeepAlive(self, interval: int) -> None:
         """
-        The application wants keepalive, which it gets only where the server has it.
+        The application starts keepalive, which fails if the server does not support it.
         """
         try:
             self.protocol.setKeepAlive(interval, 2)
@@ -524,7 +526,7 @@ class ClientModel(RuleBasedStateMachine):
     @rule()
     def work(self) -> None:
         """
-        The application calls something.
+        The application makes a call.
         """
         done = self.protocol.call(REMOTE, 59)
         number = len(self.expected)
@@ -550,7 +552,7 @@ class ClientModel(RuleBasedStateMachine):
 
     def look(self) -> None:
         """
-        See what was called.
+        Check that only calls were written.
         """
         frames, rest = cutAll(bytes(self.tap.written[self.seen :]))
         self.seen = len(self.tap.written)
@@ -561,7 +563,7 @@ class ClientModel(RuleBasedStateMachine):
     @invariant()
     def agrees(self) -> None:
         """
-        It has called what it was to call, and says of itself what is so.
+        The client has made the expected calls, and its state agrees with the model.
         """
         self.look()
         assert not self.tap.wrongs, self.tap.wrongs
@@ -583,7 +585,7 @@ class ClientModel(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """
-        When it is gone, nothing is left, and whoever waits has been told.
+        When the connection is gone, no timer is left, and all L{Deferred}s have fired.
         """
         self.tap.lose(ConnectionResetError())
         assert self.closed.called
@@ -593,17 +595,17 @@ class ClientModel(RuleBasedStateMachine):
 
 class NegotiationModelTests(SynchronousTestCase):
     """
-    Both ends.
+    Tests for both ends against their models.
     """
 
     def test_server(self) -> None:
         """
-        A server answers whatever it is told in any order as the protocol says.
+        A server answers any messages in any order as the protocol requires.
         """
         run_state_machine_as_test(ServerModel, settings=machineSettings(80, 30))
 
     def test_client(self) -> None:
         """
-        A client goes through its opening whatever it is told in between, or closes with a reason.
+        A client opens whatever it is sent meanwhile, or closes with a reason.
         """
         run_state_machine_as_test(ClientModel, settings=machineSettings(80, 25))

@@ -1,6 +1,6 @@
 """
-Attacks on web sockets.  Two servers get the same bytes, one with a watch round its application and
-one without: both applications see the same.
+Attacks on WebSockets.  Two servers get the same bytes, one with keepalive around its application
+and one without: both applications must see the same.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ HANDSHAKE: Final = (
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: a2VlcGFsaXZlIGNsaWVudA==\r\n\r\n"
 )
 """
-What a client begins with.
+The first bytes from a client.
 """
 
 
 def frame(random: Random) -> bytes:
     """
-    @return: a frame of a client's, of any kind, with a mask that changes nothing.
+    @return: a client's frame of any kind, with a mask of zeros.
     """
     opcode = random.choice((0x81, 0x82, 0x01, 0x00, 0x80, 0x89, 0x8A, 0x88, 0x83))
     payload = random.choice((_PAYLOAD, b"", b"hello", random.randbytes(random.randrange(126))))
@@ -52,7 +52,7 @@ def frame(random: Random) -> bytes:
 
 class _Application:
     """
-    Keeps what happens to it.
+    Records its events.
     """
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class _Application:
 
     def __getattr__(self, name: str) -> Any:
         """
-        Every method keeps its name, and its argument if that is bytes or text.
+        @return: a method that records its name, and its arguments that are bytes or text.
         """
         return lambda *arguments: self.events.append(
             (name, *(each for each in arguments if isinstance(each, bytes | bytearray | str)))
@@ -69,7 +69,7 @@ class _Application:
 
 class _Applications:
     """
-    Builds one.
+    A factory of one application.
     """
 
     def __init__(self) -> None:
@@ -77,14 +77,14 @@ class _Applications:
 
     def buildProtocol(self, _request: object) -> Any:
         """
-        The application.
+        @return: the application.
         """
         return self.application
 
 
 class _HTTPTap(Tap):
     """
-    A transport that a web server can use, too.
+    A transport that a web server can use.
     """
 
     @property
@@ -96,13 +96,13 @@ class _HTTPTap(Tap):
 
     def writeSequence(self, data: Sequence[bytes], /) -> None:
         """
-        Note what is sent.
+        Record the bytes.
         """
         self.write(b"".join(data))
 
     def getHost(self) -> IPv4Address:
         """
-        Where the server is.
+        @return: the server's address.
         """
         return _ADDRESS
 
@@ -111,7 +111,7 @@ def _attack(
     pieces: Sequence[bytes], *, isWatched: bool, isFull: bool
 ) -> tuple[list[Any], list[str], bool]:
     """
-    @param isFull: whether the attacker does not read, so that no closing handshake ends.
+    @param isFull: whether the attacker does not read, so that a closing handshake never ends.
     @return: what the application saw, the last line of each traceback, and whether the connection
         ended.
     """
@@ -145,10 +145,10 @@ def _attack(
 
 def compareWebSockets(pieces: Sequence[bytes]) -> str:
     """
-    Send the same to both servers.
+    Send the same bytes to both servers.
 
-    @return: what came of it.
-    @raise Violation: when the watch changes more than it may.
+    @return: the outcome.
+    @raise Violation: when keepalive makes any other difference than its pongs.
     """
     for isFull in (True, False):
         watched = _attack(pieces, isWatched=True, isFull=isFull)

@@ -56,15 +56,15 @@ def _outOfTime(_number: int, _frame: FrameType | None) -> None:
 
 
 def _terminated(_number: int, _frame: FrameType | None) -> None:
-    # So that the server is ended as well.
+    # Raise, so that the server is stopped as well.
     raise SystemExit(128 + signal.SIGTERM)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """
-    Do what the command line says, and print what happens.
+    Run the soak that the command line describes, and print its progress.
 
-    @return: 0 if nothing was wrong, 1 if something was, 2 if it could not be found out.
+    @return: 0 if nothing was wrong, 1 if something was, 2 if it could not be completed.
     """
     options = _options(arguments)
     plan = Plan(

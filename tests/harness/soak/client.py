@@ -1,6 +1,5 @@
 """
-A client of the soak that opens and answers pings, and one that dies some time, for others to add
-what they do beside that.
+The base classes of the soak's clients: one that opens and answers pings, and one that dies.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ __all__ = ["RECEIVE", "Client", "Mortal", "State"]
 
 RECEIVE: Final = 65536
 """
-The most bytes that are read at once.
+The most bytes read at once.
 """
 
 _FEATURE: Final = struct.pack(">i", wire.FEATURE_KEEPALIVE)
@@ -38,7 +37,7 @@ _STEPS: Final = (
 
 class State(Enum):
     """
-    How far a client has come.
+    The states of a client.
     """
 
     OPENING = "opening"
@@ -52,12 +51,12 @@ class Client:
     """
     A client that opens, and answers pings.
 
-    @cvar name: what reports call it.
-    @cvar listener: which of the server's listeners it connects to.
-    @cvar receiveBuffer: its C{SO_RCVBUF}, 0 for the kernel's own.
-    @ivar state: how far it has come.
-    @ivar before: when the last byte had not been sent yet, on the monotonic clock.
-    @ivar after: when it had.
+    @cvar name: its name in reports.
+    @cvar listener: the index of the listener it connects to.
+    @cvar receiveBuffer: its C{SO_RCVBUF}, 0 for the default.
+    @ivar state: its state.
+    @ivar before: a time just before its last byte was sent, on the monotonic clock.
+    @ivar after: a time just after that.
     """
 
     name: ClassVar[str]
@@ -67,7 +66,7 @@ class Client:
 
     def __init__(self, crowd: Crowd) -> None:
         """
-        Begin to connect.
+        Start to connect.
         """
         self.crowd = crowd
         self.before = self.after = time.monotonic()
@@ -92,9 +91,10 @@ class Client:
 
     def ready(self, events: int, seen: float) -> None:
         """
-        The kernel has something to say of the connection.
+        Handle an event of the socket.
 
-        @param seen: when it was known.
+        @param seen: when it was noticed.
+        @param events: from L{select.epoll}.
         """
         if events & select.EPOLLOUT:
             self.crowd.listen(self, select.EPOLLIN)
@@ -105,15 +105,15 @@ class Client:
 
     def connected(self) -> None:
         """
-        The connection is there.
+        The connection is established: make the first call.
         """
         self._call()
 
     def read(self, seen: float, most: int = RECEIVE) -> None:
         """
-        Read, and take in what comes.
+        Read once, and handle the messages.
 
-        @param most: how many bytes.
+        @param most: the most bytes to read.
         """
         try:
             data = self.receive(most)
@@ -131,13 +131,13 @@ class Client:
         """
         Read from the socket.
 
-        @raise BlockingIOError: when nothing has come.
+        @raise BlockingIOError: when there is nothing to read.
         """
         return self.socket.recv(most)
 
     def closed(self, seen: float) -> None:
         """
-        The server has closed the connection.
+        The server has closed the connection: record the verdict, and leave.
         """
         verdict = self.crowd.judge.live(self.crowd.looked, seen)
         if self.state is State.OPENING:
@@ -148,13 +148,13 @@ class Client:
 
     def send(self, data: bytes) -> None:
         """
-        Send something that always fits, and note when.
+        Send something that always fits into the buffer, and record the time.
         """
         self.before = time.monotonic()
         try:
             sent = self.socket.send(data)
         except OSError:
-            # The connection has been closed, as the kernel will say in a moment.
+            # The connection has been closed; the kernel will report that soon.
             return
         finally:
             self.after = time.monotonic()
@@ -187,20 +187,20 @@ class Client:
 
     def opened(self) -> None:
         """
-        It is open.
+        Called when it is open.
         """
 
     def received(self, frame: Frame) -> None:
         """
-        Something has come that is no ping.
+        Called for messages that are not keepalive's, once it is open.
         """
         self.crowd.tally(Verdict.WRONG_ANSWER, f"{self}: {frame}")
 
     def leave(self, *, reset: bool = False) -> None:
         """
-        Close the connection, after which another client takes this one's place.
+        Close the connection; another client then takes its place.
 
-        @param reset: whether to do so by a reset.
+        @param reset: whether to end it with RST.
         """
         if self.state is State.GONE:
             return
@@ -213,12 +213,15 @@ class Client:
 
 class Mortal(Client):
     """
-    Falls silent some time, does not close, and waits to be found dead.
+    A client that falls silent, does not close, and waits to be declared dead.
     """
 
     def dieWithin(self, least: float, most: float) -> None:
         """
-        Fall silent after some time, in units of the time after which the dead are found.
+        Fall silent at a random time.
+
+        @param least: the earliest time, in multiples of the server's timeout.
+        @param most: the latest time, in the same unit.
         """
         self.crowd.later(random.uniform(least, most) * self.crowd.judge.death, self._die)
 
@@ -236,24 +239,24 @@ class Mortal(Client):
 
     def canDie(self) -> bool:
         """
-        @return: whether this is a good moment.
+        @return: whether it may fall silent now.
         """
         return True
 
     def dies(self) -> None:
         """
-        It is about to fall silent.
+        Called just before it falls silent.
         """
 
     def vanish(self) -> None:
         """
-        Notice no more than the end of the connection, of which the kernel tells all the same.
+        Watch for nothing but the end of the connection.
         """
         self.crowd.listen(self, select.EPOLLRDHUP)
 
     def ready(self, events: int, seen: float) -> None:
         """
-        Once it is silent nothing but the end of the connection is told.
+        Handle an event of the socket: once it is silent, only the end of the connection.
         """
         if self.state is State.SILENT:
             self.found(self.crowd.looked, seen)
@@ -263,7 +266,7 @@ class Mortal(Client):
 
     def found(self, looked: float, seen: float) -> None:
         """
-        The server has closed the connection.
+        The server has closed the connection: record the verdict.
 
         @param looked: when it was last known to be open.
         """
@@ -273,7 +276,7 @@ class Mortal(Client):
 
     def _checkForgotten(self) -> None:
         """
-        Stop waiting for the server to find it, once that is long overdue.
+        Stop waiting for the server to declare it dead, once that is long overdue.
         """
         if self.state is not State.SILENT:
             return

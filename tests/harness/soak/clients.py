@@ -1,5 +1,5 @@
 """
-The clients of a server: those that are idle, that chat, that die, that come and go.
+The clients of a server: idle ones, and ones that call, die or reconnect.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _HALF: Final = wire.encode(wire.GET_HOSTNAME, serial=9)[:14]
 
 class Idle(Client):
     """
-    Answers pings, and that is all.
+    Only answers pings.
     """
 
     name = "idle"
@@ -34,7 +34,7 @@ class Idle(Client):
 
 class Chatty(Client):
     """
-    Calls now and then, and looks at the answers.
+    Calls now and then, and checks the replies.
     """
 
     name = "chatty"
@@ -42,14 +42,14 @@ class Chatty(Client):
 
     def opened(self) -> None:
         """
-        Make the first call soon.
+        Schedule the first call.
         """
         self._serial = 100
         self._waiting: float | None = None
         self._callLater()
 
     def _callLater(self) -> None:
-        # Mostly before it would be pinged, sometimes not.
+        # Mostly before a ping is due, sometimes later.
         self.crowd.later(random.uniform(0.1, 1.3) * self.crowd.judge.interval, self._ask)
 
     def _ask(self) -> None:
@@ -70,7 +70,7 @@ class Chatty(Client):
 
     def received(self, frame: Frame) -> None:
         """
-        An answer, which has to be the right one.
+        Check the reply to the call.
         """
         right = (wire.REMOTE, wire.GET_HOSTNAME, wire.REPLY, self._serial, 0, self._answer)
         if right != (frame.program, frame.procedure, *frame[4:]) or self._waiting is None:
@@ -80,16 +80,16 @@ class Chatty(Client):
 
 class Dying(Mortal):
     """
-    Lives for a while, and then sends nothing any more, reads nothing, and does not close.
+    Answers pings for a while, then sends nothing, reads nothing, and does not close.
 
-    Some ask before that to be told when they are given up, some have sent half a message.
+    Before that, some register a close callback, and some send half a message.
     """
 
     name = "dying"
 
     def opened(self) -> None:
         """
-        Die some time later.
+        Register the close callback or not, and schedule the death.
         """
         self._told = random.random() < 1 / 3
         if self._told:
@@ -98,22 +98,22 @@ class Dying(Mortal):
 
     def received(self, frame: Frame) -> None:
         """
-        Nothing but the answer to its one call is expected.
+        Accept the reply to the registration; nothing else is expected.
         """
         if (frame.procedure, frame.kind, frame.status) != (wire.CLOSE_CALLBACK, wire.REPLY, 0):
             super().received(frame)
 
     def dies(self) -> None:
         """
-        Say half a word, or nothing.
+        Send half a message, or nothing.
         """
         if random.random() < 1 / 3:
             self.send(_HALF)
 
     def found(self, looked: float, seen: float) -> None:
         """
-        See what the server has sent to the dead one: the pings, and why it was given up.  A reset
-        takes that away.
+        Check what the server has sent: the pings, and the reason of its close.  After a RST none of
+        it can be read.
         """
         super().found(looked, seen)
         try:
@@ -123,21 +123,21 @@ class Dying(Mortal):
         pings = [frame for frame in frames if frame.program == wire.KEEPALIVE]
         told = [frame.payload for frame in frames if frame.procedure == wire.CONNECTION_CLOSED]
         count = self.crowd.judge.count
-        # One more may have been on its way when the last byte was sent.
+        # One more ping may have been sent just before the last byte arrived.
         if len(pings) not in {count, count + 1} or told != [_KEEPALIVE_REASON] * self._told:
             self.crowd.tally(Verdict.WRONG_ANSWER, f"{self}: {frames}")
 
 
 class Reconnecting(Client):
     """
-    Leaves after a while, in one way or another; another one comes in its place.
+    Leaves after a while, in one of several ways; another takes its place.
     """
 
     name = "reconnecting"
 
     def __init__(self, crowd: Crowd) -> None:
         """
-        Some leave before they have opened.
+        Choose the way; some leave before they have opened.
         """
         self._way = random.choice(("close", "reset", "say goodbye", "in the middle", "early"))
         super().__init__(crowd)
@@ -146,7 +146,7 @@ class Reconnecting(Client):
 
     def opened(self) -> None:
         """
-        Leave some time later.
+        Schedule the end.
         """
         self.crowd.later(random.uniform(0.1, 2) * self.crowd.judge.death, self._go)
 
@@ -163,7 +163,7 @@ class Reconnecting(Client):
 
     def received(self, frame: Frame) -> None:
         """
-        The answer to its goodbye, after which the server closes.
+        Accept the reply to its close, after which the server closes the connection.
         """
         right = (wire.CLOSE, wire.REPLY, 60, 0)
         if right != (frame.procedure, frame.kind, frame.serial, frame.status):
@@ -172,5 +172,5 @@ class Reconnecting(Client):
 
 KINDS: Final[dict[type[Client], float]] = {Idle: 0.5, Chatty: 0.2, Dying: 0.15, Reconnecting: 0.15}
 """
-The kinds, and which part of the crowd is of each.
+The kinds of clients, each with its fraction of the crowd.
 """

@@ -1,5 +1,5 @@
 """
-Many clients on one epoll, each of which is replaced when it has gone.
+Many clients on one epoll, each replaced when it has left.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ class Crowd:
     """
     The clients.
 
-    @ivar scene: where they connect to, and what they need there.
-    @ivar judge: what the server has promised.
-    @ivar looked: when the kernel was last asked what has happened to the connections, on the
-        monotonic clock: whatever has happened since then is not known.
-    @ivar verdicts: what has been found.
-    @ivar details: the first of what was wrong, in words.
-    @ivar calls: how many calls were made.
-    @ivar connections: how many clients there have been.
-    @ivar silent: those who are dead, and have not been found.
+    @ivar scene: the server's ports, and what the clients need.
+    @ivar judge: what the server must do.
+    @ivar looked: when the kernel was last asked for events, on the monotonic clock: what has
+        happened since is not known.
+    @ivar verdicts: how often each verdict was given.
+    @ivar details: descriptions of the first problems.
+    @ivar calls: the number of calls made.
+    @ivar connections: the number of clients so far.
+    @ivar silent: clients that are dead, and have not been found.
     @ivar mayDie: whether clients may still die.
-    @ivar replacing: whether another one comes for each that goes.
-    @ivar longestGap: the longest that nobody looked, in seconds.
+    @ivar replacing: whether clients that leave are replaced.
+    @ivar longestGap: the longest time between two polls, in seconds.
     """
 
     openSeconds = 20.0
@@ -67,20 +67,20 @@ class Crowd:
     @property
     def kinds(self) -> Counter[str]:
         """
-        How many there are of each kind.
+        The number of clients of each kind.
         """
         return Counter(client.name for client in self._clients.values())
 
     @property
     def opening(self) -> int:
         """
-        How many have not opened yet.
+        The number of clients that have not opened yet.
         """
         return sum(client.state is State.OPENING for client in self._clients.values())
 
     def populate(self, count: int, perSecond: float) -> None:
         """
-        Have clients come, one after the other.
+        Create clients, one after the other.
         """
         parts = self.scene.kinds.items()
         kinds = [kind for kind, part in parts for _number in range(round(part * count))]
@@ -90,7 +90,7 @@ class Crowd:
 
     def enter(self, client: Client, events: int) -> None:
         """
-        A client has come.
+        Add a client.
         """
         self.connections += 1
         self._clients[client.socket.fileno()] = client
@@ -98,13 +98,13 @@ class Crowd:
 
     def listen(self, client: Client, events: int) -> None:
         """
-        A client wants to know of something else.
+        Change the events that a client waits for.
         """
         self._poll.modify(client.socket, events)
 
     def left(self, client: Client) -> None:
         """
-        A client goes: another of its kind will come.
+        Remove a client, and schedule the creation of another of its kind.
         """
         del self._clients[client.socket.fileno()]
         self._poll.unregister(client.socket)
@@ -119,13 +119,13 @@ class Crowd:
 
     def later(self, seconds: float, action: Callable[[], object]) -> None:
         """
-        Do something some time later.
+        Schedule a call.
         """
         heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._order), action))
 
     def tally(self, verdict: Verdict, detail: str) -> None:
         """
-        Count a verdict, and keep the words if they are among the first that tell of a wrong.
+        Count a verdict, and keep its description if it is one of the first problems.
         """
         self.verdicts[verdict] += 1
         if verdict in self.verdicts.wrong and len(self.details) < _SHOWN:
@@ -133,7 +133,7 @@ class Crowd:
 
     def turn(self) -> None:
         """
-        See what has happened, let the clients do what they do then, and do what is due.
+        Poll, let the clients handle their events, and make the calls that are due.
         """
         asked = time.monotonic()
         events = self._poll.poll(_LOOK_EVERY, max(64, len(self._clients)))
@@ -143,14 +143,14 @@ class Crowd:
             client = self._clients.get(descriptor)
             if client is not None:
                 client.ready(what, seen)
-        # Only those which the kernel did not name are known to have been open.
+        # Only connections without an event are known to have been open at this time.
         self.looked = asked
         while self._timers and self._timers[0][0] <= time.monotonic():
             heapq.heappop(self._timers)[2]()
 
     def leave(self) -> None:
         """
-        Have all go.
+        Close all clients.
         """
         self.replacing = False
         self._timers.clear()
@@ -159,7 +159,7 @@ class Crowd:
 
     def close(self) -> None:
         """
-        Have all go, and be of no use any more.
+        Close all clients and the epoll.
         """
         self.leave()
         self._poll.close()

@@ -35,7 +35,7 @@ KINDS: Final[dict[type[Client], float]] = {
     Stuck: 0.1,
 }
 """
-The kinds, and which part of the crowd is of each.
+The kinds of clients, each with its fraction of the crowd.
 """
 
 _DEFINE_XML: Final = 11
@@ -44,7 +44,7 @@ _DOMAIN: Final = """
 <domain type="test"><name>long</name><description>{}</description><memory>1024</memory>
 <os><type>hvm</type></os></domain>
 """
-# libvirtd makes more workers too slowly for those that block, and then nobody is answered.
+# libvirtd starts more workers too slowly for the calls that block, and then answers no others.
 _SETTINGS: Final = """
 max_clients = 10000
 max_anonymous_clients = 0
@@ -58,8 +58,8 @@ keepalive_count = 2
 @contextmanager
 def gateway(interval: float, count: int) -> Iterator[Scene]:
     """
-    Run a libvirtd for as long as the context lasts.  It is watched at the interval and count at
-    which the clients are, and would itself drop clients after three seconds.
+    Run a libvirtd during the C{with} block.  It is pinged at the clients' interval and count, and
+    itself drops clients after three seconds.
     """
     with (
         LibvirtTarget(_SETTINGS, auth="none") as libvirtd,
@@ -97,7 +97,7 @@ def _context(pki: str) -> ssl.SSLContext:
 
 def _define(peer: RawPeer) -> tuple[bytes, bytes]:
     """
-    Define a domain with a long description.  It goes when nobody is connected any more.
+    Define a domain with a long description.  It exists as long as a client is connected.
 
     @return: the domain, and the answer to a call for its description.
     """

@@ -1,9 +1,9 @@
 """
-Whether a server was right to close a connection, as far as the one who watches it can know.
+Judges whether a server was right to close a connection, as far as the observer can know.
 
-Whoever watches looks at its connections now and then.  It knows of a connection that was closed
-only that it was open when it last looked and is closed now.  Nothing is called wrong that may have
-been right in between, but how often that was needed is counted.
+The observer polls its connections.  Of a closed one it knows only that it was open at one poll and
+closed at the next.  A server that may have been right in between is not called wrong, but such
+cases are counted.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _GIVE_UP: Final = 3
 
 class Verdict(Enum):
     """
-    What is to be said of a connection that has ended, or should have.
+    The verdict on a connection that has ended, or should have.
     """
 
     FOUND = "dead clients found in time"
@@ -49,7 +49,7 @@ class Tally(Counter[Verdict]):
     @property
     def wrong(self) -> dict[Verdict, int]:
         """
-        Those that should not have been given at all.
+        The verdicts that should not have been given, with their counts.
         """
         return {
             verdict: self[verdict] for verdict in Verdict if self[verdict] and verdict not in _RIGHT
@@ -65,7 +65,7 @@ class Tally(Counter[Verdict]):
 
 class Excuses:
     """
-    Spans of time in which the server could do nothing, by no fault of its own.
+    Times in which the server could not run, through no fault of its own.
     """
 
     def __init__(self, spans: Iterable[tuple[float, float]] = ()) -> None:
@@ -73,13 +73,13 @@ class Excuses:
 
     def add(self, begin: float, end: float) -> None:
         """
-        Add a span, on the monotonic clock, which is later than all that were added before.
+        Add a time span on the monotonic clock; it must be later than all before.
         """
         self._spans.append((begin, end))
 
     def within(self, begin: float, end: float) -> float:
         """
-        @return: how many seconds of a time were excused.
+        @return: how many seconds between C{begin} and C{end} are excused.
         """
         excused = 0.0
         for first, last in reversed(self._spans):
@@ -92,12 +92,12 @@ class Excuses:
 @attrs.frozen
 class Judge:
     """
-    Judges by what a server has promised.  All times are on the monotonic clock, in seconds.
+    Judges a server.  All times are on the monotonic clock, in seconds.
 
     @ivar interval: seconds of silence before a ping.
-    @ivar count: pings unanswered before a peer is dead.
+    @ivar count: unanswered pings before a peer is dead.
     @ivar tolerance: seconds by which a death may be found late.
-    @ivar excuses: when the server could do nothing.
+    @ivar excuses: when the server could not run.
     """
 
     interval: float
@@ -114,8 +114,9 @@ class Judge:
 
     def deadline(self, sent: float, now: float) -> float:
         """
-        @param sent: when the last byte had been sent.
+        @param sent: when the last byte was sent.
         @return: when the server must have closed the connection.
+        @param now: the current time.
         """
         return sent + self.death + self.tolerance + self.excuses.within(sent, now)
 
@@ -123,10 +124,10 @@ class Judge:
         """
         The server has closed a connection whose client had fallen silent.
 
-        @param before: when the last byte had not been sent yet.
-        @param after: when it had.
+        @param before: a time just before the last byte was sent.
+        @param after: a time just after that.
         @param looked: when the connection was last known to be open.
-        @param seen: when it was known to be closed.
+        @param seen: when it was first known to be closed.
         """
         if seen < before + self.death - _ROUNDING:
             return Verdict.EARLY
@@ -137,20 +138,20 @@ class Judge:
 
     def forgotten(self, after: float, looked: float) -> bool:
         """
-        @param after: when the last byte of a silent client had been sent.
+        @param after: a time just after the last byte of a silent client was sent.
         @param looked: when its connection was last known to be open.
-        @return: whether there is no use in waiting any longer for it to be found.
+        @return: whether the server is so late that waiting is pointless.
         """
         return looked > self.deadline(after, looked) + _GIVE_UP * self.death
 
     def live(self, looked: float, seen: float) -> Verdict:
         """
-        The server has closed a connection whose client had answered all that it had been asked.
+        The server has closed a connection whose client had answered all pings.
 
-        @param looked: when the client had last looked, and had answered what there was.
-        @param seen: when it was known to be closed.
+        @param looked: when the client last polled, and answered everything.
+        @param seen: when the connection was first known to be closed.
         """
-        # The first ping that was not answered came after that look, and death so many intervals
+        # The first unanswered ping was sent after that poll, and death follows C{count} intervals
         # after it.
         if seen - looked < self.interval * self.count:
             return Verdict.KILLED

@@ -1,6 +1,6 @@
 """
-The live clients of a gateway that keepalive software tends to kill: one that waits for calls that
-block, one that reads slowly, one that loads much over TLS, and one with many calls at once.
+Live clients of a gateway that are hard to tell from dead ones: one that waits for calls that block,
+one that reads slowly, one that downloads much over TLS, and one with many concurrent calls.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _LOOK_AGAIN: Final = 0.1
 
 class Asking(Client):
     """
-    A client that makes some calls, waits for all answers, and begins again.
+    A client that makes some calls, waits for all replies, and begins again.
     """
 
     def opened(self) -> None:
         """
-        Begin.
+        Schedule the first calls.
         """
         self._serial = 100
         self._waiting: set[int] = set()
@@ -55,19 +55,19 @@ class Asking(Client):
 
     def isRight(self, frame: Frame) -> bool:
         """
-        @return: whether this is what should be answered.
+        @return: whether this is the expected reply.
         """
         raise NotImplementedError
 
     def answered(self) -> None:
         """
-        All calls were answered.
+        Called when all calls were answered.
         """
         self._later(0.1, 1)
 
     def call(self, procedure: int, payload: bytes = b"", times: int = 1) -> None:
         """
-        Make a call, or the same call several times at once.
+        Make a call C{times} times at once.
         """
         serials = range(self._serial + 1, self._serial + 1 + times)
         self._serial += times
@@ -77,7 +77,7 @@ class Asking(Client):
 
     def expectAnswers(self, seconds: float) -> None:
         """
-        Complain if the present calls are not answered within some seconds.
+        Record a problem if the current calls are not answered in time.
         """
         last, asked = self._serial, self.crowd.looked
 
@@ -96,7 +96,7 @@ class Asking(Client):
 
     def received(self, frame: Frame) -> None:
         """
-        An answer, which has to be the right one.
+        Check a reply.
         """
         if frame.kind != wire.REPLY or frame.serial not in self._waiting or not self.isRight(frame):
             self.crowd.tally(Verdict.WRONG_ANSWER, f"{self}: {str(frame)[:300]}")
@@ -107,17 +107,17 @@ class Asking(Client):
 
 class Busy(Asking):
     """
-    Has calls under way that block for several times as long as a dead client is given.  While it
-    has five, libvirtd does not read its connection.
+    Has calls in progress that block for several times the timeout.  While it has five, libvirtd
+    does not read its connection.
 
-    Each call restores a domain from a FIFO that nobody writes to.
+    Each call restores a domain from a FIFO that has no writer.
     """
 
     name = "busy"
 
     def ask(self) -> None:
         """
-        Make calls that block, and some time later let them go on.
+        Make calls that block, and schedule their end.
         """
         self._path = os.path.join(self.crowd.scene.folder, f"{id(self):x}-{self._serial}")
         os.mkfifo(self._path)
@@ -132,7 +132,7 @@ class Busy(Asking):
 
     def _letGo(self) -> None:
         """
-        End those calls that wait in the FIFO, and let those fail that do not yet.
+        Unblock the calls that wait in the FIFO; the others fail, since it is gone.
         """
         with suppress(FileNotFoundError):
             descriptor = os.open(self._path, os.O_RDWR | os.O_NONBLOCK)
@@ -141,13 +141,13 @@ class Busy(Asking):
 
     def isRight(self, frame: Frame) -> bool:
         """
-        There is nothing to restore from.
+        @return: whether it is an error: there is nothing to restore from.
         """
         return (frame.procedure, frame.status) == (_RESTORE, 1)
 
     def leave(self, *, reset: bool = False) -> None:
         """
-        Leave no call behind in libvirtd.
+        Close the connection, and leave no call in libvirtd.
         """
         super().leave(reset=reset)
         if self._serial > 100:
@@ -159,7 +159,7 @@ class Busy(Asking):
 
 class Many(Asking):
     """
-    Makes a hundred calls at once.
+    Makes a hundred concurrent calls.
     """
 
     name = "many"
@@ -167,14 +167,14 @@ class Many(Asking):
 
     def ask(self) -> None:
         """
-        Make them.
+        Make the calls.
         """
         self.call(wire.GET_HOSTNAME, times=100)
         self.expectAnswers(self.crowd.answerSeconds)
 
     def isRight(self, frame: Frame) -> bool:
         """
-        It is the host's name.
+        @return: whether it is the host name.
         """
         return frame[3:7] == (wire.GET_HOSTNAME, wire.REPLY, frame.serial, 0) and (
             frame.payload == self._answer
@@ -183,26 +183,25 @@ class Many(Asking):
 
 class _Reading(Asking):
     """
-    Asks for a megabyte.
+    Requests a megabyte.
     """
 
     def ask(self) -> None:
         """
-        Ask for it.
+        Make the call.
         """
         self.call(GET_XML, self.crowd.scene.domain + _NO_FLAGS)
 
     def isRight(self, frame: Frame) -> bool:
         """
-        It has come unharmed.
+        @return: whether it arrived intact.
         """
         return frame.procedure == GET_XML and frame.payload == self.crowd.scene.document
 
 
 class Slow(_Reading):
     """
-    Takes eight times as long over an answer as a dead client is given, and reads the pings behind
-    it only then.
+    Takes eight times the timeout to read a reply, and reads the pings behind it only then.
     """
 
     name = "slow"
@@ -211,7 +210,7 @@ class Slow(_Reading):
 
     def opened(self) -> None:
         """
-        Read by the clock from now on.
+        Read at a fixed rate from now on.
         """
         super().opened()
         self.rate = len(self.crowd.scene.document) / (8 * self.crowd.judge.death)
@@ -225,7 +224,7 @@ class Slow(_Reading):
 
     def ready(self, events: int, seen: float) -> None:
         """
-        Once it is open, the end of the connection alone is told.
+        Handle an event of the socket: once it is open, only the end of the connection.
         """
         if self.state is State.OPEN:
             self.closed(seen)
@@ -235,7 +234,7 @@ class Slow(_Reading):
 
 class Bulk(_Reading):
     """
-    Reads all it can, over TLS.
+    Reads as fast as it can, over TLS.
     """
 
     name = "bulk"
@@ -244,7 +243,7 @@ class Bulk(_Reading):
 
     def connected(self) -> None:
         """
-        Begin the handshake.
+        Start the handshake.
         """
         context = self.crowd.scene.context
         assert context is not None, "no TLS in this scene"
@@ -255,7 +254,7 @@ class Bulk(_Reading):
 
     def receive(self, most: int) -> bytes:
         """
-        Go on with the handshake, or read several records.
+        Continue the handshake, or read several records.
         """
         data = b""
         try:
@@ -272,7 +271,7 @@ class Bulk(_Reading):
             if not data:
                 raise BlockingIOError from error
         if data and not self._isAccepted:
-            # The byte by which libvirt's servers say that the certificate will do.
+            # This byte is the server's confirmation of the client's certificate.
             assert data == b"\1", data
             self._isAccepted = True
             self._call()
@@ -281,7 +280,7 @@ class Bulk(_Reading):
 
     def ask(self) -> None:
         """
-        Ask for it, which has to come at once.
+        Make the call, which must be answered soon.
         """
         super().ask()
         self.expectAnswers(self.crowd.answerSeconds)

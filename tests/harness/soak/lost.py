@@ -1,5 +1,5 @@
 """
-Clients that die in other ways than by falling silent between two messages.
+Clients that die in other ways than falling silent between two messages.
 """
 
 from __future__ import annotations
@@ -25,23 +25,24 @@ _KERNEL_TICK: Final = 0.01
 
 class Unreachable(Mortal):
     """
-    Its host vanishes: from some moment on its kernel receives nothing, and acknowledges nothing.
-    A socket filter drops all segments.
+    Its host disappears: from then on its kernel receives and acknowledges nothing.  A socket filter
+    drops all segments.
 
-    The end of the connection is not told either, so the kernel is asked about the server's end.
+    The end of the connection is not noticed here either, so the kernel is asked for the server's
+    socket.
     """
 
     name = "unreachable"
 
     def opened(self) -> None:
         """
-        Vanish some time later.
+        Schedule the death.
         """
         self.dieWithin(0.2, 2)
 
     def vanish(self) -> None:
         """
-        Drop what comes.
+        Drop what arrives, and watch the server's socket.
         """
         super().vanish()
         program = ctypes.create_string_buffer(struct.pack("HBBI", _BPF_RET_K, 0, 0, 0))
@@ -64,40 +65,41 @@ class Unreachable(Mortal):
 
     def leave(self, *, reset: bool = False) -> None:
         """
-        Leave by a reset, since the kernel would wait for an answer to anything else.
+        Leave with RST, since the kernel would wait for an acknowledgement of a FIN.
         """
         super().leave(reset=True)
 
 
 class Stuck(Slow, Mortal):
     """
-    Reads slowly, and stops in the middle of an answer.
+    Reads slowly, and stops in the middle of a reply.
     """
 
     name = "stuck"
 
     def opened(self) -> None:
         """
-        Stop some time later.
+        Schedule the death.
         """
         super().opened()
         self.dieWithin(1, 4)
 
     def canDie(self) -> bool:
         """
-        @return: whether there is some of the answer, and much more to come.
+        @return: whether it has read some of the reply, and has much more to read.
         """
         return 0 < self._reader.partial < len(self.crowd.scene.document) / 2
 
     def dies(self) -> None:
         """
-        What its kernel still has room for it takes now.
+        Record the time: from now on its kernel only accepts what it still has room for.
         """
         self.after = time.monotonic()
 
     def found(self, looked: float, seen: float) -> None:
         """
-        Its last sign of life was that its kernel took something, which the kernel knows.
+        Ask the kernel when it last received data, which was its last sign of life, and record the
+        verdict.
         """
         asked = time.monotonic()
         info = self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)

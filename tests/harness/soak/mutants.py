@@ -1,5 +1,5 @@
 """
-Kaservers with a defect, each of which the soak has to find: to see that it would.
+Kaservers with a defect, each of which the soak must detect.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _seen: Final[dict[str, float]] = {}
 
 def _replace(owner: type, name: str, value: object) -> None:
     """
-    Replace something in a class.
+    Replace an attribute of a class.
     """
     setattr(owner, name, value)
 
 
 def _afterwards(action: Callable[[ServerConnection], None]) -> None:
     """
-    Do something after a connection has gone.
+    Call a function after each connection has ended.
     """
     original = ServerConnection.ended
 
@@ -47,21 +47,21 @@ def _afterwards(action: Callable[[ServerConnection], None]) -> None:
 
 def entries() -> None:
     """
-    It keeps an entry of a dictionary for each connection: text and a number, no object.
+    A dictionary keeps an entry for each connection: text and a number, no object.
     """
     _afterwards(lambda connection: _seen.__setitem__(str(connection.peer), time.monotonic()))
 
 
 def objects() -> None:
     """
-    It keeps every connection's object.
+    A list keeps the object of each connection.
     """
     _afterwards(lambda connection: _kept.setdefault("", []).append(connection))
 
 
 def timers() -> None:
     """
-    It leaves a timer for each connection.
+    A timer is left for each connection.
     """
 
     def wait(connection: ServerConnection) -> None:
@@ -72,7 +72,7 @@ def timers() -> None:
 
 def descriptors() -> None:
     """
-    It leaves an open file for one connection in ten.
+    An open file is left for one connection in ten.
     """
     number = itertools.count()
 
@@ -85,7 +85,7 @@ def descriptors() -> None:
 
 def traceback() -> None:
     """
-    It fails when one connection in ten is lost.
+    An exception is raised for one lost connection in ten.
     """
     original = ServerConnection.lost
     number = itertools.count()
@@ -109,21 +109,21 @@ def _stretched(factor: float) -> None:
 
 def late() -> None:
     """
-    It finds the dead 10 per cent too late.
+    Dead clients are found 10 percent too late.
     """
     _stretched(1.1)
 
 
 def early() -> None:
     """
-    It drops the dead 2 per cent too early.
+    Dead clients are disconnected 2 percent too early.
     """
     _stretched(0.98)
 
 
 def blind() -> None:
     """
-    It never finds one in ten.
+    One dead client in ten is never found.
     """
     original = Liveness.check
     number = itertools.count()
@@ -140,7 +140,7 @@ def blind() -> None:
 
 def rash() -> None:
     """
-    After a stall it takes all for dead from whom it has heard nothing during it.
+    After a stall, every client that was silent during it is declared dead.
     """
 
     def now(pacemaker: Pacemaker) -> float:
@@ -163,7 +163,7 @@ def rash() -> None:
 
 def hasty() -> None:
     """
-    It expects an answer to a ping that waits behind what the peer has yet to read.
+    A pong is expected even if the client has not read what was written before the ping.
     """
 
     def lookInFront(
@@ -176,7 +176,7 @@ def hasty() -> None:
 
 def credulous() -> None:
     """
-    It takes it for life that the peer's kernel acknowledges pings.
+    A kernel's acknowledgement of a ping counts as proof of life.
     """
     original = Suspicion.examine
 
@@ -192,7 +192,7 @@ def credulous() -> None:
 
 def impatient() -> None:
     """
-    A gateway takes a connection for dead that libvirtd does not read.
+    A gateway declares libvirtd dead on a connection that it does not read.
     """
     _replace(Upstream, "excuses", lambda _upstream, _connection: False)
 
@@ -215,5 +215,6 @@ MUTANTS: Final[dict[str, Callable[[], None]]] = {
     )
 }
 """
-What makes the present process a mutant, by name.  The last takes C{--gateway} to be found.
+Functions that add a defect to this process, by name.  The last one needs C{--gateway} to be
+detected.
 """

@@ -1,5 +1,5 @@
 """
-What a soak is to do, and what it has found.
+The parameters of a soak, and its result.
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ __all__ = ["PER_SECOND", "SETTLE", "Plan", "Result"]
 
 PER_SECOND: Final = 500
 """
-How many clients come in a second.
+How many clients connect per second.
 """
 
 SETTLE: Final = 15.0
 """
-The most seconds after which nothing is left of clients that have gone.
+The most seconds after which nothing may be left of clients that have gone.
 """
 
 
 @attrs.frozen
 class Plan:
     """
-    What to do.
+    The parameters.
 
-    @ivar clients: how many there are at any time.
-    @ivar seconds: for how long, from when all have opened.
+    @ivar clients: the number of clients at any time.
+    @ivar seconds: how long the soak runs once all have opened.
     @ivar interval: seconds of silence before the server pings.
-    @ivar count: pings unanswered before a client is dead.
+    @ivar count: unanswered pings before a client is dead.
     @ivar tolerance: seconds by which a death may be found late.
-    @ivar stallEvery: seconds after which the server is stopped for one and a half times as long
-        as a client may be silent; 0 for never.
-    @ivar behindGateway: whether the server is a gateway in front of a libvirtd, and the clients
-        those of L{tests.harness.soak.gateway}.
-    @ivar mutant: the defect that the server has, if any.
+    @ivar stallEvery: seconds between two stalls, in which the server is stopped for one and a half
+        times its timeout; 0 for none.
+    @ivar behindGateway: whether the server is a gateway in front of a libvirtd, with the clients of
+        L{tests.harness.soak.gateway}.
+    @ivar mutant: the name of the server's defect, C{""} for none.
     @ivar reportEvery: seconds between two reports.
     """
 
@@ -54,7 +54,7 @@ class Plan:
     @property
     def bound(self) -> float:
         """
-        Seconds that all of it may take.
+        The most seconds that the soak may take.
         """
         death = self.interval * (self.count + 1)
         return self.seconds + 4 * self.clients / PER_SECOND + 10 * death + 4 * SETTLE
@@ -63,12 +63,12 @@ class Plan:
 @attrs.frozen
 class Result:
     """
-    What was found.
+    The result.
 
     @ivar verdicts: how often each verdict was given.
-    @ivar connections: how many clients there have been.
-    @ivar calls: how many calls they have made.
-    @ivar problems: what was wrong, in words; nothing if all was right.
+    @ivar connections: the number of clients so far.
+    @ivar calls: the number of calls they made.
+    @ivar problems: descriptions of what was wrong; empty if nothing was.
     """
 
     verdicts: Tally

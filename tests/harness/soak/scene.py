@@ -1,5 +1,5 @@
 """
-Where a soak happens: the server's arguments, and what its clients need to know.
+The environment of a soak: the server's arguments, and what its clients need.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ __all__ = ["Scene"]
 @attrs.frozen
 class Scene:
     """
-    @ivar kinds: which part of the crowd is of each kind.
-    @ivar arguments: kaserver's, beside its keepalive and its first listener.
+    @ivar kinds: the kinds of clients, each with its fraction of the crowd.
+    @ivar arguments: kaserver's arguments, besides its keepalive and its first listener.
     @ivar ports: the ports of kaserver's listeners, once it listens.
-    @ivar folder: where the libvirtd behind kaserver finds what clients make for it.
-    @ivar context: what clients speak TLS with.
-    @ivar domain: a domain of that libvirtd, as it stands in calls.
-    @ivar document: the answer to a call for its description, which is long.
+    @ivar folder: a folder in which the libvirtd behind kaserver finds files of clients.
+    @ivar context: the clients' TLS context.
+    @ivar domain: a domain of that libvirtd, encoded as in calls.
+    @ivar document: the reply to a call for its description, which is long.
     """
 
     kinds: Mapping[type[Client], float]

@@ -1,9 +1,9 @@
 """
-Runs C{twistd} and tells, when asked by a signal, what there is in the process.
+Runs C{twistd}, and reports on the process when it gets a signal.
 
 Usage: C{python -m tests.harness.soak.serve FILE MUTANT TWISTD-ARGUMENTS...}, where C{MUTANT} may be
-empty. On C{SIGUSR1} a line of JSON is added to the file, and on C{SIGUSR2} one that has been made
-with more care, which takes longer.
+empty.  C{SIGUSR1} appends a line of JSON to the file; C{SIGUSR2} a more thorough one, which takes
+longer.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ def _name(each: object) -> str:
 
 def _look(*, thorough: bool) -> dict[str, Any]:
     """
-    @param thorough: whether to collect garbage and count objects too, which holds up the server.
-    @return: numbers of open files, of timers, of what the reactor reads and writes, of connections,
-        and of those on the wheels; if it is thorough also of all objects, of those of certain
-        types, and of the entries of all containers.
+    @param thorough: whether to collect garbage and count objects too, which delays the server.
+    @return: the numbers of open files, timers, the reactor's readers and writers, connections, and
+        watched connections; if thorough, also of all objects, of those of certain types, and of the
+        entries of all containers.
     """
     from twisted.internet import reactor
 
@@ -60,8 +60,8 @@ def _look(*, thorough: bool) -> dict[str, Any]:
 
 def _count() -> dict[str, Any]:
     """
-    Count objects, those included which kaserver has set aside so that the collector passes over
-    them, and leave them set aside.
+    Count objects, including those that kaserver has frozen so that the collector skips them, and
+    leave them frozen.
     """
     setAside = gc.get_freeze_count() > 0
     gc.unfreeze()
@@ -86,8 +86,8 @@ def _isWatched(name: str) -> bool:
 
 def _entries(everything: list[Any]) -> int:
     """
-    @return: how many entries there are in all containers, those included of which the garbage
-        collector keeps no account because they have nothing but numbers and text.
+    @return: the number of entries in all containers, including those that the garbage collector
+        does not track since they contain only numbers and text.
     """
     own = {id(everything)}
     total = 0
@@ -101,7 +101,7 @@ def _entries(everything: list[Any]) -> int:
 
 def main() -> None:
     """
-    Be a mutant if told so, then be twistd.
+    Add the defect of the mutant, if any, then run twistd.
     """
     path, mutant = sys.argv.pop(1), sys.argv.pop(1)
     if mutant:
@@ -122,9 +122,9 @@ def main() -> None:
     for number in (signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, asked)
 
-    # The latest endings are kept on purpose, up to a number that takes a soak long to reach.
+    # The latest endings are kept on purpose, up to a number that a soak takes long to reach.
     endings.KEPT = 0  # type: ignore[misc]
-    # All clients come from one address, and every death that is logged is counted.
+    # All clients connect from one address, and every logged death is counted.
     BOUNDS.perPeer = BOUNDS.overall = Rate(1_000_000, 1_000)
     BOUNDS.clear()
 

@@ -1,5 +1,5 @@
 """
-The kaserver under the soak: its process, what it tells of itself, and what the kernel tells of it.
+The kaserver of a soak: its process, what it reports about itself, and what the kernel reports.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ _CATCH_UP: Final = 0.5
 @attrs.frozen
 class Inside:
     """
-    What there is in the process.
+    What was counted in the process.
 
     @ivar memory: resident memory in KiB.
     @ivar descriptors: open files.
     @ivar timers: delayed calls of the reactor.
-    @ivar selectables: what the reactor reads from or writes to.
-    @ivar watching: how many connections the wheels have.
-    @ivar connected: how many connections there are.
-    @ivar objects: all objects that the garbage collector knows, if they were counted.
-    @ivar types: how many there are of each type of kaproto's and Twisted's, if they were counted.
-    @ivar entries: how many entries there are in all containers, if they were counted.
+    @ivar selectables: the reactor's readers and writers.
+    @ivar watching: watched connections.
+    @ivar connected: connections.
+    @ivar objects: all objects tracked by the garbage collector, if they were counted.
+    @ivar types: the objects of each type of kaproto's and Twisted's, if they were counted.
+    @ivar entries: the entries of all containers, if they were counted.
     """
 
     memory: int
@@ -58,11 +58,12 @@ class Inside:
 
 class Server:
     """
-    A C{twistd -n kaserver --mode=2} which is a process of its own.
+    A C{twistd -n kaserver --mode=2} in its own process.
 
-    @ivar ports: the loopback ports that it listens on.
-    @ivar sampled: when L{sample} last looked, on the monotonic clock.
-    @ivar excuses: when it could do nothing because it was stopped, or others had the processor.
+    @ivar ports: the loopback ports it listens on.
+    @ivar sampled: when L{sample} was last called, on the monotonic clock.
+    @ivar excuses: when it could not run, because it was stopped or other processes had the
+        processor.
     """
 
     def __init__(
@@ -76,9 +77,9 @@ class Server:
         """
         Start it, and wait until it listens.
 
-        @param folder: where its log and what it tells is written.
+        @param folder: the folder for its log and its reports.
         @param arguments: more arguments for it.
-        @param mutant: the name of a defect to give it, if any.
+        @param mutant: the name of its defect, C{""} for none.
         @raise RuntimeError: when it does not start.
         """
         self.logPath = os.path.join(folder, "kaserver.log")
@@ -121,13 +122,13 @@ class Server:
     @property
     def running(self) -> bool:
         """
-        Whether the process has not ended.
+        Whether the process runs.
         """
         return self._process.poll() is None
 
     def log(self) -> str:
         """
-        @return: all that it has logged.
+        @return: the log so far.
         """
         with open(self.logPath, encoding="utf-8", errors="replace") as file:
             return file.read()
@@ -140,15 +141,15 @@ class Server:
 
     def complaints(self) -> list[str]:
         """
-        @return: lines of the log that should not be there.
+        @return: the lines of the log that should not be there.
         """
         return [line for line in self.log().splitlines() if _NOT_IN_ORDER.search(line)]
 
     def ask(self, *, thorough: bool = False) -> None:
         """
-        Ask the process what there is in it, for L{answer}.
+        Request a report from the process, which L{answer} returns.
 
-        @param thorough: to have garbage collected, and objects counted.
+        @param thorough: whether to collect garbage and count objects.
         """
         self._answers = self._lines()
         os.kill(self.pid, signal.SIGUSR2 if thorough else signal.SIGUSR1)
@@ -159,12 +160,12 @@ class Server:
                 text = file.read()
         except FileNotFoundError:
             return []
-        # The last line may not have been written to its end.
+        # The last line may be incomplete.
         return text.split("\n")[:-1]
 
     def answer(self) -> Inside | None:
         """
-        @return: what L{ask} has asked for, C{None} as long as the answer has not come.
+        @return: the requested report, C{None} until it arrives.
         """
         lines = self._lines()
         if len(lines) <= len(self._answers):
@@ -175,9 +176,9 @@ class Server:
 
     def look(self, *, thorough: bool = False) -> Inside:
         """
-        Do both, where nothing else has to go on meanwhile.
+        Request a report, and wait for it.
 
-        @raise RuntimeError: when no answer comes.
+        @raise RuntimeError: when none arrives.
         """
         self.ask(thorough=thorough)
         deadline = time.monotonic() + _PATIENCE
@@ -196,7 +197,7 @@ class Server:
 
     def processorTime(self) -> float:
         """
-        @return: the seconds of processor time that it has used.
+        @return: the seconds of processor time it has used.
         """
         with open(f"/proc/{self.pid}/schedstat", encoding="ascii") as file:
             return int(file.read().split()[0]) / 1e9
@@ -207,8 +208,8 @@ class Server:
 
     def sample(self, now: float) -> None:
         """
-        See how long it had to wait for a processor since the last time, to be called several times
-        a second.  If that is much, it is an excuse.
+        Measure how long it waited for a processor since the last call; to be called several times a
+        second.  If that is long, it is an excuse.
         """
         if now <= self.sampled or self._stopped is not None:
             return
@@ -219,26 +220,26 @@ class Server:
 
     def stop(self) -> None:
         """
-        Stop the process, as a suspended machine or a paused virtual one is stopped.
+        Stop the process, like a suspended machine.
         """
         self._stopped = time.monotonic()
         os.kill(self.pid, signal.SIGSTOP)
 
     def go(self) -> None:
         """
-        Let it go on.
+        Continue the process.
         """
         os.kill(self.pid, signal.SIGCONT)
         if self._stopped is not None:
             now = time.monotonic()
-            # What has come meanwhile has to be read and answered, by all clients at once.
+            # What has arrived meanwhile must be read and answered, for all clients at once.
             self.sampled = now + _CATCH_UP
             self.excuses.add(self._stopped, self.sampled)
             self._stopped = None
 
     def end(self) -> None:
         """
-        End the process, stopped or not.
+        Kill the process, even if it is stopped.
         """
         self._process.kill()
         self._process.wait()

@@ -1,5 +1,5 @@
 """
-One soak from beginning to end, and what is to be said about it.
+Runs a soak from beginning to end, and collects the problems.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ _CANCELLED_MAX: Final = 64
 
 class OutOfTime(Exception):
     """
-    The soak takes longer than it may.
+    The soak takes longer than allowed.
     """
 
 
 class Soak:
     """
-    A server, a crowd, and the time they have.
+    A server and its crowd, for a limited time.
     """
 
     def __init__(self, plan: Plan, folder: str, report: Callable[[str], None]) -> None:
         """
-        @param folder: for the server's log.
-        @param report: is given lines that tell how it goes.
+        @param folder: the folder for the server's log.
+        @param report: called with lines about the progress.
         """
         self._plan = plan
         self._folder = folder
@@ -60,9 +60,9 @@ class Soak:
 
     def run(self) -> Result:
         """
-        Do it all.
+        Run the soak.
 
-        @raise OutOfTime: when that takes longer than the plan allows.
+        @raise OutOfTime: when it takes longer than the plan allows.
         @raise RuntimeError: when the server cannot be started, or has ended.
         """
         plan = self._plan
@@ -111,9 +111,9 @@ class Soak:
 
     def _turnUntil(self, done: Callable[[], object], what: str, seconds: float) -> None:
         """
-        Let the crowd go on until something has come true.
+        Run the crowd until a condition is true.
 
-        @raise OutOfTime: when it does not within so many seconds.
+        @raise OutOfTime: when it is not true within C{seconds}.
         """
         deadline = time.monotonic() + seconds
         while not done():
@@ -133,8 +133,8 @@ class Soak:
 
     def _rehearse(self) -> None:
         """
-        Have everything happen once, so that what a process keeps for good after its first
-        connection, call, death, is there before anything is counted.
+        Make everything happen once, so that what a process keeps after its first connection, call
+        and death exists before anything is counted.
         """
         self.crowd.populate(40, 400)
         death = self.crowd.judge.death
@@ -149,7 +149,7 @@ class Soak:
 
     def _ask(self, *, thorough: bool = False) -> Inside:
         """
-        Ask the server what there is in it, while the crowd goes on.
+        Request a report from the server, while the crowd runs.
         """
         self.server.ask(thorough=thorough)
         answers: list[Inside] = []
@@ -165,9 +165,9 @@ class Soak:
 
     def _fill(self) -> tuple[Inside, Inside]:
         """
-        Have all come, and live and die for as long as they should.
+        Connect all clients, and run the crowd for the planned time.
 
-        @return: what there is in the server after a while, and at the end.
+        @return: the server's reports after a while, and at the end.
         """
         plan, crowd = self._plan, self.crowd
         crowd.mayDie = crowd.replacing = True
@@ -214,7 +214,7 @@ class Soak:
 
     def _empty(self) -> None:
         """
-        Have no more die, wait until all who are dead were found, and have the others leave.
+        Stop the dying, wait until all dead clients have been found, and close the others.
         """
         self.crowd.mayDie = self.crowd.replacing = False
         self._turnUntil(
@@ -226,7 +226,7 @@ class Soak:
 
     def _settled(self, before: Inside) -> Inside:
         """
-        @return: what there is in the server once it has seen that all have gone, or will not.
+        @return: the server's report once it has freed all connections, or has not in time.
         """
         deadline = time.monotonic() + SETTLE
         while True:
@@ -238,7 +238,7 @@ class Soak:
 
     def _compareMemory(self, full: Inside, end: Inside) -> None:
         # Resident memory is that of the worst moment so far: it grows a little with each stall, and
-        # with what waits for the garbage collector.  What is kept for good shows in the entries.
+        # with what waits for the garbage collector. Leaks show in the entries.
         allowed = max(_MEMORY, _MEMORY_PART * full.memory)
         grown = end.memory - full.memory
         self._report(f"memory with all clients: grown by {grown} KiB, {allowed:.0f} are allowed")
@@ -254,7 +254,7 @@ class Soak:
         if not before.types[_FACTORY]:
             self._problems.append("objects were not counted rightly: the server's own are missing")
         more = after.types - before.types
-        # Twisted lets go of cancelled calls when there are more than fifty, and not before.
+        # Twisted removes cancelled calls only when there are more than fifty.
         if more[_CANCELLED] <= _CANCELLED_MAX:
             del more[_CANCELLED]
         self._report(f"objects of kaproto's and Twisted's types: {sum(more.values())} more")

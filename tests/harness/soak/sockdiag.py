@@ -1,6 +1,6 @@
 """
-Asks the kernel about one connection (C{sock_diag(7)}), which does not become dearer with the number
-of the others, as reading C{/proc/net/tcp} does.
+Asks the kernel about one connection (C{sock_diag(7)}), at a cost that does not grow with the number
+of connections, as that of reading C{/proc/net/tcp} does.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _ANY_COOKIE: Final = b"\xff" * 8
 
 def isEstablished(server: int, client: int) -> bool:
     """
-    @param server: a port on the loopback address.
-    @param client: another one.
-    @return: whether the server's end of the connection between the two is open.
+    @param server: the server's port on the loopback address.
+    @param client: the client's port.
+    @return: whether the server's end of their connection is open.
     """
     ports = (port.to_bytes(2, "big") for port in (server, client))
     query = _QUERY.pack(
@@ -44,5 +44,5 @@ def isEstablished(server: int, client: int) -> bool:
         kernel.send(_HEADER.pack(_HEADER.size + len(query), _BY_FAMILY, _REQUEST, 0, 0) + query)
         answer = kernel.recv(4096)
     _size, kind, *_rest = _HEADER.unpack_from(answer)
-    # A socket that listens on the port is found when there is no connection, in a state of its own.
+    # Without a connection the kernel returns the listening socket, which has another state.
     return kind == _BY_FAMILY and answer[_HEADER.size + 1] == _ESTABLISHED

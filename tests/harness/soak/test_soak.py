@@ -1,5 +1,5 @@
 """
-Tests for the soak: that it judges rightly, and that it can tell a good server from a bad one.
+Tests for the soak: its verdicts are right, and it can tell a good server from a bad one.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ PROJECT = Path(__file__).resolve().parent.parent.parent
 
 class ExcusesTests(SynchronousTestCase):
     """
-    L{Excuses}.
+    Tests for L{Excuses}.
     """
 
     def test_within(self) -> None:
         """
-        Of each span that part counts which lies within the time that is asked about.
+        The part of each span that lies within the given time counts.
         """
         excuses = Excuses([(1, 2), (4, 6)])
         excuses.add(10, 11)
@@ -43,12 +43,12 @@ class ExcusesTests(SynchronousTestCase):
 
 class JudgeTests(SynchronousTestCase):
     """
-    L{Judge}, for an interval of 2 s and two pings, so that death comes after 6 s.
+    Tests for L{Judge}, with an interval of 2 s and two pings, so that the timeout is 6 s.
     """
 
     def setUp(self) -> None:
         """
-        The server was stopped from the 100th to the 110th second.
+        Create a judge of a server that was stopped from 100 s to 110 s.
         """
         self.judge = Judge(2, 2, 0.5, Excuses([(100, 110)]))
 
@@ -60,41 +60,41 @@ class JudgeTests(SynchronousTestCase):
 
     def test_found(self) -> None:
         """
-        From 6 s after the last byte may have been sent until half a second after the time when it
-        certainly had, the server is in time.
+        The server is in time from 6 s after the earliest time of the last byte until 6.5 s after
+        the latest.
         """
         for seen in (6, 6.1, 6.6):
             self.assertIs(self.silent(seen - 0.02, seen), Verdict.FOUND)
 
     def test_early(self) -> None:
         """
-        Before that it is too early, whenever anybody looked before.
+        Before that it is too early, no matter when the observer polled.
         """
         for looked in (0.1, 3, 5.9):
             self.assertIs(self.silent(looked, 5.95), Verdict.EARLY)
 
     def test_late(self) -> None:
         """
-        It is too late if the connection was seen open after the deadline.
+        It is too late if the connection was open at a poll after the deadline.
         """
         self.assertIs(self.silent(6.65, 6.67), Verdict.LATE)
 
     def test_vague(self) -> None:
         """
-        If nobody looked around the deadline, nobody knows whether it was in time.
+        Without a poll near the deadline the verdict is vague.
         """
         self.assertIs(self.silent(6.55, 6.7), Verdict.VAGUE)
 
     def test_stopped(self) -> None:
         """
-        While it was stopped it could not find anybody.
+        A stop of the server extends the deadline.
         """
         self.assertIs(self.silent(115.9, 116, sent=99.8), Verdict.FOUND)
         self.assertIs(self.silent(116.5, 116.6, sent=99.8), Verdict.LATE)
 
     def test_forgotten(self) -> None:
         """
-        A dead client is waited for three times as long again before it is given up.
+        A dead client is given up after three more timeouts.
         """
         self.assertFalse(self.judge.forgotten(0, 24.4))
         self.assertTrue(self.judge.forgotten(0, 24.6))
@@ -102,8 +102,9 @@ class JudgeTests(SynchronousTestCase):
 
     def test_live(self) -> None:
         """
-        A client that answers may not be dropped.  Only if nobody has looked for so long that all
-        pings may have come and been left without an answer meanwhile is it not known who is wrong.
+        A server must not close the connection of a client that answers.  The verdict is unknown
+        only if the time since the last poll is long enough for all pings to have been sent and left
+        unanswered.
         """
         self.assertIs(self.judge.live(10, 10.02), Verdict.KILLED)
         self.assertIs(self.judge.live(10, 13.9), Verdict.KILLED)
@@ -112,12 +113,12 @@ class JudgeTests(SynchronousTestCase):
 
 class TallyTests(SynchronousTestCase):
     """
-    L{Tally}.
+    Tests for L{Tally}.
     """
 
     def test_wrong(self) -> None:
         """
-        What was found in time is right, even if nobody saw quite when; all else is wrong.
+        Deaths found in time are right, even if vaguely so; all other verdicts are wrong.
         """
         tally = Tally(dict.fromkeys(Verdict, 2))
         self.assertEqual(tally.found, 4)
@@ -127,12 +128,12 @@ class TallyTests(SynchronousTestCase):
 
 class SockDiagTests(SynchronousTestCase):
     """
-    L{isEstablished}.
+    Tests for L{isEstablished}.
     """
 
     def test_isEstablished(self) -> None:
         """
-        A connection is open until one end closes it, whether or not somebody listens on the port.
+        A connection is open until one end closes it, whether or not a socket listens on the port.
         """
         listening = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(listening.close)
@@ -151,25 +152,25 @@ class SockDiagTests(SynchronousTestCase):
 
 class ScriptTests(InteropTestCase):
     """
-    C{python -m tests.harness.soak}, for seconds instead of minutes.
+    Tests for C{python -m tests.harness.soak}, for seconds instead of minutes.
     """
 
     tools = ("libvirtd",)
 
     async def soak(self, *arguments: str) -> Result:
         """
-        Run it to its end.
+        Run it, and wait for its end.
         """
         command = [sys.executable, "-m", "tests.harness.soak", "--minutes=0.03", "--count=2"]
         command += arguments
-        # The folder decides which package is called tests.
+        # The working directory decides which package is imported as C{tests}.
         program = Program.start(self, command, os.environ, str(PROJECT))
         return await program.finish(50)
 
     async def test_soak(self) -> None:
         """
-        kaserver keeps those who live, finds those who die, and keeps nothing of those who have
-        gone.  Of one that keeps an entry of a dictionary for each of them, that is said.
+        kaserver passes the soak: it keeps live clients, finds dead ones, and leaks nothing.  One
+        that keeps a dictionary entry for each client fails.
         """
         plain = ("--clients=100", "--interval=0.2")
         good, bad = await together(self.soak(*plain), self.soak(*plain, "--mutant=entries"))
@@ -179,8 +180,9 @@ class ScriptTests(InteropTestCase):
 
     async def test_gateway(self) -> None:
         """
-        A gateway keeps the busy, the slow, and those who load much or make many calls, and finds
-        those who die.  Of one that does not know the busy or the slow from the dead, that is said.
+        A gateway passes the soak: it keeps busy and slow clients, and those that download much or
+        make many calls, and finds dead ones.  One that mistakes slow or busy clients for dead
+        fails.
         """
         plain = ("--gateway", "--clients=40", "--interval=0.3")
         mutants = ("hasty", "impatient")
@@ -194,7 +196,7 @@ class ScriptTests(InteropTestCase):
 
     def assertPassed(self, result: Result) -> None:
         """
-        Check that nothing was wrong.
+        Check that the soak passed.
         """
         self.assertEqual(result.exitCode, 0, result.output)
         self.assertRegex(

@@ -535,5 +535,5 @@ USER_URIS: Final = [
     "test+tcp://host/default",
 ]
 """
-The URIs that another user tries, who may have daemons of their own.
+The URIs for a user who is not root, and may have daemons of their own.
 """
