@@ -153,8 +153,7 @@ class Manager:
 
     async def superviseUntilSilent(self, timeout: float) -> bool:
         """
-        Wait until the service has not notified its watchdog in time, then abort it, as systemd
-        does.
+        Wait until the service misses a watchdog notification, then abort it, as systemd does.
 
         @param timeout: seconds to wait at most.
         @return: whether that happened.

@@ -178,7 +178,7 @@ class AnyProtocolTestCase(InteropTestCase):
 
 class LifeTests(AnyProtocolTestCase):
     """
-    Idle peers stay connected, and stopped ones are found dead in time.
+    Tests for idle and stopped peers.
     """
 
     async def lives(self, case: Case) -> None:
@@ -208,8 +208,9 @@ class LifeTests(AnyProtocolTestCase):
 
     async def test_lives(self) -> None:
         """
-        That holds for lines, AMP, netstrings and WebSockets with a wrapper, for lines with their
-        own heartbeat, and for Perspective Broker in a tunnel.
+        Idle peers stay connected and stopped ones are found dead in time, with lines, AMP,
+        netstrings and WebSockets in a wrapper, with lines that have their own heartbeat, and with
+        Perspective Broker in a tunnel.
         """
         heartbeat = Case(
             ("chat_heartbeat.py", "serve", LISTEN), ("chat_heartbeat.py", "join", CONNECT)
@@ -263,7 +264,7 @@ class ModeTests(AnyProtocolTestCase):
 
     async def test_refused(self) -> None:
         """
-        Mode 2 refuses them, and the application never sees them.
+        Mode 2 refuses a client without keepalive, and the application never sees it.
         """
 
         async def refused(case: Case) -> None:
@@ -280,7 +281,7 @@ class ModeTests(AnyProtocolTestCase):
 
     async def test_served(self) -> None:
         """
-        Mode 1 serves them.
+        Mode 1 serves a client without keepalive.
         """
 
         async def served(case: Case) -> None:

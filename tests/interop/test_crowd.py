@@ -18,7 +18,7 @@ HELLO_SIZE = 65536
 
 class CrowdTests(SecureTestCase):
     """
-    Tests for kaserver.
+    Tests for kaserver with many clients that do not open.
     """
 
     alone = True
@@ -95,7 +95,7 @@ class CrowdTests(SecureTestCase):
 
     async def test_two(self) -> None:
         """
-        The same holds with two.
+        With two silent anonymous clients, as many as are allowed, virsh connects too.
         """
         server = await SecureServer.start(self, self.listener(), "--max-anonymous-clients=2")
         await self.crowd(int(server.ports[0]), 2)

@@ -100,7 +100,7 @@ class EmbeddedHostTests(DomainTestCase):
 
     async def test_domain(self) -> None:
         """
-        Its domain can be suspended and resumed, with the right events.
+        The embedded host's domain can be suspended and resumed, with the right events.
         """
         server = await KaServer.start(self, "--mode=2")
         await self.suspendAndResume(server.uri)
@@ -119,8 +119,8 @@ class LibvirtTests(DomainTestCase):
 
     async def test_domain(self) -> None:
         """
-        Its domain can be suspended, resumed, shut down, started and destroyed, with the right
-        events, and virsh shows the same state.
+        The test driver's domain can be suspended, resumed, shut down, started and destroyed, with
+        the right events, and virsh shows the same state.
         """
         daemon = await LibvirtDaemon.start(self)
         await self.suspendAndResume(daemon.unixURI)

@@ -72,7 +72,7 @@ class EndingsTests(GatewayTestCase):
 
     async def test_upstreamLost(self) -> None:
         """
-        libvirtd is killed.
+        When libvirtd is killed, both print end of file, and the call fails with the reason.
         """
         daemon, server, idle, calling = await self.both()
         await daemon.kill()
@@ -85,7 +85,7 @@ class EndingsTests(GatewayTestCase):
 
     async def test_upstreamHangs(self) -> None:
         """
-        libvirtd hangs.
+        When libvirtd hangs, both print end of file, and the call fails with the reason.
         """
         daemon, server, idle, calling = await self.both()
         daemon.freeze()
@@ -98,7 +98,8 @@ class EndingsTests(GatewayTestCase):
 
     async def test_stopped(self) -> None:
         """
-        kaserver is stopped: calls in progress have C{--grace} seconds, then fail with the reason.
+        When kaserver is stopped, both print end of file, and the call in progress fails with the
+        reason after C{--grace} seconds.
         """
         _daemon, server, idle, calling = await self.both("--grace=1")
         server.program.signal(signal.SIGTERM)
@@ -108,8 +109,8 @@ class EndingsTests(GatewayTestCase):
 
     async def test_killed(self) -> None:
         """
-        kaserver is killed.  The client's error depends on whether kaserver had unread bytes from
-        it.
+        When kaserver is killed, the error that virsh prints depends on whether kaserver had unread
+        bytes from it.
         """
         _daemon, server, idle, calling = await self.both()
         server.program.signal(signal.SIGKILL)
@@ -121,7 +122,7 @@ class EndingsTests(GatewayTestCase):
 
     async def test_clientStopped(self) -> None:
         """
-        kaserver has declared a stopped client dead, and the client continues.
+        A client that continues after kaserver has declared it dead prints keepalive timeout.
         """
         _daemon, server = await self.start("--interval=0.5", "--count=1")
         virsh = await self.prompt(server)
@@ -132,7 +133,8 @@ class EndingsTests(GatewayTestCase):
 
     async def test_serverStopped(self) -> None:
         """
-        The client's own keepalive detects a stopped kaserver.
+        When kaserver hangs, virsh's own keepalive closes the connection, and the call in progress
+        fails.
         """
         _daemon, server = await self.start()
         arguments = ("-k", "1", "-K", "1")
@@ -185,7 +187,7 @@ class WritingTests(InteropTestCase):
 
     async def test_disconnected(self) -> None:
         """
-        An administrator disconnects one client after the other.
+        No virsh is killed when an administrator disconnects one client after the other.
         """
 
         async def expel(server: KeepAliveServerFactory) -> None:
@@ -197,6 +199,6 @@ class WritingTests(InteropTestCase):
 
     async def test_stopped(self) -> None:
         """
-        The server stops.
+        No virsh is killed when the server stops.
         """
         await self.closed(KeepAliveServerFactory.drain)

@@ -112,8 +112,8 @@ class CallbackTests(GatewayTestCase):
 
     async def test_lifecycle(self) -> None:
         """
-        Its callback gets the events that it and others cause, with the right arguments, until it is
-        deregistered.
+        A callback gets the lifecycle events that its program and others cause, with the right
+        arguments, until it is deregistered.
         """
         daemon, server = await self.start("--interval=0.5", "--upstream-interval=0.5")
         program = startPythonLibvirt(self, _CALLBACKS, server.uri)

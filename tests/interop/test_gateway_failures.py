@@ -109,7 +109,7 @@ class UpstreamTests(FailureTestCase):
         """
         When libvirtd is killed with a hundred clients connected, all get a close event and are
         disconnected at once, and calls in progress fail.  New clients are refused with the reason
-        until libvirtd runs again.  It works a second time, and kaserver keeps no connection.
+        until libvirtd runs again.  After two such outages kaserver has no connection left.
         """
         daemon, server = await self.start()
         pid = server.program.pid

@@ -88,7 +88,8 @@ class FilesTests(GatewayTestCase):
 
     async def test_monitor(self) -> None:
         """
-        The same holds for a command to qemu's monitor, as virt-qemu-qmp-proxy sends it.
+        A command to qemu's monitor, as virt-qemu-qmp-proxy sends it, works without files and is
+        refused with them, and the connection stays open.
         """
         if shutil.which("qemu-system-x86_64") is None:
             unavailable("no qemu-system-x86_64, which has the monitor")

@@ -28,7 +28,7 @@ from tests.interop.support import reactor, together, waitUntil
 
 class InProcessTests(GatewayTestCase):
     """
-    libvirtd and virsh are processes.
+    Tests for the gateway with a libvirtd and virshes in their own processes.
     """
 
     def listen(self, daemon: LibvirtDaemon, openTimeout: float = 10) -> int:

@@ -48,7 +48,7 @@ class CommandTestCase(TestCase):
 
     def listen(self, factory: Factory) -> str:
         """
-        Listen on loopback.
+        Listen on a loopback port.
 
         @return: the endpoint to connect to.
         """

@@ -18,7 +18,7 @@ _DEATH = _INTERVAL * (_COUNT + 1)
 
 class SkippedCheckTests(InteropTestCase):
     """
-    Where the server pings, it does so every 0.3 s and gives up after two pings.
+    Tests with an interval of 0.3 s and a count of 2.
     """
 
     tools = ()
@@ -54,8 +54,8 @@ class SkippedCheckTests(InteropTestCase):
 
     async def test_refused(self) -> None:
         """
-        In mode 2 its open fails with an error that says what to do, and it is disconnected.  The
-        log names it once.
+        In mode 2 the open of a client that did not ask for keepalive fails with an error that says
+        what to do, and the client is disconnected.  The log names it once.
         """
         server = await self._server(2)
         client = await RawClient.connect(self, server.port)
@@ -72,7 +72,8 @@ class SkippedCheckTests(InteropTestCase):
 
     async def test_refusedWithoutReading(self) -> None:
         """
-        In mode 2 it is disconnected even if it does not read the error.
+        In mode 2 a client that did not ask for keepalive is disconnected even if it does not read
+        the error.
         """
         server = await self._server(2)
         client = await RawClient.connect(self, server.port)

@@ -29,7 +29,7 @@ class TwistTests(InteropTestCase):
 
     async def test_serves(self) -> None:
         """
-        It listens, logs in the requested format, serves and stops.
+        kaserver listens, logs in the requested format, serves and stops.
         """
         program = Program.start(
             self, [*_TWIST, "kaserver", "--mode=2", _TCP, "--log-format=json"], os.environ
@@ -70,8 +70,8 @@ class GatewayTests(GatewayTestCase):
 
     async def test_defaultSocket(self) -> None:
         """
-        By default it listens on a UNIX socket for its owner and group, in the folder that systemd
-        has made, and logs the command that connects to it.
+        By default a gateway listens on a UNIX socket for its owner and group, in the folder that
+        systemd has made, and logs the command that connects to it.
         """
         daemon = await LibvirtDaemon.start(self)
         folder = self.privateDirectory()
@@ -96,8 +96,8 @@ class GatewayTests(GatewayTestCase):
 
     async def test_unauthenticated(self) -> None:
         """
-        Over TCP, even on loopback, it refuses to serve clients without authentication, unless
-        C{--insecure} is given.  The message names both alternatives.
+        Over TCP, even on loopback, a gateway refuses to serve clients without authentication,
+        unless C{--insecure} is given.  The message names both alternatives.
         """
         command = [*twistdCommand(), "-n", "--pidfile=", "kaserver", _TCP, "--upstream=unix:/x"]
         ended = await Program.start(self, command, os.environ, self.privateDirectory()).finish()

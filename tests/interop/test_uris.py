@@ -93,7 +93,7 @@ class URITests(InteropTestCase):
 
     async def test_user(self) -> None:
         """
-        The same holds for a user who is not root, and whose session URIs mean that user's own
+        Both clients agree for a user who is not root, and whose session URIs mean that user's own
         daemon.
         """
         uris = USER_URIS + [f"ro {uri}" for uri in USER_URIS]

@@ -114,7 +114,7 @@ class WallClockTests(InteropTestCase):
 
     async def test_library(self) -> None:
         """
-        The same holds for programs that use only the library.
+        Steps of the wall clock do not affect programs that use only the library.
         """
         await together(self._checkLibrary(_HOUR), self._checkLibrary(-_HOUR))
 

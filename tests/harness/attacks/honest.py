@@ -67,8 +67,8 @@ class Report(NamedTuple):
 
 def quantile(values: list[float], part: float) -> float:
     """
-    @return: that quantile of the values.
     @param part: between 0 and 1, as 0.5 for the median.
+    @return: that quantile of the values.
     """
     return sorted(values)[min(len(values) - 1, int(part * len(values)))] if values else 0.0
 

@@ -44,7 +44,8 @@ class FloodTests(AttackTestCase):
 
     def test_gateway(self) -> None:
         """
-        The same holds through the gateway, which does not buffer what a client does not read.
+        A flood of pongs through the gateway does not delay other clients, and the gateway does not
+        buffer what a client does not read.
         """
         target, _upstream = self.gateway("--mode=2")
         self.attack(target, partial(floods.flood, target.address, PEERS, 0.7, wire.PONG))

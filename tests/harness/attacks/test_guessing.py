@@ -119,7 +119,7 @@ class GuessingTests(AttackTestCase):
 
     def test_challenges(self) -> None:
         """
-        A client that begins SCRAM and leaves counts as a guess, and the next has to wait.
+        A client that begins SCRAM and leaves counts as a failed login.
         """
         target = self.users("--auth-delay=0.1")
         challenges = partial(guessing.challenges, target.address, 10, 2)

@@ -44,8 +44,8 @@ class KillTests(AttackTestCase):
 
     def test_unix(self) -> None:
         """
-        The same holds on a UNIX socket, whose stale file is replaced.  There is no lock file, which
-        could name a reused process id.
+        On a UNIX socket, clients in every state see the end, and the next kaserver replaces the
+        stale file.  There is no lock file, which could name a reused process id.
         """
         target = KaTarget("--mode=2", unix=True)
         self.target(target)
@@ -56,7 +56,8 @@ class KillTests(AttackTestCase):
 
     def test_gateway(self) -> None:
         """
-        The same holds for a gateway, and libvirtd closes all of its connections.
+        Clients of a gateway see the end, libvirtd closes all of its connections, and the next
+        gateway serves.
         """
         target, upstream = self.gateway("--mode=2", settings="max_anonymous_clients = 0\n")
         kill = killOnce(target, CLIENTS, random.Random(3), upstream)

@@ -24,8 +24,8 @@ class LimitTests(AttackTestCase):
 
     def test_files(self) -> None:
         """
-        Without free files kaserver does not spin, still serves and pings its clients, and accepts
-        others as soon as files are free.
+        With no file descriptor left kaserver does not spin, still serves and pings its clients, and
+        accepts others as soon as descriptors are free.
         """
         target = KaTarget(
             "--mode=2", "--interval=0.3", "--count=2", "--max-clients=1000", files=FILES
@@ -42,8 +42,8 @@ class LimitTests(AttackTestCase):
 
     def test_ownLimit(self) -> None:
         """
-        By default kaserver accepts no more clients than it has files for, whether they connect one
-        by one or all at once.
+        By default kaserver accepts no more clients than it has file descriptors for, whether they
+        connect one by one or all at once.
         """
         target = KaTarget("--mode=2", files=100)
         self.target(target)
@@ -57,8 +57,8 @@ class LimitTests(AttackTestCase):
 
     def test_gatewayFiles(self) -> None:
         """
-        A gateway that has a file for a client, but none for its connection to libvirtd, refuses it
-        with advice.
+        A gateway that has a file descriptor for a client, but none for its connection to libvirtd,
+        refuses the client with advice.
         """
         upstream = self.gateway()[1]
         target = KaTarget("--max-clients=1000", upstream=upstream, files=FILES)

@@ -34,7 +34,8 @@ class ResetTests(AttackTestCase):
 
     def test_refused(self) -> None:
         """
-        The same holds for clients being refused, except for the log lines of the refusals.
+        Clients can reset their connection while being refused, and each refusal is logged at most
+        once.
         """
         target = self.kaserver("--mode=2")
         result = self.attack(target, partial(resets, target.address, 20, REFUSAL_STATES))
@@ -50,7 +51,8 @@ class ResetTests(AttackTestCase):
 
     def test_gateway(self) -> None:
         """
-        The same holds through the gateway, and libvirtd keeps running.
+        Clients of the gateway can reset their connection in every state, and libvirtd keeps
+        running.
         """
         target, upstream = self.gateway("--mode=2", settings="max_anonymous_clients = 0\n")
         self.attack(target, partial(resets, target.address, 10, GATEWAY_STATES))

@@ -35,7 +35,7 @@ Seconds until both sides have pinged once.
 
 Fault = Callable[[Bench, int, Server], Coroutine[Deferred[Any], Any, list[Record]]]
 """
-Runs a fault on a link of its own, with a server.
+Runs a fault with a server, on a link that no other fault uses.
 """
 
 
@@ -165,8 +165,8 @@ def _outage(share: float) -> Fault:
 
     async def outage(bench: Bench, link: int, server: Server) -> list[Record]:
         """
-        The link is cut for less than the timeout, then restored.  TCP doubles the time between its
-        retransmissions, which is at most the length of the cut.
+        The link is cut for less than the timeout, then restored.  TCP doubles the time between
+        retransmissions, so the next one is sent at most as long after the cut as the cut lasted.
         """
         seconds = share * server.death
         ends = await _ends(bench, link, server)

@@ -33,7 +33,7 @@ _LINKS_EACH: Final = 3
 
 Stall = Callable[[Bench, int], Coroutine[Deferred[Any], Any, list[Record]]]
 """
-Runs a stall, on three links of its own, of which it is given the first.
+Runs a stall on three links, the first of which it is given.
 """
 
 

@@ -1,5 +1,6 @@
 """
-Tests for TCP keepalive and user timeouts, which detect dead clients that cannot be pinged.
+Tests for clients that cannot be pinged: the kernel's probes and acknowledgements show that they are
+dead.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ class KernelTests(InteropTestCase):
         """
         Start a client.
 
-        @return: its address.
         @param what: what it does once it is open, see L{unasked}.
+        @return: its address.
         """
         command = [sys.executable, unasked.__file__, serverAddress(link), str(server.port), what]
         program = TimedProgram.start(

@@ -203,7 +203,7 @@ class Judge:
 
     async def clientTold(self, fault: str, end: End, since: float, within: float) -> Record:
         """
-        Check that a client gets to know in time that its connection has ended.
+        Check that a client notices in time that its connection has ended.
 
         @param since: when the time starts, on the monotonic clock.
         @param within: the most seconds it may take.

@@ -134,7 +134,7 @@ class Tap:
 
     def resumeProducing(self) -> None:
         """
-        Deliver the waiting bytes, in a turn of their own, as a reactor does.
+        Deliver the waiting bytes in the next turn, as a reactor does.
         """
         self.paused = False
         if self._waiting:

@@ -61,7 +61,7 @@ _FEATURE = (0x20008086, 60)
 
 class FuzzTests(SynchronousTestCase):
     """
-    Tests for any bytes, in any pieces.
+    Tests for servers, clients and gateways that are sent any bytes, in any pieces.
     """
 
     def test_kept(self) -> None:
@@ -124,7 +124,7 @@ class FuzzTests(SynchronousTestCase):
 
 class StreamTests(SynchronousTestCase):
     """
-    Tests for any bytes to a codec, a tunnel or a WebSocket, in any pieces.
+    Tests for codecs, tunnels and WebSockets that are sent any bytes, in any pieces.
     """
 
     def test_drawn(self) -> None:

@@ -115,8 +115,8 @@ class Judge:
     def deadline(self, sent: float, now: float) -> float:
         """
         @param sent: when the last byte was sent.
-        @return: when the server must have closed the connection.
         @param now: the current time.
+        @return: when the server must have closed the connection.
         """
         return sent + self.death + self.tolerance + self.excuses.within(sent, now)
 

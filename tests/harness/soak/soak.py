@@ -214,7 +214,7 @@ class Soak:
 
     def _empty(self) -> None:
         """
-        Stop the dying, wait until all dead clients have been found, and close the others.
+        Let no more clients die, wait until all dead ones have been found, and close the others.
         """
         self.crowd.mayDie = self.crowd.replacing = False
         self._turnUntil(
