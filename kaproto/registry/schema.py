@@ -101,7 +101,7 @@ def encode(values: Mapping[str, object]) -> str:
 def _bounded(value: object) -> object:
     if isinstance(value, str):
         return value[:TEXT_MAX]
-    if isinstance(value, Sequence):
+    if isinstance(value, list):
         return [_bounded(each) for each in value[:REFUSED_MAX]]
     return value
 
