@@ -29,7 +29,7 @@ from kaproto.rpc.negotiation import TRANSITIONS
 from kaproto.server import KeepAliveServerFactory
 from tests.interop.programs import Program
 from tests.interop.servers import LibvirtDaemon
-from tests.interop.support import InteropTestCase, pause, reactor, waitUntil
+from tests.interop.support import InteropTestCase, pause, reactor, together, waitUntil
 
 PROJECT = Path(__file__).resolve().parent.parent
 DOCS = PROJECT / "docs"
@@ -96,7 +96,20 @@ class ScriptTests(ScriptTestCase):
     Tests for the scripts.
     """
 
-    async def test_feed(self) -> None:
+    async def test_scripts(self) -> None:
+        """
+        Every script does what its page says.
+        """
+        await together(
+            self._feed(),
+            self._client(),
+            self._reconnecting(),
+            self._people(),
+            self._oneConnection(),
+            self._testing(),
+        )
+
+    async def _feed(self) -> None:
         """
         The feed's client prints the server's readings, and says so when the server has exited.
         """
@@ -109,7 +122,7 @@ class ScriptTests(ScriptTestCase):
         self.assertRegex(result.output, "the feed ended: ")
         self.assertEqual(result.exitCode, 0, result)
 
-    async def test_client(self) -> None:
+    async def _client(self) -> None:
         """
         The client of ten lines opens where keepalive is mandatory, and prints the host name.
         """
@@ -120,7 +133,7 @@ class ScriptTests(ScriptTestCase):
         self.assertEqual(result.exitCode, 0, result)
         self.assertEqual(factory.counters.opened, 1)
 
-    async def test_reconnecting(self) -> None:
+    async def _reconnecting(self) -> None:
         """
         The reconnecting client connects again after its connection was closed.
         """
@@ -131,25 +144,28 @@ class ScriptTests(ScriptTestCase):
         await client.waitOutput("connected to .*\nlost it: .*\nconnected to ")
         await waitUntil(lambda: factory.connections, "the second connection")
 
-    async def test_people(self) -> None:
+    async def _people(self) -> None:
         """
         The examples that use domains, more procedures, asyncio and threads print the host's
         answers.
         """
         hostname = EmbeddedHost().hostname
-        for script, expected in [
-            ("domains.py", f"test {DOMAIN.uuid} RUNNING\ntest SUSPENDED\ntest RESUMED\n"),
-            ("more_calls.py", "secure: False, test starts by itself: False\n"),
-            ("asyncio_client.py", f"{hostname}\nRUNNING\n"),
-            ("threads_client.py", f"{hostname}\nSUSPENDED RESUMED\n"),
-        ]:
+
+        async def prints(script: str, expected: str) -> None:
             factory, uri = await self.serve()
             for each in (uri, uri.replace("127.0.0.1", "localhost")):
-                result = await self.runExample(script, each).finish()
+                result = await self.runExample(script, each).finish(30)
                 self.assertEqual((result.output, result.exitCode), (expected, 0), result)
             self.assertEqual(factory.counters.opened, 2)
 
-    async def test_oneConnection(self) -> None:
+        await together(
+            prints("domains.py", f"test {DOMAIN.uuid} RUNNING\ntest SUSPENDED\ntest RESUMED\n"),
+            prints("more_calls.py", "secure: False, test starts by itself: False\n"),
+            prints("asyncio_client.py", f"{hostname}\nRUNNING\n"),
+            prints("threads_client.py", f"{hostname}\nSUSPENDED RESUMED\n"),
+        )
+
+    async def _oneConnection(self) -> None:
         """
         The reconnecting client keeps its one connection to a healthy server for five seconds.
         """
@@ -161,7 +177,7 @@ class ScriptTests(ScriptTestCase):
         self.assertEqual(factory.counters.opened, 1)
         self.assertNotIn("lost it", client.output)
 
-    async def test_testing(self) -> None:
+    async def _testing(self) -> None:
         """
         The example that tests an application passes.
         """

@@ -93,7 +93,7 @@ COMMANDS: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "docs/howto/server.rst": {".venv/bin/python docs/examples": f"{_NEWCOMERS}.test_developer"},
     "docs/howto/testing.rst": {
-        ".venv/bin/python -m twisted.trial": "tests.test_examples.ScriptTests.test_testing"
+        ".venv/bin/python -m twisted.trial": "tests.test_examples.ScriptTests.test_scripts"
     },
     "docs/package.md": {
         "pip install kaproto": "takes it from an index",
@@ -141,7 +141,7 @@ OUTPUTS: Final[Mapping[str, Mapping[str, str]]] = {
         "clients  ---UNIX": "is a drawing",
         "[Socket]": "is for systemd, and for a machine without polkit",
         "error: failed to connect": "tests.test_readme.ClientsTests.test_refused",
-        "unix socket pid=4711": "tests.interop.test_gateway_busy.BusyTests.test_blocked",
+        "unix socket pid=4711": "tests.interop.test_gateway_busy.BusyTests.test_busy",
         "tcp 192.0.2.7:40112 is dead": f"{_NEWCOMERS}.test_administrator",
     },
     "docs/howto/monitoring.rst": {"scrape_configs:": "is for Prometheus"},

@@ -178,7 +178,7 @@ class AnyProtocolTestCase(InteropTestCase):
 
 class LifeTests(AnyProtocolTestCase):
     """
-    Tests for idle and stopped peers.
+    Tests for idle and stopped peers, and for clients without keepalive.
     """
 
     async def lives(self, case: Case) -> None:
@@ -218,7 +218,15 @@ class LifeTests(AnyProtocolTestCase):
         cases = [*WATCHED.values(), TUNNELED["jobs"], heartbeat, TICKER]
         await together(*map(self.lives, cases))
 
-    async def test_stalled(self) -> None:
+    async def test_modesAndStalls(self) -> None:
+        """
+        Clients without keepalive are refused in mode 2 and served in mode 1.  A server that stalls
+        kills no healthy client.
+        """
+        # All are mostly waiting.
+        await together(self._refused(), self._served(), self._stalled())
+
+    async def _stalled(self) -> None:
         """
         A server blocked for five seconds and then for three, with one turn of the reactor in
         between, disconnects no healthy client with any of these.  Autobahn, with the same interval
@@ -256,13 +264,7 @@ class LifeTests(AnyProtocolTestCase):
             kills(),
         )
 
-
-class ModeTests(AnyProtocolTestCase):
-    """
-    Tests for clients without keepalive.
-    """
-
-    async def test_refused(self) -> None:
+    async def _refused(self) -> None:
         """
         Mode 2 refuses a client without keepalive, and the application never sees it.
         """
@@ -279,7 +281,7 @@ class ModeTests(AnyProtocolTestCase):
         cases.remove(TUNNELED["jobs"])
         await together(*map(refused, cases))
 
-    async def test_served(self) -> None:
+    async def _served(self) -> None:
         """
         Mode 1 serves a client without keepalive.
         """

@@ -196,26 +196,10 @@ class ReconnectTests(ClientTestCase):
         self.assertEqual(hostnames, [socket.gethostname()] * 2)
         self.assertEqual(await second.hostname(), socket.gethostname())
 
-    async def test_oneConnection(self) -> None:
-        """
-        The connection to a healthy server is still the same after five seconds of keepalive.
-        """
-        daemon = await LibvirtDaemon.start(self)
-        forwarder = Forwarder(self, daemon.port)
-        service = KeepAliveClientService(reactor, forwarder.uri, keepAlive=KeepAlive(0.5, 2))
-        service.startService()
-        self.addCleanup(service.stopService)
-        connection = await service.whenConnected()
-        await pause(5)
-        self.assertIs(await service.whenConnected(), connection)
-        self.assertTrue(connection.isAlive())
-        self.assertIsNotNone(connection.latency)
-        self.assertEqual(len(forwarder.links), 1)
-
 
 class KeepAliveTests(ClientTestCase):
     """
-    Tests for L{Connection.setKeepAlive}, observed on the wire by a forwarder.
+    Tests for L{Connection.setKeepAlive} and for a service, observed on the wire by a forwarder.
     """
 
     async def _frozen(self) -> None:
@@ -276,6 +260,22 @@ class KeepAliveTests(ClientTestCase):
         self.assertEqual(link.client.pings, [])
         self.assertEqual(await connection.hostname(), socket.gethostname())
 
+    async def _kept(self) -> None:
+        """
+        The connection to a healthy server is still the same after five seconds of keepalive.
+        """
+        daemon = await LibvirtDaemon.start(self)
+        forwarder = Forwarder(self, daemon.port)
+        service = KeepAliveClientService(reactor, forwarder.uri, keepAlive=KeepAlive(0.5, 2))
+        service.startService()
+        self.addCleanup(service.stopService)
+        connection = await service.whenConnected()
+        await pause(5)
+        self.assertIs(await service.whenConnected(), connection)
+        self.assertTrue(connection.isAlive())
+        self.assertIsNotNone(connection.latency)
+        self.assertEqual(len(forwarder.links), 1)
+
     async def test_onTheWire(self) -> None:
         """
         With C{setKeepAlive(1, 2)} a stopped libvirtd is pinged twice, 1 s apart, and declared dead
@@ -283,7 +283,7 @@ class KeepAliveTests(ClientTestCase):
 
         A new interval takes effect at once.  An interval or count of zero stops the pings, and a
         stopped libvirtd is not declared dead.  libvirtd's own pings are answered, whether this side
-        pings or not.
+        pings or not.  A service keeps its connection to a healthy server.
         """
         await together(
             self._frozen(),
@@ -291,6 +291,7 @@ class KeepAliveTests(ClientTestCase):
             self._stopped(0, 2),
             self._stopped(0.2, 0),
             self._pinged(),
+            self._kept(),
         )
 
 

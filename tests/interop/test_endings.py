@@ -51,7 +51,7 @@ class EndingsTests(GatewayTestCase):
         os.mkfifo(fifo, 0o666)
         os.chmod(fifo, 0o666)
         virsh.send(f"restore {fifo}")
-        await pause(0.3)
+        await pause(1)
         return virsh
 
     async def assertSays(self, virsh: Program, server: KaServer, text: str) -> None:
@@ -70,7 +70,21 @@ class EndingsTests(GatewayTestCase):
         idle, calling = await together(self.prompt(server), self.calling(server))
         return daemon, server, idle, calling
 
-    async def test_upstreamLost(self) -> None:
+    async def test_endings(self) -> None:
+        """
+        However a connection ends, virsh prints that it has ended and, where it can know, why.
+        """
+        await together(
+            self._upstreamLost(),
+            self._upstreamHangs(),
+            self._stopped(),
+            self._killed(),
+            self._clientStopped(),
+            self._serverStopped(),
+            self._refused(),
+        )
+
+    async def _upstreamLost(self) -> None:
         """
         When libvirtd is killed, both print end of file, and the call fails with the reason.
         """
@@ -83,7 +97,7 @@ class EndingsTests(GatewayTestCase):
             "(the peer closed the connection|Connection to the other side was lost)"
         )
 
-    async def test_upstreamHangs(self) -> None:
+    async def _upstreamHangs(self) -> None:
         """
         When libvirtd hangs, both print end of file, and the call fails with the reason.
         """
@@ -96,7 +110,7 @@ class EndingsTests(GatewayTestCase):
         )
         daemon.thaw()
 
-    async def test_stopped(self) -> None:
+    async def _stopped(self) -> None:
         """
         When kaserver is stopped, both print end of file, and the call in progress fails with the
         reason after C{--grace} seconds.
@@ -107,7 +121,7 @@ class EndingsTests(GatewayTestCase):
             await self.assertSays(virsh, server, _EOF)
         await calling.waitOutput("error: operation failed: the server is shutting down")
 
-    async def test_killed(self) -> None:
+    async def _killed(self) -> None:
         """
         When kaserver is killed, the error that virsh prints depends on whether kaserver had unread
         bytes from it.
@@ -120,7 +134,7 @@ class EndingsTests(GatewayTestCase):
             "Cannot recv data: Connection reset by peer)"
         )
 
-    async def test_clientStopped(self) -> None:
+    async def _clientStopped(self) -> None:
         """
         A client that continues after kaserver has declared it dead prints keepalive timeout.
         """
@@ -131,7 +145,7 @@ class EndingsTests(GatewayTestCase):
         virsh.signal(signal.SIGCONT)
         await self.assertSays(virsh, server, _KEEPALIVE)
 
-    async def test_serverStopped(self) -> None:
+    async def _serverStopped(self) -> None:
         """
         When kaserver hangs, virsh's own keepalive closes the connection, and the call in progress
         fails.
@@ -148,7 +162,7 @@ class EndingsTests(GatewayTestCase):
         )
         server.program.signal(signal.SIGCONT)
 
-    async def test_refused(self) -> None:
+    async def _refused(self) -> None:
         """
         Mode 2 refuses a client that does not ask for keepalive.
         """
@@ -166,7 +180,7 @@ class WritingTests(InteropTestCase):
 
     tools = ("virsh",)
 
-    async def closed(self, close: Callable[[KeepAliveServerFactory], Awaitable[object]]) -> None:
+    async def _closed(self, close: Callable[[KeepAliveServerFactory], Awaitable[object]]) -> None:
         """
         Check that the end of the server kills no virsh, and that each prints the reason.
         """
@@ -185,9 +199,10 @@ class WritingTests(InteropTestCase):
             self.assertEqual(result.signal, None, virsh.errors)
             self.assertRegex(result.errors, "^error: Disconnected from .* due to end of file")
 
-    async def test_disconnected(self) -> None:
+    async def test_closed(self) -> None:
         """
-        No virsh is killed when an administrator disconnects one client after the other.
+        No virsh is killed when an administrator disconnects one client after the other, or when the
+        server stops.
         """
 
         async def expel(server: KeepAliveServerFactory) -> None:
@@ -195,10 +210,4 @@ class WritingTests(InteropTestCase):
                 each.expel(Disconnected("maintenance", CloseReason.EOF))
                 await pause(0.01)
 
-        await self.closed(expel)
-
-    async def test_stopped(self) -> None:
-        """
-        No virsh is killed when the server stops.
-        """
-        await self.closed(KeepAliveServerFactory.drain)
+        await together(self._closed(expel), self._closed(KeepAliveServerFactory.drain))

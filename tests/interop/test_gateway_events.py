@@ -110,7 +110,16 @@ class CallbackTests(GatewayTestCase):
 
     tools = ("virsh", "libvirtd", "python3-libvirt")
 
-    async def test_lifecycle(self) -> None:
+    async def test_callbacks(self) -> None:
+        """
+        Callbacks and threads get what is theirs.
+        """
+        await together(
+            self._lifecycle(),
+            self._threads(),
+        )
+
+    async def _lifecycle(self) -> None:
         """
         A callback gets the lifecycle events that its program and others cause, with the right
         arguments, until it is deregistered.
@@ -128,7 +137,7 @@ class CallbackTests(GatewayTestCase):
         wanted = [["test", event, detail, "opaque"] for event, detail in ((3, 0), (4, 0), (5, 1))]
         self.assertEqual(seen["seen"], [*wanted, ["test", 2, 0, "opaque"]])
 
-    async def test_threads(self) -> None:
+    async def _threads(self) -> None:
         """
         Of fifty threads calling through one connection, each gets its own replies and errors.
         """
@@ -167,7 +176,16 @@ class ModeTests(GatewayTestCase):
         seen: dict[str, Any] = json.loads(result.output)
         return seen
 
-    async def test_asking(self) -> None:
+    async def test_modes(self) -> None:
+        """
+        Every mode serves clients that ask for keepalive, and only mode 2 refuses the others.
+        """
+        await together(
+            self._asking(),
+            self._notAsking(),
+        )
+
+    async def _asking(self) -> None:
         """
         virsh, and a program with an event loop, work in every mode without a remark in the log.
         """
@@ -191,7 +209,7 @@ class ModeTests(GatewayTestCase):
         await client.succeed(wire.GET_HOSTNAME)
         self.assertEqual(client.pings, [])
 
-    async def test_notAsking(self) -> None:
+    async def _notAsking(self) -> None:
         """
         Modes 0 and 1 accept, without pings, a program without an event loop and a client that does
         not ask for keepalive.  Mode 1 logs that mode 2 would refuse them.  Mode 2 refuses them with

@@ -77,7 +77,18 @@ class UpstreamTests(FailureTestCase):
     Tests for a libvirtd that hangs, dies or does not run.
     """
 
-    async def test_frozen(self) -> None:
+    async def test_upstream(self) -> None:
+        """
+        Clients see that libvirtd hangs, dies, does not run or refuses, and why.
+        """
+        await together(
+            self._frozen(),
+            self._killed(),
+            self._missing(),
+            self._ownError(),
+        )
+
+    async def _frozen(self) -> None:
         """
         When libvirtd hangs, with C{--upstream-interval=0.5 --upstream-count=2}, an idle virsh is
         disconnected within 1.5 s.  A call in progress fails within 2.5 s with an error that says
@@ -105,7 +116,7 @@ class UpstreamTests(FailureTestCase):
         daemon.thaw()
         await self.reconnects(virsh)
 
-    async def test_killed(self) -> None:
+    async def _killed(self) -> None:
         """
         When libvirtd is killed with a hundred clients connected, all get a close event and are
         disconnected at once, and calls in progress fail.  New clients are refused with the reason
@@ -139,7 +150,7 @@ class UpstreamTests(FailureTestCase):
         await self.reconnects(virsh)
         self.assertNotIn("Traceback", server.log)
 
-    async def test_missing(self) -> None:
+    async def _missing(self) -> None:
         """
         When the upstream socket does not exist, the error at open says so.
         """
@@ -153,7 +164,7 @@ class UpstreamTests(FailureTestCase):
         )
         self.assertIn("No such file or directory", result.errors)
 
-    async def test_ownError(self) -> None:
+    async def _ownError(self) -> None:
         """
         libvirtd's own error at open is relayed unchanged.
         """
@@ -194,14 +205,23 @@ class ClientTests(FailureTestCase):
         self.assertLess(time.monotonic() - signalled, seconds)
         return server.log
 
-    async def test_killed(self) -> None:
+    async def test_client(self) -> None:
+        """
+        A virsh that is killed or stopped is removed in time.
+        """
+        await together(
+            self._killed(),
+            self._frozen(),
+        )
+
+    async def _killed(self) -> None:
         """
         A killed virsh is removed at once, and not logged as dead.
         """
         log = await self.ends(signal.SIGKILL, 1)
         self.assertNotIn("dead", log)
 
-    async def test_frozen(self) -> None:
+    async def _frozen(self) -> None:
         """
         A stopped virsh is removed after 1.5 s with C{--interval=0.5 --count=2}, and logged as dead
         once.

@@ -53,6 +53,11 @@ REPORT: Final = os.environ.get("KAPROTO_FLEET_REPORT", os.devnull)
 A file to which a line of JSON is added for each fault.
 """
 
+FLEETS: Final = 1 if "KAPROTO_FLEET_CLIENTS" in os.environ else 3
+"""
+The number of fleets that share the faults.  In a trial at length a single one has them all.
+"""
+
 GUIDE: Final = Path(__file__).resolve().parent.parent.parent / "docs" / "howto" / "fleet.rst"
 
 Fault = Callable[[Fleet], AbstractAsyncContextManager[None]]
@@ -146,13 +151,20 @@ class RegistryTests(InteropTestCase):
         disconnects, refuses or delays a client; each is logged in two or three lines, and the list
         becomes correct by itself.
         """
+        names = list(FAULTS)
+        await together(*(self._survives(names[each::FLEETS]) for each in range(FLEETS)))
+
+    async def _survives(self, faults: Sequence[str]) -> None:
+        """
+        Have some of the faults, one after the other.
+        """
         fleet = Fleet(self, CLIENTS)
         await fleet.start()
         await fleet.untilRight()
         await self.disconnected(fleet)
         until = time.monotonic() + SECONDS
         while True:
-            for fault in FAULTS:
+            for fault in faults:
                 outcome = await self.outcome(fleet, fault)
                 with open(REPORT, "a", encoding="utf-8") as report:
                     report.write(json.dumps(attrs.asdict(outcome)) + "\n")

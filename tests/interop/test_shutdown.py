@@ -16,7 +16,7 @@ from tests.interop.forwarder import Forwarder
 from tests.interop.programs import startVirsh
 from tests.interop.rawclient import RawClient
 from tests.interop.servers import KaServer
-from tests.interop.support import InteropTestCase, pause, waitUntil
+from tests.interop.support import InteropTestCase, pause, together, waitUntil
 
 
 class ShutdownTests(InteropTestCase):
@@ -24,7 +24,21 @@ class ShutdownTests(InteropTestCase):
     Tests for signals to a C{twistd kaserver} with clients.
     """
 
-    async def test_idle(self) -> None:
+    async def test_signals(self) -> None:
+        """
+        kaserver ends on C{SIGTERM} and when it is drained, in time, and tells its clients.
+        """
+        await together(
+            self._idle(),
+            self._clientTold(),
+            self._stopsListening(),
+            self._graceEnds(),
+            self._twice(),
+            self._drain(),
+            self._drainBound(),
+        )
+
+    async def _idle(self) -> None:
         """
         Without clients C{SIGTERM} ends kaserver at once, by that signal, even with a long
         C{--grace}.
@@ -35,7 +49,7 @@ class ShutdownTests(InteropTestCase):
         self.assertEqual((result.exitCode, result.signal), (None, signal.SIGTERM))
         self.assertNotIn("Traceback", server.log)
 
-    async def test_clientTold(self) -> None:
+    async def _clientTold(self) -> None:
         """
         An idle virsh gets a close event, and kaserver ends without waiting for C{--grace} seconds.
         """
@@ -52,7 +66,7 @@ class ShutdownTests(InteropTestCase):
         self.assertEqual([(frame.kind, frame.serial) for frame in told], [(wire.MESSAGE, 1)])
         self.assertNotIn("Traceback", server.log)
 
-    async def test_stopsListening(self) -> None:
+    async def _stopsListening(self) -> None:
         """
         While a client delays the end, the kernel refuses new connections.
         """
@@ -62,7 +76,7 @@ class ShutdownTests(InteropTestCase):
         await waitUntil(lambda: self._refused(server), "the port to be closed")
         self.assertTrue(server.program.running)
 
-    async def test_graceEnds(self) -> None:
+    async def _graceEnds(self) -> None:
         """
         A client that does not read its replies delays the end by C{--grace} seconds at most.
         """
@@ -76,7 +90,7 @@ class ShutdownTests(InteropTestCase):
         self.assertGreater(lasted, 0.7)
         self.assertLess(lasted, 2.3)
 
-    async def test_twice(self) -> None:
+    async def _twice(self) -> None:
         """
         A second C{SIGTERM} ends kaserver at once, even if a client delays it.
         """
@@ -88,7 +102,7 @@ class ShutdownTests(InteropTestCase):
         result = await server.program.finish(2)
         self.assertEqual((result.exitCode, result.signal), (None, signal.SIGTERM))
 
-    async def test_drain(self) -> None:
+    async def _drain(self) -> None:
         """
         C{SIGUSR2} refuses new clients and keeps the others.  When the last has left, kaserver exits
         with code 0.
@@ -106,7 +120,7 @@ class ShutdownTests(InteropTestCase):
         self.assertEqual((result.exitCode, result.signal), (0, None))
         self.assertNotIn("Traceback", server.log)
 
-    async def test_drainBound(self) -> None:
+    async def _drainBound(self) -> None:
         """
         Clients that do not leave are disconnected after C{--drain-timeout} seconds.
         """

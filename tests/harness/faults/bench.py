@@ -19,7 +19,7 @@ from tests.interop.support import VIRSH, InteropTestCase, privateEnvironment
 
 __all__ = ["Bench"]
 
-_LOOK_EVERY: Final = 0.01
+_LOOK_EVERY: Final = 0.03
 
 
 class Bench:
