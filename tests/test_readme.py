@@ -16,6 +16,7 @@ from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.trial.unittest import SynchronousTestCase
 
 from kaproto.backends.host import EmbeddedHost
+from kaproto.cli.demo import Demo
 from kaproto.policies import Mandatory
 from kaproto.server import KeepAliveServerFactory
 from tests.interop.programs import Program, runVirsh
@@ -50,14 +51,16 @@ class DemoTests(InteropTestCase):
         """
         The demo prints what the README shows, except for the times.
         """
-        command = [sys.executable, "-m", "kaproto", "demo"]
+        self.assertEqual(Demo()["interval"], 2)
+        # In a quarter of the time.
+        command = [sys.executable, "-m", "kaproto", "demo", "--interval=0.5"]
         program = Program.start(self, command, os.environ, str(PROJECT))
         result = await program.finish(timeout=30)
         self.assertEqual(result.exitCode, 0, result)
         lines = result.output.splitlines()
         shown = blockAfter("  0.00 s  server").splitlines()
         self.assertEqual(len(lines), len(shown))
-        wanted = " ".join(withoutTimes(" ".join(shown)).split())
+        wanted = withoutTimes(" ".join(" ".join(shown).split()).replace(" 2 s", " 0.5 s"))
         self.assertEqual(" ".join(withoutTimes(" ".join(lines)).split()), wanted)
 
 

@@ -169,7 +169,7 @@ class Program(ProcessProtocol):
         if self.running:
             os.kill(self._pid, number)
 
-    async def waitOutput(self, pattern: str, timeout: float = 10.0) -> re.Match[str]:
+    async def waitOutput(self, pattern: str, timeout: float = 20.0) -> re.Match[str]:
         """
         Wait until C{pattern}, a regular expression, matches in the standard output or the standard
         error.
@@ -186,7 +186,7 @@ class Program(ProcessProtocol):
 
         return await waitUntil(found, lambda: f"{pattern!r} from {self.describe()}", timeout)
 
-    async def ask(self, line: str, pattern: str, timeout: float = 10.0) -> re.Match[str]:
+    async def ask(self, line: str, pattern: str, timeout: float = 20.0) -> re.Match[str]:
         """
         Write a line to the standard input, and wait until C{pattern} matches in the standard output
         that follows.
@@ -201,7 +201,7 @@ class Program(ProcessProtocol):
             found, lambda: f"{pattern!r} after {line!r} from {self.describe()}", timeout
         )
 
-    async def finish(self, timeout: float = 10.0) -> Result:
+    async def finish(self, timeout: float = 20.0) -> Result:
         """
         Wait for the program to end by itself.
 

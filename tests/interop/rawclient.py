@@ -117,7 +117,7 @@ class RawClient(Protocol):
                 return frame
         return None
 
-    async def reply(self, serial: int, timeout: float = 10.0) -> Frame:
+    async def reply(self, serial: int, timeout: float = 20.0) -> Frame:
         """
         Wait for the reply to the call with this serial.
 
@@ -133,7 +133,7 @@ class RawClient(Protocol):
 
         return await waitUntil(found, f"a reply to call {serial}", timeout)
 
-    async def call(self, procedure: int, payload: bytes = b"", timeout: float = 10.0) -> Frame:
+    async def call(self, procedure: int, payload: bytes = b"", timeout: float = 20.0) -> Frame:
         """
         Make a call and wait for its reply.
         """
@@ -165,7 +165,7 @@ class RawClient(Protocol):
                 raise AssertionError(f"keepalive feature answered {answer!r}")
         await self.succeed(wire.OPEN, wire.OPEN_ARGUMENTS)
 
-    async def waitLost(self, timeout: float = 10.0) -> float:
+    async def waitLost(self, timeout: float = 20.0) -> float:
         """
         Wait until the server closes the connection.
 

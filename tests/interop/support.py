@@ -186,7 +186,7 @@ async def pause(seconds: float) -> None:
 
 
 async def waitUntil(
-    condition: Callable[[], _T | None], what: str | Callable[[], str], timeout: float = 10.0
+    condition: Callable[[], _T | None], what: str | Callable[[], str], timeout: float = 20.0
 ) -> _T:
     """
     Wait until a condition is true.
