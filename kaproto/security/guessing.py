@@ -71,7 +71,7 @@ class GuessLimit:
 
     def __init__(self, guesses: int = 10, delay: float = 1.0, books: Books | None = None) -> None:
         """
-        @param books: what is remembered, possibly shared with other processes.
+        @param books: the records of logins, which several processes may share.
         """
         self.guesses = guesses
         self.delay = delay

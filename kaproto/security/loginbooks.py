@@ -1,19 +1,19 @@
 """
-What is remembered of logins, in one piece of memory that several processes may share.
+The records of logins, in one block of memory that several processes may share.
 
 There are three tables of L{TABLE_MAX} rows: networks, user names, and the pairs of both that have
-logged in.  A table is a set of columns.  Keys are keyed hashes: a name may be a password typed into
-the wrong field.  A table is indexed by the remainder of the key: C{first[remainder]} is the number
-of a row plus one, C{next[row]} that of the next row with the same remainder, and 0 is the end.
+logged in.  A table is a set of columns.  Its keys are keyed hashes, because a user name may be a
+password that was typed into the wrong field.  A key's remainder is its place in the index:
+C{first[remainder]} is the number of a row plus one, C{next[row]} the same for the next row with this
+remainder, and 0 marks the end.
 
-Logins are counted by the second, in a ring of L{WINDOW} counters for each row.  One that has been
-let through counts as undecided in its second until it has failed or succeeded.  So
-the undecided logins of a process that was killed are forgotten after a minute, and nobody has to
-clean up.
+Logins are counted per second, in a ring of L{WINDOW} counters for each row.  A login that was let
+through counts as undecided, in its second, until it fails or succeeds.  So the undecided logins of
+a process that was killed expire after a minute, without any cleanup.
 
-Hold L{Books.lock} to read or write.  A process that is killed in the middle leaves at worst one row
-that nobody finds, because one write adds a row to the index or removes it.  That row is used again
-when it is the oldest.
+Hold L{Books.lock} to read or write.  A single write adds a row to the index or removes it, so a
+process that is killed halfway leaves at most one row that cannot be found.  That row is reused when
+it is the oldest.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ _UNUSED: Final = -1.0
 
 class Table:
     """
-    Networks, names, or pairs.  All times are monotonic seconds.
+    One table.  All times are monotonic seconds.
 
-    @ivar renewed: a column: when the row last failed or logged in.
-    @ivar turn: a column: when the last login was let through.
-    @ivar held: a column: when a login last had to wait because others had failed.
+    @ivar renewed: a column: the time of the latest failure or login.
+    @ivar turn: a column: the time at which the latest login was let through.
+    @ivar held: a column: the latest time at which a login had to wait because others had failed.
     """
 
     def __init__(self, memory: mmap, at: int) -> None:
@@ -104,10 +104,11 @@ class Table:
 
     def add(self, key: bytes, renewed: float) -> int | None:
         """
-        @param renewed: when it failed or logged in; for one that has not, L{WINDOW} ago, when a
-            failure would count no more.
-        @return: the row of a key, which is added if it is not there; C{None} if that would push
-            out a newer one.
+        Find the row of a key, or add one.  When the table is full, the new row replaces the oldest.
+
+        @param renewed: the time of the key's latest failure or login; without either, L{WINDOW}
+            seconds ago, so that any row with one replaces it first.
+        @return: the row; C{None} if all rows are newer.
         """
         row = self.find(key)
         if row is None:
@@ -127,7 +128,7 @@ class Table:
 
     def newest(self, key: bytes, now: float) -> int:
         """
-        @return: the row of a key that has failed or logged in just now.
+        @return: the row of a key that failed or logged in now; it is added if there is none.
         """
         row = self.add(key, now)
         assert row is not None, "no row is newer"
@@ -137,8 +138,8 @@ class Table:
         if self._used[0] < len(self.renewed):
             self._used[0] += 1
             return self._used[0] - 1
-        # Sorting takes long, so the order is kept and read from its old end, where L{tidy} adds the
-        # rows that it frees.  Rows that are newer now than they were then are skipped.
+        # Sorting is slow, so the rows are sorted once by age, and taken from the oldest.  Rows that
+        # were renewed since then are skipped.  L{tidy} appends the rows that it frees.
         while not self._byAge or self.renewed[self._byAge[-1][1]] != self._byAge[-1][0]:
             if self._byAge:
                 self._byAge.pop()
@@ -165,7 +166,7 @@ class Table:
 
     def _advance(self, row: int, now: float) -> int:
         """
-        Clear the counters of seconds that have passed since somebody last looked.
+        Clear the counters of the seconds that have passed since the last call.
 
         @return: where the row's counters begin.
         """
@@ -186,7 +187,7 @@ class Table:
 
     def undecided(self, row: int, now: float) -> int:
         """
-        @return: how many logins were let through within L{WINDOW} and may fail.
+        @return: how many logins were let through within L{WINDOW} and are not decided yet.
         """
         first = self._advance(row, now)
         return sum(self._undecided[first : first + WINDOW])
@@ -213,7 +214,7 @@ class Table:
 
     def tidy(self, row: int, now: float) -> None:
         """
-        Free a row that counts nothing.
+        Free a row whose counters are all zero.
         """
         if not self.failures(row, now) and not self.undecided(row, now):
             self._unlink(row)
@@ -224,35 +225,35 @@ class Table:
 
 class Lock(Protocol):
     """
-    Keeps other processes out.
+    A lock that several processes may share.
     """
 
     def acquire(self) -> bool:
         """
-        @return: whether this process holds the lock now.  It does not if another one was stopped
-            while it held it.
+        @return: whether this process holds the lock now; C{False} if another process that holds it
+            was stopped.
         """
 
     def release(self) -> None:
         """
-        Let other processes take it.
+        Let others acquire the lock.
         """
 
 
 class Books:
     """
-    All that is remembered.
+    The records of failed and successful logins.
 
-    @ivar lock: hold it to read or write.
-    @ivar networks: those where logins have failed or may fail.
-    @ivar names: user names that have failed more than once.
-    @ivar pairs: pairs of network and name that have logged in.
+    @ivar lock: must be held to read or write.
+    @ivar networks: networks from which logins have failed, or are not decided yet.
+    @ivar names: user names with more than one failed login.
+    @ivar pairs: pairs of a network and a user name that have logged in.
     """
 
     def __init__(self, memory: mmap | None = None, lock: Lock | None = None) -> None:
         """
-        @param memory: L{size} bytes, set up by L{prepare}; by default, of this process alone.
-        @param lock: keeps other processes out.
+        @param memory: L{size} bytes that L{prepare} has set up; by default this process's own.
+        @param lock: by default this process's own.
         """
         if memory is None:
             memory = self.prepare(mmap(-1, self.size()))
@@ -276,7 +277,7 @@ class Books:
     @staticmethod
     def size() -> int:
         """
-        @return: how many bytes the books take; those never written take no memory.
+        @return: the size of the records in bytes.  Pages that were never written use no memory.
         """
         return _KEY + 3 * (_NUMBER + TABLE_MAX * _ROW) + TABLE_MAX * (_KEY + _NUMBER)
 
@@ -289,11 +290,13 @@ class Books:
 
     def failedBefore(self, name: bytes, now: float) -> float | None:
         """
-        Note that a name failed, so that a second failure is noticed.  Names that are made up and
-        fail once each so cannot fill the table of names that fail repeatedly.  Each key has one
-        place in an array, by its remainder, and overwrites what was there.
+        Record that a user name failed, and look up whether it failed before.
 
-        @return: when it failed before, if that still counts.
+        Only a name that fails twice gets a row in L{names}, so invented names that fail once each
+        cannot fill that table.  First failures are in an array.  A key's remainder is its place
+        there, and a new key replaces the previous one.
+
+        @return: the time of its previous failure, if that was within L{WINDOW}.
         """
         place = int.from_bytes(name) % len(self._onceAt)
         key = self._once[place * _KEY : (place + 1) * _KEY]

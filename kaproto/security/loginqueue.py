@@ -91,7 +91,7 @@ class LoginQueue:
         """
         @param clock: a monotonic clock.
         @param limits: returns the current limits of the server.
-        @param books: what is remembered, possibly shared with other processes.
+        @param books: the records of logins, which several processes may share.
         """
         self._clock = clock
         self._limits = limits

@@ -1,8 +1,8 @@
 """
 A program with connections of kaproto's own client, controlled through its input.
 
-Each line of the input is a JSON list: C{["open", NAME, URI, INTERVAL, COUNT]}, C{["call", NAME,
-PROGRAM, PROCEDURE]} or C{["silence", NAME]}.  Each line of the output is a JSON object: the C{name}
+Each line of the input is a JSON list: C{["open", NAME, URI, INTERVAL, COUNT]} or C{["call", NAME,
+PROGRAM, PROCEDURE]}.  Each line of the output is a JSON object: the C{name}
 of a connection, an C{event}, and its time on the monotonic clock (C{at}).
 """
 
