@@ -4,8 +4,8 @@ The records of logins, in one block of memory that several processes may share.
 There are three tables of L{TABLE_MAX} rows: networks, user names, and the pairs of both that have
 logged in.  A table is a set of columns.  Its keys are keyed hashes, because a user name may be a
 password that was typed into the wrong field.  A key's remainder is its place in the index:
-C{first[remainder]} is the number of a row plus one, C{next[row]} the same for the next row with this
-remainder, and 0 marks the end.
+C{first[remainder]} is the number of a row plus one, C{next[row]} the same for the next row in that
+chain, and 0 marks the end.
 
 Logins are counted per second, in a ring of L{WINDOW} counters for each row.  A login that was let
 through counts as undecided, in its second, until it fails or succeeds.  So the undecided logins of
