@@ -33,6 +33,7 @@ from kaproto.keepalive.liveness import KeepAlive
 from kaproto.keepalive.pacemaker import TICK
 from kaproto.policies import Mandatory
 from kaproto.rpc.reading import Pause
+from kaproto.security.handshake import Handshake
 from kaproto.security.tls import CONFIRMATION
 from kaproto.security.tlslayer import TLSFactory
 from kaproto.server import KeepAliveServerFactory, KeepAliveServerProtocol
@@ -256,8 +257,16 @@ class TLSOpenTests(TLSTestCase):
         """
         The server sends its part of the handshake in two pieces, the last of which has the byte
         that accepts the client, and each reply in one piece.  The reactor never waits for the
-        socket.
+        socket.  OpenSSL is called once for each piece of the client's handshake.
         """
+        handshakes: list[Handshake] = []
+        advance = Handshake.do_handshake
+
+        def note(handshake: Handshake) -> None:
+            handshakes.append(handshake)
+            advance(handshake)
+
+        self.patch(Handshake, "do_handshake", note)
         clock = Clock()
         factory = KeepAliveServerFactory(Mandatory(KeepAlive(1, 3)), clock=clock)
         tls = TLSFactory(self.serverContext(), False, factory, clock=clock)
@@ -285,6 +294,7 @@ class TLSOpenTests(TLSTestCase):
         self.assertTrue(layer.wrappedProtocol.peer.opened)
         self.assertEqual(transport.counts.sends, 2 + len(CALLS))
         self.assertEqual(transport.reactor.waits, 0)
+        self.assertEqual(handshakes.count(layer.getHandle()), 2)
         self.assertEqual([each.getTime() for each in clock.getDelayedCalls()], [TICK])
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import Enum
 from types import MappingProxyType, NoneType
-from typing import Final
+from typing import Final, cast
 
 from kaproto.errors import (
     ConnectionClosed,
@@ -400,13 +400,12 @@ class ServerNegotiation:
     def _admit(self) -> Admission | Refused:
         try:
             answer = self.policy.ask("admit", self.peer, Admission, Refused)
+            return cast("Admission | Refused", answer)
         except PolicyFailed:
             return Refused(
                 "operation failed: the server could not decide whether this client may open, "
                 "because its keepalive policy failed; the server's log has the reason"
             )
-        assert isinstance(answer, Admission | Refused)
-        return answer
 
     def openAtOnce(self) -> Admission | RemoteError:
         """

@@ -40,6 +40,7 @@ class ClientHandshake(Handshake):
     """
 
     peerIs = "server"
+    speaksFirst = True
     host: str | None = None
 
     def do_handshake(self) -> None:

@@ -100,9 +100,11 @@ class Handshake(SSL.Connection):
     @ivar unasked: TLS control messages that OpenSSL has read or written since the handshake, see
         L{countMessage}.
     @ivar peerIs: what to call the peer.
+    @ivar speaksFirst: whether this end sends the first message of the handshake.
     """
 
     peerIs = "client"
+    speaksFirst = False
     needsCertificate = False
     revocations: Revocations | None = None
     signer: bytes | None = None

@@ -108,7 +108,7 @@ def headerOf(transport: object) -> ProxyHeader | None:
     @param transport: the connection's, with or without TLS and other protocols in between.
     @return: C{None} if there was none.
     """
-    return cast(ProxyHeader | None, _attributeOf(transport, _HEADER))
+    return cast("ProxyHeader | None", _attributeOf(transport, _HEADER))
 
 
 def terminatedTLSOf(transport: object) -> tuple[TLSIdentity, str | None] | None:
@@ -117,7 +117,8 @@ def terminatedTLSOf(transport: object) -> tuple[TLSIdentity, str | None] | None:
 
     @return: the result of L{TerminatedTLS.identify}; C{None} if no balancer terminates TLS.
     """
-    return cast(tuple[TLSIdentity, str | None] | None, _attributeOf(transport, _TERMINATED))
+    # In quotes, since Python takes longer to make the type than for all the rest.
+    return cast("tuple[TLSIdentity, str | None] | None", _attributeOf(transport, _TERMINATED))
 
 
 def _attributeOf(transport: object | None, name: str) -> object | None:
@@ -125,7 +126,7 @@ def _attributeOf(transport: object | None, name: str) -> object | None:
     while transport is not None:
         if isinstance(transport, Connection):
             # This is the lowest.  (vars() would create a dictionary of 64 bytes for it.)
-            return cast(object | None, getattr(transport, name, None))
+            return cast("object", getattr(transport, name, None))
         found: object | None = vars(transport).get(name) if hasattr(transport, "__dict__") else None
         if found is not None:
             return found

@@ -170,11 +170,14 @@ class TLSLayer(BufferingTLSTransport, DirectWriter):
             self._flushSendBIO()
 
     def _checkHandshakeStatus(self) -> None:
+        handshake: Handshake | None = self.getHandle()
+        if handshake is None or not (handshake.speaksFirst or self.bytesReceived):
+            # A server has nothing to do until the client's first message.
+            return
         # Twisted tells only the protocol directly above.  If Twisted renames this method, wrapped
         # protocols are not told, and keep treating the peer as unverified.
         super()._checkHandshakeStatus()
-        handshake: Handshake | None = self.getHandle()
-        if handshake is not None and handshake.completed:
+        if handshake.completed:
             listener = self.listener()
             if listener is not None and listener is not self.wrappedProtocol:
                 IHandshakeListener(listener).handshakeCompleted()
