@@ -59,12 +59,12 @@ _CLOSED: Final = -1
 
 class Alarm(Protocol):
     """
-    Calls a function in the reactor's thread at a time that the kernel's monotonic clock measures.
+    Calls a function in the reactor's thread after a delay, measured by the monotonic clock.
     """
 
     def set(self, delay: float) -> None:
         """
-        Ring in C{delay} seconds; this replaces any earlier time.
+        Call the function in C{delay} seconds, instead of at any time set earlier.
         """
 
     def stop(self) -> None:
@@ -104,7 +104,8 @@ class _TimerSpec(ctypes.Structure):
 
 def timerFunctions() -> TimerFunctions | None:
     """
-    @return: Python's functions from 3.13 on, else those of the C library, else C{None}.
+    @return: Python's own functions, from 3.13 on; before that, those of the C library; C{None} if
+        it has none.
     """
     flags = os.O_NONBLOCK | os.O_CLOEXEC
     create = getattr(os, "timerfd_create", None)
@@ -168,7 +169,7 @@ class GuardedAlarm:
 
     def set(self, delay: float) -> None:
         """
-        Ring in C{delay} seconds.
+        Call the function in C{delay} seconds.
         """
         if self._descriptor == _CLOSED:
             return
@@ -179,7 +180,7 @@ class GuardedAlarm:
 
     def stop(self) -> None:
         """
-        Leave the reactor.
+        Cancel the timer, and unregister the timerfd from the reactor.
         """
         if self._descriptor != _CLOSED:
             cast(IReactorFDSet, self._reactor).removeReader(self)
@@ -239,7 +240,7 @@ class AlarmThread:
 
     def set(self, delay: float) -> None:
         """
-        Ring in C{delay} seconds.
+        Call the function in C{delay} seconds.
         """
         with self._lock:
             self._due = time.monotonic() + delay
@@ -253,7 +254,7 @@ class AlarmThread:
 
     def stop(self) -> None:
         """
-        Let the thread sleep.
+        Cancel the alarm.  The thread keeps sleeping.
         """
         with self._lock:
             self._due = inf

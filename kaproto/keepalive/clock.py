@@ -106,8 +106,8 @@ class MonotonicClock:
 
     def _forget(self, cancelled: DelayedCall) -> None:
         """
-        A call is being cancelled.  Cancelled calls stay in the heap until they are more than half
-        of it.
+        A call is being cancelled.  Cancelled calls are removed when they are more than half of the
+        heap.
         """
         self._cancelled += 1
         if self._cancelled * 2 > len(self._calls) + len(self._new):
@@ -126,7 +126,7 @@ class MonotonicClock:
 
     def _run(self) -> None:
         """
-        The alarm rings: make the calls that are due.  Calls that these schedule wait for the next
+        The alarm rings: make the calls that are due.  Calls scheduled meanwhile wait for the next
         ring, so that calls without a delay cannot keep the reactor from reading.
         """
         now = self.seconds()

@@ -21,15 +21,15 @@ The number of parts into which a deadline is divided.
 
 class Deadline:
     """
-    Calls a function once, after some seconds in which this process was able to read from the peer.
+    Calls a function once, after a number of seconds in which this process could read from the peer.
 
     The time is divided into L{PARTS} parts, each with its own timer.  A part whose timer fires late
     counts at most its own length plus L{STALL}.  For example, a deadline of 8 s has parts of 1 s;
     when the process is suspended for an hour after 3.5 s, the fourth part counts 1.25 s, and the
     deadline expires 3.75 s after the process resumes.
 
-    After the last part, the bytes that wait in the socket are read before the function is called.
-    If they are too many for one turn of the reactor, the peer gets one more part.
+    After the last part, the reactor reads the bytes that wait in the socket before the function is
+    called.  If they are too many for one turn of the reactor, the peer gets one more part.
     """
 
     __slots__ = ("_call", "_clock", "_function", "_isUnread", "_left", "_part", "_since")

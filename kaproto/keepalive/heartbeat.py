@@ -1,7 +1,7 @@
 """
 The heartbeat of one connection: when to ping the peer, whether it is alive, how fast it answers.
 
-A L{Heartbeat} does not depend on the protocol, which passes it a function that sends a ping, and
+A L{Heartbeat} works with any protocol.  The protocol passes it a function that sends a ping, and
 reports received bytes.
 """
 
@@ -307,8 +307,8 @@ class Heartbeat:
             self.pacemaker.pingLater(self)
             if self.idle < 0 and self._monitor.idleReader is not None:
                 self._startIdling(self._monitor.idleReader)
-        # A ping may be a little late.  After the last ping, the peer's death is due, and must be
-        # exact.
+        # A ping may be a little late.  After the last ping, the next call declares the peer dead,
+        # and must be on time.
         self.exact = liveness.unanswered >= liveness.count
         due = liveness.due()
         # Adding a tiny interval may not change the float; the next call must still be in a later
@@ -329,7 +329,7 @@ class Heartbeat:
         @param fate: the time of the next check, or the reason why the peer is dead.
         """
         if not isinstance(fate, KeepAliveTimeout):
-            # The peer's death is due next, unless the peer was heard.
+            # The next call may declare the peer dead, unless the peer was heard.
             self.exact = self.liveness.unanswered > 0
             return fate
         if self._died is None:

@@ -24,10 +24,10 @@ class Histogram(list[int]):
     """
     Counts round trips by the number of bits in their microseconds.
 
-    C{histogram[n]} counts round trips of at least C{2**(n-1)} and less than C{2**n} microseconds,
-    so C{histogram[8]} counts those of 250 us; C{histogram[SUM]} is the sum of all, in microseconds,
-    and C{histogram[SENT]} the number of pings, answered or not.  It is a list, so that
-    L{kaproto.keepalive.idlereader.IdleReader} can count without a method call.
+    C{histogram[n]} counts round trips of at least C{2**(n-1)} and less than C{2**n} microseconds:
+    one of 250 us is counted in C{histogram[8]}.  C{histogram[SUM]} is the sum of all round trips,
+    in microseconds, and C{histogram[SENT]} the number of pings, answered or not.  A histogram is a
+    list, so that L{kaproto.keepalive.idlereader.IdleReader} can count without a method call.
     """
 
     def __init__(self) -> None:

@@ -48,8 +48,7 @@ _TCP_INFO: Final = struct.Struct("=24xI16xI4xII60xQQ")
 """
 C{struct tcp_info} of C{linux/tcp.h}: C{tcpi_unacked} at offset 24, C{tcpi_last_data_sent} at 44,
 C{tcpi_last_data_recv} at 52, C{tcpi_last_ack_recv} at 56, C{tcpi_bytes_acked} at 120 and
-C{tcpi_bytes_received} at 128.  Linux has had them since 4.1, and
-only ever adds fields at the end.
+C{tcpi_bytes_received} at 128.  Linux has had them since 4.1, and only ever adds fields at the end.
 """
 
 _SO_MEMINFO: Final = 55
@@ -75,8 +74,8 @@ class Delivery:
         transport's buffer and in the kernel's send queue.  On a UNIX socket the kernel counts the
         memory that it has allocated, which is more than the bytes, and releases it only when the
         peer's program has read a whole buffer (an skb, up to 32 KiB and its overhead).
-    @ivar local: whether this is a UNIX socket, where the peer's program has read all bytes that
-        were taken.
+    @ivar local: whether this is a UNIX socket.  There, bytes count as taken only when the peer's
+        program has read them.
     @ivar unread: bytes from the peer that this process has not read yet.  UNIX sockets only.
     @ivar unsent: the part of C{queued} that is still in the transport's buffer.
     @ivar acknowledged: bytes that the peer's kernel has acknowledged (C{tcpi_bytes_acked}); its
@@ -155,7 +154,7 @@ def isReceiveBufferFull(transport: StreamTransport) -> bool:
     """
     @return: whether the peer may be unable to send because our receive buffer is full.  The window
         does not close before half the buffer's memory is in use; a quarter counts as full here.
-        C{True} if the memory is not known.
+        C{True} if the kernel does not report the memory.
     """
     connection = connectionOf(transport)
     if connection is None or not connection.connected:

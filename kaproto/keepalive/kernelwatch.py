@@ -2,9 +2,9 @@
 Watches peers that cannot be pinged, through the kernel.
 
 The kernel's own keepalive detects a dead host while no segments are in flight.  While segments are
-in flight, Linux sends no probes, so its counters are read once an interval.  If segments are in
-flight at every check and none is acknowledged, the host is gone.  For example, at interval 2 and
-count 2, with the link cut in the middle of a download:
+in flight, Linux sends no probes, so this module checks the kernel's delivery counters once an
+interval.  If segments are in flight at every check and none is acknowledged, the host is gone.  For
+example, at interval 2 and count 2, with the link cut in the middle of a download:
 
  - 0 s: 10 segments in flight, 5,000 bytes acknowledged; one second later the link is cut.
  - 2, 4, 6 s: 12 in flight, 6,000 acknowledged.

@@ -62,7 +62,7 @@ class KeepAlive:
     @ivar count: unanswered pings in a row after which the peer is dead, C{interval * (count + 1)}
         seconds after its last byte.
     @raise TypeError: when interval is not a number or count not a whole number.
-    @raise ValueError: when one is negative, infinite, not a number or above L{INTERVAL_MAX}.
+    @raise ValueError: when either is negative, or the interval is NaN or above L{INTERVAL_MAX}.
     """
 
     interval: float = attrs.field(default=5, validator=_checkInterval)
@@ -103,7 +103,7 @@ class Liveness:
     @ivar count: the most pings that may be unanswered.
     @ivar heard: when the last byte arrived.  This and C{unanswered} are public because the receive
         path of thousands of peers sets them without the cost of a call.
-    @ivar unanswered: pings sent since then.
+    @ivar unanswered: pings sent since the last byte arrived.
     @ivar pausedAt: when this side stopped reading from the peer; C{None} while it reads.
     """
 
@@ -111,7 +111,7 @@ class Liveness:
 
     def __init__(self, now: float) -> None:
         """
-        @param now: the time at which the peer appeared, which counts as hearing it.
+        @param now: the time at which the peer connected.  The peer counts as heard then.
         """
         self.interval: float = 0
         self.count = 0
@@ -151,7 +151,7 @@ class Liveness:
         not reached it, and no further ping is sent.
 
         @param takenAt: the time when it last took some of these bytes, which is a sign of life.
-        @return: L{Verdict.DEAD} if that was too long ago, else L{Verdict.WAIT}.
+        @return: L{Verdict.DEAD} if the last sign of life is too long ago, else L{Verdict.WAIT}.
         """
         self.heard = max(self.heard, takenAt)
         self.unanswered = 1
@@ -162,7 +162,7 @@ class Liveness:
     def tookAll(self, takenAt: float) -> None:
         """
         The peer has taken the oldest unanswered ping and everything written before it.  Its silence
-        counts from then on.
+        counts from C{takenAt} on.
         """
         self.heard = max(self.heard, takenAt)
         self.unanswered = 1

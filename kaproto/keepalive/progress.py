@@ -33,7 +33,7 @@ __all__ = ["PINGS", "PINGS_MEMORY", "ROUNDING", "Progress"]
 
 PINGS: Final = 256
 """
-At most this many queued bytes are only pings, even over TLS.
+If at most this many bytes are queued, they are only pings, even over TLS.
 """
 
 PINGS_MEMORY: Final = 4096
@@ -97,6 +97,8 @@ class Progress:
         if taken is None:
             taken = sent - (found.queued - found.unsent)
             small = PINGS_MEMORY
+        # Counted from the first byte of the connection: the end of everything written so far.  The
+        # ping has reached the peer when C{taken} is close to the end seen at the first call.
         end = taken + found.queued
         if self._end is None:
             self._end = end

@@ -130,8 +130,8 @@ class Suspicion:
         self, now: float, verdict: Verdict, found: Delivery, progress: Progress
     ) -> Verdict:
         """
-        A ping reaches a peer that reads slowly only after the peer has taken everything written
-        before it.
+        Check whether the ping has reached the peer: a peer that reads slowly must first take
+        everything written before the ping.
         """
         isHeldBack = self.isHeldBack()
         if isHeldBack and self.isBusy():

@@ -129,7 +129,7 @@ def serverEndpoint(
     @param arguments: the inner endpoint's name and its positional arguments.
     @param keywords: the inner endpoint's keywords, and C{interval}, whole seconds, C{count}, and
         C{user-timeout}, seconds.
-    @raise ValueError: when a keyword is malformed, or the inner endpoint is.
+    @raise ValueError: when a keyword or the inner endpoint is malformed.
     """
     return TCPKeepAliveServerEndpoint(*_parse(reactor, arguments, keywords, serverFromString))
 

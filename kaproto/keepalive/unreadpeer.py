@@ -18,7 +18,7 @@ __all__ = ["UnreadPeer"]
 
 class UnreadPeer:
     """
-    Checks one such peer.
+    Checks a peer that is pinged but not read.
     """
 
     __slots__ = ("_liveness", "_transport", "_unread")
