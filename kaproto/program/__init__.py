@@ -1,5 +1,5 @@
 """
-RPC programs of an application, and the backend for a server that serves nothing else.
+An application's own RPC programs, and the backend for a server that serves only these.
 """
 
 from kaproto.program.backend import ApplicationBackend

@@ -1,5 +1,5 @@
 """
-The backend of a server that serves only programs of its own.
+The backend of a server that serves only an application's own programs.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class _NoSession:
 @implementer(IBackend)
 class ApplicationBackend:
     """
-    Opens any name, and adds no procedures to the remote program: for a server that serves only
-    programs of its own.
+    Opens any name, and adds no procedures to the remote program: for a server that serves only the
+    application's own programs.
     """
 
     features: frozenset[int] = frozenset()

@@ -17,7 +17,7 @@ __all__ = ["MARK", "RAW", "Declaration", "procedure"]
 _PROCEDURE_MAX: Final = 2**31 - 1
 MARK: Final = "kaprotoProcedure"
 """
-The attribute of a decorated method that has its L{Declaration}.
+The attribute of a decorated method that holds its L{Declaration}.
 """
 
 RAW: Final = object()
@@ -92,15 +92,15 @@ def procedure(*numbers: int, arguments: Any = RAW, result: Any = RAW) -> Callabl
     Make a method of a L{Program} answer a procedure.
 
     With C{arguments} or C{result} the method takes and returns Python objects: it is called with
-    the connection and the arguments, if there are any, and returns the result, now or later.
-    Without, it is called with the connection and the payload in XDR, and returns the result in
-    XDR, as bytes, now or later.
+    the connection and the arguments, if there are any, and returns the result.  Without both, it is
+    called with the connection and the payload in XDR, and returns the result in XDR, as bytes.  The
+    method can also return an awaitable of the result.
 
     @param numbers: the procedure's number, 1 to 2,147,483,647; several if the method answers
         several procedures.
-    @param arguments: a class that L{kaproto.wire.structs} knows, such as an attrs class, or
+    @param arguments: a class that L{kaproto.wire.structs} supports, such as an attrs class, or
         C{None} for no arguments.
-    @param result: the same for the result.
+    @param result: the class of the result, likewise, or C{None} for no result.
     @raise TypeError: when a number or a class cannot be used, or the method has a wrong signature.
         The message names the method.
     """

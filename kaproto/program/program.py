@@ -25,7 +25,7 @@ _PROGRAM_MAX: Final = 2**32 - 1
 @attrs.frozen
 class _Procedure:
     """
-    A procedure of a class of programs.
+    A procedure of a L{Program} subclass.
 
     @ivar name: the name of the method that answers it.
     @ivar declaration: the types of its arguments and result.
@@ -53,8 +53,8 @@ class Program:
         """
         Collect the procedures.
 
-        @raise TypeError: when two methods have one number, or a method or a number cannot be
-            used.
+        @raise TypeError: when two methods have the same number, or a method's name or the number or
+            version of the program is not allowed.
         """
         super().__init_subclass__()
         found: dict[int, _Procedure] = {}
@@ -90,8 +90,8 @@ class Program:
         Call the method that answers the procedure.
 
         @raise XDRError: when the arguments cannot be decoded.
-        @raise TypeError: when the method returns a value of a wrong type, now or later.  The
-            message names the method.
+        @raise TypeError: when the result, returned or awaited, has a wrong type.  The message names
+            the method.
         """
         entry = self._procedures[procedure]
         # Look up the class, since instances may have attributes with the method's name.
@@ -152,8 +152,8 @@ def _checkNumbers(cls: type[Program]) -> None:
 def _ownProcedures(cls: type) -> dict[int, _Procedure]:
     """
     @return: the procedures that a class defines itself.
-    @raise TypeError: when two methods have one number, or a procedure has a name that L{Program}
-        itself uses.
+    @raise TypeError: when two methods have the same number, or a procedure has a name that
+        L{Program} itself uses.
     """
     own: dict[int, _Procedure] = {}
     for name, value in vars(cls).items():

@@ -1,5 +1,6 @@
 """
-Backpressure on a client that calls faster than calls are answered, or than it reads the replies.
+Backpressure on a client that sends calls faster than they are answered, or faster than it reads the
+replies.
 """
 
 from __future__ import annotations

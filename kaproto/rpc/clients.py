@@ -19,7 +19,7 @@ __all__ = ["Clients", "Elsewhere"]
 
 _TURNED_AWAY: Final = 16
 """
-The most clients beyond the limit that may wait for the error that the server is full.
+The most clients beyond the limit that stay connected until they are told that the server is full.
 """
 
 _C = TypeVar("_C")
@@ -47,10 +47,10 @@ class Clients(Generic[_C, _P]):
     """
     The connections of one server, each with its protocol.
 
-    A new client beyond a limit displaces the oldest client that is anonymous or not open yet; if
-    the new one had to wait, all clients after it would wait too.  When all other clients are open,
-    the new one has no place: it stays connected until it has been told that the server is full, and
-    does not count.
+    A new client beyond a limit displaces the oldest client that is anonymous or not open yet.  If
+    the new client had to wait instead, idle ones could keep out all others.  When all other clients
+    are open, the new client has no place: it stays connected until it has been told that the server
+    is full, and does not count.
 
     @ivar onChange: called with each client that connects, changes its state or ends, if it is set.
     @ivar elsewhere: the clients of other processes.  They count towards C{maxClients}; each process
@@ -146,6 +146,7 @@ class Clients(Generic[_C, _P]):
         return 0 if self.elsewhere is None else self.elsewhere.others(self._places, most)
 
     def _anonymousHere(self, limits: Limits) -> int:
+        # The share of this process, rounded up.
         processes = 1 if self.elsewhere is None else self.elsewhere.processes
         return -(-limits.maxAnonymousClients // processes)
 

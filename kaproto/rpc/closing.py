@@ -65,7 +65,7 @@ class Closing:
     ) -> None:
         """
         @param shared: has the clock and the limits.
-        @param connection: told when it begins to close.
+        @param connection: notified when the connection begins to close.
         """
         self.reason: Exception | None = None
         self._transport = transport

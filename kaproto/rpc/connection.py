@@ -1,5 +1,5 @@
 """
-One end of a connection: its parts, its beginning and its end.
+One end of a connection: creates its parts, connects them to each other, and stops them.
 """
 
 from __future__ import annotations
@@ -167,7 +167,8 @@ class Connection:
 
     def watchByKernel(self, own: KeepAlive | None) -> None:
         """
-        The connection is open: let the kernel watch the peer, if the factory says so.
+        The connection is open: let the kernel watch the peer, if C{tcpKeepAlive} of the factory
+        says so.
 
         @param own: the interval and count at which the policy would ping the peer, or C{None}.
         """

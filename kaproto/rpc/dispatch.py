@@ -194,8 +194,8 @@ class Calls:
     def _mayStart(self) -> bool:
         if self._held or not self._running or self._connection is None:
             return not self._held
-        # If a client sends many passwords without waiting for the answers, one is being checked.
-        # The others cost next to nothing while they wait here, and nothing once the client leaves.
+        # A client may send many passwords without waiting for the answers.  Only one is checked at
+        # a time.  The others wait here at almost no cost, and are dropped when the client leaves.
         if self._connection.negotiation.phase is Phase.AUTHENTICATING:
             return False
         return len(self._running) < self._server.limits.runningCalls
@@ -288,6 +288,7 @@ async def _awaited(result: Awaitable[bytes]) -> bytes:
 
 def _signed(word: int) -> int:
     """
-    Read a word as signed: libvirtd prints these with C{%d}, and clients may compare its text.
+    Convert an unsigned word to a signed number: libvirtd prints these words with C{%d}, and clients
+    may compare the text of its errors.
     """
     return word - (word >> 31 << 32)

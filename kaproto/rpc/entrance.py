@@ -74,7 +74,8 @@ class Entrance:
 
     def begin(self) -> None:
         """
-        Wait for the TLS handshake, if there is one, for the login, or for neither.
+        Start with the first step that the client has to take: the TLS handshake, the login, or
+        neither.
         """
         if self.peer.transport != "tls":
             self._accepted()
@@ -121,7 +122,7 @@ class Entrance:
 
     def _accepted(self) -> None:
         """
-        The client's certificate is accepted, or it needs none.
+        The client's certificate is accepted, or the client needs none.
         """
         client = self._client
         client.negotiation.accepted(client.server.limits, login=self.authentication is not None)
@@ -140,7 +141,7 @@ class Entrance:
 
     def authenticationFailed(self) -> None:
         """
-        The client has failed to authenticate.  It may have more tries to log in.
+        The client has failed to authenticate.  It may have attempts left to log in.
         """
         self._client.server.journal.loginFailed(self.peer)
 

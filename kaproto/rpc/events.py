@@ -1,5 +1,5 @@
 """
-A server's messages to a client that answer no call.
+The messages that a server sends to a client besides replies.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _SERIAL: Final = 1
 
 class Events:
     """
-    Sends one client messages that answer no call.
+    Sends messages other than replies to one client.
 
-    @ivar closeCallbackRegistered: whether the client asked for a message with the reason when this
-        end closes.
+    @ivar closeCallbackRegistered: whether the client has asked to be told the reason when this end
+        closes.
     """
 
     __slots__ = ("_outgoing", "closeCallbackRegistered")

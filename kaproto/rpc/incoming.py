@@ -28,13 +28,14 @@ class Receiver(Protocol):
         """
         Process a message.
 
-        @raise XDRError: to abort the connection; so does L{ProtocolError}.
+        @raise XDRError: when its payload cannot be decoded.  The connection is aborted.
+        @raise ProtocolError: for any other error of the peer.  The connection is aborted.
         """
 
 
 class Gate:
     """
-    Takes the bytes of a peer that has not been accepted yet, in place of the L{MessageReader}.
+    Receives the bytes of a peer that has not been accepted yet, in place of the L{MessageReader}.
 
     @ivar feed: called with the bytes.
     """
@@ -56,7 +57,7 @@ class Incoming:
     that other peers are served in between.  The peer is not read until all have been passed on.
 
     @ivar reader: parses messages.
-    @ivar bypass: takes the bytes in place of C{reader}, unless it is C{None}.
+    @ivar bypass: receives the bytes in place of C{reader}, unless it is C{None}.
     @ivar bytesReceived: bytes from the peer, not counting the pongs of idle connections.
     @ivar relayed: called after bytes were relayed, unless it is C{None}.
     @ivar trace: called with C{"in"} and the header of each message, unless it is C{None}.

@@ -19,8 +19,8 @@ class Outgoing:
 
     @ivar bytesSent: bytes written, not counting pings.
     @ivar congested: whether the peer is behind with reading.
-    @ivar filter: the relay's messages to the peer, if it is one half of a relay.  This end's own
-        messages go between them.
+    @ivar filter: forwards relayed messages to the peer, if this end is one half of a relay.  This
+        end's own messages are injected between them.
     @ivar trace: called with C{"out"} and the header of each of this end's own messages, unless it
         is C{None}.
     """

@@ -18,7 +18,7 @@ _ENDS_DEADLINE: Final = frozenset({Phase.OPENING, Phase.OPEN})
 
 class PhaseLimits:
     """
-    Limits how long one client's messages may be, and how long it has for its next step.
+    Limits the size of one client's messages, and the time for its next step.
     """
 
     __slots__ = ("_closing", "_negotiation", "_reader", "_shared")
@@ -91,7 +91,7 @@ class PhaseLimits:
 
     def resume(self, left: float) -> None:
         """
-        The client's turn to log in has come: start its deadline again.
+        It is the client's turn to log in: start its deadline again.
 
         @param left: the seconds left.
         """

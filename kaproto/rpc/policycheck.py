@@ -49,9 +49,11 @@ class PolicyCheck:
 
     def ask(self, question: str, peer: Peer, *kinds: type) -> object:
         """
-        @param question: the name of a method of the policy.
-        @param kinds: the types that it may return.
-        @raise PolicyFailed: when it raises or returns anything else.
+        Call a method of the policy.
+
+        @param question: the method's name.
+        @param kinds: the types that the method may return.
+        @raise PolicyFailed: when the method raises an error or returns a value of another type.
         """
         try:
             answer: object = getattr(self.policy, question)(peer)

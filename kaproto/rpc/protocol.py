@@ -1,5 +1,5 @@
 """
-The base class of both ends' protocols, with hooks for applications and few other names.
+The base class of both ends' protocols, with hooks for applications to override.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class KeepAliveFactory(Factory):
         """
         @param clock: a reactor or a L{twisted.internet.task.Clock}; by default the reactor.
         @param limits: by default C{Limits()}.
-        @raise TypeError: when one of them is something else.
+        @raise TypeError: when an argument has another type.
         """
         self.limits = Limits() if limits is None else limits
         checkType("limits", self.limits, Limits)

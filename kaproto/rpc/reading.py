@@ -1,5 +1,5 @@
 """
-Pauses and resumes reading from a peer, which is watched in the meantime too.
+Pauses and resumes reading from a peer, and keeps watching it while it is not read.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ __all__ = ["Pause", "Reading"]
 
 class Pause:
     """
-    Why a peer is not read from.  The reasons are bits in plain numbers: a bulk transfer adds and
-    removes one for each full buffer, which would take microseconds with an enumeration.
+    Why a peer is not read from.  The reasons are bits in plain numbers, because a bulk transfer
+    adds and removes one for each full buffer, and an enumeration would add microseconds each time.
 
     @cvar CALLS: too many of its calls wait.
     @cvar CONGESTION: the other side of a relay does not read this peer's bytes.
@@ -112,7 +112,7 @@ class Reading:
 
     def stop(self) -> None:
         """
-        This end is closing: leave the reading to the transport.
+        This end is closing: let the transport read again, instead of another reader.
         """
         self._stopped = True
         self._peerPings.stopReassuring()

@@ -35,7 +35,7 @@ class RemoteProgram(Program):
 
     def __init__(self, backend: IBackend) -> None:
         """
-        @param backend: opens names, and answers calls once one is open.
+        @param backend: opens the names that clients ask for, and answers their calls.
         """
         self._backend = backend
 

@@ -26,7 +26,7 @@ class Shared(Protocol):
     The part of the factory that the objects of a connection use.
 
     @ivar clock: schedules timeouts.
-    @ivar limits: the timeouts, among others.
+    @ivar limits: the timeouts and other limits.
     """
 
     clock: IReactorTime

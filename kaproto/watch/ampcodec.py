@@ -1,5 +1,5 @@
 """
-The codec for AMP (L{twisted.protocols.amp}): keepalive in commands of its own.
+The codec for AMP (L{twisted.protocols.amp}), whose control messages are AMP commands.
 """
 
 from __future__ import annotations
@@ -54,9 +54,8 @@ _KINDS: Final = {
 @implementer(IPlugin, IHeartbeatCodec)
 class AMPCodec:
     """
-    AMP (L{twisted.protocols.amp}).  Control messages are AMP commands, with tags that no
-    application uses.  A peer without keepalive answers that it does not know the command, which
-    does no harm.
+    AMP.  The commands of control messages have tags that no application uses.  A peer without
+    keepalive answers that it does not know the command, which does no harm.
     """
 
     name = "amp"
@@ -85,7 +84,7 @@ class AMPCodec:
 
     def mayBegin(self, data: bytes) -> bool:
         """
-        @return: C{True}: short boxes are passed on once they are complete.
+        @return: C{True}: an incomplete box is held until it is complete or too long.
         """
         return True
 
@@ -103,7 +102,7 @@ class AMPCodec:
 
     def decline(self) -> bytes:
         """
-        @return: the error of a peer that does not know the command.
+        @return: the error that a peer without keepalive would send: the command is unknown.
         """
         return _box(_error=_TAG, _error_code=b"UNHANDLED", _error_description=b"not offered")
 

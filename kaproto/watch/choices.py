@@ -51,7 +51,7 @@ def codecFor(codec: IHeartbeatCodec | str) -> IHeartbeatCodec:
     """
     @param codec: a codec or the name of one.
     @raise ValueError: when there is no codec of this name; the message lists the names.
-    @raise TypeError: when this is neither.
+    @raise TypeError: when C{codec} is neither.
     """
     if isinstance(codec, str):
         codecs = installedCodecs()
@@ -67,7 +67,7 @@ def policyFor(policy: IKeepAlivePolicy | Policy | int) -> IKeepAlivePolicy:
     """
     @param policy: a policy, or a mode: 0, 1 or 2.
     @raise ValueError: when there is no such mode.
-    @raise TypeError: when this is neither.
+    @raise TypeError: when C{policy} is neither.
     """
     if isinstance(policy, int):
         if not 0 <= policy < len(MODES):

@@ -61,8 +61,10 @@ class TunnelServerEndpoint:
         self, wrap: Callable[[IStreamServerEndpoint], IStreamServerEndpoint]
     ) -> TunnelServerEndpoint:
         """
-        @param wrap: wraps the other endpoint in one that handles each connection first.
-        @return: the same endpoint with that below it.
+        Insert an endpoint between this one and the wrapped one.
+
+        @param wrap: wraps an endpoint in the one to insert, which handles each connection first.
+        @return: a tunnel endpoint with the inserted one below it.
         """
         return TunnelServerEndpoint(wrap(self._wrapped), self.policy, self.wait, self._clock)
 
@@ -130,7 +132,7 @@ def serverEndpoint(
     @param arguments: the inner endpoint's name and its positional arguments.
     @param keywords: the inner endpoint's keywords, and C{policy}, a mode's number or the name of a
         policy, by default 1; C{interval} and C{wait}, in seconds; C{count}.
-    @raise ValueError: when a keyword is malformed, or the inner endpoint is.
+    @raise ValueError: when a keyword or the inner endpoint is malformed.
     """
     own = takeKeywords(keywords, ("policy", *_SHARED))
     keepAlive = _keepAlive(own)
@@ -151,7 +153,7 @@ def clientEndpoint(
     @param arguments: the inner endpoint's name and its positional arguments.
     @param keywords: the inner endpoint's keywords, and C{interval} and C{wait}, in seconds,
         C{count}, and C{plain}, C{yes} or C{no}.
-    @raise ValueError: when a keyword is malformed, or the inner endpoint is.
+    @raise ValueError: when a keyword or the inner endpoint is malformed.
     """
     own = takeKeywords(keywords, ("plain", *_SHARED))
     plain = own.get("plain", "no")

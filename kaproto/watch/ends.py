@@ -44,7 +44,7 @@ _REFUSAL: Final = "this server requires keepalive, which the client did not ask 
 
 class ServerProtocol(WatchedProtocol):
     """
-    The server's end.  It asks the policy.
+    The server's end, which applies the policy.
     """
 
     factory: ServerFactory
@@ -103,7 +103,7 @@ class ServerProtocol(WatchedProtocol):
         admission = self.factory.policy.admit(self._peer)
         if isinstance(admission, Refused):
             message = admission.message
-            # The texts of the modes are about libvirt's clients.
+            # The modes' refusals advise libvirt's clients, so they are replaced here.
             self._refuse(_REFUSAL if message == refusalFor(self._peer) else message, first, why)
         elif admission.warning is not None:
             self._log.info("{peer}: {text}", peer=self._peer, text=admission.warning)
@@ -128,7 +128,7 @@ class ServerProtocol(WatchedProtocol):
 
 class ClientProtocol(WatchedProtocol):
     """
-    The client's end.  It asks the server for keepalive.
+    The client's end, which asks the server for keepalive.
     """
 
     factory: ClientFactory
@@ -191,7 +191,8 @@ class _WatchingFactory(_WrappingFactory):
 
     def buildProtocol(self, addr: IAddress | None) -> WatchedProtocol:
         """
-        @return: a protocol that builds the application's later, when it connects it.
+        @return: a wrapper.  It builds the application's protocol when it lets it have the
+            connection.
         """
         built: WatchedProtocol = self.protocol(self, None)
         return built
@@ -199,6 +200,8 @@ class _WatchingFactory(_WrappingFactory):
 
 class ServerFactory(_WatchingFactory):
     """
+    Builds the server's end of each connection.
+
     @ivar policy: decides about keepalive for each client.
     @ivar wait: seconds that a client has to ask, if the policy refuses clients that do not.
     """
@@ -223,6 +226,8 @@ class ServerFactory(_WatchingFactory):
 
 class ClientFactory(_WatchingFactory):
     """
+    Builds the client's end of each connection.
+
     @ivar keepAlive: interval and count for a server that answers pings.
     """
 

@@ -25,7 +25,7 @@ class Framing(Protocol):
     """
     The state of one direction of one connection.
 
-    @ivar between: whether the last byte passed was the end of a message, or none has passed.
+    @ivar between: whether the last byte passed was the end of a message, or no byte has passed.
     """
 
     between: bool
@@ -265,7 +265,7 @@ class Boxes:
 
 class Tracker:
     """
-    Tracks the messages that an application writes, to find gaps for our own.
+    Tracks the messages that an application writes, to find the gaps for control messages.
     """
 
     __slots__ = ("_framing",)

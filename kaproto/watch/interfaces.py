@@ -1,5 +1,5 @@
 """
-Interfaces of codecs, which express keepalive in the messages of a protocol that has none.
+Interfaces of codecs.  A codec expresses keepalive in the messages of a protocol without keepalive.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ class IControlMessages(Interface):
 
     def ask(interval: float) -> bytes:
         """
-        @param interval: the shortest at which the client agrees to be pinged, in seconds.
+        @param interval: the shortest interval, in seconds, at which the client agrees to be pinged.
         @return: the message by which a client asks for keepalive and promises to answer pings;
-            C{b""} if all peers of this protocol answer pings, so none has to ask.
+            C{b""} if all peers of this protocol answer pings without being asked to.
         """
 
     def answer(interval: float) -> bytes:
         """
-        @param interval: the shortest at which the server agrees to be pinged, in seconds.
+        @param interval: the shortest interval, in seconds, at which the server agrees to be pinged.
         @return: the message by which a server promises to answer pings, too.
         """
 

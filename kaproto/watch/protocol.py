@@ -1,6 +1,6 @@
 """
 The wrapper between a transport and an application's protocol.  It removes control messages from the
-received bytes, sends its own between the application's messages, and passes on all other bytes.
+received bytes, sends others between the application's messages, and passes on all other bytes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class WatchedProtocol(ProtocolWrapper):
     """
     One end of a connection, and the transport of the application's protocol.
 
-    @ivar heartbeat: the watch on the peer.  Applications can look at C{heartbeat.latency} and
+    @ivar heartbeat: watches the peer.  Applications can read C{heartbeat.latency} and
         C{heartbeat.keepAlive} of their C{transport}.
     """
 
@@ -101,8 +101,8 @@ class WatchedProtocol(ProtocolWrapper):
 
     def _passOn(self, found: Iterator[bytes | Control]) -> None:
         """
-        Handle control messages and pass on the rest.  An application that pauses gets what is left
-        when it resumes.
+        Handle control messages and pass on the application's bytes.  If the application pauses
+        reading, it gets the rest when it resumes.
         """
         try:
             for each in found:
@@ -125,12 +125,13 @@ class WatchedProtocol(ProtocolWrapper):
 
     def _admit(self, data: bytes) -> None:
         """
-        Called before the first bytes are passed on: connect the application or refuse the peer.
+        Called before bytes are passed on: before the first ones, connect the application or refuse
+        the peer.
         """
 
     def _controlReceived(self, control: Control) -> None:
         """
-        @raise RemoteProtocolError: when the peer may not send this.
+        @raise RemoteProtocolError: when the peer may not send this message.
         """
         if self.disconnecting:
             return
@@ -188,7 +189,7 @@ class WatchedProtocol(ProtocolWrapper):
         """
         Send the application's bytes.
 
-        @raise LocalProtocolError: when they are not messages of the codec's kind.
+        @raise LocalProtocolError: when they are not messages of the codec's protocol.
         """
         self.transport.write(self._wire.wrap(data))
 
@@ -200,8 +201,8 @@ class WatchedProtocol(ProtocolWrapper):
 
     def pauseProducing(self) -> None:
         """
-        Stop reading.  We still ping the peer, and see from the kernel whether answers arrive.  We
-        do not see the peer's pings, so we send pongs without being asked.
+        Stop reading.  The peer is still pinged, because the kernel reports whether answers arrive.
+        It gets unsolicited pongs, because its own pings are not read.
         """
         if self._paused:
             return
@@ -215,7 +216,8 @@ class WatchedProtocol(ProtocolWrapper):
 
     def resumeProducing(self) -> None:
         """
-        Continue reading, first with what is left, in the next turn of the reactor.
+        Continue reading.  The bytes left from the last read are passed on first, in the next turn
+        of the reactor.
         """
         if not self._paused:
             return
@@ -249,7 +251,7 @@ class WatchedProtocol(ProtocolWrapper):
 
     def loseWriteConnection(self) -> None:
         """
-        Close the sending direction.  That ends our pings too, so the peer is no longer watched.
+        Close the sending direction.  No pings can be sent then, so the peer is no longer watched.
         """
         self.heartbeat.stop()
         self.transport.loseWriteConnection()
@@ -271,7 +273,7 @@ class WatchedProtocol(ProtocolWrapper):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
-        Tell the application why the connection has ended, if it was connected.
+        Tell the application, if it was connected, why the connection has ended.
         """
         self._stopTimer()
         self._stopResuming()

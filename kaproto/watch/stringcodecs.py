@@ -22,11 +22,11 @@ class Words:
     """
     The payloads of control messages in protocols whose messages are strings.
 
-    @ivar ping: asks for an answer.
-    @ivar pong: the answer.
-    @ivar ask: promises that its sender answers pings; a blank follows and the shortest interval at
-        which the sender agrees to be pinged.  C{None} if every peer answers pings, as in IRC.
-    @ivar answer: the same, in reply to C{ask}.
+    @ivar ping: a ping.
+    @ivar pong: the answer to a ping.
+    @ivar ask: promises that its sender answers pings.  A blank and the shortest interval at which
+        the sender agrees to be pinged follow it.  C{None} if every peer answers pings, as in IRC.
+    @ivar answer: the same promise, in reply to C{ask}.
     @ivar refusal: precedes the reason when a client is refused.
     @raise TypeError: when a word is not bytes.
     @raise ValueError: when two words are equal, one is empty, or C{ask} or C{answer} has a blank
@@ -90,7 +90,7 @@ class Words:
 
 class _StringCodec:
     """
-    Words in the frames of a protocol.
+    Frames L{Words} as messages of a protocol.
     """
 
     name = ""
@@ -125,32 +125,32 @@ class _StringCodec:
 
     def mayBegin(self, data: bytes) -> bool:
         """
-        @return: C{True}: short strings are passed on once they are complete.
+        @return: C{True}: an incomplete string is held until it is complete or too long.
         """
         return True
 
     def ask(self, interval: float) -> bytes:
         """
-        @return: the word and a number.
+        @return: the framed word and interval; C{b""} without such a word.
         """
         word = self.words.ask
         return b"" if word is None else self.framed(word + b" " + packInterval(interval))
 
     def answer(self, interval: float) -> bytes:
         """
-        @return: the word and a number.
+        @return: the framed word and interval.
         """
         return self.framed(self.words.answer + b" " + packInterval(interval))
 
     def decline(self) -> bytes:
         """
-        @return: C{b""}: without an answer the client is not watched.
+        @return: C{b""}: to a client, no answer means no keepalive.
         """
         return b""
 
     def refusal(self, reason: str, first: bytes) -> bytes:
         """
-        @return: a word and the reason.
+        @return: the framed word and the reason.
         """
         return self.framed(self.words.refusal + reason.encode())
 
@@ -183,8 +183,8 @@ class LineCodec(_StringCodec):
 
     def mayBegin(self, data: bytes) -> bool:
         """
-        @return: whether the line begins like a control message.  So a prompt without a line end
-            passes at once.
+        @return: whether the line begins like a control message.  Other beginnings, such as a prompt
+            without a line end, are passed on at once.
         """
         # The data may end with the first bytes of the delimiter.
         for keep in range(len(self._delimiter) - 1, 0, -1):

@@ -24,13 +24,13 @@ __all__ = ["TunnelProtocol"]
 _USUAL: Final = 65536 + HEADER_SIZE
 _BULK: Final = 4 * 65536
 """
-How many bytes to read in one turn of the reactor: usually Twisted's own number and a header, more
-during a transfer.
+The most bytes to read in one turn of the reactor: usually as many as Twisted reads, and a header;
+more during a transfer.
 """
 
 _LARGE: Final = 16384
 """
-The size, in bytes, from which a piece is worth a system call of its own.
+The size, in bytes, from which a piece is worth a separate system call.
 """
 
 
@@ -58,7 +58,7 @@ class TunnelProtocol(WatchedProtocol):
         """
         Pass on the application's bytes.
 
-        While more comes than Twisted reads in one turn, read four times as much at once, which
+        While more arrives than Twisted reads in one turn, read four times as much at once, which
         costs less for each byte.  Always reading that much would cost more for small messages: each
         read allocates the whole buffer.
         """
@@ -70,9 +70,9 @@ class TunnelProtocol(WatchedProtocol):
         """
         Send the application's bytes.
 
-        A large piece is sent at once, which saves the reactor's system calls.  Small ones are left
-        to the reactor, which sends all of a turn together: the second of two small sends would wait
-        for the peer to acknowledge the first (Nagle's algorithm).
+        A large piece is sent at once, which saves the reactor's system calls.  Small pieces are
+        left to the reactor, which sends all pieces of a turn together.  Sent separately, the second
+        would wait for the peer to acknowledge the first (Nagle's algorithm).
         """
         wire = self._wire
         if len(data) < _LARGE or len(data) > DATA_MAX or wire.plain or wire.wroteEnd:

@@ -69,7 +69,7 @@ The most characters in a refusal.
 
 BEGINNING: Final = struct.pack(">II", _OPEN_SIZE, TUNNEL_PROGRAM)
 """
-The first 8 bytes of every tunnel client.  No client of another protocol begins with them.
+The first 8 bytes that every tunnel client sends.  No client of another protocol begins with them.
 """
 
 

@@ -19,15 +19,16 @@ __all__ = ["PLAIN_WAIT", "tunnelServer"]
 
 PLAIN_WAIT: Final = 1.0
 """
-Seconds after which a silent client counts as plain: it waits for the server to speak first.  A
-tunnel client speaks at once.
+Seconds after which a silent client counts as a plain one, which waits for the server to speak
+first.  A tunnel client speaks at once.
 """
 
 
 class _TunnelServerProtocol(TunnelProtocol, ServerProtocol):
     """
-    If plain clients are served, connects the application at once, since it may have to speak first.
-    Its writes and other calls of the transport are postponed until the kind of client is known.
+    If plain clients are served, connects the application at once, since the application may have to
+    speak first.  Its writes and other calls of the transport are postponed until the kind of client
+    is known.
     """
 
     factory: _TunnelServerFactory
@@ -88,7 +89,7 @@ class _TunnelServerProtocol(TunnelProtocol, ServerProtocol):
 
     def pauseProducing(self) -> None:
         """
-        Stop reading, or do so once the client is known.
+        Stop reading, now or once the kind of client is known.
         """
         if self._held is None:
             super().pauseProducing()
@@ -172,8 +173,8 @@ def tunnelServer(
     @param factory: the application's factory.
     @param policy: decides about keepalive for each client.  A policy that refuses clients without
         keepalive, as mode 2 does, refuses plain clients; any other serves them without a tunnel.
-    @param wait: seconds after which a silent client counts as plain; 0 for never, which is for
-        protocols whose client speaks first.
+    @param wait: seconds after which a silent client counts as plain; 0 for never, for protocols
+        whose client speaks first.
     @param bears: the shortest interval, in seconds, at which this side agrees to be pinged.
     @param clock: a reactor or a L{twisted.internet.task.Clock}; by default the reactor.
     @return: a factory to listen with.

@@ -23,7 +23,7 @@ __all__ = ["DATA_MAX", "TunnelWire"]
 
 DATA_MAX: Final = MESSAGE_MAX - HEADER_SIZE
 """
-How many of the application's bytes a message can carry.
+The most bytes of the application that one message can carry.
 """
 
 
@@ -64,7 +64,7 @@ class TunnelWire:
 
     def inject(self, message: bytes) -> bytes:
         """
-        @return: the message, unless the peer is plain.
+        @return: the message; C{b""} if the peer is plain.
         """
         return b"" if self.plain else message
 
@@ -93,8 +93,8 @@ class TunnelWire:
 
     def header(self, data: bytes) -> bytes:
         """
-        @param data: what a single message carries.
-        @return: what precedes it.
+        @param data: the application's bytes for a single message.
+        @return: the length word and header to send before them.
         """
         return (HEADER_SIZE + len(data)).to_bytes(4) + DATA_FOLLOWS
 
@@ -162,7 +162,9 @@ class TunnelWire:
 
     def _recognize(self, data: bytes) -> None:
         """
-        Decide whether the peer is a tunnel's, as soon as its first bytes differ from one.
+        Check whether the peer's first bytes, as far as they have arrived, are those of a tunnel.
+
+        @raise RemoteProtocolError: when those of a server are not.  A client counts as plain then.
         """
         if self._server:
             self.plain = not (data.startswith(BEGINNING) or BEGINNING.startswith(data))

@@ -47,7 +47,7 @@ class WatchedWebSocket(Generic[_Protocol]):
     A web socket protocol that wraps an application's.
 
     @ivar application: the application's protocol.
-    @ivar heartbeat: the watch on the peer; set once negotiation has started.
+    @ivar heartbeat: watches the peer; set once negotiation has started.
     """
 
     heartbeat: Heartbeat
@@ -117,7 +117,7 @@ class WatchedWebSocket(Generic[_Protocol]):
 
     def pongReceived(self, payload: bytes) -> None:
         """
-        Note that the peer is alive.  Pongs for the application's own pings are passed on.
+        Record that the peer is alive.  Pongs for the application's own pings are passed on.
         """
         self.heartbeat.heard()
         if payload != _PAYLOAD:
@@ -139,7 +139,7 @@ class WatchedWebSocket(Generic[_Protocol]):
 
     def connectionLost(self, reason: Failure) -> None:
         """
-        Tell the application why the connection has ended, such as that the peer was dead.
+        Tell the application why the connection has ended, for example because the peer was dead.
         """
         self.heartbeat.end()
         self.application.connectionLost(reason if self._reason is None else Failure(self._reason))

@@ -60,7 +60,7 @@ class Wire(Protocol):
 
 class CodecWire:
     """
-    Control messages between an application's own messages, which are sent unchanged.
+    Sends control messages between the application's own messages, which it does not change.
     """
 
     def __init__(self, codec: IHeartbeatCodec) -> None:
@@ -74,7 +74,7 @@ class CodecWire:
     @property
     def between(self) -> bool:
         """
-        Whether everything received so far was whole messages.
+        Whether all bytes received so far were whole messages.
         """
         return self._filter.between
 
@@ -100,7 +100,7 @@ class CodecWire:
     def wrap(self, data: bytes) -> bytes:
         """
         @return: the same bytes, with the waiting control messages after the first message in them.
-        @raise LocalProtocolError: when they are not messages of the codec's kind.
+        @raise LocalProtocolError: when they are not messages of the codec's protocol.
         """
         try:
             end = self._tracker.wrote(data)

@@ -83,7 +83,7 @@ def watchedClient(
     @param codec: the codec for the application's protocol, or its name, such as C{"lines"}.
     @param bears: the shortest interval, in seconds, at which this side agrees to be pinged.
     @param clock: a reactor or a L{twisted.internet.task.Clock}; by default the reactor.
-    @return: a factory to connect with; L{watchedEndpoint} is for endpoints.
+    @return: a factory to connect with.  To connect through an endpoint, use L{watchedEndpoint}.
     @raise ValueError: when there is no such codec.
     """
     found = codecFor(codec)

@@ -43,7 +43,7 @@ class Form:
 
     @ivar pack: packs a value.
     @ivar unpack: reads a value.
-    @ivar empty: whether a value may have a length of zero bytes.
+    @ivar empty: whether a value may take no bytes.
     """
 
     pack: Callable[[Packer, Any], object]
@@ -123,7 +123,7 @@ def _text(hint: type, limit: int) -> Form:
 def _list(hint: Any, limit: int, within: tuple[type, ...]) -> Form:
     element = _derive(hint, None, within)
     if element.empty:
-        # Otherwise 16,384 lists of 16,384 elements would fit into 64 KiB.
+        # If elements took no bytes, 64 KiB could announce 16,384 lists of 16,384 elements each.
         raise TypeError(f"list[{_name(hint)}]: the elements would have no bytes")
     return Form(
         lambda packer, values: packer.array(values, lambda each: element.pack(packer, each), limit),
@@ -184,7 +184,7 @@ class _Field:
     A field of a struct.
 
     @ivar name: its name.
-    @ivar parameter: the parameter for it when an instance is made.
+    @ivar parameter: the parameter of the class's constructor that sets it.
     @ivar form: how its values are packed.
     """
 
@@ -215,7 +215,7 @@ class _Struct:
 
     def pack(self, packer: Packer, value: object) -> None:
         """
-        @raise PackError: naming the field that does not fit.
+        @raise PackError: when a field does not fit; the message names it.
         """
         if not isinstance(value, self.cls):
             raise PackError(f"{shortened(value)} is not an instance of {self.cls.__name__}")
@@ -227,7 +227,8 @@ class _Struct:
 
     def unpack(self, unpacker: Unpacker) -> object:
         """
-        @raise XDRError: naming the field that cannot be read, or what a validator says.
+        @raise XDRError: when a field cannot be read, and the message names it; or with the message
+            of a validator of the class.
         """
         values = {}
         for field in self.fields:

@@ -37,7 +37,7 @@ __all__ = [
 
 HEADER_SIZE = 28
 """
-The size of the length word and the header, and of the shortest message, in bytes.
+The size of the length word and the header, in bytes: also the size of the shortest message.
 """
 
 MESSAGE_MAX = 33554436
@@ -47,8 +47,8 @@ The size of the longest message, in bytes: 32 MiB and the length word (C{VIR_NET
 
 TURN_MAX = 64
 """
-The most messages of one peer that are handled in one turn of the reactor.  64 KiB, which Twisted
-reads at once, may be 2,340 messages, and other peers would wait for all of them.
+The most messages of one peer that are handled in one turn of the reactor.  Twisted reads up to
+64 KiB at once, which may be 2,340 messages, and other peers would wait for all of them.
 """
 
 HEADER = struct.Struct(">IIIiIIi")
@@ -89,7 +89,7 @@ _REPLY: Final = MessageType.REPLY
 
 class Message(NamedTuple):
     """
-    One message, in the order of its words.
+    One message: the six words of the header in order, and the payload.
 
     @ivar program: the program's number, such as L{kaproto.wire.programs.REMOTE_PROGRAM}.
     @ivar version: the program's version.

@@ -29,7 +29,7 @@ __all__ = ["HEADER_MAX", "ProxyHeader", "ProxyHeaderReader", "ProxyTLS", "crc32c
 HEADER_MAX: Final = 16384
 """
 The longest header of version 2 that is accepted, in bytes.  The format allows 65,551, but haproxy
-sends no more than fits its buffer.
+sends no more than fits into its buffer.
 """
 
 _LINE_MAX: Final = 107

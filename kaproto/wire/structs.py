@@ -23,7 +23,7 @@ The types of fields:
     - C{Annotated[str, Limit(80)]}: the most bytes of a C{str} or C{bytes}, or the most elements
       of a C{list}, in place of 4 MiB and 16,384
 
-Both ends check the limits.
+L{pack} and L{unpack} both check the limits.
 """
 
 from __future__ import annotations

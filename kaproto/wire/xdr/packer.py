@@ -1,5 +1,5 @@
 """
-From values to bytes.
+Packs values into bytes.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """
-What both directions of XDR have in common: limits, errors, numbers, and typed parameters.
+The limits, errors, number formats and typed parameters that L{Packer} and L{Unpacker} share.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ PARAMETERS: Final[Mapping[ParameterType, Struct]] = {
     ParameterType.BOOLEAN: INT,
 }
 """
-How the values of typed parameters are laid out; strings are not here.
+The number format of each type of parameter, except strings.
 """
 
 
@@ -96,7 +96,7 @@ class TypedParameter:
     """
     A name and a value that carries its own type (libvirt's C{virTypedParameter}).
 
-    @ivar name: what the value is, such as C{"cpu_shares"}.
+    @ivar name: the parameter's name, such as C{"cpu_shares"}.
     @ivar type: by default that of the Python value: C{BOOLEAN}, C{LLONG}, C{DOUBLE} or C{STRING};
         C{ULLONG} for a whole number that is too large for C{LLONG}.
     """

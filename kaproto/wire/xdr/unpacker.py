@@ -1,5 +1,5 @@
 """
-From bytes to values.
+Unpacks values from bytes.
 """
 
 from __future__ import annotations
