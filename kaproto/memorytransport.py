@@ -118,7 +118,7 @@ class MemoryTransport:
 
     def abortConnection(self) -> None:
         """
-        Close at once.  The other end learns of it, unless the network drops everything.
+        Close at once.  The other end is notified, unless C{blackhole} is set.
         """
         if not self._lost:
             self._losing = self._aborting = True

@@ -1,6 +1,6 @@
 """
-For tests of your own subclasses: connects two ends in memory, on a clock that you advance, with a
-network that can be made to drop everything.
+Tools for testing your own subclasses: connect two ends in memory, advance their clock, and let the
+network drop everything.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class ConnectedPair(Generic[_Server, _Client]):
     def blackhole(self, *, on: bool = True) -> None:
         """
         Make the network drop everything that either end writes, as if a cable was pulled: neither
-        end is told.
+        end is notified.
         """
         self.serverTransport.blackhole = on
         self.clientTransport.blackhole = on
@@ -152,7 +152,7 @@ class MemoryEndpoint:
     def __init__(self, serverFactory: IProtocolFactory, clock: Clock) -> None:
         """
         @param serverFactory: builds one protocol for each connection.
-        @param clock: the clock with which it was made.
+        @param clock: the clock of the server's factory.
         """
         self._serverFactory = serverFactory
         self._clock = clock

@@ -1,3 +1,3 @@
 """
-Backends: they answer calls once a connection is open, as an embedded host or a gateway.
+Backends, which answer calls once a connection is open: the embedded host and the gateway.
 """

@@ -65,7 +65,7 @@ class UpstreamConnection(ClientConnection):
 
     def watch(self) -> None:
         """
-        Start watching the server, together with its other connections.  The connection is open.
+        The connection is open: start watching the server, together with its other connections.
 
         A server that was not asked for keepalive is watched only after its first answer to a ping.
         """
@@ -179,8 +179,8 @@ class _ProbeConnection(ClientConnection):
     @property
     def lastHeard(self) -> float:
         """
-        When the server was last heard; C{-inf} if it was not, and so may not have accepted the
-        connection.
+        When the server was last heard; C{-inf} before its first bytes.  Until then, it may not even
+        have accepted the connection.
         """
         return self.heartbeat.liveness.heard if self.incoming.bytesReceived else -inf
 
@@ -198,7 +198,8 @@ class Probe:
     A connection that checks whether the server is alive.  It logs in, opens nothing and is pinged.
     If connecting fails or the connection is lost, it connects again after an interval.
 
-    @ivar problem: the reason of the last failure.
+    @ivar problem: why it could not connect or was disconnected the last time; C{None} if that has
+        not happened.
     """
 
     _log: ClassVar[Logger] = Logger(observer=BOUNDS)
@@ -213,10 +214,10 @@ class Probe:
         saysGoodbye: bool = False,
     ) -> None:
         """
-        Connect.
+        Start connecting.
 
-        @param saysGoodbye: whether to send C{CONNECT_CLOSE} first.  libvirtd logs an error for each
-            client that does not, but a libvirtd that hangs would not answer.
+        @param saysGoodbye: whether to send C{CONNECT_CLOSE} before disconnecting.  libvirtd logs an
+            error for each client that does not, but a libvirtd that hangs would not answer.
         """
         self._saysGoodbye = saysGoodbye
         self._endpoint = endpoint
@@ -236,8 +237,7 @@ class Probe:
     @property
     def lastHeard(self) -> float:
         """
-        When the server was last heard; C{-inf} if it was not, and so may not have accepted the
-        connection.
+        When the server was last heard on any of the probe's connections; C{-inf} if it was not.
         """
         if self._connection is None:
             return self._heard

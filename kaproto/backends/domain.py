@@ -71,7 +71,7 @@ _ALWAYS: Final = (
 
 HYPERVISOR: Final = "kaproto"
 """
-The hypervisor's type, as connections and the domain's XML name it.
+The hypervisor's type: the result of C{CONNECT_GET_TYPE}, also in the domain's XML.
 """
 
 _MEMORY: Final = 1048576  # KiB
@@ -86,7 +86,7 @@ def domainError(code: ErrorCode, message: str) -> RemoteError:
 
 def notFound(wanted: str) -> RemoteError:
     """
-    @param wanted: how the client names a domain that does not exist.
+    @param wanted: the client's name for a domain that does not exist, such as C{"the ID 7"}.
     """
     return domainError(
         ErrorCode.NO_DOMAIN,
@@ -124,7 +124,7 @@ class SharedDomain:
     A domain that runs or is paused.
 
     @ivar state: its state and the reason for it.
-    @ivar listeners: the callbacks of the connections that have registered some.
+    @ivar listeners: the event callbacks, one object for each connection that has registered any.
     """
 
     def __init__(self) -> None:
@@ -143,7 +143,7 @@ class SharedDomain:
 
     def info(self) -> DomainInfo:
         """
-        @return: its state, memory and CPUs; no CPU time.
+        @return: its state, memory and CPUs.  The CPU time is 0.
         """
         return DomainInfo(self.state.state, _MEMORY, _MEMORY, 1, 0)
 

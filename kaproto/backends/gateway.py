@@ -140,15 +140,16 @@ class Gateway:
 
     def knows(self, procedure: int) -> bool:
         """
-        @return: C{True}, since only libvirtd can tell.
+        @return: C{True}, since only libvirtd knows its procedures.
         """
         return True
 
     def open(self, peer: Peer, request: OpenRequest) -> Deferred[ISession]:
         """
-        Connect to libvirtd and open there.
+        Connect to libvirtd, and open the name there.
 
-        @raise RemoteError: libvirtd's own error, or one that describes the problem of libvirtd.
+        @return: fires with the session; fails with L{RemoteError}: libvirtd's own error, or one
+            that says why libvirtd could not be opened.
         """
         return Deferred.fromCoroutine(self._open(peer, request))
 

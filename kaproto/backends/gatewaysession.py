@@ -1,5 +1,5 @@
 """
-A client's session at a gateway, which is relayed over its own connection to libvirtd.
+A client's session at a gateway, relayed over a separate connection to libvirtd.
 """
 
 from __future__ import annotations
@@ -76,7 +76,8 @@ class GatewaySession:
     @property
     def upstreamState(self) -> str:
         """
-        Whether libvirtd reads the client's messages, for operators.
+        Whether libvirtd reads the client's messages, for operators: C{"answering"}, or for example
+        C{"busy for 12 s"}.
         """
         seconds = self._libvirtd.upstream.busyFor(self._connection)
         return "answering" if seconds is None else f"busy for {seconds:.0f} s"

@@ -53,9 +53,10 @@ class Health:
     """
     Tracks whether a server works.
 
-    The results of clients' opens tell.  But there may be no clients: a load balancer sends none to
-    a gateway whose server is down, and at night there are few.  So if the state is asked for and
-    the last result is some seconds old, the server is probed until it answers.
+    Each client that opens, or fails to, shows whether the server works.  But there may be no
+    clients: a load balancer sends none to a gateway whose server is down, and at night there are
+    few.  So when L{look} is called and the last success is more than 10 s old, the server is probed
+    until it answers.
     """
 
     def __init__(self, clock: IReactorTime, ask: Callable[[], Asking]) -> None:
@@ -94,6 +95,8 @@ class Health:
 
     def look(self) -> str | None:
         """
+        Start a probe if the server is not known to work.
+
         @return: the server's problem, as far as it is known now; C{None} if there is none.
         """
         stale = self._clock.seconds() - self._worked > _FRESH

@@ -1,6 +1,6 @@
 """
-Relays messages between a client's connection and one to a server, unchanged except for those that
-concern only one of the two connections.
+Relays messages between a client's connection and a connection to a server.  Messages that concern
+only one of the two connections are handled here, all others are forwarded unchanged.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Relay:
 
     def end(self) -> None:
         """
-        Stop relaying, since the client is gone.
+        The client is gone: stop relaying.
         """
         # The filters refer to this object.  Break the cycle, so that the connections are freed
         # without the garbage collector.
@@ -138,7 +138,7 @@ class Relay:
 
     def failOutstanding(self, error: RemoteError) -> None:
         """
-        Answer with an error the calls that the server will not answer any more.
+        Answer the outstanding calls with an error, since the server will not answer them.
         """
         payload = packError(error)
         outstanding, self._outstanding = self._outstanding, {}
@@ -307,5 +307,5 @@ The handlers of intercepted calls.
 
 _PROCEDURES: Final = frozenset(procedure for _program, procedure in _HANDLERS)
 """
-The numbers of their procedures: looking up a number is faster than making a pair.
+The procedures' numbers in L{_HANDLERS}: looking up a number is faster than making a pair.
 """

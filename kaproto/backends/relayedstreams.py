@@ -13,8 +13,8 @@ class RelayedStreams:
     """
     Records which streams are open, so that a connection is not closed in the middle of one.
 
-    A client could open any number, so at most C{limits.relayedStreams} are distinguished.  After
-    more, some count as open until the connection ends.
+    A client could open any number of streams, so at most C{limits.relayedStreams} are tracked.  If
+    there are ever more, a stream counts as open until the connection ends.
     """
 
     __slots__ = ("_failed", "_more", "_open", "_shared")
@@ -38,7 +38,7 @@ class RelayedStreams:
     @property
     def known(self) -> int:
         """
-        The number of open streams that are distinguished.
+        The number of open streams that are tracked.
         """
         return len(self._open)
 
@@ -60,7 +60,8 @@ class RelayedStreams:
         """
         The server has sent the last message of a stream.
 
-        @param failed: whether it is an error, before which the client may have sent more.
+        @param failed: whether this message is an error.  The client may send more until it has read
+            the error.
         """
         self._open.discard(serial)
         if failed:

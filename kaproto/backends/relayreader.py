@@ -38,6 +38,8 @@ copied, so this bounds a connection's memory too.
 
 _NONE: Final = -1
 _PONG_SIZE: Final = len(PONG)
+# The offset of the last byte of the program's number, in which the keepalive program differs from
+# libvirt's other programs.  Comparing this byte first is cheaper than comparing the whole message.
 _TELLING: Final = 7
 _PONG_BYTE: Final = PONG[_TELLING]
 
@@ -46,17 +48,17 @@ class RelayReader(
     DirectReader[tuple[Callable[[bytearray], int], "_Reading", Liveness, Callable[[Bytes], bool]]]
 ):
     """
-    Reads all connections into one buffer, from which the connection's L{MessageFilter} forwards.
-    Bytes that the receiver's socket does not take are copied before the next read.  TLS is
-    decrypted first, and then delivered in the usual way.
+    Reads all connections into one buffer, from which each connection's L{MessageFilter} forwards
+    the bytes at once.  Bytes that the receiver's socket does not take are copied before the next
+    read.  Bytes from a TLS connection are decrypted first, and then delivered in the usual way.
     """
 
     name = "relayed connections"
 
     def __init__(self, reactor: IReactorFDSet, pacemaker: Pacemaker) -> None:
         """
-        @param reactor: the reactor to wait in.
-        @param pacemaker: has the time at which a peer was heard.
+        @param reactor: the reactor, which waits for all connections by one file descriptor.
+        @param pacemaker: the clock for recording when a peer was heard.
         """
         super().__init__(reactor)
         self._pacemaker = pacemaker
@@ -108,7 +110,7 @@ class RelayReader(
 
     def doRead(self) -> None:
         """
-        Read the connections that have something to relay.
+        Read from the connections that are readable.
         """
         ready = [] if self._poller is None else self._poller.poll(0, BATCH)
         now = self._pacemaker.now
@@ -146,7 +148,7 @@ class RelayReader(
 
     def _receivedNothing(self, descriptor: int, reading: _Reading, *, isOver: bool) -> None:
         if isOver:
-            # An end or an error, which the transport will find out itself.
+            # An end of file or an error, which the transport will detect itself.
             self._remove(descriptor)
             reading.transport.resumeProducing()
 
@@ -174,7 +176,7 @@ class RelayReader(
 
     def connectionLost(self, reason: Failure) -> None:
         """
-        The reactor shuts down: tell the connections, of which it does not know.
+        The reactor shuts down.  Notify the connections, which it does not know.
         """
         for descriptor, (_, reading, *_) in list(self._reading.items()):
             self._remove(descriptor)
@@ -184,7 +186,7 @@ class RelayReader(
 @implementer(IPushProducer)
 class _Reading:
     """
-    Reads one connection, without the reactor whenever its transport allows that.
+    Reads one connection: by the L{RelayReader} if its transport allows that, else by the reactor.
     """
 
     __slots__ = (

@@ -111,7 +111,8 @@ class Upstream:
     A server and all connections to it.
 
     @ivar connections: the open connections.
-    @ivar busy: those that the server does not read at present, though it is alive, and since when.
+    @ivar busy: the connections that the server does not read although it is alive, each with the
+        time since when.
     @ivar busyTotal: how often a connection became busy.
     """
 
@@ -176,7 +177,7 @@ class Upstream:
         """
         A connection has left all pings unanswered.
 
-        @return: whether the server is busy with it, or may be and is being asked.
+        @return: whether to keep the connection, because the server is busy or is being probed.
         """
         if not connection.isUnderWay:
             return False

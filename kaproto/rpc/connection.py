@@ -167,8 +167,7 @@ class Connection:
 
     def watchByKernel(self, own: KeepAlive | None) -> None:
         """
-        The connection is open: let the kernel watch the peer, if C{tcpKeepAlive} of the factory
-        says so.
+        The connection is open: let the kernel watch the peer, if C{tcpKeepAlive} says so.
 
         @param own: the interval and count at which the policy would ping the peer, or C{None}.
         """
