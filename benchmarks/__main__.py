@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     Run the benchmark.
 
     @param arguments: the command line; by default this process's.
-    @return: the exit status, 1 if nothing could be measured.
+    @return: the exit status: 1 if nothing could be measured.
     """
     options = _parse(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -123,8 +123,8 @@ def _holdAll(servers: list[Server], clients: int, options: argparse.Namespace, r
             if server.name in run.skipped:
                 continue
             if found and (found[-1].problem or not server.pings):
-                # Do not repeat a measurement that had a problem, which takes long, or one without
-                # pings, which has no cost to compare.
+                # Do not repeat a measurement that had a problem: it takes long.  Nor one without
+                # pings: it has no cost to compare.
                 continue
             _say(f"{server.name}: holding {clients:,} clients for {options.seconds:g} s")
             try:

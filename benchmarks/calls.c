@@ -1,12 +1,12 @@
 /*
- * A few busy clients of a relay: calls one after the other, or one bulk stream each.
+ * A few busy clients of a relay.  Each makes calls all the time, or moves one bulk stream.
  *
- * Prints {"event": "opened"} as one line of JSON when all are at work, and then answers "mark" and
- * "report" from standard input as the load generator for keepalive does.
+ * It prints {"event": "opened"} as one line of JSON when all clients are at work.  Then it answers
+ * the commands "mark" and "report" on standard input, like load.c.
  *
  * usage: calls PORT calls|download|upload CONNECTIONS DEPTH [CERTIFICATE KEY CONFIRMED]
  *
- * With a client's certificate and key, and built with -DWITH_TLS, all this goes over TLS 1.2.
+ * With a client's certificate and key, the clients speak TLS 1.2; build with -DWITH_TLS.
  * CONFIRMED is 1 if the server sends the byte with which libvirt accepts a client, else 0.
  */
 #define _GNU_SOURCE
@@ -20,7 +20,7 @@
 
 #define INPUT 262144
 #define DEPTH_MAX 256
-#define PART 64 /* of a message, as much as is looked at; the rest is skipped */
+#define PART 64 /* bytes kept of a message; the rest is skipped */
 
 enum work { CALLS, DOWNLOAD, UPLOAD };
 
@@ -59,7 +59,7 @@ cpuTime(void)
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-/* Send or receive as much as goes now, with errno as of the system call. */
+/* Send or receive without blocking; errno is as after the system call. */
 static ssize_t
 sendSome(struct client *c, const void *bytes, size_t length)
 {
@@ -120,7 +120,7 @@ call(struct client *c, uint32_t procedure, const void *arguments, uint32_t lengt
     transmit(c, message, HEADER_SIZE + length);
 }
 
-/* A volume's name, pool and key, then offset, length and flags: the same for both directions. */
+/* Call an upload or a download: a volume's pool, name and key, then offset, length and flags. */
 static void
 callVolume(struct client *c)
 {
@@ -274,7 +274,7 @@ receive(struct client *c)
     } while (hasMore(c));
 }
 
-/* Send stream messages for as long as the socket takes them. */
+/* Send stream messages until the socket's buffer is full. */
 static void
 upload(struct client *c)
 {
@@ -353,7 +353,7 @@ prepareTls(const char *certificate, const char *key)
         lose("the certificate or the key cannot be used");
 }
 
-/* While the socket still blocks. */
+/* Do the TLS handshake, while the socket is still blocking. */
 static void
 secure(struct client *c, int confirmed)
 {

@@ -1,9 +1,9 @@
 /*
  * The floor: the least that a keepalive server can do, as one epoll loop and one timer wheel.
  *
- * It answers the handshake of libvirt's RPC (authentication list, keepalive feature, open) and any
- * other call with an empty reply, and pings every peer that has been silent for the interval.  A
- * received message only stamps its peer; the wheel finds out later that the peer was heard.
+ * It answers the handshake of libvirt's RPC (authentication list, keepalive feature, open), and any
+ * other call with an empty reply.  It pings every peer that has been silent for the interval.  A
+ * received message only sets its peer's time stamp; the wheel reads that when the peer is due.
  *
  * usage: floor PORT INTERVAL COUNT
  */
@@ -54,7 +54,7 @@ forget(int fd)
     close(fd);
 }
 
-/* Ping, or give up, whoever is due among the peers of one slot, and move the rest on. */
+/* Check the peers of one slot: ping or close those that are due, and schedule the others again. */
 static void
 turn(int slot, double time)
 {
@@ -108,7 +108,7 @@ answer(int fd, const unsigned char *head, double time)
     return send(fd, reply, (size_t)(end - reply), MSG_NOSIGNAL) == end - reply ? 0 : -1;
 }
 
-/* Take what one peer sent.  Only a header and one word are kept, the rest is skipped. */
+/* Handle what one peer has sent.  Only the header and one word are kept; the rest is skipped. */
 static int
 receive(int fd, double time)
 {

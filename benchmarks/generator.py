@@ -55,7 +55,8 @@ class Load:
 
     def command(self) -> list[str]:
         """
-        The command for the load generator: the one in Python where nothing can be compiled.
+        The command for the load generator: the one in C, or the one in Python if there is no
+        compiler.
 
         @return: the program and its arguments.
         @raise BuildError: if it cannot be compiled.
@@ -87,8 +88,8 @@ class Calls:
 
     @ivar port: the relay's port, on the loopback address.
     @ivar work: C{calls}, C{download} or C{upload}.
-    @ivar connections: the number of connections that work at once.
-    @ivar depth: the number of calls that each has under way.
+    @ivar connections: the number of connections that make calls at once.
+    @ivar depth: the number of outstanding calls of each connection.
     @ivar credentials: a client's certificate and key, as files, for TLS.
     @ivar confirmed: whether the relay sends the byte with which libvirt accepts a client over TLS.
     """
@@ -150,7 +151,7 @@ class Generator:
         where: TracebackType | None,
     ) -> None:
         """
-        See L{end}.
+        End the generator, see L{end}.
 
         @param kind: not used.
         @param error: not used.
@@ -160,7 +161,7 @@ class Generator:
 
     def end(self) -> None:
         """
-        Close all connections at once, and end the process, unless it has ended.
+        Kill the process, if it is still running, and so close all connections at once.
         """
         if self._process.returncode is None:
             self._process.kill()

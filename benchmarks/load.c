@@ -3,11 +3,11 @@
  *
  * Speaks libvirt's RPC (authentication list, keepalive feature, open, PING and PONG), over TLS if
  * built with -DWITH_TLS, or WebSocket (RFC 6455).  Clients are opened at a steady rate, or as fast
- * as the server takes them with a bound on how many are under way, or all at once.
+ * as the server accepts them with a limit on those opening at a time, or all at once.
  *
- * One JSON object per line is printed: {"event": "opened"} when the fate of every client is known,
- * then an answer to each command read from standard input: "mark" starts a window, "report" tells
- * what happened in it, "mute" stops answering pings, "quit" ends.
+ * It prints one JSON object per line: {"event": "opened"} when every client has opened or failed,
+ * then an answer to each command read from standard input: "mark" starts a window, "report" prints
+ * the window's figures, "mute" stops answering pings, "quit" ends.
  */
 #define _GNU_SOURCE
 #include "wire.h"
@@ -20,7 +20,7 @@
 #endif
 
 #define CLIENTS_PER_ADDRESS 25000 /* below the number of local ports that one address has */
-#define LAUNCH 128                /* connects begun between two looks at the sockets */
+#define LAUNCH 128                /* connections started between two polls of the sockets */
 #define PART 192
 
 enum state {
@@ -41,7 +41,7 @@ struct client {
     uint32_t skip;
     int fd, have;
     unsigned char state, matched;
-    unsigned char part[PART]; /* of a message, as much as is looked at; the rest is skipped */
+    unsigned char part[PART]; /* the beginning of a message; the rest is skipped */
 #ifdef WITH_TLS
     SSL *tls;
 #endif
@@ -134,7 +134,7 @@ drop(struct client *c)
     c->state = GONE;
 }
 
-/* All or nothing: what a client sends always fits the socket's empty buffer. */
+/* Send all bytes, or fail: a client's messages always fit the socket's empty buffer. */
 static int
 transmit(struct client *c, const void *bytes, size_t length)
 {
@@ -211,7 +211,7 @@ succeed(struct client *c)
     lastOpened = now();
 }
 
-/* A ping came: answer it, and take down how late it and its answer are. */
+/* Answer a ping, and record how late the ping and its pong are. */
 static int
 answer(struct client *c, const void *bytes, size_t length)
 {
@@ -261,7 +261,7 @@ messageReceived(struct client *c)
     return 0;
 }
 
-/* Move up to "wanted" bytes in all into the client's part; true once they are there. */
+/* Fill the client's part up to "wanted" bytes; true when it has that many. */
 static int
 gather(struct client *c, unsigned char **at, ssize_t *n, size_t wanted)
 {
@@ -351,7 +351,7 @@ websocketReceived(struct client *c, unsigned char *at, ssize_t n)
         }
         if (!gather(c, &at, &n, 2 + length))
             continue;
-        /* The mask is four zeros, which leave the payload as it is. */
+        /* The mask is four zeros, which do not change the payload. */
         unsigned char frame[sizeof maskedPong];
 
         memcpy(frame, maskedPong, 6);
@@ -497,7 +497,7 @@ launch(int index, double time)
     c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (c->fd < 0)
         fail("socket (raise the limit of open files)");
-    /* Closing by reset leaves no TIME_WAIT behind, which would run out of local ports. */
+    /* Close with a reset, because sockets in TIME_WAIT would use up the local ports. */
     setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
     setNoDelay(c->fd);
     if (address) {

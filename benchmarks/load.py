@@ -33,8 +33,8 @@ def call(procedure: int, serial: int, arguments: bytes = b"") -> bytes:
     Compose a call to libvirt's remote program.
 
     @param procedure: the procedure's number.
-    @param serial: the call's.
-    @param arguments: in XDR.
+    @param serial: the serial number of the call.
+    @param arguments: the arguments, in XDR.
     @return: the message.
     """
     return HEADER.pack(28 + len(arguments), REMOTE, 1, procedure, 0, serial, 0) + arguments
@@ -46,7 +46,7 @@ HANDSHAKE = {
     60: call(1, 2, struct.pack(">II16sI", 1, 15, b"test:///default", 0)),
 }
 """
-The next message after the reply to each procedure; C{None} stands for the new connection.
+The message to send after the reply to each procedure; by C{None} the first message.
 """
 
 
@@ -112,7 +112,7 @@ class Client:
 
     def answer(self, data: bytes) -> None:
         """
-        Answer a ping, and record how late ping and pong are.
+        Answer a ping, and record how late the ping and its pong are.
 
         @param data: the pong.
         """

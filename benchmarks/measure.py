@@ -18,8 +18,8 @@ __all__ = ["Held", "Opened", "hold", "loadOf", "middle", "openMany", "warmUp"]
 
 WARM_UP = 20
 """
-Connections opened and closed before the measurement, so that one-time loading and allocation in the
-server is not charged to its clients.
+Connections opened and closed before the measurement, so that the clients' memory and time do not
+include what the server loads and allocates only once.
 """
 
 
@@ -46,19 +46,19 @@ class Held:
 
     @ivar server: its name.
     @ivar clients: the number of clients that it had to hold.
-    @ivar held: the number that it held at the end.
-    @ivar lost: the number that it dropped after they had opened.
-    @ivar problem: why there are no figures, or why they are for another number of clients.
+    @ivar held: the number of clients that it held at the end.
+    @ivar lost: the number of clients that it dropped after they had opened.
+    @ivar problem: why there are no figures, or why they are for fewer clients.
     @ivar microseconds: processor time per round trip, in microseconds; the median of the windows.
-    @ivar windows: the same for each window.
-    @ivar rounds: the same for each repetition of the measurement; this one is the median.
+    @ivar windows: processor time per round trip in each window, in microseconds.
+    @ivar rounds: C{microseconds} of each repetition; this one is the median.
     @ivar bytesPerClient: growth of the resident memory, per client.
     @ivar files: the number of open files of each of its processes, starting with the first process.
     @ivar processor: the share of one processor that it used.
     @ivar generatorProcessor: the share of one processor that the generator used.
     @ivar others: the share of one processor used outside the measurement.
-    @ivar pingLate: how late pings were, in seconds: C{p50} and C{p99}, the medians of the windows'
-        values, and C{min} and C{max} of all.
+    @ivar pingLate: how late pings were, in seconds: C{p50} and C{p99}, each the median over the
+        windows, and C{min} and C{max} over all windows.
     @ivar pongLate: seconds from the time a ping was due to the time its pong was sent.
     """
 
@@ -99,7 +99,7 @@ class Opened:
 
     @ivar server: its name.
     @ivar perSecond: connections opened per second, with a limited number opening at once.
-    @ivar microseconds: processor time for each of these, in microseconds.
+    @ivar microseconds: processor time for each connection opened, in microseconds.
     @ivar storm: the results for clients that all connect at once: C{clients}, C{opened},
         C{refused}, C{timedOut}, C{seconds}, C{firstError}.
     @ivar others: the share of one processor used outside the measurement.
@@ -139,7 +139,7 @@ def hold(
     """
     Hold clients, and measure a server in steady state.
 
-    They are opened at a rate that spreads their pings evenly over the interval.
+    Clients are opened at a rate that spreads their pings evenly over the interval.
 
     @param server: the server.
     @param clients: the number of clients.
@@ -184,7 +184,7 @@ def middle(rounds: list[Held]) -> Held:
     Choose one of several measurements of a server with the same number of clients.
 
     @param rounds: the measurements, at least one.
-    @return: the one with the median cost; the last one if it has a problem.
+    @return: the measurement with the median cost; the last one if it has a problem.
     """
     if rounds[-1].problem:
         return rounds[-1]

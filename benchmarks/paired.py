@@ -1,14 +1,14 @@
 """
-Compare two servers that hold their clients at the same time: C{python -m benchmarks.paired A B}.
+C{python -m benchmarks.paired A B}: compares two servers that hold their clients at the same time.
 
-The speed of a machine drifts by more within a minute than two versions of one server differ.  Two
-servers measured one after the other are measured at different speeds; two that run side by side
-share whatever happens.  Each window gives one ratio of their costs per round trip.
+Within a minute, the speed of a machine drifts by more than two versions of a server differ.  Two
+servers measured one after the other run at different speeds; side by side, they share all changes
+of speed.  Each window gives one ratio of their costs per round trip.
 
 Both servers run on the first processor and both generators on the second, where there are two: a
 server that shares a processor's caches with its own generator would have an advantage.  Loops of
-the lowest priority keep these processors awake.  Without them, one of the servers would pay for
-waking the processor in each turn, and the other one find it awake.
+the lowest priority keep these processors awake.  Without them, one server would pay for waking the
+processor in each turn, and the other would find it awake.
 """
 
 from __future__ import annotations

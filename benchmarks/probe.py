@@ -23,7 +23,7 @@ PATIENCE = 60.0
 
 class Probe:
     """
-    A connection that calls for the host name every few milliseconds, in a thread of its own.
+    A connection that asks for the host name every few milliseconds, from a separate thread.
     """
 
     def __init__(self, port: int) -> None:

@@ -62,8 +62,8 @@ class Found:
     @ivar load: the load's name.
     @ivar rate: calls, or MB, per second.
     @ivar cost: the relay's processor time per call, or per MB, in microseconds.
-    @ivar p50: seconds from a call to its reply: the median.
-    @ivar p99: the same: the 99th percentile.
+    @ivar p50: seconds from a call to its reply, the median.
+    @ivar p99: seconds from a call to its reply, the 99th percentile.
     @ivar generatorProcessor: the share of one processor that the generator used.
     @ivar others: the share of one processor used outside the measurement.
     """

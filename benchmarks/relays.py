@@ -71,7 +71,7 @@ def _issue(folder: Path) -> tuple[str, str]:
     """
     Make certificates for a relay and a client.
 
-    @return: the client's certificate and key.
+    @return: the paths of the client's certificate and key.
     """
     list(makeCertificates(folder, ["127.0.0.1"], ["benchmark"]))
     own = folder / "libvirt"

@@ -92,7 +92,7 @@ class Running:
 
     @ivar process: its process.
     @ivar port: its port, on the loopback address.
-    @ivar credentials: the certificate and the key of a client, where it speaks TLS.
+    @ivar credentials: the paths of a client's certificate and key, if the server speaks TLS.
     """
 
     process: Measured
@@ -114,11 +114,11 @@ class Server:
     @ivar recipe: makes the command for a setting.
     @ivar missing: returns why it cannot run here; L{None} if it can.
     @ivar protocol: its clients' protocol, C{libvirt}, C{websocket}, C{lines} or C{tunnel}.
-    @ivar tls: whether they speak it over TLS.
+    @ivar tls: whether clients use TLS.
     @ivar spread: whether each client has its own interval.
     @ivar pings: whether it pings at all.
     @ivar usual: whether it runs unless servers are chosen by name.
-    @ivar watcher: a process that runs beside it, once it listens.
+    @ivar watcher: makes the command of a process that reads its status page while it is measured.
     """
 
     name: str

@@ -36,7 +36,7 @@ class TimedPoller:
     def __init__(self, size: int, file: Path) -> None:
         """
         @param size: as for C{epoll}.
-        @param file: the file for the record.
+        @param file: the file to write long turns to.
         """
         self._poller = select.epoll(size)
         self.register, self.unregister = self._poller.register, self._poller.unregister
@@ -50,8 +50,8 @@ class TimedPoller:
         Poll: this ends one turn, and the next begins when it returns.
 
         @param timeout: as for C{epoll.poll}.
-        @param most: the same.
-        @return: the same.
+        @param most: as for C{epoll.poll}.
+        @return: the result of C{epoll.poll}.
         """
         ended = time.monotonic()
         if ended - self._begun >= WORTH_WRITING:

@@ -1,18 +1,18 @@
 /*
- * What stands behind a relay: answers calls and moves bulk streams faster than any relay asks.
+ * The server behind a relay: answers calls and moves bulk streams faster than any relay.
  *
- * Speaks libvirt's RPC: the handshake, GET_HOSTNAME, a download that sends stream messages of the
- * largest size for ever, and an upload that takes them.  The first word of each stream message
- * is its number, so that the far end can tell a message lost or doubled.
+ * It speaks libvirt's RPC: the handshake, GET_HOSTNAME, a download that sends stream messages of
+ * the largest size without end, and an upload that receives them.  The first word of each stream
+ * message is its number, so that the other end detects lost and duplicate messages.
  *
  * usage: upstream PORT
  */
 #define _GNU_SOURCE
 #include "wire.h"
 
-#define CALL_MAX 512       /* of a call, as much as is kept; the rest is skipped */
+#define CALL_MAX 512       /* bytes kept of a call; the rest is skipped */
 #define INPUT 65536        /* bytes read at once */
-#define OUTPUT (3 * INPUT) /* the replies to as many of the shortest calls */
+#define OUTPUT (3 * INPUT) /* fits the replies to the shortest calls that fit INPUT */
 
 struct peer {
     uint32_t skip, have, stored, sent, chunks, chunkAt, serial, received;
@@ -140,7 +140,7 @@ parse(struct peer *p, unsigned char *at, size_t n)
     return 0;
 }
 
-/* Send replies between stream messages, and stream messages for as long as the peer takes them. */
+/* Send replies between stream messages, and stream messages until the socket's buffer is full. */
 static int
 transmit(int fd)
 {
@@ -203,7 +203,7 @@ receive(int fd)
     struct peer *p = peers[fd];
     ssize_t n;
 
-    /* Whatever is read can be answered within the space for replies. */
+    /* The replies to all calls in one read fit the buffer for replies. */
     if (p->stored > OUTPUT / 3)
         return 0;
     n = recv(fd, input, sizeof input, 0);

@@ -1,6 +1,6 @@
 /*
- * libvirt's frame header, the few procedures a keepalive benchmark needs, and a clock: what the
- * C programs here share.
+ * Shared by the C programs: libvirt's frame header, the procedures that the benchmarks call, and a
+ * clock.
  */
 #ifndef KAPROTO_BENCHMARK_WIRE_H
 #define KAPROTO_BENCHMARK_WIRE_H
@@ -81,7 +81,7 @@ getHeader(const unsigned char *at)
     return h;
 }
 
-/* The string "test:///default", as the optional one that CONNECT_OPEN takes, and no flags. */
+/* Write a CONNECT_OPEN call for "test:///default", an optional string in XDR, without flags. */
 static inline unsigned char *
 putOpen(unsigned char *at, uint32_t serial)
 {
@@ -137,7 +137,7 @@ allocate(size_t count, size_t size)
     return block;
 }
 
-/* A listening socket on the loopback address, of the given port (0: any). */
+/* Make a listening socket on the loopback address, on the given port (0: any). */
 static inline int
 listenOn(uint16_t port, int backlog)
 {

@@ -1,7 +1,7 @@
 """
-The configuration of Sphinx: it builds the pages here, and with pydoctor those of the API.
+Sphinx's configuration.  Sphinx builds the pages in this folder, and pydoctor the pages of the API.
 
-Nothing is fetched from the network.  The targets of links to other projects are looked up in the
+Nothing is fetched from the network: the targets of links to other projects are looked up in the
 installed packages.
 """
 
@@ -62,8 +62,9 @@ pydoctor_args = [
 
 def resolveDoor(app: Any, environment: Any, node: Any, content: Any) -> Any:
     """
-    Resolve a name that one of kaproto's doors exports, such as C{kaproto.watch.LineCodec}, to its
-    place in the API pages: the module, and for a method the class, that defines it.
+    Resolve a name that one of kaproto's public modules exports, such as
+    C{kaproto.watch.LineCodec}, to its place in the API pages: the module, and for a method the
+    class, that defines it.
     """
     target = node["reftarget"]
     for door in sorted(floors.DOORS, key=len, reverse=True):
@@ -83,7 +84,8 @@ def resolveDoor(app: Any, environment: Any, node: Any, content: Any) -> Any:
 
 def resolveFile(app: Any, doctree: Any, name: str) -> None:
     """
-    Make links to the sources of other pages, which work in the repository, lead to the built pages.
+    Make links to the source files of other pages lead to the built pages.  The links to sources
+    work for readers of the repository.
     """
     for node in doctree.findall(nodes.reference):
         path, mark, anchor = node.get("refuri", "").partition("#")
@@ -97,7 +99,7 @@ def setup(app: Any) -> None:
     """
     Called by Sphinx.
     """
-    # pydoctor has put directives of its own, for Python only, in the place of these.
+    # pydoctor replaces these directives with its own, which support only Python.  Restore them.
     for name in ("code", "code-block"):
         directives.register_directive(name, CodeBlock)
     app.connect("doctree-resolved", resolveFile)

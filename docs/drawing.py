@@ -1,5 +1,5 @@
 """
-Draw a state machine, given as a table, in plain characters.
+Draws a state machine, given as a table, in plain characters.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ _GAP: Final = 4
 
 def draw(table: Mapping[str, Mapping[str, str]]) -> str:
     """
-    Draw the states one below the other.  Transitions from one to the next go straight down.  All
-    others leave to the right, where each target has a lane.
+    Draw the states one below the other.  A transition to the next state goes straight down.  All
+    others leave to the right, where each target state has a vertical lane.
 
     @param table: for each state, the next state after each event.
     @return: the lines.
@@ -71,9 +71,9 @@ class _Canvas:
 
     def drawLane(self, starts: Mapping[int, int]) -> None:
         """
-        Draw a vertical line to the right of everything, and lines that join it.
+        Draw a vertical lane to the right of everything, and the horizontal lines that join it.
 
-        @param starts: the rows of these, and the columns they start from.
+        @param starts: the columns where the horizontal lines start, by row.
         """
         lane = max(column for _, column in self._cells) + _GAP
         for row in range(min(starts), max(starts) + 1):

@@ -1,6 +1,9 @@
 """
-The floors of kaproto: which modules may import which, and the doors, which applications import.
-C{tests/test_layers.py} keeps the code to them.  Run this file to rewrite their tables in
+kaproto's layers and public modules.  A layer is called a floor, a top-level module or package a
+room, and a public module, which applications import, a door.  Modules import only from their own
+room and from lower floors.
+
+C{tests/test_layers.py} checks the imports.  Run this file to rewrite the tables in
 C{explanation/architecture.rst} and C{reference/doors.rst}.
 """
 
@@ -52,7 +55,7 @@ FLOORS: Final = (
     {"kaproto.__main__", "kaproto.cli"},
 )
 """
-The floors from the ground up.  On each are rooms: modules, and packages with all their modules.
+The floors from the ground up, each with its rooms.
 """
 
 DOORS: Final = {
@@ -70,7 +73,7 @@ DOORS: Final = {
     "kaproto.watch.websocket",
 }
 """
-The modules that applications import.  What is not in one of their C{__all__} may move without
+The modules that applications import.  Names that none of them lists in C{__all__} may move without
 notice.
 """
 
@@ -81,7 +84,7 @@ _END: Final = "\n.. End of the table.\n"
 
 def moduleFiles() -> dict[str, Path]:
     """
-    @return: the file of each of kaproto's modules, by the name it is imported by.
+    @return: the files of kaproto's modules, by their names.
     """
     files = {}
     for path in sorted((ROOT / "kaproto").rglob("*.py")):
@@ -92,7 +95,7 @@ def moduleFiles() -> dict[str, Path]:
 
 def roomOf(module: str) -> str:
     """
-    @return: the room that a module is in, or that it is.
+    @return: the name of a module's room.
     """
     return ".".join(module.split(".")[:2])
 
@@ -100,7 +103,7 @@ def roomOf(module: str) -> str:
 def floorOf(module: str) -> int:
     """
     @return: the number of a module's floor, 0 for the ground.
-    @raise LookupError: when it is on none.
+    @raise LookupError: when the module's room is on no floor.
     """
     for number, floor in enumerate(FLOORS):
         if roomOf(module) in floor:
@@ -141,7 +144,7 @@ TABLES: Final[Mapping[Path, Callable[[], Iterator[str]]]] = {
     ROOT / "docs" / "reference" / "doors.rst": doorsTable,
 }
 """
-The pages that have a table, and what writes it.
+The pages with a table, and the function that makes the table of each.
 """
 
 
@@ -153,7 +156,7 @@ def _sentence(path: Path) -> str:
 
 def tableIn(page: str) -> str:
     """
-    @return: the table that a page has.
+    @return: the table in a page's text.
     """
     return page.partition(_BEGIN + "\n")[2].partition(_END)[0]
 

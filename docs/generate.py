@@ -1,6 +1,6 @@
 """
-Generates parts of the documentation from the code.  Run this file to write them into the pages
-again; a test fails when that is needed.
+Generates parts of the documentation from the code.  Run this file to update the pages; a test fails
+when they are out of date.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ELSEWHERE: Final = {
     "twisted": "https://docs.twisted.org/en/stable/api/",
 }
 """
-Where the documentation of other projects is, by the names that their inventories get here.
+The URLs of other projects' documentation, by the names of their inventories.
 """
 
 _MENTION: Final = re.compile(r"[{`<](twisted\.[\w.]+)[}`>]")
@@ -70,7 +70,7 @@ BLOCKS: Final[Mapping[str, Callable[[], str]]] = {
     "handshake": drawHandshake,
 }
 """
-What makes each block, by the name that it has in the comment before it.
+The functions that generate the blocks, by the name in the comment before each block.
 """
 
 PAGES: Final = (
@@ -78,7 +78,7 @@ PAGES: Final = (
     ROOT / "docs" / "explanation" / "architecture.rst",
 )
 """
-The pages that have such blocks.
+The pages with generated blocks.
 """
 
 _BLOCK: Final = re.compile(
@@ -108,8 +108,8 @@ def _builtins() -> Iterator[tuple[str, str, str]]:
 
 def _twisted() -> Iterator[tuple[str, str, str]]:
     """
-    List the link targets in Twisted's documentation.  A name that it does not have is left out, so
-    that Sphinx reports the link as broken.
+    List the link targets in Twisted's documentation.  Names that Twisted does not have are left
+    out, so that Sphinx reports links to them as broken.
     """
     for name in sorted(_mentioned()):
         try:
@@ -126,7 +126,7 @@ def _twisted() -> Iterator[tuple[str, str, str]]:
 
 def _mentioned() -> set[str]:
     """
-    @return: the names in Twisted that the code imports, or the code or the pages here mention.
+    @return: the names of Twisted that the code imports, or that docstrings or pages mention.
     """
     names = set()
     for path in [*ROOT.glob("kaproto/**/*.py"), *ROOT.glob("docs/**/*.rst")]:

@@ -1,6 +1,6 @@
 """
-Write the manual pages from the output of C{--help}.  Run this file to write them again; a test
-fails when that is needed.
+Writes the manual pages from the output of C{--help}.  Run this file to update them; a test fails
+when they are out of date.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ MANUALS: Final[Mapping[Path, Callable[[], str]]] = {
     _FOLDER / "kaproto.1": _command,
 }
 """
-What makes each page, by its file.
+The functions that write the pages, by file.
 """
 
 
 def _usage(options: type[Any]) -> str:
     made = options()
-    # Otherwise it is the docstring of the program that is running.
+    # Without a longdesc, Twisted shows the docstring of the running program.
     made.longdesc = getattr(options, "longdesc", "")
     return str(made.getUsage(width=_WIDTH)).strip("\n")
 
@@ -80,7 +80,7 @@ def _page(
 
 def _escape(text: str) -> str:
     """
-    @return: the text as roff, with backslashes and hyphens escaped, and no line that is a request.
+    @return: the text in roff: backslashes and hyphens are escaped, and no line is a request.
     """
     lines = text.replace("\\", "\\e").replace("-", "\\-").splitlines()
     return "\n".join(f"\\&{line}" if line.startswith((".", "'")) else line for line in lines)

@@ -1,6 +1,6 @@
 """
-Draw the README's pictures as SVGs: a client that is pinged and dropped, and one that is refused.
-They stand side by side, or one below the other on a narrow page.
+Draws the README's pictures as SVGs: a client that is pinged and dropped, and a client that is
+refused.  The pictures are shown side by side, or one below the other on a narrow page.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Picture:
 
     @ivar title: its title.
     @ivar client: the name of the client.
-    @ivar steps: what happens, one below the other.
+    @ivar steps: the events, from top to bottom.
     """
 
     title: str
@@ -67,7 +67,7 @@ PICTURES: Final[Mapping[Path, Picture]] = {
     _FOLDER / "refused.svg": Picture("A client that does not, in mode 2", "bob", _BOB),
 }
 """
-Each picture, by its file.
+The pictures, by file.
 """
 
 

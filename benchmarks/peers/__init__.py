@@ -1,3 +1,3 @@
 """
-Servers to compare with, each a program of its own: C{python -m benchmarks.peers.NAME PORT ...}.
+Other servers for comparison.  Each is a program: C{python -m benchmarks.peers.NAME PORT ...}.
 """

@@ -1,9 +1,10 @@
 """
 libvirt's handshake and keepalive on a bare Twisted Protocol, with a choice of timers.
 
-C{none} never pings, and tells what a Protocol weighs.  C{loopingcall} is what one writes first: a
-LoopingCall for every connection.  C{wheel} is one LoopingCall for all, which turns a wheel of
-peers.  None of them judges who is dead, so each does less than a keepalive server must.
+C{none} sends no pings, and shows how much memory a Protocol takes.  C{loopingcall} has a
+LoopingCall for each connection, the obvious first implementation.  C{wheel} has one LoopingCall,
+which drives a timer wheel of all peers.  None of them detects dead peers, so each does less work
+than a keepalive server.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Bare(Protocol):
         """
         Answer every whole message.
 
-        @param data: what came.
+        @param data: the received bytes.
         """
         if self.pending:
             data, self.pending = self.pending + data, b""
@@ -58,8 +59,8 @@ class Bare(Protocol):
         """
         Reply to a call.
 
-        @param procedure: its number.
-        @param serial: what the reply copies.
+        @param procedure: the procedure's number.
+        @param serial: the call's serial number, which the reply repeats.
         """
         answer = ANSWERS.get(procedure, b"")
         self.transport.write(
@@ -70,20 +71,20 @@ class Bare(Protocol):
 
     def opened(self) -> None:
         """
-        Begin to ping, if this server does.
+        Start sending pings, if this kind of server sends any.
         """
 
 
 class BareFactory(ServerFactory):
     """
-    Makes one kind of protocol.
+    Builds one kind of protocol.
 
     @ivar interval: seconds between pings.
     """
 
     def __init__(self, protocol: type[Bare], interval: float) -> None:
         """
-        @param protocol: the kind.
+        @param protocol: the class to build.
         @param interval: seconds between pings.
         """
         self.protocol = protocol  # type: ignore[assignment]
@@ -92,7 +93,7 @@ class BareFactory(ServerFactory):
 
 class Looping(Bare):
     """
-    Pings from a LoopingCall of its own.
+    Sends pings from a LoopingCall for each connection.
     """
 
     loop: LoopingCall | None = None
@@ -116,7 +117,7 @@ class Looping(Bare):
 
 class Wheeled(Bare):
     """
-    Pinged by a wheel that all connections of the factory share.
+    Is pinged by the factory's timer wheel.
     """
 
     factory: WheelFactory
@@ -124,7 +125,7 @@ class Wheeled(Bare):
 
     def opened(self) -> None:
         """
-        Join the slot that has just been turned.
+        Join the slot that was pinged last, so the first ping is one interval away.
         """
         self.slot = self.factory.slots[self.factory.turned % len(self.factory.slots)]
         self.slot.add(self)
@@ -141,17 +142,17 @@ class Wheeled(Bare):
 
 class WheelFactory(BareFactory):
     """
-    Turns one slot at a time.
+    A timer wheel: pings the peers of one slot every L{SLOT} seconds.
 
-    @ivar slots: the peers to ping in each.
-    @ivar turned: how many slots were turned so far.
+    @ivar slots: the peers of each slot.
+    @ivar turned: the number of slots pinged so far.
     """
 
     turned = 0
 
     def __init__(self, interval: float) -> None:
         """
-        @param interval: seconds in which the wheel comes round.
+        @param interval: seconds for a whole turn of the wheel.
         """
         super().__init__(Wheeled, interval)
         self.slots: list[set[Wheeled]] = [set() for _ in range(round(interval / SLOT))]
@@ -161,7 +162,7 @@ class WheelFactory(BareFactory):
         """
         Ping the peers of the slots that are due.
 
-        @param count: how many slots that is.
+        @param count: the number of slots that are due.
         """
         for _ in range(count):
             self.turned += 1
@@ -171,11 +172,11 @@ class WheelFactory(BareFactory):
 
 def makeFactory(timer: str, interval: float) -> BareFactory:
     """
-    The factory for one kind of timer.
+    Make the factory for one kind of timer.
 
     @param timer: C{none}, C{loopingcall} or C{wheel}.
     @param interval: seconds between pings.
-    @return: it.
+    @return: the factory.
     """
     if timer == "wheel":
         return WheelFactory(interval)

@@ -1,5 +1,6 @@
 """
-The floor in Python, for machines without a compiler: one epoll loop and one wheel, like C{floor.c}.
+A minimal server, for machines without a compiler: one epoll loop and one timer wheel, like
+C{floor.c}.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ SLOT = 0.01
 
 class Peer:
     """
-    A connection: when it was heard, and how many pings it has not answered.
+    A connection: when its last bytes arrived, and how many pings it has not answered.
     """
 
     __slots__ = ("connection", "heard", "pending", "unanswered", "watched")
 
     def __init__(self, connection: socket.socket, heard: float) -> None:
         """
-        @param connection: its socket.
-        @param heard: the time.
+        @param connection: the connection's socket.
+        @param heard: the current time.
         """
         self.connection = connection
         self.heard = heard
@@ -44,9 +45,9 @@ class Floor:
 
     def __init__(self, port: int, interval: float, count: int) -> None:
         """
-        @param port: where to listen, on the loopback address.
+        @param port: the port to listen on, on the loopback address.
         @param interval: seconds of silence before a ping.
-        @param count: pings unanswered before a peer is dead.
+        @param count: unanswered pings after which a peer is dead.
         """
         self.interval, self.count = interval, count
         self.listener = socket.create_server(("127.0.0.1", port), backlog=4096)
@@ -58,7 +59,7 @@ class Floor:
 
     def run(self) -> None:
         """
-        Serve for ever.
+        Serve until the process is stopped.
         """
         turned = int(time.monotonic() / SLOT)
         while True:
@@ -77,9 +78,9 @@ class Floor:
 
     def admit(self, now: float) -> None:
         """
-        Accept whoever waits.
+        Accept all waiting connections.
 
-        @param now: the time.
+        @param now: the current time.
         """
         while True:
             try:
@@ -93,10 +94,10 @@ class Floor:
 
     def receive(self, peer: Peer, now: float) -> None:
         """
-        Take what a peer sent.
+        Handle the bytes that a peer has sent.
 
-        @param peer: it.
-        @param now: the time.
+        @param peer: the peer.
+        @param now: the current time.
         """
         try:
             data = peer.connection.recv(65536)
@@ -129,28 +130,28 @@ class Floor:
 
     def forget(self, peer: Peer) -> None:
         """
-        Close a connection; the wheel will drop it.
+        Close a connection.  The wheel drops the peer when its slot is due.
 
-        @param peer: it.
+        @param peer: the peer.
         """
         self.peers.pop(peer.connection.fileno(), None)
         peer.connection.close()
 
     def schedule(self, peer: Peer, due: float) -> None:
         """
-        Look at a peer again.
+        Schedule the next check of a peer.
 
-        @param peer: it.
-        @param due: when.
+        @param peer: the peer.
+        @param due: the time of the check.
         """
         self.slots[(int(due / SLOT) + 1) % len(self.slots)].append(peer)
 
     def turn(self, slot: int, now: float) -> None:
         """
-        Ping, or give up, whoever is due.
+        Check the peers of one slot: ping or close those that are due, and schedule the others.
 
-        @param slot: which part of the wheel.
-        @param now: the time.
+        @param slot: the number of the slot.
+        @param now: the current time.
         """
         peers, self.slots[slot] = self.slots[slot], []
         for peer in peers:

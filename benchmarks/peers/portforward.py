@@ -1,5 +1,5 @@
 """
-Twisted's own port forwarder, which copies bytes and looks at none, between two endpoint strings.
+Twisted's own port forwarder, between two endpoint strings.  It copies bytes without parsing them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from twisted.protocols.portforward import ProxyClientFactory, ProxyFactory, Prox
 
 class Connector:
     """
-    In the place of the reactor that the forwarder connects with.
+    Stands in for the reactor, so that the forwarder connects to an endpoint.
     """
 
     def __init__(self, place: str) -> None:
@@ -24,7 +24,7 @@ class Connector:
 
     def connectTCP(self, _host: str, _port: int, factory: ProxyClientFactory) -> None:
         """
-        Connect to the place instead.
+        Connect to the endpoint, not to the host and port.
         """
         self._endpoint.connect(factory).addErrback(factory.clientConnectionFailed, None)
 

@@ -1,5 +1,5 @@
 """
-Keepalive for applications that know nothing of it: lines with a wrapper, and a tunnel.
+Applications without keepalive of their own: lines inside kaproto's wrapper, or bytes in its tunnel.
 """
 
 from __future__ import annotations

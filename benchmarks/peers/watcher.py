@@ -1,7 +1,7 @@
 """
 Watches a kaserver as Prometheus and a browser do: C{python -m benchmarks.peers.watcher SOCKET}.
 
-The page is loaded and kept open, so that it is told every two seconds what has changed, and the
+The page is loaded and kept open, so that the server sends it updates every two seconds.  The
 metrics are read every five seconds.
 """
 
@@ -13,13 +13,13 @@ import time
 
 SCRAPE = 5.0
 """
-Seconds; Prometheus's own default is 60.
+Seconds between two reads of the metrics; Prometheus's default is 60.
 """
 
 
 def connect(path: str, target: str) -> socket.socket:
     """
-    @return: a connection on which something was asked for.
+    @return: a connection on which a request was sent.
     """
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(path)
@@ -29,7 +29,7 @@ def connect(path: str, target: str) -> socket.socket:
 
 def read(path: str, target: str) -> None:
     """
-    Read all of something.
+    Request a page, and read all of it.
 
     @raise RuntimeError: when the server does not answer with 200.
     """
@@ -43,7 +43,7 @@ def read(path: str, target: str) -> None:
 
 def main(path: str) -> None:
     """
-    Watch, until the server ends or this process is stopped.
+    Watch until the server ends or this process is stopped.
     """
     read(path, "/")
     page = connect(path, "/events")

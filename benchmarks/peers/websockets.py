@@ -14,18 +14,18 @@ async def stay(connection: ServerConnection) -> None:
     """
     Keep a connection until its peer leaves.
 
-    @param connection: it.
+    @param connection: the connection.
     """
     await connection.wait_closed()
 
 
 async def main(port: int, interval: float, count: int) -> None:
     """
-    Serve for ever.
+    Serve until the process is stopped.
 
-    @param port: where, on the loopback address.
+    @param port: the port to listen on, on the loopback address.
     @param interval: seconds between pings.
-    @param count: intervals without a pong after which a peer is dead.
+    @param count: the number of intervals without a pong after which a peer is dead.
     """
     server = await serve(
         stay,

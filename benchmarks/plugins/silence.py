@@ -1,5 +1,5 @@
 """
-A log that nobody reads: C{twistd --logger=silence.observer}.
+A log observer that writes nothing: C{twistd --logger=silence.observer}.
 """
 
 from __future__ import annotations
@@ -11,6 +11,6 @@ from twisted.logger import LogEvent
 
 def observer() -> Callable[[LogEvent], None]:
     """
-    @return: takes events, and writes nothing.
+    @return: a log observer that discards events.
     """
     return lambda _event: None

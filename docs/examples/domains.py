@@ -14,7 +14,7 @@ from kaproto.client import ListFlag, connect
 
 async def main(reactor: IReactorTime, uri: str) -> None:
     """
-    List, suspend, resume.
+    List the domains, suspend and resume the running ones, and print their events.
     """
     connection = await connect(reactor, uri)
     for domain in await connection.listAllDomains():

@@ -21,7 +21,7 @@ class FeedTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """
-        Connect the two.
+        Connect a client and a server in memory.
         """
         clock = Clock()
         self.factory = FeedFactory(clock)
@@ -63,7 +63,7 @@ class FeedTests(SynchronousTestCase):
 
     def test_death(self) -> None:
         """
-        After interval * (count + 1) seconds, nothing is left of a client whose cable was pulled.
+        A client whose cable was pulled is dropped after interval * (count + 1) seconds.
         """
         self.client.call(FEED, SUBSCRIBE)
         self.pair.flush()

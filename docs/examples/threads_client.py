@@ -1,6 +1,6 @@
 """
-Run with C{python threads_client.py URI}: use kaproto in a program with threads,
-which does not wait for Deferreds.
+Run with C{python threads_client.py URI}: use kaproto in a program with threads
+instead of Deferreds.
 """
 
 from __future__ import annotations

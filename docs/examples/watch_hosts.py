@@ -47,7 +47,7 @@ async def watch(service: KeepAliveClientService) -> None:
 
 def report(services: list[KeepAliveClientService]) -> None:
     """
-    Print which hosts are up, and how many milliseconds the latest ping took.
+    Print each host's latest round-trip time, and which hosts are down.
     """
     for service in services:
         connection = service.connection

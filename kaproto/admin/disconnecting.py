@@ -14,8 +14,8 @@ __all__ = ["disconnectClient"]
 
 def disconnectClient(client: ServerConnection, reason: str | None = None) -> None:
     """
-    Disconnect a client.  Its outstanding calls fail, with a message that says that an administrator
-    disconnected it, and why.  If it has none, C{virsh} prints that it was disconnected.
+    Disconnect a client.  Its outstanding calls fail with a message that names the administrator's
+    reason.  A C{virsh} without outstanding calls prints that it was disconnected.
 
     @param reason: the reason, which also goes to the log and the list of endings.
     """

@@ -99,7 +99,7 @@ class _Audience:
 
     def leave(self) -> None:
         """
-        Stop tracing the client, which then has no overhead any more.
+        Stop tracing the client, which removes the overhead from its connection.
         """
         self._client.incoming.trace = self._client.outgoing.trace = None
         self._client.heartbeat.onAnswer = None

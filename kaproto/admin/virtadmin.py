@@ -277,8 +277,8 @@ class AdminProgram(Program):
         """
         Reload certificates, rules and users.
 
-        @raise kaproto.errors.RemoteError: when a file cannot be read, whose previous contents stay
-            in use.
+        @raise kaproto.errors.RemoteError: when a file cannot be read; its previous contents stay in
+            use.
         """
         checkFlags(arguments.flags, "updateTLSFiles")
         self._server(connection, arguments.server)

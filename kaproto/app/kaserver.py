@@ -140,8 +140,8 @@ class KaServer(Service):
         """
         Reload files: certificates, rules, users.
 
-        @return: an error message for each file that could not be read, whose previous contents
-            stay in use.
+        @return: an error message for each file that could not be read.  The previous contents of
+            such a file stay in use.
         """
         return self._reloader.reload()
 
@@ -160,7 +160,7 @@ class KaServer(Service):
 
     def asNode(self) -> Node:
         """
-        @return: the interface of this server for its registry.
+        @return: an adapter of this server for its registry.
         """
         return RegisteredNode(self)
 
@@ -193,10 +193,10 @@ class KaServer(Service):
 
     def drain(self, within: float | None = None) -> None:
         """
-        Stop listening, and stop the process when the present clients have left or the time is
+        Stop listening, and stop the process when the present clients have left or their time is
         over.
 
-        @param within: seconds that they have to leave; by default the configured time.
+        @param within: seconds that clients have to leave; by default the configured time.
         """
         if self.draining:
             return
@@ -257,8 +257,8 @@ class KaServer(Service):
         """
         Let calls finish, and close all connections.
 
-        @param grace: seconds that calls have.  After that, outstanding calls are answered with an
-            error, which clients have L{_LAST_WORDS} seconds to read.
+        @param grace: seconds that calls have to finish.  Then outstanding calls are answered with
+            an error, which clients have L{_LAST_WORDS} seconds to read.
         """
         clock, factory = self.factory.clock, self.factory
         expel = clock.callLater(grace, factory.expel)

@@ -92,7 +92,7 @@ class Notifier:
 
     def alive(self) -> None:
         """
-        Reset the watchdog.  To be called twice within L{watchdog} seconds.
+        Reset the watchdog.  Call this at least twice within L{watchdog} seconds.
         """
         self._send("WATCHDOG=1")
 

@@ -21,9 +21,8 @@ __all__ = ["adminEndpoint", "adminPlace", "agentPlace", "statusPlace"]
 
 def adminEndpoint(reactor: object, description: str) -> IStreamServerEndpoint:
     """
-    @param description: the path of a UNIX socket, which only its owner and root can connect to, or
-        the endpoint string of one.  A relative path is resolved against the folder in which
-        kaserver is started.
+    @param description: a UNIX socket's path or endpoint string.  Only the socket's owner and root
+        can connect.  A relative path is resolved against the folder in which kaserver is started.
     @return: the endpoint.
     @raise ValueError: when it is neither; the message says what is valid.
     """
@@ -62,7 +61,7 @@ def statusPlace(
 def agentPlace(description: str, endpoint: IStreamServerEndpoint, factory: AgentFactory) -> Place:
     """
     @param description: the setting's value.
-    @param factory: answers haproxy, which may be on another machine, as the answer is not secret.
+    @param factory: answers haproxy, which may be on another machine: the answer is not secret.
     """
     flag = f"--agent={description}"
     return Place(flag, endpoint, factory, "haproxy's agent-check", exposable=True)

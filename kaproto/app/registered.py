@@ -1,5 +1,5 @@
 """
-The interface of a running server for its registry.
+Adapts a running server for its registry.
 """
 
 from __future__ import annotations

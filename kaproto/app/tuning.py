@@ -84,10 +84,12 @@ class _FewAtATime:
     An C{epoll} that reports at most L{MAX_EVENTS} descriptors at a time.  The kernel reports the
     remaining ones first the next time, so no descriptor starves.
 
-    It also serves them, in place of the reactor, which would set a log context around each, for
-    C{twisted.python.log}, that takes longer than the C{recv}.  If only a L{DirectReader} is
-    readable, it is read again and again without a turn of the reactor, which would look for timed
-    calls in vain.
+    It also serves the descriptors itself.  The reactor would set a log context for
+    C{twisted.python.log} around each one, and that takes longer than C{recv}.
+
+    While a L{DirectReader} is the only readable descriptor, L{poll} keeps reading it and does not
+    return to the reactor, until the next timed call is due.  This saves the turns in which the
+    reactor would find no timed call to run.
     """
 
     def __init__(self, poller: _Poller, reactor: _EPollReactor) -> None:
@@ -121,7 +123,7 @@ class _FewAtATime:
         reactor = self._reactor
         for descriptor, event in events:
             selectable = reactor._selectables.get(descriptor)
-            # It may have been closed since, by one that was served before it.
+            # A descriptor served earlier in this turn may have closed this one.
             if selectable is not None:
                 reactor._doReadOrWrite(selectable, descriptor, event)
 

@@ -31,7 +31,7 @@ __all__ = [
 _LARGEST: Final = 2147483
 _WRONG_NUMBER: Final = "Wrong number of arguments."
 """
-Twisted's whole error message in that case.
+Twisted's error message when a command has too many or too few arguments.
 """
 
 

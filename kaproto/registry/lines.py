@@ -21,7 +21,8 @@ _DELAY_MAX: Final = 5.0
 
 class Line:
     """
-    Keeps a connection to Redis, which is prepared (logged in, for example) before it is used.
+    Keeps a connection to Redis.  Each connection is prepared before it is used; for example, it
+    logs in.
 
     Twisted's C{ClientService} cannot handle a connection that ends during its preparation.
 
@@ -64,7 +65,7 @@ class Line:
                 link = await connectLink(self._endpoint, self._factory, self._prepare)
             except CancelledError:
                 raise
-            except Exception as error:  # noqa: BLE001 - whatever keeps us from connecting
+            except Exception as error:  # noqa: BLE001 - try again after any error
                 self._lost(str(error) or type(error).__name__)
             else:
                 delay = _DELAY

@@ -74,7 +74,7 @@ class RedisLink(Protocol):
     """
     One connection to Redis.
 
-    @ivar message: called with each message of a channel, on a connection that subscribes to one.
+    @ivar message: called with each message of the channel that this connection has subscribed to.
     """
 
     def __init__(self, location: Location, password: Password, clock: IReactorTime) -> None:
@@ -111,7 +111,7 @@ class RedisLink(Protocol):
         self._heartbeat.heard()
         try:
             self._redis.dataReceived(data)
-        except Exception as error:  # noqa: BLE001 - whatever it is that does not speak Redis
+        except Exception as error:  # noqa: BLE001 - the peer does not speak Redis
             self.abort(f"this is not Redis: {error}")
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -182,7 +182,7 @@ class RedisLink(Protocol):
         await self.command("SELECT", location.database)
 
     def _replied(self, reply: object) -> None:
-        # txredisapi's SubscriberProtocol would do this, and cut other replies to three elements.
+        # txredisapi's SubscriberProtocol does this too, but cuts other replies to three elements.
         if self.message is not None and isinstance(reply, list) and reply[:1] == ["message"]:
             self.message(reply[-1])
         else:
@@ -236,6 +236,6 @@ def _explain(reason: Failure) -> str:
 
 def inWords(problem: str) -> str:
     """
-    @return: a problem reported by Redis or the connection, as a part of a sentence.
+    @return: a problem reported by Redis or the connection, shortened for use within a sentence.
     """
     return shorten(problem.partition(" script: ")[0]).rstrip(".")

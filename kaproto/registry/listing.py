@@ -2,10 +2,10 @@
 Decides what to write to a registry next, from the changes of clients and the registry's replies.
 It does no I/O and reads no clock.
 
-A change is noted by the client's number only.  Once a second all changed clients are written in one
-batch, with their current descriptions, so a client that changes often is written once per batch.
-One batch is under way at a time: a slow registry gets larger batches, not more.  Whenever the
-contents of the registry are uncertain (after a lost connection, an error, or a wrong number of
+A change is recorded as the client's number only.  Once a second all changed clients are written in
+one batch, with their current descriptions, so a client that changes often is written once per
+batch.  One batch is under way at a time: a slow registry gets larger batches, not more.  Whenever
+the contents of the registry are uncertain (after a lost connection, an error, or a wrong number of
 clients), everything is written again::
 
     ready -> begin(200 clients) -> write(200) -> ... -> write(the rest, complete) -> write(changes)
@@ -41,7 +41,7 @@ The most clients in one batch: describing them takes a few milliseconds.
 
 CHANGES_MAX: Final = 20_000
 """
-The most changes that are noted.  After more than that, all clients are written again.
+The most changes that are recorded.  After more than that, all clients are written again.
 """
 
 NOT_YET: Final = "it has not been reached yet"
@@ -56,8 +56,8 @@ The longest delay, in seconds, between an error and the next attempt; the first 
 
 _AGAIN: Final = 10.0
 """
-The least seconds between two times that everything is written again on a working connection, even
-if the stored list is found wrong more often.
+The shortest time, in seconds, between two complete writes of the list on a working connection, even
+if the stored list is found to be wrong more often.
 """
 
 
@@ -66,7 +66,7 @@ class Batch:
     """
     Changes to write at once.
 
-    @ivar epoch: the node's epoch; C{None} to be given one.
+    @ivar epoch: the node's epoch; C{None} to get one from the registry.
     @ivar begun: how often the list was written from the beginning, including this time.  The
         registry ignores batches with a smaller number, which arrive late from an old connection.
     @ivar begin: whether to delete all clients first.
@@ -89,8 +89,8 @@ class Listing:
 
     @ivar epoch: the node's epoch, once the registry has given it one.
     @ivar problem: why the stored list is not up to date; C{None} if it is, or is about to be.
-    @ivar superseded: whether another process has taken the node's name.  After that nothing is
-        written any more.
+    @ivar superseded: whether another process has taken the node's name.  Then this process writes
+        no more.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Listing:
         """
         @param numbers: returns the numbers of all clients.
         @param describe: returns the description of a client; C{None} if it has ended.
-        @param now: in monotonic seconds, as everywhere in this module.
+        @param now: the time, in monotonic seconds as everywhere in this module.
         """
         self.epoch: int | None = None
         self.problem: str | None = NOT_YET
@@ -169,7 +169,8 @@ class Listing:
         """
         Return the next batch.  Call this once a second, and after each L{replied}.
 
-        @return: the batch to write now, if any.  Until its reply there is no other one.
+        @return: the batch to write now; C{None} if nothing is due, or the previous batch has no
+            reply yet.
         """
         self._now = now
         if not self._ready or self.superseded or self._underWay is not None or now < self._retryAt:
@@ -240,7 +241,7 @@ class Listing:
             self._anew("another program has changed what this node had written")
         elif batch.complete:
             self.problem = None
-            # Keep the changes noted since this batch was made.
+            # Changes recorded since this batch was made must still be written.
             self._wrongSince = self._writtenAt if self._changes else None
 
     def _anew(self, problem: str) -> None:

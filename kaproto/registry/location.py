@@ -110,8 +110,8 @@ class Location:
     @classmethod
     def parse(cls, url: str) -> Location:
         """
-        @param url: C{redis://[USER@]HOST[:PORT][/DATABASE]}, or C{rediss:} for TLS.  After a
-            question mark come C{password-file=} and, with TLS, C{ca=}, C{cert=} and C{key=}.
+        @param url: C{redis://[USER@]HOST[:PORT][/DATABASE]}, or C{rediss:} for TLS.  Its query
+            may have C{password-file=} and, with TLS, C{ca=}, C{cert=} and C{key=}.
         @raise BadLocation: when it is malformed or contains a password.
         """
         try:

@@ -49,7 +49,8 @@ class OrderReader:
         @param endpoint: connects to Redis.
         @param factory: makes the connections.
         @param epoch: returns the node's epoch.
-        @param publish: sends a message to a channel, on another connection: this one is subscribed.
+        @param publish: sends a message to a channel, on another connection: a subscribed one
+            cannot.
         @param allowed: the orders accepted, one of L{ORDERS<kaproto.registry.orders.ORDERS>}.
         """
         self.problem: str | None = None
@@ -113,6 +114,8 @@ class OrderReader:
 
     async def _obey(self, order: Order) -> str | None:
         """
+        Carry out an order.
+
         @return: why it was not carried out; C{None} if it was.
         """
         if self._allowed == "none" or (order.number is None and self._allowed != "all"):

@@ -1,8 +1,8 @@
 """
 Orders to a node and their answers, as messages in Redis channels.
 
-Anybody who can write to Redis can send an order, so all that an order can do is to disconnect a
-client or drain the node.
+Anybody who can write to Redis can send an order, so an order can only disconnect a client or drain
+the node.
 """
 
 from __future__ import annotations

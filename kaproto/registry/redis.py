@@ -32,8 +32,8 @@ class RedisRegistry:
     """
     Lists the clients of one node in Redis, and receives orders from there.
 
-    There are two connections, since one that is subscribed to a channel can do nothing else: one
-    writes, the other waits for orders.
+    There are two connections: one writes, the other waits for orders.  A connection that has
+    subscribed to a channel can do nothing else.
     """
 
     _log = Logger()
@@ -107,7 +107,8 @@ class RedisRegistry:
 
     def _report(self) -> None:
         """
-        Log when a problem appears and when it is over; while there is one, once a minute at most.
+        Log when a problem appears and when it ends.  While there is one, log changes of it at most
+        once a minute.
         """
         problem, now = self._problem, self._clock.seconds()
         if problem == NOT_YET or (problem is None and self._shown is None):

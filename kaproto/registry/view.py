@@ -42,10 +42,10 @@ class NodeView:
     @ivar epoch: the epoch of its latest start.
     @ivar present: whether it has written lately.
     @ivar complete: whether all of its clients are listed.
-    @ivar size: how many clients are listed.
+    @ivar size: the number of clients listed.
     @ivar about: its description.
-    @ivar refused: clients that it refused, or would in mode 2, the latest first.
-    @ivar clients: its clients, by number; empty if they were not asked for.
+    @ivar refused: clients that it refused, or would refuse in mode 2, the latest first.
+    @ivar clients: its clients, ordered by number; empty if they were not requested.
     """
 
     name: str
@@ -60,8 +60,8 @@ class NodeView:
     @property
     def state(self) -> str:
         """
-        Its state, in a word.  A node without its lease is not necessarily dead: it may serve its
-        clients and just not reach Redis.
+        Its state, in a word.  A node without its lease is not necessarily dead: it may be serving
+        its clients and only have lost Redis.
         """
         if not self.present:
             return "gone"
@@ -76,7 +76,7 @@ class FleetView:
     def __init__(self, link: RedisLink, connect: Callable[[], Awaitable[RedisLink]]) -> None:
         """
         @param link: a connection to Redis.
-        @param connect: makes another, to wait for answers on.
+        @param connect: makes another connection, which waits for answers.
         """
         self._link = link
         self._connect = connect

@@ -59,8 +59,8 @@ class Writer:
         self._name = name
         self._subject = subject
         self._clock = clock
-        # An early batch may reach Redis late, after a second connection has got an epoch.  By this
-        # Redis knows that both come from one process, and gives it no second epoch.
+        # An early batch may reach Redis late, after a second connection has got an epoch.  This
+        # id tells Redis that both come from one process, which then gets no second epoch.
         self._process = f"{started}.{secrets.randbelow(10**9):09}"
         self._replied = replied
         self._line = Line(endpoint, factory, RedisLink.prepare, self._ready, self._lost, clock)
@@ -99,7 +99,7 @@ class Writer:
 
     def write(self) -> None:
         """
-        Write what is due.
+        Write the next batch, if one is due.
         """
         link = self._line.link
         if link is None or link.isEnded:
@@ -109,7 +109,7 @@ class Writer:
     def _failed(self, failure: Failure, link: RedisLink) -> None:
         """
         Redis replied with an error, or describing the clients failed.  If the connection has ended,
-        L{_lost} is called, too.
+        L{_lost} handles that.
         """
         problem = inWords(failure.getErrorMessage())
         if failure.check(RedisError) is None:

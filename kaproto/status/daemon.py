@@ -49,15 +49,15 @@ class Daemon(Protocol):
         """
         Reload files: certificates, rules, users.
 
-        @return: an error message for each file that could not be read, whose previous contents
-            stay in use.
+        @return: an error message for each file that could not be read.  The previous contents of
+            such a file stay in use.
         """
 
     def drain(self, within: float | None = None) -> None:
         """
         Accept no new clients, and stop when the present ones have left.
 
-        @param within: seconds that they have to leave; by default the configured time.
+        @param within: seconds that clients have to leave; by default the configured time.
         """
 
     def stop(self) -> None:

@@ -70,8 +70,9 @@ class _Part:
     """
     A part of the page.
 
-    @ivar make: renders it.
-    @ivar key: changes whenever the part changes; C{None} if it always does.
+    @ivar make: renders the part.
+    @ivar key: a value that differs whenever the part's content does, so that equal keys reuse the
+        HTML; C{None} to render every time.
     """
 
     make: Callable[[], Tag]
@@ -141,7 +142,7 @@ class Page:
 
     async def _clients(self, view: View) -> _Part:
         register = self._daemon.register
-        # Ask for one more than are shown, to learn whether there are more.
+        # Ask for one client more than the page shows, to learn whether there are older ones.
         found = await register.newest(view.text.lower(), view.before, CLIENTS_SHOWN + 1)
         shown = found[:CLIENTS_SHOWN]
 

@@ -30,7 +30,7 @@ class Upstream:
     """
     The state of the server behind a gateway.
 
-    @ivar problem: the error when it was last opened; C{None} if there was none.
+    @ivar problem: the error of the latest attempt to open it; C{None} if that succeeded.
     @ivar calls: the number of clients' outstanding calls.
     @ivar busy: the number of clients' connections that it does not read although it is alive.
     """

@@ -132,7 +132,7 @@ def _curve(values: Sequence[float | None], most: float) -> Tag:
     )
     for points in lines:
         if points:
-            # A single point is a line of length zero, which round ends make visible.
+            # Draw a single point as a line of length zero: its round ends are visible.
             path = points * 2 if len(points) == 1 else points
             svg(Tag("polyline", {"points": " ".join(path)}))
     return svg

@@ -99,7 +99,7 @@ class TeamControl(ControlProgram):
         self, connection: KeepAliveServerProtocol, procedure: int, payload: bytes
     ) -> bytes | Awaitable[bytes]:
         """
-        Have the worker answer that has the client.
+        Forward a call about one client to that client's worker.
         """
         if procedure not in _CONTROL:
             return super().callReceived(connection, procedure, payload)
@@ -164,7 +164,7 @@ class TeamAdmin(AdminProgram):
         self, connection: KeepAliveServerProtocol, procedure: int, payload: bytes
     ) -> bytes | Awaitable[bytes]:
         """
-        Have the worker answer that has the client.
+        Forward a call about one client to that client's worker.
         """
         if procedure in _ADMIN:
             server, number = _ADMIN[procedure](payload)
@@ -195,7 +195,7 @@ class TeamAdmin(AdminProgram):
         self, connection: KeepAliveServerProtocol, arguments: ServerParameters
     ) -> None:
         """
-        Set the most clients of all workers together.
+        Set the limits on the clients of all workers together.
         """
         super().setClientLimits(connection, arguments)
         if arguments.server.name == SERVER_NAME:

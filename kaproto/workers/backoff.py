@@ -10,7 +10,7 @@ __all__ = ["LASTED", "LONGEST", "Backoff"]
 
 LASTED: Final = 10.0
 """
-Seconds after which a worker counts as working.
+Seconds that a worker must run for its start to count as successful.
 """
 
 LONGEST: Final = 30.0
@@ -23,8 +23,9 @@ _FIRST: Final = 0.5
 
 class Backoff:
     """
-    An exponential backoff.  A worker that worked is replaced at once; workers that end soon after
-    their start are replaced after half a second, one second, two, four, up to L{LONGEST}.
+    An exponential backoff.  The first worker that ends, and each one that ran for L{LASTED}
+    seconds, is replaced at once.  Workers after it that end sooner are replaced after half a
+    second, one second, two, four, up to L{LONGEST}.
     """
 
     def __init__(self) -> None:
@@ -34,7 +35,7 @@ class Backoff:
         """
         A worker has ended.
 
-        @param lasted: seconds from its start until then.
+        @param lasted: seconds that it ran.
         @return: seconds until its replacement should be started.
         """
         if lasted >= LASTED:

@@ -1,12 +1,13 @@
 """
 The changes of a worker's clients, for the parent that lists them in a registry.
 
-A change is noted by the client's number only, so what is noted is bounded by the clients that are
-connected or that the parent knows.  The parent asks for changes, and gets current descriptions::
+A change is recorded as the client's number only.  So there are never more records than clients that
+are connected or that the parent knows.  The parent asks for changes, and gets current
+descriptions::
 
-    clients 4 and 6 connect, 6 ends     ->  noted: 4
+    clients 4 and 6 connect, 6 ends     ->  recorded: 4
     the parent asks                     ->  [4: described]
-    8 connects, 4 opens, 4 ends         ->  noted: 8, 4
+    8 connects, 4 opens, 4 ends         ->  recorded: 8, 4
     the parent asks                     ->  [8: described, 4: ended]
 """
 
@@ -53,7 +54,7 @@ class ChangeList:
 
 class Changes:
     """
-    The clients that have changed since the parent was told of them.  At first, all have.
+    The clients that have changed since the parent last fetched them; at first, all clients.
     """
 
     def __init__(self, node: Node) -> None:
@@ -73,7 +74,7 @@ class Changes:
 
     def take(self) -> list[Change]:
         """
-        @return: the next changes, at most L{BATCH}; the parent is told of them.
+        @return: the next changes, at most L{BATCH}.  They are removed from the records.
         """
         numbers = list(islice(self._noted, BATCH))
         return [self._take(number) for number in numbers]

@@ -1,6 +1,5 @@
 """
-The RPC program by which a parent asks its workers for figures to add up, records to merge, and the
-changes of their clients.
+The RPC program by which a parent fetches its workers' statistics, records and changes of clients.
 Workers also answer the calls of administrators, which the parent forwards.
 """
 
@@ -46,7 +45,8 @@ The number of the program: C{kapw} in ASCII.  Both ends always have the same ver
 
 class WorkerProcedure(IntEnum):
     """
-    The procedures of L{WORKER_PROGRAM}.  C{LAST} is an event: the figures of a worker that stops.
+    The procedures of L{WORKER_PROGRAM}.  C{LAST} is an event: the last figures of a worker, sent
+    when it stops.
     """
 
     FIGURES = 1
@@ -71,7 +71,7 @@ class Newest:
 @attrs.frozen
 class Latest:
     """
-    How many records are wanted.
+    The most records to return, the latest first.
     """
 
     most: UInt

@@ -23,14 +23,14 @@ __all__ = ["ROWS_EACH", "CannotStart", "Crew", "CrewMember", "NotReplaced"]
 
 ROWS_EACH: Final = 2
 """
-Rows of the shared counts for each seat: while the last clients of a worker leave, its replacement
-uses another row.
+Rows of the shared counts for each seat: a replacement uses another row while the last clients of
+the old worker leave.
 """
 
 
 class CannotStart(Exception):
     """
-    A worker ended before all of them served for the first time.
+    A worker ended before all workers had begun to serve for the first time.
     """
 
 
@@ -77,8 +77,8 @@ class Crew:
     ) -> None:
         """
         @param start: starts a worker for a seat, with a row.
-        @param team: is given the workers that serve.
-        @param totals: is given the last figures of those that have ended.
+        @param team: receives each worker that begins to serve.
+        @param totals: receives the last figures of each worker that has ended.
         """
         self.whenReady: Deferred[None] = Deferred()
         self._start = start
@@ -200,7 +200,8 @@ class Crew:
 
         @param within: seconds that the clients have to leave.
         @return: the number of workers replaced.
-        @raise NotReplaced: when that is not possible; the old workers continue.
+        @raise NotReplaced: when workers cannot be replaced now, or a new one does not start; the
+            workers not replaced yet continue.
         """
         if self._draining or self._stopping:
             raise NotReplaced("kaserver is stopping")

@@ -29,7 +29,8 @@ class Figures:
     @ivar trips: its L{Histogram} of round trips.
     @ivar turns: its L{Histogram} of the reactor's turns.
     @ivar phases: its clients, as triples of listener, phase and number.
-    @ivar anonymous: how many of them have not logged in.
+    @ivar anonymous: the number of its clients that have not finished the TLS handshake or have not
+        logged in.
     @ivar upstream: the state of its upstream, if it is a gateway.
     @ivar certificates: when its certificates expire, by listener.
     """
@@ -79,20 +80,21 @@ class Figures:
 
 class Totals:
     """
-    The sums over all workers, including those that have ended.  Totals never decrease, since
-    Prometheus would take that for a restart.
+    The sums over all workers, including those that have ended: Prometheus would take a decreasing
+    total for a restart.
 
     @ivar turns: the durations of the reactors' turns.
     @ivar phases: the number of clients, by listener and phase.
-    @ivar anonymous: how many of them have not logged in.
+    @ivar anonymous: the number of clients that have not finished the TLS handshake or have not
+        logged in.
     @ivar upstream: the state of the upstreams, if the workers are gateways.
     @ivar certificates: when certificates expire, by listener.
     """
 
     def __init__(self, factory: KeepAliveServerFactory) -> None:
         """
-        @param factory: receives the sums of counters, endings and round trips, as if all clients
-            had been its own.
+        @param factory: receives the sums of counters, endings and round trips, as if it served all
+            clients itself.
         """
         self._factory = factory
         self._ended: list[Figures] = []

@@ -26,10 +26,10 @@ class Handover:
     @ivar rows: the number of rows.
     @ivar room: the most clients that its open-file limit allows; 0 for any number.
     @ivar counts: the file of the shared counts.
-    @ivar books: the file that remembers failed logins.
-    @ivar channel: its end of the connection to the parent.
+    @ivar books: the file of the shared L{kaproto.security.loginbooks.Books}.
+    @ivar channel: the worker's end of the connection to the parent.
     @ivar sockets: the sockets to accept on, by the name of their place.
-    @ivar passed: how many sockets systemd has passed, beginning at file descriptor 3.
+    @ivar passed: the number of sockets that systemd passed, beginning at file descriptor 3.
     @ivar passedNames: their names, in the format of C{LISTEN_FDNAMES}.
     @ivar reactor: the module of the reactor to use.
     @ivar sampled: whether to measure the reactor's turns, for a status page.
@@ -54,8 +54,9 @@ class Handover:
 
     def write(self) -> int:
         """
-        @return: a file in memory with this data.  Settings may hold a password, so none of this is
-            passed on the command line or in the environment, which others can see.
+        @return: the descriptor of a file in memory with this data.  Settings may contain a
+            password, so they are not passed on the command line or in the environment, which other
+            processes can see.
         """
         descriptor = os.memfd_create("kaserver-worker")
         with os.fdopen(os.dup(descriptor), "w", encoding="utf-8") as file:

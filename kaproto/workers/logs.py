@@ -1,6 +1,6 @@
 """
-The destinations of the workers' logs: the same as the parent's, except that each process has its
-own file if Twisted rotates files.
+The destinations of the workers' logs.  Workers log where the parent does, but if Twisted rotates
+log files, each process has its own file.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class LogTarget:
     The destination of a worker's log.
 
     @ivar form: one of L{kaproto.app.logs.FORMATS}.
-    @ivar path: a file of its own; C{None} for its standard output.
+    @ivar path: the path of the worker's own file; C{None} for standard output.
     @ivar syslog: the prefix of lines in syslog, if the log goes there.
     """
 
@@ -69,7 +69,7 @@ class LogTarget:
         Start logging.
 
         @param worker: the number of this worker, which is added to each line.
-        @param reactor: rotates a file of its own, on SIGUSR1.
+        @param reactor: on SIGUSR1, rotates the worker's own file in its thread.
         """
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         if self.syslog is not None:

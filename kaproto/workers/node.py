@@ -1,5 +1,5 @@
 """
-A server with workers, as its registry sees it: one node with the clients of all workers.
+Adapts a server with workers for its registry: one node with the clients of all workers.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ __all__ = ["TeamNode"]
 
 _CHANGES_EVERY: Final = 0.5
 """
-Seconds after which workers are asked for changes of their clients again.
+Seconds between two requests to workers for changes of their clients.
 """
 
 _FIGURES_EVERY: Final = 2.0
 """
-Seconds after which workers are asked for their problems and refusals again.
+Seconds between two requests to workers for their problems and refusals.
 """
 
 _PATIENCE: Final = 3.0
@@ -122,7 +122,7 @@ class TeamNode:
         """
         Stop keeping copies.
         """
-        # One that has failed does not run any more.
+        # A loop stops by itself when its call fails.
         running = [each for each in self._loops if each.running]
         for each in running:
             each.stop()
@@ -149,7 +149,7 @@ class TeamNode:
 
     def client(self, number: int) -> Mapping[str, object] | None:
         """
-        @return: the description of a client, if it is connected to a worker that runs.
+        @return: the description of a client, if it is connected and its worker is running.
         """
         member = self._team.memberOf(number)
         copy = None if member is None else self._copies.get(member)
@@ -181,7 +181,7 @@ class TeamNode:
         member = self._team.memberOf(number)
         if member is None:
             return False
-        # Escaped, a reason may have become longer again.
+        # Escaping can lengthen a reason past its limit.
         words = None if reason is None else clean(reason)[:TEXT_MAX]
         arguments = pack(Disconnecting(number, words))
         call = member.call(CONTROL_PROGRAM, ControlProcedure.DISCONNECT, arguments)

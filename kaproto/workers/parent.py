@@ -51,13 +51,14 @@ _OWN: Final = frozenset(
     }
 )
 """
-Settings that are the parent's alone.
+Settings that workers do not get.
 """
 
 
 class Parent(KaServer):
     """
-    The parent of workers.  Its factory has no connections, but the sums of the workers' counters.
+    The parent of workers.  Its factory has no connections; its counters are the sums of the
+    workers' counters.
 
     @ivar crew: the workers.
     """
@@ -101,7 +102,7 @@ class Parent(KaServer):
 
     def asNode(self) -> TeamNode:
         """
-        @return: the interface of this server for its registry.
+        @return: an adapter of this server for its registry.
         """
         return self._node
 
@@ -155,7 +156,8 @@ class Parent(KaServer):
         Replace the workers one after another.
 
         @return: the number of workers replaced.
-        @raise kaproto.workers.crew.NotReplaced: when that is not possible.
+        @raise kaproto.workers.crew.NotReplaced: when workers cannot be replaced; the message says
+            why.
         """
         return await self.crew.replace(self._drainTimeout)
 
@@ -172,8 +174,9 @@ class Parent(KaServer):
 def patience(keepAlive: KeepAlive) -> KeepAlive:
     """
     @param keepAlive: the clients' interval and count.
-    @return: interval and count for workers: the same, but never so short that a busy worker would
-        be killed.  So the parent finds a hung worker dead when its clients do.
+    @return: the interval and count for pinging workers.  They are those of clients, so the parent
+        detects a hung worker when its clients do, but at least 0.5 s and 3, so that a busy worker
+        is not killed.
     """
     return KeepAlive(max(keepAlive.interval, 0.5), max(keepAlive.count, 3))
 
@@ -181,7 +184,7 @@ def patience(keepAlive: KeepAlive) -> KeepAlive:
 def workerSettings(config: Config, factory: KeepAliveServerFactory) -> str:
     """
     @param config: the parent's settings.
-    @param factory: has the current limits, which an administrator may have changed.
+    @param factory: the factory with the current limits, which an administrator may have changed.
     @return: a worker's settings, as a configuration file.
     """
     values = {name: value for name, value in config.values.items() if name not in _OWN}

@@ -1,10 +1,10 @@
 """
-The number of clients of each worker, in memory that all of them share.
+The number of clients of each worker, in memory that all workers share.
 
 Each process has a row that it alone writes, so no lock is needed; the sum of the rows is the number
-of all clients.  A worker first counts a new client in its own row, and then adds up.  If two do so
-at the same moment, at least one sees the other's client.  So there are never more clients than
-C{--max-clients}.
+of all clients.  A worker first counts a new client in its own row, and then adds up all rows.  If
+two workers do so at the same moment, at least one of them counts the other's new client.  So there
+are never more clients than C{--max-clients}.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class SharedCounts:
 
     def __init__(self, rows: int, descriptor: int) -> None:
         """
-        @param descriptor: a file in memory, see L{create}.
+        @param descriptor: the descriptor of the file in memory, see L{create}.
         """
         self.rows = rows
         self.descriptor = descriptor
@@ -38,7 +38,7 @@ class SharedCounts:
     @classmethod
     def create(cls, rows: int) -> SharedCounts:
         """
-        @return: rows of zeros, in a file in memory that can be passed to other processes.
+        @return: rows of zeros, in a new file in memory that can be passed to other processes.
         """
         descriptor = os.memfd_create("kaserver-counts", 0)
         os.ftruncate(descriptor, rows * _FIELDS * _BYTES)
@@ -104,7 +104,8 @@ class Elsewhere:
     """
     Counts the clients of the other processes, for L{kaproto.rpc.clients.Clients}.
 
-    @ivar processes: how many processes divide the limits that are not counted jointly.
+    @ivar processes: the number of processes.  Limits that are not counted jointly are divided by
+        it.
     """
 
     def __init__(self, counts: SharedCounts, row: int, processes: int, room: int) -> None:
@@ -122,8 +123,9 @@ class Elsewhere:
         Publish the number of clients of this process, and return that of the others.
 
         @param most: the limit for all processes together; 0 for none.
-        @return: how many clients there are elsewhere.  If this process has room for fewer than
-            C{most}, the difference counts as clients elsewhere.
+        @return: the number of clients of other processes.  If this process has room for fewer
+            clients than C{most}, it is at least the difference, so that C{most} minus the result
+            never exceeds the room.
         """
         self._counts.set(self._row, here)
         others = len(self._counts) - here

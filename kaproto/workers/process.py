@@ -34,7 +34,7 @@ Seconds that a worker has to start serving.
 
 _END: Final = 5.0
 """
-Seconds after closing its connection in which a worker has to end.
+Seconds that a worker has to end after it has closed its connection.
 """
 
 
@@ -48,8 +48,8 @@ class WorkerProcess(ProcessProtocol):
     @ivar leaving: whether it accepts no new clients, because it has been replaced.
     @ivar pid: its process id.
     @ivar startedAt: when it was started, in monotonic seconds.
-    @ivar ready: fires when it serves; fails when it ends before that.
-    @ivar whenEnded: fires with a description of the end when it has ended.
+    @ivar ready: fires when it begins to serve; fails when it ends earlier.
+    @ivar whenEnded: fires with a description of its end.
     """
 
     def __init__(self, seat: int, row: int, patience: KeepAlive, clock: IReactorTime) -> None:
@@ -85,7 +85,7 @@ class WorkerProcess(ProcessProtocol):
 
     def attach(self, connection: KeepAliveClientProtocol, traced: Callable[[bytes], None]) -> None:
         """
-        Use a connection to the worker.  Calls wait until it serves.
+        Use a connection to the worker, which answers calls once it serves.
 
         @param traced: called with events of traced clients.
         """
@@ -156,7 +156,7 @@ class WorkerProcess(ProcessProtocol):
 
 def _ignore(failure: Failure) -> None:
     """
-    Ignore it: the end of the process is reported instead.
+    Ignore a failed call: the end of the process is reported instead.
     """
 
 

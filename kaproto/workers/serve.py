@@ -1,6 +1,6 @@
 """
-The process of a worker: C{python -m kaproto.workers.serve FD}, where FD is the number of an open
-file that has a L{Handover}.
+The process of a worker: C{python -m kaproto.workers.serve FD}, where FD is the descriptor of an
+open file with a L{Handover}.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str]) -> int:
     @return: the exit code.
     """
     handover = Handover.read(int(arguments[1]))
-    # Ctrl-C in a terminal reaches the parent too, which stops its workers.
+    # Ctrl-C in a terminal also reaches the parent, which then stops its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Twisted reads this when its endpoints are first imported.
     os.environ |= {

@@ -20,7 +20,7 @@ _PAUSE: Final = 0.0001
 
 def createBooks() -> int:
     """
-    @return: the descriptor of a file in memory, to be handed to workers.
+    @return: the descriptor of a file in memory, to pass to workers.
     """
     descriptor = os.memfd_create("kaserver-logins")
     os.ftruncate(descriptor, Books.size())
@@ -31,10 +31,10 @@ def createBooks() -> int:
 
 def sharedBooks(descriptor: int) -> Books:
     """
-    @param descriptor: what L{createBooks} has returned; it is closed.
+    @param descriptor: the result of L{createBooks}; it is closed.
     """
     memory = mmap.mmap(descriptor, Books.size())
-    # An inherited descriptor would share one lock among all workers.
+    # Workers that inherit a descriptor hold their locks on it together.  So open the file again.
     own = os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
     os.close(descriptor)
     return Books(memory, _FileLock(own))
@@ -42,8 +42,9 @@ def sharedBooks(descriptor: int) -> Books:
 
 class _FileLock:
     """
-    C{flock(2)}: the kernel releases the lock of a process that ends.  A process holds it for some
-    30 microseconds, unless it is stopped meanwhile; so the others do not wait long.
+    A lock by C{flock(2)}: the kernel releases it when its process ends.  A process holds it for
+    some 30 microseconds.  Others wait for at most a few milliseconds, in case the holder is stopped
+    (SIGSTOP).
     """
 
     def __init__(self, descriptor: int) -> None:

@@ -7,9 +7,9 @@ them open.  So connections that wait on a dead worker's socket are accepted by i
 which gets the same socket.  A UNIX socket, or one that systemd passes, cannot be bound twice: all
 workers accept on the same one.
 
-Endpoints listen through a reactor.  The parent passes them a reactor that only binds sockets, and a
-worker one that uses the sockets from the parent.  So all endpoints work unchanged, with TLS or
-PROXY headers for example.
+Endpoints listen through a reactor.  The parent's endpoints get a reactor that only binds sockets.
+A worker's endpoints get a reactor that uses the sockets from the parent.  So all endpoints work
+unchanged, including those with TLS or PROXY headers.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class BoundPort:
     """
     A bound port on which other processes accept.
 
-    @ivar name: the name of the place, under which its sockets are passed on.
+    @ivar name: the name of the address, by which workers find its sockets.
     @ivar sockets: the sockets, one for each worker, or one for all.
     """
 
@@ -56,7 +56,7 @@ class BoundPort:
         self, name: str, sockets: Sequence[socket.socket], close: Callable[[], object]
     ) -> None:
         """
-        @param close: is called when the sockets have been closed.
+        @param close: called after the sockets have been closed.
         """
         self.name = name
         self.sockets = sockets
@@ -130,7 +130,7 @@ class BindingReactor:
         """
         Bind one socket for each worker.
 
-        @raise CannotListenError: when that is not possible.
+        @raise CannotListenError: when the address cannot be bound.
         """
         try:
             sockets = _reusePort(self._workers, interface, port, backlog)
@@ -144,7 +144,7 @@ class BindingReactor:
         """
         Bind one socket for all workers.
 
-        @raise CannotListenError: when that is not possible.
+        @raise CannotListenError: when the path cannot be bound.
         """
         path = Path(address)
         try:
@@ -180,8 +180,8 @@ def _nothing() -> None:
 
 def _reusePort(count: int, interface: str, port: int, backlog: int) -> list[socket.socket]:
     """
-    @return: sockets that listen at one address.
-    @raise OSError: when the address is not free, and when it cannot be used.
+    @return: sockets that listen on one address.
+    @raise OSError: when the address is in use or invalid.
     """
     info = socket.getaddrinfo(
         interface or "0.0.0.0",  # noqa: S104 - as Twisted: no interface is all of them
@@ -192,7 +192,8 @@ def _reusePort(count: int, interface: str, port: int, backlog: int) -> list[sock
     family, *_, address = info[0]
     sockets: list[socket.socket] = []
     try:
-        # Check first for another kaserver, with which SO_REUSEPORT would share the port.
+        # First bind without SO_REUSEPORT, which fails if another kaserver has this port.  With
+        # SO_REUSEPORT the two would share it.
         first = _tcpSocket(family)
         sockets.append(first)
         first.bind(address)
@@ -226,7 +227,7 @@ class HandedReactor:
 
     def __init__(self, reactor: Any, handed: Mapping[str, Sequence[int]]) -> None:  # noqa: ANN401
         """
-        @param handed: the numbers of the sockets, by the name of their place.
+        @param handed: the file descriptors of the sockets, by the name of their address.
         """
         self._reactor = reactor
         self._handed = {name: list(numbers) for name, numbers in handed.items()}

@@ -30,7 +30,7 @@ The first file descriptor after standard input, output and error.
 
 class _Files:
     """
-    The files for a new process: this process's file descriptors by their numbers there.
+    The files for a new process: this process's file descriptors, by their numbers in the new one.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class Starter:
 
     @ivar reactor: the reactor.
     @ivar clock: a monotonic clock.
-    @ivar binding: has bound the sockets.
+    @ivar binding: the reactor that has bound the sockets.
     @ivar counts: the shared counts.
     @ivar books: the file descriptor of the shared memory of failed logins.
     @ivar settings: returns the current settings, as a configuration file.
@@ -82,6 +82,8 @@ class Starter:
 
     def start(self, seat: int, row: int) -> WorkerProcess:
         """
+        Start a worker.
+
         @param seat: the number of the sockets that it accepts on.
         @param row: its row in the shared counts.
         """
@@ -118,7 +120,7 @@ class Starter:
                 worker,
                 sys.executable,
                 [sys.executable, "-m", "kaproto.workers.serve", str(number)],
-                # So that plugins are found in the same places.
+                # The worker finds plugins in the same places.
                 {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
                 childFDs=files.numbers,
             )

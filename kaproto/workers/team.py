@@ -43,7 +43,7 @@ Seconds that a worker has to answer.
 
 _FRESH: Final = 1.0
 """
-Seconds for which figures are not asked for again.
+Seconds for which fetched figures count as current.
 """
 
 _T = TypeVar("_T")
@@ -53,7 +53,7 @@ class Member(Protocol):
     """
     A worker that serves.
 
-    @ivar row: its row in the shared counts, which follows from its clients' ids.
+    @ivar row: its row in the shared counts, which can be computed from its clients' ids.
     @ivar pid: its process id.
     @ivar leaving: whether it accepts no new clients, because it has been replaced.
     @ivar figures: its latest figures.
@@ -76,7 +76,7 @@ class Team:
 
     @ivar members: the workers.
     @ivar counts: the number of clients of each.
-    @ivar onEnd: called with each worker that has ended, and how it ended, if it is set.
+    @ivar onEnd: if set, called with each worker that has ended, and a description of its end.
     """
 
     def __init__(self, counts: SharedCounts, clock: IReactorTime) -> None:
@@ -89,7 +89,7 @@ class Team:
         """
         A worker has ended.
 
-        @param how: the way it ended, for people to read.
+        @param how: a description of its end, for people.
         """
         if member in self.members:
             self.members.remove(member)
@@ -99,7 +99,7 @@ class Team:
     def memberOf(self, number: int) -> Member | None:
         """
         @param number: the id of a client.
-        @return: its worker; C{None} if that has ended.
+        @return: the client's worker; C{None} if the worker has ended.
         """
         row = self.counts.rowOf(number)
         return next((each for each in self.members if each.row == row), None)
@@ -110,8 +110,8 @@ class Team:
         """
         Call a procedure of all workers.
 
-        @return: the answers that arrived in time.  A worker that does not answer is about to be
-            replaced.
+        @return: the answers that arrived in time, with their workers.  A worker that does not
+            answer is soon replaced.
         """
         members = list(self.members)
         answers = await DeferredList(
@@ -145,7 +145,7 @@ class TeamRegister:
     @property
     def anonymous(self) -> int:
         """
-        How many have not finished the TLS handshake or have not logged in.
+        The number of clients that have not finished the TLS handshake or have not logged in.
         """
         return self._totals.anonymous
 

@@ -42,7 +42,7 @@ class _Channel(KeepAliveServerProtocol):
 
     def connectionClosed(self, reason: Exception) -> None:
         """
-        Stop the worker: without its parent, nobody could administer it.
+        Stop the worker: without its parent it could not be administered.
         """
         self.factory.closed(reason)
 
@@ -75,8 +75,8 @@ class Worker:
 
     def __init__(self, handover: Handover, reactor: Any) -> None:  # noqa: ANN401 - the reactor
         """
-        @raise twisted.python.usage.UsageError: when the settings are no longer usable, such as
-            when a file cannot be read any more.
+        @raise twisted.python.usage.UsageError: when the settings are no longer valid, for example
+            because a file has been removed.
         """
         self._handover = handover
         self._reactor = reactor
@@ -101,7 +101,7 @@ class Worker:
 
     def run(self) -> None:
         """
-        Serve until told to stop.
+        Serve until a signal, or until the parent is gone.
         """
         worker = self._handover.worker
         LogTarget(**self._handover.log).begin(worker, self._reactor)
@@ -115,7 +115,7 @@ class Worker:
         self._reactor.run()
 
     def _stop(self) -> Deferred[None]:
-        # systemd may send the signal to workers as well, in addition to the parent's.
+        # The worker may get SIGTERM twice: from the parent, and from systemd.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         return Deferred.fromCoroutine(self._end())
 

@@ -1,5 +1,5 @@
 """
-What kaproto plugs into Twisted's C{--auth}: C{scram:FILE}.
+The plugin for Twisted's C{--auth}: C{scram:FILE}.
 """
 
 from kaproto.security.authplugin import ScramFileFactory

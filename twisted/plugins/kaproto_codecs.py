@@ -1,5 +1,5 @@
 """
-What kaproto plugs into itself: the codecs of C{kaproto.watch}.
+The plugins for kaproto's own codecs, those of C{kaproto.watch}.
 """
 
 from kaproto.watch.choices import CODECS

@@ -1,5 +1,5 @@
 """
-What kaproto plugs into Twisted's endpoint strings.
+The plugins for Twisted's endpoint strings.
 """
 
 from kaproto.endpointplugins import Parser, ServerParser

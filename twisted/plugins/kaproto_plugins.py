@@ -1,5 +1,5 @@
 """
-What kaproto plugs into Twisted: C{twistd kaserver}, the three modes and C{rules} as policies.
+The plugins for C{twistd kaserver}, and for its policies: the three modes and C{rules}.
 """
 
 from twisted.application.service import ServiceMaker

@@ -28,7 +28,7 @@ class Sum(Command):
 
 class Calculator(AMP):
     """
-    Answers with the sum, and prints when it is connected and when not.
+    Answers with the sum, and prints when the connection opens and ends.
     """
 
     def connectionMade(self) -> None:

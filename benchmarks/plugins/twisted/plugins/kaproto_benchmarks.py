@@ -1,8 +1,8 @@
 """
-The policy C{benchmark-spread}: mode 2 with an interval of its own for each of a thousand peers.
+The policy C{benchmark-spread}: mode 2 with 1,000 different intervals.
 
-Put the folder C{benchmarks/plugins} on C{PYTHONPATH} and C{twistd kaserver --mode=benchmark-spread}
-finds it.
+To use it, put the folder C{benchmarks/plugins} on C{PYTHONPATH}, and start C{twistd kaserver
+--mode=benchmark-spread}.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from kaproto.policies import Mandatory
 
 class Spread(Mandatory):
     """
-    Intervals from three to five quarters of the one asked for, by the peer's port, so that the
-    load generator can tell what each of its connections was given.
+    Assigns intervals from 0.75 to 1.25 times the configured one.  The peer's port determines the
+    interval, so the load generator knows the interval of each of its connections.
     """
 
     name = "benchmark-spread"
@@ -25,7 +25,7 @@ class Spread(Mandatory):
 
     def keepAlive(self, peer: Peer) -> KeepAlive:
         """
-        @return: the terms of this peer.
+        @return: the interval and count for this peer.
         """
         assert isinstance(peer.address, IPv4Address)
         part = 0.75 + peer.address.port % 1000 / 2000

@@ -1,5 +1,5 @@
 """
-A codec for the protocol of another package, which that package offers as a plugin.
+A codec for another package's protocol, which that package provides as a plugin.
 """
 
 from kaproto.watch import LineCodec, Words
@@ -7,7 +7,7 @@ from kaproto.watch import LineCodec, Words
 
 class AcmeCodec(LineCodec):
     """
-    Lines that end in a line feed, in a protocol that has had C{NOOP} from the beginning.
+    Lines that end in a line feed, with the protocol's own C{NOOP} as the ping.
     """
 
     name = "acme"
