@@ -223,12 +223,14 @@ class Upstream:
         if not self._silent:
             self._rest()
             return
+        # If any connection was heard within the last two intervals, the server is alive.
         stale = self._lastHeard() + _FRESH * interval
         self._isAlive = now < stale
         if self._isAlive:
             self._endProbe()
             self._judgeLater(stale - now)
             return
+        # Otherwise only the probe can tell: it counts from its own last sign of life.
         if self._probe is None:
             self._probedAt = now
             self._probe = self._makeProbe()

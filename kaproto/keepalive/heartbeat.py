@@ -24,7 +24,6 @@ from kaproto.transport import StreamTransport, writeNow
 
 __all__ = ["Heartbeat"]
 
-
 _SECOND: Final = 2
 
 # A member of an enumeration takes longer to look up than a global name.
@@ -294,8 +293,10 @@ class Heartbeat:
             suspicion.clear()
         if verdict is _WAIT:
             if liveness.pausedAt is not None:
+                # resume() schedules the next call.
                 return None
         elif getattr(self.transport, "disconnected", False):
+            # The transport is lost, and the protocol has not called end().
             self.end()
             return None
         elif verdict is _DEAD:

@@ -239,6 +239,7 @@ class Pacemaker:
         """
         Call the peers in the due slots, until the budget is used up.
         """
+        # Peers that asked in the previous turn to be called again: their sockets have been read.
         for peer in self._slots.pop(_SOON, ()):
             self._put(peer, self._hand)
         now = self.now

@@ -97,8 +97,8 @@ class Progress:
         if taken is None:
             taken = sent - (found.queued - found.unsent)
             small = PINGS_MEMORY
-        # Counted from the first byte of the connection: the end of everything written so far.  The
-        # ping has reached the peer when C{taken} is close to the end seen at the first call.
+        # The position in the stream where everything written so far ends.  The first call remembers
+        # it, because the ping is before it.  While the ping is held back, the position moves on.
         end = taken + found.queued
         if self._end is None:
             self._end = end

@@ -125,8 +125,10 @@ class Clients(Generic[_C, _P]):
         places = self._places + others
         if not 0 < limits.maxClients < places:
             return None
+        # Too many.  Displace the oldest client that is not open, unless that is the new one.
         if places - len(self._unopened) < limits.maxClients:
             return self._displace(next(iter(self._unopened)))
+        # All others are open: the new client gets no place.
         self._turnedAway[self._displace(connection)] = None
         if len(self._turnedAway) <= _TURNED_AWAY:
             return None

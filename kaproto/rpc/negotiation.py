@@ -2,8 +2,8 @@
 The negotiation with a client, on the server's side, without I/O.
 
 This file makes all decisions about the client's next step: by a table, L{TRANSITIONS}, and by the
-policy.  The client authenticates first, then asks for keepalive, which promises that it answers
-pings, then sends C{CONNECT_OPEN}.  Because it asks before it opens, keepalive can be mandatory.
+policy.  The client authenticates first.  Then it asks for keepalive, and so promises to answer
+pings.  Then it sends C{CONNECT_OPEN}.  Because it asks before it opens, keepalive can be mandatory.
 The client's side is L{kaproto.client.negotiation}.
 """
 
@@ -56,7 +56,7 @@ class Phase(Enum):
     @cvar OPENED: the backend has opened, and the reply has not been sent to the client.
     @cvar OPEN: the client may call every procedure.
     @cvar DRAINING: the server is stopping, and finishes the calls that it accepted before.
-    @cvar STOPPING: the same for a client that is not open.
+    @cvar STOPPING: the server is stopping, and the client is not open.
     @cvar CLOSING: the connection closes after the reply to the current call.
     """
 
@@ -299,7 +299,7 @@ class ServerNegotiation:
         """
         Close the connection after the reply to the current call.
 
-        @param farewell: the reason, unless there is one already.
+        @param farewell: the reason; ignored if there is one already.
         """
         if self.phase is not Phase.CLOSING:
             self._farewell = farewell
@@ -317,9 +317,9 @@ class ServerNegotiation:
 
     def deadline(self, limits: Limits) -> tuple[float, str, float, str] | None:
         """
-        @return: the seconds that the peer has left for its next step, what it failed to do if it
-            misses them, the seconds it had at first, and the setting of kaserver for them; C{None}
-            in phases without a deadline.
+        @return: the seconds left for the peer's next step; the step that it failed to take, for the
+            error; the seconds allowed in all; kaserver's setting for them.  C{None} in phases
+            without a deadline.
         """
         terms = _DEADLINES.get(self.phase)
         if terms is None:

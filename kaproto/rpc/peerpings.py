@@ -46,7 +46,7 @@ class PeerPings:
 
     def received(self, *, congested: bool) -> None:
         """
-        A ping arrived: check that the peer does not ping too often.
+        A ping arrived: record it, and check that the peer does not ping too often.
 
         @param congested: whether the peer is behind with reading.
         @raise PeerFlooded: when it pings more often than C{limits.pingBudget} allows, or leaves

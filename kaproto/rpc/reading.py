@@ -112,7 +112,7 @@ class Reading:
 
     def stop(self) -> None:
         """
-        This end is closing: let the transport read again, instead of another reader.
+        This end is closing: stop the other reader, if there is one, and send no more pongs.
         """
         self._stopped = True
         self._peerPings.stopReassuring()

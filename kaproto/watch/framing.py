@@ -99,6 +99,7 @@ class _Counted:
 
     def __init__(self) -> None:
         self.between = True
+        # The part of a header that has passed, and the bytes missing from the current message.
         self._header = b""
         self._left = 0
 
@@ -218,8 +219,10 @@ class Boxes:
 
     def __init__(self) -> None:
         self.between = True
+        # The bytes missing from the current key or value, and the part of a length that has passed.
         self._left = 0
         self._length = b""
+        # Whether the next length is that of a key.
         self._isKey = True
 
     def whole(self, data: bytes, start: int, most: int) -> tuple[int, bytes] | None:

@@ -45,7 +45,11 @@ class TunnelWire:
         self.plain = self.wroteEnd = self.readEnd = False
         self._server = server
         self._opened = False
+        # The header before the peer's data.  It is empty, so that data is refused, before the tunnel
+        # is open and after the peer's stream has ended.
         self._dataFollows = b""
+        # The beginning of a message that is not complete, and the bytes missing from a data message
+        # whose beginning was passed on.
         self._partial = b""
         self._left = 0
 

@@ -1,5 +1,5 @@
 """
-The limits, errors, number formats and typed parameters that L{Packer} and L{Unpacker} share.
+The limits, errors, number formats and typed parameters that packing and unpacking share.
 """
 
 from __future__ import annotations
