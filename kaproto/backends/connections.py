@@ -198,8 +198,8 @@ class Probe:
     A connection that checks whether the server is alive.  It logs in, opens nothing and is pinged.
     If connecting fails or the connection is lost, it connects again after an interval.
 
-    @ivar problem: why it could not connect or was disconnected the last time; C{None} if that has
-        not happened.
+    @ivar problem: why its latest attempt to connect failed, or its latest connection was lost;
+        C{None} before that.
     """
 
     _log: ClassVar[Logger] = Logger(observer=BOUNDS)

@@ -38,8 +38,8 @@ The most file descriptors in a message (C{VIR_NET_MESSAGE_NUM_FDS_MAX}).
 
 WHOLE_MAX: Final = 65536
 """
-Messages up to this size are relayed in one piece, so that a ping can be sent before one that is
-arriving slowly.  Longer ones are relayed in the pieces in which they arrive.
+Messages up to this size are relayed in one piece, so that a ping can be sent before a message that
+arrives slowly.  Longer messages are relayed in the pieces in which they arrive.
 """
 
 # Looking up a member of an enum is slow, and each relayed message would do it.

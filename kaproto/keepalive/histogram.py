@@ -1,5 +1,5 @@
 """
-A histogram of the round trips of pings, which costs next to nothing to keep.
+A histogram of the round trips of pings, cheap enough to update for every pong.
 """
 
 from __future__ import annotations

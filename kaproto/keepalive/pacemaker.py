@@ -209,8 +209,8 @@ class Pacemaker:
         stalled = seconds - self._turned - STALL
         self._turned = seconds
         if stalled > 0:
-            # The turn runs 1.3 s after the previous one: 1.05 s of this, rounded down to 33 ticks,
-            # were a stall, and C{now} skips them.
+            # For example, this turn runs 1.3 s after the previous one.  All but STALL of this,
+            # 1.05 s, was a stall: C{now} skips it, rounded down to 33 ticks.
             self._offset += int(stalled / TICK) * TICK
 
     def _turn(self) -> None:

@@ -1,5 +1,5 @@
 """
-The clients of a server, and which one to close when there are too many.
+Tracks the clients of a server, and chooses which one to close when there are too many.
 """
 
 from __future__ import annotations

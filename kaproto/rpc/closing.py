@@ -101,8 +101,9 @@ class Closing:
         L{Deadline}.
 
         @param expected: the step that the peer failed to take, such as C{"it did not log in"}.
-        @param allowed: the seconds for the error message, if the peer has used up some already.
-        @param setting: the setting of kaserver for the error message.
+        @param allowed: the seconds to name in the error, if the peer has used up some of them
+            already; by default C{seconds}.
+        @param setting: the setting of kaserver to name in the error.
         """
         self.clearDeadline()
         self._deadline = Deadline(
@@ -168,8 +169,8 @@ class Closing:
         """
         if self.reason is not None:
             return False
-        # The frames in which it was raised refer to this connection, which would stay in memory
-        # until the garbage collector runs.
+        # The frames of its traceback refer to this connection, and would keep it in memory until
+        # the garbage collector runs.
         self.reason = reason.with_traceback(None)
         self.clearDeadline()
         assert self._connection is not None, "a connection that has ended has a reason"

@@ -98,7 +98,7 @@ class Connection:
         """
         A message arrived, other than a ping or a pong.
 
-        @raise RemoteProtocolError: to close the connection because of it.
+        @raise RemoteProtocolError: when the peer may not send it.  The connection is closed.
         """
         raise NotImplementedError
 
@@ -237,7 +237,7 @@ class Connection:
         """
         Make this connection one half of a relay.
 
-        @param incoming: takes the peer's bytes; it passes intercepted keepalive messages to
+        @param incoming: is fed the peer's bytes; it passes intercepted keepalive messages to
             L{received}.
         @param outgoing: writes relayed messages to the peer.
         @param source: the other half, which is not read while the peer is behind with reading.

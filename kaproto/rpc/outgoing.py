@@ -63,7 +63,7 @@ class Outgoing:
 
     def ping(self) -> None:
         """
-        Write a ping, after the end of the message that is being relayed.
+        Write a ping, now or after the end of the message that is being relayed.
         """
         if self.isMidMessage:
             self.write(PING)

@@ -27,7 +27,7 @@ class PeerPings:
 
     While nothing is read from a peer, its pings wait behind its other messages, and it would
     declare this end dead.  L{startReassuring} sends it unsolicited pongs, which libvirt accepts as
-    a sign of life.  A peer that pings every 4 s gets one every 2 s.
+    a sign of life.  A peer that pings every 4 s gets a pong every 2 s.
     """
 
     __slots__ = ("_budget", "_interval", "_last", "_sendPong", "_shared", "_timer", "_unreadPongs")

@@ -189,8 +189,8 @@ class KeepAliveProtocol(Protocol):
 
     def fileDescriptorReceived(self, descriptor: int) -> None:
         """
-        A file descriptor arrived over a UNIX socket: close it.  The message it came with decides
-        whether that is an error.
+        A file descriptor arrived over a UNIX socket: close it.  Whether the peer may send one is
+        decided when its message is parsed.
         """
         os.close(descriptor)
 

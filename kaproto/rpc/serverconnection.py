@@ -55,7 +55,7 @@ class ServerConnection(Connection):
     @ivar server: the factory.
     @ivar session: the backend's session, once the connection is open.
     @ivar limits: the limits of its phase.
-    @ivar events: messages to the client that answer no call.
+    @ivar events: sends the client messages other than replies.
     @ivar accessControl: who may connect to this listener.
     @ivar listener: the administrator's name for the listener.
     """
@@ -337,7 +337,7 @@ class ServerConnection(Connection):
     @property
     def callsUnderWay(self) -> int:
         """
-        The known number of the client's unanswered calls.
+        The number of the client's unanswered calls, as far as they are tracked.
         """
         relayed = 0
         if IRelaySession.providedBy(self.session):
@@ -360,7 +360,7 @@ class ServerConnection(Connection):
 
     def explained(self, reason: Exception) -> Exception:
         """
-        @return: why the client was rejected, if it left after that.
+        @return: why the client was rejected, if it left after a rejection; else the given reason.
         """
         if self.negotiation.phase is Phase.REJECTING and isinstance(reason, ConnectionClosed):
             return self.negotiation.farewell

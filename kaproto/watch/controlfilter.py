@@ -17,9 +17,9 @@ class ControlFilter:
     r"""
     Filters one direction of one connection.
 
-    A message is held while it may become a control message, so it holds no more than the longest
-    control message.  With lines, C{b"hel"} passes at once, and C{b"PI"} is held until C{b"NG\r\n"}
-    makes it a ping or C{b"E\r\n"} makes it the application's.
+    A message is held only while it may become a control message, so no more bytes are held than the
+    longest control message has.  With lines, C{b"hel"} passes at once, and C{b"PI"} is held until
+    C{b"NG\r\n"} makes it a ping or C{b"E\r\n"} makes it a message of the application.
     """
 
     __slots__ = ("_codec", "_framing", "_held")

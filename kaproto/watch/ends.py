@@ -191,8 +191,7 @@ class _WatchingFactory(_WrappingFactory):
 
     def buildProtocol(self, addr: IAddress | None) -> WatchedProtocol:
         """
-        @return: a wrapper.  It builds the application's protocol when it lets it have the
-            connection.
+        @return: a wrapper, which builds the application's protocol when the negotiation allows it.
         """
         built: WatchedProtocol = self.protocol(self, None)
         return built

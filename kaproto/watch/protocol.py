@@ -125,8 +125,8 @@ class WatchedProtocol(ProtocolWrapper):
 
     def _admit(self, data: bytes) -> None:
         """
-        Called before bytes are passed on: before the first ones, connect the application or refuse
-        the peer.
+        Called before each piece is passed on.  Before the first piece, connect the application or
+        refuse the peer.
         """
 
     def _controlReceived(self, control: Control) -> None:

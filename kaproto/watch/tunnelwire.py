@@ -45,8 +45,8 @@ class TunnelWire:
         self.plain = self.wroteEnd = self.readEnd = False
         self._server = server
         self._opened = False
-        # The header before the peer's data.  It is empty, so that data is refused, before the tunnel
-        # is open and after the peer's stream has ended.
+        # The header before the peer's data.  Before the tunnel is open and after the peer's stream
+        # has ended, it is empty, so that data is refused.
         self._dataFollows = b""
         # The beginning of a message that is not complete, and the bytes missing from a data message
         # whose beginning was passed on.
@@ -166,9 +166,10 @@ class TunnelWire:
 
     def _recognize(self, data: bytes) -> None:
         """
-        Check whether the peer's first bytes, as far as they have arrived, are those of a tunnel.
+        Check whether the peer's first bytes, as far as they have arrived, are those of a tunnel.  A
+        client counts as plain if they are not.
 
-        @raise RemoteProtocolError: when those of a server are not.  A client counts as plain then.
+        @raise RemoteProtocolError: when a server's first bytes are not.
         """
         if self._server:
             self.plain = not (data.startswith(BEGINNING) or BEGINNING.startswith(data))

@@ -1,6 +1,6 @@
 """
 Domains in libvirt's remote program: the arguments and results of its procedures, as structs for
-L{kaproto.wire.structs}, and the numbers in them.
+L{kaproto.wire.structs}, and their enumerations.
 
 The names are libvirt's own without their common prefixes, from C{remote_protocol.x} and
 C{libvirt-domain.h}.
@@ -111,7 +111,7 @@ class ListFlag(IntFlag):
 @attrs.frozen
 class Domain:
     """
-    A domain, as calls, results and events name it (C{remote_nonnull_domain}).
+    A reference to a domain, in calls, results and events (C{remote_nonnull_domain}).
 
     @ivar id: its number while it runs, -1 otherwise.
     """

@@ -1,6 +1,6 @@
 r"""
-The PROXY header that a load balancer puts before a connection's own bytes, versions 1 and 2
-(haproxy's C{proxy-protocol.txt}).
+The PROXY header, versions 1 and 2, that a load balancer sends before the client's bytes (haproxy's
+C{proxy-protocol.txt}).
 
 Version 1 is a line of text::
 
@@ -72,9 +72,9 @@ class ProxyTLS:
     """
     The balancer's statement about the client's TLS connection (C{PP2_TYPE_SSL}).
 
-    @ivar verified: whether the client sent a certificate, on this connection or on the one whose
-        session it resumes, and the balancer found it valid.  If not, the other fields do not prove
-        who the client is.
+    @ivar verified: whether the client sent a certificate, on this connection or on the connection
+        whose TLS session it resumes, and the balancer found it valid.  If not, the other fields do
+        not prove who the client is.
     @ivar commonName: the common name in the certificate, C{None} if the balancer omits it.
     @ivar certificate: the certificate in DER, C{None} if the balancer omits it.
     """
