@@ -1,15 +1,15 @@
 """
 Negotiated keepalive for Twisted, wire-compatible with libvirt's RPC.
 
-The names that most programs need can be imported from here; they are loaded when first used, so
-that C{import kaproto} costs next to nothing and installs no reactor.
+The names that most programs need can be imported from here.  Each is loaded when it is first used,
+so C{import kaproto} is fast and installs no reactor.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 
-TYPE_CHECKING = False  # what typing says, without importing it
+TYPE_CHECKING = False  # as in typing, whose import would be slow
 if TYPE_CHECKING:
     from kaproto.client import KeepAliveClientFactory, KeepAliveClientProtocol, connect
     from kaproto.keepalive.liveness import KeepAlive
@@ -46,7 +46,7 @@ _MODULES = {
 
 def __getattr__(name: str) -> object:
     """
-    Load one of the names when it is first used (PEP 562).
+    Load a public name when it is first used (PEP 562).
     """
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,9 +13,11 @@ __all__ = ["checkInstance", "checkType"]
 
 def checkType(name: str, value: object, kind: type[Any]) -> None:
     """
+    Check that an argument is an instance of a class.
+
     @param name: the argument's name.
     @param kind: the required class.
-    @raise TypeError: when it is not; the message says what to write instead.
+    @raise TypeError: when it is not an instance; the message says what to write instead.
     """
     _checkNoClass(name, value)
     if not isinstance(value, kind):
@@ -26,10 +28,13 @@ def checkType(name: str, value: object, kind: type[Any]) -> None:
 
 def checkInstance(name: str, value: object, interface: type[Interface], hint: str = "") -> None:
     """
+    Check that an argument provides an interface.
+
     @param name: the argument's name.
     @param interface: the required interface.
     @param hint: what to pass instead, for the message.
-    @raise TypeError: when it does not provide it; the message says what to write instead.
+    @raise TypeError: when it does not provide the interface; the message says what to write
+        instead.
     """
     _checkNoClass(name, value)
     if not interface.providedBy(value):
@@ -45,7 +50,8 @@ def _checkNoClass(name: str, value: object) -> None:
 
 def _hint(value: object, kind: type[Any]) -> str:
     """
-    @return: the call that makes the instance, for values that look like its arguments.
+    @return: the call of the constructor, if the value looks like its arguments: for C{(5, 5)}
+        in place of a C{KeepAlive}, C{": write KeepAlive(5, 5)"}.  Otherwise empty.
     """
     if isinstance(value, tuple | list):
         return f": write {kind.__name__}({', '.join(map(repr, value))})"

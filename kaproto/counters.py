@@ -17,8 +17,8 @@ class Counters:
     @ivar accepted: connections accepted.
     @ivar opened: connections opened.
     @ivar refused: clients that the policy refused.
-    @ivar warned: clients that the policy admitted with a warning, such as that mode 2 would
-        have refused them.
+    @ivar warned: clients that the policy admitted with a warning, for example because mode 2
+        would have refused them.
     @ivar dead: clients that keepalive found dead.
     @ivar flooded: clients dropped because they exceeded a limit, such as pings per second.
     @ivar deadlinesMissed: clients dropped because they missed a deadline.

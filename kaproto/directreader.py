@@ -24,10 +24,11 @@ _Reading = TypeVar("_Reading")
 @implementer(IReadDescriptor)
 class DirectReader(Generic[_Reading]):
     """
-    Waits for connections with an C{epoll} of its own.  The reactor sees only the one file
-    descriptor of that C{epoll}.  Subclasses override L{doRead} and L{connectionLost}.
+    Polls connections with a separate C{epoll}.  The reactor polls only the file descriptor of that
+    C{epoll}.  Subclasses override L{doRead} and L{connectionLost}.
 
-    This is for Twisted's own plain connections, TCP or UNIX.  It uses only their public methods.
+    This works for Twisted's own TCP and UNIX connections without TLS, and uses only their public
+    methods.
 
     @cvar name: its name in log lines.
     """
@@ -37,7 +38,7 @@ class DirectReader(Generic[_Reading]):
 
     def __init__(self, reactor: IReactorFDSet) -> None:
         """
-        @param reactor: the reactor that waits for this reader.
+        @param reactor: the reactor that polls this reader.
         """
         self._reactor = reactor
         self._poller: select.epoll | None = None
@@ -47,7 +48,7 @@ class DirectReader(Generic[_Reading]):
     def worksWith(clock: object) -> bool:
         """
         @param clock: a reactor or a L{twisted.internet.task.Clock}.
-        @return: whether the system has C{epoll}, and C{clock} is a reactor that can wait for it.
+        @return: whether the system has C{epoll}, and C{clock} is a reactor that can poll it.
         """
         return hasattr(select, "epoll") and IReactorFDSet.providedBy(clock)
 
@@ -56,9 +57,9 @@ class DirectReader(Generic[_Reading]):
 
     def _add(self, transport: object, reading: _Reading) -> int:
         """
-        Start reading a connection, in place of the reactor.
+        Read a connection from now on, instead of the reactor.
 
-        @param reading: the data that L{doRead} needs for it.
+        @param reading: the data that L{doRead} needs for this connection.
         @return: its file descriptor; negative if it is not one of Twisted's plain connections, or
             C{epoll} has reached its limit.
         """
@@ -85,12 +86,12 @@ class DirectReader(Generic[_Reading]):
 
     def _remove(self, descriptor: int) -> None:
         """
-        Stop reading a connection, if it is being read.  After that it is not read until
+        Stop reading a connection, if this reader reads it.  The reactor reads it again once
         C{resumeProducing} is called on its transport.
         """
         if self._reading.pop(descriptor, None) is None or self._poller is None:
             return
-        # A socket that was closed has left the epoll already.
+        # The kernel has already removed a closed socket from the epoll.
         with suppress(OSError):
             self._poller.unregister(descriptor)
         self._rest()
@@ -103,7 +104,7 @@ class DirectReader(Generic[_Reading]):
 
     def fileno(self) -> int:
         """
-        @return: the file descriptor that the reactor waits for.
+        @return: the file descriptor that the reactor polls.
         """
         return _NONE if self._poller is None else self._poller.fileno()
 
@@ -115,12 +116,12 @@ class DirectReader(Generic[_Reading]):
 
     def doRead(self) -> None:
         """
-        Read from connections that can be read.
+        Read from all connections that are readable.
         """
         raise NotImplementedError
 
     def connectionLost(self, reason: Failure) -> None:
         """
-        The reactor shuts down.  Notify the connections, which it does not know.
+        The reactor shuts down.  It does not know the connections, so notify them.
         """
         raise NotImplementedError

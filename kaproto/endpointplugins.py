@@ -1,8 +1,8 @@
 """
-Parsers by which Twisted finds kaproto's endpoint strings.
+Twisted plugins that parse kaproto's endpoint strings.
 
-Twisted imports this module in every program that parses an endpoint string, so an endpoint's own
-module is imported when its string is used.
+Twisted imports this module in every program that parses an endpoint string.  So the module of an
+endpoint is imported only when its string is used.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class ServerParser:
 @attrs.frozen
 class Parser(ServerParser):
     """
-    Makes client endpoints too, by the module's C{clientEndpoint}.
+    Makes client endpoints too, with the module's C{clientEndpoint}.
     """
 
     def parseStreamClient(

@@ -19,15 +19,18 @@ __all__ = ["LayeredEndpoint", "innerEndpoint", "quoted", "takeKeywords", "unpars
 @runtime_checkable
 class LayeredEndpoint(Protocol):
     """
-    A server endpoint that adds something, such as TLS, to the connections of another one.
+    A server endpoint that adds a layer, such as TLS, to another endpoint.
     """
 
     def beneath(
         self, wrap: Callable[[IStreamServerEndpoint], IStreamServerEndpoint], /
     ) -> IStreamServerEndpoint:
         """
-        @param wrap: wraps the other endpoint in one that handles each connection first.
-        @return: an equal endpoint, on top of the result of C{wrap}.
+        Insert a layer beneath this one.
+
+        @param wrap: makes the new layer from the other endpoint.  The new layer handles each
+            connection before this one does.
+        @return: a copy of this endpoint, on top of the new layer.
         """
 
 
@@ -42,12 +45,12 @@ def unparsed(arguments: Iterable[str], keywords: Mapping[str, str]) -> str:
     """
     Compose an endpoint string.
 
-    Unlike Twisted's own function for this it quotes C{=} too; otherwise a value such as C{O=Red
-    Hat} would change its meaning.
+    Unlike Twisted's own function, this quotes C{=} too, so that a value such as C{O=Red Hat} stays
+    one value.
 
     @param arguments: the endpoint's name and its positional arguments.
     @param keywords: its keyword arguments.
-    @return: the string that Twisted splits into these.
+    @return: the string, which Twisted splits into the same arguments again.
     """
     pairs = (f"{quoted(name)}={quoted(value)}" for name, value in keywords.items())
     return ":".join([*map(quoted, arguments), *pairs])
@@ -55,7 +58,7 @@ def unparsed(arguments: Iterable[str], keywords: Mapping[str, str]) -> str:
 
 def takeKeywords(keywords: dict[str, str], names: Iterable[str]) -> dict[str, str]:
     """
-    Remove an outer endpoint's own keywords from those of the whole string.
+    Remove the outer endpoint's keywords from those of the whole string.
 
     @param keywords: all keywords of the string; the outer endpoint's are removed.
     @param names: the names of the outer endpoint's keywords.
@@ -124,5 +127,5 @@ _REASONS: Final = {
     "invalid literal for int": "ports, backlogs and indexes are numbers",
 }
 """
-Patterns of messages in Python's and Twisted's errors, with what to say in their place.
+Patterns that match error messages of Python and Twisted, each with a clearer message.
 """

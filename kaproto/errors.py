@@ -84,14 +84,15 @@ class PeerFlooded(RemoteProtocolError):
 
 class DeadlineMissed(RemoteProtocolError):
     """
-    The peer did not do something in time.
+    The peer missed a deadline.
 
-    @ivar seconds: the time it had, in seconds.
+    @ivar seconds: the time that it had, in seconds.
     """
 
     def __init__(self, expected: str, seconds: float, setting: str | None = None) -> None:
         """
-        @param setting: the name of kaserver's setting for it, such as C{auth-timeout}.
+        @param expected: what did not happen in time, as in C{"it did not log in"}.
+        @param setting: kaserver's setting for the deadline, such as C{auth-timeout}.
         """
         flag = "" if setting is None else f" (--{setting})"
         super().__init__(f"{expected} within {seconds:g} s{flag}")
@@ -105,7 +106,7 @@ class KeepAliveTimeout(KaprotoError):
 
     @ivar interval: seconds of silence before each ping.
     @ivar count: how many pings went unanswered.
-    @ivar silence: seconds since the last byte was heard from the peer.
+    @ivar silence: seconds since the last byte arrived from the peer.
     """
 
     def __init__(self, interval: float, count: int, silence: float) -> None:
@@ -176,7 +177,7 @@ class RemoteError(KaprotoError):
     """
     An error in reply to a call (libvirt's C{remote_error}).
 
-    Programs raise it to fail a call, with libvirt's codes or with a domain and codes of their own.
+    Programs raise it to fail a call, with libvirt's codes, or with their own domain and codes.
 
     @ivar code: libvirt's codes are C{virErrorNumber}s, see L{kaproto.wire.programs.ErrorCode}.
     @ivar domain: libvirt's are C{virErrorDomain}s, see L{kaproto.wire.programs.ErrorDomain}.
@@ -205,5 +206,5 @@ class TooManyClients(KaprotoError):
 
 class UpstreamLost(KaprotoError):
     """
-    The client's connection was closed because the one to libvirtd was lost.
+    The gateway closed the client's connection because it lost its own connection to libvirtd.
     """

@@ -179,7 +179,8 @@ class ISession(Interface):
 
 class IRelaySession(ISession):
     """
-    A session whose calls are relayed, so that only the session knows them.
+    A session that relays calls to another server.  The connection does not see these calls, so
+    only the session can count and fail them.
     """
 
     callsUnderWay: int = Attribute("How many calls are not answered yet, as far as is known.")
@@ -207,7 +208,7 @@ class IBackend(Interface):
     def knows(procedure: int) -> bool:
         """
         @return: whether sessions answer this procedure of the remote program.  A client that calls
-            it before it has opened gets another error than for an unknown procedure.
+            a known procedure before it has opened gets a different error than for an unknown one.
         """
 
     def open(peer: Peer, request: OpenRequest) -> ISession | Awaitable[ISession]:

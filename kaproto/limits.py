@@ -1,6 +1,6 @@
 """
-All limits of a connection with their defaults: the resources that a peer may use, and the times
-that it has.
+All limits of a connection, with their defaults: resources that a peer may use, and deadlines that
+it must meet.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Limits:
     """
     The limits of a server or a client.
 
-    A factory has an instance as C{limits}, and reads each limit there when it is needed.  To change
+    A factory has an instance as C{limits}, and looks up each limit when it applies it.  To change
     limits while a server runs, replace the instance::
 
         factory.limits = attrs.evolve(factory.limits, maxClients=200)
@@ -31,32 +31,34 @@ class Limits:
     @ivar maxAnonymousClients: connections at a time that have not finished the TLS handshake or
         have not logged in; 0 for any number.
     @ivar handshakeTimeout: the time a client has for the TLS handshake.
-    @ivar loginTimeout: the time a client has to log in; somebody may be typing a password.
+    @ivar loginTimeout: the time a client has to log in, enough to type a password.
     @ivar loginTries: how often a connection may fail to log in.
-    @ivar loginGuesses: failed logins from one network, or by one user name, within a minute after
-        which further ones are checked one after another, C{failureDelay} apart.  Users who have
+    @ivar loginGuesses: after this many failed logins within a minute from one network, or by one
+        user name, further logins are checked one by one, C{failureDelay} apart.  Users who have
         logged in from the same network within a day do not wait.
     @ivar failureDelay: the time from a failed login to the reply.  It is the same for all failures,
-        so that it reveals nothing.
-    @ivar openTimeout: the time from connecting, or from logging in, to open.
+        so that it does not reveal the cause.
+    @ivar openTimeout: the time a client has to open, after it has connected or logged in.
     @ivar unreadTimeout: the time for which a client may call without reading its replies.
     @ivar stuckTimeout: the time after which a relay is closed if neither side reads.  Keepalive
         cannot detect that, because reading from both is paused.
-    @ivar closeTimeout: the time the peer has to read the last messages, once this end closes.
-    @ivar pingBudget: pings a peer may send in a second.  It can save up those of ten seconds.
+    @ivar closeTimeout: the time the peer has to read the last messages when this end closes.
+    @ivar pingBudget: pings per second that a peer may send; after a pause it may send those of up
+        to ten seconds at once.
     @ivar unreadPongs: pongs a peer may leave unread.
     @ivar runningCalls: calls of one connection that run at once.
-    @ivar waitingCalls: calls that may wait before the connection is no longer read.
-    @ivar waitingBytes: the size of the calls that may wait.
+    @ivar waitingCalls: calls that may wait to run; while there are more, the connection is not
+        read.
+    @ivar waitingBytes: the total size of calls that may wait to run.
     @ivar relayedCalls: calls of a relayed connection that are recorded, to be answered with an
         error if the server behind the relay is lost.
-    @ivar relayedStreams: open streams of a relayed connection that are distinguished.  If there are
-        more, some count as open until the connection ends.
+    @ivar relayedStreams: open streams of a relayed connection that are tracked individually.  If
+        there are more, some count as open until the connection ends.
     @ivar waitingAnswers: calls that the relay answers itself, whose replies wait until a relayed
         message has been sent in full.
-    @ivar messageBeforeLogin: the size of a message before the client has logged in, enough for a
-        SASL exchange.
-    @ivar messageBeforeOpen: the size of a message before the client has opened, enough for a URI.
+    @ivar messageBeforeLogin: the largest message before the client has logged in, enough for a SASL
+        exchange.
+    @ivar messageBeforeOpen: the largest message before the client has opened, enough for a URI.
     """
 
     maxClients: int = 0
@@ -84,7 +86,7 @@ class Limits:
     def __attrs_post_init__(self) -> None:
         """
         @raise TypeError: when a limit is not a number, or not a whole number if required.
-        @raise ValueError: when a limit is negative, not finite, or 0 without a meaning.
+        @raise ValueError: when a limit is negative, not finite, or 0 where that has no meaning.
         """
         for field in attrs.fields(Limits):
             value = getattr(self, field.name)
@@ -100,5 +102,5 @@ class Limits:
 
 CLIENT_LIMITS: Final = Limits(openTimeout=30.0)
 """
-The defaults of a client, which may have to wait for a server that is starting.
+The defaults of a client.  It waits longer for open, since the server may still be starting.
 """

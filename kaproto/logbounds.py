@@ -1,8 +1,8 @@
 """
 Limits on the log lines that peers can cause: lines per peer, lines in all, and characters per line.
 
-A class that logs actions of peers gives its logger the observer L{BOUNDS}, and each event the
-peer::
+A class that logs actions of peers makes its logger with the observer L{BOUNDS}, and adds the peer
+to each event::
 
     _log = Logger(observer=BOUNDS)
     ...
@@ -32,7 +32,7 @@ __all__ = ["BOUNDS", "VALUE_MAX", "LogBounds", "Rate", "shorten"]
 
 VALUE_MAX: Final = 1000
 """
-The most characters for one value in a line.
+The maximum length of one value in a line, in characters.
 """
 
 _TRACEBACK_MAX: Final = 16_384
@@ -56,8 +56,8 @@ class Rate:
 @attrs.define
 class _Bucket:
     """
-    @ivar lines: how many lines may be written now.
-    @ivar at: the time of that number, in monotonic seconds.
+    @ivar lines: how many lines could be written at the time C{at}.
+    @ivar at: the time of the last update, in monotonic seconds.
     @ivar suppressed: how many lines were left out since the last summary.
     """
 
@@ -76,8 +76,8 @@ class _Bucket:
 @implementer(ILogObserver)
 class LogBounds:
     """
-    An observer between loggers and the log.  It limits events that have a C{peer}, a L{Peer};
-    others pass, with their values shortened.
+    An observer between loggers and the log.  It limits the number of events whose C{peer} is a
+    L{Peer}, and shortens the values in all events.
 
     @ivar perPeer: the limit for one network (L{Peer.network}).
     @ivar overall: the limit for all networks together.
@@ -159,8 +159,8 @@ class LogBounds:
 
     def summarize(self) -> None:
         """
-        Log in one line how many lines were left out since the last summary, if any.  The first
-        event after a minute does this too; call it in case there is no such event.
+        Log how many lines were left out since the last summary, if any.  This also runs with the
+        first event a minute after the last summary; call it regularly in case no event follows.
         """
         self._summaryAt = self._seconds()
         counts = {each: bucket.suppressed for each, bucket in self._peers.items()}

@@ -88,13 +88,13 @@ class Peer:
     @ivar tlsDN: the distinguished name in its TLS certificate, in libvirt's form.
     @ivar tlsFingerprint: the SHA-256 of its TLS certificate, in hexadecimal.
     @ivar commonName: the common name in the certificate that a load balancer has verified, if it
-        terminates TLS.  It is not an identity: two authorities may issue the same one to different
+        terminates TLS.  It is not an identity: two authorities may issue the same name to different
         people.
     @ivar user: the name it logged in with (SASL).
     @ivar unixCredentials: its process and user, on a UNIX socket.
     @ivar program: the name of its program, on a UNIX socket (the kernel's C{comm}, up to 15
         bytes); C{None} if it is not known.  A program can give itself any name.
-    @ivar id: the number of its connection on this server, from 1, never used again; 0 for none.
+    @ivar id: the number of its connection on this server, from 1, never reused; 0 for none.
     @ivar connectedAt: when it connected, in monotonic seconds.
     @ivar requested: the name that it asked to open, as in L{kaproto.interfaces.OpenRequest};
         C{None} before that.
@@ -132,8 +132,8 @@ class Peer:
     @property
     def network(self) -> str:
         """
-        The unit for limits: an IPv4 address; an IPv6 network of 64 bits, since one host can use all
-        its addresses; or a user of this machine.
+        The unit to which limits apply: an IPv4 address; an IPv6 network of 64 bits, since one host
+        can use all its addresses; or a user of this machine.
         """
         if isinstance(self.address, IPv4Address):
             return self.address.host

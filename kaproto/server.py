@@ -35,7 +35,7 @@ __all__ = ["KeepAliveServerFactory", "KeepAliveServerProtocol"]
 @implementer(IHandshakeListener, ICertificateChecker)
 class KeepAliveServerProtocol(KeepAliveProtocol, isBase=True):
     """
-    A connection from a client.  Programs are given it with each call.
+    A connection from a client.  Programs get it as an argument of each call.
     """
 
     factory: KeepAliveServerFactory
@@ -65,8 +65,8 @@ class KeepAliveServerProtocol(KeepAliveProtocol, isBase=True):
 
     def startKeepAlive(self, keepAlive: KeepAlive) -> None:
         """
-        Start pinging the client, or change interval and count; zero in either stops it.  Only a
-        client that has asked for keepalive answers pings.
+        Start pinging the client, or change interval and count; zero in either stops the pings.
+        Only a client that has asked for keepalive answers them.
         """
         self._kaproto.startKeepAlive(keepAlive)
 
@@ -108,13 +108,13 @@ class KeepAliveServerProtocol(KeepAliveProtocol, isBase=True):
 
 class KeepAliveServerFactory(KeepAliveFactory):
     """
-    Serves the remote program, with negotiated keepalive, and programs of an application's own.
+    Serves the remote program, with negotiated keepalive, and an application's own programs.
 
     @ivar policyCheck: calls the policy.
     @ivar programs: the application's programs, by number.
     @ivar accessControl: who may connect.
-    @ivar loginQueue: decides when the password of a client may be checked.  It can be replaced by
-        one that serves several processes.
+    @ivar loginQueue: decides when a client's password may be checked.  It can be replaced by a
+        queue for several processes.
     @ivar clients: the connected clients.
     @ivar journal: counts and logs what happens to clients.
     @ivar counters: the journal's counters.
@@ -207,7 +207,7 @@ class KeepAliveServerFactory(KeepAliveFactory):
 
     def expel(self) -> None:
         """
-        Answer the calls that have not finished with an error, and close every connection.
+        Answer all unfinished calls with an error, and close every connection.
         """
         reason = ServerStopping()
         self.clients.endAll(lambda connection: connection.expel(reason))

@@ -34,7 +34,7 @@ __all__ = [
 
 ACCEPTS: Final = 8
 """
-Connections that a port accepts in one turn of the reactor, give or take Twisted's own 20.
+Connections that a port accepts in one turn of the reactor; Twisted may change the number by 20.
 """
 
 _UCRED: Final = struct.Struct("iII")
@@ -156,7 +156,8 @@ def tlsOf(transport: object | None) -> object | None:
 
     @return: the layer; C{None} without TLS.
     """
-    # Twisted's wrappers provide the interfaces of their transports: the lowest is the layer itself.
+    # Twisted's wrappers provide the interfaces of the transports that they wrap, so the lowest of
+    # those that provide this one is the TLS layer itself.
     found: object | None = None
     while transport is not None:
         if ISSLTransport.providedBy(transport):
@@ -233,7 +234,7 @@ def closeIfSent(transport: StreamTransport) -> bool:
     Close both directions if the kernel has taken everything that was written; the peer can still
     read it.
 
-    @return: whether it has; C{False} for transports other than Twisted's own.
+    @return: whether the connection was closed; C{False} for transports other than Twisted's own.
     """
     connection = connectionOf(transport)
     if connection is None or unsent(connection):
@@ -249,7 +250,8 @@ class DirectWriter:
 
     def writeNow(self, data: bytes | memoryview, /) -> None:
         """
-        Write bytes, without waiting for the reactor if that is safe.  The argument is not kept.
+        Write bytes, without waiting for the reactor if that is safe.  The caller may overwrite them
+        afterwards.
         """
         raise NotImplementedError
 
@@ -260,11 +262,11 @@ def writeNow(transport: StreamTransport, data: bytes | memoryview, header: bytes
     are copied.
 
     C{transport.write} on an idle connection makes the reactor wait until the socket is writable,
-    which costs three system calls more than the C{send} itself.  On Twisted's plain transports, if
+    which costs three more system calls than C{send} alone.  On Twisted's plain transports, if
     the buffer is empty, this sends the bytes at once.  A L{DirectWriter}, such as kaproto's TLS
     layer, encrypts them first.  On all other transports this calls C{transport.write}.
 
-    @param header: is sent before them, in the same system call, without copying both together.
+    @param header: bytes to send before C{data}, in the same system call, without joining the two.
     """
     sent = 0
     if isinstance(transport, Connection):
@@ -284,7 +286,7 @@ def writeNow(transport: StreamTransport, data: bytes | memoryview, header: bytes
         transport.writeNow(header + data if header else data)
         return
     sent -= len(header)
-    # A part of the header, if that is negative, or of the data may be left.
+    # If this is negative, the rest of the header is left to send, otherwise perhaps some data.
     if sent < 0:
         transport.write(header[sent:] + data)
     elif sent < len(data):

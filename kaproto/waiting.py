@@ -1,5 +1,5 @@
 """
-Several callers that wait for the same result, each with its own Deferred.
+Lets several callers wait for the same result, each with its own Deferred.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Waiting(Generic[_T]):
 
     def wait(self) -> Deferred[_T]:
         """
-        @return: fires when L{fire} is called next, fails when L{fail} is.
+        @return: fires at the next call of L{fire}, and fails at the next call of L{fail}.
         """
         waiting: Deferred[_T] = Deferred(self._forget)
         self._waiting.append(waiting)

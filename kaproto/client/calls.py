@@ -7,7 +7,7 @@ A class attribute that is a L{Call} acts as a method that calls the procedure::
         hostname = Call(59, Nothing, str)
         libVersion = Call(157, Nothing, Version)
 
-Then C{await connection.hostname()} is a C{str}, for the type checker too.
+Then C{await connection.hostname()} is a C{str}, and type checkers know that.
 """
 
 from __future__ import annotations

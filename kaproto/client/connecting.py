@@ -74,20 +74,20 @@ def connect(
     @param reactor: the reactor.
     @param uri: a libvirt URI (C{test+tcp://host/default}, C{qemu+unix:///system?socket=PATH},
         C{qemu:///system}), or a Twisted client endpoint string (C{tcp:host:16509}).
-    @param name: the name to open, in place of the URI's; with an endpoint string by default the
-        server's default.
+    @param name: the name to open, instead of the URI's.  With an endpoint string, the server's
+        default is the default.
     @param readOnly: whether to ask for a read-only connection.
     @param keepAlive: the interval and count for pinging the server, if it supports keepalive.
     @param login: the user's name and password, for servers that require them; by default from the
         file that the URI names in C{authfile=}.
     @param timeout: seconds until the connection is open: for resolving the host's name,
         connecting, TLS, the login and C{CONNECT_OPEN} together.
-    @return: fires with the open connection, or fails, in any case.  Fails with L{ValueError} when
-        the URI, or a file that it names, cannot be used, with
+    @return: fires with the open connection, or fails; it always does one of the two.  It fails with
+        L{ValueError} when the URI, or a file that it names, cannot be used; with
         L{AuthenticationFailed<kaproto.errors.AuthenticationFailed>} when one end does not accept
-        the other, with L{RemoteError<kaproto.errors.RemoteError>} when the server refuses, with
-        L{DeadlineMissed} after C{timeout} seconds, with L{ReactorNotRunning} in an asyncio program
-        whose event loop the reactor does not use, and with the endpoint's errors.
+        the other; with L{RemoteError<kaproto.errors.RemoteError>} when the server refuses; with
+        L{DeadlineMissed} after C{timeout} seconds; with L{ReactorNotRunning} in an asyncio program
+        whose event loop the reactor does not use; and with the endpoint's errors.
     """
     checkInstance("reactor", reactor, IReactorTime)
     checkType("uri", uri, str)
@@ -131,7 +131,8 @@ async def _connect(
 
 def _checkEventLoop(reactor: object) -> None:
     """
-    Refuse a reactor that never runs: in an asyncio program, one that does not use the event loop.
+    Refuse a reactor that will never run: in an asyncio program, a reactor that does not use the
+    program's event loop.
 
     @raise ReactorNotRunning: for such a reactor.
     """
@@ -220,7 +221,7 @@ class HostEndpoint:
         endpoint = self._literal()
         if endpoint is None:
             if IReactorThreads.providedBy(reactor):
-                # If connecting began before the reactor runs, this fires once it does.
+                # If the reactor does not run yet, this waits until it does.
                 await deferLater(IReactorTime(reactor), 0)
                 if not reactor.getThreadPool().started:
                     raise ReactorNotRunning(
@@ -238,7 +239,7 @@ class HostEndpoint:
         except OSError:
             return None
         family, *_, address = found[0]
-        # Twisted wants the zone as a part of the address.
+        # Twisted requires the zone as a part of the address.
         host, _port = getnameinfo(address, NI_NUMERICHOST | NI_NUMERICSERV)
         kind = TCP6ClientEndpoint if family == AF_INET6 else TCP4ClientEndpoint
         return kind(self.reactor, host, self.port)

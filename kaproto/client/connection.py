@@ -100,7 +100,7 @@ class ClientConnection(Connection):
 
     def _confirmationReceived(self, data: bytes) -> None:
         """
-        A server begins with one byte over TLS, which says that it accepts the client.
+        Check the first byte that a server sends over TLS: it confirms that it accepts the client.
         """
         self.incoming.bypass = None
         self._handshakeDone = False
@@ -209,7 +209,7 @@ class ClientConnection(Connection):
         """
         Ping the server once, now.
 
-        @return: fires with the seconds that the answer took.
+        @return: fires with the round-trip time in seconds.
         """
         if self.closing.reason is not None:
             return fail(self.closing.reason)

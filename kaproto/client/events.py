@@ -17,7 +17,7 @@ __all__ = ["EVENTS_MAX", "EventStream"]
 
 EVENTS_MAX: Final = 1000
 """
-The most events that a stream keeps until they are taken.
+The most events that a stream buffers until they are read.
 """
 
 _T = TypeVar("_T")
@@ -45,8 +45,8 @@ class EventStream(Generic[_T]):
 
     def put(self, event: _T) -> None:
         """
-        Add an event.  If too many are waiting, drop it, and end the stream with an error after the
-        waiting ones.
+        Add an event.  If the buffer is full, drop the event, and end the stream with an error after
+        the buffered events.
         """
         if self._end is not None:
             return
@@ -63,7 +63,7 @@ class EventStream(Generic[_T]):
 
     def end(self, reason: Exception, *, wanted: bool = True) -> None:
         """
-        End the stream after the waiting events.
+        End the stream after the buffered events.
 
         @param reason: why it ends.
         @param wanted: whether more events were expected, so that the end is an error.
@@ -75,7 +75,8 @@ class EventStream(Generic[_T]):
 
     def stop(self) -> None:
         """
-        Stop the stream, and tell the server to send no more.  Waiting events can still be taken.
+        Stop the stream, and tell the server to send no more events.  The buffered events can still
+        be read.
         """
         self._finish(ConnectionClosed("the stream was stopped", CloseReason.CLIENT), wanted=False)
 
@@ -86,7 +87,7 @@ class EventStream(Generic[_T]):
 
     def next(self) -> Deferred[_T]:
         """
-        @return: fires with the next event; fails with the reason when there are no more.  It can
+        @return: fires with the next event; fails with the reason when the stream has ended.  It can
             be cancelled.
         """
         if self._events:

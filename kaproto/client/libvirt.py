@@ -43,7 +43,7 @@ class Domain:
     To add a procedure, add a L{DomainCall}.
 
     @ivar connection: the connection.
-    @ivar identity: the domain in calls.
+    @ivar identity: the domain's name, UUID and number, as sent in calls.
     """
 
     connection: Connection = attrs.field(repr=False, eq=False)
@@ -107,7 +107,7 @@ class Domain:
 
     destroy = DomainCall(Procedure.DOMAIN_DESTROY, nothingElse, NoneType)
     """
-    Stop the domain at once, as by pulling its plug.
+    Stop the domain at once, as if its power was cut.
     """
 
 
@@ -210,14 +210,14 @@ class Connection(OpenConnection):
 
     async def _states(self) -> dict[Domain, StateAndReason]:
         states = {}
-        # One after the other: libvirtd reads no more of a connection with five calls in progress.
+        # One at a time: libvirtd stops reading from a connection with five calls in progress.
         for domain in await self.listAllDomains():
             try:
                 states[domain] = await domain.state()
             except RemoteError as error:
                 if error.code != ErrorCode.NO_DOMAIN:
                     raise
-                # It has disappeared since it was listed.
+                # The domain has disappeared since it was listed.
         return states
 
     def domainByName(self, name: str) -> Deferred[Domain]:

@@ -51,7 +51,7 @@ class OpenConnection:
         """
         Call a procedure of the remote program that is declared as a L{Call}.
 
-        @param call: the procedure.  The other arguments are passed to it.
+        @param call: the procedure; all other arguments are passed to it.
         @return: fires with the result.
         """
         return Deferred.fromCoroutine(self._perform(call, call.arguments(*args, **kwargs)))

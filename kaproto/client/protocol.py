@@ -67,8 +67,8 @@ class KeepAliveClientProtocol(KeepAliveProtocol, isBase=True):
             L{kaproto.keepalive.liveness.NETWORK_INTERVAL_MIN}.
         @raise KeepAliveUnsupported: when the server answered 0, or an error, to the feature
             check, or has not been asked yet.
-        @raise ConnectionClosed: when the connection has been closed.  If it has ended for another
-            reason, that is raised.
+        @raise ConnectionClosed: when the connection has been closed.  If it has ended in any other
+            way, the reason for that is raised.
         """
         self._kaproto.setKeepAlive(interval, count)
 
@@ -76,9 +76,9 @@ class KeepAliveClientProtocol(KeepAliveProtocol, isBase=True):
         """
         Send one ping now, even if keepalive is off.
 
-        @return: fires with the round-trip time in seconds.  It has no timeout of its own, so add
-            one.  Fails with L{KeepAliveUnsupported} in the cases where L{setKeepAlive} raises it,
-            and with the reason when the connection closes first.
+        @return: fires with the round-trip time in seconds.  It has no timeout, so add one.  It
+            fails with L{KeepAliveUnsupported} in the cases where L{setKeepAlive} raises that, and
+            with the reason when the connection closes first.
         """
         return self._kaproto.ping()
 

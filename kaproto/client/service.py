@@ -1,5 +1,5 @@
 """
-A service that stays connected.
+A service that keeps a connection to a server open.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class Snapshot:
     The state of all domains at the beginning of a connection's events.
 
     @ivar states: the domains and their states.
-    @ivar lost: why the previous connection was lost, if there was one.  Events since then were
-        missed.
-    @ivar seconds: the time since then.
+    @ivar lost: why the previous connection was lost, if there was one.  Events between the two
+        connections were missed.
+    @ivar seconds: the time since that loss.
     """
 
     states: Mapping[Domain, StateAndReason]
@@ -116,7 +116,7 @@ class KeepAliveClientService(Service):
 
     def stopService(self) -> Deferred[None]:
         """
-        Close the connection and connect no more.
+        Close the connection, and do not connect again.
 
         @return: fires when the connection is closed.
         """
@@ -140,7 +140,7 @@ class KeepAliveClientService(Service):
 
     async def lifecycleEvents(self) -> AsyncIterator[DomainEvent | Snapshot]:
         """
-        The events of this connection and of all later ones.  They end when the service is stopped.
+        Iterate over the events of this connection and all later ones, until the service is stopped.
 
         @return: for each connection a L{Snapshot}, and then its events.
         @raise RemoteError: when the server has no such events.
@@ -210,8 +210,8 @@ class KeepAliveClientService(Service):
 
     async def _wait(self, deferred: Deferred[_T]) -> _T:
         """
-        Wait for a Deferred that L{stopService} may cancel.  It must not cancel the whole run,
-        since the run may be its caller, by C{onOpen} or by a callback of L{whenConnected}.
+        Wait for a Deferred that L{stopService} may cancel.  L{stopService} must not cancel the
+        whole run: the run may have called it, through C{onOpen} or a callback of L{whenConnected}.
         """
         self._pending = deferred
         try:

@@ -51,7 +51,7 @@ class Subscriptions(Generic[_Wire, _Event]):
 
     async def subscribe(self, registered: Awaitable[int]) -> EventStream[_Event]:
         """
-        @param registered: gives the number of a new registration, once the server has answered.
+        @param registered: results in the number of a new registration, once the server has replied.
         @return: its stream of events.
         """
         self._registering += 1

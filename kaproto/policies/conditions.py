@@ -4,7 +4,7 @@ Conditions on a peer, used in rules and in C{--except}.
     - C{network}: an address, or a network such as C{10.0.0.0/8}
     - C{transport}: C{tcp}, C{tls} or C{unix}
     - C{dn}: the distinguished name in its certificate
-    - C{cn}: the common name in it, from a load balancer that terminates TLS
+    - C{cn}: the common name in its certificate, from a load balancer that terminates TLS
     - C{user}: the name it logged in with
     - C{program}: the name of its program, on a UNIX socket
 
@@ -72,7 +72,7 @@ def _parseUser(text: str) -> str:
 
 def _parseProgram(text: str) -> str:
     """
-    @return: the first 15 bytes, since the kernel keeps no more of a program's name.
+    @return: the first 15 bytes of the name, since the kernel keeps no more of a program's name.
     """
     if not text or "/" in text:
         raise ValueError(f"{text!r} is not a program name such as virt-install")
@@ -104,7 +104,7 @@ CONDITIONS: Final[Mapping[str, _Condition]] = {
     "program": _Condition(_parseProgram, lambda peer, pattern: _matches(peer.program, pattern)),
 }
 """
-The conditions by their words.
+The kinds of conditions, by name.
 """
 
 
@@ -146,7 +146,7 @@ def _parseAll(word: str, texts: Sequence[str]) -> list[Any]:
 def parseCondition(text: str) -> Conditions:
     """
     @param text: one condition such as C{user=alice}, as C{--except} takes it.
-    @raise ConditionError: when there is no such condition, or it cannot be used.
+    @raise ConditionError: when there is no such condition, or its value cannot be used.
     """
     word, equals, value = text.partition("=")
     names = ", ".join(CONDITIONS)

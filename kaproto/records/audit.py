@@ -1,10 +1,10 @@
 """
 The audit log: a line when a client opens, and a line when its connection ends.
 
-The lines are logged as C{kaproto.audit}.  Like all lines about clients, L{BOUNDS} limits their
-number; the limit is checked before a line is composed.  Text and event are composed here, since
-Twisted would take four times as long: when all clients of a server reconnect at once, there are
-thousands of lines to write.
+The lines are logged as C{kaproto.audit}.  L{BOUNDS} limits their number, as that of all lines about
+clients, and is asked before a line is composed.  This module composes text and event itself, since
+Twisted's logger would take four times as long: when all clients of a server reconnect at once,
+there are thousands of lines to write.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _log(**event: object) -> None:
 
 def auditOpened(peer: Peer, policy: str) -> None:
     """
-    A client has opened.
+    Log that a client has opened.
 
     @param policy: the policy that admitted it.
     """
@@ -62,10 +62,10 @@ def auditOpened(peer: Peer, policy: str) -> None:
 
 def auditClosed(peer: Peer, kind: str, reason: str, seconds: float) -> None:
     """
-    The connection of a client that had opened has ended.
+    Log that the connection of a client that had opened has ended.
 
     @param kind: the reason's name, one of L{kaproto.records.endings.KINDS}.
-    @param reason: the same in words.
+    @param reason: the reason in words.
     @param seconds: how long it was connected.
     """
     if not BOUNDS.admits(peer):

@@ -80,8 +80,8 @@ class Ending:
     One connection that ended.
 
     @ivar who: the client.
-    @ivar kind: the reason, one of L{KINDS}.
-    @ivar reason: the same in words.
+    @ivar kind: the reason's name, one of L{KINDS}.
+    @ivar reason: the reason in words.
     @ivar name: the name that it asked to open; C{None} if it never did.
     @ivar endedAt: the time of the end, in monotonic seconds.
     @ivar duration: seconds from connecting to the end.
@@ -117,10 +117,10 @@ class Endings:
 
     def ended(self, peer: Peer, reason: Exception, now: float) -> Ending:
         """
-        A connection ended.
+        Record that a connection ended.
 
         @param now: in monotonic seconds.
-        @return: the record of it.
+        @return: the record.
         """
         kind = kindOf(reason)
         self.counts[kind] += 1

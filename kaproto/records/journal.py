@@ -35,8 +35,8 @@ __all__ = ["Journal"]
 
 class Journal:
     """
-    One server's journal.  The server calls it for each event of a client; only the journal counts
-    and logs them.
+    One server's journal.  The server calls it for each event of a client, and leaves counting and
+    logging to it.
 
     @ivar counters: the number of events of each kind.
     @ivar endings: the latest connections that ended.
@@ -72,7 +72,7 @@ class Journal:
 
     def connected(self, peer: Peer) -> None:
         """
-        A client connected: number it.
+        A client connected.  Give its connection a number.
         """
         self.counters.accepted += 1
         peer.id = next(self.numbers)
@@ -86,9 +86,9 @@ class Journal:
 
     def policyFailed(self, policy: str, question: str, peer: Peer, error: Exception) -> None:
         """
-        The policy raised an error, or returned something of a wrong type.
+        The policy raised an error, or returned a value of the wrong type.
 
-        @param question: the name of its method.
+        @param question: the name of the policy's method.
         """
         self._log.failure(
             "policy {policy} failed in {question}() for {peer}, which counts as a client that did "

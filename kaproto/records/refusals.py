@@ -57,7 +57,7 @@ class Refusals:
 
     def add(self, peer: Peer, now: float, *, refused: bool) -> None:
         """
-        A client was refused, or admitted with a warning.
+        Count a client that was refused, or admitted with a warning.
 
         @param now: in monotonic seconds.
         @param refused: whether it was refused.

@@ -19,7 +19,7 @@ class WallClock:
     converted to a time of day when they are shown.
 
     The same moment always gives the same time of day, to the last digit, until the wall clock is
-    set by more than half a second: then all moments move with it.
+    set by more than half a second.  Then all times of day shift with it.
     """
 
     def __init__(self, seconds: Callable[[], float], wall: Callable[[], float] = time.time) -> None:

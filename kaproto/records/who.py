@@ -41,7 +41,7 @@ def _cleanOrNone(text: str | None) -> str | None:
 @attrs.frozen
 class Caller:
     """
-    The identity of a client without its port, by which refusals are counted.
+    A client's identity without its port.  Refusals are counted for each.
 
     @ivar user: the name it logged in with (SASL).
     @ivar dn: the name in its TLS certificate.
@@ -76,7 +76,7 @@ class Who:
     """
     One client.
 
-    @ivar id: the number of its connection, from 1, never used again.
+    @ivar id: the number of its connection, from 1, never reused.
     @ivar transport: C{"tcp"}, C{"tls"} or C{"unix"}.
     @ivar address: its address, such as C{192.0.2.1:5}; C{None} for a UNIX socket.
     @ivar caller: its identity.

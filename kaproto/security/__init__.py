@@ -1,3 +1,3 @@
 """
-Who may connect: TLS, certificates, logins, limits on strangers.
+Who may connect: TLS, certificates, logins, limits on unauthenticated clients.
 """

@@ -1,5 +1,5 @@
 """
-Authentication by URI parameters, and libvirt's C{auth.conf}, the file of its clients' passwords.
+A client's authentication, as its URI asks, and libvirt's C{auth.conf}, the file with passwords.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _LOCAL: Final = "localhost"
 
 def authenticationFor(uri: str, login: Login | None = None) -> Authentication:
     """
-    Read C{auth=} and C{authfile=} of a URI.  The file is read only when the server wants a login,
-    so it may be missing if the server wants none.
+    Read C{auth=} and C{authfile=} of a URI.  The file is read only when the server requires a
+    login; otherwise it may be missing.
 
-    @param login: a login to use in place of the file's.
+    @param login: a login to use instead of the file's.
     @raise ValueError: if the URI cannot be used.
     """
     if not isURI(uri):
@@ -54,7 +54,8 @@ def readLogin(path: Path, host: str) -> Login:
 
     @param path: the file.
     @param host: the server.
-    @raise ValueError: if there is none.  The message names what is missing and quotes no secret.
+    @raise ValueError: if there is no login for this server, or the file cannot be used.  The
+        message says what is missing, and quotes no secret.
     """
     file = ConfigParser(delimiters=("=",), interpolation=None, strict=False)
     try:

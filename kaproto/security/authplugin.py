@@ -1,5 +1,5 @@
 """
-The values of C{--auth} that kaproto adds to Twisted's own.
+The kinds of C{--auth} that kaproto adds to Twisted's own.
 
 Twisted imports this module whenever a program has C{--auth}, so L{kaproto.security.scramfile},
 which needs the extra C{scram}, is imported only when it is used.
@@ -28,9 +28,12 @@ __all__ = ["ScramFileFactory", "makeChecker"]
 
 def makeChecker(description: str) -> ICredentialsChecker:
     """
-    Make a checker as L{twisted.cred.strcred.makeChecker} does, except for C{file:PATH}: Twisted's
-    own cuts a password at a colon, and reads comments and password hashes as users.  Nobody could
-    log in by Twisted's C{memory:}, which compares text with the bytes that clients send.
+    Make a credentials checker, as L{twisted.cred.strcred.makeChecker} does, with two differences.
+
+      - C{file:PATH} makes a L{PasswordFile}.  Twisted's own checker cuts passwords at a colon, and
+        takes comments for users and password hashes for passwords.
+      - The users of C{memory:} are converted to bytes.  Twisted's own checker compares text with
+        the bytes that clients send, so no login would succeed.
 
     @raise twisted.cred.strcred.InvalidAuthType: if there is no such kind of checker.
     @raise ValueError: if the file cannot be used.

@@ -1,6 +1,6 @@
 """
-Certificates, keys and revocation lists, read from files and checked, with errors that name the file
-and the remedy.
+Reads certificates, keys and revocation lists from files, and checks them.  Errors name the file and
+the remedy.
 """
 
 from __future__ import annotations
@@ -199,9 +199,9 @@ def _certificates(path: Path, what: str) -> list[x509.Certificate]:
 
 def _privateKey(path: Path, end: str) -> tuple[PKey, PublicKeyTypes]:
     """
-    @return: the key as a pyOpenSSL object, and its public half.  cryptography's object would lose
-        the restriction of a key to RSA-PSS, and OpenSSL would then find that the key does not
-        match the certificate.
+    @return: the key as a pyOpenSSL object, and its public half.  pyOpenSSL loads the key itself:
+        converted from cryptography's object, a key restricted to RSA-PSS would lose that
+        restriction, and no longer match its certificate.
     """
     what = f"the {end}'s private key"
     data = _read(path, what)

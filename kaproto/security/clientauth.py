@@ -25,7 +25,7 @@ class Authentication:
     @ivar login: the user's name and password, or a function that returns them, called when the
         server wants a login; C{None} if there are none.
     @ivar wanted: the kind of authentication to use, even if the server requires none; C{None} to
-        follow the server.
+        authenticate only if the server requires it.
     """
 
     login: Login | Callable[[], Login] | None = None
@@ -40,13 +40,13 @@ class Authentication:
         compute: Compute = computeAtOnce,
     ) -> None:
         """
-        Authenticate, if the server requires it.
+        Authenticate, if the server requires it or C{wanted} is set.
 
         @param call: calls a procedure of the remote program.
         @param offered: the L{AuthType}s that the server accepts; it requires no authentication if
             there are none, or if L{AuthType.NONE} is among them.
         @param secure: whether the connection is encrypted or local.
-        @param compute: hashes a password.
+        @param compute: calls the function that hashes the password, perhaps in a thread.
         @raise AuthenticationFailed: when the server does not offer the wanted kind, requires a
             kind that this client does not have, or refuses the login.
         @raise ValueError: when the login cannot be found.

@@ -17,13 +17,13 @@ __all__ = ["NAME_MAX", "distinguishedName", "matchesGlob", "nameFromText"]
 
 NAME_MAX: Final = 4096
 """
-The longest name, in bytes of DER.  A stranger chooses the name in its certificate, and we format,
-compare, log and keep it.
+The longest distinguished name, in bytes of DER.  Any client chooses the name in its certificate,
+and the server formats, compares, logs and stores it.
 """
 
 _TYPE_MAX: Final = 32
 """
-The longest attribute type, in bytes.  Those with a label have ten at most.
+The longest attribute type, in bytes.  Those that have a label take ten at most.
 """
 
 _NUMERIC: Final = 0x12
@@ -180,6 +180,7 @@ def _attribute(data: bytes) -> str:
     if tag not in readable or not content or (b"\0" in content and tag in _NO_NUL):
         return f"{label}=#{data[typeEnd:].hex()}"
     text = _text(tag, content)
+    # As GnuTLS does for strings that it cannot convert.
     if text is None:
         return f"{label}=\\#{content.hex()}"
     if "\0" in text:

@@ -51,7 +51,7 @@ class TLSServerEndpoint:
     """
     Listens with TLS.
 
-    @ivar contextFactory: has the certificate.  Its C{reload} replaces it.
+    @ivar contextFactory: has the server's certificate; its C{reload} reads the files again.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class TLSServerEndpoint:
     ) -> None:
         """
         @param wrapped: where to listen.
-        @param clock: collects small writes until its next turn, by default the reactor.
+        @param clock: small writes are sent together in its next turn; by default the reactor's.
         """
         self.contextFactory = contextFactory
         self.wrapped = wrapped
@@ -72,8 +72,11 @@ class TLSServerEndpoint:
         self, wrap: Callable[[IStreamServerEndpoint], IStreamServerEndpoint]
     ) -> TLSServerEndpoint:
         """
-        @param wrap: makes an endpoint that does something before TLS begins.
-        @return: the same endpoint with that below it.
+        Insert a layer beneath TLS.
+
+        @param wrap: makes the new layer from the endpoint beneath TLS.  The new layer handles each
+            connection before TLS begins.
+        @return: a copy of this endpoint, on top of the new layer.
         """
         return TLSServerEndpoint(wrap(self.wrapped), self.contextFactory, self._clock)
 
@@ -102,8 +105,8 @@ class TLSClientEndpoint:
     ) -> None:
         """
         @param wrapped: where to connect.
-        @param contextFactory: has the certificate, and checks the server's.
-        @param clock: collects small writes until its next turn, by default the reactor.
+        @param contextFactory: has the client's certificate, and checks the server's.
+        @param clock: small writes are sent together in its next turn; by default the reactor's.
         """
         self._wrapped = wrapped
         self._contextFactory = contextFactory
@@ -193,8 +196,8 @@ _ARGUMENTS: Final = frozenset(signature(tlsEndpoint).parameters) - {"reactor"}
 def transportOf(description: str) -> str:
     """
     @param description: a server endpoint string.
-    @return: C{"tcp"}, C{"tls"} or C{"unix"}, as in L{kaproto.peer.Peer}; C{"tcp"} for unknown
-        endpoints too, since that is the least secure.
+    @return: C{"tcp"}, C{"tls"} or C{"unix"}, as in L{kaproto.peer.Peer}; C{"tcp"}, the least
+        secure, for unknown endpoints too.
     """
     name, _colon, rest = description.removeprefix("haproxy:").removeprefix("proxy:").partition(":")
     if name in ("libvirttls", "ssl", "tls"):

@@ -1,29 +1,29 @@
 """
-Limits the rate at which passwords can be guessed, by delay: the right password is never refused.
+Limits the rate of password guesses by delaying logins.  The right password is never refused.
 
 Failed logins are counted for each network (see L{kaproto.peer.Peer.network}) and each user name.
-After ten within a minute the next logins of that network, or by that name, wait in a queue, which
-lets one through each second.
+After ten within a minute, further logins from that network, or by that name, wait in a queue, which
+lets one login through per second.
 
-An example.  At 192.0.2.1 somebody has failed ten times.  An eleventh login waits until a second
-after the last failure, a twelfth a second more, and so does Alice, who logs in from there for the
-first time: with 30 guesses in front of her she waits 30 seconds.  Bob, who logged in from there
-yesterday, is checked at once: the I{pair} of him and that network is known.  So is everybody at
-other networks.
+An example.  Ten logins from 192.0.2.1 have failed.  The eleventh waits until one second after the
+tenth, the twelfth one second longer.  Alice logs in from there for the first time, with 30 guesses
+in the queue before her, so she waits 30 seconds.  Bob logged in from there yesterday, so the
+I{pair} of Bob and that network is known, and his password is checked at once.  Logins from other
+networks do not wait either.
 
-When somebody guesses Alice's password from a hundred networks, logins by her name wait, except
+If an attacker guesses Alice's password from a hundred networks, logins by her name wait, except
 those from networks where she has logged in before.
 
-If the guesses come from Alice's own network, the known pair has a queue too, which lets a thousand
-logins through each second.
+If the guesses for her name come from her own network, the known pair has a queue too, which lets a
+thousand logins through per second.
 
-Nobody is turned away.  Nobody waits longer than 100 seconds, or one second as a known pair: if more
-logins wait than can pass in that time, the queue runs faster.  The number that can wait is bounded
-by the connections that have not logged in (L{kaproto.limits.Limits.maxAnonymousClients}).
+No login is refused, and none waits longer than 100 seconds, or one second for a known pair.  If the
+queue is too long for that, it runs faster.  Its length is bounded by the number of connections that
+may be connected without a login (L{kaproto.limits.Limits.maxAnonymousClients}).
 
 The processes of a server share their L{books<kaproto.security.loginbooks>}, so failures, turns and
-known pairs count for all of them together.  Each process queues its own clients.  Only within a
-process does a turn wait for the answer to the one before.
+known pairs count for all processes together.  Each process queues its own clients.  A turn waits
+for the reply to the previous login only if both are in the same process.
 
 This module has no I/O and no clock; L{kaproto.security.loginqueue} has both.
 """
@@ -41,19 +41,19 @@ __all__ = ["KNOWN_FOR", "PAIR_QUEUE", "GuessLimit"]
 
 KNOWN_FOR: Final = 86400.0
 """
-Seconds after its last login for which a pair of user and network is known.
+Seconds for which a pair of user and network stays known after its last login.
 """
 
 PAIR_QUEUE: Final = 1000
 """
-Turns that a known pair waits at most (see L{kaproto.security.suspects.QUEUE} for the others), and
-how many turns its queue has in the time of one turn of theirs.
+The most turns that a login of a known pair waits; L{kaproto.security.suspects.QUEUE} is the same
+for other logins.  The queue of a known pair is also this many times as fast as other queues.
 """
 
 _SLACK: Final = 0.1
 """
-Seconds by which a busy server may delay the turn of a known pair without delaying the next ones: a
-turn of the reactor is often longer than a millisecond.
+Seconds by which a turn of a known pair may be late without delaying the turns after it.  These
+turns are a millisecond apart, and a turn of the reactor is often longer than that.
 """
 
 
@@ -61,11 +61,11 @@ class GuessLimit:
     """
     Decides when each login may be checked.  Times are monotonic seconds, passed in.
 
-    Each login begins with L{enter}.  Once it is granted, at once or by L{turns}, L{answered}
-    follows when the server has replied, and L{succeeded}, L{failed} or L{forget} at the end.  The
-    caller has the lock of the books.
+    Call L{enter} for each login.  It is granted at once, or by a later call of L{turns}.  Then call
+    L{answered} after each reply of the server, and L{succeeded}, L{failed} or L{forget} at the end.
+    The caller must hold the lock of the books.
 
-    @ivar guesses: failures within L{WINDOW} after which logins wait.
+    @ivar guesses: logins wait after this many failures within L{WINDOW}.
     @ivar delay: seconds between two turns of a queue.
     """
 
@@ -82,9 +82,9 @@ class GuessLimit:
 
     def enter(self, network: str, user: str, now: float) -> Attempt:
         """
-        Somebody wants to log in.
+        Begin a login.
 
-        @return: the login, which may be C{granted} already.
+        @return: the login, which may already be C{granted}.
         """
         books = self._books
         where = self._suspect(books.networks, books.key(network))
@@ -106,7 +106,7 @@ class GuessLimit:
     @property
     def nextTurn(self) -> float | None:
         """
-        When to call L{turns} next; C{None} if nobody waits.
+        When to call L{turns} next; C{None} if no login waits for its turn.
         """
         while self._dues and self._dues[0][2].due != self._dues[0][0]:
             heappop(self._dues)
@@ -114,7 +114,9 @@ class GuessLimit:
 
     def turns(self, now: float) -> list[Attempt]:
         """
-        @return: the logins whose turn it is.  They are granted now.
+        Grant the logins whose turn it is.
+
+        @return: these logins.
         """
         granted = []
         while (due := self.nextTurn) is not None and due <= now:
@@ -133,7 +135,7 @@ class GuessLimit:
 
     def answered(self, attempt: Attempt, now: float) -> None:
         """
-        The server has replied to what was sent for a login, which may go on.
+        The server has replied to the client's message.  The login may continue.
         """
         if attempt.granted and not attempt.answered:
             attempt.answered = True
@@ -151,8 +153,8 @@ class GuessLimit:
 
     def failed(self, attempt: Attempt, now: float) -> None:
         """
-        The password was wrong, or the client left before it was checked.  A login that was not
-        granted counts as no failure: it only leaves its queues.
+        The password was wrong, or the client disconnected before it was checked.  A login that was
+        not granted does not count as a failure: it only leaves its queues.
         """
         if attempt.granted and not attempt.ended:
             self._countFailure(attempt, now)
@@ -160,7 +162,7 @@ class GuessLimit:
 
     def forget(self, attempt: Attempt, now: float) -> None:
         """
-        The password could not be checked, and the client is not to blame.
+        The password could not be checked, through no fault of the client.
         """
         self._end(attempt, now)
 
@@ -175,6 +177,9 @@ class GuessLimit:
         return self._suspects.get(key) or Suspect(pairs, key, 1 / PAIR_QUEUE, PAIR_QUEUE, _SLACK)
 
     def _hold(self, attempt: Attempt, suspect: Suspect, now: float) -> None:
+        """
+        Queue a login behind a suspect.  The reason is noted for the log once per L{WINDOW}.
+        """
         table, row = suspect.table, suspect.table.find(suspect.key)
         if row is not None and table.failures(row, now) >= self.guesses:
             if now - table.held[row] >= WINDOW:
@@ -194,7 +199,7 @@ class GuessLimit:
             row = suspect.table.find(suspect.key)
             if row is not None:
                 suspect.table.letThrough(row, now)
-            # A name that has not failed is not suspected.
+            # Names are not suspected before their first failures.
             if row is not None or suspect.table is self._books.networks:
                 suspect.undecided += 1
                 attempt.counted.append(suspect)
@@ -203,6 +208,10 @@ class GuessLimit:
             suspect.turnTaken(now)
 
     def _countFailure(self, attempt: Attempt, now: float) -> None:
+        """
+        Count a failure for the network, for the pair if it is known, and for the name.  A name gets
+        its row with its second failure within L{WINDOW}, which then counts both.
+        """
         books, (where, name, *_) = self._books, attempt.suspects
         books.networks.fail(books.networks.newest(where.key, now), now)
         before = books.failedBefore(name.key, now)
@@ -233,6 +242,9 @@ class GuessLimit:
             self._leave(suspect, now)
 
     def _leave(self, suspect: Suspect, now: float) -> None:
+        """
+        A login of a suspect has ended.  Forget the suspect, and free its row, if nothing is left.
+        """
         suspect.attempts -= 1
         if not suspect.attempts:
             del self._suspects[suspect.key]
@@ -246,7 +258,8 @@ class GuessLimit:
 
     def _due(self, suspect: Suspect, now: float) -> float | None:
         """
-        @return: when the queue of a suspect lets the next login through.
+        @return: when the queue of a suspect lets the next login through; C{None} if none waits, or
+            the previous one has not been answered.
         """
         if suspect.waiting:
             if suspect.isFree(now, self.guesses):
@@ -257,7 +270,8 @@ class GuessLimit:
 
     def _schedule(self, suspect: Suspect, now: float) -> None:
         """
-        Compute when the queue of a suspect lets the next login through.
+        Compute when the queue of a suspect lets the next login through.  If that has changed, the
+        previous time stays in the heap, and L{nextTurn} skips it.
         """
         due = self._due(suspect, now)
         if due is not None and due != suspect.due:

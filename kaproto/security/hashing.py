@@ -25,8 +25,8 @@ DNS look-ups.
 _threads: Final = DeferredSemaphore(THREADS)
 _strangers: Final = DeferredSemaphore(THREADS - 1)
 """
-How many of them may be for strangers.  One thread stays free for known users: if hashing a password
-takes half a second, a known user waits half a second at most.
+How many of them may be for unknown users.  One thread stays free for known users: if hashing a
+password takes half a second, a known user waits half a second at most.
 """
 
 
@@ -34,12 +34,12 @@ def offReactor(
     function: Callable[[*_Ts], _T], *arguments: *_Ts, stranger: bool = False
 ) -> Deferred[_T]:
     """
-    Call a function in a thread, first come first served.  Without a running reactor it is called at
-    once, since it delays nobody.
+    Call a function in a thread, first come first served.  Without a running reactor, call it at
+    once in this thread.
 
-    @param stranger: whether this is for somebody who may be guessing passwords.
-    @return: fires with the result, or fails with what the function raised.  When cancelled before
-        its turn, the function is not called.
+    @param stranger: whether this is for an unknown user, who may be guessing passwords.
+    @return: fires with the result, or fails with the exception that the function raised.  If it is
+        cancelled before a thread is free, the function is not called.
     """
     from twisted.internet import reactor
 
@@ -54,7 +54,7 @@ def offReactor(
         return deferToThread(function, *arguments)
 
     def cancel(_result: object) -> None:
-        # A thread cannot be cancelled: it counts until it ends, even if nobody waits for it.
+        # A thread cannot be cancelled, so it counts until it ends, even if its result is unwanted.
         if not begun:
             turn.cancel()
 

@@ -7,13 +7,12 @@ password that was typed into the wrong field.  A key's remainder is its place in
 C{first[remainder]} is the number of a row plus one, C{next[row]} the same for the next row in that
 chain, and 0 marks the end.
 
-Logins are counted per second, in a ring of L{WINDOW} counters for each row.  A login that was let
-through counts as undecided, in its second, until it fails or succeeds.  So the undecided logins of
-a process that was killed expire after a minute, without any cleanup.
+Each row counts logins per second, in a ring of L{WINDOW} counters.  A login that was let through
+counts as undecided, in its second, until it fails or succeeds.  So the undecided logins of a killed
+process expire after a minute.
 
 Hold L{Books.lock} to read or write.  A single write adds a row to the index or removes it, so a
-process that is killed halfway leaves at most one row that cannot be found.  That row is reused when
-it is the oldest.
+process that is killed halfway leaves at most one unreachable row, which is reused in time.
 """
 
 from __future__ import annotations
@@ -34,8 +33,7 @@ Seconds for which a failure counts.
 
 TABLE_MAX: Final = 4096
 """
-The rows of each table.  A full table of networks or names drops the one whose last failure is the
-oldest; the table of known pairs, the one whose last login is the oldest.
+The rows of each table.  In a full table, a new row replaces the one renewed longest ago.
 """
 
 _KEY: Final = 16
@@ -58,8 +56,8 @@ class Table:
 
     def __init__(self, memory: mmap, at: int) -> None:
         """
-        @param memory: has zeros at first.
-        @param at: where the table begins there.
+        @param memory: the memory of all tables.  A new table consists of zeros.
+        @param at: the offset at which this table begins.
         """
         end = at
 
@@ -95,7 +93,7 @@ class Table:
 
     def find(self, key: bytes) -> int | None:
         """
-        @return: the row of a key, if there is one.
+        @return: the row of a key; C{None} if it has none.
         """
         link = self._first[self._chain(key)]
         while link and self._keys[self._key(link - 1)] != key:
@@ -155,7 +153,7 @@ class Table:
 
     def _unlink(self, row: int) -> None:
         """
-        Take a row out of its chain, if it is there.
+        Remove a row from its chain, if it is in it.
         """
         chain = self._chain(self._keys[self._key(row)])
         links, at = self._first, chain
@@ -168,7 +166,7 @@ class Table:
         """
         Clear the counters of the seconds that have passed since the last call.
 
-        @return: where the row's counters begin.
+        @return: the index of the row's first counter.
         """
         second, last = int(now), self._second[row]
         first = row * WINDOW
@@ -194,13 +192,13 @@ class Table:
 
     def letThrough(self, row: int, now: float) -> None:
         """
-        Count a login that may fail.
+        Count a login as undecided.
         """
         self._undecided[self._advance(row, now) + int(now) % WINDOW] += 1
 
     def decided(self, row: int, since: float, now: float) -> None:
         """
-        Stop counting a login that was let through.
+        A login that was let through at the time C{since} is no longer undecided.
         """
         place = self._advance(row, now) + int(since) % WINDOW
         if int(now) - int(since) < WINDOW and self._undecided[place]:
@@ -230,8 +228,7 @@ class Lock(Protocol):
 
     def acquire(self) -> bool:
         """
-        @return: whether this process holds the lock now; C{False} if another process that holds it
-            was stopped.
+        @return: whether this process got the lock; C{False} if a stopped process holds it.
         """
 
     def release(self) -> None:
@@ -269,7 +266,7 @@ class Books:
     def prepare(memory: mmap) -> mmap:
         """
         @param memory: L{size} zeros.
-        @return: the same, for a new set of books.
+        @return: the same memory, ready for new books.
         """
         memory[:_KEY] = os.urandom(_KEY)
         return memory
@@ -290,11 +287,9 @@ class Books:
 
     def failedBefore(self, name: bytes, now: float) -> float | None:
         """
-        Record that a user name failed, and look up whether it failed before.
-
-        Only a name that fails twice gets a row in L{names}, so invented names that fail once each
-        cannot fill that table.  First failures are in an array.  A key's remainder is its place
-        there, and a new key replaces the previous one.
+        Record that a user name failed.  Only a name that fails twice gets a row in L{names}, so
+        invented names cannot fill that table.  First failures are in an array, in which each key
+        has one place, by its remainder, and replaces the key that was there.
 
         @return: the time of its previous failure, if that was within L{WINDOW}.
         """

@@ -26,14 +26,14 @@ __all__ = ["ILoginQueue", "ITurn", "LoginQueue"]
 class ITurn(Interface):
     """
     One login, while its password is checked.  Call one of L{succeeded}, L{failed} and L{forget} at
-    its end; calls after that do nothing.
+    its end; later calls have no effect.
     """
 
     known: bool = Attribute("Whether the user has logged in from the same network within a day.")
 
     def answered() -> None:
         """
-        The server has replied, and waits for the client to go on.
+        The server has replied, and waits for the client's next message.
         """
 
     def succeeded() -> None:
@@ -43,12 +43,12 @@ class ITurn(Interface):
 
     def failed() -> None:
         """
-        The password was wrong, or the client left before it was checked.
+        The password was wrong, or the client disconnected before it was checked.
         """
 
     def forget() -> None:
         """
-        The password could not be checked, and the client is not to blame.
+        The password could not be checked, through no fault of the client.
         """
 
 
@@ -60,18 +60,18 @@ class ILoginQueue(Interface):
 
     def enter(network: str, user: str) -> Deferred[ITurn]:
         """
-        Somebody wants to log in.
+        Queue a login.
 
         @param network: the client's network, see L{kaproto.peer.Peer.network}.
         @param user: the user name given.
-        @return: fires when the password may be checked.  Cancel it if the client leaves earlier.
+        @return: fires when the password may be checked.  Cancel it if the client disconnects first.
         """
 
 
 _RETRY: Final = 0.02
 """
-Seconds between two attempts to take the lock of the books, if another process was stopped while it
-held it.  Until that process continues or ends, all logins wait; nothing else does.
+Seconds between two attempts to acquire the lock of the books, while a process that was stopped
+holds it.  Until that process continues or ends, all logins wait, but nothing else does.
 """
 
 
@@ -80,7 +80,7 @@ class LoginQueue:
     """
     A queue for the clients of one process.
 
-    @ivar limit: decides.
+    @ivar limit: decides when each login may be checked.
     """
 
     _log = Logger(observer=BOUNDS)
@@ -105,7 +105,7 @@ class LoginQueue:
 
     def enter(self, network: str, user: str) -> Deferred[ITurn]:
         """
-        Somebody wants to log in.
+        Queue a login, and grant it as soon as L{limit} permits.
         """
         turn = _Turn(self)
         self.happens(lambda now: self._enter(turn, network, user, now))
@@ -133,21 +133,21 @@ class LoginQueue:
 
     def happens(self, step: Callable[[float], object]) -> None:
         """
-        Take a step of a login, then let those through whose turn it is.
+        Run one step of a login, then grant the logins whose turn it is.
 
-        @param step: called with the time, once this process holds the lock of the books.
+        @param step: called with the time, while this process holds the lock of the books.
         """
         self._steps.append(step)
         self._work()
 
     def ended(self, attempt: Attempt) -> None:
         """
-        A login waits no longer.
+        Forget a login that no longer waits.
         """
         self._waiting.pop(attempt, None)
 
     def _work(self) -> None:
-        # A callback of one login's turn may call this again.
+        # The callback of a granted login may call this method again.
         if self._isWorking:
             return
         self._isWorking = True
@@ -174,7 +174,7 @@ class LoginQueue:
 
     def _delay(self) -> float | None:
         """
-        @return: seconds until the next turn; C{None} if nobody waits.
+        @return: seconds until the next turn; C{None} if no login waits.
         """
         due = self.limit.nextTurn
         return None if due is None else max(0, due - self._clock.seconds())
@@ -187,7 +187,7 @@ class _Turn:
 
     @ivar attempt: the login, once it has entered the queue.
     @ivar granted: fires when the password may be checked.
-    @ivar left: whether the client left before that.
+    @ivar left: whether the client disconnected before that.
     """
 
     def __init__(self, queue: LoginQueue) -> None:
@@ -224,7 +224,7 @@ class _Turn:
 
     def answered(self) -> None:
         """
-        Let the next login through, if it waits for this one.
+        Let the next login through, if it waits for the reply to this one.
         """
         self._happens(self._queue.limit.answered)
 

@@ -27,7 +27,7 @@ __all__ = [
 
 WRONG: Final = "wrong user name or password"
 """
-Logged for both, so that the log does not reveal which names exist.
+The log says the same in both cases, so that it does not reveal which names exist.
 """
 
 
@@ -57,7 +57,7 @@ class Answer(NamedTuple):
 
 class IKnown(Interface):
     """
-    Credentials that know whether their user has logged in from the same network lately.
+    Credentials that know whether their user has recently logged in from the same network.
     """
 
     known: bool = Attribute(
@@ -79,14 +79,14 @@ class Mechanism(Protocol):
 
     def abandon(self) -> None:
         """
-        The client will send nothing more.
+        End the attempt: the client will send no more messages.
         """
 
 
 class Gate(Protocol):
     """
-    Decides when the password of one login may be checked, and is told the result.  One of the last
-    three methods is called at the end; L{failed} may be called after that.
+    Decides when the password of one login may be checked.  One of L{succeeded}, L{failed} and
+    L{forget} is called at the end; L{failed} may be called once more after that.
     """
 
     async def enter(self, user: str, /) -> bool:
@@ -98,7 +98,7 @@ class Gate(Protocol):
 
     def answered(self) -> None:
         """
-        The client got a reply, and the login goes on.
+        The server has replied, and the login continues.
         """
 
     def succeeded(self) -> None:
@@ -108,18 +108,18 @@ class Gate(Protocol):
 
     def failed(self) -> None:
         """
-        The login failed, or the client is gone.
+        The login failed, or the client disconnected.
         """
 
     def forget(self) -> None:
         """
-        A checker raised an error.
+        The credentials checker raised an error, so the login counts as neither.
         """
 
 
 class OpenGate:
     """
-    A L{Gate} at which nobody waits.
+    A L{Gate} at which no login waits.
     """
 
     async def enter(self, user: str, /) -> bool:
@@ -130,7 +130,7 @@ class OpenGate:
 
     def answered(self) -> None:
         """
-        Ignore this, since nobody waits.
+        Do nothing, since no login waits.
         """
 
     succeeded = failed = forget = answered
@@ -142,3 +142,6 @@ L{Gate.enter}, called with a user name before the portal is asked about that use
 """
 
 MakeMechanism = Callable[[Portal, Admit], Mechanism]
+"""
+Makes a L{Mechanism} for one attempt to log in.
+"""

@@ -1,5 +1,5 @@
 """
-A file of names and passwords, as a checker for C{--auth=file:}.
+The checker for C{--auth=file:}, a file of names and passwords.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ __all__ = ["PasswordFile"]
 
 _FOREIGN: Final = re.compile(
     r"[*!]*\$[A-Za-z0-9_-]+\$"  # crypt(3), htpasswd: $6$, $2y$, $apr1$, and !$6$ where it is locked
-    r"|_[./0-9A-Za-z]{19}\Z"  # crypt(3) as BSDi has it
+    r"|_[./0-9A-Za-z]{19}\Z"  # crypt(3) of BSDi
     r"|\*[0-9A-F]{40}\Z"  # MySQL
     r"|md5[0-9a-f]{32}\Z"  # PostgreSQL
     r"|\{[A-Za-z0-9.-]+\}"  # LDAP, dovecot, htpasswd -s: {SSHA}
     r"|[a-z0-9_]+\$[0-9]+\$"  # Django: pbkdf2_sha256$600000$
-    r"|[a-z0-9_]+\$[^$]+\$[0-9a-f]{32,}\Z"  # Django before that, Werkzeug: sha256$salt$0123...
+    r"|[a-z0-9_]+\$[^$]+\$[0-9a-f]{32,}\Z"  # older Django, Werkzeug: sha256$salt$0123...
     r"|SCRAM-SHA-"  # a line for --auth=scram:
     r"|(?:x|[*!]+)\Z"  # passwd, shadow: no password here
 )
@@ -40,9 +40,9 @@ class PasswordFile:
     Checks passwords against a file with one C{NAME:PASSWORD} in each line, see
     L{kaproto.security.userfile}.
 
-    A password has no colon, since files with several colons in a line (passwd, shadow, htdigest)
-    have another format.  A password must not look like a password hash either.  (A hash of
-    hexadecimal digits only cannot be told from a password.)
+    Passwords with a colon are refused, since a line with several colons is probably from a file of
+    another format (passwd, shadow, htdigest).  So are passwords that look like a password hash,
+    except hashes of hexadecimal digits only, which passwords may look like as well.
 
     @ivar path: the file.
     """
@@ -80,7 +80,7 @@ class PasswordFile:
         """
         username: bytes = credentials.username
         password = self._passwords.get(username)
-        # For an unknown name do the same comparison or hash, so that the time reveals nothing.
+        # For an unknown name do the same comparison or hash, so that the time does not reveal it.
         matches = maybeDeferred(credentials.checkPassword, password or self._nobody)
 
         def check(matched: bool) -> bytes:
@@ -93,7 +93,9 @@ class PasswordFile:
 
 def _password(text: str) -> bytes:
     """
-    @raise ValueError: if this is not a password.
+    Convert the text after the colon of a line.
+
+    @raise ValueError: if it is not a password that this file may have.
     """
     if ":" in text:
         raise ValueError(

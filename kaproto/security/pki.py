@@ -27,7 +27,7 @@ class CertificateFiles:
     @ivar certificate: this end's certificate, followed by any intermediate ones; C{None} for a
         client without a certificate.
     @ivar key: the private key of that certificate.
-    @ivar crl: the authorities' revocation lists; C{None} to check none.
+    @ivar crl: the authorities' revocation lists; C{None} to check no revocations.
     @ivar server: whether this end is the server.
     """
 
@@ -70,7 +70,8 @@ def clientFiles(
     Find a client's files in the places where libvirt's own client looks.
 
     @param pkipath: a folder that has C{cacert.pem}, C{clientcert.pem}, C{clientkey.pem} and
-        C{cacrl.pem}.  The second and third may be missing together, and the last may be missing.
+        C{cacrl.pem}.  C{clientcert.pem} and C{clientkey.pem} may be missing together, and
+        C{cacrl.pem} may be missing.
     @param directory: without C{pkipath}, the folder that has libvirt's default file names.
     @param home: the home folder, whose C{.pki/libvirt} takes precedence; by default that of the
         user, except for root.
@@ -106,8 +107,8 @@ def _existing(path: Path) -> Path | None:
 
 def _listed(path: Path) -> Path | None:
     """
-    @return: the path of a revocation list, C{None} only if there certainly is none.  An unreadable
-        one, such as a dangling symbolic link, must not be skipped.
+    @return: the path of a revocation list; C{None} only if there certainly is none.  An unreadable
+        list, such as a dangling symbolic link, must not be skipped.
     """
     try:
         path.lstat()

@@ -51,7 +51,7 @@ class Plain:
 
     async def respond(self, data: bytes | None) -> Answer:
         """
-        Check the one message of this mechanism, C{IDENTITY NUL NAME NUL PASSWORD}.
+        Check the only message of this mechanism, C{IDENTITY NUL NAME NUL PASSWORD}.
 
         @raise SASLFailed: if the client is not authenticated.
         """

@@ -25,12 +25,12 @@ def serverEndpoint(
     Make the endpoint that a string describes.
 
     @param arguments: the inner endpoint's name and its positional arguments.
-    @param keywords: the inner endpoint's keywords, and C{from}, networks separated by commas, for
-        TCP; C{uid}, user ids separated by commas, for UNIX sockets; C{tls=terminated}, if the
-        balancer terminates TLS, and with it C{certificate}, C{required} or C{optional}, and C{dn},
-        the type of the private field that has the distinguished name.
-    @raise ValueError: when a keyword is malformed or missing, or the inner endpoint cannot have a
-        header in front of it.
+    @param keywords: the inner endpoint's keywords, and those of C{proxy:}.  C{from} has networks
+        for TCP, C{uid} has user ids for UNIX sockets, both separated by commas.
+        C{tls=terminated} means that the balancer terminates TLS; then C{certificate} is C{required}
+        or C{optional}, and C{dn} is the type of the private field with the distinguished name.
+    @raise ValueError: when a keyword is malformed or missing, or the inner endpoint cannot be used
+        with PROXY headers.
     """
     own = takeKeywords(keywords, _KEYWORDS)
     name = arguments[0] if arguments else ""

@@ -1,12 +1,12 @@
 """
-Lists of revoked certificates (CRLs), looked up in each handshake.
+Looks up certificates in revocation lists (CRLs) during a handshake.
 
 OpenSSL checks the signature of a list at each look-up, and so hashes the whole list for each
 handshake: 0.7 ms for 10,000 certificates.  Here signatures are checked once, when the file is read
 (L{kaproto.security.certificates}), and a handshake looks up two or three serial numbers.
 
-OpenSSL still reads partial lists (of some certificates of an authority, or of changes to another
-list), and all lists if a handshake must end with the right TLS alert.
+OpenSSL still checks partial lists (which cover some certificates of an authority, or changes to
+another list), and all lists if a handshake must end with the right TLS alert.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class _List:
     The revocation list of one authority.
 
     @ivar begin: when the list becomes valid.
-    @ivar end: when it expires; C{None} if it does not say.
+    @ivar end: when it expires; C{None} if it has no such date.
     @ivar numbers: the serial numbers of the certificates.
     """
 
@@ -86,7 +86,7 @@ class Revocations:
         authorities: Sequence[x509.Certificate],
     ) -> Revocations | None:
         """
-        @return: the lists; C{None} if there are none, or OpenSSL has to read them.
+        @return: the lists; C{None} if there are none, or OpenSSL has to check them.
         """
         return cls(lists, authorities) if lists and all(map(_isPlain, lists)) else None
 
@@ -96,7 +96,7 @@ class Revocations:
         @param number: its serial number.
         @param issuer: the fingerprint of the certificate that has signed it; C{None} if it is
             trusted itself.
-        @return: why it is refused, one of OpenSSL's verification codes; C{None} if it is accepted.
+        @return: the problem, as one of OpenSSL's verification codes; C{None} if there is none.
         """
         if certificate in self._revoked:
             return int(Codes.ERR_CERT_REVOKED)
@@ -123,7 +123,8 @@ _SPECIAL: Final = (x509.IssuingDistributionPoint, x509.DeltaCRLIndicator)
 
 def _isPlain(crl: x509.CertificateRevocationList) -> bool:
     """
-    @return: whether a list has every certificate that its issuer has revoked.
+    @return: whether a list has every certificate that its issuer has revoked, so that it is not a
+        partial list.
     """
     try:
         return not any(each.critical or isinstance(each.value, _SPECIAL) for each in crl.extensions)

@@ -55,15 +55,15 @@ class _Mechanism(Protocol):
 
     def next(self, data: bytes) -> bytes:
         """
-        @return: the reply to a message of the server's.
+        @return: the reply to the server's message.
         @raise AuthenticationFailed: if the server does not know the password.
         """
 
     def check(self, data: bytes | None) -> None:
         """
-        The server accepts the login.
+        Check the last message of the server, which accepts the login.
 
-        @param data: its last message.
+        @param data: the message; C{None} if the server sent none.
         @raise AuthenticationFailed: if the server does not know the password.
         """
 
@@ -94,7 +94,7 @@ class _Plain:
 
     def check(self, data: bytes | None) -> None:
         """
-        PLAIN proves nothing to the client.
+        Do nothing: with PLAIN the server proves nothing to the client.
         """
 
 
@@ -114,14 +114,14 @@ class _Scram:
 
     def first(self) -> bytes:
         """
-        @return: the name.
+        @return: the message with the user name.
         """
         message: str = self._client.get_client_first()
         return message.encode()
 
     def next(self, data: bytes) -> bytes:
         """
-        @return: the proof; empty after the server's own proof.
+        @return: the message with the client's proof; after the server's proof, an empty one.
         """
         if self._answered:
             self.check(data)
@@ -174,11 +174,11 @@ def _available() -> dict[str, Callable[[Login], _Mechanism]]:
 def chooseMechanism(offered: list[str], wanted: str | None, *, secure: bool) -> str:
     """
     @param offered: the server's mechanisms.
-    @param wanted: the one to use; C{None} for any.
+    @param wanted: the mechanism to use; C{None} for the strongest that both ends have.
     @param secure: whether the connection is encrypted or local, so that the password may be sent
         in clear.
-    @raise AuthenticationFailed: if there is none in common.  The message lists what each end has,
-        and says what to do.
+    @raise AuthenticationFailed: if no mechanism can be used.  The message lists the mechanisms of
+        each end, and says what to do.
     """
     available = list(_available())
     own = [name for name in available if secure or name != "PLAIN"]
@@ -213,7 +213,7 @@ Calls a slow function with an argument, perhaps in a thread.
 
 async def computeAtOnce(function: Callable[[bytes], bytes], argument: bytes) -> bytes:
     """
-    Call the function here and now.
+    Call the function in this thread.
     """
     return function(argument)
 

@@ -41,8 +41,8 @@ _PROHIBITED: Final = (
 
 def saslprep(text: str) -> str:
     """
-    Before calling this, bound the length of text that a peer has sent: one character can become 18,
-    and each different one is looked up in a dozen tables.
+    Convert text to the form of SASLprep.  Bound the length of text that a peer has sent before
+    calling this: one character can become 18, and each distinct one is looked up in a dozen tables.
 
     @raise ValueError: if the text has a forbidden character, or mixes directions of writing.
     """
@@ -66,7 +66,9 @@ def saslprep(text: str) -> str:
 
 def prepareName(name: bytes) -> str:
     """
-    @param name: a user name in UTF-8.
+    Convert a user name to the form of SASLprep.
+
+    @param name: the name in UTF-8.
     @raise ValueError: if it is not a valid user name.
     """
     return _prepare(name, NAME_MAX)
@@ -74,7 +76,9 @@ def prepareName(name: bytes) -> str:
 
 def preparePassword(password: bytes) -> str:
     """
-    @param password: a password in UTF-8.
+    Convert a password to the form of SASLprep.
+
+    @param password: the password in UTF-8.
     @raise ValueError: if it is not a valid password.  The message does not quote it.
     """
     return _prepare(password, PASSWORD_MAX)

@@ -53,7 +53,8 @@ class SASLServer:
         gate: Callable[[], Gate] = OpenGate,
     ) -> None:
         """
-        @param mechanisms: those it may use, see L{kaproto.security.admission.mechanismsFor}.
+        @param mechanisms: the mechanisms that the client may use, see
+            L{kaproto.security.admission.mechanismsFor}.
         @param gate: makes the gate for one attempt.
         """
         self.user: str | None = None
@@ -103,7 +104,7 @@ class SASLServer:
 
     def abandon(self) -> None:
         """
-        The client is gone.
+        The client has disconnected.
         """
         self._state = _State.GONE
         self._drop()
@@ -115,6 +116,8 @@ class SASLServer:
             exchange.gate.failed()
 
     async def _respond(self, exchange: _Exchange, data: bytes | None) -> SASLResult:
+        # While the mechanism waits, another message of the client, or the end of its connection,
+        # may drop this exchange.  Then self._exchange is no longer this one.
         self._state = _State.WAITING
         try:
             answer = await exchange.mechanism.respond(data)
@@ -143,6 +146,11 @@ class SASLServer:
             raise self._failed(SASLFailed(f"out of order: {self._state.value}"))
 
     def _failed(self, error: SASLFailed) -> SASLFailed:
+        """
+        Count a failed attempt, and drop its exchange.
+
+        @return: the same error, to be raised.
+        """
         self.failures += 1
         self._drop()
         if self._state not in (_State.COMPLETE, _State.GONE):

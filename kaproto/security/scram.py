@@ -63,8 +63,8 @@ class _Proof:
     The credentials given to a checker.
 
     @ivar username: the name the client gave.
-    @ivar known: whether it has logged in from the same network lately.
-    @ivar keys: fires with the keys to challenge the client with.
+    @ivar known: whether the user has recently logged in from the same network.
+    @ivar keys: fires with the keys for the challenge.
     """
 
     def __init__(self, username: bytes, *, known: bool) -> None:
@@ -94,7 +94,7 @@ class _Proof:
 
     def loginEnded(self, result: object) -> object:
         """
-        The checker is done.  If it did not challenge the client, it does not know the name: then
+        The checker is done.  If it did not challenge the client, it does not know the name, so
         challenge the client with fake keys.
         """
         pending = self._hashing is not None and not self._hashing.called
@@ -187,9 +187,9 @@ class ScramSHA256:
 
 def _nameIn(message: str) -> str:
     """
-    @param message: a client's first.
+    @param message: a client's first message.
     @return: the user name, in the form of SASLprep.
-    @raise SASLFailed: if there is none.
+    @raise SASLFailed: if the message has no valid user name.
     """
     match = _CLIENT_FIRST.match(message)
     if match is None:

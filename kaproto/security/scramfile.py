@@ -1,5 +1,5 @@
 """
-A file of names and salted keys, which does not reveal passwords, as a checker for C{--auth}.
+The checker for C{--auth=scram:}, a file of names and salted keys, which does not reveal passwords.
 
 C{python -m kaproto.security.scramfile alice} asks for a password and prints the line for the file.
 """
@@ -37,10 +37,11 @@ _USAGE = (
 @implementer(ICredentialsChecker)
 class ScramFile:
     """
-    Checks passwords, and proofs of knowing them, against a file with one C{NAME:KEYS} in each line,
-    see L{kaproto.security.userfile} and L{ScramKeys.fromText}.
+    Checks passwords and SCRAM's proofs against a file with one C{NAME:KEYS} in each line, see
+    L{kaproto.security.userfile} and L{ScramKeys.fromText}.
 
-    A client cannot find out which users exist: other names get fake keys, which no password fits.
+    A client cannot find out which users exist: unknown names get fake keys, which match no
+    password.
 
     @ivar path: the file.
     """
@@ -68,8 +69,8 @@ class ScramFile:
             use.
         """
         users = readUsers(self.path, _keys)
-        # The secret for fake salts comes from the first line, which usually stays when users are
-        # added or removed.  A salt that changes would show that its user does not exist.
+        # The secret for fake salts is derived from the first line, which usually stays when users
+        # are added or removed.  If the salt of a name changed, that would show that it is fake.
         first = next(iter(users.values()))
         self._secret = hashlib.sha256(first.stored + first.server).digest()
         self._shapes = frozenset(keys.shape for keys in users.values())
@@ -80,7 +81,7 @@ class ScramFile:
         @return: fires with the user name, or fails with L{UnauthorizedLogin}.
         """
         username: bytes = cast(IUsernamePassword, credentials).username
-        # Made for existing users too, so that the time reveals nothing.
+        # Make fake keys for known names too, so that the time does not reveal unknown ones.
         fake = ScramKeys.fake(username, self._secret, self._shapes)
         keys = self._users.get(username, fake)
         if IScramCredentials.providedBy(credentials):
@@ -115,7 +116,7 @@ def main(arguments: Sequence[str]) -> str:
     """
     @param arguments: a user name.
     @return: the line to print.
-    @raise SystemExit: if there is none.
+    @raise SystemExit: if the name or the password cannot be used.
     """
     if len(arguments) != 1 or ":" in arguments[0] or arguments[0] != arguments[0].strip(" #"):
         raise SystemExit(_USAGE)

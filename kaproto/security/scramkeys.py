@@ -27,7 +27,7 @@ scramp's object for the mechanism.
 
 ITERATIONS: Final = 4096
 """
-Iterations of the hash, unless a file says otherwise: the least that RFC 7677 allows.
+The default number of iterations of the hash, the lowest that RFC 7677 allows.
 """
 
 _SALT_SIZE: Final = 16
@@ -142,12 +142,12 @@ class ScramKeys:
         cls, username: bytes, secret: bytes, shapes: Collection[Shape] = (_SHAPE,)
     ) -> ScramKeys:
         """
-        Make keys for a user that does not exist.  No password fits them.
+        Make keys for a user that does not exist.  They match no password.
 
         @param secret: hashed with the name to make the salt, so that a name always has the same
             salt, as a real user does.
-        @param shapes: the shapes of the users that exist.  Each name gets one of them, and keeps it
-            when others are added, unless a new one is chosen for it.
+        @param shapes: the shapes of the users that exist.  Each name gets one of them.  When a
+            shape is added, a name keeps its own or gets the new one (rendezvous hashing).
         """
         iterations, size = max(
             shapes, key=lambda shape: _digest(secret, b"%d %d " % shape + username)
@@ -174,9 +174,10 @@ def _digest(secret: bytes, data: bytes) -> bytes:
 
 def hashPassword(username: bytes, password: bytes | None) -> ScramKeys:
     """
-    Make keys for a checker that has the password in clear.  A name gets the same salt each time.
+    Make keys for a checker that has the password in clear.  A name always gets the same salt.
 
-    @param password: the user's; C{None} for a user that does not exist.  Both take the same time.
+    @param password: the user's password; C{None} for a user that does not exist, which takes the
+        same time.
     """
     salt = _digest(_SECRET, username)[:_SALT_SIZE]
     if password is not None:

@@ -66,7 +66,7 @@ class Candidate(Protocol):
     @property
     def limits(self) -> HoldsDeadline:
         """
-        What has the client's deadline.
+        The object that has the client's deadline.
         """
 
     def authenticated(self, user: str) -> None:
@@ -142,7 +142,7 @@ class Authentication:
 
     def abandon(self) -> None:
         """
-        The client is gone.
+        The client has disconnected.
         """
         self._server.abandon()
 
@@ -156,7 +156,7 @@ class Authentication:
     async def _answer(self, work: Callable[[], Awaitable[bytes]]) -> bytes:
         self._watch.start()
         try:
-            # A client that does not wait for replies gets no more attempts.
+            # Without this check, a client that does not wait for replies would get more attempts.
             if self._server.failures < self._limits().loginTries:
                 return await work()
         except CancelledError:
@@ -209,7 +209,7 @@ class _Stopwatch:
 
 class _LoginGate:
     """
-    The L{kaproto.security.mechanism.Gate} of one attempt to log in, in front of a queue.
+    The L{kaproto.security.mechanism.Gate} of one attempt to log in, which waits in a queue.
     """
 
     def __init__(self, candidate: Candidate, queue: ILoginQueue, watch: _Stopwatch) -> None:
@@ -254,7 +254,7 @@ class _LoginGate:
 
     def failed(self) -> None:
         """
-        Count this guess, or leave the queue.
+        Count this attempt as a failure, or leave the queue.
         """
         if self._waiting is not None:
             self._waiting.cancel()

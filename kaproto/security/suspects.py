@@ -1,6 +1,6 @@
 """
-Networks, user names and pairs of both from which passwords may be guessed, with the logins of this
-process that wait because of them.  L{kaproto.security.guessing} has the rules.
+Suspects of password guessing: networks, user names and pairs of both, each with a queue of this
+process's logins.  L{kaproto.security.guessing} has the rules.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["QUEUE", "Attempt", "Suspect"]
 
 QUEUE: Final = 100
 """
-The most turns of a queue that a login waits.
+The most turns that a login waits in a queue.
 """
 
 
@@ -26,19 +26,19 @@ class Suspect:
     """
     A network, a user name, or a known pair of both, with its queue.
 
-    @ivar table: where its failures are counted.
-    @ivar key: its key there.
-    @ivar pace: the time between two turns of the queue, as a fraction of the usual.
-    @ivar longest: the most turns that a login waits.
+    @ivar table: the table that counts its failures.
+    @ivar key: its key in the table.
+    @ivar pace: the time between two turns, as a fraction of the usual time.
+    @ivar longest: the most turns that a login waits in the queue.
     @ivar slack: seconds by which a turn may be late without delaying the next ones.
     @ivar attempts: logins that have not ended.
-    @ivar undecided: those of them that were let through.  They count as failures until they have
-        succeeded; otherwise a thousand at once would all get through.
-    @ivar unanswered: logins let through by this queue that the server has not replied to.
+    @ivar undecided: logins that were let through and have not ended.  They count as failures until
+        they succeed; otherwise a thousand simultaneous guesses would all get through.
+    @ivar unanswered: logins that this queue has let through and the server has not replied to.
     @ivar waiting: the queue, first come first served.
     @ivar last: when this queue last let a login through.
-    @ivar due: when the next one will be; C{None} if nobody waits, or while the one before is
-        unanswered.
+    @ivar due: when this queue will let the next login through; C{None} if none waits, or while the
+        previous one is unanswered.
     """
 
     table: Table
@@ -62,11 +62,11 @@ class Suspect:
 
     def isFree(self, now: float, guesses: int) -> bool:
         """
-        @return: whether the failed and undecided logins are so few that nobody has to wait.
+        @return: whether the failed and undecided logins are so few that no login has to wait.
         """
         row = self.table.find(self.key)
         if row is None:
-            # If other suspects pushed it out of the table, those who wait keep their pace.
+            # Other suspects may have replaced its row.  Logins that wait then keep their turns.
             return not self.waiting and self.undecided < guesses
         undecided = max(self.undecided, self.table.undecided(row, now))
         return self.table.failures(row, now) + undecided < guesses
@@ -83,14 +83,16 @@ class Suspect:
     def nextTurn(self, now: float, delay: float) -> float:
         """
         @param delay: seconds between two turns, in a queue of the usual speed.
-        @return: when the queue lets the first login through: one turn after the last one, in
-            whichever process had that.  If many wait here, this is early enough for the last one to
-            wait no more than L{longest} turns.  Each process hurries at its own pace, so all of
-            them together are as fast as one process would be.
+        @return: when the queue lets the first login through: one turn after the previous one, in
+            whichever process that was; earlier if the last one would otherwise wait for more than
+            L{longest} turns.
         """
         turn = delay * self.pace
         longest = turn * self.longest
         first, last = next(iter(self.waiting)), next(reversed(self.waiting))
+        # For example, 300 logins have just entered, and none may wait longer than 100 turns of a
+        # second: one goes through each third of a second.  Each process speeds up for its own
+        # logins, so all processes together are as fast as one with all the logins.
         hurried = (last.entered + longest - now) / len(self.waiting)
         return min(self._lastTurn(self.last) + turn, self.last + hurried, first.entered + longest)
 
@@ -104,10 +106,10 @@ class Attempt:
     @ivar user: the user name given.
     @ivar entered: when it began, in monotonic seconds.
     @ivar known: whether the user has logged in from the network within a day.
-    @ivar grantedAt: when it was let through, to have its password checked.
-    @ivar held: why it waits, such as C{"network 192.0.2.1"}; set only for the first login within
-        L{kaproto.security.loginbooks.WINDOW} that waits for that reason.
-    @ivar suspects: its network, its name, and both as a pair if that is known.
+    @ivar grantedAt: when it was let through to the password check; C{None} before that.
+    @ivar held: the reasons to log for its waiting, such as C{"network 192.0.2.1"}.  Each is set
+        only for the first login within L{kaproto.security.loginbooks.WINDOW} that waits for it.
+    @ivar suspects: its network, its user name, and the pair of both if that is known.
     @ivar counted: the suspects for which it counts as a failure until it has succeeded.
     @ivar queues: the queues that it must pass.
     @ivar waitsFor: how many of them it has not passed yet.

@@ -33,7 +33,7 @@ class TerminatedTLS:
     balancer found it valid.  Missing or malformed fields give no identity.
 
     @ivar required: whether clients without a verified certificate are refused.
-    @ivar field: the type of the private field with the distinguished name, in the form of RFC
+    @ivar field: the type of the private field that has the distinguished name in the form of RFC
         2253, for balancers that do not send the certificate itself.
     """
 

@@ -1,5 +1,5 @@
 """
-TLS in libvirt's way: certificates for both ends, the peer's identity, and the byte by which a
+TLS as libvirt uses it: certificates for both ends, the peer's identity, and the byte with which a
 server confirms that it accepts a client.
 """
 
@@ -89,7 +89,9 @@ server compute, write, and check another certificate, in the middle of a connect
 @contextmanager
 def _naming(files: CertificateFiles) -> Iterator[None]:
     """
-    @raise PKIError: with the name of the file, in place of OpenSSL's errors.
+    Convert OpenSSL's errors.
+
+    @raise PKIError: with the name of the file and OpenSSL's message.
     """
     try:
         yield
@@ -181,11 +183,11 @@ class ServerContextFactory:
 
     def reload(self) -> None:
         """
-        Read the files again, for new connections.  If a revocation list was in use, it must still
-        exist: it may be missing for a moment while it is replaced.
+        Read the files again, for new connections.  If a revocation list was in use, its file must
+        still exist: a list that is just being replaced must not count as no list.
 
         @raise kaproto.security.certificates.PKIError: if the files cannot be used.  After this or
-            any other exception the previous ones stay in use.
+            any other exception the previous certificates stay in use.
         """
         files = self._findFiles()
         if self._crl is not None and files.crl is None:
@@ -213,7 +215,7 @@ class ServerContextFactory:
     def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """
         Make the server's end of a connection.  Its handshake completes even with a bad certificate
-        if an L{ICertificateChecker} is certain to be told that it has completed.
+        if the protocol is an L{ICertificateChecker}, which is notified then and checks it.
         """
         listener: object = protocol.wrappedProtocol
         if isinstance(protocol, TLSLayer):
@@ -258,7 +260,7 @@ class ClientContextFactory:
 
 def examine(transport: TLSTransport) -> TLSIdentity:
     """
-    @param transport: TLS whose handshake has completed.
+    @param transport: a TLS transport whose handshake has completed.
     @return: the peer's identity.
     """
     connection = transport.getHandle()

@@ -2,8 +2,8 @@
 Reads files of users, one C{NAME:SECRET} in each line, for L{kaproto.security.passwordfile} and
 L{kaproto.security.scramfile}.
 
-The format is strict: any other line is an error with its number.  A line that its author meant
-differently must not become a login.
+The format is strict: any other line is an error, reported with its number.  A line that its author
+meant differently must not become a login.
 
   - The file is in UTF-8, without a byte order mark.  Lines end with LF.
   - Blank lines, and lines whose first character is C{#}, are skipped.

@@ -1,9 +1,9 @@
 """
 Parses libvirt's connection URIs: the place to connect to, and the name to open there.
 
-The grammar is that of RFC 3986.  libvirt adds a transport after a plus sign in the scheme, a
-semicolon that separates parameters like an ampersand, and parameters for the client only, which are
-not sent to the server.
+The grammar is that of RFC 3986, with three additions.  The scheme may have a transport, after a
+plus sign.  Parameters may be separated by semicolons instead of ampersands.  Some parameters are
+for the client, and are not sent to the server.
 """
 
 from kaproto.uri.drivers import checkName, isURI

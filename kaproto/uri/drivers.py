@@ -43,7 +43,7 @@ opens any file.
 
 _SLASH_DRIVERS: Final = frozenset({"qemu", "vbox", "vz"})
 """
-Drivers for which two slashes, as in C{qemu://system}, count as a typing error.
+Drivers for which two slashes, as in C{qemu://system}, count as a typo.
 """
 
 
@@ -78,7 +78,8 @@ def checkDriver(scheme: str, host: str, path: str) -> None:
 def checkName(driver: str, path: str) -> None:
     """
     Check the name that a libvirtd is asked to open.  The next version of libvirt may have new
-    drivers, so only misspelt ones are refused.  The path may be missing.
+    drivers, so an unknown driver is refused only if it looks like a misspelt one.  The path may be
+    missing.
 
     @param driver: the scheme without the transport.
     @raise ValueError: when no libvirtd can open it.

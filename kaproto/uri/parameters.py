@@ -21,7 +21,7 @@ The most bytes in the path of a UNIX socket (C{sun_path}, less its final NUL).
 
 def decoded(text: str) -> str:
     """
-    Replace escapes; bytes that are not UTF-8 become lone surrogates, as in C{os.fsdecode}.
+    Decode percent-escapes.  Bytes that are not UTF-8 become lone surrogates, as in C{os.fsdecode}.
     """
     decoded = unquote(text, errors="surrogateescape")
     if "\0" in decoded:
@@ -31,8 +31,8 @@ def decoded(text: str) -> str:
 
 def parameters(query: str) -> tuple[Mapping[str, str], str]:
     """
-    @return: the client's own parameters, by their names in small letters; and the query for the
-        server, with all others.
+    @return: the client's parameters, by their names in lower case, and the query for the server,
+        which has all other parameters.
     """
     own: dict[str, str] = {}
     others: list[str] = []
@@ -114,6 +114,6 @@ _OWN_PARAMETERS: Final[Mapping[str, Callable[[str, str], str]]] = {
     "tls_priority": _text,
 }
 """
-The parameters that are for the client, and how to check each.  libvirt accepts them with every
-transport, and in capitals too.
+The client's parameters, each with the function that checks its value.  libvirt accepts them with
+every transport, in upper or lower case.
 """

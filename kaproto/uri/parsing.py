@@ -24,7 +24,7 @@ TLS_PORT: Final = 16514
 _PORT_MAX: Final = 65535
 
 
-# RFC 3986, appendix A; whoever resolves an address in brackets checks it.
+# RFC 3986, appendix A.  An address in brackets is checked when it is resolved.
 _CHARACTER: Final = r"(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})"
 _PATH_CHARACTER: Final = rf"(?:{_CHARACTER}|[:@])"
 _URI: Final = re.compile(
@@ -43,7 +43,7 @@ _URI: Final = re.compile(
     re.VERBOSE,
 )
 
-# What libvirt's client leaves unescaped in the name that it sends.
+# The characters that libvirt's client leaves unescaped in the name that it sends.
 _SAFE_IN_PATH: Final = "/!$&'()*+,;=@"
 _SAFE_IN_FRAGMENT: Final = _SAFE_IN_PATH + ":?[]"
 
@@ -57,7 +57,7 @@ class ConnectionURI:
     @ivar host: the host to connect to, a name or an address without brackets; empty for a UNIX
         socket.
     @ivar port: the TCP port; 0 for a UNIX socket.
-    @ivar socket: the path of the UNIX socket; empty for the others.
+    @ivar socket: the path of the UNIX socket; empty for other transports.
     @ivar name: the name to open on the server: the URI without transport, host and the client's own
         parameters.
     @ivar user: the user name before the host, if any.
@@ -160,8 +160,8 @@ def _port(digits: str, transport: str) -> int:
 
 def _socket(own: Mapping[str, str], driver: str, path: str, plus: str, *, readOnly: bool) -> str:
     """
-    Find the socket.  If a user other than root opens C{/session} or libvirtd's test driver, it is
-    that of the user's own libvirtd.
+    Find the path of the socket.  For users other than root, their own libvirtd serves C{/session}
+    and the test driver.
     """
     if "socket" in own:
         return own["socket"]
@@ -171,7 +171,7 @@ def _socket(own: Mapping[str, str], driver: str, path: str, plus: str, *, readOn
         cache = environment.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
         directory, suffix = f"{environment.get('XDG_RUNTIME_DIR') or cache}/libvirt", ""
     legacy = f"{directory}/libvirt-sock{suffix}"
-    # One libvirtd for all drivers, or a daemon for each.
+    # The socket above is that of libvirtd, for all drivers; this one is that of a driver's daemon.
     direct = f"{directory}/virt{driver}d-sock{suffix}"
     mode = own.get("mode", "auto")
     if mode == "auto":
