@@ -112,6 +112,7 @@ class _CountingRedis:
             if words[0] == b"SUBSCRIBE":
                 return b"*3\r\n$9\r\nsubscribe\r\n$1\r\nx\r\n:1\r\n"
             return b"+OK\r\n"
+        # EVAL, the script, the number of keys, and four keys precede the script's arguments.
         arguments = words[7:]
         count = int(arguments[8])
         changed, ended = arguments[9 : 9 + 2 * count : 2], arguments[9 + 2 * count :]

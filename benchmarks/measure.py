@@ -147,7 +147,7 @@ def hold(
     @param count: unanswered pings after which a client is dead.
     @param seconds: how long to measure.
     @param logs: the folder for the server's output.
-    @param windows: the number of parts in which to measure.
+    @param windows: the number of windows that the time is divided into.
     @return: the figures.
     """
     held = Held(server.name, clients)

@@ -84,6 +84,9 @@ def plot(title: str, vertical: str, lines: dict[str, list[tuple[int, float]]]) -
 
 
 def _decades(values: list[float]) -> tuple[float, float]:
+    """
+    @return: the ends of an axis around the values, each 1, 2 or 5 times a power of ten.
+    """
     ticks = [factor * 10.0**power for power in range(-6, 9) for factor in (1, 2, 5)]
     low = max(tick for tick in ticks if tick <= min(values))
     high = min(tick for tick in ticks if tick > max(values))
@@ -91,6 +94,9 @@ def _decades(values: list[float]) -> tuple[float, float]:
 
 
 def _ticks(low: float, high: float) -> list[float]:
+    """
+    @return: the marks of an axis.
+    """
     ticks = [factor * 10.0**power for power in range(-6, 9) for factor in (1, 2, 5)]
     return [tick for tick in ticks if low <= tick <= high]
 

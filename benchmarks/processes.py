@@ -178,6 +178,7 @@ def processorTime(pid: int) -> float:
     @return: seconds.
     """
     try:
+        # The id of a process's CPU clock, as clock_getcpuclockid(3) computes it.
         return time.clock_gettime(~pid << 3 | 2)
     except OSError:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

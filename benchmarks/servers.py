@@ -107,7 +107,7 @@ def _present() -> str | None:
 @dataclass(frozen=True)
 class Server:
     """
-    One of the servers.
+    A server to measure.
 
     @ivar name: its name in the table.
     @ivar about: its description in a sentence.

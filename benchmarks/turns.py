@@ -68,7 +68,7 @@ def longestTurn(file: Path, since: float, until: float) -> float | None:
     @param file: the file with the record.
     @param since: ignore turns that began before this time, by C{time.monotonic}.
     @param until: ignore turns that began after this time.
-    @return: its seconds; at most L{WORTH_WRITING} if there was none; L{None} for a server whose
+    @return: its duration in seconds, 0 if no long turn was recorded; L{None} for a server whose
         turns are not recorded.
     """
     if not file.exists():

@@ -20,9 +20,9 @@ from docutils.parsers.rst import directives  # noqa: E402
 from sphinx.directives.code import CodeBlock  # noqa: E402
 from sphinx.ext.intersphinx import missing_reference  # noqa: E402
 
-import floors  # noqa: E402 - it is found only now
-import generate  # noqa: E402 - the same
-import kaproto  # noqa: E402 - the same
+import floors  # noqa: E402 - after sys.path is set
+import generate  # noqa: E402
+import kaproto  # noqa: E402
 
 generate.writeInventories(GENERATED)
 

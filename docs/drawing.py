@@ -64,7 +64,7 @@ class _Canvas:
 
     def write(self, row: int, column: int, text: str) -> None:
         """
-        Write text, replacing what was there.
+        Write text over the characters at its place.
         """
         for offset, character in enumerate(text):
             self._cells[row, column + offset] = character

@@ -1,5 +1,5 @@
 """
-A sensor feed: an RPC program of its own number, and a server for it.
+A sensor feed: an RPC program with its own number, and a server for it.
 
 A client can get the latest reading of a sensor, and subscribe to new readings.
 """

@@ -1,5 +1,5 @@
 """
-Run with C{python feed_client.py [ENDPOINT]}: print what a feed sends.
+Run with C{python feed_client.py [ENDPOINT]}: print the readings of a feed.
 """
 
 from __future__ import annotations

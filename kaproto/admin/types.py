@@ -62,8 +62,8 @@ class ServerName:
 @attrs.frozen
 class ClientName:
     """
-    A client of a server.  C{virt-admin} passes this structure back in later calls, in which only
-    the server's name and the id matter.
+    A client of a server.  C{virt-admin} sends this structure back in later calls, of which the
+    server reads only the server's name and the id.
 
     @ivar timestamp: when it connected, in seconds since 1970.
     @ivar transport: 0 for UNIX, 1 for TCP, 2 for TLS.

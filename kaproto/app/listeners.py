@@ -48,6 +48,7 @@ The default listener of the embedded host: libvirt's TCP port, on the loopback i
 """
 
 _OWN: Final = {"keepalive", "libvirttls", "proxy", "tcpkeepalive"}
+# In an endpoint string, a backslash quotes a colon within an argument.
 _GROUP: Final = re.compile(r"(?<!\\):group=((?:\\.|[^:\\])*)")
 _READ_ONLY: Final = re.compile(r"(?<!\\):readonly=((?:\\.|[^:\\])*)")
 

@@ -120,6 +120,7 @@ def eventAsLine(event: LogEvent) -> str:
     return f"{_second(int(event.get('log_time') or time.time()))} [{system}] {text}\n"
 
 
+# Most events happen in the same second as the previous one, so the last result is kept.
 @lru_cache(1)
 def _second(seconds: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(seconds))

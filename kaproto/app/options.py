@@ -141,8 +141,8 @@ class Options(BaseOptions, AuthOptionMixin):
         Parse the command line.
 
         @raise UsageError: naming the flag, and its valid values.
-        @raise SystemExit: with the same message, instead of L{UsageError}, when a program such as
-            C{twistd} runs this, because it would print all its own options before the message.
+        @raise SystemExit: with the same message, when a program such as C{twistd} runs this.  On a
+            L{UsageError} the program would print all its own options before the message.
         """
         try:
             super().parseOptions(options)  # type: ignore[no-untyped-call]

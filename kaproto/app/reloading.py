@@ -33,7 +33,7 @@ class Reloader:
 
     def __init__(self, candidates: Iterable[object]) -> None:
         """
-        @param candidates: any objects, of which the L{Reloadable} ones are reloaded.
+        @param candidates: any objects; only the L{Reloadable} ones are reloaded.
         """
         self._items = [each for each in candidates if isinstance(each, Reloadable)]
 

@@ -70,6 +70,7 @@ def quoteAddress(description: str) -> str:
     """
     @return: the string with the colons of an IPv6 address quoted.
     """
+    # The address ends at the next argument, as in interface=::1:backlog=50.
     match = re.search(r"interface=([\w:.%]+?)(?=:[a-z]+=|$)", description)
     if match is None or ":" not in match[1]:
         return description

@@ -152,7 +152,7 @@ class _Story:
 
 def _die(client: KeepAliveClientProtocol) -> None:
     """
-    Make a client neither answer nor close, like one whose machine has lost power.
+    Make a client neither answer nor close, as if its machine had lost power.
     """
     client.dataReceived = _drop  # type: ignore[method-assign]
 

@@ -25,7 +25,7 @@ class RegistryStatus:
     """
     The state of a registry.
 
-    @ivar where: its location, for people to read.
+    @ivar where: its location, for people.
     @ivar problem: why its list is not up to date; C{None} if it is.
     @ivar stale: for how many seconds the list has not been up to date.
     """
@@ -70,7 +70,7 @@ class Node(Protocol):
         """
         Disconnect a client.
 
-        @return: whether it was connected, at once or later; fails with L{NotDisconnected}.
+        @return: whether the client was connected.  A Deferred may fail with L{NotDisconnected}.
         """
 
     def drain(self) -> None:
@@ -81,10 +81,10 @@ class Node(Protocol):
 
 class IRegistry(Interface):
     """
-    Lists the clients of this node beside those of others, and receives orders to disconnect them.
+    Lists the clients of this node and of other nodes, and receives orders to disconnect them.
 
-    A registry that fails must not delay, refuse or disconnect a client, and no answer of it may
-    admit one.
+    The failure of a registry must not delay, refuse or disconnect a client.  A reply from the
+    registry must not admit one.
     """
 
     node: str = Attribute("The name of this node.")
@@ -98,7 +98,7 @@ class IRegistry(Interface):
         """
         Remove this node from the list, if the registry answers at once.
 
-        @return: fires when that is done or has failed, within a few seconds.
+        @return: fires within a few seconds, whether that has succeeded or failed.
         """
 
     def status() -> RegistryStatus:

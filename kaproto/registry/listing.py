@@ -124,7 +124,7 @@ class Listing:
 
     def stale(self, now: float) -> float:
         """
-        @return: for how many seconds the stored list has not been known to be correct.
+        @return: seconds since the stored list was last known to be correct; 0 if it is correct.
         """
         return 0.0 if self._wrongSince is None else max(0.0, now - self._wrongSince)
 
@@ -169,8 +169,8 @@ class Listing:
         """
         Return the next batch.  Call this once a second, and after each L{replied}.
 
-        @return: the batch to write now; C{None} if nothing is due, or the previous batch has no
-            reply yet.
+        @return: the batch to write now; C{None} if nothing is due, there is no connection, or the
+            previous batch has no reply yet.
         """
         self._now = now
         if not self._ready or self.superseded or self._underWay is not None or now < self._retryAt:
@@ -180,6 +180,7 @@ class Listing:
             self._begunAt = now
             self._begun += 1
             self._isDoubtful = False
+            # Batches are taken from the end, which has the smallest numbers.
             self._rest = sorted(self._numbers(), reverse=True)
             self._changes.clear()
             self._stored.clear()

@@ -1,5 +1,5 @@
 """
-The registry of a single server, whose clients are listed in its own memory only.
+The registry of a single server: its clients are listed only in its own memory.
 """
 
 from __future__ import annotations

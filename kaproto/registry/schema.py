@@ -20,7 +20,7 @@ epochs, so an older process never overwrites the data of a newer one::
 
     host1 starts, gets epoch 1700000000, and is stopped (SIGSTOP)
     host1 is started again, and gets epoch 1700000060
-    the first process continues, writes with 1700000000, and is told "superseded 1700000060"
+    the first process continues, writes with 1700000000, and gets "superseded 1700000060"
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def _bounded(value: object) -> object:
 
 def nodeNames(names: Sequence[object]) -> list[str]:
     """
-    @return: the valid names of nodes among them.
+    @return: the valid names of nodes among these, sorted.
     """
     return sorted(each for each in names if isinstance(each, str) and NODE_NAME.fullmatch(each))
 
@@ -157,9 +157,9 @@ a script, but none after a successful write.  The arguments:
 
   - the name
   - the action: C{begin} to delete all clients first, C{write} or C{leave}
-  - the epoch, 0 to be given one
-  - the process, from which its epoch is made: the time of its start, with a fraction that no other
-    process has
+  - the epoch, 0 to get one
+  - the process: the time of its start, which becomes the epoch, with a fraction that tells it from
+    other processes
   - how often C{begin} was sent in this epoch
   - the fields C{about}, C{refused} (empty if it has not changed) and C{complete}
   - the number of clients that follow, then their numbers and descriptions in pairs
@@ -177,6 +177,6 @@ return {found[1] or '', found[2] or '', found[3] or '', found[4] or '',
   tostring(redis.call('EXISTS', KEYS[2])), tostring(redis.call('HLEN', KEYS[3])), clients}
 """
 """
-Reads a node atomically: epoch, about, complete, refused, whether it has its lease, the number of
-clients, and, if its argument is C{clients}, a line of JSON for each client.
+Reads a node atomically: epoch, about, complete, refused, whether it has its lease, and the number
+of clients.  With the argument C{clients} it also returns a line of JSON for each client.
 """

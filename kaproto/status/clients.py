@@ -39,7 +39,7 @@ class ClientStatus:
     @ivar upstream: the state of its connection to the server behind a gateway, in a word or two.
     @ivar received: bytes received from it: over TCP the kernel's count, over UNIX sockets the size
         of all messages.
-    @ivar sent: bytes sent to it, counted in the same way.
+    @ivar sent: bytes sent to it, counted like C{received}.
     """
 
     who: Who

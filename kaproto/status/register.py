@@ -43,7 +43,7 @@ class Upstream:
 class Register(Protocol):
     """
     The clients of a server, in one process or in several.  Numbers are those of the latest
-    L{refresh}, and are available at once.  Clients and records are fetched.
+    L{refresh}.  Clients and records are fetched from the processes for each call.
     """
 
     def __len__(self) -> int:

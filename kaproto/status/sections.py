@@ -119,6 +119,7 @@ def _curve(values: Sequence[float | None], most: float) -> Tag:
         if value is None:
             lines.append([])
         else:
+            # SVG's y axis points down.  Leave a margin of 2 above and below the curve.
             height = _HEIGHT - 2 - value / most * (_HEIGHT - 4)
             lines[-1].append(f"{number * step:.1f},{height:.1f}")
     svg = Tag(

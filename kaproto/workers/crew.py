@@ -1,5 +1,8 @@
 """
 Keeps one worker on each seat: starts workers, replaces those that end, drains and stops them.
+
+A seat is a set of listening sockets.  A replacement accepts on the same sockets as the worker that
+it replaces.
 """
 
 from __future__ import annotations
@@ -108,6 +111,7 @@ class Crew:
 
     def _fill(self, seat: int) -> CrewMember:
         taken = {each.row for each in self._present}
+        # With 4 seats, the workers of seat 1 use rows 1 and 5 in turn.
         rows = range(seat, len(self._backoffs) * ROWS_EACH, len(self._backoffs))
         worker = self._start(seat, next(row for row in rows if row not in taken))
         self._present.append(worker)

@@ -67,7 +67,8 @@ class Parent(KaServer):
 
     def __init__(self, options: Options, *arguments: Any, **keywords: Any) -> None:  # noqa: ANN401
         """
-        @param options: has bound the sockets.  The other arguments are those of L{KaServer}.
+        @param options: the settings, with the bound sockets.  The other arguments are those of
+            L{KaServer}.
         """
         super().__init__(*arguments, **keywords)
         reactor: Any = self._reactor

@@ -240,6 +240,7 @@ class HandedReactor:
         return getattr(self._reactor, name)
 
     def _take(self, name: str) -> socket.socket:
+        # Several listeners with one name (tcp:0) take its sockets in the order of their binding.
         return socket.socket(fileno=self._handed[name].pop(0))
 
     def listenTCP(

@@ -108,6 +108,7 @@ class Starter:
                 books=files.add(self.books),
                 channel=files.add(theirs.fileno()),
                 sockets=sockets,
+                # Like LISTEN_FDS, this counts descriptors from 3, including unused ones.
                 passed=max(self.binding.passed, default=_FIRST - 1) + 1 - _FIRST,
                 passedNames=self.binding.passedNames,
                 reactor=type(self.reactor).__module__,

@@ -75,7 +75,7 @@ class TeamTraces:
     def _left(self, number: int, trace: _Trace) -> None:
         if self._traces.get(number) is trace:
             del self._traces[number]
-            # A new trace replaces the old one, and one of 0 seconds ends at once.
+            # End the worker's trace: one of 0 seconds replaces it, and ends at once.
             nothing = pack(Tracing(number, 0))
             trace.member.call(CONTROL_PROGRAM, ControlProcedure.TRACE, nothing).addErrback(_ignore)
 
