@@ -131,7 +131,7 @@ class _StringCodec:
 
     def ask(self, interval: float) -> bytes:
         """
-        @return: the framed word and interval; C{b""} without such a word.
+        @return: the framed word and interval; C{b""} if the words have no C{ask}.
         """
         word = self.words.ask
         return b"" if word is None else self.framed(word + b" " + packInterval(interval))

@@ -1,6 +1,6 @@
 """
-Keepalive below any protocol, by a tunnel between two programs with kaproto.  The application sees
-an ordinary connection.
+Keepalive below any protocol, through a tunnel between two programs that use kaproto.  The
+application sees an ordinary connection.
 
 The tunnel is the transport of the application's protocol, and closes like any other:
 C{loseConnection} after sending what was written, C{abortConnection} at once,

@@ -98,7 +98,7 @@ class _TunnelServerProtocol(TunnelProtocol, ServerProtocol):
 
     def resumeProducing(self) -> None:
         """
-        Read on.
+        Resume reading, or cancel a postponed pause.
         """
         self._pausesLater = False
         super().resumeProducing()

@@ -242,7 +242,7 @@ def _parseBinary(header: bytes, command: int, family: int) -> ProxyHeader:
 
 def _fields(data: bytes, offset: int = 0) -> Iterator[tuple[int, int, int]]:
     """
-    @return: for each field its type, and the offsets at which its value begins and ends.
+    @return: an iterator over the fields: type, and the offsets where the value begins and ends.
     @raise RemoteProtocolError: when a field is longer than the data.
     """
     while offset < len(data):

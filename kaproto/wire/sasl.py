@@ -2,7 +2,7 @@
 Arguments and results of the remote program's SASL procedures, C{AUTH_SASL_INIT},
 C{AUTH_SASL_START} and C{AUTH_SASL_STEP}.
 
-SASL distinguishes between no data, here C{None}, and empty data, C{b""}.  Each byte of data takes
+SASL distinguishes between no data (C{None} here) and empty data (C{b""}).  Each byte of data takes
 four bytes in a message.
 """
 

@@ -159,8 +159,8 @@ class Unpacker:
     def chars(self, count: int) -> bytes:
         """
         @param count: how many elements the array has.
-        @return: an array of C's C{char}.  Only the low byte of each element counts, because
-            clients extend the sign of those above 127.
+        @return: an array of C's C{char}.  Only the low byte of each element counts, because clients
+            extend the sign of bytes above 127.
         """
         start = self._take(4 * count)
         return self._data[start + 3 : start + 4 * count : 4]
