@@ -1,9 +1,9 @@
 """
-Look up the packages that kaproto needs to run, with its extras, among known vulnerabilities.
+Look for known vulnerabilities in the dependencies of kaproto and its extras.
 
-pip-audit asks the advisory service.  Where that cannot be reached, or a mirror has no advisories,
-nothing is known; the last line then says NOT AUDITED, and the exit status is 0, because being
-offline is no mistake in kaproto.
+pip-audit asks the advisory service.  If that cannot be reached, or a mirror has no advisories,
+the last line says NOT AUDITED, and the exit status is 0, because being offline is no fault of
+kaproto's.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ EXTRAS = frozenset({"metrics", "redis", "scram", "websocket"})
 
 def needed(name: str = "kaproto", extras: frozenset[str] = EXTRAS) -> set[str]:
     """
-    @return: the names of the installed packages that one needs, and those that they need.
+    @return: the names of the installed packages that a package depends on, directly or not.
     """
     found: set[str] = set()
     waiting = [(name, extras)]
@@ -46,10 +46,10 @@ def needed(name: str = "kaproto", extras: frozenset[str] = EXTRAS) -> set[str]:
 
 def judge(packages: set[str], report: dict[str, Any] | None, problem: str = "") -> tuple[str, int]:
     """
-    @param packages: which to look at.
-    @param report: what pip-audit says; C{None} if it failed.
-    @param problem: why.
-    @return: what to print, and the exit status.
+    @param packages: the names of the packages to audit.
+    @param report: pip-audit's report; C{None} if it failed.
+    @param problem: why it failed.
+    @return: the text to print, and the exit status.
     """
     audited: set[str] = set()
     known = []

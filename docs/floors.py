@@ -4,7 +4,7 @@ room, and a public module, which applications import, a door.  Modules import on
 room and from lower floors.
 
 C{tests/test_layers.py} checks the imports.  Run this file to rewrite the tables in
-C{explanation/architecture.rst} and C{reference/doors.rst}.
+C{explanation/architecture.rst} and C{reference/publicmodules.rst}.
 """
 
 from __future__ import annotations
@@ -118,12 +118,12 @@ def floorsTable() -> Iterator[str]:
     """
     files = moduleFiles()
     yield ".. list-table::\n   :header-rows: 1\n   :widths: 8 22 70\n"
-    yield "\n   * - floor\n     - room\n     - what it is, and its modules\n"
+    yield "\n   * - layer\n     - package or module\n     - what it is, and its modules\n"
     for number in reversed(range(len(FLOORS))):
         for room in sorted(FLOORS[number]):
             modules = [each.removeprefix(f"{room}.") for each in files if roomOf(each) == room]
             inside = ", ".join(f"``{each}``" for each in modules if each != room)
-            door = " (door)" if room in DOORS else ""
+            door = " (public)" if room in DOORS else ""
             yield f"   * - {number}\n     - `{room}`{door}\n     - {_sentence(files[room])}\n"
             if inside:
                 yield f"\n       {inside}\n"
@@ -141,7 +141,7 @@ def doorsTable() -> Iterator[str]:
 
 TABLES: Final[Mapping[Path, Callable[[], Iterator[str]]]] = {
     ROOT / "docs" / "explanation" / "architecture.rst": floorsTable,
-    ROOT / "docs" / "reference" / "doors.rst": doorsTable,
+    ROOT / "docs" / "reference" / "publicmodules.rst": doorsTable,
 }
 """
 The pages with a table, and the function that makes the table of each.
