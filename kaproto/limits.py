@@ -43,8 +43,8 @@ class Limits:
     @ivar stuckTimeout: the time after which a relay is closed if neither side reads.  Keepalive
         cannot detect that, because reading from both is paused.
     @ivar closeTimeout: the time the peer has to read the last messages when this end closes.
-    @ivar pingBudget: pings per second that a peer may send; after a pause it may send those of up
-        to ten seconds at once.
+    @ivar pingBudget: pings per second that a peer may send, and ten times as many in a burst after
+        a pause.
     @ivar unreadPongs: pongs a peer may leave unread.
     @ivar runningCalls: calls of one connection that run at once.
     @ivar waitingCalls: calls that may wait to run; while there are more, the connection is not

@@ -205,6 +205,7 @@ def _shortened(event: LogEvent) -> LogEvent:
     }
     failure = event.get("log_failure")
     if isinstance(failure, Failure) and len(traceback := failure.getTraceback()) > _TRACEBACK_MAX:
+        # Observers format a failure with its getTraceback().
         changed["log_failure"] = short = copy(failure)
         short.getTraceback = lambda *_: traceback[:_TRACEBACK_MAX]  # type: ignore[method-assign]
     return {**event, **changed} if changed else event

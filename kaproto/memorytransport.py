@@ -40,7 +40,7 @@ class MemoryTransport:
     One end's transport.  Written bytes are delivered when L{deliver} is called.
 
     @ivar name: C{"server"} or C{"client"}.
-    @ivar reactor: the clock, in the attribute where L{kaproto.keepalive.Heartbeat} looks for it.
+    @ivar reactor: the clock, under the name that L{kaproto.keepalive.Heartbeat} expects.
     @ivar blackhole: whether written bytes are dropped.
     @ivar reading: whether the protocol wants to read.
     """
@@ -78,7 +78,7 @@ class MemoryTransport:
     @property
     def disconnected(self) -> bool:
         """
-        Whether the protocol has been told that the connection is gone.
+        Whether C{connectionLost} has been called on the protocol.
         """
         return self._lost
 

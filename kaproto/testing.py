@@ -53,7 +53,7 @@ class ConnectedPair(Generic[_Server, _Client]):
 
     def flush(self) -> None:
         """
-        Deliver everything that was written, and the answers to it, until nothing more is written.
+        Deliver everything that was written, then the answers, until neither end writes any more.
         """
         moving = True
         while moving:
@@ -99,7 +99,8 @@ def connectedPair(
 
     @param serverFactory: the server's factory.  Both must have been made with the same L{Clock}.
     @param clientFactory: the client's factory.
-    @param flush: whether the two negotiate at once; otherwise nothing is delivered yet.
+    @param flush: whether the two ends negotiate before this returns; otherwise nothing is delivered
+        yet.
     @return: the pair.
     @raise TypeError: when the factories do not share a L{Clock}.
     """
@@ -159,7 +160,7 @@ class MemoryEndpoint:
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """
-        @return: has fired already with the client's protocol; nothing is delivered before
+        @return: has already fired with the client's protocol.  Nothing is delivered before
             L{ConnectedPair.flush}.
         """
         self.pair = memoryPair(self._serverFactory, protocolFactory, self._clock)

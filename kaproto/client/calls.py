@@ -113,7 +113,8 @@ class Call(Generic[_P, _R]):
 @attrs.frozen
 class DomainCall(Generic[_P, _R]):
     """
-    A procedure of the remote program whose first argument is a domain: a method of the domain.
+    A procedure of the remote program whose first argument is a domain.  It acts as a method of the
+    domain.
 
     @ivar procedure: its number, from C{remote_protocol.x}.
     @ivar arguments: as in L{Call}; called with the domain and the method's arguments.

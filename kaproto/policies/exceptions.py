@@ -35,8 +35,8 @@ class Exceptions:
         @param policy: the other policy.
         @param exceptions: conditions such as C{program=virt-install}, see
             L{kaproto.policies.conditions}.  A peer that fits one of them is exempt.
-        @raise kaproto.policies.conditions.ConditionError: when one of them cannot be used; the
-            message begins with it.
+        @raise kaproto.policies.conditions.ConditionError: when a condition cannot be used; the
+            message begins with that condition.
         """
         self._policy = policy
         self._exceptions = [(text, _parse(text)) for text in exceptions]

@@ -25,7 +25,7 @@ def refusalFor(peer: Peer) -> str:
     """
     @return: the error for a client that did not ask for mandatory keepalive: the problem, and the
         remedies for an administrator and for a programmer.  It has 300 characters at most, because
-        some tools print it twice, and begins like libvirt's messages with code 9.
+        some tools print it twice, and begins like libvirt's messages for error code 9.
     """
     return (
         "operation failed: this server requires keepalive, which the client did not ask for before "
@@ -87,7 +87,7 @@ class Policy:
 
 class Disable(Policy):
     """
-    Mode 0: the server pings nobody.  It still answers pings.
+    Mode 0: the server never pings clients.  It still answers their pings.
     """
 
     name = "disable"

@@ -106,7 +106,7 @@ def parseRules(text: str, file: str, keepAlive: KeepAlive) -> Rules:
     @param text: the file's content.
     @param file: its name, for errors.
     @param keepAlive: the default interval and count of rules.
-    @raise RulesError: when it cannot be used.
+    @raise RulesError: when the file cannot be used.
     """
     try:
         content = tomllib.loads(text)
@@ -216,7 +216,7 @@ class RulesPolicy:
         """
         Read the file again.  Open connections do not change.
 
-        @raise RulesError: when it cannot be used; the previous rules stay in use.
+        @raise RulesError: when the file cannot be used; the previous rules stay in use.
         """
         if self._path is None:
             return
@@ -229,7 +229,7 @@ class RulesPolicy:
     def configured(self, argument: str | None, keepAlive: KeepAlive) -> RulesPolicy:
         """
         @param argument: the path of the file.
-        @raise ValueError: when there is none, or the file cannot be used.
+        @raise ValueError: when there is no argument, or the file cannot be used.
         """
         if not argument:
             raise ValueError("it needs the name of a file, as in rules:/etc/kaproto/rules.toml")

@@ -1,10 +1,10 @@
 """
 The audit log: a line when a client opens, and a line when its connection ends.
 
-The lines are logged as C{kaproto.audit}.  L{BOUNDS} limits their number, as that of all lines about
-clients, and is asked before a line is composed.  This module composes text and event itself, since
-Twisted's logger would take four times as long: when all clients of a server reconnect at once,
-there are thousands of lines to write.
+The lines are logged as C{kaproto.audit}.  L{BOUNDS} limits them like all lines about clients, and
+is asked before a line is composed.  This module composes text and event itself, since Twisted's
+logger would take four times as long: when all clients of a server reconnect at once, there are
+thousands of lines to write.
 """
 
 from __future__ import annotations

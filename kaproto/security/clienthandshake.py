@@ -1,6 +1,6 @@
 """
-TLS handshakes of a client: matching the server's certificate to the host name, and reading the
-alerts by which the server refuses the client's certificate.
+TLS handshakes of a client: matches the server's certificate to the host name, and explains the
+alerts with which a server refuses the client's certificate.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ _ALERTS: Final = ("certificate", "unknown ca", "access denied")
 
 def _raiseAlert(error: SSL.Error) -> None:
     """
-    @raise CertificateRefused: if the error is an alert by which the server refuses this client's
+    @raise CertificateRefused: if the error is an alert with which the server refuses this client's
         certificate.
     """
     queue = error.args[0] if error.args else None

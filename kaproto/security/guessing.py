@@ -17,9 +17,9 @@ those from networks where she has logged in before.
 If the guesses for her name come from her own network, the known pair has a queue too, which lets a
 thousand logins through per second.
 
-No login is refused, and none waits longer than 100 seconds, or one second for a known pair.  If the
-queue is too long for that, it runs faster.  Its length is bounded by the number of connections that
-may be connected without a login (L{kaproto.limits.Limits.maxAnonymousClients}).
+Every login gets its turn after at most 100 seconds, or one second for a known pair.  If the queue
+is too long for that, it runs faster.  Its length is bounded by the limit on connections that have
+not logged in (L{kaproto.limits.Limits.maxAnonymousClients}).
 
 The processes of a server share their L{books<kaproto.security.loginbooks>}, so failures, turns and
 known pairs count for all processes together.  Each process queues its own clients.  A turn waits
@@ -199,7 +199,7 @@ class GuessLimit:
             row = suspect.table.find(suspect.key)
             if row is not None:
                 suspect.table.letThrough(row, now)
-            # Names are not suspected before their first failures.
+            # A name without a row has not failed, so it is not suspected.
             if row is not None or suspect.table is self._books.networks:
                 suspect.undecided += 1
                 attempt.counted.append(suspect)

@@ -1,17 +1,17 @@
 """
-TLS handshakes: which certificates are accepted, and how much a stranger can make us compute.
+TLS handshakes: which certificates are accepted, and a bound on the computation that a peer causes.
 
-OpenSSL verifies the peer's chain of certificates and reports what it finds to L{verified}.  A
-server usually completes the handshake although the client's certificate is bad, and closes the
-connection afterwards, as libvirtd does: C{virsh} has an error message for that, while a handshake
-that fails often kills it with C{SIGPIPE}.  So OpenSSL must be told to go on after a problem, and
-that must not let a stranger choose how much is computed: sixty RSA certificates with a public
-exponent of 3,000 bits are 80 KB and took 0.36 seconds.  Three rules bound the computation:
+OpenSSL verifies the peer's chain of certificates and reports each result to L{verified}.  A server
+usually completes the handshake although the client's certificate is bad, and closes the connection
+afterwards, as libvirtd does: C{virsh} has an error message for that, while a handshake that fails
+often kills it with C{SIGPIPE}.  So L{verified} lets OpenSSL continue after a problem.  That must
+not let a stranger choose how much is computed: sixty RSA certificates with a public exponent of
+3,000 bits are 80 KB and took 0.36 seconds.  Three rules bound the computation:
 
   - L{AUTHORITIES_MAX} authorities may stand between a certificate and a trusted one.
   - A chain of several certificates that no trusted authority has signed, or that has a wrong
-    signature, ends the handshake at once with a TLS alert.  No signature is checked with a
-    stranger's key, and no name against a stranger's constraints.
+    signature, ends the handshake at once with a TLS alert.  No signature is checked with the key of
+    an untrusted certificate, and no name against its constraints.
   - The client proves that it has its private key by one signature, checked with the key in its
     certificate.  If the certificate is bad, the signature is checked only for keys of a usual size
     (L{isUsual}), which takes a millisecond at most.
@@ -91,9 +91,9 @@ class Handshake(SSL.Connection):
 
     @ivar needsCertificate: whether the peer must have a certificate.
     @ivar revocations: revocation lists, for its certificate and those of its authorities; C{None}
-        if there are none, or OpenSSL reads them.
+        if there are none, or OpenSSL checks them.
     @ivar signer: while the chain is verified, the fingerprint of the certificate verified last,
-        which has signed the next.
+        which has signed the next one.
     @ivar lenient: whether the handshake completes even if there is a problem.
     @ivar problem: the problem with the peer's certificate, C{None} if there is none.
     @ivar completed: whether the handshake has completed.
@@ -141,7 +141,7 @@ def countMessage(connection: SSL.Connection, where: int, _result: int) -> None:
     OpenSSL's information callback.  Count TLS control messages after the handshake: key updates,
     attempts to renegotiate, alerts.  OpenSSL answers most of them by itself.
 
-    OpenSSL does not call this for application data, so counting costs that nothing.
+    OpenSSL does not call this for application data, so counting does not slow that down.
 
     @param where: a bit mask: C{SSL_CB_EXIT} when OpenSSL is done with a message, C{SSL_CB_ALERT}
         when it has read or written an alert.
@@ -155,7 +155,7 @@ _MESSAGES: Final = SSL.SSL_CB_EXIT | SSL.SSL_CB_ALERT
 
 def _clearErrors() -> None:
     """
-    Empty OpenSSL's error queue.  When the handshake goes on after a problem with a certificate,
+    Empty OpenSSL's error queue.  When the handshake continues after a problem with a certificate,
     OpenSSL 3 leaves the problem in the queue, and would report it as the failure of the next call.
     pyOpenSSL empties the queue whenever it raises an error, so make it raise one.
     """
@@ -176,13 +176,13 @@ def verified(
 
         peer <- stranger            no trusted authority, reported at depth 1: stop
         peer <- stranger <- ours    the stranger's certificate is not signed by ours, depth 1: stop
-        peer                        no trusted authority, depth 0: go on if that is cheap
-        peer <- ours                expired or revoked, depth 0 or 1: go on, signatures follow
+        peer                        no trusted authority, depth 0: continue if that is cheap
+        peer <- ours                expired or revoked, depth 0 or 1: continue, signatures follow
 
     @param error: the problem, one of C{OpenSSL.SSL.X509VerificationCodes}.
     @param depth: 0 for the peer's own certificate, 1 for the authority that has signed it.
     @param good: 0 if there is a problem.
-    @return: whether to go on.
+    @return: whether to continue.
     """
     assert isinstance(connection, Handshake)
     if good:
@@ -204,8 +204,10 @@ def verified(
 
 def _revoked(connection: Handshake, certificate: X509) -> int | None:
     """
-    Look up one certificate.  Calls come in the order in which OpenSSL verifies signatures: the
-    trusted authority's certificate first, the peer's last.
+    Look up one certificate in the revocation lists.  OpenSSL verifies the trusted authority's
+    certificate first and the peer's last, so the certificate of the previous call signed this one.
+
+    @return: the problem, as in L{Revocations.problem}; C{None} if there is none.
     """
     if connection.revocations is None:
         return None
@@ -247,8 +249,8 @@ def isUsual(certificate: X509) -> bool:
 def explainTLS(reason: Exception) -> str:
     """
     @param reason: why a TLS connection has ended, or could not be set up.
-    @return: for errors of OpenSSL the last in its queue, reworded where few would understand it;
-        otherwise the message.
+    @return: for errors of OpenSSL the last error in its queue, reworded if that is obscure;
+        otherwise the message of the exception.
     """
     queue = reason.args[0] if isinstance(reason, SSL.Error | CryptoError) and reason.args else None
     if isinstance(queue, list) and queue and not isinstance(reason, CertificateRefused):

@@ -18,7 +18,7 @@ _T = TypeVar("_T")
 
 THREADS: Final = 2
 """
-How many functions run at once, in the reactor's own thread pool.  The rest of the pool is left for
+How many functions run at once, in the reactor's thread pool.  The rest of the pool is left for
 DNS look-ups.
 """
 

@@ -41,8 +41,8 @@ class PasswordFile:
     L{kaproto.security.userfile}.
 
     Passwords with a colon are refused, since a line with several colons is probably from a file of
-    another format (passwd, shadow, htdigest).  So are passwords that look like a password hash,
-    except hashes of hexadecimal digits only, which passwords may look like as well.
+    another format (passwd, shadow, htdigest).  So are passwords that look like a password hash.
+    Text of hexadecimal digits only is accepted, since it may be a password as well as a hash.
 
     @ivar path: the file.
     """

@@ -73,8 +73,8 @@ def clientFiles(
         C{cacrl.pem}.  C{clientcert.pem} and C{clientkey.pem} may be missing together, and
         C{cacrl.pem} may be missing.
     @param directory: without C{pkipath}, the folder that has libvirt's default file names.
-    @param home: the home folder, whose C{.pki/libvirt} takes precedence; by default that of the
-        user, except for root.
+    @param home: the home folder, whose C{.pki/libvirt} takes precedence; by default the user's home
+        folder, but none for root.
     """
     if pkipath is not None:
         ca, certificate, key = (pkipath / f"{name}.pem" for name in ("cacert", *_OWN))

@@ -1,10 +1,10 @@
 """
 The C{proxy:} endpoint, for servers behind a load balancer that sends PROXY headers.
 
-The header is read before anything else on the connection, TLS included.  Only then the protocol
-above gets its C{connectionMade}, so its transport has the client's address from the beginning.
-Every client can write a header, so headers are believed only from the networks that the listener
-names.
+The header is read before anything else on the connection, TLS included.  Only then is
+C{connectionMade} called on the protocol above, so its transport has the client's address from the
+beginning.  Every client can write a header, so headers are believed only from the networks that the
+listener names.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ class Trust:
     The load balancers whose PROXY headers are believed.
 
     @ivar networks: for TCP, the networks that balancers connect from.
-    @ivar users: for UNIX sockets, the ids of the users that balancers run as; empty for every user
-        whom the socket's mode lets connect.
+    @ivar users: for UNIX sockets, the ids of the users that balancers run as; empty to believe
+        every user who can connect.
     """
 
     networks: Sequence[Network] = ()
@@ -105,7 +105,8 @@ def headerOf(transport: object) -> ProxyHeader | None:
     """
     Find the PROXY header at the beginning of a connection.
 
-    @param transport: the connection's, with or without TLS and other protocols in between.
+    @param transport: the connection's transport, with or without TLS and other protocols in
+        between.
     @return: C{None} if there was none.
     """
     return cast("ProxyHeader | None", _attributeOf(transport, _HEADER))
@@ -117,12 +118,13 @@ def terminatedTLSOf(transport: object) -> tuple[TLSIdentity, str | None] | None:
 
     @return: the result of L{TerminatedTLS.identify}; C{None} if no balancer terminates TLS.
     """
-    # In quotes, since Python takes longer to make the type than for all the rest.
+    # The type is quoted, since making it would take longer than the look-up.
     return cast("tuple[TLSIdentity, str | None] | None", _attributeOf(transport, _TERMINATED))
 
 
 def _attributeOf(transport: object | None, name: str) -> object | None:
-    # Wrappers forward attributes that they lack; of the lowest transport only its own count.
+    # Wrappers forward attributes that they lack to the transport below, so look in the dictionary
+    # of each wrapper.
     while transport is not None:
         if isinstance(transport, Connection):
             # This is the lowest.  (vars() would create a dictionary of 64 bytes for it.)
@@ -136,7 +138,7 @@ def _attributeOf(transport: object | None, name: str) -> object | None:
 
 class _HeaderProtocol(Protocol):
     """
-    Reads the header, then leaves the transport to the protocol that the wrapped factory builds.
+    Reads the header, then hands the transport over to the protocol that the wrapped factory builds.
     """
 
     factory: ProxyFactory
@@ -207,7 +209,7 @@ class _HeaderProtocol(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
-        The connection ended before its header did, as some health checks do.
+        The connection ended before the header was complete, as some health checks do.
         """
         self._stop()
 
@@ -260,7 +262,7 @@ class ProxyFactory(Factory):
 
     def refused(self, peer: Peer, problem: str) -> None:
         """
-        Log why a connection is closed before its client is known.
+        Log why a connection without a valid header is closed.
         """
         self._log.warn("refused {peer}: {problem}", peer=peer, problem=problem)
 

@@ -30,7 +30,7 @@ class Suspect:
     @ivar key: its key in the table.
     @ivar pace: the time between two turns, as a fraction of the usual time.
     @ivar longest: the most turns that a login waits in the queue.
-    @ivar slack: seconds by which a turn may be late without delaying the next ones.
+    @ivar slack: seconds by which a turn may be late without delaying the turns after it.
     @ivar attempts: logins that have not ended.
     @ivar undecided: logins that were let through and have not ended.  They count as failures until
         they succeed; otherwise a thousand simultaneous guesses would all get through.
@@ -73,7 +73,7 @@ class Suspect:
 
     def turnTaken(self, now: float) -> None:
         """
-        Note that a login was let through, for this queue and those of other processes.
+        Record that a login was let through, for this queue and for those of other processes.
         """
         self.last = now
         row = self.table.find(self.key)

@@ -1,5 +1,5 @@
 """
-The TLS protocol below a connection, with bounds on what a peer can make it compute and keep.
+The TLS protocol below a connection, with bounds on the time and memory that a peer can use.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ class TLSLayer(BufferingTLSTransport, DirectWriter):
     """
     Twisted's TLS protocol, with five differences.
 
-      - Until the handshake is complete, L{HANDSHAKE_MAX} bytes are read, which bounds the number of
-        certificates to parse.
+      - Until the handshake is complete, at most L{HANDSHAKE_MAX} bytes are read, which bounds the
+        number of certificates to parse.
       - OpenSSL answers some control messages by itself, even if the peer reads nothing, and
         Twisted keeps these answers in memory.  After L{UNASKED_MAX} such messages the connection
         is closed.
-      - A wrapped protocol is also told that the handshake has completed.  So a protocol that
+      - A wrapped protocol is notified too when the handshake has completed.  So a protocol that
         trusts the peer only after the handshake can be wrapped.
       - Records that arrive together are delivered together, and records that are written together
         are sent together.  L{writeNow} sends without waiting for other small writes.
@@ -63,7 +63,7 @@ class TLSLayer(BufferingTLSTransport, DirectWriter):
 
     def listener(self) -> object | None:
         """
-        @return: the protocol, perhaps wrapped by others, to tell that the handshake has completed;
+        @return: the protocol to notify when the handshake has completed, perhaps wrapped by others;
             C{None} if there is none.
         """
         above: object | None = self.wrappedProtocol
@@ -174,8 +174,8 @@ class TLSLayer(BufferingTLSTransport, DirectWriter):
         if handshake is None or not (handshake.speaksFirst or self.bytesReceived):
             # A server has nothing to do until the client's first message.
             return
-        # Twisted tells only the protocol directly above.  If Twisted renames this method, wrapped
-        # protocols are not told, and keep treating the peer as unverified.
+        # Twisted notifies only the protocol directly above.  If Twisted renames this method,
+        # wrapped protocols are not notified, and keep treating the peer as unverified.
         super()._checkHandshakeStatus()
         if handshake.completed:
             listener = self.listener()
@@ -183,8 +183,8 @@ class TLSLayer(BufferingTLSTransport, DirectWriter):
                 IHandshakeListener(listener).handshakeCompleted()
 
     def _tlsShutdownFinished(self, reason: Failure | None) -> None:
-        # A Failure refers to the frames it was raised in.  One of them is the caller of this
-        # method, which refers to the Failure: a cycle.
+        # A Failure refers to the frames of its traceback.  One of them is the caller of this
+        # method, which refers to the Failure: a cycle of references.
         if reason is not None:
             reason.cleanFailure()
         super()._tlsShutdownFinished(reason)

@@ -171,7 +171,7 @@ def _socket(own: Mapping[str, str], driver: str, path: str, plus: str, *, readOn
         cache = environment.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
         directory, suffix = f"{environment.get('XDG_RUNTIME_DIR') or cache}/libvirt", ""
     legacy = f"{directory}/libvirt-sock{suffix}"
-    # The socket above is that of libvirtd, for all drivers; this one is that of a driver's daemon.
+    # libvirtd serves all drivers on the socket above; the daemon of one driver has this one.
     direct = f"{directory}/virt{driver}d-sock{suffix}"
     mode = own.get("mode", "auto")
     if mode == "auto":
