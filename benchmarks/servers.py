@@ -278,7 +278,7 @@ def noneBefore() -> str | None:
     """
     Check for an earlier version to compare with.
 
-    @return: the reason why there is none; L{None} if there is a checkout of the earlier code.
+    @return: why there is none; L{None} if C{KAPROTO_BEFORE} names a checkout of the earlier code.
     """
     return None if BEFORE else "KAPROTO_BEFORE names no other checkout"
 
@@ -330,7 +330,7 @@ key_file = "{own}/private/serverkey.pem"
 
 def _libvirtdListening(setting: Setting, listen: str) -> Recipe:
     """
-    Run libvirtd in session mode, so that all its files are in one folder, and never as root.
+    Run libvirtd in session mode, so that all its files are in one folder.  It never runs as root.
 
     Its keepalive interval is a whole number of seconds.
     """

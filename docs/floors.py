@@ -1,7 +1,7 @@
 """
 kaproto's layers and public modules.  A layer is called a floor, a top-level module or package a
-room, and a public module, which applications import, a door.  Modules import only from their own
-room and from lower floors.
+room, and a public module, which applications import, a door.  Modules import from their own floor
+and lower ones, without cycles.
 
 C{tests/test_layers.py} checks the imports.  Run this file to rewrite the tables in
 C{explanation/architecture.rst} and C{reference/publicmodules.rst}.

@@ -1,5 +1,5 @@
 """
-Run with C{python domains.py URI}: list the domains, and suspend and resume the first one.
+Run with C{python domains.py URI}: list the domains, and suspend and resume those that run.
 """
 
 from __future__ import annotations

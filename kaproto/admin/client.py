@@ -180,6 +180,6 @@ class ControlClient:
         """
         Drain the server: it accepts no new clients, and stops when the present ones have left.
 
-        @param within: seconds that they have to leave; by default the server's configured time.
+        @param within: seconds that clients have to leave; by default the server's configured time.
         """
         await self._call(ControlProcedure.DRAIN, Draining(within))

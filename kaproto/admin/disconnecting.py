@@ -14,7 +14,7 @@ __all__ = ["disconnectClient"]
 
 def disconnectClient(client: ServerConnection, reason: str | None = None) -> None:
     """
-    Disconnect a client.  Its outstanding calls fail with a message that names the administrator's
+    Disconnect a client.  Its outstanding calls fail with a message that gives the administrator's
     reason.  A C{virsh} without outstanding calls prints that it was disconnected.
 
     @param reason: the reason, which also goes to the log and the list of endings.

@@ -51,7 +51,7 @@ class KaServer(Service):
     @ivar ports: its listeners for clients.
     @ivar operations: its listeners for administration and monitoring, which stay open until all
         clients have left.
-    @ivar gateway: its backend, if that is a gateway.
+    @ivar gateway: its backend, if the server is a gateway.
     @ivar register: its clients, for monitoring and administration.
     @ivar registry: lists its clients together with those of other servers.
     @ivar draining: whether it accepts no new clients, and stops when the present ones have left.

@@ -156,7 +156,7 @@ def takeReadOnly(description: str) -> tuple[str, bool]:
 
 def _check(description: str) -> None:
     """
-    @raise ValueError: when it is an endpoint that cannot serve libvirt's clients.
+    @raise ValueError: when the endpoint cannot serve libvirt's clients, or an argument is invalid.
     """
     problem = whyNotServed(description)
     if problem is not None:

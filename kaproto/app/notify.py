@@ -78,7 +78,7 @@ class Notifier:
         """
         Report that the service has begun to stop.
 
-        @param within: seconds that it may take to stop, for which the manager waits.
+        @param within: seconds that stopping may take; the manager waits that long.
         """
         self._send("STOPPING=1", f"EXTEND_TIMEOUT_USEC={int(within * _MICROSECONDS)}")
 

@@ -24,7 +24,7 @@ def adminEndpoint(reactor: object, description: str) -> IStreamServerEndpoint:
     @param description: a UNIX socket's path or endpoint string.  Only the socket's owner and root
         can connect.  A relative path is resolved against the folder in which kaserver is started.
     @return: the endpoint.
-    @raise ValueError: when it is neither; the message says what is valid.
+    @raise ValueError: when the description is neither; the message says what is valid.
     """
     named = ":" not in description and description and not description.isdecimal()
     if named or description.startswith(("/", "./", "../")):

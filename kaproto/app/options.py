@@ -74,7 +74,7 @@ class Options(BaseOptions, AuthOptionMixin):
     @ivar admin: the endpoint for administrators.
     @ivar statusPage: the endpoint of the status page.
     @ivar agent: the endpoint for haproxy's agent-check.
-    @ivar redis: the registry of all nodes, its password, and its endpoint.
+    @ivar redis: the location of Redis, its password, and its endpoint; C{None} for no registry.
     """
 
     supportedInterfaces = (IUsernamePassword, IUsernameHashedPassword)

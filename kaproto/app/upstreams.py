@@ -58,7 +58,7 @@ def upstreamServer(reactor: object, description: str, ask: str) -> UpstreamServe
 
 def _endpoint(reactor: object, description: str) -> IStreamClientEndpoint:
     if re.match("(tcp|unix|https?)://", description):
-        # In a libvirt URI these would be drivers, on a server reached by TLS.
+        # libvirt would take these schemes for the names of drivers, on a server reached by TLS.
         wanted = suggestUpstream(description) or "qemu+tls://HOST/system"
         raise ValueError(f"is {shlex.quote(f'--upstream={wanted}')} meant?")
     try:

@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 _VALID: Final = timedelta(days=365)
-# A margin for another machine's clock, which may be behind ours.
+# Certificates are valid from an hour ago, because another machine's clock may be behind.
 _SKEW: Final = timedelta(hours=1)
 
 _SIGNS: Final = x509.KeyUsage(

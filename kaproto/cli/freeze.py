@@ -1,5 +1,5 @@
 """
-C{kaproto ping --freeze}: a client that stops answering, like a stopped process, and the server's
+C{kaproto ping --freeze}: stops answering, as a stopped process does, and prints the server's
 reaction.
 """
 
@@ -45,7 +45,7 @@ async def freeze(
                 machinery.messageReceived(message)
 
     tell("this client answers no more")
-    # To the server this is a stopped process: bytes are received, nothing is answered.
+    # To the server this looks like a stopped process, whose bytes only the kernel receives.
     connection.dataReceived = received  # type: ignore[method-assign]
     try:
         reason = await connection.whenClosed()

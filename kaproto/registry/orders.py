@@ -28,7 +28,7 @@ _TOKEN: Final = re.compile(r"[0-9a-f]{32}")
 
 class BadOrder(ValueError):
     """
-    A message is not an order, or not one that this node accepts.
+    A message is not a valid order or answer.
     """
 
 

@@ -23,7 +23,7 @@ __all__ = ["CONNECTIONS_MAX", "AgentFactory", "agentLine"]
 
 CONNECTIONS_MAX: Final = 100
 """
-The most connections; more are closed at once.
+The most connections at a time; further ones are closed.
 """
 
 _TIMEOUT: Final = 5.0

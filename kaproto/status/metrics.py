@@ -31,7 +31,8 @@ __all__ = ["Metrics"]
 _SMALLEST: Final = 6
 _LARGEST: Final = 23
 """
-The buckets of round trips: from 64 us to 8.4 s, each twice the one before.
+The smallest and the largest bucket of a histogram, as powers of two in microseconds: 64 us and
+8.4 s.
 """
 
 _AGE: Final = 1.0

@@ -84,7 +84,7 @@ def clientObject(status: ClientStatus) -> _Object:
 
 def listedObject(connection: ServerConnection, wallClock: WallClock) -> _Object:
     """
-    @return: the description of a client for a registry, without values that change all the time.
+    @return: the description of a client for a registry, without values that change continuously.
     """
     peer, keepAlive = connection.peer, connection.heartbeat.keepAlive
     return {

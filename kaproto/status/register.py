@@ -32,7 +32,7 @@ class Upstream:
 
     @ivar problem: the error of the latest attempt to open it; C{None} if that succeeded.
     @ivar calls: the number of clients' outstanding calls.
-    @ivar busy: the number of clients' connections that it does not read although it is alive.
+    @ivar busy: the number of clients whose connections it does not read, although it is alive.
     """
 
     problem: str | None

@@ -25,7 +25,7 @@ __all__ = ["CONNECTIONS_MAX", "StatusFactory"]
 
 CONNECTIONS_MAX: Final = 100
 """
-The most connections; more are closed at once.
+The most connections at a time; further ones are closed.
 """
 
 _NO_METRICS: Final = (

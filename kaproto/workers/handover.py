@@ -28,7 +28,7 @@ class Handover:
     @ivar counts: the file of the shared counts.
     @ivar books: the file of the shared L{kaproto.security.loginbooks.Books}.
     @ivar channel: the worker's end of the connection to the parent.
-    @ivar sockets: the sockets to accept on, by the name of their place.
+    @ivar sockets: the file descriptors to accept on, by the name of the address.
     @ivar passed: the number of sockets that systemd passed, beginning at file descriptor 3.
     @ivar passedNames: their names, in the format of C{LISTEN_FDNAMES}.
     @ivar reactor: the module of the reactor to use.
@@ -66,7 +66,8 @@ class Handover:
     @classmethod
     def read(cls, descriptor: int) -> Handover:
         """
-        @param descriptor: the number of the file from L{write}; it is closed.
+        @param descriptor: the result of L{write} in the parent, as this process's own descriptor;
+            it is closed.
         """
         with os.fdopen(descriptor, encoding="utf-8") as file:
             file.seek(0)

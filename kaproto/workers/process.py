@@ -141,7 +141,7 @@ class WorkerProcess(ProcessProtocol):
 
     def processEnded(self, reason: Failure) -> None:
         """
-        The process has ended.  Its last messages may still wait on the connection.
+        The process has ended.  Its last messages may not have been read from the connection yet.
         """
         self._cancelDeadline()
         self._how = self._unresponsive or _ending(reason)

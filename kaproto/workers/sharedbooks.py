@@ -34,7 +34,7 @@ def sharedBooks(descriptor: int) -> Books:
     @param descriptor: the result of L{createBooks}; it is closed.
     """
     memory = mmap.mmap(descriptor, Books.size())
-    # Workers that inherit a descriptor hold their locks on it together.  So open the file again.
+    # Processes that inherit a descriptor share its lock.  So open the file again.
     own = os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
     os.close(descriptor)
     return Books(memory, _FileLock(own))

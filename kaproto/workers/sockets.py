@@ -3,9 +3,9 @@ Listening sockets that a parent binds and its workers accept on.
 
 For each TCP listener there is one socket per worker, all bound to the same address with
 C{SO_REUSEPORT}; the kernel distributes new connections evenly among them.  The parent keeps all of
-them open.  So connections that wait on a dead worker's socket are accepted by its replacement,
-which gets the same socket.  A UNIX socket, or one that systemd passes, cannot be bound twice: all
-workers accept on the same one.
+them open.  So a dead worker's replacement, which gets the same socket, accepts the connections that
+wait there.  A UNIX socket, or one that systemd passes, cannot be bound twice: all workers accept on
+the same one.
 
 Endpoints listen through a reactor.  The parent's endpoints get a reactor that only binds sockets.
 A worker's endpoints get a reactor that uses the sockets from the parent.  So all endpoints work
