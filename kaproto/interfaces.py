@@ -67,9 +67,9 @@ class IKeepAlivePolicy(Interface):
     """
     Decides for each peer whether to ping it, and whether it may open.
 
-    C{twistd kaserver --mode=NAME:ARGUMENT} finds an instance that also provides
-    L{twisted.plugin.IPlugin} in a module in C{twisted/plugins/}.  L{kaproto.policies.Policy} is a
-    base class with defaults for all of it.
+    C{twistd kaserver --mode=NAME:ARGUMENT} finds policies in the modules of C{twisted/plugins/}:
+    instances that also provide L{twisted.plugin.IPlugin}.  L{kaproto.policies.Policy} is a base
+    class that implements the whole interface with defaults.
     """
 
     name: str = Attribute("The name for C{--mode}.")

@@ -54,8 +54,8 @@ class Limits:
         error if the server behind the relay is lost.
     @ivar relayedStreams: open streams of a relayed connection that are tracked individually.  If
         there are more, some count as open until the connection ends.
-    @ivar waitingAnswers: calls that the relay answers itself, whose replies wait until a relayed
-        message has been sent in full.
+    @ivar waitingAnswers: replies of the relay itself that may wait until a relayed message has been
+        sent in full.
     @ivar messageBeforeLogin: the largest message before the client has logged in, enough for a SASL
         exchange.
     @ivar messageBeforeOpen: the largest message before the client has opened, enough for a URI.

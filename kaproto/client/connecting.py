@@ -74,8 +74,8 @@ def connect(
     @param reactor: the reactor.
     @param uri: a libvirt URI (C{test+tcp://host/default}, C{qemu+unix:///system?socket=PATH},
         C{qemu:///system}), or a Twisted client endpoint string (C{tcp:host:16509}).
-    @param name: the name to open, instead of the URI's.  With an endpoint string, the server's
-        default is the default.
+    @param name: the name to open; by default the URI's, or with an endpoint string the server's
+        default.
     @param readOnly: whether to ask for a read-only connection.
     @param keepAlive: the interval and count for pinging the server, if it supports keepalive.
     @param login: the user's name and password, for servers that require them; by default from the

@@ -28,7 +28,7 @@ async def negotiate(
     """
     Open a connection, as the client: authenticate, ask for keepalive, open.
 
-    Old servers do not know the procedures of the first two steps, which are then skipped.
+    The first two steps are skipped if the server is too old to know their procedures.
 
     @param call: calls a procedure of the remote program.
     @param name: the name to open, as in L{OpenRequest<kaproto.interfaces.OpenRequest>}; C{None}

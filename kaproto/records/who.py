@@ -41,7 +41,7 @@ def _cleanOrNone(text: str | None) -> str | None:
 @attrs.frozen
 class Caller:
     """
-    A client's identity without its port.  Refusals are counted for each.
+    A client's identity without its port.  Refusals are counted per such identity.
 
     @ivar user: the name it logged in with (SASL).
     @ivar dn: the name in its TLS certificate.

@@ -113,7 +113,8 @@ class Gate(Protocol):
 
     def forget(self) -> None:
         """
-        The credentials checker raised an error, so the login counts as neither.
+        The credentials checker raised an error.  The login counts neither as a success nor as a
+        failure.
         """
 
 
