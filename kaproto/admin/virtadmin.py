@@ -140,9 +140,7 @@ class AdminProgram(Program):
         self, connection: KeepAliveServerProtocol, arguments: ServerLookup
     ) -> ServerName:
         """
-        Find a server by name.
-
-        @return: the server.
+        @return: the server of this name.
         @raise kaproto.errors.RemoteError: when there is no such server.
         """
         server = ServerName(arguments.name)
