@@ -85,7 +85,7 @@ class _FewAtATime:
     remaining ones first the next time, so no descriptor starves.
 
     It also serves the descriptors itself.  The reactor would set a log context for
-    C{twisted.python.log} around each one, and that takes longer than C{recv}.
+    C{twisted.python.log} around each one, which takes five more function calls.
 
     While a L{DirectReader} is the only readable descriptor, L{poll} keeps reading it and does not
     return to the reactor, until the next timed call is due.  This saves the turns in which the
