@@ -44,7 +44,7 @@ COMMANDS: Final[Mapping[str, Mapping[str, str]]] = {
         "umask": "holds for the shell that it is typed in",
         "openssl": f"{_NEWCOMERS}.test_openssl",
         "virsh -c 'qemu+tls": _NAMES,
-        "twistd -n kaserver --listen": "tests.interop.test_tls.VirshTests.test_allowedDNs",
+        "twistd -n kaserver --listen": "tests.interop.test_tls.VirshTests.test_certificates",
         "cat lost": "needs certtool, which is GnuTLS's",
         "printf": "needs certtool, which is GnuTLS's",
         "certtool": "needs certtool, which is GnuTLS's",
@@ -57,7 +57,7 @@ COMMANDS: Final[Mapping[str, Mapping[str, str]]] = {
     "docs/howto/workers.rst": {"twistd": "tests.interop.test_workers.OneServerTests.test_life"},
     "docs/howto/exceptions.rst": {
         "journalctl": _SYSTEM,
-        "twistd": "tests.interop.test_exceptions.ExceptionsTests.test_program",
+        "twistd": "tests.interop.test_exceptions.ExceptionsTests.test_exceptions",
         "virsh": "tests.interop.test_exceptions.ReadOnlyGatewayTests.test_readOnly",
     },
     "docs/howto/fleet.rst": {
@@ -130,7 +130,7 @@ OUTPUTS: Final[Mapping[str, Mapping[str, str]]] = {
         "tcpkeepalive:tcp:": "tests.test_pages.CommandsTests.test_endpoints"
     },
     "docs/howto/authentication.rst": {
-        "network 192.0.2.1: 10 logins": "tests.interop.test_sasl.VirshTests.test_guesses"
+        "network 192.0.2.1: 10 logins": "tests.interop.test_sasl.VirshTests.test_logins"
     },
     "docs/howto/fleet.rst": {
         "clients  ---->": "is a drawing",

@@ -310,7 +310,7 @@ opening += wire.encode(wire.OPEN, wire.OPEN_ARGUMENTS, serial=2)
 opened = 0
 while True:
     clients = []
-    for _ in range(100):
+    for _ in range(50):  # fewer than the backlog: connections beyond it wait for a second
         client = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
         client.sendall(opening)
         clients.append(client)

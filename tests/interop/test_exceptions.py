@@ -10,7 +10,7 @@ import re
 from tests.interop.gateway import GatewayTestCase
 from tests.interop.programs import Program, Result, runVirsh
 from tests.interop.servers import KaServer
-from tests.interop.support import PYTHON, InteropTestCase, privateEnvironment
+from tests.interop.support import PYTHON, InteropTestCase, privateEnvironment, together
 
 OPEN = """
 import libvirt, sys
@@ -63,7 +63,19 @@ class ExceptionsTests(InteropTestCase):
         command = [python, script, uri]
         return await Program.start(self, command, privateEnvironment(directory)).finish()
 
-    async def test_program(self) -> None:
+    async def test_exceptions(self) -> None:
+        """
+        The exceptions apply to the programs that they name, in modes 1 and 2; a read-only listener
+        is read-only for them too.
+        """
+        await together(
+            self._program(),
+            self._longName(),
+            self._wouldRefuse(),
+            self._readOnly(),
+        )
+
+    async def _program(self) -> None:
         """
         A program with an exception can open.  Others are refused with a message that names the
         exception to add, and logged with program and process id.
@@ -78,7 +90,7 @@ class ExceptionsTests(InteropTestCase):
         self.assertIsNotNone(match, server.log)
         self.assertIn("(exception program=virt-install)", server.log)
 
-    async def test_longName(self) -> None:
+    async def _longName(self) -> None:
         """
         C{program=} matches names longer than the 15 characters that the kernel keeps.
         """
@@ -86,7 +98,7 @@ class ExceptionsTests(InteropTestCase):
         _server, uri = await self.serve(f"--except=program={name}")
         self.assertEqual((await self.openAs(uri, name)).output, "suspended test\n")
 
-    async def test_wouldRefuse(self) -> None:
+    async def _wouldRefuse(self) -> None:
         """
         In mode 1, programs with an exception are not logged as those that mode 2 would refuse.
         """
@@ -97,7 +109,7 @@ class ExceptionsTests(InteropTestCase):
         self.assertIn("program='virt-clone': mode 2 would refuse", server.log)
         self.assertNotIn("program='virt-install': mode 2 would refuse", server.log)
 
-    async def test_readOnly(self) -> None:
+    async def _readOnly(self) -> None:
         """
         A client of a read-only listener can read but not modify, even if it did not ask for a
         read-only connection.

@@ -146,7 +146,17 @@ class SameOutputTests(GatewayTestCase):
     Tests for the same commands, directly and through the gateway.
     """
 
-    async def test_reading(self) -> None:
+    async def test_same(self) -> None:
+        """
+        Commands that read or write, and a screenshot, have the same output.
+        """
+        await together(
+            self._reading(),
+            self._writing(),
+            self._screenshot(),
+        )
+
+    async def _reading(self) -> None:
         """
         More than sixty reading commands print the same, including errors.
         """
@@ -168,7 +178,7 @@ class SameOutputTests(GatewayTestCase):
         self.assertIn("error: failed to get domain 'nobody'", through.errors)
         self.assertNotIn("Traceback", server.log)
 
-    async def test_writing(self) -> None:
+    async def _writing(self) -> None:
         """
         Commands that change domains, snapshots, networks, volumes and pools print the same at every
         step.
@@ -196,7 +206,7 @@ class SameOutputTests(GatewayTestCase):
         ):
             self.assertIn(seen, through.output)
 
-    async def test_screenshot(self) -> None:
+    async def _screenshot(self) -> None:
         """
         A screenshot, sent as a stream, is the same picture.
         """

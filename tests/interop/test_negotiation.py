@@ -28,6 +28,19 @@ class SkippedCheckTests(InteropTestCase):
             f"--mode={mode}", f"--interval={_INTERVAL}", f"--count={_COUNT}"
         )
 
+    async def test_modes(self) -> None:
+        """
+        Each mode applies to clients that ask for keepalive, and to those that do not.
+        """
+        await together(
+            self._notAsking(),
+            self._refused(),
+            self._refusedWithoutReading(),
+            self._askedInTime(),
+            self._disabledStillAnswers(),
+            self._tooLate(),
+        )
+
     async def _leftAlone(self, mode: int) -> SharedServer:
         """
         Check that a client that did not ask can open, is neither pinged nor disconnected, and can
@@ -43,7 +56,7 @@ class SkippedCheckTests(InteropTestCase):
         self.assertEqual(await client.succeed(wire.GET_HOSTNAME), hostname)
         return server
 
-    async def test_leftAlone(self) -> None:
+    async def _notAsking(self) -> None:
         """
         In modes 0 and 1 a client that did not ask for keepalive can open, and stays connected
         without pings.  In mode 1 the log says that mode 2 would refuse it.
@@ -52,7 +65,7 @@ class SkippedCheckTests(InteropTestCase):
         self.assertIn("mode 2 would refuse", optional.log)
         self.assertNotIn("would refuse", disabled.log)
 
-    async def test_refused(self) -> None:
+    async def _refused(self) -> None:
         """
         In mode 2 the open of a client that did not ask for keepalive fails with an error that says
         what to do, and the client is disconnected.  The log names it once.
@@ -70,7 +83,7 @@ class SkippedCheckTests(InteropTestCase):
         await waitUntil(lambda: client.address in server.log, "the peer in the log")
         self.assertEqual(server.log.count(client.address), 1, server.log)
 
-    async def test_refusedWithoutReading(self) -> None:
+    async def _refusedWithoutReading(self) -> None:
         """
         In mode 2 a client that did not ask for keepalive is disconnected even if it does not read
         the error.
@@ -83,7 +96,7 @@ class SkippedCheckTests(InteropTestCase):
         client.transport.resumeProducing()
         await client.waitLost()
 
-    async def test_askedInTime(self) -> None:
+    async def _askedInTime(self) -> None:
         """
         In mode 2 a client that asked for keepalive can open.  If it is silent, it is pinged twice
         and disconnected C{interval * (count + 1)} seconds after its last message.
@@ -96,7 +109,7 @@ class SkippedCheckTests(InteropTestCase):
         self.assertApproximates(await client.waitLost() - silent, _DEATH, 0.25)
         self.assertEqual(len(client.pings), _COUNT)
 
-    async def test_disabledStillAnswers(self) -> None:
+    async def _disabledStillAnswers(self) -> None:
         """
         In mode 0 the keepalive feature is advertised and the client's pings are answered, but the
         server never pings.
@@ -112,7 +125,7 @@ class SkippedCheckTests(InteropTestCase):
         self.assertIsNone(client.lostAt)
         self.assertEqual(client.pings, [])
 
-    async def test_tooLate(self) -> None:
+    async def _tooLate(self) -> None:
         """
         Asking for keepalive after a refused open has no effect: the connection is closed.
         """

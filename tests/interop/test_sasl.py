@@ -58,7 +58,23 @@ class VirshTests(SecureTestCase):
                 attempts.append(self.refused(uri + rest, REFUSED))
         await together(*attempts)
 
-    async def test_modes(self) -> None:
+    async def test_logins(self) -> None:
+        """
+        virsh can log in by every mechanism, whatever the server has been given and has met.
+        """
+        await together(
+            self._modes(),
+            self._keys(),
+            self._unix(),
+            self._strongest(),
+            self._nothingIsLeaked(),
+            self._unicode(),
+            self._reload(),
+            self._guesses(),
+            self._python(),
+        )
+
+    async def _modes(self) -> None:
         """
         Logins work over TLS in every mode with every mechanism.
         """
@@ -79,7 +95,7 @@ class VirshTests(SecureTestCase):
         self.assertIn(f"failed to log in as {NAME!r} by PLAIN", server.log)
         self.assertIn("failed to log in as 'nobody' by SCRAM-SHA-256", server.log)
 
-    async def test_keys(self) -> None:
+    async def _keys(self) -> None:
         """
         Logins work with a file of salted keys, and without client certificates.
         """
@@ -88,7 +104,7 @@ class VirshTests(SecureTestCase):
         )
         await self.checkAll(server.tls(self.nobody))
 
-    async def test_unix(self) -> None:
+    async def _unix(self) -> None:
         """
         Logins work on a UNIX socket.
         """
@@ -102,7 +118,7 @@ class VirshTests(SecureTestCase):
         await self.checkAll(f"test+unix:///default?socket={path}")
         self.assertIn(f"uid={os.getuid()}", server.log)
 
-    async def test_strongest(self) -> None:
+    async def _strongest(self) -> None:
         """
         By default virsh uses the mechanism that does not reveal the password.
         """
@@ -113,7 +129,7 @@ class VirshTests(SecureTestCase):
         await self.refused(server.tls(self.alice, self.authFile(password="wrong")), REFUSED)
         self.assertIn("by SCRAM-SHA-256", server.log)
 
-    async def test_nothingIsLeaked(self) -> None:
+    async def _nothingIsLeaked(self) -> None:
         """
         The log never has a password.
         """
@@ -135,7 +151,7 @@ class VirshTests(SecureTestCase):
         for secret in (PASSWORD, "another secret", "not for alice"):
             self.assertNotIn(secret, server.log)
 
-    async def test_unicode(self) -> None:
+    async def _unicode(self) -> None:
         """
         Names and passwords can have non-ASCII characters.
         """
@@ -152,7 +168,7 @@ class VirshTests(SecureTestCase):
             )
         )
 
-    async def test_reload(self) -> None:
+    async def _reload(self) -> None:
         """
         SIGHUP reloads the users; if the file has a mistake, the previous ones stay.
         """
@@ -178,7 +194,7 @@ class VirshTests(SecureTestCase):
             await self.letIn(server.tls(self.alice, self.authFile("carol")))
             await self.refused(server.tls(self.alice, self.authFile()), REFUSED)
 
-    async def test_guesses(self) -> None:
+    async def _guesses(self) -> None:
         """
         After ten failed logins from its address virsh can still log in, after its wait.
         """
@@ -194,7 +210,7 @@ class VirshTests(SecureTestCase):
         )
         self.assertIn("network 127.0.0.1: 10 logins failed within 60 s", server.log)
 
-    async def test_python(self) -> None:
+    async def _python(self) -> None:
         """
         A Python program with libvirt's bindings can log in with C{openAuth()}, but not with
         C{open()}.

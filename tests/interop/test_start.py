@@ -12,11 +12,12 @@ import shlex
 import signal
 import stat
 import sys
+from collections.abc import Sequence
 
 from tests.interop.gateway import GatewayTestCase
 from tests.interop.programs import Program, Result, runVirsh
 from tests.interop.servers import LibvirtDaemon, twistdCommand
-from tests.interop.support import InteropTestCase
+from tests.interop.support import InteropTestCase, together
 
 _TWIST = [sys.executable, "-m", "twisted"]
 _TCP = "--listen=tcp:0:interface=127.0.0.1"
@@ -49,18 +50,27 @@ class TwistTests(InteropTestCase):
         With twist and twistd, a mistake on the command line and an address that cannot be bound are
         reported in one line.
         """
-        for argument, words in (
-            ("--listen=16509", "is --listen=tcp:16509:interface=127.0.0.1 meant?"),
-            ("--listen=unix:/nonexistent/s", "No such file or directory; a socket needs a folder"),
-        ):
-            for command in (_TWIST, [*twistdCommand(), "-n", "--pidfile="]):
-                program = Program.start(self, [*command, "kaserver", argument], os.environ)
-                ended = await program.finish()
-                self.assertEqual(ended.exitCode, 1)
-                lines = (ended.output + ended.errors).splitlines()
-                self.assertIn(f"kaserver: {argument}: ", lines[-1])
-                self.assertIn(words, lines[-1])
-                self.assertLess(len(lines), 5)
+
+        async def reported(command: Sequence[str], argument: str, words: str) -> None:
+            program = Program.start(self, [*command, "kaserver", argument], os.environ)
+            ended = await program.finish()
+            self.assertEqual(ended.exitCode, 1)
+            lines = (ended.output + ended.errors).splitlines()
+            self.assertIn(f"kaserver: {argument}: ", lines[-1])
+            self.assertIn(words, lines[-1])
+            self.assertLess(len(lines), 5)
+
+        mistakes = {
+            "--listen=16509": "is --listen=tcp:16509:interface=127.0.0.1 meant?",
+            "--listen=unix:/nonexistent/s": "No such file or directory; a socket needs a folder",
+        }
+        await together(
+            *(
+                reported(command, *mistake)
+                for command in (_TWIST, [*twistdCommand(), "-n", "--pidfile="])
+                for mistake in mistakes.items()
+            )
+        )
 
 
 class GatewayTests(GatewayTestCase):

@@ -17,7 +17,7 @@ from kaproto.security.dn import distinguishedName
 from kaproto.security.handshake import CertificateRefused
 from tests.interop.programs import startVirsh
 from tests.interop.secure import SecureDaemon, SecureServer, SecureTestCase
-from tests.interop.support import reactor
+from tests.interop.support import reactor, together
 from tests.pki import Authority, distinguished, forPSS
 
 DAYS = dt.timedelta(days=1)
@@ -41,7 +41,20 @@ class VirshTests(SecureTestCase):
     Tests for virsh connecting to kaserver.
     """
 
-    async def test_accepted(self) -> None:
+    async def test_certificates(self) -> None:
+        """
+        A client is judged by its certificate, as the options of the server say.
+        """
+        await together(
+            self._accepted(),
+            self._allowedDNs(),
+            self._strangersAuthority(),
+            self._withoutCertificates(),
+            self._newestVersion(),
+            self._keepAlive(),
+        )
+
+    async def _accepted(self) -> None:
         """
         A client whose certificate is signed by the authority is accepted, whether it connects by
         name or by address.
@@ -73,7 +86,7 @@ class VirshTests(SecureTestCase):
             await server.program.waitOutput(re.escape(words))
         self.assertEqual(server.log.count("refused tls 127.0.0.1:"), 4)
 
-    async def test_allowedDNs(self) -> None:
+    async def _allowedDNs(self) -> None:
         """
         With C{--tls-allowed-dn} only matching names are accepted.
         """
@@ -85,7 +98,7 @@ class VirshTests(SecureTestCase):
         await self.refused(server.tls(bob), NOT_ACCEPTED)
         await server.program.waitOutput("CN=bob', is not allowed")
 
-    async def test_strangersAuthority(self) -> None:
+    async def _strangersAuthority(self) -> None:
         """
         A certificate that comes with its untrusted authority's certificate is refused during the
         handshake.
@@ -120,14 +133,14 @@ class VirshTests(SecureTestCase):
         server = await SecureServer.start(self, self.listener())
         await self.letIn(server.tls(folder))
 
-    async def test_withoutCertificates(self) -> None:
+    async def _withoutCertificates(self) -> None:
         """
         With C{verify=no}, clients need no certificate.
         """
         server = await SecureServer.start(self, self.listener(":verify=no"))
         await self.letIn(server.tls(self.nobody))
 
-    async def test_newestVersion(self) -> None:
+    async def _newestVersion(self) -> None:
         """
         The highest version is TLS 1.2, because of 1.3's session tickets, and TLS 1.3 where OpenSSL
         is configured to send none.
@@ -176,7 +189,7 @@ class VirshTests(SecureTestCase):
         )
         await self.letIn(server.tls(self.alice))
 
-    async def test_keepAlive(self) -> None:
+    async def _keepAlive(self) -> None:
         """
         Keepalive works over TLS: a stopped client is disconnected.
         """

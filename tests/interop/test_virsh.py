@@ -93,23 +93,11 @@ class CommandTests(InteropTestCase):
         # Offline processors are part of the topology, but do not count as CPUs.
         self.assertGreaterEqual(capacity, int(node["CPU(s)"]))
 
-    async def test_mode0(self) -> None:
+    async def test_facts(self) -> None:
         """
-        In mode 0 each command prints facts about this machine.
+        In each mode, each command prints facts about this machine.
         """
-        await self._check(0)
-
-    async def test_mode1(self) -> None:
-        """
-        In mode 1 each command prints facts about this machine.
-        """
-        await self._check(1)
-
-    async def test_mode2(self) -> None:
-        """
-        In mode 2 each command prints facts about this machine.
-        """
-        await self._check(2)
+        await together(*map(self._check, range(3)))
 
 
 class DomainTests(InteropTestCase):
@@ -127,7 +115,19 @@ class DomainTests(InteropTestCase):
         self.assertEqual((result.exitCode, result.errors), (0, ""), commands)
         return "".join(line + "\n" for line in result.output.splitlines() if line)
 
-    async def test_facts(self) -> None:
+    async def test_domain(self) -> None:
+        """
+        virsh can show and change the domain, and prints why something cannot be done.
+        """
+        await together(
+            self._facts(),
+            self._unknown(),
+            self._suspended(),
+            self._events(),
+            self._wrongState(),
+        )
+
+    async def _facts(self) -> None:
         """
         C{dominfo} and C{dumpxml} describe the domain, by name, id or UUID.
         """
@@ -141,7 +141,7 @@ class DomainTests(InteropTestCase):
         self.assertEqual((number, uuid), ("1", str(DOMAIN.uuid)))
         self.assertEqual(ET.fromstring(text).findtext("name"), "test")
 
-    async def test_unknown(self) -> None:
+    async def _unknown(self) -> None:
         """
         virsh reports an unknown domain as not found.
         """
@@ -150,7 +150,7 @@ class DomainTests(InteropTestCase):
         self.assertEqual(result.exitCode, 1)
         self.assertIn("failed to get domain 'other'", result.errors)
 
-    async def test_suspended(self) -> None:
+    async def _suspended(self) -> None:
         """
         A domain suspended by one virsh is paused for the others until it is resumed.
         """
@@ -166,7 +166,7 @@ class DomainTests(InteropTestCase):
             "Domain 'test' resumed\nrunning (unpaused)\n",
         )
 
-    async def test_events(self) -> None:
+    async def _events(self) -> None:
         """
         C{event --all} prints the changes that another virsh makes.
         """
@@ -181,7 +181,7 @@ class DomainTests(InteropTestCase):
             await watching.waitOutput(f"event 'lifecycle' for domain 'test': {event}")
         self.assertEqual(watching.errors, "")
 
-    async def test_wrongState(self) -> None:
+    async def _wrongState(self) -> None:
         """
         virsh prints why a running domain cannot be resumed, and that a read-only connection cannot
         suspend it.

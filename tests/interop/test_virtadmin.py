@@ -287,6 +287,20 @@ class Slow:
         return ISession(SlowSession())
 
 
+class Mute(Protocol):
+    """
+    A server that never answers.  It disconnects after half a second, since the client waits for
+    that when it closes.
+    """
+
+    def connectionMade(self) -> None:
+        """
+        Disconnect after half a second.
+        """
+        assert self.transport is not None
+        reactor.callLater(0.5, self.transport.loseConnection)
+
+
 class KaprotoTests(AdministeredTestCase):
     """
     Tests for C{kaproto}.
@@ -360,7 +374,7 @@ class KaprotoTests(AdministeredTestCase):
         A command fails when the server does not answer in time.
         """
         path = os.path.join(self.directory, "mute")
-        port = reactor.listenUNIX(path, Factory.forProtocol(Protocol))
+        port = reactor.listenUNIX(path, Factory.forProtocol(Mute))
         self.addCleanup(port.stopListening)
         self.patch(client, "_TIMEOUT", 0.1)
         options = Options()  # type: ignore[no-untyped-call]

@@ -53,12 +53,12 @@ class GuessingTests(AttackTestCase):
         Beside 250 guessers the user waits for a hundred turns: the queue speeds up, and refuses
         nobody.
         """
-        target = self.users("--auth-delay=0.05")
-        flood = partial(guessing.flood, target.address, 250, 7, "mallory")
+        target = self.users("--auth-delay=0.03")
+        flood = partial(guessing.flood, target.address, 250, 5, "mallory")
         stranger = partial(guessing.logIn, target.address, STRANGER, 1, 10)
         result = self.attack(target, flood, stranger)
-        self.assertLess(result.outcomes[1].seconds[0], 5 + 1)
-        self.assertLess(result.outcomes[0].times, 10 + 250 / 5 * 7 * 1.2)
+        self.assertLess(result.outcomes[1].seconds[0], 3 + 1)
+        self.assertLess(result.outcomes[0].times, 10 + 250 / 3 * 5 * 1.2)
 
     def test_bound(self) -> None:
         """

@@ -298,7 +298,7 @@ class ReloadTests(LayerTestCase):
         """
         context = self.serverContext()
         revoked = self.authority.issue(distinguished("revoked"))
-        for number in range(40):
+        for number in range(10):
             clients = [
                 Client(self.context(identity), self.layer(context=context))
                 for identity in (self.client, revoked)
