@@ -468,13 +468,13 @@ _ALL = [
     ),
     Server(
         "wheel",
-        "bare Twisted, one wheel for all, judges nobody",
+        "bare Twisted, one wheel for all, detects no deaths",
         _peer("bare", "wheel", counted=False),
         _needsTwisted,
     ),
     Server(
         "loopingcall",
-        "bare Twisted, a LoopingCall for each, judges nobody",
+        "bare Twisted, a LoopingCall for each, detects no deaths",
         _peer("bare", "loopingcall", counted=False),
         _needsTwisted,
     ),
@@ -502,7 +502,7 @@ _ALL = [
     ),
     Server(
         "bare",
-        "bare Twisted Protocol, never pings: what a connection weighs",
+        "bare Twisted Protocol, never pings: the memory of a connection",
         _peer("bare", "none", counted=False),
         _needsTwisted,
         pings=False,

@@ -125,7 +125,7 @@ class ControlProgram(Program):
         """
         @raise kaproto.errors.RemoteError: always.
         """
-        raise unsupported("kaserver serves in one process; --workers= has it start several")
+        raise unsupported("this kaserver has no workers; start it with --workers=N")
 
     @procedure(ControlProcedure.TRACE, arguments=Tracing)
     def trace(self, connection: KeepAliveServerProtocol, arguments: Tracing) -> None:

@@ -62,7 +62,7 @@ ADMIN_SERVER: Final = "admin"
 The name of the server whose clients are the administrators, as in libvirtd.
 """
 
-_LOG: Final = "kaserver logs where twistd is told to; see its --logger and --logfile"
+_LOG: Final = "kaserver's log is configured with --logfile or --logger of twistd"
 
 
 class AdminProgram(Program):

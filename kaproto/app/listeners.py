@@ -163,14 +163,14 @@ def _check(description: str) -> None:
         raise ValueError(problem)
     meant = quoteAddress(description)
     if meant != description:
-        raise ValueError(f"colons in an address are quoted: {_flag(meant)}")
+        raise ValueError(f"write \\: for each colon in an address: {_flag(meant)}")
     kind, colon, rest = innermost(description).partition(":")
     if kind == "unix" and colon and not rest.partition(":")[0]:
         raise ValueError("it takes a path, such as unix:/run/kaserver/libvirt-sock")
     if kind == "unix" and ":lockfile=" in rest:
         raise ValueError(
-            "leave lockfile= out: whether a socket was left by a server that was killed is found "
-            "out without one"
+            "leave lockfile= out: kaserver detects a socket that a killed server left without a "
+            "lock file"
         )
     # Twisted would accept a mode of -1, and let every user connect.
     for name, (pattern, expected) in _NUMBERS.items():
@@ -210,8 +210,8 @@ def _groupNamed(name: str) -> int | None:
 def _explain(kind: str, description: str, error: Exception) -> str:
     if kind == "systemd" and isinstance(error, KeyError):
         return (
-            f"systemd has passed no socket named {error}; the name is what the socket's unit has "
-            "in FileDescriptorName=, and without systemd there is none"
+            f"systemd has passed no socket named {error}; the name is FileDescriptorName= in the "
+            "socket unit, and outside systemd there is none"
         )
     meant = suggestServer(description)
     if meant is not None:
@@ -236,7 +236,7 @@ def _checkDomain(endpoint: AdoptedStreamServerEndpoint) -> None:
         family = passed.family
     if family != endpoint.addressFamily:
         raise ValueError(
-            f"the socket that systemd has passed is of another kind: write "
+            f"the socket that systemd has passed is of another address family: write "
             f"domain={family.name.removeprefix('AF_')}"
         )
 

@@ -30,8 +30,8 @@ _CURES: Final = {
     errno.EINVAL: _ADDRESS,
     errno.EPERM: "group= takes a group that this process's user is a member of, unless it is root",
     errno.EACCES: (
-        "ports below 1024 are root's, as some folders are; start as root (and change with twistd "
-        "--uid), have systemd listen (systemd:), or choose another port or path"
+        "ports below 1024, and some folders, need root: start as root (twistd --uid changes the "
+        "user afterwards), have systemd listen (systemd:), or choose another port or path"
     ),
 }
 

@@ -75,7 +75,7 @@ def makeListeners(
         each.wantsCertificates for each in listeners
     ):
         raise ValueError(
-            "--tls-allowed-dn without a listener that wants certificates; there is one with "
+            "--tls-allowed-dn needs a listener whose clients have certificates: add "
             "--listen=libvirttls:16514"
         )
     return listeners
@@ -116,16 +116,16 @@ def _listener(
     listener = Listener(settings.endpoint, endpoint, accessControl, folder)
     if listener.believesEverybodyHere and not insecure:
         raise ValueError(
-            f"{flag}: from= includes this machine, and any of its programs could write a PROXY "
-            "header and so pretend to be any client. Let a balancer on this machine connect to a "
-            "UNIX socket, --listen=proxy:unix:PATH, whose mode says who may, or pass --insecure"
+            f"{flag}: from= includes this machine, so any of its programs could write a PROXY "
+            "header and impersonate any client. Let a balancer on this machine connect to a UNIX "
+            "socket with a restricted mode (--listen=proxy:unix:PATH), or pass --insecure"
         )
     known = listener.authenticates or transport == "unix"
     if isGateway and not known and not insecure:
         raise ValueError(
-            f"{flag}: everybody who can connect there, every user of this machine included, would "
-            "have this gateway's rights at libvirtd. Listen on a UNIX socket instead, whose mode "
-            "says who may connect (leave --listen out, or "
+            f"{flag}: anyone who can connect there, including every user of this machine, would "
+            "have this gateway's rights at libvirtd. Listen on a UNIX socket with a restricted "
+            "mode (leave --listen out, or "
             "--listen=unix:/run/kaserver/libvirt-sock:group=libvirt), or pass --insecure"
         )
     return listener

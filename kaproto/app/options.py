@@ -157,7 +157,7 @@ class Options(BaseOptions, AuthOptionMixin):
         @raise UsageError: when there are positional arguments.
         """
         if words:
-            raise UsageError(f"{words[0]!r} belongs to no option: write --OPTION=VALUE")
+            raise UsageError(f"unexpected argument {words[0]!r}: write --OPTION=VALUE")
 
     def postOptions(self) -> None:
         """

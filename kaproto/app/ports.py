@@ -130,9 +130,9 @@ class Ports:
         address = port.getHost()
         if not place.exposable and isExposed(address):
             raise Exposed(
-                f"other machines could connect to {show(address)}, and nobody would authenticate "
-                f"them; add :interface=127.0.0.1 to serve this machine only, {place.remedy}, or "
-                "pass --insecure"
+                f"{show(address)} would accept clients from other machines without "
+                "authentication; add :interface=127.0.0.1 to serve this machine only, "
+                f"{place.remedy}, or pass --insecure"
             )
         if not self.announces:
             return
@@ -145,8 +145,8 @@ class Ports:
             self._log.info("connect with: {command}", command=place.connect(show(address)[5:]))
             if isOpenToAll(address):
                 self._log.warn(
-                    "every user of this machine can connect to {address}; have its mode say who "
-                    "may (:mode=660:group=, or SocketMode= and SocketGroup= in a socket unit)",
+                    "every user of this machine can connect to {address}; restrict its mode "
+                    "(:mode=660:group=, or SocketMode= and SocketGroup= in a socket unit)",
                     address=show(address),
                 )
 

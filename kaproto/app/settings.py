@@ -259,7 +259,8 @@ GROUPS: Final[Mapping[str, Sequence[Setting]]] = {
             Text(),
             "List the clients in Redis, beside those of other kaservers, for kaproto --registry: "
             "redis://[USER@]HOST[:PORT][/DATABASE], or rediss: for TLS, with "
-            "?ca=PATH&cert=PATH&key=PATH if need be. Clients do not notice when Redis is away.",
+            "?ca=PATH&cert=PATH&key=PATH if need be. Clients are not affected when Redis is "
+            "unreachable.",
         ),
         Setting(
             "registry-password-file", Text(), "Log in to Redis with the first line of this file."
@@ -267,8 +268,8 @@ GROUPS: Final[Mapping[str, Sequence[Setting]]] = {
         Setting(
             "registry-orders",
             Choice(ORDERS),
-            "Which orders of anyone who can write to Redis are obeyed: all (to disconnect clients, "
-            "to drain), disconnect, or none.",
+            "Which orders to accept from Redis, where anyone with write access can give them: "
+            "all (to disconnect clients, to drain), disconnect, or none.",
             default=ORDERS[0],
         ),
         Setting("node", Text(), "This kaserver's own name in the registry; by default the host's."),

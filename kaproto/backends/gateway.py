@@ -117,8 +117,8 @@ class Gateway:
 
     def _probe(self) -> Probe:
         self._log.info(
-            "connecting to {libvirtd} to ask whether it is alive, since pings go unanswered on "
-            "connections that have calls under way",
+            "probing {libvirtd} over a new connection, because connections with calls under way do "
+            "not answer pings",
             libvirtd=self._libvirtd,
         )
         return self._connectProbe(self._keepAlive if self._keepAlive.enabled else KeepAlive())
@@ -162,8 +162,8 @@ class Gateway:
             self.health.works()
             if not self._libvirtd.asked and "keepalive" in error.message:
                 self._log.warn(
-                    "{libvirtd} did not open because it was not asked for keepalive; a kaserver in "
-                    "mode 2 has to be: pass --upstream-ask=yes",
+                    "{libvirtd} refused to open because kaserver did not ask it for keepalive, "
+                    "which a kaserver in mode 2 requires: pass --upstream-ask=yes",
                     libvirtd=self._libvirtd,
                 )
             raise
@@ -183,7 +183,9 @@ class Gateway:
                 reason = _NO_FILES_LEFT
             elif type(problem) is ConnectError and problem.osError is None:
                 # Twisted raises this when the queue of a UNIX socket is full.
-                reason = "it accepts no connections at present; it may hang, or have too many"
+                reason = (
+                    "it accepts no connections at present; it may hang, or have too many clients"
+                )
             message = f"unable to connect to {self._libvirtd}: {reason}"
             raise self._failed(peer, message, ErrorCode.SYSTEM_ERROR) from problem
         except Exception as problem:

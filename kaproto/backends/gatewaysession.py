@@ -141,9 +141,9 @@ class GatewaySession:
         assert self._client is not None
         assert self._relay is not None
         self._log.info(
-            "{peer} is busy: libvirtd does not read its connection while it has "
-            "max_client_requests messages of it in hand; {count} calls and streams are under way, "
-            "and the connection stays open, because libvirtd answers on others",
+            "{peer} is busy: libvirtd reads its connection again when it has finished one of "
+            "max_client_requests messages; {count} calls and streams are under way; the "
+            "connection stays open, because libvirtd answers on others",
             peer=self._client.peer,
             count=self._relay.underWay,
         )
@@ -167,8 +167,8 @@ class GatewaySession:
         if not (self._libvirtd.asked and closed and relay.underWay >= _REQUESTS):
             return ""
         return (
-            f"; {relay.underWay} calls and streams were under way, and libvirtd, which does not "
-            f"read more than max_client_requests ({_REQUESTS} by default), drops a connection "
-            "whose answers to its pings it does not read: raise max_client_requests in "
+            f"; {relay.underWay} calls and streams were under way; libvirtd does not read a "
+            f"connection with max_client_requests ({_REQUESTS} by default) of them, so it misses "
+            "the answers to its own pings, and drops it: raise max_client_requests in "
             "libvirtd.conf, or pass --upstream-ask=no"
         )

@@ -157,7 +157,7 @@ class RelayReader(
         try:
             layer.dataReceived(data)
         except Exception:  # noqa: BLE001
-            self._log.failure("relaying what {peer} sent failed", peer=transport.getPeer())
+            self._log.failure("could not relay bytes from {peer}", peer=transport.getPeer())
             transport.abortConnection()
         if transport.disconnecting:
             self._remove(descriptor)
@@ -170,7 +170,7 @@ class RelayReader(
             connection.incoming.fail(error)
         else:
             self._log.failure(
-                "relaying what {peer} sent failed", peer=connection.transport.getPeer()
+                "could not relay bytes from {peer}", peer=connection.transport.getPeer()
             )
             connection.transport.abortConnection()
 

@@ -54,7 +54,7 @@ class UpstreamHung(KaprotoError):
         @param connections: the number of connections with calls or streams under way.
         """
         super().__init__(
-            f"it hangs, or the storage that it writes to does, such as a file server that is gone: "
+            f"it hangs, or waits for storage that hangs, such as an unreachable file server: "
             f"nothing heard for {silence:.1f} s, neither on {connections} with calls or streams "
             f"under way nor on a new connection (--upstream-interval {keepAlive.interval:g} s, "
             f"--upstream-count {keepAlive.count})"

@@ -66,7 +66,7 @@ class Certificates(Command):
         if not _CLIENT.fullmatch(name):
             raise UsageError(
                 f"--client takes a name of at most {_LONGEST} letters, digits and any of _@+-, "
-                f"within which dots and spaces may be, not {name!r}"
+                f"and after the first also dots and spaces, not {name!r}"
             )
         self["clients"].append(name)
 

@@ -271,7 +271,7 @@ class ClientConnection(Connection):
         else:
             raise RemoteProtocolError(
                 f"a message of type {message.type} for procedure {message.procedure} of program "
-                f"{message.program:#x}, which a client has no use for"
+                f"{message.program:#x}, which a server may not send"
             )
 
     def _eventReceived(self, message: Message) -> None:

@@ -55,8 +55,8 @@ def explained(
             return told
         if handshakeDone:
             return AuthenticationFailed(
-                "the server closed the connection instead of accepting this client: it wants "
-                "another certificate, or one at all (pkipath= in a URI says where it is)"
+                "the server closed the connection instead of accepting this client: it requires a "
+                "certificate that it trusts (pkipath= in the URI names its folder)"
             )
     if isinstance(reason, SSLError) and not isinstance(reason, KaprotoError):
         return RemoteProtocolError(f"TLS failed: {explainTLS(reason)}")

@@ -57,7 +57,7 @@ class EventStream(Generic[_T]):
         else:
             self._finish(
                 LocalProtocolError(
-                    f"more than {self._most} events were waiting to be taken; take them faster"
+                    f"more than {self._most} events were waiting to be read; read them faster"
                 )
             )
 

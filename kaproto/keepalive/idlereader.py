@@ -154,7 +154,7 @@ class IdleReader(DirectReader[tuple[Callable[[int], bytes], bytes, Idler]]):
             # If TLS was started meanwhile, this is the TLS layer, not the connection's protocol.
             transport.protocol.dataReceived(data)  # type: ignore[attr-defined]
         except Exception:  # noqa: BLE001
-            self._log.failure("{idler!r} failed to take in what it received", idler=idler)
+            self._log.failure("{idler!r} failed to handle received bytes", idler=idler)
             transport.abortConnection()
 
     def connectionLost(self, reason: Failure) -> None:

@@ -275,9 +275,7 @@ class Pacemaker:
         try:
             due = peer.due(now)
         except Exception:
-            self._log.failure(
-                "{peer!r} failed when it was due, and is not watched any longer", peer=peer
-            )
+            self._log.failure("checking {peer!r} failed; it is no longer watched", peer=peer)
             due = None
         if due is None or peer.slot != _NOWHERE:
             self._watching -= 1

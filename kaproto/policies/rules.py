@@ -160,8 +160,8 @@ def _texts(key: str, value: object) -> list[str]:
 def _readOnly(table: Mapping[str, Any]) -> bool:
     if "program" in table and "readonly" in table:
         raise RulesError(
-            "readonly: not together with program, since a program can give itself any name; write "
-            "a rule of its own for it"
+            "readonly: cannot be combined with program, since a program can give itself any name; "
+            "put it in a separate rule"
         )
     value = table.get("readonly", False)
     if not isinstance(value, bool | str) or value not in _ANSWERS:
@@ -171,7 +171,7 @@ def _readOnly(table: Mapping[str, Any]) -> bool:
 
 def _policy(table: Mapping[str, Any], keepAlive: KeepAlive) -> Policy:
     if "mode" not in table:
-        raise RulesError(f"there is no mode; it is {_MODE_NAMES}")
+        raise RulesError(f"mode is missing; it is {_MODE_NAMES}")
     terms = keepAlive
     for key in ("interval", "count"):
         if key in table:

@@ -91,8 +91,8 @@ class Journal:
         @param question: the name of the policy's method.
         """
         self._log.failure(
-            "policy {policy} failed in {question}() for {peer}, which counts as a client that did "
-            "not ask for keepalive: {error}",
+            "policy {policy} failed in {question}() for {peer}, which is treated as a client "
+            "that did not ask for keepalive: {error}",
             Failure(error),
             policy=policy,
             question=question,

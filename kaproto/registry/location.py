@@ -140,7 +140,7 @@ class Location:
             files[name] = Path(value)
         tls = parts.scheme == "rediss"
         if not tls and files.keys() - {"password-file"}:
-            raise BadLocation("ca=, cert= and key= are for TLS, which rediss: has, not redis:")
+            raise BadLocation("ca=, cert= and key= need TLS: write rediss: in place of redis:")
         if ("cert" in files) != ("key" in files):
             raise BadLocation("cert= and key= belong together")
         user = unquote(parts.username) if parts.username else None

@@ -93,7 +93,7 @@ class OrderReader:
         self.problem = None
 
     def _lost(self, why: str) -> None:
-        self.problem = f"it can give no orders: {inWords(why)}"
+        self.problem = f"it cannot give orders: {inWords(why)}"
 
     def _received(self, message: object) -> None:
         if not self._ordersLeft:

@@ -113,7 +113,7 @@ class Writer:
         """
         problem = inWords(failure.getErrorMessage())
         if failure.check(RedisError) is None:
-            problem = "the list could not be put together"
+            problem = "the clients could not be described; the log has the traceback"
             self._log.failure("could not write the list of node {node}", failure, node=self._name)
         if not link.isEnded:
             self.listing.failed(problem, self._clock.seconds())

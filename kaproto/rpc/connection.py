@@ -210,7 +210,7 @@ class Connection:
             if self.reading.pauses & ~Pause.TURN:
                 self.closing.setDeadline(
                     self._shared.limits.stuckTimeout,
-                    "it and the other side of the relay did not read on",
+                    "neither it nor the other side of the relay read anything",
                 )
         self.congestionBegan()
 

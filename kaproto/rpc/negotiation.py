@@ -277,11 +277,11 @@ class ServerNegotiation:
         if full:
             self.reject(
                 rpcError(
-                    f"operation failed: the server has its {full} clients (--max-clients); try "
-                    "later",
+                    f"operation failed: the server has reached its limit of {full} clients "
+                    "(--max-clients); try again later",
                     ErrorCode.OPERATION_FAILED,
                 ),
-                TooManyClients(f"one more than {full} clients (--max-clients)"),
+                TooManyClients(f"the limit of {full} clients is reached (--max-clients)"),
             )
         else:
             self.advance(Event.LOGIN_NEEDED if login else Event.ACCEPTED)

@@ -63,7 +63,7 @@ class PeerPings:
         if congested:
             self._unreadPongs += 1
             if self._unreadPongs > limits.unreadPongs:
-                raise PeerFlooded(f"it pings and has not read {limits.unreadPongs} answers")
+                raise PeerFlooded(f"it pings, but has left {limits.unreadPongs} pongs unread")
 
     def answersRead(self) -> None:
         """

@@ -62,7 +62,7 @@ class Replies:
             Message(program, version, procedure, MessageType.CALL, serial, Status.OK, payload)
         )
         call = self._calls[serial] = _Call(program, procedure)
-        assert call.result is not None, "nobody has had the Deferred to cancel it"
+        assert call.result is not None, "a new call has not been cancelled"
         return packed, call.result
 
     def received(self, message: Message) -> None:

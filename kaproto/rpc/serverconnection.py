@@ -178,7 +178,7 @@ class ServerConnection(Connection):
             if message.type != MessageType.CALL_WITH_FDS:
                 return
             if Unpacker(message.payload).uint32():
-                raise RemoteProtocolError("a call that comes with file descriptors")
+                raise RemoteProtocolError("a call with file descriptors")
             message = message._replace(type=_CALL, payload=message.payload[4:])
         try:
             self.negotiation.receive()

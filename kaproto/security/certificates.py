@@ -281,7 +281,7 @@ def _checkSigned(
     except X509StoreContextError as error:
         raise PKIError(
             f"{files.certificate}: the certificate {explainVerification(error.errors[0])}; the "
-            f"trusted ones are in {files.ca}"
+            f"trusted authorities are in {files.ca}"
         ) from error
     except CryptoError as error:
         raise PKIError(

@@ -90,7 +90,7 @@ async def _askPolkit(call: Callable[[int, bytes], Awaitable[bytes]]) -> None:
             f"polkit on the server's host refuses this user: {error.message}"
         ) from error
     if not complete:
-        raise AuthenticationFailed("polkit on the server's host has not come to a decision")
+        raise AuthenticationFailed("polkit on the server's host made no decision")
 
 
 _POLKIT_REFUSALS = (ErrorCode.AUTH_FAILED, ErrorCode.AUTH_CANCELLED, ErrorCode.AUTH_UNAVAILABLE)

@@ -225,8 +225,8 @@ def whyNotServed(description: str) -> str | None:
     if "haproxy" in layers:
         use = "proxy:unix:PATH" if inner == "unix" else f"proxy:{inner or 'tcp'}:PORT:from=NETWORK"
         return (
-            f"haproxy: believes anybody's PROXY header, and looks for it inside TLS; use {use}, "
-            "with the network that the balancer connects from"
+            "haproxy: accepts a PROXY header from any client, and expects it inside TLS; use "
+            f"{use}, with the network that the balancer connects from"
         )
     return None
 

@@ -123,8 +123,8 @@ class LoginQueue:
             self._waiting[attempt] = turn
         for what in attempt.held:
             self._log.warn(
-                "{what}: {guesses} logins failed within {window:g} s (--auth-guesses); the next "
-                "wait until one after another is checked, {delay:g} s apart (--auth-delay)",
+                "{what}: {guesses} logins failed within {window:g} s (--auth-guesses); more are "
+                "checked one by one, {delay:g} s apart (--auth-delay)",
                 what=what,
                 guesses=limits.loginGuesses,
                 window=WINDOW,

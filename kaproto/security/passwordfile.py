@@ -103,7 +103,7 @@ def _password(text: str) -> bytes:
             "format cannot be used; --auth=scram: allows any password"
         )
     if re.search(r"\s#", text):
-        raise ValueError("a comment needs a line of its own")
+        raise ValueError("put the comment on a separate line")
     if _FOREIGN.match(text):
         raise ValueError(
             "what follows the colon looks like the hash of a password; this file has passwords "

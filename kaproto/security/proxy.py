@@ -92,8 +92,9 @@ class Trust:
             credentials = unixCredentials(transport)
             if not self.users or (credentials is not None and credentials.uid in self.users):
                 return None
-            who = "nobody knows whom" if credentials is None else f"uid {credentials.uid}"
-            return f"{who} is not in uid="
+            if credentials is None:
+                return "the kernel does not tell who connected, which uid= requires"
+            return f"uid {credentials.uid} is not in uid="
         if isinstance(address, IPv4Address | IPv6Address):
             parsed = parseAddress(address.host)
             if any(parsed in network for network in self.networks):

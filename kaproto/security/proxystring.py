@@ -82,7 +82,7 @@ def _parseTerminated(keywords: Mapping[str, str], inner: str) -> TerminatedTLS |
                 raise ValueError(f"{name}= goes with tls=terminated")
         return None
     if tls != "terminated":
-        raise ValueError(f"tls= is terminated, for a balancer that ends TLS, not {tls!r}")
+        raise ValueError(f"tls= takes only terminated, for a balancer that ends TLS, not {tls!r}")
     if inner == "libvirttls":
         raise ValueError("TLS ends at the balancer or here: leave tls= out, or use proxy:tcp:")
     certificate = keywords.get("certificate", "required")

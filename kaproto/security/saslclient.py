@@ -188,7 +188,7 @@ def chooseMechanism(offered: list[str], wanted: str | None, *, secure: bool) -> 
     raise AuthenticationFailed(
         f"no SASL mechanism in common: the server offers {', '.join(offered) or 'none'}, this "
         f"client has {', '.join(available)}"
-        + ("" if wanted is None else f", and {wanted} is asked for")
+        + ("" if wanted is None else f", and the URI or the login requires {wanted}")
         + (_ADVICE_SECURE if secure else _ADVICE_INSECURE)
     )
 

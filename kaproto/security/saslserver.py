@@ -16,7 +16,7 @@ from kaproto.wire.sasl import SASLResult
 
 __all__ = ["SASLServer"]
 
-_IMPATIENT: Final = "it sent another message before it was answered"
+_IMPATIENT: Final = "it sent another message before the reply to the previous one"
 
 
 class _Exchange(NamedTuple):

@@ -192,8 +192,8 @@ class ServerContextFactory:
         files = self._findFiles()
         if self._crl is not None and files.crl is None:
             raise PKIError(
-                f"{self._crl}: the list of revoked certificates has gone; put it back, or restart "
-                "to do without"
+                f"{self._crl}: the list of revoked certificates is missing; put it back, or "
+                "restart the server to run without one"
             )
         material = loadKeyMaterial(files)
         with _naming(files):

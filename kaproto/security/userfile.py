@@ -71,7 +71,7 @@ def _parse(line: bytes, lines: dict[bytes, int]) -> tuple[bytes, str] | None:
     if not colon:
         raise ValueError("there is no colon; a line is NAME:SECRET or a comment (#)")
     if not name or not secret:
-        raise ValueError(f"there is nothing {'behind' if name else 'in front of'} the colon")
+        raise ValueError(f"there is nothing {'after' if name else 'before'} the colon")
     if name != name.strip() or secret != secret.strip():
         raise ValueError("there is white space around the name or around what follows the colon")
     if name[0] in "\"'":

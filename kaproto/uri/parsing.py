@@ -113,14 +113,14 @@ def _parse(text: str, *, readOnly: bool) -> ConnectionURI:
     socket, port = "", 0
     if transport == "unix":
         if host:
-            raise ValueError(f"a UNIX socket is on no host, so leave out {host!r}")
+            raise ValueError(f"a UNIX socket has no host; leave out {host!r}")
         socket = _socket(own, driver, path, plus, readOnly=readOnly)
     else:
         # Without a host, libvirt's client ignores a port.
         port = _port(match["port"] or "", transport) if host else _port("", transport)
         host = _host(host)
     if transport == "tls" and own.get("tls_priority", "NORMAL") != "NORMAL":
-        raise ValueError("tls_priority= is in GnuTLS's language and TLS here is OpenSSL's")
+        raise ValueError("tls_priority= is for GnuTLS, and kaproto uses OpenSSL; leave it out")
     name = f"{driver}://{quote(path, _SAFE_IN_PATH, errors='surrogateescape')}" + others
     if match["fragment"] is not None:
         fragment = decoded(match["fragment"])

@@ -81,7 +81,7 @@ class WatchedProtocol(ProtocolWrapper):
     def _connectApplication(self) -> None:
         self.wrappedProtocol = self.factory.wrappedFactory.buildProtocol(self.transport.getPeer())
         if self.wrappedProtocol is None:
-            self._end(ConnectionClosed("the application did not want the connection"))
+            self._end(ConnectionClosed("the application refused the connection"))
         else:
             self.wrappedProtocol.makeConnection(self)
 

@@ -106,7 +106,7 @@ class CodecWire:
             end = self._tracker.wrote(data)
         except RemoteProtocolError as error:
             raise LocalProtocolError(
-                f"the application wrote {error}, and its codec is {self._codec.name!r}"
+                f"the application wrote {error}, which does not fit its codec {self._codec.name!r}"
             ) from error
         if not self._waiting or end is None:
             return data

@@ -148,7 +148,7 @@ def _class(hint: Any, within: tuple[type, ...]) -> Form:
     if isinstance(hint, type) and attrs.has(hint):
         return _struct(hint, within)
     raise TypeError(
-        f"{_name(hint)} has no XDR; use an attrs class, str, bytes, bool, int, UInt, Hyper, "
+        f"{_name(hint)} has no XDR form; use an attrs class, str, bytes, bool, int, UInt, Hyper, "
         "UHyper, float, UUID, an IntEnum, TypedParameter, list[...] or ... | None"
     )
 

@@ -159,8 +159,8 @@ _HTTP: Final = "an HTTP request"
 _PROXY: Final = "a PROXY header where none is read: listen with proxy:"
 
 _FOREIGN: Final = {
-    b"\x16\x03": "a TLS handshake where TLS is not spoken: connect without TLS, or to a TLS port",
-    b"\x15\x03": "a TLS alert where TLS is not spoken: connect with TLS",
+    b"\x16\x03": "a TLS handshake on a port without TLS: connect without TLS, or to a TLS port",
+    b"\x15\x03": "a TLS alert on a port without TLS: connect with TLS",
     **dict.fromkeys(
         [b"GET ", b"HEAD", b"POST", b"PUT ", b"DELE", b"OPTI", b"CONN", b"PRI "], _HTTP
     ),

@@ -150,7 +150,7 @@ class ProxyHeaderReader:
             return self._readBinary(received)
         if _TEXT.startswith(received) or _SIGNATURE.startswith(received):
             return None
-        raise RemoteProtocolError(f"{received[:16]!r} in place of a PROXY header")
+        raise RemoteProtocolError(f"{received[:16]!r} instead of a PROXY header")
 
     def _readLine(self, received: bytes) -> ProxyHeader | None:
         end = received.find(b"\r\n", 0, _LINE_MAX)

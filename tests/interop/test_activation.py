@@ -234,7 +234,10 @@ class ActivationTests(GatewayTestCase):
         """
         for listen, words in (
             ("systemd:domain=INET:name=other", "systemd has passed no socket named 'other'"),
-            ("systemd:domain=UNIX:name=kaserver", "is of another kind: write domain=INET"),
+            (
+                "systemd:domain=UNIX:name=kaserver",
+                "is of another address family: write domain=INET",
+            ),
         ):
             manager = Manager(self)
             manager.listenTCP("kaserver")

@@ -166,7 +166,7 @@ class BusyTests(GatewayTestCase):
         for (client, calls, _), server, number in zip(clients, servers, numbers, strict=True):
             self.assertIsNone(client.lostAt, f"{number} blocked calls")
             self.assertEqual(server.log.count("is busy"), number >= 5)
-            self.assertEqual(server.log.count("to ask whether it is alive"), number >= 5)
+            self.assertEqual(server.log.count("over a new connection, because"), number >= 5)
             self.assertEqual([client.replyTo(serial) for serial in calls], [None] * number)
         for each in clients:
             await self.unblock(each)
@@ -209,7 +209,7 @@ class BusyTests(GatewayTestCase):
         await other.disconnect()
         await pause(_LONG)
         self.assertIsNone(busy.client.lostAt)
-        self.assertIn("to ask whether it is alive", server.log)
+        self.assertIn("over a new connection, because", server.log)
         await self.unblock(busy)
 
     async def _twoGateways(self) -> None:
@@ -262,7 +262,7 @@ class BusyTests(GatewayTestCase):
             for serial in calls:
                 answer = client.replyTo(serial)
                 assert answer is not None and answer.error is not None
-                self.assertIn("it hangs, or the storage", answer.error.message)
+                self.assertIn("it hangs, or waits for storage", answer.error.message)
         for server in servers[1:]:
             await server.program.waitOutput("it hangs")
         daemon.thaw()

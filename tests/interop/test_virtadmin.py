@@ -142,8 +142,8 @@ class VirtAdminTests(AdministeredTestCase):
         An unsupported operation fails with an explanation.
         """
         for arguments, words in [
-            (["daemon-log-outputs", "3:stderr"], "kaserver logs where twistd is told to"),
-            (["daemon-log-filters", "3:qemu"], "kaserver logs where twistd is told to"),
+            (["daemon-log-outputs", "3:stderr"], "kaserver's log is configured with --logfile"),
+            (["daemon-log-filters", "3:qemu"], "kaserver's log is configured with --logfile"),
             (["daemon-timeout", "--timeout", "5"], "kaserver does not stop by itself"),
             (["server-threadpool-set", "kaserver", "--max-workers", "9"], "no pool of workers"),
             (["client-list", "nope"], "Server not found: No server named 'nope'"),

@@ -149,7 +149,7 @@ class ChangeTests(ClockTestCase):
         self.open()
         self.change(maxClients=1)
         second = self.come()
-        self.assertIn(b"the server has its 1 clients", second.ask(OPEN).payload)
+        self.assertIn(b"reached its limit of 1 clients", second.ask(OPEN).payload)
 
     def test_maxAnonymousClients(self) -> None:
         """

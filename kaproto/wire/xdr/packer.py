@@ -189,5 +189,5 @@ class Packer:
 
     def _count(self, count: int, limit: int, what: str) -> Packer:
         if count > limit:
-            raise PackError(f"{count} {what} where {limit} are the most allowed")
+            raise PackError(f"{count} {what}, but at most {limit} are allowed")
         return self.uint32(count)

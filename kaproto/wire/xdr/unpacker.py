@@ -168,5 +168,5 @@ class Unpacker:
     def _count(self, limit: int, what: str) -> int:
         count = self.uint32()
         if count > limit:
-            raise XDRError(f"{count} {what} where {limit} are the most allowed")
+            raise XDRError(f"{count} {what}, but at most {limit} are allowed")
         return count

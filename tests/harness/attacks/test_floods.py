@@ -60,7 +60,7 @@ class FloodTests(AttackTestCase):
         target = self.kaserver("--mode=2")
         result = self.attack(target, partial(floods.unreadPongs, target.address, 5, 8))
         self.assertEnded(result.outcomes[0], 0.3, 8)
-        self.assertEqual(result.log.count("it pings and has not read 64 answers"), 5)
+        self.assertEqual(result.log.count("it pings, but has left 64 pongs unread"), 5)
 
     def test_comeAndGo(self) -> None:
         """

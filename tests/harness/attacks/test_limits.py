@@ -88,7 +88,7 @@ class LimitTests(AttackTestCase):
             with self.assertRaises(ConnectionError) as caught:
                 enter(target.address, None, 5)
             self.assertIn("has its 10 clients (--max-clients)", str(caught.exception))
-        until(lambda: target.log.count("one more than 10 clients") == 3, "three lines")
+        until(lambda: target.log.count("the limit of 10 clients is reached") == 3, "three lines")
         full = fileCount(target.pid)
         inside.pop().reset()
         until(lambda: fileCount(target.pid) < full, "it to be gone")

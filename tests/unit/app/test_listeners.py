@@ -167,7 +167,7 @@ class ServerEndpointTests(EndpointTestCase):
         self.assertEqual(self.refused("16509"), "is --listen=tcp:16509:interface=127.0.0.1 meant?")
         self.assertEqual(
             self.refused("tcp6:1:interface=::1"),
-            "colons in an address are quoted: '--listen=tcp6:1:interface=\\:\\:1'",
+            "write \\: for each colon in an address: '--listen=tcp6:1:interface=\\:\\:1'",
         )
         for description, reason in {
             "nonsense": "there is no endpoint 'nonsense'",
@@ -205,7 +205,7 @@ class ServerEndpointTests(EndpointTestCase):
                     self.assertIs(self.make("systemd:domain=UNIX:name=x"), endpoint)
                 else:
                     error = self.refused("systemd:domain=INET:name=x")
-                    self.assertIn("is of another kind: write domain=UNIX", error)
+                    self.assertIn("is of another address family: write domain=UNIX", error)
 
     def test_readOnly(self) -> None:
         """

@@ -138,7 +138,9 @@ class AccessTests(AccessTestCase):
         """
         for listen in (TCP, f"{self.tls}:verify=no"):
             message = self.refuse("--tls-allowed-dn=CN=a", listen)
-            self.assertIn("--tls-allowed-dn without a listener that wants certificates", message)
+            self.assertIn(
+                "--tls-allowed-dn needs a listener whose clients have certificates", message
+            )
 
     def test_badFiles(self) -> None:
         """

@@ -213,7 +213,7 @@ class BadTests(OptionsTestCase):
         Unknown flags and stray arguments are refused.
         """
         self.assertIn("nosuch", self.refuse("--nosuch"))
-        self.assertIn("'mandatory' belongs to no option", self.refuse("mandatory"))
+        self.assertIn("unexpected argument 'mandatory'", self.refuse("mandatory"))
 
     def test_underTwistd(self) -> None:
         """

@@ -267,7 +267,7 @@ class ExposedTests(PortsTestCase):
             (IPv6Address("TCP", "fe80::1%eth0", 2), "tcp [fe80::1%eth0]:2"),
         ):
             message = self.refused(FakeEndpoint(address))
-            self.assertIn(f"other machines could connect to {shown}, and nobody", message)
+            self.assertIn(f"{shown} would accept clients from other machines", message)
             self.assertIn(":interface=127.0.0.1", message)
             self.assertIn("--insecure", message)
         self.assertEqual(self.logged(), [])

@@ -33,7 +33,7 @@ class BusyTests(WatchTestCase):
         self.assertFalse(self.parties.probes[0].clientTransport.disconnected)
         self.assertEqual(self.logged("is busy"), 1)
         self.assertEqual(self.logged("8 calls and streams are under way"), 1)
-        self.assertEqual(self.logged("to ask whether it is alive"), 1)
+        self.assertEqual(self.logged("over a new connection, because"), 1)
         self.assertEqual(len(self.parties.gateway.upstream.busy), 1)
         self.unblock(far)
         self.assertEqual([each.serial for each in near.messages], list(range(10, 18)))

@@ -559,7 +559,7 @@ class WatchTests(RelayTestCase):
             error = unpackError(each.payload)
             self.assertEqual((error.code, error.domain, error.level), (1, 7, 2))
             self.assertIn(f"libvirtd behind this gateway ({DESCRIPTION})", error.message)
-            self.assertIn("it hangs, or the storage", error.message)
+            self.assertIn("it hangs, or waits for storage", error.message)
             self.assertIn("--upstream-interval 2 s, --upstream-count 2", error.message)
         self.assertEqual(told.procedure, Procedure.CONNECT_EVENT_CONNECTION_CLOSED)
         self.assertEqual((told.type, told.serial, told.payload), (2, 1, number(1)))

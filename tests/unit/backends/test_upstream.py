@@ -263,8 +263,8 @@ class UpstreamTests(UpstreamTestCase):
         for each in calling:
             self.assertEqual(
                 str(each.reason),
-                "it hangs, or the storage that it writes to does, such as a file server that is "
-                "gone: nothing heard for 5.0 s, neither on 3 with calls or streams under way nor "
+                "it hangs, or waits for storage that hangs, such as an unreachable file server: "
+                "nothing heard for 5.0 s, neither on 3 with calls or streams under way nor "
                 "on a new connection (--upstream-interval 1 s, --upstream-count 2)",
             )
         self.assertEqual([each.busyAt for each in calling], [[], [], []])

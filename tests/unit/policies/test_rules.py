@@ -212,8 +212,8 @@ class MistakesTests(SynchronousTestCase):
                 '[default]\nmode = 1\nuser = "a"',
                 "default: user: there is no such key; there are mode, interval, count, readonly",
             ),
-            ('[[rule]]\nuser = "a"', "rule 1: there is no mode; it is 0, 1, 2"),
-            ("[default]\ncount = 1", "default: there is no mode"),
+            ('[[rule]]\nuser = "a"', "rule 1: mode is missing; it is 0, 1, 2"),
+            ("[default]\ncount = 1", "default: mode is missing"),
             (one + 'transport = "udp"', "rule 1: transport: 'udp' is not one of tcp, tls, unix"),
             (one + 'network = ["10.0.0.0/8", "x"]', "rule 1: network: 'x' is not a network"),
             (one + "readonly = 1", "rule 1: readonly: true or false, not 1"),
@@ -221,7 +221,7 @@ class MistakesTests(SynchronousTestCase):
             (one + "readonly = []", "rule 1: readonly: true or false, not []"),
             (
                 one + 'program = "a"\nreadonly = false',
-                "rule 1: readonly: not together with program",
+                "rule 1: readonly: cannot be combined with program",
             ),
             *(
                 (f"[[rule]]\nmode = {value}", "rule 1: mode: 0, 1, 2, disable, opt")

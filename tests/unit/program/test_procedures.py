@@ -63,8 +63,13 @@ class EarlyErrorTests(ProgramTestCase):
             (short, untyped(1, arguments=str), "latest", "(self, connection, arguments):"),
             (text, untyped(1), "latest", "Broken.latest: it returns str, and should return bytes"),
             (nothing, untyped(1), "latest", "Broken.latest: it returns None, and should return"),
-            (good, untyped(1, arguments=dict), "latest", "Broken.latest: dict has no XDR; use an"),
-            (good, untyped(1, arguments=str, result=object), "latest", "object has no XDR"),
+            (
+                good,
+                untyped(1, arguments=dict),
+                "latest",
+                "Broken.latest: dict has no XDR form; use an",
+            ),
+            (good, untyped(1, arguments=str, result=object), "latest", "object has no XDR form"),
         ):
             error = self.assertRaises(TypeError, _define, method, decorator, name)
             self.assertIn(message, str(error))

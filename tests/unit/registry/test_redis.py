@@ -207,7 +207,7 @@ class RedisRegistryTests(RegistryTestCase):
         self.start()
         self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
         self.wait(1)
-        self.assertProblem("put together")
+        self.assertProblem("could not be described")
         del self.node.client
         self.wait(6)
         self.flushLoggedErrors(KeyError)
@@ -373,7 +373,7 @@ class RedisRegistryTests(RegistryTestCase):
         subscriber = next(each for each in self.redis.transports if each.channels)
         self.redis.refuses = True
         subscriber.lose()
-        self.assertProblem("can give no orders")
+        self.assertProblem("cannot give orders")
         self.redis.refuses = False
         self.wait(2)
         self.assertProblem(None)

@@ -242,7 +242,7 @@ class RelayTests(ProtocolTestCase):
         self.right.protocol._kaproto.pauseProducing()
         self.advance(60)
         self.assertTrue(self.right.aborted)
-        self.assertIn("did not read on within 60 s", str(self.reasonOf(self.right)))
+        self.assertIn("read anything within 60 s", str(self.reasonOf(self.right)))
 
     def test_unstuck(self) -> None:
         """

@@ -262,9 +262,11 @@ class AcceptedTests(SynchronousTestCase):
             self.assertIs(negotiation.phase, Phase.REJECTING)
             error = self.assertRaises(RemoteError, negotiation.receive)
             self.assertEqual(error.code, 9)
-            self.assertIn("the server has its 1 clients (--max-clients)", error.message)
+            self.assertIn(
+                "the server has reached its limit of 1 clients (--max-clients)", error.message
+            )
             self.assertIs(negotiation.phase, Phase.CLOSING)
-            self.assertIn("one more than 1 clients", str(negotiation.farewell))
+            self.assertIn("the limit of 1 clients is reached", str(negotiation.farewell))
 
     def test_roomAgain(self) -> None:
         """

@@ -69,7 +69,7 @@ class PeerPingsTests(SynchronousTestCase):
         self.pings.received(congested=True)
         self.pings.received(congested=True)
         error = self.assertRaises(PeerFlooded, self.pings.received, congested=True)
-        self.assertEqual(str(error), "it pings and has not read 2 answers")
+        self.assertEqual(str(error), "it pings, but has left 2 pongs unread")
 
     def test_reassuring(self) -> None:
         """

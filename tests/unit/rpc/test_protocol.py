@@ -342,7 +342,7 @@ class KeepAliveTests(ProtocolTestCase):
         self.assertTrue(wire.aborted)
         reason = self.reasonOf(wire)
         self.assertIsInstance(reason, PeerFlooded)
-        self.assertIn("has not read 64 answers", str(reason))
+        self.assertIn("has left 64 pongs unread", str(reason))
 
     def test_fileDescriptor(self) -> None:
         """

@@ -595,7 +595,7 @@ class BudgetTests(ServerTestCase):
         self.counted(wire, opened=1, flooded=1)
         self.assertEqual(
             self.logged(),
-            ["dropped tcp 192.0.2.1:54321: it pings and has not read 64 answers"],
+            ["dropped tcp 192.0.2.1:54321: it pings, but has left 64 pongs unread"],
         )
 
     def test_garbled(self) -> None:

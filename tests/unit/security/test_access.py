@@ -230,7 +230,7 @@ class TLSTests(AdmissionTestCase):
         """
         ends = self.connect(None)
         error = self.failureResultOf(ends.opened, AuthenticationFailed).value
-        self.assertIn("it wants another certificate, or one at all", str(error))
+        self.assertIn("it requires a certificate that it trusts", str(error))
         self.refused(ends, "it has no certificate")
         self.assertEqual(ends.closed, [error])
 
@@ -701,11 +701,11 @@ class LimitTests(AdmissionTestCase):
         third.lose()
         code, _domain, _level, message = errorOf(self.replyOf(second))
         self.assertEqual(code, 9)
-        self.assertIn("the server has its 1 clients (--max-clients)", message)
+        self.assertIn("the server has reached its limit of 1 clients (--max-clients)", message)
         self.assertTrue(second.closing)
         second.lose()
         self.assertTrue(
-            all("one more than 1 clients" in line for line in self.logged(LogLevel.warn))
+            all("the limit of 1 clients is reached" in line for line in self.logged(LogLevel.warn))
         )
         kinds = [each.kind for each in self.factory.journal.endings]
         self.assertEqual(kinds, ["too_many_clients"] * 2)

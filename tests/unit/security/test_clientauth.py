@@ -121,7 +121,7 @@ class AuthenticationTests(SynchronousTestCase):
             (RemoteError(79, 60, "dismissed"), AuthenticationFailed, "user: dismissed"),
             (RemoteError(94, 60, "no agent"), AuthenticationFailed, "user: no agent"),
             (RemoteError(1, 7, "a bug"), RemoteError, "a bug"),
-            (Packer().int32(0).packed(), AuthenticationFailed, "to a decision"),
+            (Packer().int32(0).packed(), AuthenticationFailed, "made no decision"),
         ]
         for answer, error, message in table:
             self.answers = {Procedure.AUTH_POLKIT: answer}

@@ -186,7 +186,7 @@ class HeaderTests(ConnectionTestCase):
         transport.protocol.dataReceived(LINE)
         self.assertEqual(self.factory.addresses, [])
         (line,) = self.logged()
-        self.assertIn("in place of a PROXY header", line)
+        self.assertIn("instead of a PROXY header", line)
         transport = self.connect("proxy:tcp:16509:from=192.0.2.10")
         transport.protocol.dataReceived(LINE[:5])
         self.reactor.advance(HEADER_TIMEOUT)
@@ -351,11 +351,13 @@ class TrustTests(ConnectionTestCase):
             transport = self.connect(endpoint, peer)
             transport.protocol.dataReceived(LINE)
             self.assertEqual(bool(self.factory.addresses), believed, endpoint)
-        self.assertIn("is not in uid=", self.logged()[0])
-        self.patch(proxy, "unixCredentials", lambda _: UnixCredentials(1, 1000, 1))
-        transport = self.connect("proxy:unix:x:uid=0,1000", peer)
-        transport.protocol.dataReceived(LINE)
-        self.assertEqual(len(self.factory.addresses), 1)
+        self.assertIn("the kernel does not tell who connected", self.logged()[0])
+        for uid, known in ((1000, 1), (1001, 0)):
+            self.patch(proxy, "unixCredentials", lambda _, uid=uid: UnixCredentials(1, uid, 1))
+            transport = self.connect("proxy:unix:x:uid=0,1000", peer)
+            transport.protocol.dataReceived(LINE)
+            self.assertEqual(len(self.factory.addresses), known)
+        self.assertIn("uid 1001 is not in uid=", self.logged()[0])
 
     def test_loopback(self) -> None:
         """

@@ -92,7 +92,7 @@ class StringTests(SynchronousTestCase):
             "proxy:unix:x:from=192.0.2.1": "from= is for TCP",
             "proxy:systemd:domain=UNIX:index=0:from=192.0.2.1": "from= is for TCP",
             "proxy:unix:x:uid=root": "not 'root'",
-            "proxy:tcp:1:from=192.0.2.1:tls=yes": "tls= is terminated",
+            "proxy:tcp:1:from=192.0.2.1:tls=yes": "tls= takes only terminated",
             "proxy:tcp:1:from=192.0.2.1:dn=0xE1": "dn= goes with tls=terminated",
             "proxy:tcp:1:from=192.0.2.1:certificate=optional": "certificate= goes with",
             "proxy:tcp:1:from=192.0.2.1:tls=terminated:certificate=no": "required or optional",

@@ -72,7 +72,7 @@ class ChooseTests(SynchronousTestCase):
         for offered, wanted, secure, words in [
             (["GSSAPI"], None, True, "offers GSSAPI, this client has SCRAM-SHA-256, PLAIN; let"),
             (["GSSAPI"], None, True, "SCRAM-SHA-256 or PLAIN, for libvirtd with mech_list in"),
-            ([], "GSSAPI", True, "offers none, .*, and GSSAPI is asked for; let"),
+            ([], "GSSAPI", True, "offers none, .*, and the URI or the login requires GSSAPI; let"),
             (["DIGEST-MD5"], None, False, "offers DIGEST-MD5, .* connect by TLS .qemu.tls:"),
         ]:
             with self.assertRaisesRegex(AuthenticationFailed, words):

@@ -186,7 +186,7 @@ class ServerTests(TLSTestCase):
         self.authority.write(str(self.directory), crl=self.authority.revoke(self.client))
         context = self.serverContext()
         crl.unlink()
-        with self.assertRaisesRegex(PKIError, "cacrl.pem: the list .* has gone; put it back"):
+        with self.assertRaisesRegex(PKIError, "cacrl.pem: the list .* is missing; put it back"):
             context.reload()
         self.assertIn("revoked", str(self.problem(self.clientContext(self.client), context)))
         crl.write_bytes(self.authority.revoke())

@@ -71,9 +71,9 @@ class ReadTests(SynchronousTestCase):
         """
         for line, words in [
             (b"sesame", "there is no colon"),
-            (b":sesame", "nothing in front of the colon"),
-            (b"bob:", "nothing behind the colon"),
-            (b":", "nothing in front of the colon"),
+            (b":sesame", "nothing before the colon"),
+            (b"bob:", "nothing after the colon"),
+            (b":", "nothing before the colon"),
             (b" bob:sesame", "white space around the name"),
             (b'"bob":"sesame"', "quotes around the name"),
             (b"'bob':sesame", "quotes around the name"),

@@ -251,7 +251,7 @@ class MistakesTests(SynchronousTestCase):
             ("qemu+ext:///system", "'ext' is not one of tcp, tls, unix"),
             ("qemu+://host/system", "'' is not one of"),
             ("qemu+tcp+tls://host/system", "'tcp+tls' is not one of"),
-            ("qemu+unix://host/system", "a UNIX socket is on no host"),
+            ("qemu+unix://host/system", "a UNIX socket has no host"),
             ("qemu+unix:///system?socket=", "socket= has 0 bytes"),
             ("qemu+unix:///system?socket=/" + "x" * 107, "socket= has 108 bytes"),
             ("qemu+tcp://host:65536/system", "65535"),

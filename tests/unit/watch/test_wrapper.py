@@ -583,7 +583,7 @@ class StreamTests(WatchTestCase):
         self.codec = NetstringCodec()
         pair = self.pair(Mandatory(TERMS))
         error = self.assertRaises(LocalProtocolError, pair.server.write, b"hello\r\n")
-        self.assertIn("its codec is 'netstrings'", str(error))
+        self.assertIn("does not fit its codec 'netstrings'", str(error))
 
     def test_wrongPeer(self) -> None:
         """

@@ -94,9 +94,9 @@ class HeaderTests(SynchronousTestCase):
         Everything else raises an error that has the reason, as soon as that is certain.
         """
         expected = {
-            b"\x16\x03\x01": "in place of a PROXY header",
-            b"PROXy ": "in place of a PROXY header",
-            b"\r\n\r\n\1": "in place of a PROXY header",
+            b"\x16\x03\x01": "instead of a PROXY header",
+            b"PROXy ": "instead of a PROXY header",
+            b"\r\n\r\n\1": "instead of a PROXY header",
             b"PROXY TCP5 1.2.3.4 1.2.3.4 1 2\r\n": "malformed",
             b"PROXY TCP4 1.2.3.4 1.2.3.4 1\r\n": "malformed",
             b"PROXY TCP4 1.2.3.4 1.2.3.4  1 2\r\n": "malformed",

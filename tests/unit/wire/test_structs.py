@@ -199,10 +199,10 @@ class ErrorTests(SynchronousTestCase):
         mixed: Any = Mixed
         point: Any = Point
         for value, message in (
-            (Short("abcd"), "Short.text: 4 bytes where 3 are the most allowed"),
+            (Short("abcd"), "Short.text: 4 bytes, but at most 3 are allowed"),
             (Short("éé"), "Short.text: 4 bytes"),
-            (Short(data=b"abcd"), "Short.data: 4 bytes where 3 are the most allowed"),
-            (Short(numbers=[1, 2, 3, 4]), "Short.numbers: 4 elements where 3 are the most"),
+            (Short(data=b"abcd"), "Short.data: 4 bytes, but at most 3 are allowed"),
+            (Short(numbers=[1, 2, 3, 4]), "Short.numbers: 4 elements, but at most 3 are"),
             (Point(2**31), "Point.x: 2147483648 does not fit"),
             (point("x" * 999), "Point.x: 'xxx"),
             (point(1, "x"), "Point.y: 'x' does not fit"),
@@ -210,7 +210,7 @@ class ErrorTests(SynchronousTestCase):
             (mixed([Empty()], None, None, True), "is not an instance of Point"),
             (mixed([Point(2**31)], None, None, True), "Mixed.points: Point.x: 2147483648"),
             (mixed([], "x", Color.RED, True), "Mixed.uuid: 'str' object has no attribute"),
-            ("x" * (STRING_MAX + 1), "4194305 bytes where 4194304 are the most allowed"),
+            ("x" * (STRING_MAX + 1), "4194305 bytes, but at most 4194304 are allowed"),
         ):
             error = self.assertRaises(PackError, pack, value)
             self.assertIn(message, str(error))
@@ -223,9 +223,17 @@ class ErrorTests(SynchronousTestCase):
         """
         three = Packer().string("abc").opaque(b"abc")
         for cls, payload, message in (
-            (Short, Packer().string("abcd").packed(), "Short.text: 4 bytes where 3 are"),
-            (Short, Packer().string("").opaque(b"abcd").packed(), "Short.data: 4 bytes where 3"),
-            (Short, three.uint32(4).fixed(bytes(16)).packed(), "Short.numbers: 4 elements where"),
+            (Short, Packer().string("abcd").packed(), "Short.text: 4 bytes, but at most 3 are"),
+            (
+                Short,
+                Packer().string("").opaque(b"abcd").packed(),
+                "Short.data: 4 bytes, but at most 3",
+            ),
+            (
+                Short,
+                three.uint32(4).fixed(bytes(16)).packed(),
+                "Short.numbers: 4 elements, but at most 3",
+            ),
             (Point, b"\0\0\0\1", "Point.y: 4 bytes wanted at offset 4 of 4"),
             (Even, b"\0\0\0\3", "Even: 3 is odd"),
             (Color, b"\0\0\0\2", "2 is not a valid Color"),
@@ -275,16 +283,19 @@ class TypeErrorTests(SynchronousTestCase):
         The error names the class and the field, and gives the reason.
         """
         hints: tuple[tuple[Any, str], ...] = (
-            (object, "Bad.field: object has no XDR; use an attrs class, str, bytes, bool, int"),
-            (complex, "Bad.field: complex has no XDR"),
-            (dict[str, str], "Bad.field: dict[str, str] has no XDR"),
+            (
+                object,
+                "Bad.field: object has no XDR form; use an attrs class, str, bytes, bool, int",
+            ),
+            (complex, "Bad.field: complex has no XDR form"),
+            (dict[str, str], "Bad.field: dict[str, str] has no XDR form"),
             (int | str, "Bad.field: int | str: XDR does not encode which of several types"),
             (int | str | None, "XDR does not encode which"),
             (list[Empty], "Bad.field: list[Empty]: the elements would have no bytes"),
-            (list[complex], "Bad.field: complex has no XDR"),
+            (list[complex], "Bad.field: complex has no XDR form"),
             (Annotated[int, Limit(3)], "Bad.field: a Limit is for str, bytes and list, not for"),
             ("Missing", "Bad: name 'Missing' is not defined; define the types of its fields"),
-            (None, "Bad.field: None has no XDR"),
+            (None, "Bad.field: None has no XDR form"),
         )
         for hint, message in hints:
             cls = attrs.make_class("Bad", {"field": attrs.field(type=hint)})
