@@ -103,7 +103,9 @@ class _Story:
             await self._connect("bob", ask=False)
         except RemoteError as error:
             reason, _stop, _advice = error.message.partition(". ")
-            self._say("bob", f"does not ask, and is refused: {reason}; he is also told what to do")
+            self._say(
+                "bob", f"does not ask, and is refused: {reason}; the error also says what to do"
+            )
         carol = await self._connect("carol")
         self._say("carol", "asks for keepalive and is admitted")
         await deferLater(self._reactor, interval * 1.25)
@@ -112,7 +114,7 @@ class _Story:
         )
         dead = self._endOf("carol")
         _die(carol)
-        self._say("carol", "dies: she sends nothing any more, not even an end of file")
+        self._say("carol", "dies: she falls silent, as if her host had lost power")
         await dead
         self._say("server", f"drops carol: {next(iter(self._factory.journal.endings)).reason}")
         rtt = await alice.ping()
