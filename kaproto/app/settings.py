@@ -53,8 +53,8 @@ GROUPS: Final[Mapping[str, Sequence[Setting]]] = {
         Setting(
             "mode",
             Mode(),
-            "0 or disable: clients are not pinged. 1 or optional: those that can be pinged are. 2 "
-            "or mandatory: the others are refused when they open. --help-policies lists more.",
+            "0 or disable: ping no clients. 1 or optional: ping those that ask for keepalive. 2 or "
+            "mandatory: also refuse the others when they open. --help-policies lists more.",
             default="0",
             short="m",
         ),
@@ -76,7 +76,7 @@ GROUPS: Final[Mapping[str, Sequence[Setting]]] = {
         Setting(
             "except",
             Texts(),
-            "Let clients open that did not ask for keepalive, and do not ping them: "
+            "Admit clients that do not ask for keepalive, if they match this condition: "
             "program=virt-install, user=NAME, dn=NAME, network=ADDRESS, transport=unix. "
             "Repeatable.",
         ),
@@ -187,7 +187,7 @@ GROUPS: Final[Mapping[str, Sequence[Setting]]] = {
             "auth-timeout",
             "loginTimeout",
             Seconds(0.1),
-            "Seconds that a client has to log in; somebody may be typing a password.",
+            "Seconds that a client has to log in; a user may be typing a password.",
         ),
         _limit(
             "auth-tries",
@@ -259,7 +259,7 @@ GROUPS: Final[Mapping[str, Sequence[Setting]]] = {
             Text(),
             "List the clients in Redis, beside those of other kaservers, for kaproto --registry: "
             "redis://[USER@]HOST[:PORT][/DATABASE], or rediss: for TLS, with "
-            "?ca=PATH&cert=PATH&key=PATH if need be. Clients are not affected when Redis is "
+            "?ca=PATH&cert=PATH&key=PATH if needed. Clients are not affected when Redis is "
             "unreachable.",
         ),
         Setting(
@@ -276,8 +276,8 @@ GROUPS: Final[Mapping[str, Sequence[Setting]]] = {
         Setting(
             "log-format",
             Choice(FORMATS),
-            "How the log is written: text, or json, one object a line. By default text; under "
-            "twist as its own option says.",
+            "Format of the log: text, or json, one object per line. The default is text; under "
+            "twist, that of its own --log-format.",
         ),
         Setting("config", Text(), "Read settings from this file (TOML). Flags win.", inFile=False),
         Setting(
