@@ -14,7 +14,6 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
 from kaproto.admin.controltypes import CONTROL_PROGRAM, ControlProcedure, Disconnecting
-from kaproto.errors import KaprotoError
 from kaproto.records.who import TEXT_MAX, clean
 from kaproto.registry.interfaces import NotDisconnected
 from kaproto.registry.schema import REFUSED_MAX
@@ -67,14 +66,14 @@ class _Copy:
         try:
             while await self._ask() == BATCH:
                 pass
-        except KaprotoError:
-            # The worker has ended.
-            return
         finally:
             self._isUpdating = False
 
     async def _ask(self) -> int:
-        answer = await self._member.call(WORKER_PROGRAM, WorkerProcedure.CHANGES)
+        try:
+            answer = await self._member.call(WORKER_PROGRAM, WorkerProcedure.CHANGES)
+        except Exception:  # noqa: BLE001 - the worker has ended, whatever its connection reported
+            return 0
         changes = unpack(ChangeList, answer).changes
         for each in changes:
             if each.client is None:
@@ -189,8 +188,7 @@ class TeamNode:
             await call.addTimeout(_PATIENCE, self._clock)
         except DeferredTimeout as error:
             raise NotDisconnected(f"{member} does not answer") from error
-        except KaprotoError:
-            # The worker has no such client, or has ended together with it.
+        except Exception:  # noqa: BLE001 - it has no such client, or has ended together with it
             return False
         return True
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.error import ConnectionLost
 
 from kaproto.errors import ConnectionClosed
 from kaproto.registry.interfaces import NotDisconnected
@@ -103,7 +104,7 @@ class TeamNodeTests(TeamTestCase):
         self.connect()
         self.assertEqual((self.later(), self.later()), ({9}, set()))
         (silent,) = asked
-        silent.errback(ConnectionClosed("the worker has ended"))
+        silent.errback(ConnectionLost())
         self.assertEqual(self.later(), set())
         self.assertEqual(len(asked), 2)
         self.assertEqual(sorted(self.node.numbers()), [4, 5, 9])
@@ -154,7 +155,7 @@ class TeamNodeTests(TeamTestCase):
         self.assertTrue(self.disconnect(4))
         self.assertTrue(self.disconnect(5, "updates \ud800" + "\x80" * 300))
         self.assertIn("updates \\ud800", str(self.clients[1].closing.reason))
-        self.members[1].answers = False
+        self.patch(self.members[1], "call", lambda *_arguments: fail(ConnectionLost()))
         self.assertFalse(self.disconnect(5))
         self.node.drain()
         self.assertEqual(self.parent.calls, [("drain", None)])
