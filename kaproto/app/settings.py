@@ -259,8 +259,7 @@ GROUPS: Final[Mapping[str, Sequence[Setting]]] = {
             Text(),
             "List the clients in Redis, beside those of other kaservers, for kaproto --registry: "
             "redis://[USER@]HOST[:PORT][/DATABASE], or rediss: for TLS, with "
-            "?ca=PATH&cert=PATH&key=PATH if needed. Clients are not affected when Redis is "
-            "unreachable.",
+            "?ca=PATH&cert=PATH&key=PATH if needed. Clients are not affected when Redis is down.",
         ),
         Setting(
             "registry-password-file", Text(), "Log in to Redis with the first line of this file."
