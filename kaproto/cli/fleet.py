@@ -202,7 +202,9 @@ class FleetDisconnect(FleetCommand):
     """
 
     synopsis = "[options] NODE/ID"
-    optParameters: ClassVar = [["reason", "r", None, "Reason, for the log and for kaproto ended."]]
+    optParameters: ClassVar = [
+        ["reason", "r", None, "The reason, for the client, the log and kaproto ended."]
+    ]
 
     def parseArgs(self, which: str) -> None:  # type: ignore[override]
         """

@@ -55,8 +55,8 @@ class Options(BaseOptions):
     """
 
     longdesc = (
-        "Exits with 0 when all went well, 1 when the command failed, 2 for a mistake on the "
-        "command line, 3 when kaserver could not be reached."
+        "Exit status: 0 for success, 1 if the command failed, 2 for a mistake on the command line, "
+        "3 if kaserver could not be reached."
     )
     optParameters: ClassVar = [
         ["socket", "s", DEFAULT_SOCKET, "The socket of kaserver's --admin."],

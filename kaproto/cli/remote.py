@@ -98,7 +98,9 @@ class Disconnect(RemoteCommand):
     """
 
     synopsis = "[options] ID"
-    optParameters: ClassVar = [["reason", "r", None, "Reason, for the log and for kaproto ended."]]
+    optParameters: ClassVar = [
+        ["reason", "r", None, "The reason, for the client, the log and kaproto ended."]
+    ]
 
     def parseArgs(self, which: str) -> None:  # type: ignore[override]
         """
