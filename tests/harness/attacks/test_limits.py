@@ -87,7 +87,7 @@ class LimitTests(AttackTestCase):
         for _ in range(3):
             with self.assertRaises(ConnectionError) as caught:
                 enter(target.address, None, 5)
-            self.assertIn("has its 10 clients (--max-clients)", str(caught.exception))
+            self.assertIn("reached its limit of 10 clients (--max-clients)", str(caught.exception))
         until(lambda: target.log.count("the limit of 10 clients is reached") == 3, "three lines")
         full = fileCount(target.pid)
         inside.pop().reset()
