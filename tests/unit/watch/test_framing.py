@@ -88,6 +88,19 @@ class FramingTests(SynchronousTestCase):
         self.assertEqual(found, ends)
         self.assertTrue(framing.between)
 
+    def test_bytes(self) -> None:
+        """
+        The end of every message is found when bytes arrive one by one.
+        """
+        for make, frame in FRAMINGS:
+            framing = make()
+            for message in (frame(b"abc"), frame(b"")):
+                betweens = []
+                for byte in message:
+                    self.assertEqual(framing.passed(bytes([byte]), 0), 1)
+                    betweens.append(framing.between)
+                self.assertEqual(betweens, [False] * (len(message) - 1) + [True])
+
     @given(FRAMING, st.binary(max_size=40), st.binary(max_size=5))
     def test_whole(self, made: Made, payload: bytes, start: bytes) -> None:
         """
