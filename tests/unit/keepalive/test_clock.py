@@ -174,6 +174,18 @@ class MonotonicClockTests(SynchronousTestCase):
         self.clock.alarm.ring()
         self.assertEqual((self.made, self.clock.getDelayedCalls()), ([], []))
 
+    def test_cancelledBefore(self) -> None:
+        """
+        A call that was cancelled before it was due is not made.
+        """
+        for delay in (1, 2):
+            self.clock.callLater(delay, self.made.append, delay)
+        self.clock.advance(0.5)
+        self.clock.getDelayedCalls()[0].cancel()
+        self.clock.now += 3
+        self.clock.alarm.ring()
+        self.assertEqual(self.made, [2])
+
     def test_moved(self) -> None:
         """
         A call can be delayed and reset; for an earlier time the alarm is set again.

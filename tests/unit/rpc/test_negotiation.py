@@ -145,6 +145,15 @@ class TransitionsTests(SynchronousTestCase):
         self.assertIs(TRANSITIONS[Phase.OPENING][Event.OPEN_FAILED], Phase.READY)
         self.assertIs(TRANSITIONS[Phase.READY][Event.REFUSED], Phase.CLOSING)
 
+    def test_impossible(self) -> None:
+        """
+        An event that is impossible in a phase raises an error that names both.
+        """
+        negotiation = ServerNegotiation(Peer(), PolicyCheck(Policy()))
+        error = self.assertRaises(LocalProtocolError, negotiation.advance, Event.ANSWERED)
+        self.assertEqual(str(error), "answered while connected")
+        self.assertIs(negotiation.phase, Phase.CONNECTED)
+
     @given(st.lists(st.sampled_from(Event), max_size=20))
     def test_anyEvents(self, events: list[Event]) -> None:
         """

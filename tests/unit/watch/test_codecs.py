@@ -98,6 +98,18 @@ class CodecTests(SynchronousTestCase):
             self.assertLessEqual(abs(control.interval - interval), interval * 1e-8)
         self.assertTrue(found.between)
 
+    def test_bytes(self) -> None:
+        """
+        Control messages and the application's are told apart when bytes arrive one by one.
+        """
+        for codec in CODECS:
+            first, last = framed(codec, b"kaproto?"), framed(codec, b"hi")
+            stream = first + codec.ping + last
+            parts = [stream[at : at + 1] for at in range(len(stream))]
+            rest, controls, found = sift(codec, parts)
+            self.assertEqual((rest, controls), (first + last, [Control(Kind.PING)]), codec)
+            self.assertTrue(found.between)
+
     @given(CODEC, st.lists(st.binary(max_size=80)), st.data())
     def test_transparent(
         self, codec: IHeartbeatCodec, payloads: list[bytes], data: st.DataObject

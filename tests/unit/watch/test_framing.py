@@ -88,6 +88,15 @@ class FramingTests(SynchronousTestCase):
         self.assertEqual(found, ends)
         self.assertTrue(framing.between)
 
+    def test_incomplete(self) -> None:
+        """
+        C{whole} returns C{None} for any beginning of a message.
+        """
+        for make, frame in FRAMINGS:
+            message = frame(b"abc")
+            for end in range(len(message)):
+                self.assertIsNone(make().whole(message[:end], 0, 1000))
+
     def test_bytes(self) -> None:
         """
         The end of every message is found when bytes arrive one by one.

@@ -144,6 +144,16 @@ class HeaderTests(SynchronousTestCase):
             # A header whose length grew is incomplete, and a changed command may ignore the rest.
             self.assertIn(result, (None, ProxyHeader()), number)
 
+    def test_bytes(self) -> None:
+        """
+        A header can arrive byte by byte.
+        """
+        for whole in (b"PROXY TCP4 192.0.2.7 198.51.100.1 56324 16509\r\n", header(TCP4)):
+            reader = ProxyHeaderReader()
+            found = [reader.feed(whole[at : at + 1]) for at in range(len(whole))]
+            self.assertEqual(found[:-1], [None] * (len(whole) - 1))
+            self.assertEqual(found[-1], read(whole))
+
     @given(st.data())
     def test_pieces(self, data: st.DataObject) -> None:
         """
