@@ -246,7 +246,7 @@ class CommandTests(SynchronousTestCase):
         """
         first, second = readmeCommands()
         self.assertRegex(first, r"pip install \. && \.venv/bin/twistd -n kaserver --mode=2$")
-        self.assertRegex(second, r"pip install .*\[test\].* && .*-m twisted\.trial tests$")
+        self.assertRegex(second, r"pip install .*\[test\].* && .*-m twisted\.trial -j2 tests$")
 
     def test_continuousIntegration(self) -> None:
         """
@@ -254,7 +254,7 @@ class CommandTests(SynchronousTestCase):
         """
         script = (PROJECT / ".ci" / "run").read_text()
         self.assertIn("README.md", script)
-        self.assertNotIn("-m twisted.trial tests", script)
+        self.assertNotIn("-m twisted.trial -j2", script)
 
     def test_version(self) -> None:
         """
