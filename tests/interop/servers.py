@@ -66,17 +66,22 @@ class KaServer:
 
     @classmethod
     async def start(
-        cls, case: InteropTestCase, *arguments: str, twistd: Sequence[str] | None = None
+        cls,
+        case: InteropTestCase,
+        *arguments: str,
+        listen: str = "tcp:0:interface=127.0.0.1",
+        twistd: Sequence[str] | None = None,
     ) -> KaServer:
         """
         Start it, and wait until its log says that it listens.
 
         @param arguments: the arguments of C{kaserver}, besides the endpoint.
+        @param listen: the endpoint.
         @param twistd: the command for twistd, if not L{twistdCommand}.
         """
         directory = case.privateDirectory()
         command = [*(twistdCommand() if twistd is None else twistd), "-n", "--pidfile="]
-        command += ["kaserver", "--listen=tcp:0:interface=127.0.0.1", *arguments]
+        command += ["kaserver", f"--listen={listen}", *arguments]
         program = Program.start(case, command, os.environ, directory)
         match = await program.waitOutput(_LISTENING.pattern, timeout=20)
         return cls(program, int(match[1]))
