@@ -30,10 +30,10 @@ BATCH: Final = 32
 The most connections to read before the reactor gets its turn.
 """
 
-SIZE: Final = 65536
+SIZE: Final = 262144
 """
-The most bytes read at once, the same as in Twisted.  Bytes that the receiver does not take are
-copied, so this bounds a connection's memory too.
+The most bytes read at once.  Bytes that the receiver does not take are copied, so this bounds a
+connection's memory too.  With the 65,536 of Twisted, bulk takes almost twice the processor time.
 """
 
 _NONE: Final = -1

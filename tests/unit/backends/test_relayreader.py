@@ -17,7 +17,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
 from kaproto.backends.relay import Relay
-from kaproto.backends.relayreader import RelayReader
+from kaproto.backends.relayreader import SIZE, RelayReader
 from kaproto.errors import ConnectionClosed, RemoteProtocolError
 from kaproto.keepalive.clock import MonotonicClock
 from kaproto.rpc.reading import Pause
@@ -133,7 +133,7 @@ class RelayReaderTests(SocketRelayTestCase):
             self.assertEqual(near._kaproto.reading.pauses, Pause.CONGESTION)
             self.assertDirect(far)
             self.assertNotIn(near.transport, self.reactor.getReaders())
-            self.assertLessEqual(len(far.transport.dataBuffer), 2 * 65536)
+            self.assertLessEqual(len(far.transport.dataBuffer), SIZE + 65536)
             self.send(far, HOSTNAME)
             self.assertEqual(near.read(), HOSTNAME)
             while len(received) < len(packed):
