@@ -210,8 +210,8 @@ def _groupNamed(name: str) -> int | None:
 def _explain(kind: str, description: str, error: Exception) -> str:
     if kind == "systemd" and isinstance(error, KeyError):
         return (
-            f"systemd has passed no socket named {error}; the name is FileDescriptorName= in the "
-            "socket unit, and outside systemd there is none"
+            f"{whyNotMade(error)}; the name is FileDescriptorName= in the socket unit, and outside "
+            "systemd there is none"
         )
     meant = suggestServer(description)
     if meant is not None:
