@@ -146,12 +146,12 @@ class CountingSocket:
 
         self.recv = wrapped.recv
 
-    def recv_into(self, buffer: bytearray) -> int:
+    def recv_into(self, buffer: bytearray, size: int) -> int:
         """
         Count a C{recv}.
         """
         self.receives += 1
-        return self._wrapped.recv_into(buffer)
+        return self._wrapped.recv_into(buffer, size)
 
     def send(self, data: bytes | memoryview) -> int:
         """

@@ -19,21 +19,35 @@ from kaproto.keepalive.liveness import Liveness
 from kaproto.keepalive.pacemaker import Pacemaker
 from kaproto.rpc.connection import Connection
 from kaproto.security.tlslayer import TLSLayer
+from kaproto.security.tlsrecords import EXTRA
 from kaproto.wire.filter import Bytes, MessageFilter
 from kaproto.wire.message import PONG
 from kaproto.wire.xdr import XDRError
 
-__all__ = ["BATCH", "SIZE", "RelayReader"]
+__all__ = ["BATCH", "PAUSED_MAX", "PAUSED_SIZE", "SIZE", "TURN_SIZE", "RelayReader"]
 
 BATCH: Final = 32
 """
 The most connections to read before the reactor gets its turn.
 """
 
-SIZE: Final = 262144
+SIZE: Final = 1048576
 """
 The most bytes read at once.  Bytes that the receiver does not take are copied, so this bounds a
-connection's memory too.  With the 65,536 of Twisted, bulk takes almost twice the processor time.
+connection's memory too.  With the 65,536 bytes of Twisted, bulk takes twice the processor time, for
+each read may be a wake-up.
+"""
+
+TURN_SIZE: Final = 8 * SIZE
+"""
+The most bytes read before the reactor gets its turn, a few milliseconds' worth.
+"""
+
+PAUSED_MAX: Final = 64
+PAUSED_SIZE: Final = 65536
+"""
+While more than L{PAUSED_MAX} connections are paused, the most bytes read at once: thousands of
+receivers that do not read must not take a mebibyte each.
 """
 
 _NONE: Final = -1
@@ -45,12 +59,16 @@ _PONG_BYTE: Final = PONG[_TELLING]
 
 
 class RelayReader(
-    DirectReader[tuple[Callable[[bytearray], int], "_Reading", Liveness, Callable[[Bytes], bool]]]
+    DirectReader[
+        tuple[Callable[[bytearray, int], int], "_Reading", Liveness, Callable[[Bytes], bool]]
+    ]
 ):
     """
     Reads all connections into one buffer, from which each connection's L{MessageFilter} forwards
     the bytes at once.  Bytes that the receiver's socket does not take are copied before the next
-    read.  Bytes from a TLS connection are decrypted first, and then delivered in the usual way.
+    read.  Bytes from a TLS connection are decrypted first.
+
+    @ivar paused: the connections that are not read at the moment.
     """
 
     name = "relayed connections"
@@ -64,6 +82,8 @@ class RelayReader(
         self._pacemaker = pacemaker
         self._buffer = bytearray(SIZE)
         self._view = memoryview(self._buffer)
+        self._room = memoryview(bytearray(SIZE + EXTRA))
+        self.paused: set[_Reading] = set()
 
     @classmethod
     def orNone(cls, clock: object, pacemaker: Pacemaker) -> RelayReader | None:
@@ -114,6 +134,9 @@ class RelayReader(
         """
         ready = [] if self._poller is None else self._poller.poll(0, BATCH)
         now = self._pacemaker.now
+        most = min(SIZE, TURN_SIZE // (len(ready) or 1))
+        if len(self.paused) > PAUSED_MAX:
+            most = min(most, PAUSED_SIZE)
         buffer, view, ways = self._buffer, self._view, self._reading
         for descriptor, _ in ready:
             way = ways.get(descriptor)
@@ -121,30 +144,37 @@ class RelayReader(
                 continue
             receive, reading, liveness, feed = way
             try:
-                size = receive(buffer)
+                size = receive(buffer, most)
             except OSError as error:
                 size = _NONE if isinstance(error, BlockingIOError) else 0
             if size <= 0:
                 self._receivedNothing(descriptor, reading, isOver=not size)
                 continue
-            if reading.layer is not None:
-                self._decrypt(descriptor, reading.layer, view[:size])
-                continue
+            layer = reading.layer
+            data: Bytes = view[:size]
+            if layer is not None:
+                data = self._decrypt(layer, data)
+                size = len(data)
+                if not size:
+                    self._decrypted(descriptor, layer)
+                    continue
             liveness.heard = now
             liveness.unanswered = 0
             connection = reading.connection
-            if size == _PONG_SIZE and buffer[_TELLING] == _PONG_BYTE and self._isPong(reading):
+            if size == _PONG_SIZE and data[_TELLING] == _PONG_BYTE and self._isPong(reading, data):
                 connection.heartbeat.answered()
                 continue
             incoming = connection.incoming
             incoming.bytesReceived += size
             try:
-                more = feed(view[:size])
+                more = feed(data)
             except Exception as error:  # noqa: BLE001
                 self._failed(connection, error)
             else:
                 if more or incoming.relayed is not None:
                     incoming.fed(more=more)
+            if layer is not None:
+                self._decrypted(descriptor, layer)
 
     def _receivedNothing(self, descriptor: int, reading: _Reading, *, isOver: bool) -> None:
         if isOver:
@@ -152,18 +182,23 @@ class RelayReader(
             self._remove(descriptor)
             reading.transport.resumeProducing()
 
-    def _decrypt(self, descriptor: int, layer: TLSLayer, data: Bytes) -> None:
-        transport = cast(Transport, layer.transport)
+    def _decrypt(self, layer: TLSLayer, data: Bytes) -> Bytes:
         try:
-            layer.dataReceived(data)
+            return layer.decrypt(data, self._room)
         except Exception:  # noqa: BLE001
+            transport = cast(Transport, layer.transport)
             self._log.failure("could not relay bytes from {peer}", peer=transport.getPeer())
             transport.abortConnection()
-        if transport.disconnecting:
+            return b""
+
+    def _decrypted(self, descriptor: int, layer: TLSLayer) -> None:
+        if layer.isEnding:
+            layer.end()
+        if cast(Transport, layer.transport).disconnecting:
             self._remove(descriptor)
 
-    def _isPong(self, reading: _Reading) -> bool:
-        return reading.incoming.between and self._view[:_PONG_SIZE] == PONG
+    def _isPong(self, reading: _Reading, data: Bytes) -> bool:
+        return reading.incoming.between and data == PONG
 
     def _failed(self, connection: Connection, error: Exception) -> None:
         if isinstance(error, XDRError | ProtocolError):
@@ -225,12 +260,14 @@ class _Reading:
         Stop reading.
         """
         self.stopProducing()
+        self._reader.paused.add(self)
         self.transport.pauseProducing()
 
     def resumeProducing(self) -> None:
         """
         Start reading again.
         """
+        self._reader.paused.discard(self)
         self._descriptor = self._reader.take(self)
         if self._descriptor < 0:
             self.transport.resumeProducing()
@@ -239,5 +276,6 @@ class _Reading:
         """
         Stop reading for good.
         """
+        self._reader.paused.discard(self)
         descriptor, self._descriptor = self._descriptor, _NONE
         self._reader.release(descriptor)

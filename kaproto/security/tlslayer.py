@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from typing import Final, cast
 
-from OpenSSL.SSL import Error, WantReadError, ZeroReturnError
-from twisted.internet.interfaces import IHandshakeListener
+from OpenSSL.SSL import Error, ZeroReturnError
+from twisted.internet.interfaces import IHandshakeListener, ITransport
 from twisted.internet.protocol import connectionDone
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 
 from kaproto.errors import PeerFlooded, RemoteProtocolError
 from kaproto.security.handshake import Handshake
+from kaproto.security.tlsrecords import PIECE, TLSRecords
 from kaproto.transport import DirectWriter, StreamTransport, writeNow
 
 __all__ = ["HANDSHAKE_MAX", "UNASKED_MAX", "TLSFactory", "TLSLayer"]
@@ -23,13 +24,6 @@ HANDSHAKE_MAX: Final = 32768
 """
 The most bytes that a peer may send until its handshake is complete.  Four certificates with RSA
 keys of 4096 bits are 6 KiB.
-"""
-
-_RECORD: Final = 16384
-_PIECE: Final = 70000
-"""
-The size of the buffer for decrypted data: a little more than four records, which hold what Twisted
-reads from a connection at once.
 """
 
 UNASKED_MAX: Final = 1000
@@ -57,9 +51,22 @@ class TLSLayer(BufferingTLSTransport, DirectWriter):
 
     @ivar bytesReceived: bytes that have arrived from the transport.  They include incomplete TLS
         records, which the wrapped protocol does not see but which prove that the peer is alive.
+    @ivar isEnding: whether L{end} has to be called, since nothing more can be decrypted.
     """
 
     bytesReceived = 0
+    isEnding = False
+    _records: TLSRecords | None = None
+    _unasked = 0
+
+    def makeConnection(self, transport: ITransport) -> None:
+        """
+        Start the handshake.
+        """
+        super().makeConnection(transport)
+        handshake = self.getHandle()
+        if handshake is not None:
+            self._records = TLSRecords(handshake)
 
     def listener(self) -> object | None:
         """
@@ -75,17 +82,76 @@ class TLSLayer(BufferingTLSTransport, DirectWriter):
         """
         Decrypt bytes that have arrived from the transport.  They are not kept.
         """
-        self.bytesReceived += len(data)
         handshake: Handshake | None = self.getHandle()
-        if handshake is None:
-            return
-        if handshake.completed:
-            super().dataReceived(data)
-        else:
+        if handshake is not None and not handshake.completed:
+            self.bytesReceived += len(data)
             self._handshakeReceived(handshake, data)
-        if handshake.unasked > UNASKED_MAX and self.connected:
+            return
+        for begin in range(0, len(data), PIECE):
+            self._deliver(self.decrypt(data[begin : begin + PIECE]))
+
+    def decrypt(
+        self, data: bytes | memoryview, room: memoryview | None = None
+    ) -> bytes | memoryview:
+        """
+        Decrypt bytes that have arrived from the transport after the handshake, for a caller that
+        delivers the data itself and then, if C{isEnding} is set, calls L{end}.
+
+        @param data: the bytes, which are not kept.
+        @param room: where to put the data if C{data} is longer than
+            L{PIECE<kaproto.security.tlsrecords.PIECE>}.
+        @return: the data, perhaps in C{room}.
+        """
+        self.bytesReceived += len(data)
+        records = self._records
+        if records is None:
+            return b""
+        decrypted: bytes | memoryview
+        if room is None or len(data) <= PIECE:
+            decrypted = records.decrypt(data)
+        else:
+            decrypted = room[: records.decryptInto(room, data)]
+        if not records.isUsual:
+            self._check(records)
+        return decrypted
+
+    def end(self) -> None:
+        """
+        End the connection, since the peer has closed it or it is broken.
+        """
+        self.isEnding = False
+        ending = None if self._records is None else self._records.ending
+        if self._lostTLSConnection or ending is None:
+            return
+        if isinstance(ending, ZeroReturnError):
+            self._shutdownTLS()
+            self._tlsShutdownFinished(None)
+        else:
+            self._tlsShutdownFinished(Failure(ending))
+
+    def _check(self, records: TLSRecords) -> None:
+        """
+        Write what could not be encrypted before, and OpenSSL's answers to control messages.
+        """
+        records.isUsual = True
+        self.isEnding = records.ending is not None
+        if self._appSendBuffer:
+            self._unbufferPendingWrites()
+        handshake: Handshake | None = self.getHandle()
+        if handshake is None or handshake.unasked == self._unasked:
+            return
+        self._unasked = handshake.unasked
+        if self._unasked > UNASKED_MAX and self.connected:
             flooded = PeerFlooded(f"more than {UNASKED_MAX} TLS messages without data")
             self.failVerification(Failure(flooded))
+        elif not self.isEnding:
+            self._flushSendBIO()
+
+    def _deliver(self, data: bytes | memoryview) -> None:
+        if data and not self._aborted:
+            ProtocolWrapper.dataReceived(self, bytes(data))
+        if self.isEnding:
+            self.end()
 
     def _handshakeReceived(self, handshake: Handshake, data: bytes | memoryview) -> None:
         room = HANDSHAKE_MAX - (self.bytesReceived - len(data))
@@ -120,54 +186,40 @@ class TLSLayer(BufferingTLSTransport, DirectWriter):
     # instead, which do the same in smaller pieces.
 
     def _write(self, data: bytes | memoryview) -> None:
+        records = self._records
+        if records is None:
+            super()._write(bytes(data))
+            return
         if self._lostTLSConnection:
             return
-        view = memoryview(data)
+        transport = cast(StreamTransport, self.transport)
         try:
-            while view:
-                # OpenSSL takes one record at a time.
-                view = view[self._tlsConnection.send(view) :]
-        except WantReadError:
-            self._bufferedWrite(bytes(view))
+            for begin in range(0, len(data), PIECE):
+                writeNow(transport, records.encrypt(data[begin : begin + PIECE]))
+                if records.unencrypted:
+                    left, records.unencrypted = records.unencrypted, b""
+                    self._bufferedWrite(left + data[begin + PIECE :])
+                    return
         except Error:
             self._tlsShutdownFinished(Failure())
-            return
-        self._flushSendBIO()
 
     def _flushSendBIO(self) -> None:
-        transport = cast(StreamTransport, self.transport)
-        # Ask first: reading an empty BIO raises an error, which costs more than all the rest.
-        size = _PIECE
-        while size == _PIECE:
-            try:
-                piece = self._tlsConnection.bio_read(_PIECE)
-            except WantReadError:
-                return
-            writeNow(transport, piece)
-            size = len(piece)
+        records = self._records
+        if records is None:
+            super()._flushSendBIO()
+            return
+        output = records.output()
+        if output:
+            writeNow(cast(StreamTransport, self.transport), output)
 
     def _flushReceiveBIO(self) -> None:
-        handshake: Handshake = self.getHandle()
-        before = handshake.unasked
-        records: list[bytes] = []
-        ending: tuple[Failure | None] | None = None
-        while ending is None:
-            try:
-                records.append(handshake.recv(_RECORD))
-            except WantReadError:
-                break
-            except ZeroReturnError:
-                ending = (None,)
-            except Error:
-                ending = (Failure(),)
-        if records and not self._aborted:
-            ProtocolWrapper.dataReceived(self, b"".join(records))
-        if ending is not None and not self._lostTLSConnection:
-            if ending[0] is None:
-                self._shutdownTLS()
-            self._tlsShutdownFinished(ending[0])
-        elif handshake.unasked != before:
-            self._flushSendBIO()
+        records = self._records
+        if records is None:
+            super()._flushReceiveBIO()
+            return
+        data = records.decryptRest()
+        self._check(records)
+        self._deliver(data)
 
     def _checkHandshakeStatus(self) -> None:
         handshake: Handshake | None = self.getHandle()
@@ -196,6 +248,7 @@ class TLSLayer(BufferingTLSTransport, DirectWriter):
         # Otherwise the protocol would stay registered as a producer with its own transport.
         self.unregisterProducer()
         super().connectionLost(reason)
+        self._records = None
         # Twisted before 26.10 leaves the aggregator here, in a cycle of references.
         self._aggregator = _Discarded()  # type: ignore[assignment]
         self.write = self._aggregator.write  # type: ignore[method-assign]

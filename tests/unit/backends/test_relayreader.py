@@ -17,12 +17,20 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
 from kaproto.backends.relay import Relay
-from kaproto.backends.relayreader import SIZE, RelayReader
+from kaproto.backends.relayreader import (
+    BATCH,
+    PAUSED_MAX,
+    PAUSED_SIZE,
+    SIZE,
+    TURN_SIZE,
+    RelayReader,
+)
 from kaproto.errors import ConnectionClosed, RemoteProtocolError
 from kaproto.keepalive.clock import MonotonicClock
 from kaproto.rpc.reading import Pause
 from kaproto.security.tls import ServerContextFactory
 from kaproto.security.tlslayer import TLSFactory
+from kaproto.security.tlsrecords import PIECE
 from kaproto.wire.message import HEADER_SIZE, PING, PONG, TURN_MAX, packMessage
 from tests.support_gateway import call, stream
 from tests.support_relay import HOSTNAME, End, SocketRelayTestCase
@@ -143,6 +151,52 @@ class RelayReaderTests(SocketRelayTestCase):
                 self.reader.doRead()
             self.assertEqual(received, packed)
             self.assertDirect(near, far)
+
+    def test_manyPaused(self) -> None:
+        """
+        While many connections are paused, the others are read in small pieces, which bounds memory.
+        """
+        packed = packMessage(stream(9, payload=bytes(4 * PAUSED_SIZE)))
+        paused = [self.connect() for _ in range(PAUSED_MAX)]
+        for end in paused:
+            Relay(*cast(Any, (end._kaproto, self.connect()._kaproto))).start(self.reader)
+            end._kaproto.pauseReading(Pause.CONGESTION)
+        received = self.client._kaproto.incoming
+        arrived = self.client.far.send(packed)
+        self.assertGreater(arrived, PAUSED_SIZE)
+        self.reader.doRead()
+        self.assertEqual(received.bytesReceived, arrived)
+        self.upstream._kaproto.pauseReading(Pause.CALLS)
+        self.assertEqual(len(self.reader.paused), PAUSED_MAX + 1)
+        arrived = self.client.far.send(packed[arrived:])
+        before = received.bytesReceived
+        self.reader.doRead()
+        self.assertEqual(received.bytesReceived - before, min(arrived, PAUSED_SIZE))
+        self.upstream._kaproto.reading.resume(Pause.CALLS)
+        self.assertEqual(len(self.reader.paused), PAUSED_MAX)
+        for end in paused:
+            end._kaproto.disconnect(ConnectionClosed("bye"))
+        self.assertEqual(self.reader.paused, set())
+
+    def test_turn(self) -> None:
+        """
+        However many connections are readable, a turn is bounded, and all get the same share.
+        """
+        sizes = []
+
+        def receive(_buffer: bytearray, most: int) -> int:
+            sizes.append(most)
+            raise BlockingIOError
+
+        descriptor = self.client.transport.fileno()
+        self.reader._reading[descriptor] = (receive, *self.reader._reading[descriptor][1:])
+        with mock.patch.object(self.reader, "_poller") as poller:
+            for count in (1, 8, BATCH):
+                poller.poll.return_value = [(descriptor, select.EPOLLIN)] * count
+                self.reader.doRead()
+                self.assertLessEqual(sum(sizes), TURN_SIZE)
+                self.assertEqual(set(sizes), {min(SIZE, TURN_SIZE // count)})
+                sizes.clear()
 
     def test_manyAtOnce(self) -> None:
         """
@@ -391,7 +445,7 @@ class SecureTests(SocketRelayTestCase):
         """
         for part in parts:
             self.peer.send(part)
-        return self.peer.bio_read(1 << 20)
+        return self.peer.bio_read(1 << 22)
 
     def test_messages(self) -> None:
         """
@@ -420,6 +474,35 @@ class SecureTests(SocketRelayTestCase):
         self.assertEqual(self.upstream.read(), packed)
         self.send(self.upstream, packed)
         self.assertEqual(self.decrypted(), packed)
+
+    def test_longReads(self) -> None:
+        """
+        So do messages of many reads of many records.
+        """
+        packed = packMessage(stream(9, payload=bytes(range(256)) * 8192))
+        left = self.encrypted(*(packed[at : at + 16000] for at in range(0, len(packed), 16000)))
+        longest, received = 0, b""
+        while left:
+            with contextlib.suppress(BlockingIOError):
+                left = left[self.secure.far.send(left) :]
+            before = self.layer.bytesReceived
+            self.reader.doRead()
+            longest = max(longest, self.layer.bytesReceived - before)
+            received += self.writeOut(self.upstream)
+        self.assertEqual(received, packed)
+        self.assertGreater(longest, PIECE)
+
+    def test_longEnd(self) -> None:
+        """
+        A close alert after many records closes the connection, when these have been relayed.
+        """
+        packed = packMessage(stream(9, payload=bytes(100000)))
+        for at in range(0, len(packed), 16000):
+            self.peer.send(packed[at : at + 16000])
+        self.peer.shutdown()
+        self.send(self.secure, self.peer.bio_read(1 << 20))
+        self.assertEqual(self.upstream.read(), packed)
+        self.assertTrue(self.below.disconnecting)
 
     def test_keepAlive(self) -> None:
         """
@@ -453,7 +536,7 @@ class SecureTests(SocketRelayTestCase):
         """
         When decrypting raises an exception, it is logged and the connection closed.
         """
-        self.patch(self.layer, "dataReceived", mock.Mock(side_effect=RuntimeError("a defect")))
+        self.patch(self.layer, "decrypt", mock.Mock(side_effect=RuntimeError("a defect")))
         self.send(self.secure, self.encrypted(HOSTNAME))
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
         self.assertTrue(self.below._aborting)
