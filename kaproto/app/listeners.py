@@ -169,8 +169,8 @@ def _check(description: str) -> None:
         raise ValueError("it takes a path, such as unix:/run/kaserver/libvirt-sock")
     if kind == "unix" and ":lockfile=" in rest:
         raise ValueError(
-            "leave lockfile= out: kaserver detects a socket that a killed server left without a "
-            "lock file"
+            "leave lockfile= out: kaserver needs no lock file to detect the socket of a server "
+            "that was killed"
         )
     # Twisted would accept a mode of -1, and let every user connect.
     for name, (pattern, expected) in _NUMBERS.items():

@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 
 from kaproto.app.suggestions import suggestUpstream
 from kaproto.client import endpointFor
+from kaproto.endpointstring import whyNotMade
 from kaproto.security.authfile import authenticationFor
 from kaproto.security.certificates import PKIError
 from kaproto.security.clientauth import Authentication
@@ -61,6 +62,8 @@ def _endpoint(reactor: object, description: str) -> IStreamClientEndpoint:
         # libvirt would take these schemes for the names of drivers, on a server reached by TLS.
         wanted = suggestUpstream(description) or "qemu+tls://HOST/system"
         raise ValueError(f"is {shlex.quote(f'--upstream={wanted}')} meant?")
+    if re.match("unix:(:|$)", description):
+        raise ValueError("it takes a path, such as unix:/run/libvirt/libvirt-sock")
     try:
         endpoint = endpointFor(reactor, description)[0]
     except PKIError:
@@ -69,8 +72,9 @@ def _endpoint(reactor: object, description: str) -> IStreamClientEndpoint:
         meant = suggestUpstream(description)
         if meant is not None:
             raise ValueError(f"is {shlex.quote(f'--upstream={meant}')} meant?") from error
+        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
         raise ValueError(
-            f"{type(error).__name__}: {error}; it takes a Twisted client endpoint, such as "
+            f"{whyNotMade(cause)}; it takes a Twisted client endpoint, such as "
             "unix:/run/libvirt/libvirt-sock, or a libvirt URI, such as qemu:///system"
         ) from error
     if isURI(description):

@@ -41,6 +41,7 @@ from kaproto.arguments import checkInstance, checkType
 from kaproto.client.connection import ClientConnection
 from kaproto.client.libvirt import Connection
 from kaproto.client.protocol import KeepAliveClientFactory, KeepAliveClientProtocol
+from kaproto.endpointstring import whyNotMade
 from kaproto.errors import ConnectionClosed, DeadlineMissed
 from kaproto.keepalive.clock import monotonicClock
 from kaproto.keepalive.deadline import Deadline
@@ -179,7 +180,8 @@ def endpointFor(
             return clientFromString(reactor, uri), ""
         except Exception as error:
             raise ValueError(
-                f"{uri!r} is neither a libvirt URI nor a Twisted client endpoint string: {error}"
+                f"{uri!r} is neither a libvirt URI nor a Twisted client endpoint string: "
+                f"{whyNotMade(error)}"
             ) from error
     parsed = parseURI(uri, readOnly=readOnly)
     if parsed.transport == "unix":

@@ -8,10 +8,12 @@ import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from kaproto.admin.controltypes import CONTROL_PROGRAM, ControlProcedure, Disconnecting
 from kaproto.records.who import TEXT_MAX, clean
@@ -91,6 +93,8 @@ class TeamNode:
     Workers that are not asked record no changes, so without a registry they have no overhead.
     """
 
+    _log = Logger()
+
     def __init__(self, daemon: Daemon, team: Team, clock: IReactorTime) -> None:
         """
         @param daemon: the parent.
@@ -112,18 +116,24 @@ class TeamNode:
         self._start(_FIGURES_EVERY, lambda: Deferred.fromCoroutine(self._refresh()))
 
     def _start(self, every: float, call: Callable[[], object]) -> None:
-        loop = LoopingCall(call)
+        def callAndLog() -> Deferred[object]:
+            # A LoopingCall whose call fails would stop for good.
+            return maybeDeferred(call).addErrback(self._failed)
+
+        loop = LoopingCall(callAndLog)
         loop.clock = self._clock
         loop.start(every)
         self._loops.append(loop)
+
+    def _failed(self, reason: Failure) -> None:
+        self._log.failure("could not ask the workers for their clients", reason)
 
     def stop(self) -> None:
         """
         Stop keeping copies.
         """
-        # A loop stops by itself when its call fails.
-        running = [each for each in self._loops if each.running]
-        for each in running:
+        loops, self._loops = self._loops, []
+        for each in loops:
             each.stop()
 
     def _update(self, changed: Callable[[int], object]) -> None:

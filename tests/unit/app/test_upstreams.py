@@ -76,6 +76,18 @@ class UpstreamTests(SynchronousTestCase):
             problem = self.refuse(description)
             self.assertTrue(problem.startswith(f"--upstream={description}: "), problem)
             self.assertIn("such as unix:/run/libvirt/libvirt-sock, or a libvirt URI", problem)
+        for description, why in (
+            ("foo", "there is no endpoint 'foo'"),
+            ("tcp", "it needs 'host' and 'port'"),
+            ("tcp:host:1:nosuch=2", "it takes no nosuch="),
+            ("tcp:host:port", "ports, backlogs and indexes are numbers"),
+        ):
+            problem = self.refuse(description)
+            self.assertTrue(
+                problem.startswith(f"--upstream={description}: {why}; it takes a "), why
+            )
+        for description in ("unix:", "unix::timeout=3"):
+            self.assertIn("it takes a path, such as unix:/", self.refuse(description))
 
     def test_misspelt(self) -> None:
         """

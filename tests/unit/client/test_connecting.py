@@ -165,6 +165,7 @@ class EndpointTests(SynchronousTestCase):
             ("test+ssh://host/default", "ssh"),
             ("nonsense", "'nonsense' is neither a libvirt URI nor a Twisted client endpoint"),
             ("tcp:host", "'tcp:host' is neither"),
+            ("tcp:host", "Twisted client endpoint string: it needs 'port'"),
         ):
             error = self.assertRaises(ValueError, endpointFor, self.reactor, uri)
             self.assertIn(why, str(error))

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Coroutine
 from typing import Any
+from unittest import mock
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionLost
 
 from kaproto.errors import ConnectionClosed
@@ -133,6 +134,19 @@ class TeamNodeTests(TeamTestCase):
         self.assertEqual(self.node.about()["problem"], "libvirtd is away")
         (refusal,) = self.node.refused()
         self.assertEqual(refusal["would_refuse"], 2)
+
+    def test_failure(self) -> None:
+        """
+        When asking the workers fails, that is logged, and they are asked again.
+        """
+        refresh = mock.Mock(side_effect=[RuntimeError("a defect"), succeed(None)])
+        self.patch(
+            self.parent, "register", mock.Mock(refresh=refresh, refusals=lambda _most: succeed([]))
+        )
+        for count in (1, 0):
+            self.later(2.0)
+            self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), count)
+        self.assertEqual(refresh.call_count, 2)
 
     def disconnect(self, number: int, reason: str | None = None) -> bool:
         """
