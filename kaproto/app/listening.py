@@ -29,6 +29,10 @@ _CURES: Final = {
     errno.EADDRNOTAVAIL: _ADDRESS,
     errno.EINVAL: _ADDRESS,
     errno.EPERM: "group= takes a group that this process's user is a member of, unless it is root",
+    errno.EMFILE: (
+        "with --workers each worker has a socket per listener: raise the limit of open files "
+        "(LimitNOFILE= in the unit, or ulimit -n), or start fewer workers"
+    ),
     errno.EACCES: (
         "ports below 1024, and some folders, need root: start as root (twistd --uid changes the "
         "user afterwards), have systemd listen (systemd:), or choose another port or path"

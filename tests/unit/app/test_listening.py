@@ -117,6 +117,13 @@ class ExplainTests(SynchronousTestCase):
         said = explain(CannotListenError("127.0.0.1", 509, problem))
         self.assertRegex(said, "^Permission denied; .*root.*systemd.*another port or path$")
 
+    def test_files(self) -> None:
+        """
+        When the limit of open files is reached, the message names it and --workers.
+        """
+        said = explain(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+        self.assertRegex(said, "^Too many open files; .*--workers.*LimitNOFILE=.*fewer workers$")
+
     def test_other(self) -> None:
         """
         Other problems are reported with their own text.
