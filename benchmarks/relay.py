@@ -24,13 +24,39 @@ from benchmarks.processes import Others, raiseFileLimit
 from benchmarks.relays import COMPARED, RELAYS, TLS_RELAYS, Relay
 from benchmarks.report import VERDICTS, machine, table
 
-LOADS = {
+Work = tuple[str, int, int]
+"""
+What is done, over how many connections, and how many calls each has outstanding.
+"""
+
+LOADS: dict[str, Work] = {
     "1 connection, 1 call at a time": ("calls", 1, 1),
     "50 connections, 1 call at a time": ("calls", 50, 1),
     "50 connections, 16 calls at a time": ("calls", 50, 16),
     "download": ("download", 1, 1),
     "upload": ("upload", 1, 1),
 }
+"""
+The usual loads, by name.
+"""
+
+
+def loadsOf(connections: int | None) -> dict[str, Work]:
+    """
+    @param connections: the number from the command line, C{None} without one.
+    @return: the loads to measure.
+    """
+    if connections is None:
+        return LOADS
+    return {
+        f"{connections} connections, {depth} call{'s' * (depth > 1)} at a time": (
+            "calls",
+            connections,
+            depth,
+        )
+        for depth in (1, 16)
+    }
+
 
 TARGETS = [
     *(("kaserver", "portforward", load, "cost", 1.0) for load in LOADS),
@@ -78,17 +104,18 @@ class Found:
     others: float
 
 
-def measure(relay: Relay, load: str, seconds: float, logs: Path) -> Found:
+def measure(relay: Relay, load: str, doing: Work, seconds: float, logs: Path) -> Found:
     """
     Measure one relay under one load.
 
     @param relay: the relay.
-    @param load: a name from L{LOADS}.
+    @param load: the name of the load.
+    @param doing: the load.
     @param seconds: the duration.
     @param logs: the folder for the processes' output.
     @return: the figures.
     """
-    work, connections, depth = LOADS[load]
+    work, connections, depth = doing
     with (
         relay.running(logs) as (processes, calls),
         Generator(replace(calls, work=work, connections=connections, depth=depth)) as generator,
@@ -147,6 +174,11 @@ def main(arguments: list[str] | None = None) -> int:
         default=Path("benchmark-results"),
         help="the folder for the results (default benchmark-results)",
     )
+    parser.add_argument(
+        "--connections",
+        type=int,
+        help="only calls, over this many connections, 1 and 16 at a time",
+    )
     parser.add_argument("--quick", action="store_true", help="one round of half a second each")
     options = parser.parse_args(arguments)
     known = TLS_RELAYS if options.tls else RELAYS
@@ -155,13 +187,14 @@ def main(arguments: list[str] | None = None) -> int:
     if unknown:
         parser.error(f"no relay {', '.join(unknown)}; there are {', '.join(known)}")
     options.known = known
+    options.loads = loadsOf(options.connections)
     name = "relay-tls" if options.tls else "relay"
     if options.quick:
         options.seconds, options.rounds = 0.5, 1
     options.out.mkdir(parents=True, exist_ok=True)
     raiseFileLimit(4096)
     found, skipped = _measureAll(options)
-    report = _report(found, skipped, _targets(found))
+    report = _report(options.loads, found, skipped)
     (options.out / f"{name}.md").write_text(report)
     (options.out / f"{name}.json").write_text(
         json.dumps(
@@ -191,13 +224,13 @@ def _measureAll(options: argparse.Namespace) -> tuple[list[Found], dict[str, str
         if reason is not None:
             skipped[name] = reason
     for number in range(options.rounds):
-        for load in LOADS:
+        for load, doing in options.loads.items():
             for name in options.relays:
                 if name in skipped:
                     continue
                 print(f"round {number + 1}: {load}: {name}", file=sys.stderr, flush=True)
                 try:
-                    one = measure(options.known[name], load, options.seconds, options.out)
+                    one = measure(options.known[name], load, doing, options.seconds, options.out)
                 except BuildError:
                     raise
                 except RuntimeError as error:
@@ -225,16 +258,15 @@ def _median(several: list[Found]) -> Found:
     )
 
 
-def _report(
-    found: list[Found], skipped: dict[str, str], targets: list[tuple[str, bool | None]]
-) -> str:
+def _report(loads: dict[str, Work], found: list[Found], skipped: dict[str, str]) -> str:
+    targets = _targets(found)
     where = ", ".join(f"{key} {value}" for key, value in machine().items())
     parts = ["# Relays side by side", f"{where}. All figures are of one run; compare ratios."]
-    for load in LOADS:
+    for load, (work, _connections, _depth) in loads.items():
         ones = [one for one in found if one.load == load]
         if not ones:
             continue
-        what = "calls" if LOADS[load][0] == "calls" else "MB"
+        what = "calls" if work == "calls" else "MB"
         by = {one.relay: one for one in ones}
         rows = [
             [
