@@ -45,7 +45,8 @@ class TLSLayer(BufferingTLSTransport, DirectWriter):
       - A wrapped protocol is notified too when the handshake has completed.  So a protocol that
         trusts the peer only after the handshake can be wrapped.
       - Records that arrive together are delivered together, and records that are written together
-        are sent together.  L{writeNow} sends without waiting for other small writes.
+        are sent together, in pieces that keep OpenSSL's buffers small.  L{writeNow} sends without
+        waiting for other small writes.
       - A connection that has ended is freed at once instead of at the next run of the garbage
         collector: 30 KiB for each.
 
@@ -64,9 +65,7 @@ class TLSLayer(BufferingTLSTransport, DirectWriter):
         Start the handshake.
         """
         super().makeConnection(transport)
-        handshake = self.getHandle()
-        if handshake is not None:
-            self._records = TLSRecords(handshake)
+        self._records = TLSRecords(self.getHandle())
 
     def listener(self) -> object | None:
         """
@@ -111,7 +110,7 @@ class TLSLayer(BufferingTLSTransport, DirectWriter):
             decrypted = records.decrypt(data)
         else:
             decrypted = room[: records.decryptInto(room, data)]
-        if not records.isUsual:
+        if records.needsCheck:
             self._check(records)
         return decrypted
 
@@ -133,7 +132,7 @@ class TLSLayer(BufferingTLSTransport, DirectWriter):
         """
         Write what could not be encrypted before, and OpenSSL's answers to control messages.
         """
-        records.isUsual = True
+        records.needsCheck = False
         self.isEnding = records.ending is not None
         if self._appSendBuffer:
             self._unbufferPendingWrites()
@@ -208,15 +207,12 @@ class TLSLayer(BufferingTLSTransport, DirectWriter):
         if records is None:
             super()._flushSendBIO()
             return
-        output = records.output()
-        if output:
+        while output := records.output():
             writeNow(cast(StreamTransport, self.transport), output)
 
     def _flushReceiveBIO(self) -> None:
         records = self._records
-        if records is None:
-            super()._flushReceiveBIO()
-            return
+        assert records is not None, "there is one until the connection has ended"
         data = records.decryptRest()
         self._check(records)
         self._deliver(data)

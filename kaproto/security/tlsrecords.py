@@ -20,18 +20,18 @@ The most data in one record.
 
 PIECE: Final = 4 * _RECORD
 """
-The most bytes to pass to OpenSSL before taking its output.  It keeps buffers of this size until the
-connection ends.
+The most bytes to pass to OpenSSL before taking its output.  Each connection keeps buffers of this
+size until it ends.
 """
 
 _OUTPUT: Final = PIECE + 4464
 """
-A little more than the size of an encrypted piece.
+A little more than an encrypted piece has.
 """
 
 EXTRA: Final = 2 * _RECORD
 """
-A little more than the size of an incomplete record, which OpenSSL may have kept.
+More bytes than an incomplete record has, which OpenSSL may have kept.
 """
 
 # The head of a record: its type, version and length (RFC 5246 section 6.2.1, RFC 8446 section 5.1).
@@ -44,21 +44,21 @@ class TLSRecords:
     """
     Encrypts and decrypts the data of a connection whose handshake has completed.
 
-    @ivar isUsual: whether there is nothing to check for: set to C{False} when something other than
-        records with data may have arrived, or data could not be encrypted.
+    @ivar needsCheck: whether control messages may have arrived, or data waits to be encrypted.  The
+        owner checks that and sets this to C{False}.
     @ivar ending: why nothing more can be decrypted: C{ZeroReturnError} when the peer has closed the
         connection, another C{Error} when it is broken, C{None} before.
     @ivar unencrypted: data that OpenSSL cannot encrypt before more bytes have arrived.
     """
 
-    __slots__ = ("_connection", "ending", "isUsual", "unencrypted")
+    __slots__ = ("_connection", "ending", "needsCheck", "unencrypted")
 
     def __init__(self, connection: Connection) -> None:
         """
         @param connection: OpenSSL's connection, which has buffers instead of a socket.
         """
         self._connection = connection
-        self.isUsual = True
+        self.needsCheck = False
         self.ending: Error | None = None
         self.unencrypted = b""
 
@@ -71,8 +71,8 @@ class TLSRecords:
         connection.bio_write(received)
         if not _isRecord(received):
             return self.decryptRest()
-        # The usual case.  Nothing is left then: asking OpenSSL for more would raise an error, which
-        # costs as much as decrypting a short record.
+        # The usual case.  Nothing is left after this record.  OpenSSL would say so with an error,
+        # which costs as much as decrypting a short record.
         try:
             return connection.recv(_RECORD)
         except Error as error:
@@ -110,7 +110,7 @@ class TLSRecords:
         return size
 
     def _stopped(self, error: Error) -> None:
-        self.isUsual = False
+        self.needsCheck = True
         if not isinstance(error, WantReadError):
             # Its traceback refers to this object: a cycle of references.
             self.ending = error.with_traceback(None)
@@ -130,7 +130,7 @@ class TLSRecords:
                     return connection.bio_read(_OUTPUT)
                 data = memoryview(data)[sent:]
         except WantReadError:
-            self.isUsual = False
+            self.needsCheck = True
             self.unencrypted = bytes(data)
             return self.output()
 

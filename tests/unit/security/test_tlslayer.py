@@ -247,6 +247,43 @@ class WriteNowTests(LayerTestCase):
         self.peer.handshake()
         self.assertEqual(self.peer.received(), b"early")
 
+    def test_output(self) -> None:
+        """
+        However much OpenSSL has to send, all of it is sent.
+        """
+        self.peer.handshake()
+        for _ in range(200):
+            self.tls.getHandle().send(bytes(1000))
+        self.tls._flushSendBIO()
+        self.assertEqual(self.peer.received(), bytes(200000))
+
+    def test_largeAtOnce(self) -> None:
+        """
+        A protocol can write any number of bytes when it is connected.
+        """
+
+        class Talkative(Protocol):
+            def connectionMade(self) -> None:
+                assert self.transport is not None
+                self.transport.write(bytes(100000))
+
+        peer = Client(self.context(), self.layer(Factory.forProtocol(Talkative)))
+        peer.handshake()
+        self.assertEqual(peer.received(), bytes(100000))
+
+    def test_late(self) -> None:
+        """
+        After the connection has ended, nothing is decrypted or written.
+        """
+        self.peer.handshake()
+        protocol = self.tls.wrappedProtocol
+        self.tls.connectionLost(Failure(ConnectionDone()))
+        self.peer.transport.clear()
+        self.peer.connection.send(b"late")
+        self.tls.dataReceived(self.peer.connection.bio_read(1 << 16))
+        writeNow(self.tls, b"late")
+        self.assertEqual((protocol.received, self.peer.transport.value()), (b"", b""))
+
     def test_busy(self) -> None:
         """
         If OpenSSL accepts no more bytes, these and later ones wait until it does.

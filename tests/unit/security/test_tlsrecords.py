@@ -96,7 +96,7 @@ class RecordsTests(Base):
         with mock.patch.object(self.connection, "recv", wraps=self.connection.recv) as recv:
             self.assertEqual(self.records.decrypt(record), b"some data")
         recv.assert_called_once()
-        self.assertTrue(self.records.isUsual)
+        self.assertFalse(self.records.needsCheck)
 
     def test_several(self) -> None:
         """
@@ -104,7 +104,7 @@ class RecordsTests(Base):
         """
         arrived = self.sent(b"one ", b"two ", b"three")
         self.assertEqual(self.records.decrypt(arrived[:-3]), b"one two ")
-        self.assertFalse(self.records.isUsual)
+        self.assertTrue(self.records.needsCheck)
         self.assertEqual(self.records.decrypt(arrived[-3:]), b"three")
 
     def test_before(self) -> None:
@@ -143,7 +143,7 @@ class RecordsTests(Base):
         with mock.patch.object(self.connection, "send", side_effect=[16384, SSL.WantReadError]):
             self.assertEqual(self.records.encrypt(bytes(16384) + b"rest"), b"")
         self.assertEqual(self.records.unencrypted, b"rest")
-        self.assertFalse(self.records.isUsual)
+        self.assertTrue(self.records.needsCheck)
         self.assertEqual(send(b"x"), 1)
 
     def test_closed(self) -> None:
@@ -154,7 +154,7 @@ class RecordsTests(Base):
         self.peer.shutdown()
         self.assertEqual(self.records.decrypt(last + self.peer.bio_read(1000)), b"last")
         self.assertIsInstance(self.records.ending, SSL.ZeroReturnError)
-        self.assertFalse(self.records.isUsual)
+        self.assertTrue(self.records.needsCheck)
 
     def test_broken(self) -> None:
         """
