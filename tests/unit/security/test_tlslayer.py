@@ -271,6 +271,20 @@ class WriteNowTests(LayerTestCase):
         peer.handshake()
         self.assertEqual(peer.received(), bytes(100000))
 
+    def test_afterEnd(self) -> None:
+        """
+        Bytes after the peer's close alert, or after an error, change nothing.
+        """
+        self.peer.handshake()
+        self.peer.connection.shutdown()
+        self.tls.dataReceived(self.peer.connection.bio_read(1 << 16))
+        self.assertTrue(self.peer.transport.disconnecting)
+        self.peer.transport.clear()
+        with mock.patch.object(self.peer.transport, "loseConnection") as lose:
+            self.tls.dataReceived(b"more")
+        lose.assert_not_called()
+        self.assertEqual(self.peer.transport.value(), b"")
+
     def test_late(self) -> None:
         """
         After the connection has ended, nothing is decrypted or written.
