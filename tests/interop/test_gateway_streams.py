@@ -14,6 +14,7 @@ from twisted.trial.unittest import SkipTest
 from tests.interop import wire
 from tests.interop.gateway import GatewayTestCase, residentKiB
 from tests.interop.rawclient import RawClient
+from tests.interop.secure import SecureServer, SecureTestCase
 from tests.interop.servers import KaServer, LibvirtDaemon
 from tests.interop.support import REQUIRE_VARIABLE, pause, together, waitUntil
 
@@ -141,7 +142,7 @@ class StreamTestCase(GatewayTestCase):
             return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-class VirshTests(StreamTestCase):
+class VirshTests(StreamTestCase, SecureTestCase):
     """
     Tests for C{virsh vol-upload} and C{virsh vol-download}.
     """
@@ -152,13 +153,27 @@ class VirshTests(StreamTestCase):
         hole.
         """
         _daemon, server, folder = await self.startWithPool()
+        await self._transfer(self.storage(server), folder)
+
+    async def test_TLS(self) -> None:
+        """
+        The same over TLS.
+        """
+        daemon, _server, folder = await self.startWithPool()
+        server = await SecureServer.start(
+            self, self.listener(), f"--upstream=unix:{daemon.socketPath}"
+        )
+        uri = server.tls(self.alice).replace("test+", "storage+").replace("/default", "/session")
+        await self._transfer(uri, folder)
+
+    async def _transfer(self, uri: str, folder: str) -> None:
         full = self.file(os.urandom(64 * _MIB))
         sparse = self.file(os.urandom(_MIB))
         with open(sparse, "r+b") as file:
             file.seek(15 * _MIB)
             file.write(os.urandom(_MIB))
         result = await self.virsh(
-            self.storage(server),
+            uri,
             [
                 "vol-create-as pool full 64M --format raw",
                 f"vol-upload --pool pool full {full}",
