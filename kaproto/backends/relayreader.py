@@ -24,29 +24,36 @@ from kaproto.wire.filter import Bytes, MessageFilter
 from kaproto.wire.message import PONG
 from kaproto.wire.xdr import XDRError
 
-__all__ = ["BATCH", "PAUSED_MAX", "PAUSED_SIZE", "SIZE", "TURN_SIZE", "RelayReader"]
+__all__ = ["BATCH", "LARGE_SIZE", "PAUSED_MAX", "SIZE", "TURN_SIZE", "RelayReader"]
 
 BATCH: Final = 32
 """
 The most connections to read before the reactor gets its turn.
 """
 
-SIZE: Final = 1048576
+SIZE: Final = 65536
 """
-The most bytes read at once.  Bytes that the receiver does not take are copied, so this bounds a
-connection's memory too.  With the 65,536 bytes of Twisted, bulk takes twice the processor time, for
-each read may be a wake-up.
+The most bytes read at once, as in Twisted, except in the middle of a long message.
 """
 
-TURN_SIZE: Final = 8 * SIZE
+LARGE_SIZE: Final = 1048576
+"""
+The most bytes read at once in the middle of a message of more than
+L{WHOLE_MAX<kaproto.backends.relay.WHOLE_MAX>} bytes.  With L{SIZE} bytes bulk would take twice the
+processor time, for each read may be a wake-up.  Short messages are not read in such amounts, since
+all of them would have to be handled, even if their sender has left.
+
+Bytes that the receiver does not take are copied, so this bounds a connection's memory too.
+"""
+
+TURN_SIZE: Final = 8 * LARGE_SIZE
 """
 The most bytes read before the reactor gets its turn, a few milliseconds' worth.
 """
 
 PAUSED_MAX: Final = 64
-PAUSED_SIZE: Final = 65536
 """
-While more than L{PAUSED_MAX} connections are paused, the most bytes read at once: thousands of
+With more paused connections than this, at most L{SIZE} bytes are read at once: thousands of
 receivers that do not read must not take a mebibyte each.
 """
 
@@ -80,9 +87,9 @@ class RelayReader(
         """
         super().__init__(reactor)
         self._pacemaker = pacemaker
-        self._buffer = bytearray(SIZE)
+        self._buffer = bytearray(LARGE_SIZE)
         self._view = memoryview(self._buffer)
-        self._room = memoryview(bytearray(SIZE + EXTRA))
+        self._room = memoryview(bytearray(LARGE_SIZE + EXTRA))
         self.paused: set[_Reading] = set()
 
     @classmethod
@@ -134,9 +141,7 @@ class RelayReader(
         """
         ready = [] if self._poller is None else self._poller.poll(0, BATCH)
         now = self._pacemaker.now
-        most = min(SIZE, TURN_SIZE // (len(ready) or 1))
-        if len(self.paused) > PAUSED_MAX:
-            most = min(most, PAUSED_SIZE)
+        large = TURN_SIZE // (len(ready) or 1) if len(self.paused) <= PAUSED_MAX else SIZE
         buffer, view, ways = self._buffer, self._view, self._reading
         for descriptor, _ in ready:
             way = ways.get(descriptor)
@@ -144,7 +149,7 @@ class RelayReader(
                 continue
             receive, reading, liveness, feed = way
             try:
-                size = receive(buffer, most)
+                size = receive(buffer, min(large, LARGE_SIZE) if reading.inLong else SIZE)
             except OSError as error:
                 size = _NONE if isinstance(error, BlockingIOError) else 0
             if size <= 0:
@@ -173,6 +178,8 @@ class RelayReader(
             else:
                 if more or incoming.relayed is not None:
                     incoming.fed(more=more)
+            if size > SIZE // 2 or reading.inLong:
+                reading.inLong = reading.incoming.midMessage
             if layer is not None:
                 self._decrypted(descriptor, layer)
 
@@ -222,12 +229,15 @@ class RelayReader(
 class _Reading:
     """
     Reads one connection: by the L{RelayReader} if its transport allows that, else by the reactor.
+
+    @ivar inLong: whether the bytes read so far end in the middle of a long message.
     """
 
     __slots__ = (
         "_descriptor",
         "_reader",
         "connection",
+        "inLong",
         "incoming",
         "layer",
         "liveness",
@@ -252,6 +262,7 @@ class _Reading:
         self.incoming = incoming
         self.transport = transport
         self.layer = layer
+        self.inLong = False
         self._reader = reader
         self._descriptor = _NONE
 

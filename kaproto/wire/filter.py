@@ -88,8 +88,8 @@ class MessageFilter:
         self._partial: bytearray | None = None
         self._needed = HEADER_SIZE
         self._collecting: bool | None = None
-        # Whole messages that have to wait for the next turn.
-        self._later: bytes | None = None
+        # Whole messages that have to wait for the next turn, in memory that does not change.
+        self._later: memoryview | None = None
         self._injected: list[bytes] | None = None
         self._discarding = 0
         self.stopped = False
@@ -175,7 +175,7 @@ class MessageFilter:
         if self._discarding:
             data = data[self._drop(len(data)) :]
         if self._later is not None:
-            data = self._later + data
+            data = b"".join((self._later, data)) if data else self._later
             self._later = None
         elif self._partial is not None:
             self._partial += data
@@ -246,7 +246,7 @@ class MessageFilter:
                 break
         else:
             # TURN_MAX messages are enough for this turn: the rest waits in C{_later}.
-            self._later = bytes(data[end:]) or None
+            self._later = _kept(data, end)
             data = data[:end]
             size = min(size, end)
         self._left = max(0, end - size)
@@ -267,6 +267,19 @@ class MessageFilter:
         self._left = 0
         for data in injected or ():
             self._forward(data)
+
+
+def _kept(data: Bytes, begin: int) -> memoryview | None:
+    """
+    Keep bytes for later turns.  They are copied at most once.  Otherwise each of the many turns
+    for a thousand short messages would copy the rest.
+
+    @return: the bytes from C{begin} on; C{None} if there are none.
+    """
+    view = memoryview(data)[begin:]
+    if not view:
+        return None
+    return view if view.readonly else memoryview(bytes(view))
 
 
 def _badLength(header: Header, collecting: bool) -> RemoteProtocolError:

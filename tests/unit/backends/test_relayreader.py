@@ -19,8 +19,8 @@ from twisted.python.failure import Failure
 from kaproto.backends.relay import Relay
 from kaproto.backends.relayreader import (
     BATCH,
+    LARGE_SIZE,
     PAUSED_MAX,
-    PAUSED_SIZE,
     SIZE,
     TURN_SIZE,
     RelayReader,
@@ -141,7 +141,7 @@ class RelayReaderTests(SocketRelayTestCase):
             self.assertEqual(near._kaproto.reading.pauses, Pause.CONGESTION)
             self.assertDirect(far)
             self.assertNotIn(near.transport, self.reactor.getReaders())
-            self.assertLessEqual(len(far.transport.dataBuffer), SIZE + 65536)
+            self.assertLessEqual(len(far.transport.dataBuffer), LARGE_SIZE + SIZE)
             self.send(far, HOSTNAME)
             self.assertEqual(near.read(), HOSTNAME)
             while len(received) < len(packed):
@@ -152,26 +152,47 @@ class RelayReaderTests(SocketRelayTestCase):
             self.assertEqual(received, packed)
             self.assertDirect(near, far)
 
+    def readOnce(self, data: bytes) -> tuple[int, int]:
+        """
+        Send as much as the client's socket takes, and read once.
+
+        @return: the bytes sent, and those read.
+        """
+        before = self.client._kaproto.incoming.bytesReceived
+        sent = self.client.far.send(data)
+        self.reader.doRead()
+        self.upstream.read()
+        return sent, self.client._kaproto.incoming.bytesReceived - before
+
+    def test_inLong(self) -> None:
+        """
+        In the middle of a long message, more bytes are read at once than before it and after it.
+        """
+        packed = packMessage(stream(9, payload=bytes(3 * SIZE)))
+        self.assertEqual(self.readOnce(packed[: SIZE + 100]), (SIZE + 100, SIZE))
+        self.reader.doRead()
+        rest = packed[SIZE + 100 :] + HOSTNAME * 10
+        self.assertEqual(self.readOnce(rest), (len(rest), len(rest)))
+        flood = HOSTNAME * (SIZE // len(HOSTNAME) + 100)
+        self.assertEqual(self.readOnce(flood), (len(flood), SIZE))
+
     def test_manyPaused(self) -> None:
         """
         While many connections are paused, the others are read in small pieces, which bounds memory.
         """
-        packed = packMessage(stream(9, payload=bytes(4 * PAUSED_SIZE)))
+        packed = packMessage(stream(9, payload=bytes(20 * SIZE)))
         paused = [self.connect() for _ in range(PAUSED_MAX)]
         for end in paused:
             Relay(*cast(Any, (end._kaproto, self.connect()._kaproto))).start(self.reader)
             end._kaproto.pauseReading(Pause.CONGESTION)
-        received = self.client._kaproto.incoming
-        arrived = self.client.far.send(packed)
-        self.assertGreater(arrived, PAUSED_SIZE)
-        self.reader.doRead()
-        self.assertEqual(received.bytesReceived, arrived)
+        done, _read = self.readOnce(packed[:SIZE])
+        sent, read = self.readOnce(packed[done:])
+        self.assertGreater(sent, SIZE)
+        self.assertEqual(read, sent)
+        done += sent
         self.upstream._kaproto.pauseReading(Pause.CALLS)
         self.assertEqual(len(self.reader.paused), PAUSED_MAX + 1)
-        arrived = self.client.far.send(packed[arrived:])
-        before = received.bytesReceived
-        self.reader.doRead()
-        self.assertEqual(received.bytesReceived - before, min(arrived, PAUSED_SIZE))
+        self.assertEqual(self.readOnce(packed[done:])[1], SIZE)
         self.upstream._kaproto.reading.resume(Pause.CALLS)
         self.assertEqual(len(self.reader.paused), PAUSED_MAX)
         for end in paused:
@@ -188,6 +209,7 @@ class RelayReaderTests(SocketRelayTestCase):
             sizes.append(most)
             raise BlockingIOError
 
+        self.readOnce(packMessage(stream(9, payload=bytes(3 * SIZE)))[:SIZE])
         descriptor = self.client.transport.fileno()
         self.reader._reading[descriptor] = (receive, *self.reader._reading[descriptor][1:])
         with mock.patch.object(self.reader, "_poller") as poller:
@@ -195,7 +217,7 @@ class RelayReaderTests(SocketRelayTestCase):
                 poller.poll.return_value = [(descriptor, select.EPOLLIN)] * count
                 self.reader.doRead()
                 self.assertLessEqual(sum(sizes), TURN_SIZE)
-                self.assertEqual(set(sizes), {min(SIZE, TURN_SIZE // count)})
+                self.assertEqual(set(sizes), {min(LARGE_SIZE, TURN_SIZE // count)})
                 sizes.clear()
 
     def test_manyAtOnce(self) -> None:
@@ -501,6 +523,7 @@ class SecureTests(SocketRelayTestCase):
             self.peer.send(packed[at : at + 16000])
         self.peer.shutdown()
         self.send(self.secure, self.peer.bio_read(1 << 20))
+        self.reader.doRead()
         self.assertEqual(self.upstream.read(), packed)
         self.assertTrue(self.below.disconnecting)
 

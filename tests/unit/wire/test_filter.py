@@ -190,6 +190,24 @@ class MessagesTests(SynchronousTestCase):
         self.assertEqual(len(out.taken), TURN_MAX)
         self.assertEqual(bytes(out.forwarded), other * (TURN_MAX + 1))
 
+    def test_keptOnce(self) -> None:
+        """
+        What waits for later turns is copied once, since its buffer is overwritten, and not again in
+        each turn.
+        """
+        out = Sieve()
+        packed = packMessage(PASSING) * (3 * TURN_MAX)
+        buffer = bytearray(packed)
+        self.assertTrue(out.sieve.feed(memoryview(buffer)))
+        buffer[:] = bytes(len(buffer))
+        assert out.sieve._later is not None
+        kept = out.sieve._later.obj
+        self.assertTrue(out.sieve.feed(b""))
+        assert out.sieve._later is not None
+        self.assertIs(out.sieve._later.obj, kept)
+        self.assertFalse(out.sieve.feed(b""))
+        self.assertEqual(bytes(out.forwarded), packed)
+
     def test_oneTurn(self) -> None:
         """
         C{TURN_MAX} messages are handled in one turn.
