@@ -20,6 +20,7 @@ from kaproto.keepalive.pacemaker import Pacemaker
 from kaproto.rpc.connection import Connection
 from kaproto.security.tlslayer import TLSLayer
 from kaproto.security.tlsrecords import EXTRA
+from kaproto.transport import StreamTransport
 from kaproto.wire.filter import Bytes, MessageFilter
 from kaproto.wire.message import PONG
 from kaproto.wire.xdr import XDRError
@@ -141,7 +142,8 @@ class RelayReader(
         """
         ready = [] if self._poller is None else self._poller.poll(0, BATCH)
         now = self._pacemaker.now
-        large = TURN_SIZE // (len(ready) or 1) if len(self.paused) <= PAUSED_MAX else SIZE
+        crowded = len(self.paused) > PAUSED_MAX
+        large = SIZE if crowded else min(LARGE_SIZE, TURN_SIZE // (len(ready) or 1))
         buffer, view, ways = self._buffer, self._view, self._reading
         for descriptor, _ in ready:
             way = ways.get(descriptor)
@@ -149,7 +151,7 @@ class RelayReader(
                 continue
             receive, reading, liveness, feed = way
             try:
-                size = receive(buffer, min(large, LARGE_SIZE) if reading.inLong else SIZE)
+                size = receive(buffer, large if reading.inLong else SIZE)
             except OSError as error:
                 size = _NONE if isinstance(error, BlockingIOError) else 0
             if size <= 0:
@@ -168,18 +170,18 @@ class RelayReader(
             connection = reading.connection
             if size == _PONG_SIZE and data[_TELLING] == _PONG_BYTE and self._isPong(reading, data):
                 connection.heartbeat.answered()
-                continue
-            incoming = connection.incoming
-            incoming.bytesReceived += size
-            try:
-                more = feed(data)
-            except Exception as error:  # noqa: BLE001
-                self._failed(connection, error)
             else:
-                if more or incoming.relayed is not None:
-                    incoming.fed(more=more)
-            if size > SIZE // 2 or reading.inLong:
-                reading.inLong = reading.incoming.midMessage
+                incoming = connection.incoming
+                incoming.bytesReceived += size
+                try:
+                    more = feed(data)
+                except Exception as error:  # noqa: BLE001
+                    self._failed(connection, error)
+                else:
+                    if more or incoming.relayed is not None:
+                        incoming.fed(more=more)
+                asks = size > SIZE // 2 or reading.inLong
+                reading.inLong = asks and reading.incoming.midMessage
             if layer is not None:
                 self._decrypted(descriptor, layer)
 
@@ -193,15 +195,17 @@ class RelayReader(
         try:
             return layer.decrypt(data, self._room)
         except Exception:  # noqa: BLE001
-            transport = cast(Transport, layer.transport)
-            self._log.failure("could not relay bytes from {peer}", peer=transport.getPeer())
-            transport.abortConnection()
+            self._abort(cast(Transport, layer.transport))
             return b""
 
     def _decrypted(self, descriptor: int, layer: TLSLayer) -> None:
-        if layer.isEnding:
-            layer.end()
-        if cast(Transport, layer.transport).disconnecting:
+        transport = cast(Transport, layer.transport)
+        try:
+            if layer.isEnding:
+                layer.end()
+        except Exception:  # noqa: BLE001
+            self._abort(transport)
+        if transport.disconnecting:
             self._remove(descriptor)
 
     def _isPong(self, reading: _Reading, data: Bytes) -> bool:
@@ -211,10 +215,11 @@ class RelayReader(
         if isinstance(error, XDRError | ProtocolError):
             connection.incoming.fail(error)
         else:
-            self._log.failure(
-                "could not relay bytes from {peer}", peer=connection.transport.getPeer()
-            )
-            connection.transport.abortConnection()
+            self._abort(connection.transport)
+
+    def _abort(self, transport: StreamTransport) -> None:
+        self._log.failure("could not relay bytes from {peer}", peer=transport.getPeer())
+        transport.abortConnection()
 
     def connectionLost(self, reason: Failure) -> None:
         """
@@ -230,7 +235,8 @@ class _Reading:
     """
     Reads one connection: by the L{RelayReader} if its transport allows that, else by the reactor.
 
-    @ivar inLong: whether the bytes read so far end in the middle of a long message.
+    @ivar inLong: whether the bytes read so far end in the middle of a long message.  This is kept,
+        since asking the filter before each read costs a call.
     """
 
     __slots__ = (

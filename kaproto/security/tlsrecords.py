@@ -107,6 +107,8 @@ class TLSRecords:
                     size += self._connection.recv_into(room[size:], _RECORD)
             except Error as error:
                 self._stopped(error)
+            if self.ending is not None:
+                break
         return size
 
     def _stopped(self, error: Error) -> None:

@@ -514,6 +514,26 @@ class SecureTests(SocketRelayTestCase):
         self.assertEqual(received, packed)
         self.assertGreater(longest, PIECE)
 
+    def test_pongAndEnd(self) -> None:
+        """
+        So does one that arrives together with a pong.
+        """
+        self.peer.send(PONG)
+        self.peer.shutdown()
+        self.send(self.secure, self.peer.bio_read(1 << 16))
+        self.assertTrue(self.below.disconnecting)
+        self.assertNotIn(self.below.fileno(), self.reader._reading)
+
+    def test_endFails(self) -> None:
+        """
+        When ending raises an exception, it is logged and the connection closed.
+        """
+        self.patch(self.layer, "end", mock.Mock(side_effect=RuntimeError("a defect")))
+        self.peer.shutdown()
+        self.send(self.secure, self.peer.bio_read(1 << 16))
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.assertTrue(self.below._aborting)
+
     def test_longEnd(self) -> None:
         """
         A close alert after many records closes the connection, when these have been relayed.

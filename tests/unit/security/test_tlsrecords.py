@@ -156,6 +156,16 @@ class RecordsTests(Base):
         self.assertIsInstance(self.records.ending, SSL.ZeroReturnError)
         self.assertTrue(self.records.needsCheck)
 
+    def test_firstError(self) -> None:
+        """
+        The ending is the first error, whatever arrives after it.
+        """
+        arrived = bytearray(self.sent(*[bytes(16384)] * 9))
+        arrived[100] ^= 1
+        room = memoryview(bytearray(len(arrived) + EXTRA))
+        self.assertEqual(self.records.decryptInto(room, bytes(arrived)), 0)
+        self.assertIn("bad record", str(self.records.ending))
+
     def test_broken(self) -> None:
         """
         So is an error, whether one record arrives or several; it keeps nothing alive.
