@@ -194,7 +194,8 @@ def main(arguments: list[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     raiseFileLimit(4096)
     found, skipped = _measureAll(options)
-    report = _report(options.loads, found, skipped)
+    targets = _targets(found)
+    report = _report(options.loads, found, skipped, targets)
     (options.out / f"{name}.md").write_text(report)
     (options.out / f"{name}.json").write_text(
         json.dumps(
@@ -202,14 +203,14 @@ def main(arguments: list[str] | None = None) -> int:
                 "machine": machine(),
                 "skipped": skipped,
                 "found": [vars(one) for one in found],
-                "targets": [{"target": text, "met": met} for text, met in _targets(found)],
+                "targets": [{"target": text, "met": met} for text, met in targets],
             },
             indent=1,
         )
         + "\n"
     )
     print(report)
-    return 1 if any(met is False for _, met in _targets(found)) else 0
+    return 1 if any(met is False for _, met in targets) else 0
 
 
 def _measureAll(options: argparse.Namespace) -> tuple[list[Found], dict[str, str]]:
@@ -258,8 +259,12 @@ def _median(several: list[Found]) -> Found:
     )
 
 
-def _report(loads: dict[str, Work], found: list[Found], skipped: dict[str, str]) -> str:
-    targets = _targets(found)
+def _report(
+    loads: dict[str, Work],
+    found: list[Found],
+    skipped: dict[str, str],
+    targets: list[tuple[str, bool | None]],
+) -> str:
     where = ", ".join(f"{key} {value}" for key, value in machine().items())
     parts = ["# Relays side by side", f"{where}. All figures are of one run; compare ratios."]
     for load, (work, _connections, _depth) in loads.items():

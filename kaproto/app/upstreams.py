@@ -72,6 +72,7 @@ def _endpoint(reactor: object, description: str) -> IStreamClientEndpoint:
         meant = suggestUpstream(description)
         if meant is not None:
             raise ValueError(f"is {shlex.quote(f'--upstream={meant}')} meant?") from error
+        # The cause says what is wrong; the error also says what it takes, as the next lines do.
         cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
         raise ValueError(
             f"{whyNotMade(cause)}; it takes a Twisted client endpoint, such as "
